@@ -1,0 +1,1 @@
+//! Reading order and headings.

@@ -1,0 +1,116 @@
+//! What is written down of documents, jobs, pages and events.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{ErrorNote, Event};
+use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
+use crate::page::OutlineEntry;
+use crate::text::TextSource;
+
+/// A job's life: `queued → running → done │ failed │ cancelled`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobState {
+    /// Waiting for its turn.
+    Queued,
+    /// In work.
+    Running,
+    /// Every document ended well.
+    Done,
+    /// A document failed.
+    Failed,
+    /// Stopped on request.
+    Cancelled,
+}
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// Its id.
+    pub id: JobId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Name of its pipeline.
+    pub pipeline: String,
+    /// Revision it runs, from beginning to end.
+    pub revision: RevisionId,
+    /// Where it stands.
+    pub state: JobState,
+    /// When it was made, in milliseconds since 1970.
+    pub created_millis: u64,
+}
+
+/// A document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DocumentRecord {
+    /// Its id.
+    pub id: DocumentId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The file's name when it was last given.
+    pub name: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Number of pages in the file.
+    pub pages: u32,
+    /// Title in its metadata.
+    pub title: Option<String>,
+    /// Its outline.
+    pub outline: Vec<OutlineEntry>,
+    /// Collection its passages are filed under.
+    pub collection: String,
+    /// When it was first taken in, in milliseconds since 1970.
+    pub created_millis: u64,
+}
+
+/// A page that ended in a state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageRecord {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its document.
+    pub document: DocumentId,
+    /// The page.
+    pub page: PageNumber,
+    /// Revision that did it.
+    pub revision: RevisionId,
+    /// Job that did it.
+    pub job: JobId,
+    /// How it ended.
+    pub state: PageState,
+}
+
+/// How a page ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum PageState {
+    /// Done.
+    Done {
+        /// Where its text came from.
+        source: TextSource,
+        /// Passages indexed.
+        passages: u32,
+        /// Blob key of its image, if it was kept.
+        image: Option<String>,
+        /// Blob key of its lines, if it was read.
+        text: Option<String>,
+    },
+    /// Failed for good.
+    Failed {
+        /// Why.
+        error: ErrorNote,
+    },
+}
+
+/// Something to be written; a group of entries is committed as one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entry {
+    /// A job began or changed its state.
+    Job(JobRecord),
+    /// A document was taken in; one already known keeps its `created_millis`.
+    Document(DocumentRecord),
+    /// A page ended; replaces what was known of the page for this revision.
+    Page(PageRecord),
+    /// An event happened.
+    Event(TenantId, Event),
+}

@@ -1,0 +1,23 @@
+//! The words every other crate speaks, and the ports the engine stands on.
+//!
+//! Nothing here does I/O or knows a library that does. The engine is written against the traits in [`ports`]; the
+//! adapter crates implement them; the `weir` command joins the two. Text layout, decisions and events are plain data,
+//! so that the same engine runs against PDFium and ONNX Runtime or against fakes in virtual time.
+
+pub mod decision;
+pub mod error;
+pub mod event;
+pub mod id;
+pub mod layout;
+pub mod ledger;
+pub mod manifest;
+pub mod markdown;
+pub mod page;
+pub mod ports;
+pub mod search;
+pub mod settings;
+pub mod text;
+
+pub use error::{InferenceError, PolicyError, RasterError, StorageError};
+pub use id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
+pub use page::{Lane, PageFacts, PageImage, Rect, Stage};

@@ -1,0 +1,83 @@
+//! Passages in the index, and how they are found.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::decision::Label;
+use crate::id::{DocumentId, PageNumber};
+use crate::page::Rect;
+
+/// A passage with its vector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// By [`crate::id::passage_id`].
+    pub id: Uuid,
+    /// Its document.
+    pub document: DocumentId,
+    /// The document's name.
+    pub name: String,
+    /// Its page.
+    pub page: PageNumber,
+    /// Its place on the page, from 0.
+    pub passage: u32,
+    /// Its text.
+    pub text: String,
+    /// Where it stands.
+    pub rect: Rect,
+    /// Embedding of the text, of unit length.
+    pub dense: Vec<f32>,
+    /// Labels of document and page.
+    pub labels: Vec<Label>,
+    /// Key of the page image, made from ids and never looked up; `None` if the image is not kept.
+    pub image: Option<String>,
+    /// Key of the page's lines.
+    pub lines: Option<String>,
+}
+
+/// A search.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    /// The words; matched sparsely.
+    pub text: String,
+    /// Their embedding.
+    pub dense: Vec<f32>,
+    /// Hits wanted, at least 1.
+    pub top_k: usize,
+    /// Only in these documents, if any are named.
+    pub documents: Vec<DocumentId>,
+    /// Only in this collection.
+    pub collection: Option<String>,
+    /// Only where all these labels hold.
+    pub labels: Vec<Label>,
+}
+
+/// A passage found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hit {
+    /// Its document.
+    pub document: DocumentId,
+    /// The document's name.
+    pub name: String,
+    /// Its page.
+    pub page: PageNumber,
+    /// Reciprocal-rank score of dense and sparse search together; higher is better.
+    pub score: f32,
+    /// Its text.
+    pub text: String,
+    /// Where it stands on the page.
+    #[serde(rename = "box")]
+    pub rect: Rect,
+    /// Key of the page image, if it was kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// Blob key of a page's image.
+pub fn image_key(document: &DocumentId, page: PageNumber, dpi: u32, extension: &str) -> String {
+    format!("{document}/{page}/image/{dpi}.{extension}")
+}
+
+/// Blob key of a page's lines.
+pub fn lines_key(document: &DocumentId, page: PageNumber) -> String {
+    format!("{document}/{page}/ocr.json")
+}
