@@ -173,8 +173,8 @@ pub enum Verdict {
     RetryAfter(u32),
     /// Report the page as failed and go on.
     SkipPage,
-    /// Stop the job.
-    FailJob,
+    /// Stop the document; other documents of the job go on, and the job ends as failed.
+    FailDocument,
 }
 
 /// A heading inside a text.

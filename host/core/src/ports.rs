@@ -275,6 +275,26 @@ pub trait Capabilities: Send + Sync {
     fn policy_failed(&self, error: &PolicyError);
 }
 
+/// Keeps what components remember from job to job, for each tenant and pipeline. At most 1,000 keys of 256 bytes with
+/// values of 64 KiB, 1 MiB in all; what would go beyond is refused with kind `exhausted`.
+#[async_trait]
+pub trait PolicyState: Send + Sync {
+    /// A value; `None` if the key is not set.
+    async fn get(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<Option<Vec<u8>>, ErrorNote>;
+
+    /// Sets a value.
+    async fn set(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), ErrorNote>;
+
+    /// Forgets a key.
+    async fn delete(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<(), ErrorNote>;
+}
+
 /// What is needed to open a job's components.
 pub struct PolicyRequest<'a> {
     /// Whose job it is.
