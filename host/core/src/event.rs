@@ -111,6 +111,8 @@ pub enum EventKind {
     },
     /// The document is done.
     DocumentDone {
+        /// The file's name.
+        name: String,
         /// Pages asked for.
         pages: u32,
         /// Pages a search can find.
@@ -120,8 +122,10 @@ pub enum EventKind {
         /// Pages that failed.
         failed: Vec<FailedPage>,
     },
-    /// The document could not be done.
+    /// The document could not be done. An event without a document id is about a file that could not even be read.
     DocumentFailed {
+        /// The file's name.
+        name: String,
         /// Why.
         error: ErrorNote,
         /// Pages done before.
@@ -129,6 +133,8 @@ pub enum EventKind {
     },
     /// Work on the document was cancelled.
     DocumentCancelled {
+        /// The file's name.
+        name: String,
         /// Pages done before.
         done: u32,
     },
