@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::{DocumentId, PageNumber};
 use crate::page::Rect;
 
 /// How a page's text was come by.
@@ -73,6 +74,23 @@ impl PageText {
             .reduce(|a, b| a.union(&b))
             .unwrap_or(Rect::PAGE)
     }
+}
+
+/// The text of a page as it is kept under [`crate::search::lines_key`], with what is needed to place it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PageLines {
+    /// The document.
+    pub document: DocumentId,
+    /// The page.
+    pub page: PageNumber,
+    /// Width in points.
+    pub width: f32,
+    /// Height in points.
+    pub height: f32,
+    /// How the text was come by.
+    pub source: TextSource,
+    /// The lines, in reading order.
+    pub lines: Vec<Line>,
 }
 
 /// A page's text as one string.
