@@ -1,0 +1,269 @@
+//! Which lines are headings.
+//!
+//! The outline is the author's own answer and comes first: a title found among the lines of its page is a heading of that
+//! level. Many documents have none, and few have one that is complete, so type decides for the rest: a heading is larger
+//! than the page's body, short, and does not end like a sentence. Bold type of body size would be a third sign, but
+//! neither source says what is bold.
+
+use crate::id::PageNumber;
+use crate::page::OutlineEntry;
+use crate::text::Line;
+
+/// A heading is at most this long, in characters.
+const LONGEST: usize = 120;
+/// A heading is broken over at most this many lines.
+const MOST_LINES: usize = 3;
+
+/// The headings among a page's lines (in reading order): index of the line and level, 1 for the highest, at most 6.
+/// Indices ascend.
+///
+/// A heading broken over several lines gives each of them, so neighbours of one level whose boxes touch are one heading.
+pub fn headings(lines: &[Line], outline: &[OutlineEntry], page: PageNumber) -> Vec<(usize, u8)> {
+    let mut levels: Vec<Option<u8>> = vec![None; lines.len()];
+    from_outline(lines, outline, page, &mut levels);
+    from_type(lines, &mut levels);
+    levels
+        .into_iter()
+        .enumerate()
+        .filter_map(|(i, level)| Some((i, level?.clamp(1, 6))))
+        .collect()
+}
+
+/// Marks the lines that an outline title of this page names. Where several do (a running header repeats its chapter's
+/// title), the one in the largest type is meant.
+fn from_outline(lines: &[Line], outline: &[OutlineEntry], page: PageNumber, levels: &mut [Option<u8>]) {
+    let titles = outline.iter().filter(|entry| entry.page == Some(page));
+    let mut texts: Option<Vec<String>> = None;
+    for entry in titles {
+        let texts = texts.get_or_insert_with(|| lines.iter().map(|l| letters(&l.text)).collect());
+        let title = letters(&entry.title);
+        if title.is_empty() {
+            continue;
+        }
+        let mut best: Option<(f32, usize, usize)> = None;
+        for start in 0..texts.len() {
+            let free = levels.get(start).is_some_and(Option::is_none);
+            let size = lines.get(start).map_or(0.0, |l| l.size);
+            let larger = best.is_none_or(|(s, ..)| size > s);
+            if let Some(count) = lines_of(&title, texts.get(start..).unwrap_or_default())
+                && free
+                && larger
+            {
+                best = Some((size, start, count));
+            }
+        }
+        if let Some((_, start, count)) = best {
+            for level in levels.iter_mut().skip(start).take(count) {
+                *level = Some(entry.level);
+            }
+        }
+    }
+}
+
+/// How many of `texts`, from the first on, make up `title`.
+fn lines_of(title: &str, texts: &[String]) -> Option<usize> {
+    let (title, first) = (unnumbered(title), texts.first()?);
+    let mut rest = title.strip_prefix(unnumbered(first))?;
+    if first.is_empty() {
+        return None;
+    }
+    let mut count = 1;
+    while !rest.is_empty() {
+        let next = texts.get(count).filter(|t| !t.is_empty() && count < MOST_LINES)?;
+        rest = rest.strip_prefix(next.as_str())?;
+        count += 1;
+    }
+    Some(count)
+}
+
+/// Lower-case letters and digits alone: what is left of a title however it is set.
+fn letters(text: &str) -> String {
+    text.chars()
+        .filter(|c| c.is_alphanumeric())
+        .take(4 * LONGEST)
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+/// Without its number, which outlines leave out as often as not. A title that is only a number keeps it.
+fn unnumbered(text: &str) -> &str {
+    let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    if rest.is_empty() { text } else { rest }
+}
+
+/// Marks lines in type clearly larger than the body's.
+fn from_type(lines: &[Line], levels: &mut [Option<u8>]) {
+    let Some(body) = body_size(lines) else {
+        return;
+    };
+    let looks = |line: &Line| is_larger(line, body) && reads_like_a_heading(&line.text);
+    let mut i = 0;
+    while let Some(first) = lines.get(i) {
+        let alike = |l: &&Line| looks(l) && (l.size - first.size).abs() <= 0.15 * first.size;
+        let run = lines.iter().skip(i).take_while(alike).count();
+        // More lines than a heading has are a paragraph in large type.
+        if (1..=MOST_LINES).contains(&run) {
+            let level = match first.size / body {
+                r if r >= 1.8 => 1,
+                r if r >= 1.4 => 2,
+                _ => 3,
+            };
+            for mark in levels.iter_mut().skip(i).take(run) {
+                mark.get_or_insert(level);
+            }
+        }
+        i += run.max(1);
+    }
+}
+
+/// The size, to half a point, in which most characters of the page are set.
+fn body_size(lines: &[Line]) -> Option<f32> {
+    let mut sizes: Vec<(i32, usize)> = lines
+        .iter()
+        .filter(|l| l.size.is_finite() && l.size > 0.0)
+        .map(|l| ((l.size * 2.0).round() as i32, l.text.len()))
+        .collect();
+    sizes.sort_unstable();
+    sizes
+        .chunk_by(|a, b| a.0 == b.0)
+        .map(|same| {
+            (
+                same.iter().map(|s| s.1).sum::<usize>(),
+                same.first().map_or(0, |s| s.0),
+            )
+        })
+        .max()
+        .map(|(_, size)| size as f32 / 2.0)
+        .filter(|&size| size > 0.0)
+}
+
+/// OCR knows heights of boxes only, which differ from line to line with what has ascenders and descenders.
+fn is_larger(line: &Line, body: f32) -> bool {
+    let least = if line.confidence < 1.0 { 1.35 } else { 1.15 };
+    line.size.is_finite() && line.size >= least * body
+}
+
+fn reads_like_a_heading(text: &str) -> bool {
+    let text = text.trim();
+    let chars = text.chars().count();
+    let letters = text.chars().filter(|c| c.is_alphabetic()).count();
+    chars <= LONGEST
+        && letters >= 2
+        && letters * 2 >= chars
+        && !text.ends_with(['.', ',', ';', '…', '-', '!'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::Rect;
+
+    fn line(text: &str, size: f32) -> Line {
+        Line {
+            text: text.into(),
+            rect: Rect::default(),
+            size,
+            confidence: 1.0,
+        }
+    }
+
+    fn entry(title: &str, level: u8, page: PageNumber) -> OutlineEntry {
+        OutlineEntry {
+            title: title.into(),
+            level,
+            page: Some(page),
+        }
+    }
+
+    const BODY: &str = "The lock keeper opens the upper gate when the gauge reads two metres or less.";
+
+    #[test]
+    fn the_outline_gives_the_level() {
+        let lines = [
+            line("3 Gates and valves", 9.0),
+            line("3 Gates and Valves", 10.0),
+            line(BODY, 10.0),
+            line("3.1  The upper gate", 10.0),
+        ];
+        let outline = [
+            entry("Gates and valves", 1, 7),
+            entry("3.1 The upper gate", 2, 7),
+            entry("The upper gate", 1, 8),
+        ];
+        assert_eq!(headings(&lines, &outline, 7), [(1, 1), (3, 2)]);
+    }
+
+    #[test]
+    fn a_heading_may_be_broken_over_two_lines() {
+        let lines = [
+            line("What to do when the", 14.0),
+            line("river rises overnight", 14.0),
+            line(BODY, 10.0),
+        ];
+        let outline = [entry("What to do when the river rises overnight", 2, 1)];
+        assert_eq!(headings(&lines, &outline, 1), [(0, 2), (1, 2)]);
+        let other = [entry(
+            "What to do when the river rises overnight and freezes",
+            4,
+            1,
+        )];
+        assert_eq!(
+            headings(&lines, &other, 1),
+            [(0, 2), (1, 2)],
+            "by type, not by the outline"
+        );
+    }
+
+    #[test]
+    fn type_decides_without_an_outline() {
+        let lines = [
+            line("Handbook", 24.0),
+            line("Winter service", 14.0),
+            line(BODY, 10.0),
+            line("Ice", 12.0),
+            line("See the table.", 12.0),
+            line("17", 12.0),
+            line(BODY, 10.0),
+        ];
+        assert_eq!(headings(&lines, &[], 1), [(0, 1), (1, 2), (3, 3)]);
+    }
+
+    #[test]
+    fn a_paragraph_in_large_type_is_no_heading() {
+        let mut lines: Vec<Line> = (0..5)
+            .map(|_| line("large type that goes on and on", 14.0))
+            .collect();
+        lines.extend((0..9).map(|_| line(BODY, 10.0)));
+        assert!(headings(&lines, &[], 1).is_empty());
+    }
+
+    #[test]
+    fn heights_of_ocr_boxes_must_differ_more() {
+        let ocr = |text: &str, size| Line {
+            confidence: 0.9,
+            ..line(text, size)
+        };
+        let lines = [
+            ocr("Tall letters", 12.5),
+            ocr("A title", 15.0),
+            ocr(BODY, 10.0),
+            ocr(BODY, 10.0),
+        ];
+        assert_eq!(headings(&lines, &[], 1), [(1, 2)]);
+    }
+
+    #[test]
+    fn sizes_that_are_no_numbers_and_empty_texts_are_borne() {
+        let lines = [
+            line("", f32::NAN),
+            line("x", f32::INFINITY),
+            line(BODY, -1.0),
+            line("", 0.0),
+        ];
+        assert!(headings(&lines, &[entry("", 1, 1), entry("—", 0, 1)], 1).is_empty());
+        assert_eq!(
+            headings(&[line("Title", 10.0)], &[entry("Title", 0, 1)], 1),
+            [(0, 1)]
+        );
+    }
+}

@@ -1,0 +1,436 @@
+//! Reading order by recursive cuts.
+//!
+//! The method is the XY-cut (Nagy and Seth, "Hierarchical representation of optically scanned documents", 1984) with
+//! three changes. Plain XY-cut cuts at the widest gap, and tears columns apart wherever their paragraph breaks happen to
+//! align; here the page is first cut into its rows, and neighbouring rows are put together again for as long as one
+//! gutter runs through all of them, so a heading across the page parts the columns above it from those below. Rows of
+//! short cells that stand on common baselines are a table and are read row by row. And headers and footers are set apart
+//! before all else, since nothing else keeps a page number from ending up in the left column.
+//!
+//! Hostile boxes cost no more than honest ones: coordinates are clamped to the page, a gutter has a least width, which
+//! bounds how many there can be, and the recursion has a depth. Every level is a sort.
+
+use std::collections::HashMap;
+
+use crate::text::Line;
+
+/// A gutter is at least this share of the page's width: 6 pt on A4, less than any printed gutter, more than a space.
+const GUTTER: f32 = 0.01;
+/// How often a region is cut again. Columns within columns within columns are three.
+const DEPTH: u32 = 8;
+/// Headers and footers stand in this share of the page's height, at the top and at the bottom.
+const MARGIN: f32 = 0.09;
+/// Fragments further apart than this many characters are not one line.
+const FRAGMENT_GAP: f32 = 1.5;
+/// No line grows beyond this many bytes, so that joining costs no more than the page has text.
+const LONGEST: usize = 1000;
+/// Lines of prose are at least this long, in characters; cells of a table are mostly shorter.
+const PROSE: usize = 22;
+
+/// The lines in the order a person reads them: header, columns from left to right, each from top to bottom, headings
+/// before what they head, tables row by row, footer.
+///
+/// Fragments of one line that stand close together on a baseline, as OCR leaves them, become one line. Lines whose box is
+/// not a number come last. A page that is mostly in a right-to-left script is returned as it came: its columns
+/// run the other way, and its source knows better. The same lines always give the same order.
+pub fn reading_order(lines: Vec<Line>) -> Vec<Line> {
+    if mostly_right_to_left(&lines) {
+        return lines;
+    }
+    let (placed, unplaced): (Vec<Line>, Vec<Line>) = lines.into_iter().partition(|line| {
+        let r = &line.rect;
+        [r.x, r.y, r.width, r.height].iter().all(|v| v.is_finite())
+    });
+    let lines = join_fragments(placed);
+    let blocks: Vec<Block> = lines.iter().enumerate().map(|(i, l)| Block::of(i, l)).collect();
+    let mut order = Vec::with_capacity(blocks.len());
+    for part in apart_from_margins(blocks) {
+        cut(part, DEPTH, &mut order);
+    }
+    let mut lines: Vec<Option<Line>> = lines.into_iter().map(Some).collect();
+    order
+        .into_iter()
+        .filter_map(|i| lines.get_mut(i).and_then(Option::take))
+        .chain(unplaced)
+        .collect()
+}
+
+/// What ordering needs of a line.
+#[derive(Debug, Clone, Copy)]
+struct Block {
+    line: usize,
+    left: f32,
+    right: f32,
+    top: f32,
+    bottom: f32,
+    chars: usize,
+}
+
+impl Block {
+    fn of(line: usize, of: &Line) -> Self {
+        let (left, top) = (of.rect.x.clamp(0.0, 1.0), of.rect.y.clamp(0.0, 1.0));
+        Self {
+            line,
+            left,
+            right: of.rect.right().clamp(left, 1.0),
+            top,
+            bottom: of.rect.bottom().clamp(top, 1.0),
+            chars: of.text.chars().count(),
+        }
+    }
+
+    fn middle(&self) -> f32 {
+        f32::midpoint(self.top, self.bottom)
+    }
+
+    fn height(&self) -> f32 {
+        self.bottom - self.top
+    }
+
+    /// The middle half of its height. Boxes of neighbouring lines touch or overlap (ascenders, OCR's padding, a slight
+    /// skew), their middles do not.
+    fn core(&self) -> (f32, f32) {
+        let quarter = self.height() / 4.0;
+        (self.top + quarter, self.bottom - quarter)
+    }
+}
+
+/// An interval of the page's width.
+type Span = (f32, f32);
+
+fn mostly_right_to_left(lines: &[Line]) -> bool {
+    let (mut rtl, mut letters) = (0_usize, 0_usize);
+    for c in lines
+        .iter()
+        .flat_map(|l| l.text.chars())
+        .filter(|c| c.is_alphabetic())
+    {
+        letters += 1;
+        rtl += usize::from(is_right_to_left(c));
+    }
+    rtl * 2 > letters
+}
+
+/// Hebrew, Arabic, Syriac, Thaana, N'Ko and their presentation forms.
+fn is_right_to_left(c: char) -> bool {
+    matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}' | '\u{10800}'..='\u{10fff}')
+}
+
+/// Scripts written without spaces between words.
+fn is_unspaced(c: char) -> bool {
+    matches!(c, '\u{2e80}'..='\u{a4cf}' | '\u{f900}'..='\u{faff}' | '\u{ff00}'..='\u{ffef}' | '\u{20000}'..='\u{3ffff}')
+}
+
+/// Joins what stands on one baseline with less than [`FRAGMENT_GAP`] between, left to right.
+///
+/// Fragments are visited from left to right and filed in strips of the page's height, so that each looks only at the few
+/// that end where it could begin.
+fn join_fragments(lines: Vec<Line>) -> Vec<Line> {
+    const RECENT: usize = 8;
+    let mut order: Vec<usize> = (0..lines.len()).collect();
+    let blocks: Vec<Block> = lines.iter().enumerate().map(|(i, l)| Block::of(i, l)).collect();
+    let left = |i: &usize| blocks.get(*i).map_or(0.0, |b| b.left);
+    order.sort_by(|a, b| left(a).total_cmp(&left(b)));
+    let strip = median(blocks.iter().map(Block::height)).max(1e-3);
+
+    let mut lines: Vec<Option<Line>> = lines.into_iter().map(Some).collect();
+    let mut joined: Vec<(usize, Line)> = Vec::with_capacity(lines.len());
+    let mut strips: HashMap<i32, Vec<usize>> = HashMap::new();
+    for i in order {
+        let Some(line) = lines.get_mut(i).and_then(Option::take) else {
+            continue;
+        };
+        let at = (Block::of(0, &line).middle() / strip) as i32;
+        let before = (at - 1..=at + 1)
+            .filter_map(|s| strips.get(&s))
+            .flat_map(|ends| ends.iter().rev().take(RECENT))
+            .copied()
+            .find(|&end| joined.get(end).is_some_and(|(_, left)| is_continued(left, &line)));
+        match before.and_then(|end| joined.get_mut(end)) {
+            Some((_, left)) => join(left, &line),
+            None => {
+                strips.entry(at).or_default().push(joined.len());
+                joined.push((i, line));
+            }
+        }
+    }
+    joined.sort_by_key(|(i, _)| *i);
+    joined.into_iter().map(|(_, line)| line).collect()
+}
+
+/// Whether `right` goes on where `left` ends.
+fn is_continued(left: &Line, right: &Line) -> bool {
+    if left.text.len().max(right.text.len()) > LONGEST {
+        return false;
+    }
+    let (a, b) = (Block::of(0, left), Block::of(0, right));
+    let (low, high) = (a.height().min(b.height()), a.height().max(b.height()));
+    let overlap = a.bottom.min(b.bottom) - a.top.max(b.top);
+    let chars = (a.chars + b.chars).max(1) as f32;
+    let char_width = (a.right - a.left + b.right - b.left) / chars;
+    let gap = (b.left - a.right) / char_width.max(1e-6);
+    let plain = |line: &Line| !line.text.is_empty() && !line.text.chars().any(is_right_to_left);
+    high <= 2.0 * low
+        && overlap >= 0.6 * low
+        && (-1.0..=FRAGMENT_GAP).contains(&gap)
+        && char_width < 0.05
+        && plain(left)
+        && plain(right)
+}
+
+fn join(left: &mut Line, right: &Line) {
+    let (a, b) = (Block::of(0, left), Block::of(0, right));
+    let chars = (a.chars + b.chars).max(1) as f32;
+    let gap = (b.left - a.right) * chars / (a.right - a.left + b.right - b.left).max(1e-6);
+    // OCR parts a line at spaces and pads its boxes, so there a gap says nothing; a text layer parts words too.
+    let parted = gap > 0.2 || left.confidence < 1.0 || right.confidence < 1.0;
+    let unspaced = |c: Option<char>| c.is_some_and(|c| is_unspaced(c) || c.is_whitespace());
+    if parted && !unspaced(left.text.chars().next_back()) && !unspaced(right.text.chars().next()) {
+        left.text.push(' ');
+    }
+    left.text.push_str(&right.text);
+    left.rect = left.rect.union(&right.rect);
+    left.size = left.size.max(right.size);
+    left.confidence = (left.confidence * a.chars as f32 + right.confidence * b.chars as f32) / chars;
+}
+
+/// Header, body and footer. A line is a header or footer if it stands in the margin with white between it and the body.
+fn apart_from_margins(mut blocks: Vec<Block>) -> [Vec<Block>; 3] {
+    let gap = 1.3 * median(blocks.iter().map(Block::height));
+    blocks.sort_by(|a, b| a.top.total_cmp(&b.top));
+    // The last white stripe that begins in the upper margin ends the header; the first in the lower one begins the footer.
+    let (mut header, mut footer) = (0, blocks.len());
+    let mut bottom = 0.0_f32;
+    for (i, block) in blocks.iter().enumerate() {
+        if i > 0 && block.top - bottom > gap {
+            if bottom < MARGIN {
+                header = i;
+            } else if block.top > 1.0 - MARGIN && footer == blocks.len() {
+                footer = i;
+            }
+        }
+        bottom = bottom.max(block.bottom);
+    }
+    let below = blocks.split_off(footer.min(blocks.len()));
+    let body = blocks.split_off(header.min(blocks.len()));
+    [blocks, body, below]
+}
+
+/// Appends the lines of a region in reading order.
+fn cut(blocks: Vec<Block>, depth: u32, order: &mut Vec<usize>) {
+    if blocks.len() < 2 || depth == 0 {
+        return by_rows(blocks, order);
+    }
+    for group in groups(rows(blocks)) {
+        if group.gutters.is_empty() || is_table(&group.rows, &group.gutters) {
+            for row in group.rows {
+                by_rows(row, order);
+            }
+        } else {
+            for column in columns(group.rows.into_iter().flatten(), &group.gutters) {
+                cut(column, depth - 1, order);
+            }
+        }
+    }
+}
+
+/// Cuts at every height that no line's core crosses, from top to bottom.
+fn rows(mut blocks: Vec<Block>) -> Vec<Vec<Block>> {
+    blocks.sort_by(|a, b| a.core().0.total_cmp(&b.core().0));
+    let mut rows: Vec<Vec<Block>> = Vec::new();
+    let mut bottom = f32::MIN;
+    for block in blocks {
+        let (top, end) = block.core();
+        match rows.last_mut() {
+            Some(row) if top < bottom => row.push(block),
+            _ => rows.push(vec![block]),
+        }
+        bottom = bottom.max(end);
+    }
+    rows
+}
+
+/// Neighbouring rows that the same gutters run through.
+struct Group {
+    rows: Vec<Vec<Block>>,
+    /// White from the top of the group to its bottom, with lines on both sides.
+    gutters: Vec<Span>,
+    /// The white of all its rows, margins included.
+    white: Vec<Span>,
+    left: f32,
+    right: f32,
+}
+
+impl Group {
+    fn of(row: Vec<Block>) -> Self {
+        let white = white(&row);
+        let left = row.iter().map(|b| b.left).fold(1.0, f32::min);
+        let right = row.iter().map(|b| b.right).fold(0.0, f32::max);
+        Self {
+            rows: vec![row],
+            gutters: within(&white, left, right),
+            white,
+            left,
+            right,
+        }
+    }
+
+    /// Takes the rows of `next` in if a gutter is left that one of the two had alone.
+    fn take(&mut self, next: Self) -> Result<(), Self> {
+        let white = common(&self.white, &next.white);
+        let (left, right) = (self.left.min(next.left), self.right.max(next.right));
+        let gutters = within(&white, left, right);
+        if gutters.is_empty() || (self.gutters.is_empty() && next.gutters.is_empty()) {
+            return Err(next);
+        }
+        *self = Self {
+            rows: std::mem::take(&mut self.rows),
+            gutters,
+            white,
+            left,
+            right,
+        };
+        self.rows.extend(next.rows);
+        Ok(())
+    }
+}
+
+fn groups(rows: Vec<Vec<Block>>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    for row in rows {
+        let row = Group::of(row);
+        match groups.last_mut() {
+            Some(group) => {
+                if let Err(row) = group.take(row) {
+                    groups.push(row);
+                }
+            }
+            None => groups.push(row),
+        }
+    }
+    groups
+}
+
+/// Where no line stands, from the page's left edge to its right, as spans of at least [`GUTTER`].
+fn white(row: &[Block]) -> Vec<Span> {
+    let mut spans: Vec<Span> = row.iter().map(|b| (b.left, b.right)).collect();
+    spans.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut white = Vec::new();
+    let mut end = 0.0_f32;
+    for (left, right) in spans.into_iter().chain([(1.0, 1.0)]) {
+        if left - end >= GUTTER {
+            white.push((end, left));
+        }
+        end = end.max(right);
+    }
+    white
+}
+
+/// The spans that have something to their left and to their right.
+fn within(white: &[Span], left: f32, right: f32) -> Vec<Span> {
+    let inside = |s: &&Span| s.0 > left && s.1 < right;
+    white.iter().filter(inside).copied().collect()
+}
+
+/// What two sets of spans have in common.
+fn common(a: &[Span], b: &[Span]) -> Vec<Span> {
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
+    let mut spans = Vec::new();
+    while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
+        let (left, right) = (x.0.max(y.0), x.1.min(y.1));
+        if right - left >= GUTTER {
+            spans.push((left, right));
+        }
+        if x.1 < y.1 {
+            a.next();
+        } else {
+            b.next();
+        }
+    }
+    spans
+}
+
+/// The column of a block: how many gutters are to its left.
+fn column_of(block: &Block, gutters: &[Span]) -> usize {
+    gutters.partition_point(|g| g.0 < block.right)
+}
+
+fn columns(blocks: impl Iterator<Item = Block>, gutters: &[Span]) -> Vec<Vec<Block>> {
+    let mut columns = vec![Vec::new(); gutters.len() + 1];
+    for block in blocks {
+        if let Some(column) = columns.get_mut(column_of(&block, gutters)) {
+            column.push(block);
+        }
+    }
+    columns
+}
+
+/// Whether columns are those of a table: at most one of them is prose, and what stands in the others has something
+/// beside it on its baseline.
+fn is_table(rows: &[Vec<Block>], gutters: &[Span]) -> bool {
+    let beside = |row: &[Block], block: &Block| {
+        let column = column_of(block, gutters);
+        row.iter().take(64).any(|b| {
+            column_of(b, gutters) != column && (b.middle() - block.middle()).abs() <= 0.25 * block.height()
+        })
+    };
+    let (mut prose, mut cells, mut aligned) = (0, 0, 0);
+    for (at, column) in columns(rows.iter().flatten().copied(), gutters)
+        .iter()
+        .enumerate()
+    {
+        if is_prose(column) {
+            prose += 1;
+            continue;
+        }
+        for row in rows {
+            for block in row.iter().filter(|b| column_of(b, gutters) == at) {
+                cells += 1;
+                aligned += usize::from(beside(row, block));
+            }
+        }
+    }
+    prose <= 1 && aligned * 10 >= cells * 7
+}
+
+/// Whether lines are those of running text: long, and most of them as wide as their column.
+fn is_prose(column: &[Block]) -> bool {
+    let left = column.iter().map(|b| b.left).fold(1.0, f32::min);
+    let right = column.iter().map(|b| b.right).fold(0.0, f32::max);
+    let long = column
+        .iter()
+        .filter(|b| b.chars >= PROSE && b.right - b.left >= 0.75 * (right - left))
+        .count();
+    long * 2 >= column.len()
+}
+
+/// From top to bottom, and from left to right what stands side by side.
+fn by_rows(mut blocks: Vec<Block>, order: &mut Vec<usize>) {
+    blocks.sort_by(|a, b| a.middle().total_cmp(&b.middle()));
+    let mut row: Vec<Block> = Vec::new();
+    for block in blocks {
+        let beside = row
+            .first()
+            .is_none_or(|first| block.middle() - first.middle() <= 0.5 * first.height().min(block.height()));
+        if !beside {
+            flush(&mut row, order);
+        }
+        row.push(block);
+    }
+    flush(&mut row, order);
+}
+
+fn flush(row: &mut Vec<Block>, order: &mut Vec<usize>) {
+    row.sort_by(|a, b| a.left.total_cmp(&b.left).then(a.line.cmp(&b.line)));
+    order.extend(row.drain(..).map(|b| b.line));
+}
+
+fn median(values: impl Iterator<Item = f32>) -> f32 {
+    let mut values: Vec<f32> = values.collect();
+    values.sort_by(f32::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+#[cfg(test)]
+#[path = "order_tests.rs"]
+mod tests;

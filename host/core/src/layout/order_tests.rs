@@ -1,0 +1,238 @@
+use super::*;
+use crate::page::Rect;
+
+/// A line whose box is as wide as its text: 0.0085 of the page for a character.
+fn line(text: &str, x: f32, y: f32) -> Line {
+    Line {
+        text: text.into(),
+        rect: Rect {
+            x,
+            y,
+            width: text.chars().count() as f32 * 0.0085,
+            height: 0.014,
+        },
+        size: 10.0,
+        confidence: 1.0,
+    }
+}
+
+fn texts(lines: &[Line]) -> Vec<&str> {
+    lines.iter().map(|l| l.text.as_str()).collect()
+}
+
+/// The order that comes out whatever the order that goes in.
+fn ordered(lines: &[Line]) -> Vec<String> {
+    let forward = reading_order(lines.to_vec());
+    let mut backward: Vec<Line> = lines.to_vec();
+    backward.reverse();
+    assert_eq!(texts(&forward), texts(&reading_order(backward)));
+    forward.into_iter().map(|l| l.text).collect()
+}
+
+fn column(name: &str, x: f32, from: f32, lines: usize) -> Vec<Line> {
+    (0..lines)
+        .map(|i| {
+            line(
+                &format!("{name}{i:02} and forty letters of running text"),
+                x,
+                from + i as f32 * 0.017,
+            )
+        })
+        .collect()
+}
+
+fn starts(lines: &[String]) -> Vec<&str> {
+    lines.iter().map(|l| l.split(' ').next().unwrap()).collect()
+}
+
+#[test]
+fn two_columns_are_read_one_after_the_other() {
+    for shift in [0.0, 0.006] {
+        let mut page = column("a", 0.1, 0.1, 4);
+        page.extend(column("b", 0.53, 0.1 + shift, 4));
+        let order = ordered(&page);
+        assert_eq!(
+            starts(&order),
+            ["a00", "a01", "a02", "a03", "b00", "b01", "b02", "b03"]
+        );
+    }
+}
+
+#[test]
+fn paragraph_breaks_that_align_do_not_tear_columns() {
+    let mut page = Vec::new();
+    for (name, x) in [("a", 0.1), ("b", 0.53)] {
+        page.extend(column(name, x, 0.1, 2));
+        page.extend(column(&format!("{name}x"), x, 0.2, 2));
+    }
+    let order = ordered(&page);
+    assert_eq!(
+        starts(&order),
+        ["a00", "a01", "ax00", "ax01", "b00", "b01", "bx00", "bx01"]
+    );
+}
+
+#[test]
+fn a_heading_over_two_columns_parts_what_is_above_from_what_is_below() {
+    let wide = "A heading that runs over both of the columns and has no end before the margin";
+    let mut page = vec![line(wide, 0.15, 0.3)];
+    for (name, x) in [("a", 0.1), ("b", 0.53)] {
+        page.extend(column(name, x, 0.1, 2));
+        page.extend(column(&format!("{name}x"), x, 0.35, 2));
+    }
+    let order = ordered(&page);
+    assert_eq!(
+        starts(&order),
+        ["a00", "a01", "b00", "b01", "A", "ax00", "ax01", "bx00", "bx01"]
+    );
+}
+
+#[test]
+fn a_title_and_a_caption_of_one_column_stay_where_they_belong() {
+    let mut page = vec![
+        line("2 Short title", 0.1, 0.1),
+        line("Figure 1: levels", 0.53, 0.2),
+        line("3 Next", 0.1, 0.5),
+    ];
+    page.extend(column("a", 0.1, 0.13, 20));
+    page.extend(column("c", 0.1, 0.53, 2));
+    page.extend(column("b", 0.53, 0.23, 10));
+    let order = ordered(&page);
+    let at = |text: &str| order.iter().position(|l| l.starts_with(text)).unwrap();
+    assert_eq!(at("2 Short"), 0);
+    assert!(at("a19") < at("3 Next") && at("3 Next") < at("c00"));
+    assert!(at("c01") < at("Figure 1") && at("Figure 1") < at("b00"));
+}
+
+#[test]
+fn tables_are_read_row_by_row() {
+    let mut page = Vec::new();
+    for (i, row) in [
+        ["Gate", "Width", "Depth"],
+        ["Upper", "8.2 m", "3.1 m"],
+        ["Lower", "8.4 m", "3.6 m"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        for (j, cell) in row.iter().enumerate() {
+            page.push(line(cell, 0.1 + 0.25 * j as f32, 0.2 + 0.02 * i as f32));
+        }
+    }
+    let order = ordered(&page);
+    assert_eq!(
+        order,
+        [
+            "Gate", "Width", "Depth", "Upper", "8.2 m", "3.1 m", "Lower", "8.4 m", "3.6 m"
+        ]
+    );
+}
+
+#[test]
+fn numbered_items_keep_their_numbers() {
+    let mut page = Vec::new();
+    for i in 0..3_u8 {
+        let y = 0.2 + 0.06 * f32::from(i);
+        page.push(line(&format!("{}.", i + 1), 0.1, y));
+        page.extend(column(&format!("i{i}"), 0.15, y, 3));
+    }
+    let order = ordered(&page);
+    assert_eq!(starts(&order)[..5], ["1.", "i000", "i001", "i002", "2."]);
+}
+
+#[test]
+fn headers_and_footers_frame_the_columns() {
+    let mut page = column("a", 0.1, 0.12, 40);
+    page.extend(column("b", 0.53, 0.12, 40));
+    page.push(line("Handbook", 0.1, 0.04));
+    page.push(line("Chapter 3", 0.8, 0.04));
+    page.push(line("Page 17", 0.1, 0.95));
+    let order = ordered(&page);
+    assert_eq!(order[..2], ["Handbook", "Chapter 3"]);
+    assert!(order[2].starts_with("a00"));
+    assert_eq!(order[82], "Page 17");
+}
+
+#[test]
+fn fragments_on_a_baseline_become_a_line() {
+    let ocr = |text: &str, x: f32, y: f32| Line {
+        confidence: 0.9,
+        ..line(text, x, y)
+    };
+    let page = vec![
+        ocr("the upper", 0.185, 0.2005),
+        ocr("keeper", 0.1, 0.2),
+        ocr("opens", 0.6, 0.2),
+        ocr("gate", 0.268, 0.1995),
+    ];
+    let lines = reading_order(page);
+    assert_eq!(texts(&lines), ["keeper", "the upper gate", "opens"]);
+    assert!((lines[1].rect.right() - (0.268 + 4.0 * 0.0085)).abs() < 1e-4);
+    let layer = reading_order(vec![
+        line("lo", 0.1, 0.2),
+        line("ck", 0.117, 0.2),
+        line("gate", 0.142, 0.2),
+    ]);
+    assert_eq!(texts(&layer), ["lock gate"]);
+}
+
+#[test]
+fn right_to_left_pages_are_left_alone() {
+    let page = vec![
+        line("שער עליון", 0.6, 0.3),
+        line("שער תחתון", 0.1, 0.1),
+        line("M 1", 0.3, 0.2),
+    ];
+    assert_eq!(reading_order(page.clone()), page);
+}
+
+#[test]
+fn nothing_is_lost_whatever_the_boxes() {
+    let mut seed = 7_u64;
+    let mut next = || {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 40) as f32 / (1_u64 << 24) as f32
+    };
+    let odd = [f32::NAN, f32::INFINITY, -1e30, 1e30, f32::MIN_POSITIVE];
+    let mut page = Vec::new();
+    for i in 0..20_000_usize {
+        let mut rect = Rect {
+            x: next(),
+            y: next(),
+            width: next() * 0.1,
+            height: next() * 0.02,
+        };
+        if i % 50 == 0 {
+            rect.x = odd[i / 50 % odd.len()];
+            rect.height = odd[i / 250 % odd.len()];
+        }
+        page.push(Line {
+            rect,
+            ..line(&format!("<{i}>"), 0.0, 0.0)
+        });
+    }
+    let started = std::time::Instant::now();
+    let text: String = reading_order(page).into_iter().map(|l| l.text).collect();
+    let mut seen: Vec<usize> = text
+        .split(['<', '>'])
+        .filter_map(|n| n.trim().parse().ok())
+        .collect();
+    seen.sort_unstable();
+    assert!(seen.into_iter().eq(0..20_000));
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+}
+
+#[test]
+fn lines_all_in_one_place_are_bounded_too() {
+    let page: Vec<Line> = (0..20_000)
+        .map(|i| Line {
+            rect: Rect::default(),
+            ..line(&i.to_string(), 0.0, 0.0)
+        })
+        .collect();
+    let started = std::time::Instant::now();
+    assert!(reading_order(page).iter().all(|l| l.text.len() <= 2 * LONGEST));
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+}
