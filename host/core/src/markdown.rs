@@ -1,1 +1,107 @@
 //! A document as Markdown.
+//!
+//! What a reader, or a model, wants from a PDF: its text in reading order under its headings, in paragraphs rather than
+//! lines, with the page each part came from. Nothing is guessed that would be worse wrong than missing: lines are joined
+//! where the page says they belong together, headers and footers go only where they recur on most pages, bold and italics
+//! are not marked. Page markers are HTML comments, so they survive every Markdown tool and show in none.
+
+mod escape;
+mod paragraphs;
+mod running;
+
+use std::fmt::Write;
+
+use crate::id::PageNumber;
+use crate::layout::headings;
+use crate::page::OutlineEntry;
+use crate::text::Line;
+
+use escape::{escaped, link_target};
+use paragraphs::{Block, blocks};
+use running::RunningLines;
+
+/// A page of the document.
+#[derive(Debug, Clone, Copy)]
+pub struct MarkdownPage<'a> {
+    /// The page.
+    pub number: PageNumber,
+    /// Its lines in reading order, see [`reading_order`](crate::layout::reading_order).
+    pub lines: &'a [Line],
+    /// Path or URL of its image, seen from the Markdown file.
+    pub image: Option<&'a str>,
+    /// Why it could not be read; a page that failed shows this in place of its text.
+    pub failed: Option<&'a str>,
+}
+
+/// The pages as one Markdown document that begins with `title`, unless the first page's first heading is the title already.
+pub fn render(title: Option<&str>, outline: &[OutlineEntry], pages: &[MarkdownPage<'_>]) -> String {
+    let running = RunningLines::of(pages);
+    let mut out = String::new();
+    let mut title = title.map(str::trim).filter(|t| !t.is_empty());
+    for page in pages {
+        let lines: Vec<Line> = running.without(page.lines).cloned().collect();
+        let blocks = blocks(&lines, &headings(&lines, outline, page.number));
+        if let Some(title) = title.take()
+            && !blocks
+                .iter()
+                .any(|b| matches!(b, Block::Heading(_, text) if text.eq_ignore_ascii_case(title)))
+        {
+            block(&mut out, format_args!("# {}", escaped(title)));
+        }
+        block(&mut out, format_args!("<!-- page {} -->", page.number));
+        if let Some(image) = page.image {
+            block(
+                &mut out,
+                format_args!("![Page {}]({})", page.number, link_target(image)),
+            );
+        }
+        match page.failed {
+            Some(reason) => {
+                let number = page.number;
+                block(
+                    &mut out,
+                    format_args!("> **Page {number} could not be read:** {}", escaped(reason)),
+                );
+            }
+            None => blocks.iter().for_each(|b| write(&mut out, b)),
+        }
+    }
+    out
+}
+
+fn write(out: &mut String, of: &Block) {
+    match of {
+        Block::Heading(level, text) => {
+            let marks = "######".get(..usize::from(*level).clamp(1, 6)).unwrap_or("#");
+            block(out, format_args!("{marks} {}", escaped(text)));
+        }
+        Block::Paragraph(text) => block(out, format_args!("{}", escaped(text))),
+        Block::Item(marker, text) => block(out, format_args!("{marker} {}", escaped(text))),
+        Block::Table(rows) => table(out, rows),
+    }
+}
+
+/// A table; its first row becomes the head, since Markdown knows no table without one.
+fn table(out: &mut String, rows: &[Vec<String>]) {
+    for (i, row) in rows.iter().enumerate() {
+        for cell in row {
+            let _ = write!(out, "| {} ", escaped(cell));
+        }
+        out.push_str("|\n");
+        if i == 0 {
+            row.iter().for_each(|_| out.push_str("| --- "));
+            out.push_str("|\n");
+        }
+    }
+    out.push('\n');
+}
+
+/// Appends a block and the blank line that ends it.
+fn block(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string cannot fail.
+    let _ = write!(out, "{text}\n\n");
+}
+
+#[cfg(test)]
+#[path = "markdown/tests.rs"]
+mod tests;
