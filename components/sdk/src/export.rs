@@ -6,7 +6,10 @@ use std::thread::LocalKey;
 
 /// Calls a method of the component's one policy value, made at the first call. A panic ends the instance and its message
 /// would be lost with it, so it is written to the tenant's log before.
-pub fn call<P: Default + 'static, R>(policy: &'static LocalKey<RefCell<P>>, method: impl FnOnce(&mut P) -> R) -> R {
+pub fn call<P: Default + 'static, R>(
+    policy: &'static LocalKey<RefCell<P>>,
+    method: impl FnOnce(&mut P) -> R,
+) -> R {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         std::panic::set_hook(Box::new(|panic| crate::log::error(&panic.to_string())));

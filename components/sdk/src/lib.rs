@@ -66,3 +66,14 @@ pub mod __private {
         pub use crate::routing::Routing;
     }
 }
+
+impl Stage {
+    /// Every stage, in the order of the pipeline.
+    pub const ALL: [Self; 5] = [
+        Self::Rasterize,
+        Self::Store,
+        Self::Read,
+        Self::Embed,
+        Self::Upsert,
+    ];
+}

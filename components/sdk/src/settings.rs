@@ -23,7 +23,9 @@ pub fn get(name: &str) -> Option<String> {
 /// # Panics
 /// If it is set to something that is no `T`.
 pub fn get_or<T: FromStr>(name: &str, default: T) -> T {
-    get(name).map_or(default, |text| parse(name, &text).unwrap_or_else(|e| panic!("{e}")))
+    get(name).map_or(default, |text| {
+        parse(name, &text).unwrap_or_else(|e| panic!("{e}"))
+    })
 }
 
 /// A number within a range, or `default` if it is not set.
@@ -46,9 +48,12 @@ pub fn choice<T: Copy>(name: &str, words: &[(&str, T)]) -> T {
 }
 
 fn parse<T: FromStr>(name: &str, text: &str) -> Result<T, String> {
-    text.trim()
-        .parse()
-        .map_err(|_| format!("the setting {name} = '{text}' is no {}", std::any::type_name::<T>()))
+    text.trim().parse().map_err(|_| {
+        format!(
+            "the setting {name} = '{text}' is no {}",
+            std::any::type_name::<T>()
+        )
+    })
 }
 
 fn parse_within<T>(name: &str, text: &str, range: RangeInclusive<T>) -> Result<T, String>
@@ -70,7 +75,10 @@ fn choose<T: Copy>(name: &str, text: &str, words: &[(&str, T)]) -> Result<T, Str
         Some((_, value)) => Ok(*value),
         None => {
             let known: Vec<_> = words.iter().map(|(word, _)| *word).collect();
-            Err(format!("the setting {name} = '{text}' is none of {}", known.join(", ")))
+            Err(format!(
+                "the setting {name} = '{text}' is none of {}",
+                known.join(", ")
+            ))
         }
     }
 }
@@ -89,7 +97,10 @@ mod tests {
     #[test]
     fn a_wrong_value_is_named_with_what_would_be_taken() {
         assert_eq!(parse::<u32>("dpi", " 200 "), Ok(200));
-        assert_eq!(parse::<u32>("dpi", "x"), Err("the setting dpi = 'x' is no u32".into()));
+        assert_eq!(
+            parse::<u32>("dpi", "x"),
+            Err("the setting dpi = 'x' is no u32".into())
+        );
         assert_eq!(parse_within("dpi", "600", 36..=600), Ok(600));
         assert_eq!(
             parse_within("dpi", "601", 36..=600),
