@@ -1,0 +1,157 @@
+//! Reads page images (PGM) over and over and prints pages per second and the lines found, as JSON.
+//!
+//! `ocr_bench [--assets DIR] [--workers N] [--rounds N] [--dpi N] PAGE.pgm…`; `tests/bench/ocr.py` runs it beside RapidOCR.
+
+#![allow(clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weir_core::TenantId;
+use weir_core::page::{Lane, PageImage, PixelFormat};
+use weir_core::ports::Account;
+use weir_core::settings::Settings;
+use weir_inference::{Inference, InferenceConfig};
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main]
+async fn main() -> Result<(), AnyError> {
+    let (mut assets, mut workers, mut rounds, mut dpi) = (default_assets(), 0, 1, 150);
+    let mut files = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || {
+            arguments
+                .next()
+                .ok_or_else(|| format!("{argument} needs a value"))
+        };
+        match argument.as_str() {
+            "--assets" => assets = value()?.into(),
+            "--workers" => workers = value()?.parse()?,
+            "--rounds" => rounds = value()?.parse()?,
+            "--dpi" => dpi = value()?.parse()?,
+            _ => files.push(PathBuf::from(argument)),
+        }
+    }
+    let config = InferenceConfig {
+        ocr_workers: workers,
+        ..InferenceConfig::from_settings(&Settings::default(), assets)
+    };
+    let inference = Inference::load(config)?;
+    let reader = inference.reader();
+    let account = Arc::new(Account {
+        tenant: TenantId::single(),
+        lane: Lane::Bulk,
+        linger: Duration::ZERO,
+    });
+    let pages = files
+        .iter()
+        .map(|f| load(f))
+        .collect::<Result<Vec<_>, AnyError>>()?;
+    // Opening the sessions is not what is measured.
+    let warm = (0..reader.workers()).filter_map(|_| pages.first().cloned());
+    futures_join(warm.map(|page| reader.read(&account, page, dpi))).await?;
+
+    let before = inference.stats().ocr;
+    let began = Instant::now();
+    let mut last = Vec::new();
+    for _ in 0..rounds {
+        last = futures_join(pages.iter().map(|page| reader.read(&account, page.clone(), dpi))).await?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let busy = inference.stats().ocr.busy_millis - before.busy_millis;
+    let count = pages.len() * rounds;
+    let results: Vec<_> = files
+        .iter()
+        .zip(&last)
+        .map(|(file, lines)| serde_json::json!({ "file": file, "lines": lines }))
+        .collect();
+    println!(
+        "{}",
+        serde_json::json!({
+            "device": inference.device_name(),
+            "workers": reader.workers(),
+            "pages": count,
+            "seconds": seconds,
+            "pages_per_second": count as f64 / seconds,
+            "busy_millis": busy,
+            "resident_peak_kib": resident_peak(),
+            "results": results,
+        })
+    );
+    Ok(())
+}
+
+/// Awaits all at the same time.
+async fn futures_join<F, T, E>(futures: impl Iterator<Item = F>) -> Result<Vec<T>, AnyError>
+where
+    F: Future<Output = Result<T, E>> + Send,
+    E: Into<AnyError>,
+{
+    let mut futures: Vec<_> = futures.map(Box::pin).collect();
+    let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
+    let mut left = futures.len();
+    std::future::poll_fn(move |context| {
+        for (future, result) in futures.iter_mut().zip(&mut results) {
+            if result.is_none()
+                && let std::task::Poll::Ready(answer) = future.as_mut().poll(context)
+            {
+                match answer {
+                    Ok(value) => *result = Some(value),
+                    Err(error) => return std::task::Poll::Ready(Err(error.into())),
+                }
+                left -= 1;
+            }
+        }
+        if left > 0 {
+            return std::task::Poll::Pending;
+        }
+        std::task::Poll::Ready(Ok(results.drain(..).flatten().collect()))
+    })
+    .await
+}
+
+fn default_assets() -> PathBuf {
+    if let Some(path) = std::env::var_os("WEIR_PATHS_ASSETS") {
+        return path.into();
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = std::env::home_dir().unwrap_or_default();
+    data.unwrap_or_else(|| home.join(".local/share"))
+        .join("weir/assets")
+}
+
+/// A binary PGM file: `P5`, width, height, 255, then the pixels.
+fn load(path: &Path) -> Result<PageImage, AnyError> {
+    let bytes = std::fs::read(path)?;
+    let wrong = || format!("{} is no binary PGM file", path.display());
+    let mut fields = bytes.splitn(4, |b| b.is_ascii_whitespace());
+    let mut field = || {
+        fields
+            .next()
+            .and_then(|f| std::str::from_utf8(f).ok())
+            .ok_or_else(wrong)
+    };
+    if field()? != "P5" {
+        return Err(wrong().into());
+    }
+    let (width, height): (u32, u32) = (field()?.parse()?, field()?.parse()?);
+    let size = width as usize * height as usize;
+    let start = bytes.len().checked_sub(size).ok_or_else(wrong)?;
+    Ok(PageImage {
+        width,
+        height,
+        stride: width as usize,
+        format: PixelFormat::Gray,
+        pixels: Arc::new(bytes.get(start..).unwrap_or_default().to_vec()),
+    })
+}
+
+/// Most memory the process has had resident so far, KiB.
+fn resident_peak() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
+}

@@ -1,0 +1,479 @@
+//! From the detector's map of text probability to boxes of lines.
+//!
+//! The steps are those of differentiable binarization (Liao et al. 2020) as PaddleOCR runs them: pixels above a threshold,
+//! grown by one; connected areas; the rectangle of least area around each, turned as the text is; its mean probability as
+//! score; and growth by a share of its size, since the network is trained on shrunken text. A rectangle grown by an
+//! offset is again a rectangle, so no polygon clipping is needed.
+//!
+//! One step is ours: the least rectangle of a short area (a page number, a bullet) leans any way its pixels do. Such a box
+//! takes the slope of the page, which the long lines tell.
+
+use std::f32::consts::FRAC_PI_2;
+
+/// Probability from which a pixel is text.
+const TEXT: f32 = 0.3;
+
+/// Mean probability below which an area is no text.
+const LEAST_SCORE: f32 = 0.5;
+
+/// Growth of a rectangle on each side: this, times area, divided by circumference.
+const GROWTH: f32 = 1.6;
+
+/// Shortest side of an area, pixels of the map.
+const LEAST_SIDE: f32 = 3.0;
+
+/// Areas looked at in one map.
+const MOST_AREAS: usize = 3000;
+
+/// From this ratio of sides on, a line's own slope is trusted.
+const LONG: f32 = 4.0;
+
+/// From this ratio of height to width on, a box holds a line that runs downwards.
+const UPRIGHT: f32 = 1.5;
+
+/// A box of one line: a rectangle, turned. Its unit is the pixel of whatever picture it is in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct TextBox {
+    /// The middle.
+    pub(crate) x: f32,
+    pub(crate) y: f32,
+    /// Extent along the line.
+    pub(crate) width: f32,
+    /// Extent across it.
+    pub(crate) height: f32,
+    /// Direction of reading, radians clockwise from the right.
+    pub(crate) angle: f32,
+}
+
+impl TextBox {
+    /// Unit vectors along and across the line, the second clockwise from the first.
+    pub(crate) fn axes(&self) -> ([f32; 2], [f32; 2]) {
+        let (sin, cos) = self.angle.sin_cos();
+        ([cos, sin], [-sin, cos])
+    }
+
+    /// The corners, from the one before the first letter's top.
+    pub(crate) fn corners(&self) -> [[f32; 2]; 4] {
+        let ([ux, uy], [vx, vy]) = self.axes();
+        [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)].map(|(a, b)| {
+            let (a, b) = (a * self.width, b * self.height);
+            [self.x + a * ux + b * vx, self.y + a * uy + b * vy]
+        })
+    }
+
+    /// The same text, read the other way.
+    pub(crate) fn reversed(&self) -> Self {
+        Self {
+            angle: self.angle + 2.0 * FRAC_PI_2,
+            ..*self
+        }
+    }
+
+    /// Whether the line runs down or up the page.
+    pub(crate) fn is_upright(&self) -> bool {
+        self.angle.sin().abs() > 0.5
+    }
+
+    /// Moves and scales from the map into the page.
+    pub(crate) fn placed(&self, x: f32, y: f32, scale: f32) -> Self {
+        Self {
+            x: x + self.x / scale,
+            y: y + self.y / scale,
+            width: self.width / scale,
+            height: self.height / scale,
+            angle: self.angle,
+        }
+    }
+}
+
+/// Boxes in a map of probabilities, row by row.
+pub(crate) fn find(map: &[f32], width: usize, height: usize) -> Vec<TextBox> {
+    if width == 0 || map.len() < width * height {
+        return Vec::new();
+    }
+    let mut found: Vec<(Vec<[f32; 2]>, TextBox)> = Vec::new();
+    for hull in areas(map, width, height).into_iter().take(MOST_AREAS) {
+        let Some(fit) = least_rectangle(&hull) else {
+            continue;
+        };
+        if fit.width.min(fit.height) >= LEAST_SIDE && score(map, width, height, &fit) >= LEAST_SCORE {
+            found.push((hull, fit));
+        }
+    }
+    let slope = page_slope(found.iter().map(|(_, fit)| fit));
+    found
+        .into_iter()
+        .map(|(hull, fit)| {
+            let sides = fit.width.max(fit.height) / fit.width.min(fit.height);
+            let fit = if sides < LONG {
+                rectangle_at(&hull, slope)
+            } else {
+                fit
+            };
+            grown(upright(fit))
+        })
+        .filter(|fit| fit.width.min(fit.height) >= LEAST_SIDE + 2.0)
+        .collect()
+}
+
+/// Grows a box by what training shrank it.
+fn grown(fit: TextBox) -> TextBox {
+    let offset = GROWTH * fit.width * fit.height / (2.0 * (fit.width + fit.height)).max(f32::EPSILON);
+    TextBox {
+        width: fit.width + 2.0 * offset,
+        height: fit.height + 2.0 * offset,
+        ..fit
+    }
+}
+
+/// Turns by quarters so that the line reads to the right, or down if the box is clearly higher than wide.
+fn upright(fit: TextBox) -> TextBox {
+    let quarters = (fit.angle / FRAC_PI_2).round();
+    let mut fit = TextBox {
+        angle: fit.angle - quarters * FRAC_PI_2,
+        ..fit
+    };
+    if quarters.rem_euclid(2.0) >= 0.5 {
+        std::mem::swap(&mut fit.width, &mut fit.height);
+    }
+    if fit.height >= UPRIGHT * fit.width {
+        std::mem::swap(&mut fit.width, &mut fit.height);
+        fit.angle += FRAC_PI_2;
+    }
+    fit
+}
+
+/// Median slope of the long boxes, weighted by length, within ± 45°; 0 if there is none.
+fn page_slope<'a>(boxes: impl Iterator<Item = &'a TextBox>) -> f32 {
+    let mut slopes: Vec<(f32, f32)> = boxes
+        .filter(|b| b.width.max(b.height) >= LONG * b.width.min(b.height))
+        .map(|b| {
+            let quarters = (b.angle / FRAC_PI_2).round();
+            (b.angle - quarters * FRAC_PI_2, b.width.max(b.height))
+        })
+        .collect();
+    slopes.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let half = slopes.iter().map(|s| s.1).sum::<f32>() / 2.0;
+    let mut sum = 0.0;
+    slopes
+        .iter()
+        .find(|(_, length)| {
+            sum += length;
+            sum >= half
+        })
+        .map_or(0.0, |s| s.0)
+}
+
+/// A run of text pixels in one row: `from..to`.
+#[derive(Clone, Copy)]
+struct Run {
+    from: usize,
+    to: usize,
+    label: usize,
+}
+
+/// Convex hulls of the connected areas of text, after growing each pixel by one to the right and down.
+fn areas(map: &[f32], width: usize, height: usize) -> Vec<Vec<[f32; 2]>> {
+    let mut parents: Vec<usize> = Vec::new();
+    let mut runs: Vec<(usize, Run)> = Vec::new();
+    let (mut above, mut mask, mut last) = (Vec::<Run>::new(), vec![0u8; width], vec![0u8; width]);
+    for (y, row) in map.chunks_exact(width).take(height).enumerate() {
+        for (bit, p) in mask.iter_mut().zip(row) {
+            *bit = u8::from(*p > TEXT);
+        }
+        let mut here: Vec<Run> = Vec::new();
+        let mut before = 0u8;
+        for (x, (now, up)) in mask.iter().zip(&last).enumerate() {
+            let now = now | up;
+            if now | before != 0 {
+                match here.last_mut() {
+                    Some(run) if run.to == x => run.to = x + 1,
+                    _ => here.push(Run {
+                        from: x,
+                        to: x + 1,
+                        label: usize::MAX,
+                    }),
+                }
+            }
+            before = now;
+        }
+        join(&mut here, &above, &mut parents);
+        runs.extend(here.iter().map(|run| (y, *run)));
+        above = here;
+        std::mem::swap(&mut mask, &mut last);
+    }
+    let mut points: Vec<Vec<[f32; 2]>> = vec![Vec::new(); parents.len()];
+    for (y, run) in runs {
+        let root = root_of(&mut parents, run.label);
+        if let Some(points) = points.get_mut(root) {
+            points.push([run.from as f32, y as f32]);
+            points.push([(run.to - 1) as f32, y as f32]);
+        }
+    }
+    points.retain(|p| !p.is_empty());
+    points.into_iter().map(convex_hull).collect()
+}
+
+/// Labels the runs of a row by the runs above that they touch, corners included.
+fn join(here: &mut [Run], above: &[Run], parents: &mut Vec<usize>) {
+    let mut from = 0;
+    for run in here {
+        // Runs above that end before this one begins touch none of the later ones either.
+        from += above.iter().skip(from).take_while(|a| a.to < run.from).count();
+        for touching in above.iter().skip(from).take_while(|a| a.from <= run.to) {
+            let root = root_of(parents, touching.label);
+            if run.label == usize::MAX {
+                run.label = root;
+            } else {
+                let own = root_of(parents, run.label);
+                if let Some(parent) = parents.get_mut(root.max(own)) {
+                    *parent = root.min(own);
+                }
+                run.label = root.min(own);
+            }
+        }
+        if run.label == usize::MAX {
+            run.label = parents.len();
+            parents.push(run.label);
+        }
+    }
+}
+
+fn root_of(parents: &mut [usize], mut label: usize) -> usize {
+    while let Some(parent) = parents.get(label).copied()
+        && parent != label
+    {
+        let grandparent = parents.get(parent).copied().unwrap_or(parent);
+        if let Some(p) = parents.get_mut(label) {
+            *p = grandparent;
+        }
+        label = grandparent;
+    }
+    label
+}
+
+fn cross(o: [f32; 2], a: [f32; 2], b: [f32; 2]) -> f32 {
+    (a[0] - o[0]).mul_add(b[1] - o[1], -((a[1] - o[1]) * (b[0] - o[0])))
+}
+
+/// Andrew's monotone chain.
+fn convex_hull(mut points: Vec<[f32; 2]>) -> Vec<[f32; 2]> {
+    points.sort_by(|a, b| a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1])));
+    points.dedup();
+    if points.len() < 3 {
+        return points;
+    }
+    let half = |points: &mut dyn Iterator<Item = [f32; 2]>| {
+        let mut hull: Vec<[f32; 2]> = Vec::new();
+        for point in points {
+            while let [.., o, a] = hull.as_slice()
+                && cross(*o, *a, point) <= 0.0
+            {
+                hull.pop();
+            }
+            hull.push(point);
+        }
+        hull.pop();
+        hull
+    };
+    let mut hull = half(&mut points.iter().copied());
+    hull.extend(half(&mut points.iter().rev().copied()));
+    hull
+}
+
+/// The rectangle at this angle around the points.
+fn rectangle_at(points: &[[f32; 2]], angle: f32) -> TextBox {
+    let (sin, cos) = angle.sin_cos();
+    let (mut low, mut high) = ([f32::INFINITY; 2], [f32::NEG_INFINITY; 2]);
+    for [x, y] in points {
+        let turned = [x * cos + y * sin, y * cos - x * sin];
+        for ((low, high), t) in low.iter_mut().zip(&mut high).zip(turned) {
+            *low = low.min(t);
+            *high = high.max(t);
+        }
+    }
+    let (a, b) = ((low[0] + high[0]) / 2.0, (low[1] + high[1]) / 2.0);
+    TextBox {
+        x: a * cos - b * sin,
+        y: a * sin + b * cos,
+        width: high[0] - low[0],
+        height: high[1] - low[1],
+        angle,
+    }
+}
+
+/// The rectangle of least area around a hull. One of its sides lies on a side of the hull (Freeman, Shapira 1975).
+fn least_rectangle(hull: &[[f32; 2]]) -> Option<TextBox> {
+    let next = hull.iter().cycle().skip(1);
+    hull.iter()
+        .zip(next)
+        .filter(|(a, b)| a != b)
+        .map(|(a, b)| rectangle_at(hull, (b[1] - a[1]).atan2(b[0] - a[0])))
+        .min_by(|a, b| (a.width * a.height).total_cmp(&(b.width * b.height)))
+}
+
+/// Mean probability inside a box.
+fn score(map: &[f32], width: usize, height: usize, fit: &TextBox) -> f32 {
+    let corners = fit.corners();
+    let ys = corners.map(|c| c[1]);
+    let top = ys.into_iter().fold(f32::INFINITY, f32::min).floor().max(0.0);
+    let bottom = ys.into_iter().fold(f32::NEG_INFINITY, f32::max).ceil();
+    let (mut sum, mut count) = (0.0, 0usize);
+    for y in top as usize..=(bottom.max(0.0) as usize).min(height - 1) {
+        let Some((from, to)) = span(&corners, y as f32) else {
+            continue;
+        };
+        let from = (from.round().max(0.0) as usize).min(width - 1);
+        let to = (to.round().max(0.0) as usize).min(width - 1);
+        let row = map.get(y * width + from..=y * width + to).unwrap_or(&[]);
+        sum += row.iter().sum::<f32>();
+        count += row.len();
+    }
+    if count == 0 { 0.0 } else { sum / count as f32 }
+}
+
+/// Where the line at height `y` enters and leaves a convex outline.
+fn span(corners: &[[f32; 2]; 4], y: f32) -> Option<(f32, f32)> {
+    let next = corners.iter().cycle().skip(1);
+    let crossings = corners.iter().zip(next).filter_map(|(a, b)| {
+        let (low, high) = if a[1] <= b[1] { (a, b) } else { (b, a) };
+        // Rows are pixels: one that the outline only grazes still counts.
+        if y < low[1] - 0.5 || y > high[1] + 0.5 {
+            return None;
+        }
+        if high[1] <= low[1] {
+            return Some((a[0].min(b[0]), a[0].max(b[0])));
+        }
+        let t = ((y - low[1]) / (high[1] - low[1])).clamp(0.0, 1.0);
+        let x = low[0] + t * (high[0] - low[0]);
+        Some((x, x))
+    });
+    crossings.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A map with a filled rectangle.
+    fn map(width: usize, height: usize, fit: TextBox) -> Vec<f32> {
+        let ([ux, uy], [vx, vy]) = fit.axes();
+        (0..width * height)
+            .map(|n| {
+                let (x, y) = ((n % width) as f32 - fit.x, (n / width) as f32 - fit.y);
+                let inside =
+                    (x * ux + y * uy).abs() <= fit.width / 2.0 && (x * vx + y * vy).abs() <= fit.height / 2.0;
+                if inside { 0.9 } else { 0.05 }
+            })
+            .collect()
+    }
+
+    const LINE: TextBox = TextBox {
+        x: 150.0,
+        y: 100.0,
+        width: 200.0,
+        height: 14.0,
+        angle: 0.0,
+    };
+
+    #[test]
+    fn a_turned_line_is_found_as_it_lies() {
+        for degrees in [-20.0f32, -3.0, -0.6, 0.0, 0.6, 5.0, 30.0] {
+            let line = TextBox {
+                angle: degrees.to_radians(),
+                ..LINE
+            };
+            let found = find(&map(300, 200, line), 300, 200);
+            assert_eq!(found.len(), 1, "{degrees}");
+            let wanted = grown(line);
+            assert!(
+                (found[0].angle - line.angle).abs() < 0.006,
+                "{degrees}: {found:?}"
+            );
+            assert!((found[0].x - 150.5).abs() < 1.0 && (found[0].y - 100.5).abs() < 1.0);
+            assert!(
+                (found[0].width - wanted.width).abs() < 4.0,
+                "{found:?} {wanted:?}"
+            );
+            assert!(
+                (found[0].height - wanted.height).abs() < 4.0,
+                "{found:?} {wanted:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_line_down_the_page_reads_down() {
+        let line = TextBox {
+            angle: FRAC_PI_2,
+            ..LINE
+        };
+        let found = find(&map(300, 300, TextBox { y: 150.0, ..line }), 300, 300);
+        assert!(found[0].is_upright());
+        assert!(found[0].width > 200.0 && found[0].height < 60.0, "{found:?}");
+        assert!((found[0].angle - FRAC_PI_2).abs() < 0.01);
+        assert!(!found[0].placed(0.0, 0.0, 1.0).reversed().axes().0[1].is_sign_positive());
+    }
+
+    #[test]
+    fn a_short_area_takes_the_slope_of_the_page() {
+        let slope = 3f32.to_radians();
+        let mut both = map(
+            300,
+            200,
+            TextBox {
+                angle: slope,
+                y: 60.0,
+                ..LINE
+            },
+        );
+        // A diamond, whose least rectangle stands on its tip.
+        for y in 0..17isize {
+            for x in 0..17isize {
+                if (x - 8).abs() + (y - 8).abs() <= 8 {
+                    both[(140 + y as usize) * 300 + 100 + x as usize] = 0.9;
+                }
+            }
+        }
+        let found = find(&both, 300, 200);
+        assert_eq!(found.len(), 2);
+        for one in found {
+            assert!((one.angle - slope).abs() < 0.02, "{one:?}");
+        }
+    }
+
+    #[test]
+    fn areas_one_pixel_apart_are_one_line_and_faint_ones_none() {
+        let mut row = vec![0.0; 100 * 30];
+        for y in 10..20 {
+            row[y * 100 + 10..y * 100 + 30].fill(0.9);
+            row[y * 100 + 31..y * 100 + 60].fill(0.9);
+            row[y * 100 + 64..y * 100 + 90].fill(0.35);
+        }
+        let found = find(&row, 100, 30);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!((found[0].x - 35.0).abs() <= 1.0);
+    }
+
+    #[test]
+    fn areas_that_meet_late_are_one() {
+        // Two legs that join at the bottom, as in a U.
+        let mut shape = vec![0.0; 40 * 40];
+        for y in 5..35 {
+            let row = &mut shape[y * 40..][..40];
+            row[5..15].fill(0.9);
+            row[25..35].fill(0.9);
+            if y > 25 {
+                row[5..35].fill(0.9);
+            }
+        }
+        assert_eq!(areas(&shape, 40, 40).len(), 1);
+    }
+
+    #[test]
+    fn an_empty_map_has_no_boxes() {
+        assert!(find(&[0.0; 64], 8, 8).is_empty());
+        assert!(find(&[], 0, 0).is_empty());
+        assert!(find(&[0.9; 3], 8, 8).is_empty());
+    }
+}

@@ -1,0 +1,412 @@
+//! Many callers, few models: requests wait in a queue that is fair by tenant, workers take batches across jobs and
+//! tenants, and each answer goes out the moment it is there.
+//!
+//! A run of ONNX Runtime blocks for milliseconds to seconds, so each worker is a thread with a session of its own and the
+//! callers are futures. The first request starts the threads and each thread opens its session then: a run that reads text
+//! layers only never pays for OCR. A future that is dropped takes its waiting requests with it, and a model can see
+//! between two steps that nobody waits for the rest.
+//!
+//! Backpressure is by tenant: `room` requests of a tenant may wait and its further calls wait for room among themselves,
+//! so that a crowded tenant cannot close the door on another. [`InferenceError::Full`] is for the case that callers pile
+//! up without end.
+
+mod batch;
+mod queue;
+mod stop;
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use weir_core::ports::Account;
+use weir_core::{InferenceError, TenantId};
+
+use batch::{Batcher, Next};
+use queue::{CallId, FairQueue, Request};
+
+pub(crate) use batch::Gain;
+pub(crate) use stop::Stop;
+
+/// Calls may pile up to this many times the room of one tenant before they are refused.
+const FULL_AT_ROOMS: usize = 16;
+
+/// What runs batches.
+pub(crate) trait Model<I, O> {
+    /// Answers each job, as soon as its own answer is there. A job dropped unanswered fails.
+    fn run(&mut self, batch: Vec<Job<I, O>>);
+}
+
+/// A request in a worker's hands.
+pub(crate) struct Job<I, O> {
+    /// The input.
+    pub(crate) item: I,
+    reply: oneshot::Sender<Result<O, InferenceError>>,
+}
+
+impl<I, O> Job<I, O> {
+    /// Whether someone still waits for the answer.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
+    /// Sends the answer.
+    pub(crate) fn answer(self, answer: Result<O, InferenceError>) {
+        // The caller may have gone; then nobody is owed an answer.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// How a model is shared.
+#[derive(Debug, Clone)]
+pub(crate) struct Sharing {
+    /// The model's name in errors, logs and thread names.
+    pub(crate) name: &'static str,
+    /// Sessions, at least 1.
+    pub(crate) workers: usize,
+    /// Requests in a batch, at least 1.
+    pub(crate) batch: usize,
+    /// Requests of one tenant that may wait.
+    pub(crate) room: usize,
+    /// What a batch gains.
+    pub(crate) gain: Gain,
+    /// Shares of tenants; 1 where none is given.
+    pub(crate) weights: BTreeMap<TenantId, f64>,
+}
+
+/// What a model has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStats {
+    /// Batches run.
+    pub batches: u64,
+    /// Requests in them.
+    pub requests: u64,
+    /// Requests in the largest of them.
+    pub largest_batch: u64,
+    /// Requests waiting now.
+    pub waiting: u64,
+    /// Workers with a batch now.
+    pub running: u64,
+    /// Milliseconds that workers have spent with batches, summed over workers.
+    pub busy_millis: u64,
+    /// Milliseconds that requests have waited before their batch, summed over requests.
+    pub waited_millis: u64,
+}
+
+struct Waiting<I, O> {
+    job: Job<I, O>,
+    since: Instant,
+    _room: OwnedSemaphorePermit,
+}
+
+struct State<I, O> {
+    batcher: Batcher<Waiting<I, O>>,
+    stats: ModelStats,
+    closed: bool,
+}
+
+type Open<I, O> = dyn Fn(&Arc<Stop>) -> Result<Box<dyn Model<I, O>>, InferenceError> + Send + Sync;
+
+struct Shared<I, O> {
+    sharing: Sharing,
+    open: Box<Open<I, O>>,
+    state: Mutex<State<I, O>>,
+    changed: Condvar,
+    stop: Arc<Stop>,
+    epoch: Instant,
+}
+
+/// The queue and the workers of one model.
+pub(crate) struct Scheduler<I, O> {
+    shared: Arc<Shared<I, O>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    rooms: Mutex<HashMap<TenantId, Weak<Semaphore>>>,
+    under_way: AtomicUsize,
+    next_call: AtomicU64,
+}
+
+impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
+    /// Starts nothing yet; `open` is called by each worker when it gets its first batch.
+    pub(crate) fn new(
+        sharing: Sharing,
+        open: impl Fn(&Arc<Stop>) -> Result<Box<dyn Model<I, O>>, InferenceError> + Send + Sync + 'static,
+    ) -> Self {
+        let queue = FairQueue::new(sharing.weights.clone());
+        let state = State {
+            batcher: Batcher::new(queue, sharing.workers, sharing.batch, sharing.gain),
+            stats: ModelStats::default(),
+            closed: false,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                sharing,
+                open: Box::new(open),
+                state: Mutex::new(state),
+                changed: Condvar::new(),
+                stop: Arc::new(Stop::default()),
+                epoch: Instant::now(),
+            }),
+            threads: Mutex::new(Vec::new()),
+            rooms: Mutex::new(HashMap::new()),
+            under_way: AtomicUsize::new(0),
+            next_call: AtomicU64::new(0),
+        }
+    }
+
+    /// Answers to `items` (each with what it costs), in their order, or the first error.
+    pub(crate) async fn submit(
+        &self,
+        account: &Account,
+        items: Vec<(I, f64)>,
+    ) -> Result<Vec<O>, InferenceError> {
+        let count = items.len();
+        let call = self.admit(count)?;
+        self.start()?;
+        let room = self.room_of(&account.tenant);
+        let mut replies = Vec::with_capacity(count);
+        let mut items = items.into_iter();
+        // In groups, so that a batch can be taken whole, and a call larger than the room gets through piece by piece.
+        let group = self.shared.sharing.batch.min(self.shared.sharing.room).max(1);
+        while items.len() > 0 {
+            let size = group.min(items.len());
+            let mut permits = Arc::clone(&room)
+                .acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX))
+                .await
+                .map_err(|_closed| self.stopped())?;
+            let mut state = self.shared.state.lock();
+            if state.closed {
+                return Err(self.stopped());
+            }
+            let since = Instant::now();
+            for (item, cost) in items.by_ref().take(size) {
+                let Some(room) = permits.split(1) else { break };
+                let (reply, answer) = oneshot::channel();
+                replies.push(answer);
+                let job = Job { item, reply };
+                let request = Request {
+                    call: call.id,
+                    cost,
+                    due: self.shared.epoch.elapsed() + account.linger,
+                    item: Waiting {
+                        job,
+                        since,
+                        _room: room,
+                    },
+                };
+                state.batcher.queue().push(&account.tenant, account.lane, request);
+            }
+            drop(state);
+            self.shared.changed.notify_all();
+        }
+        let mut answers = Vec::with_capacity(count);
+        for reply in replies {
+            answers.push(reply.await.map_err(|_dropped| self.stopped())??);
+        }
+        Ok(answers)
+    }
+
+    /// What the model has done.
+    pub(crate) fn stats(&self) -> ModelStats {
+        let state = self.shared.state.lock();
+        ModelStats {
+            waiting: state.batcher.waiting() as u64,
+            ..state.stats
+        }
+    }
+
+    /// Ends what runs, fails what waits, and returns when no thread is left. Later calls fail.
+    pub(crate) fn close(&self) {
+        let abandoned = {
+            let mut state = self.shared.state.lock();
+            state.closed = true;
+            let queue = state.batcher.queue();
+            std::iter::from_fn(|| queue.pop()).collect::<Vec<_>>()
+        };
+        drop(abandoned);
+        self.shared.stop.now();
+        self.shared.changed.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // A worker that panicked has said so in the log; there is nobody else to tell.
+            let _ = thread.join();
+        }
+    }
+
+    fn admit(&self, count: usize) -> Result<Call<'_, I, O>, InferenceError> {
+        let limit = self.shared.sharing.room.saturating_mul(FULL_AT_ROOMS);
+        let before = self.under_way.fetch_add(count, Ordering::Relaxed);
+        let call = Call {
+            scheduler: self,
+            id: self.next_call.fetch_add(1, Ordering::Relaxed),
+            count,
+        };
+        // A call that is larger than everything may still come alone: it is fed through piece by piece.
+        if before > 0 && before.saturating_add(count) > limit {
+            return Err(InferenceError::Full {
+                model: self.shared.sharing.name.into(),
+                waiting: before,
+            });
+        }
+        Ok(call)
+    }
+
+    fn start(&self) -> Result<(), InferenceError> {
+        let mut threads = self.threads.lock();
+        if self.shared.state.lock().closed {
+            return Err(self.stopped());
+        }
+        while threads.len() < self.shared.sharing.workers {
+            let shared = Arc::clone(&self.shared);
+            let name = format!("{}-{}", shared.sharing.name, threads.len());
+            let thread = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || shared.work())
+                .map_err(|e| InferenceError::Failed {
+                    model: self.shared.sharing.name.into(),
+                    reason: format!("no thread could be started: {e}"),
+                })?;
+            threads.push(thread);
+        }
+        Ok(())
+    }
+
+    fn room_of(&self, tenant: &TenantId) -> Arc<Semaphore> {
+        let mut rooms = self.rooms.lock();
+        if let Some(room) = rooms.get(tenant).and_then(Weak::upgrade) {
+            return room;
+        }
+        rooms.retain(|_, room| room.strong_count() > 0);
+        let room = Arc::new(Semaphore::new(self.shared.sharing.room.max(1)));
+        rooms.insert(tenant.clone(), Arc::downgrade(&room));
+        room
+    }
+
+    fn stopped(&self) -> InferenceError {
+        InferenceError::Failed {
+            model: self.shared.sharing.name.into(),
+            reason: "it was stopped before it answered".into(),
+        }
+    }
+}
+
+impl<I, O> Drop for Scheduler<I, O> {
+    fn drop(&mut self) {
+        self.shared.state.lock().closed = true;
+        self.shared.stop.now();
+        self.shared.changed.notify_all();
+        for thread in self.threads.get_mut().drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A call under way. Dropping it, answered or not, withdraws what still waits.
+struct Call<'a, I, O> {
+    scheduler: &'a Scheduler<I, O>,
+    id: CallId,
+    count: usize,
+}
+
+impl<I, O> Drop for Call<'_, I, O> {
+    fn drop(&mut self) {
+        self.scheduler.under_way.fetch_sub(self.count, Ordering::Relaxed);
+        self.scheduler
+            .shared
+            .state
+            .lock()
+            .batcher
+            .queue()
+            .withdraw(self.id);
+    }
+}
+
+impl<I, O> Shared<I, O> {
+    /// A worker's life.
+    fn work(&self) {
+        let mut model = None;
+        while let Some(batch) = self.take() {
+            let began = Instant::now();
+            // A panic must not take the worker away from everyone else; the session it happened in is not trusted again.
+            let ran = std::panic::catch_unwind(AssertUnwindSafe(|| self.run(&mut model, batch)));
+            if ran.is_err() {
+                tracing::error!(
+                    model = self.sharing.name,
+                    "the model panicked and is opened again"
+                );
+                model = None;
+            }
+            self.done(began);
+        }
+    }
+
+    fn run(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Vec<Job<I, O>>) {
+        let opened = match model.take() {
+            Some(open) => Ok(open),
+            None => self.open(),
+        };
+        match opened {
+            Ok(mut opened) => {
+                opened.run(batch);
+                *model = Some(opened);
+            }
+            // The next batch tries again: what was missing may have been installed.
+            Err(error) => batch.into_iter().for_each(|job| job.answer(Err(error.clone()))),
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn Model<I, O>>, InferenceError> {
+        let began = Instant::now();
+        let opened = (self.open)(&self.stop)?;
+        let millis = began.elapsed().as_millis();
+        tracing::debug!(model = self.sharing.name, millis, "session opened");
+        Ok(opened)
+    }
+
+    /// The next batch; `None` when the scheduler closes.
+    fn take(&self) -> Option<Vec<Job<I, O>>> {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            match state.batcher.next(self.epoch.elapsed()) {
+                Next::Run(batch) => {
+                    let waited: u64 = batch
+                        .iter()
+                        .map(|r| u64::try_from(r.item.since.elapsed().as_millis()).unwrap_or(u64::MAX))
+                        .sum();
+                    let stats = &mut state.stats;
+                    stats.batches += 1;
+                    stats.requests += batch.len() as u64;
+                    stats.largest_batch = stats.largest_batch.max(batch.len() as u64);
+                    stats.running += 1;
+                    stats.waited_millis += waited;
+                    return Some(batch.into_iter().map(|r| r.item.job).collect());
+                }
+                Next::Wait(due) => {
+                    let left = due.saturating_sub(self.epoch.elapsed());
+                    self.changed.wait_for(&mut state, left);
+                }
+                Next::Idle => self.changed.wait(&mut state),
+            }
+        }
+    }
+
+    fn done(&self, began: Instant) {
+        let mut state = self.state.lock();
+        state.batcher.done();
+        state.stats.running = state.stats.running.saturating_sub(1);
+        state.stats.busy_millis += u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        drop(state);
+        // A worker that lingers because this one was busy looks again.
+        self.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! The scheduler with threads and a model that does what it is told.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use weir_core::Lane;
+
+use super::*;
+
+/// Answers an item with itself, once the test lets it: `gate` yields one unit for each batch.
+struct Gated {
+    gate: Arc<Mutex<mpsc::Receiver<()>>>,
+    sizes: Arc<Mutex<Vec<usize>>>,
+}
+
+impl Model<u32, u32> for Gated {
+    fn run(&mut self, batch: Vec<Job<u32, u32>>) {
+        self.sizes.lock().push(batch.len());
+        if self.gate.lock().recv().is_err() {
+            return;
+        }
+        for job in batch {
+            let answer = match job.item {
+                13 => Err(InferenceError::Input {
+                    model: "fake".into(),
+                    reason: "13".into(),
+                }),
+                666 => panic!("the model is told to panic"),
+                n => Ok(n),
+            };
+            job.answer(answer);
+        }
+    }
+}
+
+struct Bench {
+    scheduler: Arc<Scheduler<u32, u32>>,
+    open_gate: mpsc::Sender<()>,
+    sizes: Arc<Mutex<Vec<usize>>>,
+    opened: Arc<AtomicUsize>,
+}
+
+fn bench(workers: usize, batch: usize, room: usize, gain: Gain) -> Bench {
+    let (open_gate, gate) = mpsc::channel();
+    let gate = Arc::new(Mutex::new(gate));
+    let (sizes, opened) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
+    let sharing = Sharing {
+        name: "fake",
+        workers,
+        batch,
+        room,
+        gain,
+        weights: BTreeMap::new(),
+    };
+    let (model_sizes, model_opened) = (Arc::clone(&sizes), Arc::clone(&opened));
+    let scheduler = Scheduler::new(sharing, move |_| {
+        model_opened.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(Gated {
+            gate: Arc::clone(&gate),
+            sizes: Arc::clone(&model_sizes),
+        }))
+    });
+    Bench {
+        scheduler: Arc::new(scheduler),
+        open_gate,
+        sizes,
+        opened,
+    }
+}
+
+fn account(tenant: &str) -> Account {
+    Account {
+        tenant: tenant.parse().unwrap(),
+        lane: Lane::Bulk,
+        linger: Duration::from_millis(500),
+    }
+}
+
+fn items(range: std::ops::Range<u32>) -> Vec<(u32, f64)> {
+    range.map(|n| (n, 1.0)).collect()
+}
+
+impl Bench {
+    fn submit(
+        &self,
+        tenant: &str,
+        items: Vec<(u32, f64)>,
+    ) -> tokio::task::JoinHandle<Result<Vec<u32>, InferenceError>> {
+        let (scheduler, account) = (Arc::clone(&self.scheduler), account(tenant));
+        tokio::spawn(async move { scheduler.submit(&account, items).await })
+    }
+
+    /// Waits until the statistics are as wanted.
+    async fn until(&self, wanted: impl Fn(ModelStats) -> bool) {
+        let all = async {
+            while !wanted(self.scheduler.stats()) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), all)
+            .await
+            .unwrap_or_else(|_| panic!("never reached, at {:?}", self.scheduler.stats()));
+    }
+
+    fn let_through(&self, batches: usize) {
+        for _ in 0..batches {
+            self.open_gate.send(()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_come_in_order_across_batches_and_workers() {
+    let bench = bench(3, 4, 1000, Gain::Fill);
+    bench.let_through(1000);
+    let calls: Vec<_> = (0..20u32)
+        .map(|n| bench.submit("a", items(n * 100 + 20..n * 100 + 57)))
+        .collect();
+    for (n, call) in (0..20u32).zip(calls) {
+        let wanted: Vec<u32> = (n * 100 + 20..n * 100 + 57).collect();
+        assert_eq!(call.await.unwrap().unwrap(), wanted);
+    }
+    let stats = bench.scheduler.stats();
+    assert_eq!((stats.requests, stats.waiting), (20 * 37, 0));
+    assert!(stats.largest_batch <= 4);
+    assert!(bench.sizes.lock().iter().all(|n| *n <= 4));
+}
+
+#[tokio::test]
+async fn nothing_is_opened_before_the_first_request() {
+    let bench = bench(2, 4, 10, Gain::None);
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 0);
+    assert_eq!(bench.scheduler.threads.lock().len(), 0);
+    bench.let_through(1);
+    bench.submit("a", items(1..2)).await.unwrap().unwrap();
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_batch_is_formed_across_tenants() {
+    let bench = bench(1, 8, 100, Gain::Fill);
+    let first = bench.submit("a", items(1..2));
+    bench.until(|s| s.running == 1).await;
+    let others: Vec<_> = ["b", "c", "d"].map(|t| bench.submit(t, items(1..3))).into();
+    bench.until(|s| s.waiting == 6).await;
+    bench.let_through(2);
+    first.await.unwrap().unwrap();
+    for other in others {
+        other.await.unwrap().unwrap();
+    }
+    assert_eq!(*bench.sizes.lock(), [1, 6]);
+}
+
+#[tokio::test]
+async fn a_crowded_tenant_waits_for_room_and_another_does_not() {
+    let bench = bench(1, 2, 4, Gain::Fill);
+    let crowd = bench.submit("crowd", items(100..130));
+    bench.until(|s| s.running == 1 && s.waiting == 4).await;
+    let other = bench.submit("other", items(1..2));
+    bench.until(|s| s.waiting == 5).await;
+    bench.let_through(2);
+    assert_eq!(other.await.unwrap().unwrap(), [1]);
+    bench.let_through(100);
+    assert_eq!(crowd.await.unwrap().unwrap().len(), 30);
+}
+
+#[tokio::test]
+async fn callers_without_end_are_refused() {
+    let bench = bench(1, 2, 4, Gain::Fill);
+    let calls: Vec<_> = (0..16).map(|_| bench.submit("a", items(100..104))).collect();
+    bench.until(|s| s.running == 1 && s.waiting == 4).await;
+    let crowded = async {
+        while bench.scheduler.under_way.load(Ordering::SeqCst) < 64 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), crowded)
+        .await
+        .unwrap();
+    let refused = bench.submit("b", items(1..2)).await.unwrap();
+    assert_eq!(refused.unwrap_err().kind(), "model-queue-full");
+    bench.let_through(100);
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(bench.submit("b", items(1..2)).await.unwrap().unwrap(), [1]);
+}
+
+#[tokio::test]
+async fn a_dropped_call_leaves_the_queue_and_gives_back_its_room() {
+    let bench = bench(1, 2, 6, Gain::Fill);
+    let running = bench.submit("a", items(100..102));
+    bench.until(|s| s.running == 1).await;
+    let dropped = bench.submit("a", items(200..230));
+    bench.until(|s| s.waiting == 6).await;
+    dropped.abort();
+    bench.until(|s| s.waiting == 0).await;
+    let next = bench.submit("a", items(300..306));
+    bench.until(|s| s.waiting == 6).await;
+    bench.let_through(4);
+    running.await.unwrap().unwrap();
+    next.await.unwrap().unwrap();
+    assert_eq!(bench.scheduler.stats().requests, 8);
+}
+
+#[tokio::test]
+async fn one_failed_request_fails_its_call_alone() {
+    let bench = bench(1, 4, 100, Gain::Fill);
+    let first = bench.submit("a", items(1..2));
+    bench.until(|s| s.running == 1).await;
+    let bad = bench.submit("b", vec![(13, 1.0)]);
+    let good = bench.submit("c", items(1..4));
+    bench.until(|s| s.waiting == 4).await;
+    bench.let_through(2);
+    first.await.unwrap().unwrap();
+    assert_eq!(bad.await.unwrap().unwrap_err().kind(), "model-input");
+    assert_eq!(good.await.unwrap().unwrap(), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_panic_fails_its_batch_and_the_model_is_opened_again() {
+    let bench = bench(1, 1, 100, Gain::Fill);
+    bench.let_through(2);
+    let panicked = bench.submit("a", vec![(666, 1.0)]).await.unwrap();
+    assert_eq!(panicked.unwrap_err().kind(), "model-failed");
+    assert_eq!(bench.submit("a", items(1..2)).await.unwrap().unwrap(), [1]);
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_model_that_cannot_be_opened_is_tried_again() {
+    let missing = Arc::new(AtomicUsize::new(1));
+    let sharing = Sharing {
+        name: "fake",
+        workers: 1,
+        batch: 4,
+        room: 10,
+        gain: Gain::None,
+        weights: BTreeMap::new(),
+    };
+    struct Echo;
+    impl Model<u32, u32> for Echo {
+        fn run(&mut self, batch: Vec<Job<u32, u32>>) {
+            for job in batch {
+                let item = job.item;
+                job.answer(Ok(item));
+            }
+        }
+    }
+    let model_missing = Arc::clone(&missing);
+    let scheduler = Scheduler::new(sharing, move |_| match model_missing.load(Ordering::SeqCst) {
+        0 => Ok(Box::new(Echo)),
+        _ => Err(crate::runtime::missing("fake.onnx")),
+    });
+    let error = scheduler.submit(&account("a"), items(1..4)).await.unwrap_err();
+    assert_eq!(error.to_string(), "fake.onnx is not available: run `make setup`");
+    missing.store(0, Ordering::SeqCst);
+    assert_eq!(
+        scheduler.submit(&account("a"), items(1..4)).await.unwrap(),
+        [1, 2, 3]
+    );
+}
+
+#[tokio::test]
+async fn closing_fails_what_waits_and_leaves_no_thread() {
+    let bench = bench(2, 2, 100, Gain::None);
+    let call = bench.submit("a", items(100..130));
+    bench.until(|s| s.running == 2).await;
+    let closing = Arc::clone(&bench.scheduler);
+    let closed = std::thread::spawn(move || closing.close());
+    bench.until(|s| s.waiting == 0).await;
+    drop(bench.open_gate);
+    closed.join().unwrap();
+    assert_eq!(call.await.unwrap().unwrap_err().kind(), "model-failed");
+    assert_eq!(bench.scheduler.threads.lock().len(), 0);
+    let late = bench.scheduler.submit(&account("a"), items(1..2)).await;
+    assert_eq!(late.unwrap_err().kind(), "model-failed");
+}
