@@ -72,6 +72,7 @@ impl Rules {
         Self {
             ocr: settings::choice(
                 "ocr",
+                rules.ocr,
                 &[
                     ("auto", Ocr::Auto),
                     ("always", Ocr::Always),
@@ -82,6 +83,7 @@ impl Rules {
             ocr_min_coverage: settings::within("ocr-min-coverage", rules.ocr_min_coverage, 0.0..=1.0),
             on_page_failure: settings::choice(
                 "on-page-failure",
+                rules.on_page_failure,
                 &[("skip", OnPageFailure::Skip), ("fail", OnPageFailure::Fail)],
             ),
             embed: settings::get_or("embed", rules.embed),
@@ -89,6 +91,7 @@ impl Rules {
             collection: settings::get("collection").unwrap_or(rules.collection),
             lane: settings::choice(
                 "lane",
+                rules.lane,
                 &[
                     ("auto", None),
                     ("interactive", Some(Lane::Interactive)),

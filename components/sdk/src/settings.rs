@@ -38,13 +38,14 @@ pub fn within<T: FromStr + PartialOrd + Display>(name: &str, default: T, range: 
     })
 }
 
-/// One of a few words, or the first of them if it is not set.
+/// One of a few words, or `default` if it is not set.
 ///
 /// # Panics
 /// If it is set to another word.
-pub fn choice<T: Copy>(name: &str, words: &[(&str, T)]) -> T {
-    let text = get(name).unwrap_or_else(|| words[0].0.to_owned());
-    choose(name, &text, words).unwrap_or_else(|e| panic!("{e}"))
+pub fn choice<T: Copy>(name: &str, default: T, words: &[(&str, T)]) -> T {
+    get(name).map_or(default, |text| {
+        choose(name, &text, words).unwrap_or_else(|e| panic!("{e}"))
+    })
 }
 
 fn parse<T: FromStr>(name: &str, text: &str) -> Result<T, String> {
@@ -91,7 +92,7 @@ mod tests {
     fn a_setting_that_is_not_set_has_its_default() {
         assert_eq!(get_or("dpi", 150), 150);
         assert_eq!(within("dpi", 150, 36..=600), 150);
-        assert_eq!(choice("ocr", &[("auto", 1), ("never", 2)]), 1);
+        assert_eq!(choice("ocr", 1, &[("auto", 1), ("never", 2)]), 1);
     }
 
     #[test]
@@ -106,7 +107,7 @@ mod tests {
             parse_within("dpi", "601", 36..=600),
             Err("the setting dpi = '601' is not within 36 to 600".into())
         );
-        assert_eq!(parse_within("x", "NaN", 0.0..=1.0).is_err(), true);
+        assert!(parse_within("x", "NaN", 0.0..=1.0).is_err());
         assert_eq!(
             choose("ocr", "maybe", &[("auto", 1), ("never", 2)]),
             Err("the setting ocr = 'maybe' is none of auto, never".into())
