@@ -1,0 +1,282 @@
+//! Long documents to measure with.
+//!
+//! A page that repeats measures nothing: its passages would all have one vector. So chapters have subjects of their own,
+//! and sentences are put together from the subject's words, invented names and numbers. They make no sense and read like text.
+
+use crate::fonts::Face;
+use crate::pdf::{A4, Document, Page};
+use crate::random::Random;
+use crate::scan::{LETTER, image, picture};
+use crate::source::Block;
+use crate::typeset::{Style, Typesetter};
+
+/// Pages to a chapter.
+const CHAPTER: usize = 8;
+
+/// Subjects: a name, things, what they do and what they are like.
+const SUBJECTS: [(&str, &str, &str, &str); 14] = [
+    (
+        "rivers",
+        "river current flood bank ferry lock barge gauge sluice estuary delta meander",
+        "rises floods carries drains silts thaws",
+        "muddy swift shallow tidal navigable",
+    ),
+    (
+        "baking",
+        "dough oven loaf yeast crust flour baker rye sourdough pastry kneading trough",
+        "bakes proves burns swells cools browns",
+        "crisp warm salted leavened fragrant",
+    ),
+    (
+        "astronomy",
+        "comet telescope orbit nebula planet eclipse observatory galaxy meteor lens crater moon",
+        "shines orbits fades collapses transits reddens",
+        "distant faint luminous elliptical frozen",
+    ),
+    (
+        "railways",
+        "locomotive signal track boiler carriage junction tunnel timetable platform piston gauge viaduct",
+        "departs brakes couples hauls whistles derails",
+        "punctual narrow electric rusty crowded",
+    ),
+    (
+        "medicine",
+        "fever vaccine surgeon artery diagnosis ward antibiotic nurse symptom lung infection dose",
+        "heals infects recovers prescribes worsens clots",
+        "chronic acute sterile contagious benign",
+    ),
+    (
+        "music",
+        "violin orchestra melody rhythm choir organ conductor sonata trumpet chord rehearsal string",
+        "plays modulates resonates tunes echoes repeats",
+        "loud harmonic muted solemn dissonant",
+    ),
+    (
+        "law",
+        "contract judge verdict appeal statute witness testimony clause debtor court plaintiff fine",
+        "rules testifies sues acquits binds expires",
+        "guilty lawful disputed void binding",
+    ),
+    (
+        "bees",
+        "hive honey swarm queen drone pollen comb beekeeper nectar larva smoker brood",
+        "swarms forages hums dances winters stings",
+        "golden industrious waxen mild fertile",
+    ),
+    (
+        "software",
+        "compiler kernel cache thread database protocol packet memory scheduler pointer server query",
+        "compiles crashes allocates blocks retries commits",
+        "concurrent cached stale encrypted distributed",
+    ),
+    (
+        "weather",
+        "storm barometer cloud hail frost front humidity thunder drought monsoon wind forecast",
+        "rains gusts clears freezes drifts deepens",
+        "humid overcast arctic gusty mild",
+    ),
+    (
+        "painting",
+        "canvas pigment portrait fresco brush varnish easel landscape sketch gallery ochre palette",
+        "depicts fades glazes hangs cracks restores",
+        "vivid unfinished baroque matte monochrome",
+    ),
+    (
+        "mining",
+        "shaft ore seam pit drill copper gallery miner tunnel smelter quarry slag",
+        "collapses yields floods extracts ventilates crushes",
+        "deep exhausted rich timbered dusty",
+    ),
+    (
+        "cooking",
+        "soup onion kettle recipe pepper broth mushroom ladle vinegar stew garlic lentil",
+        "simmers boils thickens sours marinates roasts",
+        "bitter peppery tender smoked sweet",
+    ),
+    (
+        "sailing",
+        "mast keel anchor harbour rudder sail compass hull tide pilot reef schooner",
+        "tacks drifts founders anchors heels capsizes",
+        "leeward seaworthy becalmed leaky rigged",
+    ),
+];
+
+const SYLLABLES: [&str; 20] = [
+    "bra", "kel", "mon", "tir", "vas", "len", "dor", "hal", "sen", "wit", "gar", "lub", "rin", "fel", "ost",
+    "pra", "um", "nik", "zel", "tha",
+];
+
+/// `pages` pages of dense text, about 3000 characters each, in chapters of eight pages with an outline.
+pub fn book(pages: usize, seed: u64) -> Vec<u8> {
+    let style = Style {
+        page: A4,
+        side: 62.0,
+        top: 66.0,
+        columns: 1,
+        gutter: 0.0,
+        body: Face::Serif,
+        heading: Face::SansBold,
+        size: 12.0,
+        leading: 17.6,
+        justify: true,
+        chapter_pages: false,
+        running_head: Some("A book of many things".to_owned()),
+        figure: 0.5,
+    };
+    let mut random = Random::new(seed);
+    let document = Document {
+        title: format!("A book of many things, {seed}"),
+        ..Document::default()
+    };
+    let mut typesetter = Typesetter::new(style, document, &|_, _, _| {});
+    let mut chapter = 0;
+    while typesetter.pages_begun() <= pages {
+        chapter += 1;
+        let (first, second) = (random.below(SUBJECTS.len()), random.below(SUBJECTS.len()));
+        let title = format!("{chapter} Of {} and {}", subject(first).0, subject(second).0);
+        typesetter.set(&[Block::Heading(1, &title)]);
+        let last = pages.min(typesetter.pages_begun() + CHAPTER - 1);
+        for count in 0.. {
+            if typesetter.pages_begun() > last {
+                break;
+            }
+            if count % 8 == 0 {
+                let (of, what) = (adjective(&mut random, first), noun(&mut random, second));
+                let title = format!("{chapter}.{} The {of} {what}", count / 8 + 1);
+                typesetter.set(&[Block::Heading(2, &title)]);
+            }
+            let text = paragraph(&mut random, [first, second]);
+            typesetter.set(&[Block::Paragraph(&text)]);
+        }
+    }
+    let mut document = typesetter.finish();
+    document.pages.truncate(pages);
+    document.outline.retain(|entry| entry.page < pages);
+    document.write()
+}
+
+/// `pages` short pages of text.
+pub fn text_document(pages: usize, seed: u64) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    let mut document = Document::default();
+    for number in 1..=pages {
+        let mut page = Page::new(A4);
+        let subject = random.below(SUBJECTS.len());
+        page.text(Face::SansBold, 16.0, 72.0, 740.0, &format!("Page {number}"));
+        for line in 0..12_u8 {
+            let sentence = sentence(&mut random, subject);
+            page.text(Face::Serif, 11.0, 72.0, 710.0 - 16.0 * f32::from(line), &sentence);
+        }
+        document.pages.push(page);
+    }
+    document.write()
+}
+
+/// `pages` scanned pages: the letter's, over and over, each with its number stamped into the picture, so that no two pages
+/// look the same and none has text.
+pub fn scanned_book(pages: usize) -> Vec<u8> {
+    let mut document = Document {
+        images: LETTER.iter().filter_map(|jpeg| image(jpeg)).collect(),
+        ..Document::default()
+    };
+    for number in 1..=pages {
+        let mut page = picture((number - 1) % LETTER.len());
+        stamp(&mut page, number);
+        document.pages.push(page);
+    }
+    document.write()
+}
+
+/// Draws a number in seven segments: shapes, since text would give the page a text layer.
+fn stamp(page: &mut Page, number: usize) {
+    /// Segments of each digit, one bit each: top, upper right, lower right, bottom, lower left, upper left, middle.
+    const DIGITS: [u8; 10] = [0x3f, 0x06, 0x5b, 0x4f, 0x66, 0x6d, 0x7d, 0x07, 0x7f, 0x6f];
+    const SEGMENTS: [(f32, f32, f32, f32); 7] = [
+        (0.0, 18.0, 10.0, 2.0),
+        (8.0, 9.0, 2.0, 11.0),
+        (8.0, 0.0, 2.0, 11.0),
+        (0.0, 0.0, 10.0, 2.0),
+        (0.0, 0.0, 2.0, 11.0),
+        (0.0, 9.0, 2.0, 11.0),
+        (0.0, 9.0, 10.0, 2.0),
+    ];
+    page.content.set_fill_gray(0.15);
+    for (at, digit) in number.to_string().bytes().enumerate() {
+        let digit = DIGITS
+            .get(usize::from(digit.wrapping_sub(b'0')))
+            .copied()
+            .unwrap_or(0);
+        for (bit, (x, y, width, height)) in SEGMENTS.into_iter().enumerate() {
+            if digit >> bit & 1 == 1 {
+                page.content
+                    .rect(480.0 + 14.0 * at as f32 + x, 790.0 + y, width, height)
+                    .fill_nonzero();
+            }
+        }
+    }
+}
+
+fn subject(of: usize) -> (&'static str, &'static str, &'static str, &'static str) {
+    SUBJECTS.get(of).copied().unwrap_or_default()
+}
+
+fn word(random: &mut Random, words: &'static str) -> &'static str {
+    random.one_of(&words.split(' ').collect::<Vec<_>>())
+}
+
+fn noun(random: &mut Random, of: usize) -> &'static str {
+    word(random, subject(of).1)
+}
+
+fn verb(random: &mut Random, of: usize) -> &'static str {
+    word(random, subject(of).2)
+}
+
+fn adjective(random: &mut Random, of: usize) -> &'static str {
+    word(random, subject(of).3)
+}
+
+/// An invented name.
+fn name(random: &mut Random) -> String {
+    let mut name: String = (0..2 + random.below(2))
+        .map(|_| random.one_of(&SYLLABLES))
+        .collect();
+    if let Some(first) = name.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    name
+}
+
+fn sentence(random: &mut Random, of: usize) -> String {
+    let (a, b, c) = (noun(random, of), noun(random, of), noun(random, of));
+    let (verb, adjective, other) = (verb(random, of), adjective(random, of), adjective(random, of));
+    let (name, year, count) = (name(random), 1700 + random.below(320), 2 + random.below(900));
+    match random.below(8) {
+        0 => format!("In {year} the {adjective} {a} of {name} {verb} near a {b}."),
+        1 => format!("{name} wrote that no {a} is {adjective} for long, and that every {b} {verb}."),
+        2 => format!("Of {count} {adjective} cases, the {a} {verb} before the {b} in all but a few."),
+        3 => format!("When the {a} {verb}, the {other} {b} is moved away from the {c}."),
+        4 => format!("The {a} at {name} was {adjective}, {other} and about {count} years old."),
+        5 => format!("Whoever has seen a {adjective} {a} knows why the {b} {verb} so rarely."),
+        6 => format!("A {b} costs {count} thaler in {name}, where the {a} is {other}."),
+        _ => format!(
+            "Neither the {a} nor the {adjective} {b} {verb} without a {c}, as {name} showed in {year}."
+        ),
+    }
+}
+
+fn paragraph(random: &mut Random, subjects: [usize; 2]) -> String {
+    let mut text = String::new();
+    for _ in 0..5 + random.below(6) {
+        let of = if random.below(3) == 0 {
+            subjects[1]
+        } else {
+            subjects[0]
+        };
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&sentence(random, of));
+    }
+    text
+}
