@@ -1,0 +1,46 @@
+"""The text model as a Python program uses it: tokenizers and onnxruntime, mean pooling over the mask, unit length."""
+
+import os
+from pathlib import Path
+
+import numpy
+import onnxruntime
+from tokenizers import Tokenizer
+
+TOKENS = 256
+
+
+def assets():
+    """Where the models are: WEIR_PATHS_ASSETS, or the user's data folder."""
+    if folder := os.environ.get("WEIR_PATHS_ASSETS"):
+        return Path(folder)
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
+    return Path(data) / "weir/assets"
+
+
+class MiniLM:
+    """Texts to vectors of 384 numbers."""
+
+    def __init__(self, folder, model="model.onnx", threads=0):
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation(TOKENS)
+        self.tokenizer.enable_padding()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(
+            str(folder / model), options, providers=["CPUExecutionProvider"]
+        )
+        self.inputs = {i.name for i in self.session.get_inputs()}
+
+    def __call__(self, texts):
+        encodings = self.tokenizer.encode_batch(texts)
+        mask = numpy.array([e.attention_mask for e in encodings], dtype=numpy.int64)
+        feed = {
+            "input_ids": numpy.array([e.ids for e in encodings], dtype=numpy.int64),
+            "attention_mask": mask,
+            "token_type_ids": numpy.zeros_like(mask),
+        }
+        hidden = self.session.run(None, {k: v for k, v in feed.items() if k in self.inputs})[0]
+        weights = mask[:, :, None].astype(hidden.dtype)
+        vectors = (hidden * weights).sum(axis=1) / weights.sum(axis=1)
+        return vectors / numpy.linalg.norm(vectors, axis=1, keepdims=True)
