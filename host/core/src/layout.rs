@@ -5,8 +5,11 @@
 //! model: milliseconds at most, the same answer every time. What boxes cannot tell (a magazine's free layout, text that
 //! flows around a figure) comes out in a sensible order, not always in the author's.
 
+mod block;
+mod fragments;
 mod headings;
 mod order;
+mod script;
 
 pub use headings::headings;
 pub use order::reading_order;

@@ -12,8 +12,6 @@ mod running;
 use std::fmt::Write;
 
 use crate::id::PageNumber;
-use crate::layout::headings;
-use crate::page::OutlineEntry;
 use crate::text::Line;
 
 use escape::{escaped, link_target};
@@ -21,26 +19,27 @@ use paragraphs::{Block, blocks};
 use running::RunningLines;
 
 /// A page of the document.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct MarkdownPage<'a> {
     /// The page.
     pub number: PageNumber,
     /// Its lines in reading order, see [`reading_order`](crate::layout::reading_order).
     pub lines: &'a [Line],
+    /// The headings among them: index of the line and level, see [`headings`](crate::layout::headings).
+    pub headings: Vec<(usize, u8)>,
     /// Path or URL of its image, seen from the Markdown file.
     pub image: Option<&'a str>,
     /// Why it could not be read; a page that failed shows this in place of its text.
     pub failed: Option<&'a str>,
 }
 
-/// The pages as one Markdown document that begins with `title`, unless the first page's first heading is the title already.
-pub fn render(title: Option<&str>, outline: &[OutlineEntry], pages: &[MarkdownPage<'_>]) -> String {
+/// The pages as one Markdown document that begins with `title`, unless that is empty or a heading of the first page already.
+pub fn render(title: &str, pages: &[MarkdownPage<'_>]) -> String {
     let running = RunningLines::of(pages);
     let mut out = String::new();
-    let mut title = title.map(str::trim).filter(|t| !t.is_empty());
+    let mut title = Some(title.trim()).filter(|t| !t.is_empty());
     for page in pages {
-        let lines: Vec<Line> = running.without(page.lines).cloned().collect();
-        let blocks = blocks(&lines, &headings(&lines, outline, page.number));
+        let blocks = blocks(page.lines, &page.headings, &running.among(page.lines));
         if let Some(title) = title.take()
             && !blocks
                 .iter()
@@ -48,21 +47,16 @@ pub fn render(title: Option<&str>, outline: &[OutlineEntry], pages: &[MarkdownPa
         {
             block(&mut out, format_args!("# {}", escaped(title)));
         }
-        block(&mut out, format_args!("<!-- page {} -->", page.number));
+        let number = page.number;
+        block(&mut out, format_args!("<!-- page {number} -->"));
         if let Some(image) = page.image {
-            block(
-                &mut out,
-                format_args!("![Page {}]({})", page.number, link_target(image)),
-            );
+            block(&mut out, format_args!("![Page {number}]({})", link_target(image)));
         }
         match page.failed {
-            Some(reason) => {
-                let number = page.number;
-                block(
-                    &mut out,
-                    format_args!("> **Page {number} could not be read:** {}", escaped(reason)),
-                );
-            }
+            Some(reason) => block(
+                &mut out,
+                format_args!("> **Page {number} could not be read:** {}", escaped(reason)),
+            ),
             None => blocks.iter().for_each(|b| write(&mut out, b)),
         }
     }

@@ -10,8 +10,9 @@
 //! Hostile boxes cost no more than honest ones: coordinates are clamped to the page, a gutter has a least width, which
 //! bounds how many there can be, and the recursion has a depth. Every level is a sort.
 
-use std::collections::HashMap;
-
+use super::block::{Block, median};
+use super::fragments::join_fragments;
+use super::script::is_right_to_left;
 use crate::text::Line;
 
 /// A gutter is at least this share of the page's width: 6 pt on A4, less than any printed gutter, more than a space.
@@ -20,17 +21,13 @@ const GUTTER: f32 = 0.01;
 const DEPTH: u32 = 8;
 /// Headers and footers stand in this share of the page's height, at the top and at the bottom.
 const MARGIN: f32 = 0.09;
-/// Fragments further apart than this many characters are not one line.
-const FRAGMENT_GAP: f32 = 1.5;
-/// No line grows beyond this many bytes, so that joining costs no more than the page has text.
-const LONGEST: usize = 1000;
 /// Lines of prose are at least this long, in characters; cells of a table are mostly shorter.
 const PROSE: usize = 22;
 
 /// The lines in the order a person reads them: header, columns from left to right, each from top to bottom, headings
 /// before what they head, tables row by row, footer.
 ///
-/// Fragments of one line that stand close together on a baseline, as OCR leaves them, become one line. Lines whose box is
+/// Text that runs up or down a margin comes before the footer, as it came. Fragments of one line that stand close together on a baseline, as OCR leaves them, become one line. Lines whose box is
 /// not a number come last. A page that is mostly in a right-to-left script is returned as it came: its columns
 /// run the other way, and its source knows better. The same lines always give the same order.
 pub fn reading_order(lines: Vec<Line>) -> Vec<Line> {
@@ -43,56 +40,20 @@ pub fn reading_order(lines: Vec<Line>) -> Vec<Line> {
     });
     let lines = join_fragments(placed);
     let blocks: Vec<Block> = lines.iter().enumerate().map(|(i, l)| Block::of(i, l)).collect();
-    let mut order = Vec::with_capacity(blocks.len());
-    for part in apart_from_margins(blocks) {
-        cut(part, DEPTH, &mut order);
-    }
+    // A line that runs up the margin stands beside all others, and no row could be told from the next.
+    let (upright, level): (Vec<Block>, Vec<Block>) = blocks.into_iter().partition(Block::is_upright);
+    let [header, body, footer] = apart_from_margins(level);
+    let mut order = Vec::with_capacity(lines.len());
+    cut(header, DEPTH, &mut order);
+    cut(body, DEPTH, &mut order);
+    order.extend(upright.iter().map(|b| b.line));
+    cut(footer, DEPTH, &mut order);
     let mut lines: Vec<Option<Line>> = lines.into_iter().map(Some).collect();
     order
         .into_iter()
         .filter_map(|i| lines.get_mut(i).and_then(Option::take))
         .chain(unplaced)
         .collect()
-}
-
-/// What ordering needs of a line.
-#[derive(Debug, Clone, Copy)]
-struct Block {
-    line: usize,
-    left: f32,
-    right: f32,
-    top: f32,
-    bottom: f32,
-    chars: usize,
-}
-
-impl Block {
-    fn of(line: usize, of: &Line) -> Self {
-        let (left, top) = (of.rect.x.clamp(0.0, 1.0), of.rect.y.clamp(0.0, 1.0));
-        Self {
-            line,
-            left,
-            right: of.rect.right().clamp(left, 1.0),
-            top,
-            bottom: of.rect.bottom().clamp(top, 1.0),
-            chars: of.text.chars().count(),
-        }
-    }
-
-    fn middle(&self) -> f32 {
-        f32::midpoint(self.top, self.bottom)
-    }
-
-    fn height(&self) -> f32 {
-        self.bottom - self.top
-    }
-
-    /// The middle half of its height. Boxes of neighbouring lines touch or overlap (ascenders, OCR's padding, a slight
-    /// skew), their middles do not.
-    fn core(&self) -> (f32, f32) {
-        let quarter = self.height() / 4.0;
-        (self.top + quarter, self.bottom - quarter)
-    }
 }
 
 /// An interval of the page's width.
@@ -109,89 +70,6 @@ fn mostly_right_to_left(lines: &[Line]) -> bool {
         rtl += usize::from(is_right_to_left(c));
     }
     rtl * 2 > letters
-}
-
-/// Hebrew, Arabic, Syriac, Thaana, N'Ko and their presentation forms.
-fn is_right_to_left(c: char) -> bool {
-    matches!(c, '\u{590}'..='\u{8ff}' | '\u{fb1d}'..='\u{fdff}' | '\u{fe70}'..='\u{fefc}' | '\u{10800}'..='\u{10fff}')
-}
-
-/// Scripts written without spaces between words.
-fn is_unspaced(c: char) -> bool {
-    matches!(c, '\u{2e80}'..='\u{a4cf}' | '\u{f900}'..='\u{faff}' | '\u{ff00}'..='\u{ffef}' | '\u{20000}'..='\u{3ffff}')
-}
-
-/// Joins what stands on one baseline with less than [`FRAGMENT_GAP`] between, left to right.
-///
-/// Fragments are visited from left to right and filed in strips of the page's height, so that each looks only at the few
-/// that end where it could begin.
-fn join_fragments(lines: Vec<Line>) -> Vec<Line> {
-    const RECENT: usize = 8;
-    let mut order: Vec<usize> = (0..lines.len()).collect();
-    let blocks: Vec<Block> = lines.iter().enumerate().map(|(i, l)| Block::of(i, l)).collect();
-    let left = |i: &usize| blocks.get(*i).map_or(0.0, |b| b.left);
-    order.sort_by(|a, b| left(a).total_cmp(&left(b)));
-    let strip = median(blocks.iter().map(Block::height)).max(1e-3);
-
-    let mut lines: Vec<Option<Line>> = lines.into_iter().map(Some).collect();
-    let mut joined: Vec<(usize, Line)> = Vec::with_capacity(lines.len());
-    let mut strips: HashMap<i32, Vec<usize>> = HashMap::new();
-    for i in order {
-        let Some(line) = lines.get_mut(i).and_then(Option::take) else {
-            continue;
-        };
-        let at = (Block::of(0, &line).middle() / strip) as i32;
-        let before = (at - 1..=at + 1)
-            .filter_map(|s| strips.get(&s))
-            .flat_map(|ends| ends.iter().rev().take(RECENT))
-            .copied()
-            .find(|&end| joined.get(end).is_some_and(|(_, left)| is_continued(left, &line)));
-        match before.and_then(|end| joined.get_mut(end)) {
-            Some((_, left)) => join(left, &line),
-            None => {
-                strips.entry(at).or_default().push(joined.len());
-                joined.push((i, line));
-            }
-        }
-    }
-    joined.sort_by_key(|(i, _)| *i);
-    joined.into_iter().map(|(_, line)| line).collect()
-}
-
-/// Whether `right` goes on where `left` ends.
-fn is_continued(left: &Line, right: &Line) -> bool {
-    if left.text.len().max(right.text.len()) > LONGEST {
-        return false;
-    }
-    let (a, b) = (Block::of(0, left), Block::of(0, right));
-    let (low, high) = (a.height().min(b.height()), a.height().max(b.height()));
-    let overlap = a.bottom.min(b.bottom) - a.top.max(b.top);
-    let chars = (a.chars + b.chars).max(1) as f32;
-    let char_width = (a.right - a.left + b.right - b.left) / chars;
-    let gap = (b.left - a.right) / char_width.max(1e-6);
-    let plain = |line: &Line| !line.text.is_empty() && !line.text.chars().any(is_right_to_left);
-    high <= 2.0 * low
-        && overlap >= 0.6 * low
-        && (-1.0..=FRAGMENT_GAP).contains(&gap)
-        && char_width < 0.05
-        && plain(left)
-        && plain(right)
-}
-
-fn join(left: &mut Line, right: &Line) {
-    let (a, b) = (Block::of(0, left), Block::of(0, right));
-    let chars = (a.chars + b.chars).max(1) as f32;
-    let gap = (b.left - a.right) * chars / (a.right - a.left + b.right - b.left).max(1e-6);
-    // OCR parts a line at spaces and pads its boxes, so there a gap says nothing; a text layer parts words too.
-    let parted = gap > 0.2 || left.confidence < 1.0 || right.confidence < 1.0;
-    let unspaced = |c: Option<char>| c.is_some_and(|c| is_unspaced(c) || c.is_whitespace());
-    if parted && !unspaced(left.text.chars().next_back()) && !unspaced(right.text.chars().next()) {
-        left.text.push(' ');
-    }
-    left.text.push_str(&right.text);
-    left.rect = left.rect.union(&right.rect);
-    left.size = left.size.max(right.size);
-    left.confidence = (left.confidence * a.chars as f32 + right.confidence * b.chars as f32) / chars;
 }
 
 /// Header, body and footer. A line is a header or footer if it stands in the margin with white between it and the body.
@@ -227,7 +105,8 @@ fn cut(blocks: Vec<Block>, depth: u32, order: &mut Vec<usize>) {
                 by_rows(row, order);
             }
         } else {
-            for column in columns(group.rows.into_iter().flatten(), &group.gutters) {
+            let gutters = between_columns(&group.rows, &group.gutters);
+            for column in columns(group.rows.into_iter().flatten(), &gutters) {
                 cut(column, depth - 1, order);
             }
         }
@@ -368,29 +247,53 @@ fn columns(blocks: impl Iterator<Item = Block>, gutters: &[Span]) -> Vec<Vec<Blo
 /// Whether columns are those of a table: at most one of them is prose, and what stands in the others has something
 /// beside it on its baseline.
 fn is_table(rows: &[Vec<Block>], gutters: &[Span]) -> bool {
-    let beside = |row: &[Block], block: &Block| {
-        let column = column_of(block, gutters);
-        row.iter().take(64).any(|b| {
-            column_of(b, gutters) != column && (b.middle() - block.middle()).abs() <= 0.25 * block.height()
-        })
+    let columns = columns(rows.iter().flatten().copied(), gutters);
+    let prose: Vec<bool> = columns.iter().map(|c| is_prose(c)).collect();
+    let cells = (0..columns.len()).filter(|c| prose.get(*c) == Some(&false));
+    let (level, all) = level_blocks(rows, gutters, cells, |own, other| own != other);
+    prose.iter().filter(|p| **p).count() <= 1 && level * 10 >= all * 7
+}
+
+/// The gutters without those that part bullets, numbers or the cells of a table from what stands beside them.
+fn between_columns(rows: &[Vec<Block>], gutters: &[Span]) -> Vec<Span> {
+    let columns = columns(rows.iter().flatten().copied(), gutters);
+    let prose: Vec<bool> = columns.iter().map(|c| is_prose(c)).collect();
+    let is_part = |column: usize, of: usize| {
+        let (level, all) = level_blocks(rows, gutters, [column].into_iter(), |_, other| other == of);
+        prose.get(column) == Some(&false) && level * 10 >= all * 7
     };
-    let (mut prose, mut cells, mut aligned) = (0, 0, 0);
-    for (at, column) in columns(rows.iter().flatten().copied(), gutters)
+    let parts = |left: usize| is_part(left, left + 1) || is_part(left + 1, left);
+    gutters
         .iter()
         .enumerate()
-    {
-        if is_prose(column) {
-            prose += 1;
-            continue;
-        }
-        for row in rows {
-            for block in row.iter().filter(|b| column_of(b, gutters) == at) {
-                cells += 1;
-                aligned += usize::from(beside(row, block));
+        .filter(|(i, _)| !parts(*i))
+        .map(|(_, gutter)| *gutter)
+        .collect()
+}
+
+/// Of the blocks in some columns, how many have one beside them on their baseline, in a column that will do; and of how many.
+fn level_blocks(
+    rows: &[Vec<Block>],
+    gutters: &[Span],
+    columns: impl Iterator<Item = usize>,
+    will_do: impl Fn(usize, usize) -> bool,
+) -> (usize, usize) {
+    /// Rows of more are not looked at in full: they are not those of a table.
+    const ROW: usize = 64;
+    let columns: Vec<usize> = columns.collect();
+    let (mut level, mut all) = (0, 0);
+    for row in rows {
+        for block in row {
+            let own = column_of(block, gutters);
+            if columns.binary_search(&own).is_err() {
+                continue;
             }
+            let beside = |b: &Block| will_do(own, column_of(b, gutters)) && b.is_level_with(block);
+            all += 1;
+            level += usize::from(row.iter().take(ROW).any(beside));
         }
     }
-    prose <= 1 && aligned * 10 >= cells * 7
+    (level, all)
 }
 
 /// Whether lines are those of running text: long, and most of them as wide as their column.
@@ -409,9 +312,7 @@ fn by_rows(mut blocks: Vec<Block>, order: &mut Vec<usize>) {
     blocks.sort_by(|a, b| a.middle().total_cmp(&b.middle()));
     let mut row: Vec<Block> = Vec::new();
     for block in blocks {
-        let beside = row
-            .first()
-            .is_none_or(|first| block.middle() - first.middle() <= 0.5 * first.height().min(block.height()));
+        let beside = row.first().is_none_or(|first| block.is_level_with(first));
         if !beside {
             flush(&mut row, order);
         }
@@ -423,12 +324,6 @@ fn by_rows(mut blocks: Vec<Block>, order: &mut Vec<usize>) {
 fn flush(row: &mut Vec<Block>, order: &mut Vec<usize>) {
     row.sort_by(|a, b| a.left.total_cmp(&b.left).then(a.line.cmp(&b.line)));
     order.extend(row.drain(..).map(|b| b.line));
-}
-
-fn median(values: impl Iterator<Item = f32>) -> f32 {
-    let mut values: Vec<f32> = values.collect();
-    values.sort_by(f32::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
 #[cfg(test)]

@@ -18,9 +18,9 @@ pub(super) enum Block {
     Table(Vec<Vec<String>>),
 }
 
-/// The blocks of a page, from its lines in reading order and its headings as (line, level).
-pub(super) fn blocks(lines: &[Line], headings: &[(usize, u8)]) -> Vec<Block> {
-    let pieces = pieces(lines, headings);
+/// The blocks of a page, from its lines in reading order, its headings as (line, level), and which lines to leave out.
+pub(super) fn blocks(lines: &[Line], headings: &[(usize, u8)], left_out: &[bool]) -> Vec<Block> {
+    let pieces = pieces(lines, headings, left_out);
     let pitch = pitch(&pieces);
     let mut blocks = Vec::new();
     let mut rest = pieces.as_slice();
@@ -45,6 +45,8 @@ struct Piece<'a> {
     cells: Vec<&'a str>,
     level: Option<u8>,
     rect: Rect,
+    /// Where its text begins, behind a list item's marker.
+    left: f32,
     size: f32,
     /// From OCR: heights of boxes, not sizes of type.
     rough: bool,
@@ -77,17 +79,22 @@ impl Piece<'_> {
     }
 }
 
-fn pieces<'a>(lines: &'a [Line], headings: &[(usize, u8)]) -> Vec<Piece<'a>> {
+fn pieces<'a>(lines: &'a [Line], headings: &[(usize, u8)], left_out: &[bool]) -> Vec<Piece<'a>> {
     let mut pieces: Vec<Piece<'a>> = Vec::with_capacity(lines.len());
     let mut headings = headings.iter().peekable();
     for (i, line) in lines.iter().enumerate() {
         while headings.next_if(|(at, _)| *at < i).is_some() {}
         let level = headings.next_if(|(at, _)| *at == i).map(|(_, level)| *level);
-        if line.text.trim().is_empty() {
+        if line.text.trim().is_empty() || left_out.get(i) == Some(&true) {
             continue;
         }
         match pieces.last_mut() {
             Some(piece) if piece.level == level && is_beside(&piece.rect, &line.rect) => {
+                if let [first] = piece.cells.as_slice()
+                    && marker(first).is_some_and(|(_, rest)| rest.is_empty())
+                {
+                    piece.left = line.rect.x;
+                }
                 piece.cells.push(&line.text);
                 piece.rect = piece.rect.union(&line.rect);
             }
@@ -95,12 +102,19 @@ fn pieces<'a>(lines: &'a [Line], headings: &[(usize, u8)]) -> Vec<Piece<'a>> {
                 cells: vec![&line.text],
                 level,
                 rect: line.rect,
+                left: text_left(line),
                 size: line.size,
                 rough: line.confidence < 1.0,
             }),
         }
     }
     pieces
+}
+
+fn text_left(line: &Line) -> f32 {
+    let chars = line.text.chars().count().max(1) as f32;
+    let marked = marker(&line.text).map_or(0, |(_, rest)| line.text.chars().count() - rest.chars().count());
+    line.rect.x + line.rect.width * marked as f32 / chars
 }
 
 /// Whether `right` stands to the right of `left`, on its baseline.
@@ -154,7 +168,7 @@ fn goes_on(pair: &[Piece<'_>], pitch: f32) -> bool {
         return false;
     }
     let width = b.char_width();
-    let indented = b.rect.x - a.rect.x > 1.2 * width;
+    let indented = b.rect.x - a.left > 1.2 * width;
     let fitting = (b.first_word().chars().count() + 2) as f32 * width;
     let ended_early = b.rect.right() - a.rect.right() > fitting;
     !(a.ends_a_sentence() && (indented || ended_early))

@@ -2,11 +2,13 @@
 //!
 //! They are text, but not of the page they stand on: kept, they cut every paragraph that crosses a page and repeat a title
 //! a hundred times. Dropping real text would be worse, so a line goes only if it stands in the margin and its like,
-//! digits aside, stands in the same margin of more than half the pages.
+//! digits aside, stands in the same margin of more than half the pages, or if it stands there beside one that does, as
+//! the chapter's title stands beside the book's.
 
 use std::collections::{HashMap, HashSet};
 
 use super::MarkdownPage;
+use crate::page::Rect;
 use crate::text::Line;
 
 /// Share of the page's height, at the top and at the bottom, where headers and footers stand.
@@ -35,22 +37,39 @@ impl RunningLines {
         Self(seen.into_iter().filter_map(running).collect())
     }
 
-    /// The lines that belong to the page itself.
-    pub(super) fn without<'a>(&self, lines: &'a [Line]) -> impl Iterator<Item = &'a Line> {
+    /// Which of a page's lines are headers or footers.
+    pub(super) fn among(&self, lines: &[Line]) -> Vec<bool> {
+        let margin: Vec<(Key, &Line)> = lines.iter().filter_map(|line| Some((key(line)?, line))).collect();
+        let running: Vec<&Line> = margin
+            .iter()
+            .filter(|(key, _)| self.0.contains(key))
+            .map(|(_, line)| *line)
+            .collect();
+        let beside = |line: &Line| running.iter().take(8).any(|r| is_level(&r.rect, &line.rect));
         lines
             .iter()
-            .filter(|line| self.0.is_empty() || !key(line).is_some_and(|key| self.0.contains(&key)))
+            .map(|line| !running.is_empty() && is_in_margin(line) && beside(line))
+            .collect()
     }
 }
 
+fn is_level(a: &Rect, b: &Rect) -> bool {
+    a.bottom().min(b.bottom()) - a.y.max(b.y) > 0.5 * a.height.min(b.height)
+}
+
+fn is_in_margin(line: &Line) -> bool {
+    line.text.len() <= LONGEST && (line.rect.bottom() < MARGIN || line.rect.y > 1.0 - MARGIN)
+}
+
 fn key(line: &Line) -> Option<Key> {
-    let top = line.rect.bottom() < MARGIN;
-    let bottom = line.rect.y > 1.0 - MARGIN;
-    ((top || bottom) && line.text.len() <= LONGEST).then(|| {
+    is_in_margin(line).then(|| {
         let letters = line
             .text
             .chars()
             .filter(|c| !c.is_numeric() && !c.is_whitespace());
-        (top, letters.flat_map(char::to_lowercase).collect())
+        (
+            line.rect.bottom() < MARGIN,
+            letters.flat_map(char::to_lowercase).collect(),
+        )
     })
 }

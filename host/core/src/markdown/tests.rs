@@ -1,5 +1,6 @@
 use super::*;
-use crate::page::Rect;
+use crate::layout::headings;
+use crate::page::{OutlineEntry, Rect};
 
 /// Lines of 10 pt type in a column that begins at `x`, one below the other.
 fn lines(x: f32, y: f32, texts: &[&str]) -> Vec<Line> {
@@ -28,6 +29,7 @@ fn page(number: PageNumber, lines: &[Line]) -> MarkdownPage<'_> {
     MarkdownPage {
         number,
         lines,
+        headings: headings(lines, &[], number),
         image: None,
         failed: None,
     }
@@ -35,7 +37,7 @@ fn page(number: PageNumber, lines: &[Line]) -> MarkdownPage<'_> {
 
 /// The blocks of a document of this page alone, without its marker.
 fn body(lines: &[Line]) -> Vec<String> {
-    let text = render(None, &[], &[page(1, lines)]);
+    let text = render("", &[page(1, lines)]);
     let blocks = text.trim_end().split("\n\n").map(str::to_owned);
     blocks.filter(|b| !b.starts_with("<!--")).collect()
 }
@@ -139,6 +141,33 @@ fn headings_lists_and_tables_are_marked() {
 }
 
 #[test]
+fn a_hanging_indent_does_not_end_an_item() {
+    let mut page = vec![line("•", 0.1, 0.2)];
+    page.extend(lines(
+        0.125,
+        0.2,
+        &[
+            "The keeper of Sennfeld. Strips of trees.",
+            "Thalheim, 1997.",
+            "All of it.",
+        ],
+    ));
+    page.extend(lines(
+        0.1,
+        0.251,
+        &["3) The keeper of Erlenau. On the wash of soil."],
+    ));
+    page.extend(lines(0.125, 0.268, &["Thalheim, 1999."]));
+    assert_eq!(
+        body(&page),
+        [
+            "- The keeper of Sennfeld. Strips of trees. Thalheim, 1997. All of it.",
+            "3) The keeper of Erlenau. On the wash of soil. Thalheim, 1999."
+        ]
+    );
+}
+
+#[test]
 fn headings_take_the_outlines_level_and_join_their_lines() {
     let outline = [OutlineEntry {
         title: "What to do in a very long flood".into(),
@@ -150,7 +179,11 @@ fn headings_take_the_outlines_level_and_join_their_lines() {
         0.1,
         &["What to do in a", "very long flood", "Close the lower gate."],
     );
-    let text = render(Some("Handbook *1*"), &outline, &[page(2, &text)]);
+    let page = MarkdownPage {
+        headings: headings(&text, &outline, 2),
+        ..page(2, &text)
+    };
+    let text = render("Handbook *1*", &[page]);
     assert_eq!(
         text,
         "# Handbook \\*1\\*\n\n<!-- page 2 -->\n\n### What to do in a very long flood\n\nClose the lower gate.\n\n"
@@ -166,16 +199,17 @@ fn a_title_that_the_page_has_is_not_repeated() {
         },
         line("Some text of the body follows", 0.1, 0.2),
     ];
-    let text = render(Some("Handbook"), &[], &[page(1, &text)]);
+    let text = render("Handbook", &[page(1, &text)]);
     assert_eq!(text.matches("Handbook").count(), 1);
 }
 
 #[test]
 fn what_runs_through_most_pages_is_dropped_and_nothing_else() {
-    let texts: Vec<Vec<Line>> = (1..=5)
+    let texts: Vec<Vec<Line>> = (1..=5_usize)
         .map(|n| {
             vec![
                 line("Hallbrück Lock Station", 0.1, 0.03),
+                line(["Gates", "Gates", "Fish", "Ice", "Tolls"][n - 1], 0.8, 0.031),
                 line(&format!("Notes of day {n}."), 0.1, 0.03 * n as f32 + 0.2),
                 line("The same sentence, in the body.", 0.1, 0.5),
                 line(&format!("Page {n} of 5"), 0.4, 0.96),
@@ -183,10 +217,13 @@ fn what_runs_through_most_pages_is_dropped_and_nothing_else() {
         })
         .collect();
     let pages: Vec<MarkdownPage<'_>> = texts.iter().zip(1..).map(|(lines, n)| page(n, lines)).collect();
-    let text = render(None, &[], &pages);
-    assert!(!text.contains("Lock Station") && !text.contains("of 5"), "{text}");
+    let text = render("", &pages);
+    assert!(
+        !text.contains("Ice") && !text.contains("Lock Station") && !text.contains("of 5"),
+        "{text}"
+    );
     assert_eq!(text.matches("in the body").count(), 5);
-    let few = render(None, &[], &pages[..3]);
+    let few = render("", &pages[..3]);
     assert_eq!(
         few.matches("Lock Station").count(),
         3,
@@ -199,10 +236,11 @@ fn failed_pages_say_so_and_images_are_linked() {
     let pages = [MarkdownPage {
         number: 3,
         lines: &[],
+        headings: Vec::new(),
         image: Some("pages/0003.jpg"),
         failed: Some("the page took\nlonger than 120 s"),
     }];
-    let text = render(None, &[], &pages);
+    let text = render("", &pages);
     assert_eq!(
         text,
         "<!-- page 3 -->\n\n![Page 3](<pages/0003.jpg>)\n\n> **Page 3 could not be read:** the page took longer than 120 s\n\n"
