@@ -1,1 +1,204 @@
-//! placeholder
+//! A job from plan to done, on ports alone.
+//!
+//! ```text
+//!  job ─► document ─► plan ─► page ─┬─ draw ─┬─ store image
+//!                                   │        └─ read ─┬─ store lines
+//!                                   │                 └─ passages ─ embed ─ upsert
+//!                                   └─► event log ─► journal ─► ledger
+//! ```
+//!
+//! Nothing here draws, recognizes, embeds or stores: the engine only knows who does ([`Ports`]) and in what order, how much
+//! may be under way at once, what follows a failure and when something may be called done. Which pages, how finely, read
+//! by what, cut where: the tenant's components decide that, through a port like any other. All waiting is on tokio's clock
+//! and all state in the ports, so the same engine runs against fakes in virtual time, and can be killed at any moment.
+
+mod batch;
+mod capabilities;
+mod diagnosis;
+mod document;
+mod events;
+mod failure;
+mod gate;
+mod halt;
+mod in_work;
+mod job;
+mod journal;
+mod page;
+mod plan;
+mod rooms;
+mod search;
+mod stage;
+mod upsert;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use weir_core::StorageError;
+use weir_core::ports::{
+    BlobStore, Embedder, LanguageModel, Ledger, Policies, Rasterizer, Reader, VectorStore,
+};
+use weir_core::settings::Settings;
+
+use crate::halt::Halt;
+use crate::in_work::InWork;
+use crate::journal::Journal;
+use crate::rooms::HostSeats;
+use crate::stage::Seats;
+
+pub use document::{DocumentEnd, DocumentOutcome, DocumentSpec};
+pub use job::{JobHandle, JobOutcome, JobSpec};
+pub use search::{SearchError, SearchRequest};
+
+/// Who does the work.
+#[derive(Clone)]
+pub struct Ports {
+    /// Draws PDFs.
+    pub rasterizer: Arc<dyn Rasterizer>,
+    /// Recognizes text, if a model is installed. A page that needs it without one fails its document.
+    pub reader: Option<Arc<dyn Reader>>,
+    /// Makes vectors.
+    pub embedder: Arc<dyn Embedder>,
+    /// Answers components' questions, if a model is installed.
+    pub language_model: Option<Arc<dyn LanguageModel>>,
+    /// Keeps page images and lines.
+    pub blobs: Arc<dyn BlobStore>,
+    /// Finds passages.
+    pub vectors: Arc<dyn VectorStore>,
+    /// Writes down what is done.
+    pub ledger: Arc<dyn Ledger>,
+    /// Opens tenants' components.
+    pub policies: Arc<dyn Policies>,
+}
+
+/// How the engine works; see the settings `engine.…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfig {
+    /// Documents of one job in work at the same time, at least 1.
+    pub documents: usize,
+    /// Blobs written at once, at least 1.
+    pub store_workers: u32,
+    /// Writes to the index at once, at least 1. One document never has more than one under way.
+    pub upsert_workers: u32,
+    /// Longest wait of a ledger entry for others.
+    pub commit_every: Duration,
+    /// Ledger entries that are written without waiting further, at least 1.
+    pub commit_entries: usize,
+    /// Time that pages in flight have when their job is cancelled.
+    pub cancel_grace: Duration,
+}
+
+impl EngineConfig {
+    /// What the settings say.
+    pub fn from_settings(settings: &Settings) -> Self {
+        Self {
+            documents: settings.engine_documents as usize,
+            store_workers: settings.engine_store_workers,
+            upsert_workers: 2,
+            commit_every: Duration::from_millis(settings.engine_commit_millis.into()),
+            commit_entries: settings.engine_commit_entries as usize,
+            cancel_grace: Duration::from_millis(settings.engine_cancel_millis.into()),
+        }
+    }
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self::from_settings(&Settings::default())
+    }
+}
+
+/// Runs jobs. Dropping it drops them where they are, as a crash would; [`Engine::shutdown`] ends them well.
+pub struct Engine {
+    host: Arc<Host>,
+    running: Mutex<Running>,
+}
+
+/// What all jobs share.
+pub(crate) struct Host {
+    ports: Ports,
+    config: EngineConfig,
+    seats: HostSeats,
+    journal: Journal,
+    in_work: Arc<InWork>,
+}
+
+#[derive(Default)]
+struct Running {
+    jobs: JoinSet<()>,
+    halts: Vec<Halt>,
+    journal: JoinSet<()>,
+}
+
+impl Engine {
+    /// An engine without jobs. Must be called inside a tokio runtime, which its tasks run on.
+    pub fn new(ports: Ports, config: EngineConfig) -> Self {
+        let (journal, writing) = Journal::open(
+            Arc::clone(&ports.blobs),
+            Arc::clone(&ports.vectors),
+            Arc::clone(&ports.ledger),
+            config.commit_every,
+            config.commit_entries,
+        );
+        let mut running = Running::default();
+        running.journal.spawn(writing);
+        let drawing = ports.rasterizer.workers();
+        let seats = HostSeats {
+            rasterize: Seats::new(drawing),
+            store: Seats::new(config.store_workers),
+            ocr: Seats::new(ports.reader.as_ref().map_or(1, |reader| reader.workers())),
+            text_layer: Seats::new(drawing),
+            embed: Seats::new(ports.embedder.workers()),
+            upsert: Seats::new(config.upsert_workers),
+        };
+        Self {
+            host: Arc::new(Host {
+                ports,
+                config,
+                seats,
+                journal,
+                in_work: Arc::default(),
+            }),
+            running: Mutex::new(running),
+        }
+    }
+
+    /// Starts a job.
+    pub fn start(&self, spec: JobSpec) -> JobHandle {
+        let (handle, halt, run) = job::prepare(Arc::clone(&self.host), spec);
+        let mut running = self.running.lock();
+        while running.jobs.try_join_next().is_some() {}
+        running.halts.retain(Halt::is_held_elsewhere);
+        running.jobs.spawn(run);
+        running.halts.push(halt);
+        handle
+    }
+
+    /// What the engine stands on.
+    pub fn ports(&self) -> &Ports {
+        &self.host.ports
+    }
+
+    /// Cancels every job, lets them end within `grace`, drops those that do not, and writes down what is done. Nothing of
+    /// the engine runs when it returns. An error says that the last entries could not be written.
+    pub async fn shutdown(self, grace: Duration) -> Result<(), StorageError> {
+        let Running {
+            mut jobs,
+            halts,
+            mut journal,
+        } = std::mem::take(&mut *self.running.lock());
+        halts.iter().for_each(Halt::cancel);
+        if timeout(grace, async { while jobs.join_next().await.is_some() {} })
+            .await
+            .is_err()
+        {
+            tracing::warn!(jobs = jobs.len(), "jobs did not end in time and are dropped");
+        }
+        jobs.shutdown().await;
+        let written = self.host.journal.close().await;
+        while journal.join_next().await.is_some() {}
+        written
+    }
+}

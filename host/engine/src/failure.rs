@@ -1,0 +1,132 @@
+//! What can go wrong with a page, and what follows.
+//!
+//! What follows is the tenant's decision, with two exceptions that no rule could improve on. Where the next page would fail
+//! for the same reason (a full disk, a model that is not installed), the document stops at once instead of asking page
+//! after page. And nothing is tried more than five times.
+
+use std::time::Duration;
+
+use weir_core::decision::{Failure, Verdict};
+use weir_core::event::{ErrorNote, EventKind};
+use weir_core::{InferenceError, PageNumber, PolicyError, RasterError, Stage, StorageError};
+
+use crate::document::Work;
+
+/// Attempts a page has in a stage.
+pub(crate) const ATTEMPTS: u32 = 5;
+
+/// An error of a stage.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum StageError {
+    #[error(transparent)]
+    Raster(#[from] RasterError),
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The tenant's route asks for something this host does not have; the tenant's failure rule says what follows.
+    #[error("page {page} cannot be read by a vision model: this host has none, route it to OCR")]
+    NoVisionModel { page: PageNumber },
+    /// A task of the host ended without an answer.
+    #[error("the {0} stage died: this is a fault of the host, see its log")]
+    Died(Stage),
+}
+
+impl StageError {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Raster(e) => e.kind(),
+            Self::Inference(e) => e.kind(),
+            Self::Storage(e) => e.kind(),
+            Self::Policy(e) => e.kind(),
+            Self::NoVisionModel { .. } => "model-unavailable",
+            Self::Died(_) => STAGE_DIED,
+        }
+    }
+
+    /// Whether every other page would fail the same way.
+    pub(crate) fn is_everyones(&self) -> bool {
+        match self {
+            Self::Raster(e) => matches!(e, RasterError::Unavailable { .. }),
+            Self::Inference(e) => matches!(e, InferenceError::Unavailable { .. }),
+            Self::Storage(e) => matches!(
+                e,
+                StorageError::Full { .. } | StorageError::Denied { .. } | StorageError::InUse { .. }
+            ),
+            Self::Policy(_) | Self::Died(_) => true,
+            Self::NoVisionModel { .. } => false,
+        }
+    }
+
+    /// As events carry it, on one line.
+    pub(crate) fn note(&self) -> ErrorNote {
+        note(self.kind(), self)
+    }
+}
+
+/// The kind of an error that is the host's own fault.
+pub(crate) const STAGE_DIED: &str = "stage-died";
+
+/// An error as events carry it, on one line.
+pub(crate) fn note(kind: &str, message: impl ToString) -> ErrorNote {
+    ErrorNote {
+        kind: kind.to_owned(),
+        message: message.to_string().replace('\n', " "),
+    }
+}
+
+/// Why a page goes no further.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It failed for good; the others go on.
+    Page(Stage, ErrorNote),
+    /// It takes the document with it.
+    Document(ErrorNote),
+    /// The job was cancelled before the page was begun.
+    Cancelled,
+}
+
+impl From<PolicyError> for Stop {
+    fn from(error: PolicyError) -> Self {
+        Self::Document(StageError::from(error).note())
+    }
+}
+
+/// Asks what follows the failure of a page in its `attempt`th attempt. `Ok` is the time to wait before the next.
+pub(crate) async fn judge(
+    work: &Work,
+    page: PageNumber,
+    stage: Stage,
+    attempt: u32,
+    error: StageError,
+) -> Result<Duration, Stop> {
+    let note = error.note();
+    if error.is_everyones() {
+        return Err(Stop::Document(note));
+    }
+    let failure = Failure {
+        document: work.id,
+        page,
+        stage,
+        attempt,
+        kind: note.kind.clone(),
+        message: note.message.clone(),
+    };
+    match work.job.policy.judge(failure).await? {
+        Verdict::RetryAfter(millis) if attempt < ATTEMPTS => {
+            tracing::info!(document = %work.id, page, %stage, attempt, error = note.message, "trying again");
+            let retried = EventKind::PageRetried {
+                page,
+                stage,
+                attempt,
+                error: note,
+            };
+            work.say(retried).await;
+            Ok(Duration::from_millis(millis.into()))
+        }
+        Verdict::RetryAfter(_) | Verdict::SkipPage => Err(Stop::Page(stage, note)),
+        Verdict::FailDocument => Err(Stop::Document(note)),
+    }
+}

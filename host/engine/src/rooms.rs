@@ -1,0 +1,79 @@
+//! The waiting rooms of one document, and the seats of the host they lead to.
+
+use std::time::Duration;
+
+use weir_core::Stage;
+use weir_core::decision::{BatchPlan, QueueState, StageTime};
+
+use crate::stage::{Room, Seats};
+
+/// The seats of every stage, for the whole host.
+pub(crate) struct HostSeats {
+    pub(crate) rasterize: Seats,
+    pub(crate) store: Seats,
+    /// Reading by OCR.
+    pub(crate) ocr: Seats,
+    /// Reading the text layer, which is work for the PDF workers and not for the models.
+    pub(crate) text_layer: Seats,
+    pub(crate) embed: Seats,
+    pub(crate) upsert: Seats,
+}
+
+/// A document's rooms.
+pub(crate) struct Rooms {
+    pub(crate) rasterize: Room,
+    pub(crate) store: Room,
+    /// Lines on their way to the store. A room of its own, since it is booked from another stage than the images' room;
+    /// the seats are the same.
+    pub(crate) lines: Room,
+    pub(crate) read: Room,
+    pub(crate) embed: Room,
+    pub(crate) upsert: Room,
+}
+
+impl Rooms {
+    /// Rooms with one place each, until the first batch is planned.
+    pub(crate) fn new(seats: &HostSeats) -> Self {
+        Self {
+            rasterize: Room::new(Stage::Rasterize, &seats.rasterize),
+            store: Room::new(Stage::Store, &seats.store),
+            lines: Room::new(Stage::Store, &seats.store),
+            read: Room::new(Stage::Read, &seats.ocr),
+            embed: Room::new(Stage::Embed, &seats.embed),
+            upsert: Room::new(Stage::Upsert, &seats.upsert),
+        }
+    }
+
+    fn all(&self) -> [&Room; 5] {
+        [
+            &self.rasterize,
+            &self.store,
+            &self.read,
+            &self.embed,
+            &self.upsert,
+        ]
+    }
+
+    /// As much room before each stage as the plan asks for.
+    pub(crate) fn follow(&self, plan: &BatchPlan) {
+        let pages = plan.queue_capacity.max(1).saturating_mul(plan.pages.max(1));
+        for room in self.all().into_iter().chain([&self.lines]) {
+            room.set_capacity(pages);
+        }
+    }
+
+    /// Queues, in the order of the stages.
+    pub(crate) fn queues(&self) -> Vec<QueueState> {
+        self.all().map(Room::queue).into()
+    }
+
+    /// Stage times, in the order of the stages.
+    pub(crate) fn times(&self) -> Vec<StageTime> {
+        self.all().map(Room::time).into()
+    }
+
+    /// Time spent in seats, in the order of the stages.
+    pub(crate) fn busy(&self) -> Vec<Duration> {
+        self.all().map(Room::busy).into()
+    }
+}

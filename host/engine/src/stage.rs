@@ -1,0 +1,271 @@
+//! A stage: seats for the pages that are worked on, and before it each document's waiting room.
+//!
+//! Seats belong to the host (there are as many OCR sessions as there are), rooms to a document (its batch plan says how
+//! long its queues may be). A page *books* a place in the rooms it goes to next before it takes a seat, so whoever sits is
+//! never held up by what comes after, and no other document waits behind a jam that is not its own. That is all the
+//! backpressure there is: a full room stops the seats before it, their rooms fill in turn, and in the end no further pages
+//! are taken. A page image is therefore not even drawn before there is a place for it.
+//!
+//! Rooms are booked along the direction of the flow only, and each is booked from one stage only, so no two pages can wait
+//! for each other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use weir_core::Stage;
+use weir_core::decision::{QueueState, StageTime};
+
+use crate::gate::{Gate, Pass};
+
+/// Pages a stage's time is the mean of.
+const MEAN_OF: usize = 16;
+
+/// The workers of a stage, shared by every document of the host.
+#[derive(Clone)]
+pub(crate) struct Seats {
+    gate: Gate,
+    count: u32,
+}
+
+impl Seats {
+    /// So many seats, at least 1.
+    pub(crate) fn new(count: u32) -> Self {
+        let count = count.max(1);
+        Self {
+            gate: Gate::new(count as usize),
+            count,
+        }
+    }
+}
+
+/// A document's waiting room before a stage.
+#[derive(Clone)]
+pub(crate) struct Room(Arc<Inner>);
+
+struct Inner {
+    stage: Stage,
+    seats: Seats,
+    places: Gate,
+    /// Tells this room from others where seats take turns.
+    party: u64,
+    depth: AtomicU32,
+    times: Mutex<Times>,
+}
+
+#[derive(Default)]
+struct Times {
+    last: VecDeque<Duration>,
+    pages: u32,
+    busy: Duration,
+}
+
+impl Room {
+    /// A room before `seats`, with one place until [`Self::set_capacity`].
+    pub(crate) fn new(stage: Stage, seats: &Seats) -> Self {
+        static PARTIES: AtomicU64 = AtomicU64::new(0);
+        Self(Arc::new(Inner {
+            stage,
+            seats: seats.clone(),
+            places: Gate::new(1),
+            party: PARTIES.fetch_add(1, Ordering::Relaxed),
+            depth: AtomicU32::new(0),
+            times: Mutex::default(),
+        }))
+    }
+
+    /// Changes how many may wait here. Those inside stay.
+    pub(crate) fn set_capacity(&self, pages: u32) {
+        self.0.places.set_capacity(pages as usize);
+    }
+
+    /// A place for a page that will come.
+    pub(crate) async fn book(&self) -> Place {
+        Place {
+            pass: self.0.places.enter(self.0.party).await,
+            room: self.clone(),
+        }
+    }
+
+    /// Waits until a page could come in.
+    pub(crate) async fn opening(&self) {
+        drop(self.book().await);
+    }
+
+    /// A place for a page that comes back to try again. The room may hold more than its capacity for it, at most by as many
+    /// as were in seats: waiting for a place with a seat in hand is how the two could lock each other out.
+    pub(crate) fn back(&self) -> Waiting {
+        let place = Place {
+            pass: self.0.places.enter_over(),
+            room: self.clone(),
+        };
+        place.arrive()
+    }
+
+    /// The queue as policies and people see it.
+    pub(crate) fn queue(&self) -> QueueState {
+        QueueState {
+            stage: self.0.stage,
+            depth: self.0.depth.load(Ordering::Relaxed),
+            capacity: u32::try_from(self.0.places.capacity()).unwrap_or(u32::MAX),
+            workers: self.0.seats.count,
+        }
+    }
+
+    /// The stage's time for this document's pages.
+    pub(crate) fn time(&self) -> StageTime {
+        let times = self.0.times.lock();
+        let sum: Duration = times.last.iter().sum();
+        StageTime {
+            stage: self.0.stage,
+            millis_per_page: sum.as_secs_f32() * 1000.0 / times.last.len().max(1) as f32,
+            pages: times.pages,
+        }
+    }
+
+    /// Time this document's pages have occupied seats, all together.
+    pub(crate) fn busy(&self) -> Duration {
+        self.0.times.lock().busy
+    }
+}
+
+/// A place in a waiting room, held for a page that has not come yet.
+pub(crate) struct Place {
+    pass: Pass,
+    room: Room,
+}
+
+impl Place {
+    /// The page is here.
+    pub(crate) fn arrive(self) -> Waiting {
+        self.room.0.depth.fetch_add(1, Ordering::Relaxed);
+        Waiting {
+            _pass: self.pass,
+            room: self.room,
+        }
+    }
+}
+
+/// A page in a waiting room.
+pub(crate) struct Waiting {
+    _pass: Pass,
+    room: Room,
+}
+
+impl Waiting {
+    /// Waits for one of the stage's seats and leaves the room for it.
+    pub(crate) async fn seat(self) -> Seated {
+        let seats = self.room.0.seats.clone();
+        self.seat_at(&seats).await
+    }
+
+    /// The same, with seats other than the stage's usual ones.
+    pub(crate) async fn seat_at(self, seats: &Seats) -> Seated {
+        let seat = seats.gate.enter(self.room.0.party).await;
+        Seated {
+            room: self.room.clone(),
+            since: Instant::now(),
+            _seat: seat,
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.room.0.depth.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A page in work.
+pub(crate) struct Seated {
+    _seat: Pass,
+    room: Room,
+    since: Instant,
+}
+
+impl Seated {
+    /// The work of `pages` pages is done; their time counts. What fails or is dropped is not measured.
+    pub(crate) fn finished(&self, pages: u32) -> Duration {
+        let took = self.since.elapsed();
+        let each = took / pages.max(1);
+        let mut times = self.room.0.times.lock();
+        for _ in 0..pages.min(MEAN_OF as u32) {
+            if times.last.len() == MEAN_OF {
+                times.last.pop_front();
+            }
+            times.last.push_back(each);
+        }
+        times.pages = times.pages.saturating_add(pages);
+        times.busy += took;
+        took
+    }
+
+    /// Back into the room, to try again later.
+    pub(crate) fn back(self) -> Waiting {
+        self.room.back()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    #[tokio::test(start_paused = true)]
+    async fn depth_counts_those_who_came_and_capacity_those_who_booked_too() {
+        let seats = Seats::new(1);
+        let room = Room::new(Stage::Read, &seats);
+        room.set_capacity(2);
+        let booked = room.book().await;
+        assert_eq!((room.queue().depth, room.queue().capacity), (0, 2));
+        let waiting = booked.arrive();
+        let _other = room.book().await;
+        assert_eq!(room.queue().depth, 1);
+        assert!(room.book().now_or_never().is_none());
+        let seated = waiting.seat().await;
+        assert_eq!(room.queue().depth, 0);
+        assert!(room.book().now_or_never().is_some());
+        tokio::time::advance(Duration::from_millis(40)).await;
+        assert_eq!(seated.finished(1), Duration::from_millis(40));
+        assert_eq!(
+            room.time(),
+            StageTime {
+                stage: Stage::Read,
+                millis_per_page: 40.0,
+                pages: 1
+            }
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_is_the_mean_of_the_last_sixteen() {
+        let seats = Seats::new(1);
+        let room = Room::new(Stage::Embed, &seats);
+        for millis in [1000, 10] {
+            for _ in 0..16 {
+                let seated = room.book().await.arrive().seat().await;
+                tokio::time::advance(Duration::from_millis(millis)).await;
+                seated.finished(1);
+            }
+        }
+        assert_eq!((room.time().millis_per_page, room.time().pages), (10.0, 32));
+        assert_eq!(room.busy(), Duration::from_millis(16_160));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_sent_back_never_waits_for_a_place() {
+        let seats = Seats::new(1);
+        let room = Room::new(Stage::Read, &seats);
+        let seated = room.book().await.arrive().seat().await;
+        let next = room.book().await.arrive();
+        let again = seated.back();
+        assert_eq!(room.queue().depth, 2);
+        let seated = next.seat().await;
+        drop(seated);
+        again.seat().now_or_never().unwrap();
+        assert!(room.book().now_or_never().is_some());
+    }
+}
