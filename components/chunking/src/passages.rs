@@ -40,21 +40,16 @@ const MOST_PASSAGES: usize = 4096;
 
 /// The passages of a page.
 pub(crate) fn passages(limits: &PassageLimits, source: &PassageSource) -> Vec<Range> {
-    let mut room = Room {
-        chars: f64::from(limits.chars),
-        // The estimate is good to a tenth or so.
-        tokens: f64::from(source.max_tokens.max(16)) * 0.9,
-    };
+    // A tenth less than the model sees, for the tokens are estimated.
+    let tokens = (f64::from(source.max_tokens.max(16)) * 0.9) as u32;
+    let mut room = Room::new(limits.chars, tokens, &source.text);
     loop {
         let ranges = within(&room, limits, source);
         if ranges.len() <= MOST_PASSAGES {
             return ranges;
         }
         // A text so long that its passages would be too many gets longer ones.
-        room = Room {
-            chars: room.chars * 2.0,
-            tokens: room.tokens * 2.0,
-        };
+        room = room.doubled();
     }
 }
 

@@ -22,10 +22,18 @@ fn interfaces(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
             Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
             Payload::End(_) => depth -= 1,
             Payload::ComponentImportSection(section) if depth == 0 => {
-                imports.extend(section.into_iter().map(|import| interface(import.unwrap().name.name)));
+                imports.extend(
+                    section
+                        .into_iter()
+                        .map(|import| interface(import.unwrap().name.name)),
+                );
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
-                exports.extend(section.into_iter().map(|export| interface(export.unwrap().name.name)));
+                exports.extend(
+                    section
+                        .into_iter()
+                        .map(|export| interface(export.unwrap().name.name)),
+                );
             }
             _ => {}
         }
@@ -51,7 +59,10 @@ fn the_default_components_use_nothing_that_must_be_granted() {
     for role in ["batching", "routing", "chunking", "progress"] {
         let (imports, exports) = interfaces(role);
         assert_eq!(exports, set(&[role]));
-        assert!(imports.is_subset(&set(&["types", "log", "settings"])), "{role}: {imports:?}");
+        assert!(
+            imports.is_subset(&set(&["types", "log", "settings"])),
+            "{role}: {imports:?}"
+        );
         // A panic's message needs the log.
         assert!(imports.contains("log"), "{role}: {imports:?}");
     }
