@@ -94,8 +94,9 @@ impl Pieces<'_> {
         if body.is_empty() {
             return;
         }
+        let whole = self.share(body);
         match finer {
-            [first, rest @ ..] if self.share(body.trim_end()) > 1.0 => {
+            [first, rest @ ..] if whole > 1.0 && self.share(body.trim_end()) > 1.0 => {
                 let ends: Vec<usize> = match first {
                     Opens::Line => body.match_indices('\n').map(|(at, _)| at + 1).collect(),
                     _ => self.word_ends(body),
@@ -110,7 +111,7 @@ impl Pieces<'_> {
                 self.pieces.push(Piece {
                     at: start..start + body.trim_end().len(),
                     opens,
-                    share: self.share(body),
+                    share: whole,
                     chars: body.chars().count(),
                 });
                 self.carried = Opens::Word;

@@ -5,56 +5,62 @@
 //! tokenizer of all-MiniLM-L6-v2 (BERT's English word pieces): over English prose, tables, source text, Russian, Greek,
 //! Arabic and Chinese the estimate is within a tenth or so of the count.
 
-/// Characters and tokens a passage may have.
+/// Characters and tokens a passage may have, as the share of a passage that each character takes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Room {
-    chars: f64,
-    tokens: f64,
-    tokens_per_letter: f64,
+    space: f64,
+    letter: f64,
+    digit: f64,
+    other: f64,
 }
 
 impl Room {
     /// Room in a text for characters and tokens.
     pub(crate) fn new(chars: u32, tokens: u32, text: &str) -> Self {
+        let char = 1.0 / f64::from(chars);
+        let share = |of_token: f64| char.max(of_token / f64::from(tokens));
         Self {
-            chars: f64::from(chars),
-            tokens: f64::from(tokens),
+            space: char,
             // The vocabulary holds English words whole. Other languages that are written with the same letters come to 2.3
             // (Polish) to 2.95 (Spanish) characters a token.
-            tokens_per_letter: if is_english(text) { 0.25 } else { 0.4 },
+            letter: share(if is_english(text) { 0.25 } else { 0.4 }),
+            digit: share(0.5),
+            // A mark, or a letter of a script of which the vocabulary knows little more than its letters.
+            other: share(1.0),
         }
     }
 
     /// Room for characters alone.
     pub(crate) fn chars(chars: u32) -> Self {
+        let char = 1.0 / f64::from(chars);
         Self {
-            chars: f64::from(chars),
-            tokens: f64::INFINITY,
-            tokens_per_letter: 0.0,
+            space: char,
+            letter: char,
+            digit: char,
+            other: char,
         }
     }
 
     /// Twice the room.
     pub(crate) fn doubled(self) -> Self {
         Self {
-            chars: self.chars * 2.0,
-            tokens: self.tokens * 2.0,
-            ..self
+            space: self.space / 2.0,
+            letter: self.letter / 2.0,
+            digit: self.digit / 2.0,
+            other: self.other / 2.0,
         }
     }
 
-    /// The share of the room that a character takes.
+    /// The share of a passage that a character takes.
     pub(crate) fn share(&self, c: char) -> f64 {
-        let tokens = match c {
-            'a'..='z' | 'A'..='Z' => self.tokens_per_letter,
-            '0'..='9' => 0.5,
-            // Accented Latin letters; the vocabulary knows them without their accents.
-            '\u{c0}'..='\u{24f}' => 0.5,
-            _ if c.is_whitespace() => 0.0,
-            // A mark, or a letter of a script of which the vocabulary knows little more than its letters.
-            _ => 1.0,
-        };
-        (1.0 / self.chars).max(tokens / self.tokens)
+        match c {
+            'a'..='z' | 'A'..='Z' => self.letter,
+            ' ' | '\n' => self.space,
+            // Accented Latin letters cost more than others: the vocabulary knows them without their accents.
+            '0'..='9' | '\u{c0}'..='\u{24f}' => self.digit,
+            _ if c.is_whitespace() => self.space,
+            _ => self.other,
+        }
     }
 }
 

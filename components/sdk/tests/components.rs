@@ -1,6 +1,8 @@
 //! What the built components import and export. A right that a component does not use must not be among its imports, for
 //! a manifest has to grant what is.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
