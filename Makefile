@@ -2,66 +2,82 @@
 # test. Both make the machine ready first, and take seconds when nothing has changed.
 
 SHELL := /bin/bash
-export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
-target := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
-weir := $(target)/debug/weir
-samples := $(target)/samples
+.SHELLFLAGS := -o pipefail -ec
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+target := $(abspath $(or $(CARGO_TARGET_DIR),target))
+share := $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/weir
 state := $(CURDIR)/.weir
+weir := $(target)/debug/weir
 
-PDF ?= $(samples)
-ASK ?= Which of the three roller gates is opened first?
-
-# Where the tests and the binary look for guests.
-export WEIR_HOSTILE_COMPONENTS := $(target)/components
+# Where rustup puts Rust, and where deploy/setup puts what no package has.
+export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(share)/tools/bin
+export CARGO_TARGET_DIR := $(target)
+# Where the tests look for the binary and for the guests that attack it.
 export WEIR_BIN := $(weir)
+export WEIR_HOSTILE_COMPONENTS := $(target)/components
+export WEIR_BENCH_VENV := $(target)/bench-venv
 
-.PHONY: help run test setup components build samples bench lint clean
+# A question belongs to its documents: the samples have one, a file of one's own needs ASK.
+samples := $(target)/samples
+PDF ?= $(samples)
+ASK ?= $(if $(filter $(samples),$(PDF)),Which of the three roller gates is opened first?)
+export PDF ASK
+
+# Guests are a workspace of their own, with a target folder of its own.
+guests := cd components && env -u CARGO_TARGET_DIR
+defaults := batching routing chunking progress
+
+.PHONY: help run test setup components build samples lint bench clean
 
 help:
-	@echo "make run [PDF=file-or-folder] [ASK=question]   ingest documents and answer a question from them"
-	@echo "make test                                      run every test"
-	@echo "make lint                                      formatting and clippy, as CI runs them"
-	@echo "make bench                                     measure, and compare with peers (long)"
-	@echo "make setup | components | build | samples      the steps of these"
-	@echo "make clean                                     remove what was built and ingested here"
+	@echo 'make run [PDF=file-or-folder] [ASK="a question"]   ingest documents and answer a question from them'
+	@echo 'make test                                          run every test'
+	@echo 'make lint                                          formatting and clippy'
+	@echo 'make bench                                         measure, and compare with peers (long)'
+	@echo 'make setup | components | build | samples          the steps of these'
+	@echo 'make clean                                         remove what was built and ingested here'
 
 setup:
 	@deploy/setup
 
 components: setup
-	@OUT=$(target)/components components/build
-	@mkdir -p $(target)/debug/components
-	@for role in batching routing chunking progress; do \
-		cmp --silent $(target)/components/$$role.wasm $(target)/debug/components/$$role.wasm || \
-		cp $(target)/components/$$role.wasm $(target)/debug/components/; done
+	@OUT='$(target)/components' components/build
+	@mkdir -p '$(target)/debug/components'
+	@cd '$(target)/components' && cp --update $(defaults:=.wasm) '$(target)/debug/components/'
 
 build: setup
-	@echo "building the host (the first time takes a quarter of an hour on two cores)" >&2
-	@cargo build --quiet --locked --workspace
+	@[[ -x '$(weir)' ]] || echo 'building the host: a quarter of an hour on two cores, the first time' >&2
+	@cargo build --locked --workspace $(if $(wildcard $(weir)),--quiet)
 
 samples: build
-	@$(target)/debug/samples $(samples)
+	@'$(target)/debug/samples' '$(samples)'
 
-run: components samples
-	$(weir) run "$(PDF)" --data $(state)/data --out $(state)/out
-	$(weir) search "$(ASK)" --data $(state)/data --top-k 3
+run: components build $(if $(filter $(samples),$(PDF)),samples)
+	'$(weir)' run "$$PDF" --data '$(state)/data' --out '$(state)/out'
+ifneq ($(ASK),)
+	'$(weir)' search "$$ASK" --data '$(state)/data' --top-k 3
+endif
 
-test: components
-	cargo test --locked --workspace
-	cd components && env -u CARGO_TARGET_DIR cargo test --locked --workspace
+# nextest, where it is installed, runs the tests beside each other and shows the slow ones; documentation tests it leaves out.
+test: components build
+	$(if $(shell command -v cargo-nextest),cargo nextest run --locked --workspace,cargo test --locked --workspace --all-targets)
+	cargo test --locked --workspace --doc --quiet
+	$(guests) cargo test --locked --workspace --quiet
 
-lint: setup
+lint:
+	@deploy/setup lint
 	cargo fmt --all --check
 	cargo clippy --locked --workspace --all-targets -- --deny warnings
-	cd components && cargo fmt --all --check
-	cd components && env -u CARGO_TARGET_DIR cargo clippy --locked --workspace --all-targets -- --deny warnings
+	$(guests) cargo fmt --all --check
+	$(guests) cargo clippy --locked --workspace --all-targets -- --deny warnings
 
-bench: components samples
-	cargo bench --locked --package weir-engine --bench makespan
-	cargo bench --locked --package weir-policy
-	cargo bench --locked --package weir-raster
-	tests/bench/compare
+bench: components build samples
+	cargo bench --locked --workspace --benches
+	tests/bench/run baseline.py '$(samples)/handbook.pdf'
+	tests/bench/run raster.py '$(samples)/handbook.pdf'
 
 clean:
 	cargo clean
-	rm -rf $(state) components/target
+	rm -rf components/target '$(state)'
