@@ -334,26 +334,31 @@ impl Ingest<'_> {
         let (send, mut taken) = mpsc::channel(1);
         let mut halted = {
             let mut planning = pin!(plan::take_pages(work, &numbers, known, send));
-            let mut planned = false;
+            let (mut planned, mut more) = (false, true);
             loop {
+                if planned && !more && pages.is_empty() {
+                    break Ok(());
+                }
                 tokio::select! {
                     biased;
                     halted = self.job.halted() => break Err(halted),
-                    Some(ended) = pages.join_next() => {
+                    Some(ended) = pages.join_next(), if !pages.is_empty() => {
                         if let Err(halted) = self.count(ended, &mut open, &images) {
                             break Err(halted);
                         }
                     }
-                    Some(page) = taken.recv() => {
-                        pages.spawn(page::run(Arc::clone(work), page));
-                    }
+                    page = taken.recv(), if more => match page {
+                        Some(page) => {
+                            pages.spawn(page::run(Arc::clone(work), page));
+                        }
+                        None => more = false,
+                    },
                     all = &mut planning, if !planned => {
                         planned = true;
                         if let Err(error) = all {
                             break Err(Unfinished::Failed(error));
                         }
                     }
-                    else => break Ok(()),
                 }
             }
         };

@@ -1,0 +1,294 @@
+//! Ports that count and delay, and fail when they are told to. They stand for time and faults only: no test of what the
+//! engine makes of a real PDF or a real model is here.
+
+#![allow(dead_code)] // the benchmark uses a part of it
+
+mod models;
+mod policy;
+mod stores;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use weir_core::Stage;
+use weir_core::id::{DocumentId, TenantId};
+use weir_core::manifest::{Manifest, Pipeline};
+use weir_core::ports::Ledger;
+use weir_engine::{DocumentSpec, Engine, EngineConfig, JobSpec, Ports};
+
+pub use models::{FakeEmbedder, FakeRasterizer, FakeReader};
+pub use policy::{FakePolicies, PLAN, Script, everything};
+pub use stores::{FakeBlobs, FakeLedger, FakeVectors};
+
+/// What a stage does with a page, if not its work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// This page fails.
+    Page,
+    /// Whatever it needs is not there.
+    Unavailable,
+    /// No room.
+    Full,
+    /// The port panics.
+    Panic,
+    /// It never answers.
+    Hang,
+}
+
+/// Which fault a page meets in a stage; the attempt counts from 1.
+pub type Faults = dyn Fn(Stage, u32, u32) -> Option<Fault> + Send + Sync;
+
+/// How often a stage was called, and how many calls were under way at once.
+#[derive(Default)]
+pub struct Meter {
+    pub calls: AtomicU64,
+    now: AtomicU32,
+    most: AtomicU32,
+}
+
+impl Meter {
+    pub fn enter(self: &Arc<Self>) -> Inside {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        Inside(Arc::clone(self))
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    pub fn now(&self) -> u32 {
+        self.now.load(Ordering::SeqCst)
+    }
+
+    pub fn most(&self) -> u32 {
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+/// A call under way.
+pub struct Inside(Arc<Meter>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Time and trouble of every stage, shared by all fakes of a host.
+pub struct Stages {
+    /// Time a page takes in a stage.
+    pub cost: Mutex<HashMap<Stage, Duration>>,
+    pub faults: Mutex<Arc<Faults>>,
+    attempts: Mutex<HashMap<(Stage, u32), u32>>,
+    pub meters: HashMap<Stage, Arc<Meter>>,
+    /// Page images, with pixels or encoded, that exist.
+    pub images: Arc<Meter>,
+    /// Fetches of page facts.
+    pub facts: Arc<Meter>,
+}
+
+impl Default for Stages {
+    fn default() -> Self {
+        Self {
+            cost: Mutex::default(),
+            faults: Mutex::new(Arc::new(|_, _, _| None)),
+            attempts: Mutex::default(),
+            meters: Stage::ALL.map(|s| (s, Arc::default())).into(),
+            images: Arc::default(),
+            facts: Arc::default(),
+        }
+    }
+}
+
+impl Stages {
+    pub fn meter(&self, stage: Stage) -> &Arc<Meter> {
+        &self.meters[&stage]
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.meters.values().map(|m| m.calls()).sum()
+    }
+
+    /// The work of a stage on a page, and the fault it meets there.
+    pub async fn work(&self, stage: Stage, pages: &[u32]) -> Option<Fault> {
+        let _inside = self.meter(stage).enter();
+        let cost = self.cost.lock().get(&stage).copied().unwrap_or_default();
+        tokio::time::sleep(cost * u32::try_from(pages.len()).unwrap()).await;
+        let mut met = None;
+        for page in pages {
+            let attempt = {
+                let mut attempts = self.attempts.lock();
+                let attempt = attempts.entry((stage, *page)).or_insert(0);
+                *attempt += 1;
+                *attempt
+            };
+            let faults = Arc::clone(&self.faults.lock());
+            met = met.or(faults(stage, *page, attempt));
+        }
+        match met {
+            Some(Fault::Panic) => panic!("a fake of {stage} was told to panic"),
+            Some(Fault::Hang) => std::future::pending().await,
+            other => other,
+        }
+    }
+}
+
+/// A host made of fakes. The stores outlive engines, as files outlive processes.
+pub struct Fakes {
+    pub stages: Arc<Stages>,
+    pub blobs: Arc<FakeBlobs>,
+    pub vectors: Arc<FakeVectors>,
+    pub ledger: Arc<FakeLedger>,
+    pub script: Script,
+    pub workers: HashMap<Stage, u32>,
+    pub config: EngineConfig,
+    pub files: tempfile::TempDir,
+}
+
+impl Fakes {
+    pub fn new() -> Self {
+        let stages = Arc::new(Stages::default());
+        Self {
+            blobs: Arc::new(FakeBlobs::new(Arc::clone(&stages))),
+            vectors: Arc::new(FakeVectors::new(Arc::clone(&stages))),
+            ledger: Arc::default(),
+            stages,
+            script: Script::default(),
+            workers: HashMap::from([
+                (Stage::Rasterize, 1),
+                (Stage::Read, 1),
+                (Stage::Embed, 1),
+                (Stage::Store, 8),
+            ]),
+            config: EngineConfig {
+                upsert_workers: 1,
+                ..EngineConfig::default()
+            },
+            files: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    /// Milliseconds a page takes in a stage.
+    pub fn cost(self, stage: Stage, millis: u64) -> Self {
+        self.stages
+            .cost
+            .lock()
+            .insert(stage, Duration::from_millis(millis));
+        self
+    }
+
+    pub fn workers(mut self, stage: Stage, count: u32) -> Self {
+        self.workers.insert(stage, count);
+        self
+    }
+
+    pub fn faults(self, faults: impl Fn(Stage, u32, u32) -> Option<Fault> + Send + Sync + 'static) -> Self {
+        *self.stages.faults.lock() = Arc::new(faults);
+        self
+    }
+
+    pub fn ports(&self) -> Ports {
+        Ports {
+            rasterizer: Arc::new(FakeRasterizer {
+                stages: Arc::clone(&self.stages),
+                workers: self.workers[&Stage::Rasterize],
+            }),
+            reader: Some(Arc::new(FakeReader {
+                stages: Arc::clone(&self.stages),
+                workers: self.workers[&Stage::Read],
+            })),
+            embedder: Arc::new(FakeEmbedder {
+                stages: Arc::clone(&self.stages),
+                workers: self.workers[&Stage::Embed],
+            }),
+            language_model: None,
+            blobs: Arc::clone(&self.blobs) as _,
+            vectors: Arc::clone(&self.vectors) as _,
+            ledger: Arc::clone(&self.ledger) as _,
+            policies: Arc::new(FakePolicies(self.script.clone())),
+        }
+    }
+
+    pub fn engine(&self) -> Engine {
+        let config = EngineConfig {
+            store_workers: self.workers[&Stage::Store],
+            ..self.config.clone()
+        };
+        Engine::new(self.ports(), config)
+    }
+
+    /// A file that the fake rasterizer takes for a document of so many pages.
+    pub fn file(&self, name: &str, pages: u32) -> PathBuf {
+        let path = self.files.path().join(name);
+        std::fs::write(&path, format!("{pages} pages {name}")).unwrap();
+        path
+    }
+
+    pub fn document(&self, name: &str, pages: u32) -> DocumentSpec {
+        DocumentSpec::new(self.file(name, pages))
+    }
+
+    pub fn id(&self, name: &str) -> DocumentId {
+        DocumentId::of(&std::fs::read(self.files.path().join(name)).unwrap())
+    }
+
+    /// What is left after the power went: stores as they were flushed.
+    pub fn crash(&self) {
+        self.blobs.crash();
+        self.vectors.crash();
+    }
+
+    /// Checks that every page of a document is exactly once in blobs, index and ledger.
+    pub async fn assert_whole(&self, name: &str, pages: u32) {
+        let (tenant, id) = (TenantId::single(), self.id(name));
+        let recorded: Vec<_> = self
+            .ledger
+            .pages(&tenant, &id, Some(&pipeline(0).revision))
+            .await
+            .unwrap()
+            .iter()
+            .map(|r| r.page)
+            .collect();
+        assert_eq!(recorded, (1..=pages).collect::<Vec<_>>());
+        let points = self.vectors.points();
+        for page in 1..=pages {
+            let passages: Vec<_> = points
+                .iter()
+                .filter(|p| p.document == id && p.page == page)
+                .map(|p| p.passage)
+                .collect();
+            assert_eq!(passages, [0, 1], "passages of page {page}");
+        }
+        let keys = self.blobs.keys();
+        assert_eq!(keys.len(), 2 * pages as usize, "{keys:?}");
+        for page in 1..=pages {
+            assert!(keys.contains(&format!("{id}/{page}/image/150.jpg")));
+            assert!(keys.contains(&format!("{id}/{page}/ocr.json")));
+        }
+    }
+}
+
+/// A pipeline; another number is another revision.
+pub fn pipeline(number: u32) -> Arc<Pipeline> {
+    let mut manifest = Manifest::embedded();
+    manifest
+        .settings
+        .insert("number".into(), i64::from(number).into());
+    Arc::new(Pipeline::new(manifest, Default::default(), Default::default()))
+}
+
+/// A job of the only tenant.
+pub fn job(documents: impl IntoIterator<Item = DocumentSpec>) -> JobSpec {
+    JobSpec {
+        tenant: TenantId::single(),
+        pipeline: pipeline(0),
+        documents: documents.into_iter().collect(),
+        force: false,
+    }
+}

@@ -1,0 +1,361 @@
+//! Stores with two faces: what was written, and what would still be there after a power cut.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use uuid::Uuid;
+use weir_core::event::Event;
+use weir_core::id::{DocumentId, JobId, RevisionId, TenantId};
+use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord};
+use weir_core::ports::{BlobStore, Ledger, VectorStore};
+use weir_core::search::{Hit, Point, Query};
+use weir_core::{PageNumber, Stage, StorageError};
+
+use super::{Fault, Stages};
+
+fn storage_error(fault: Fault, what: &str) -> StorageError {
+    match fault {
+        Fault::Full => StorageError::Full { what: what.into() },
+        _ => StorageError::Failed {
+            what: what.into(),
+            reason: "it was told to".into(),
+        },
+    }
+}
+
+/// A map, and the map that survives.
+struct TwoFaced<K, V> {
+    written: BTreeMap<K, V>,
+    durable: BTreeMap<K, V>,
+}
+
+impl<K: Clone + Ord, V: Clone> TwoFaced<K, V> {
+    fn empty() -> Mutex<Self> {
+        Mutex::new(Self {
+            written: BTreeMap::new(),
+            durable: BTreeMap::new(),
+        })
+    }
+
+    fn flush(&mut self) {
+        self.durable = self.written.clone();
+    }
+
+    fn crash(&mut self) {
+        self.written = self.durable.clone();
+    }
+}
+
+pub struct FakeBlobs {
+    stages: Arc<Stages>,
+    blobs: Mutex<TwoFaced<(TenantId, String), Vec<u8>>>,
+    pub flushes: AtomicU32,
+}
+
+impl FakeBlobs {
+    pub fn new(stages: Arc<Stages>) -> Self {
+        Self {
+            stages,
+            blobs: TwoFaced::empty(),
+            flushes: AtomicU32::new(0),
+        }
+    }
+
+    pub fn crash(&self) {
+        self.blobs.lock().crash();
+    }
+
+    pub fn keys(&self) -> BTreeSet<String> {
+        self.blobs
+            .lock()
+            .written
+            .keys()
+            .map(|(_, key)| key.clone())
+            .collect()
+    }
+
+    pub fn bytes(&self, key: &str) -> Option<Vec<u8>> {
+        let key = (TenantId::single(), key.to_owned());
+        self.blobs.lock().written.get(&key).cloned()
+    }
+}
+
+#[async_trait]
+impl BlobStore for FakeBlobs {
+    async fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        // Only images cost time; lines are a thousandth of their size.
+        if key.contains("/image/") {
+            let page = key.split('/').nth(1).unwrap().parse().unwrap();
+            if let Some(fault) = self.stages.work(Stage::Store, &[page]).await {
+                return Err(storage_error(fault, key));
+            }
+        }
+        self.blobs
+            .lock()
+            .written
+            .insert((tenant.clone(), key.to_owned()), bytes.to_vec());
+        Ok(())
+    }
+
+    async fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        let key = (tenant.clone(), key.to_owned());
+        Ok(self.blobs.lock().written.get(&key).cloned())
+    }
+
+    async fn list(&self, _: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
+        Ok(self
+            .keys()
+            .into_iter()
+            .filter(|key| key.starts_with(prefix))
+            .collect())
+    }
+
+    async fn delete(&self, _: &TenantId, prefix: &str) -> Result<(), StorageError> {
+        self.blobs
+            .lock()
+            .written
+            .retain(|(_, key), _| !key.starts_with(prefix));
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), StorageError> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        self.blobs.lock().flush();
+        Ok(())
+    }
+}
+
+pub struct FakeVectors {
+    stages: Arc<Stages>,
+    points: Mutex<TwoFaced<Uuid, Point>>,
+    pub flushes: AtomicU32,
+    pub upserts: AtomicU32,
+    pub largest: AtomicU32,
+}
+
+impl FakeVectors {
+    pub fn new(stages: Arc<Stages>) -> Self {
+        Self {
+            stages,
+            points: TwoFaced::empty(),
+            flushes: AtomicU32::new(0),
+            upserts: AtomicU32::new(0),
+            largest: AtomicU32::new(0),
+        }
+    }
+
+    pub fn crash(&self) {
+        self.points.lock().crash();
+    }
+
+    /// All points, in order of document, page and passage.
+    pub fn points(&self) -> Vec<Point> {
+        let mut points: Vec<_> = self.points.lock().written.values().cloned().collect();
+        points.sort_by_key(|p| (p.document, p.page, p.passage));
+        points
+    }
+
+    /// A point from before, as another revision or a job cut short would leave it.
+    pub fn plant(&self, point: Point) {
+        let mut points = self.points.lock();
+        points.written.insert(point.id, point);
+        points.flush();
+    }
+}
+
+#[async_trait]
+impl VectorStore for FakeVectors {
+    async fn upsert(&self, _: &TenantId, _: &str, points: Vec<Point>) -> Result<(), StorageError> {
+        self.upserts.fetch_add(1, Ordering::SeqCst);
+        let pages: BTreeSet<_> = points.iter().map(|p| p.page).collect();
+        let pages: Vec<_> = pages.into_iter().collect();
+        self.largest
+            .fetch_max(u32::try_from(pages.len()).unwrap(), Ordering::SeqCst);
+        if let Some(fault) = self.stages.work(Stage::Upsert, &pages).await {
+            return Err(storage_error(fault, "the index"));
+        }
+        let mut all = self.points.lock();
+        all.written.extend(points.into_iter().map(|p| (p.id, p)));
+        Ok(())
+    }
+
+    async fn remove(
+        &self,
+        _: &TenantId,
+        document: &DocumentId,
+        pages: Option<&[PageNumber]>,
+    ) -> Result<(), StorageError> {
+        let gone = |p: &Point| p.document == *document && pages.is_none_or(|all| all.contains(&p.page));
+        self.points.lock().written.retain(|_, p| !gone(p));
+        Ok(())
+    }
+
+    async fn search(&self, _: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
+        let fits = |p: &Point| {
+            p.text.contains(&query.text)
+                && (query.documents.is_empty() || query.documents.contains(&p.document))
+        };
+        let found = self.points().into_iter().filter(fits).take(query.top_k);
+        Ok(found
+            .map(|p| Hit {
+                document: p.document,
+                name: p.name,
+                page: p.page,
+                score: 1.0,
+                text: p.text,
+                rect: p.rect,
+                image: p.image,
+            })
+            .collect())
+    }
+
+    async fn pages(
+        &self,
+        _: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
+        let mut pages = BTreeMap::new();
+        for point in self.points().iter().filter(|p| p.document == *document) {
+            *pages.entry(point.page).or_insert(0) += 1;
+        }
+        Ok(pages.into_iter().collect())
+    }
+
+    async fn flush(&self) -> Result<(), StorageError> {
+        self.flushes.fetch_add(1, Ordering::SeqCst);
+        self.points.lock().flush();
+        Ok(())
+    }
+}
+
+type PageKey = (TenantId, DocumentId, PageNumber, RevisionId);
+
+#[derive(Default)]
+pub struct FakeLedger {
+    state: Mutex<Tables>,
+    /// Entries of each commit.
+    pub commits: Mutex<Vec<usize>>,
+    /// Every commit fails for lack of room.
+    pub full: AtomicBool,
+    /// So many commits are written but answered with an error.
+    pub lies: AtomicU32,
+}
+
+#[derive(Default)]
+struct Tables {
+    pages: HashMap<PageKey, (u64, PageRecord)>,
+    events: BTreeMap<(JobId, u64), Event>,
+    documents: HashMap<DocumentId, DocumentRecord>,
+    jobs: HashMap<JobId, JobRecord>,
+    clock: u64,
+}
+
+impl FakeLedger {
+    /// All events of a job, in order.
+    pub fn log(&self, job: JobId) -> Vec<Event> {
+        let state = self.state.lock();
+        let all = state.events.range((job, 0)..=(job, u64::MAX));
+        all.map(|(_, event)| event.clone()).collect()
+    }
+}
+
+#[async_trait]
+impl Ledger for FakeLedger {
+    async fn commit(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
+        if self.full.load(Ordering::SeqCst) {
+            return Err(StorageError::Full {
+                what: "the ledger".into(),
+            });
+        }
+        self.commits.lock().push(entries.len());
+        let mut state = self.state.lock();
+        for entry in entries {
+            state.clock += 1;
+            let clock = state.clock;
+            match entry {
+                Entry::Job(job) => {
+                    state.jobs.insert(job.id, job);
+                }
+                Entry::Document(document) => {
+                    state.documents.insert(document.id, document);
+                }
+                Entry::Page(page) => {
+                    let key = (page.tenant.clone(), page.document, page.page, page.revision);
+                    state.pages.insert(key, (clock, page));
+                }
+                Entry::Event(_, event) => {
+                    let before = state.events.insert((event.job, event.seq), event.clone());
+                    assert!(before.is_none_or(|b| b == event), "two events have one number");
+                }
+            }
+        }
+        drop(state);
+        let lie = self
+            .lies
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        match lie {
+            Ok(_) => Err(storage_error(Fault::Page, "a commit")),
+            Err(_) => Ok(()),
+        }
+    }
+
+    async fn document(
+        &self,
+        _: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Option<DocumentRecord>, StorageError> {
+        Ok(self.state.lock().documents.get(document).cloned())
+    }
+
+    async fn documents(&self, _: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        Ok(self.state.lock().documents.values().cloned().collect())
+    }
+
+    async fn pages(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        revision: Option<&RevisionId>,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        let state = self.state.lock();
+        let mut latest: BTreeMap<PageNumber, &(u64, PageRecord)> = BTreeMap::new();
+        let all = state.pages.values().filter(|(_, r)| {
+            r.tenant == *tenant && r.document == *document && revision.is_none_or(|v| *v == r.revision)
+        });
+        for record in all {
+            let slot = latest.entry(record.1.page).or_insert(record);
+            if record.0 > slot.0 {
+                *slot = record;
+            }
+        }
+        Ok(latest.into_values().map(|(_, record)| record.clone()).collect())
+    }
+
+    async fn job(&self, _: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
+        Ok(self.state.lock().jobs.get(job).cloned())
+    }
+
+    async fn unfinished(&self) -> Result<Vec<JobRecord>, StorageError> {
+        let state = self.state.lock();
+        let open = |j: &&JobRecord| matches!(j.state, JobState::Queued | JobState::Running);
+        Ok(state.jobs.values().filter(open).cloned().collect())
+    }
+
+    async fn events(
+        &self,
+        _: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StorageError> {
+        Ok(self
+            .log(*job)
+            .into_iter()
+            .filter(|e| e.seq > after)
+            .take(limit)
+            .collect())
+    }
+}
