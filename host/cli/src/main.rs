@@ -1,1 +1,96 @@
-fn main() {}
+//! The `weir` command: the only place that knows every crate, and joins the engine's ports to what implements them.
+//!
+//! PDF workers and component compilers are this same binary, started again under a hidden name, so that one file is all a
+//! machine needs. They are told apart before anything else happens: a worker has no runtime, no settings and no log.
+
+mod args;
+mod configuration;
+mod display;
+mod doctor;
+mod documents;
+mod files;
+mod host;
+mod output;
+mod pipeline;
+mod places;
+mod run;
+mod search;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Command};
+use crate::places::Places;
+
+/// A PDF worker process.
+pub(crate) const RASTER_WORKER: &str = "raster-worker";
+/// A process that compiles a component.
+pub(crate) const COMPILE_COMPONENT: &str = "compile-component";
+
+/// The command failed, or a document did.
+const FAILED: u8 = 1;
+/// The command line or a setting is wrong; clap uses the same.
+const WRONG_USE: u8 = 2;
+
+fn main() -> ExitCode {
+    match std::env::args().nth(1).as_deref() {
+        Some(RASTER_WORKER) => weir_raster::worker_main(),
+        Some(COMPILE_COMPONENT) => weir_policy::compile_main(),
+        _ => command(&Cli::parse()),
+    }
+}
+
+fn command(cli: &Cli) -> ExitCode {
+    log(cli.shared.verbose);
+    let settings = match configuration::load(&cli.shared) {
+        Ok(settings) => settings,
+        Err(error) => return complain(&error, WRONG_USE),
+    };
+    let places = Places::new(cli.shared.data.as_deref(), &settings);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error.into(), FAILED),
+    };
+    let json = cli.shared.json;
+    let ended = runtime.block_on(async {
+        match &cli.command {
+            Command::Run(run) => run::run(run, json, &settings, &places).await,
+            Command::Search(search) => search::run(search, json, &settings, &places).await,
+            Command::Documents => documents::run(json, &places).await,
+            Command::Doctor => doctor::run(json, &settings, &places).await,
+            Command::Settings => configuration::list(&settings, json).map(|()| ExitCode::SUCCESS),
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    ended.unwrap_or_else(|error| complain(&error, FAILED))
+}
+
+/// An error on one line, whatever it is made of.
+#[allow(clippy::print_stderr)]
+fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+    let line = format!("{error:#}").replace('\n', " ");
+    eprintln!("weir: {line}");
+    ExitCode::from(code)
+}
+
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    // Libraries below say little that a user could act on; -vvv lets them speak.
+    let others = if verbose > 2 { "debug" } else { "error" };
+    let ours =
+        ["cli", "engine", "policy", "raster", "inference", "storage"].map(|c| format!("weir_{c}={level}"));
+    let usual = format!("{others},weir={level},guest={level},{}", ours.join(","));
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}

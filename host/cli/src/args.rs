@@ -1,0 +1,176 @@
+//! The command line.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand};
+use weir_core::id::DocumentId;
+
+/// What `weir --help` ends with.
+const AFTER: &str = "\
+Examples:
+  weir run report.pdf                         ingest a document
+  weir run papers/ --out results              a folder; keep Markdown, page images and boxes
+  weir search \"who signed the contract?\"      find passages in everything ingested
+  weir doctor                                 what is installed, what is missing
+
+Settings: weir.toml in this folder or --config FILE < WEIR_SECTION_NAME < --set section.name=value.
+`weir settings` lists them.
+
+Exit codes: 0 all went well, 1 a document (or the command) failed, 2 wrong use, 130 interrupted.";
+
+/// A host for document-ingestion pipelines.
+#[derive(Debug, Parser)]
+#[command(name = "weir", version, about = "A host for document-ingestion pipelines", after_help = AFTER)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) shared: Shared,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Shared {
+    /// Folder for documents, vectors and the ledger [default: $XDG_DATA_HOME/weir/data]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "WEIR_DATA",
+        hide_env_values = true
+    )]
+    pub(crate) data: Option<PathBuf>,
+    /// Settings file [default: weir.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Set a setting, such as raster.workers=4
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) set: Vec<(String, String)>,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more (-v: what happens, -vv: every stage and batch)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ingest documents and make them searchable
+    Run(Run),
+    /// Find passages
+    Search(Search),
+    /// List what has been ingested
+    Documents,
+    /// Say what is installed, what is missing and how to get it
+    Doctor,
+    /// List the settings, their values and what they do
+    Settings,
+}
+
+/// `weir run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir run report.pdf --out results
+  weir run scans/ --ocr always --dpi 200
+  weir run book.pdf --pages 3-20 --json
+
+Each line that --json prints is an event with `seq`, `job`, `document` and `type`. A document ends with
+`document-done` (`pages`, `searchable`, `skipped`, `failed`) or `document-failed` (`error`).
+Ctrl-C stops taking pages and keeps what is done; the next run goes on from there.")]
+pub(crate) struct Run {
+    /// PDF files, or folders of them
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Write document.md, page images and lines with boxes to this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Only these pages, such as 3-20, 7 or 12-
+    #[arg(long, value_name = "PAGES", value_parser = pages)]
+    pub(crate) pages: Option<RangeInclusive<u32>>,
+    /// Resolution of the page images [default: the pipeline's, 150]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(36..=600))]
+    pub(crate) dpi: Option<u32>,
+    /// When to recognize text in page images [default: the pipeline's, auto]
+    #[arg(long, value_parser = PossibleValuesParser::new(["auto", "always", "never"]))]
+    pub(crate) ocr: Option<String>,
+    /// A pipeline's manifest; without it the default components decide
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pipeline: Option<PathBuf>,
+    /// Password of an encrypted PDF
+    #[arg(long, env = "WEIR_PASSWORD", hide_env_values = true)]
+    pub(crate) password: Option<String>,
+    /// Do pages again that are already done
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `weir search`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir search \"the highest water level\" --top-k 3
+  weir search \"deadline\" --document 3fb2 --json
+
+--json prints {\"hits\": [{\"document\", \"name\", \"page\", \"score\", \"text\", \"box\"}]}; a box is given in shares of the
+page's width and height from its upper left corner.")]
+pub(crate) struct Search {
+    /// What to look for
+    pub(crate) text: String,
+    /// How many passages
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) top_k: u32,
+    /// Only in this document: its id, or the beginning of it
+    #[arg(long, value_name = "ID", value_parser = document_prefix)]
+    pub(crate) document: Option<String>,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as section.name=value")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn pages(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let wrong = || format!("'{text}' is no range of pages: write 7, 3-20 or 12-");
+    let number = |s: &str| s.trim().parse::<u32>().ok().filter(|n| *n > 0).ok_or_else(wrong);
+    let range = match text.split_once('-') {
+        None => number(text)?..=number(text)?,
+        Some((from, "")) => number(from)?..=u32::MAX,
+        Some((from, to)) => number(from)?..=number(to)?,
+    };
+    if range.is_empty() { Err(wrong()) } else { Ok(range) }
+}
+
+fn document_prefix(text: &str) -> Result<String, String> {
+    let digits = text.len() >= 4 && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if text.parse::<DocumentId>().is_ok() || digits {
+        Ok(text.to_ascii_lowercase())
+    } else {
+        Err("give the document's id as `weir documents` lists it, or at least its first 4 digits".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn page_ranges() {
+        assert_eq!(pages("7"), Ok(7..=7));
+        assert_eq!(pages("3-20"), Ok(3..=20));
+        assert_eq!(pages("12-"), Ok(12..=u32::MAX));
+        for wrong in ["", "0", "-3", "5-4", "a", "1-b", "1-2-3"] {
+            assert!(pages(wrong).is_err(), "{wrong}");
+        }
+    }
+}

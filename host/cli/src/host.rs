@@ -1,0 +1,150 @@
+//! Joins the engine's ports to what implements them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use weir_core::StorageError;
+use weir_core::id::{DocumentId, TenantId};
+use weir_core::page::Lane;
+use weir_core::ports::{Account, BlobStore, Ledger};
+use weir_core::search::{Hit, Query};
+use weir_core::settings::Settings;
+use weir_engine::{Engine, EngineConfig, Ports};
+use weir_inference::{Capability, Inference, InferenceConfig};
+use weir_policy::{PolicyConfig, PolicyHost};
+use weir_raster::{RasterConfig, RasterPool};
+use weir_storage::{LedgerReader, Storage};
+
+use crate::places::Places;
+use crate::{COMPILE_COMPONENT, RASTER_WORKER};
+
+/// Everything a job needs, in one process.
+pub(crate) struct Host {
+    pub(crate) engine: Engine,
+    rasterizer: Arc<RasterPool>,
+    /// Held so that models end after the engine that uses them.
+    _inference: Inference,
+    storage: Storage,
+}
+
+impl Host {
+    /// Opens the data folder, the models and the worker pool. What is missing is said here, before any work.
+    pub(crate) async fn open(settings: &Settings, places: &Places) -> Result<Self> {
+        let inference_config = InferenceConfig::from_settings(settings, places.assets.clone());
+        inference_config.check(Capability::Embed)?;
+        inference_config.check(Capability::Read)?;
+        let inference = Inference::load(inference_config)?;
+        let embedder = inference.embedder();
+        let storage = Storage::open(&places.data, embedder.dimensions(), EMBEDDING).await?;
+        let rasterizer = Arc::new(RasterPool::new(raster_config(settings, places)?)?);
+        let policies = PolicyHost::new(PolicyConfig {
+            instances: settings.policy_instances,
+            call_millis: settings.policy_call_millis,
+            memory_bytes: settings.policy_memory_bytes,
+            output_bytes: settings.policy_output_bytes,
+            compile_seconds: settings.policy_compile_seconds,
+            compile_bytes: settings.policy_compile_bytes,
+            compile_command: this_binary(COMPILE_COMPONENT)?,
+            cache: places.cache.join("components"),
+            recordings: settings.policy_record.then(|| places.data.join("recordings")),
+            state: storage.ledger.clone(),
+        })?;
+        let ports = Ports {
+            rasterizer: rasterizer.clone(),
+            reader: Some(inference.reader()),
+            embedder,
+            blobs: storage.blobs.clone(),
+            vectors: storage.vectors.clone(),
+            ledger: storage.ledger.clone(),
+            policies,
+            language_model: None,
+        };
+        let engine = Engine::new(ports, EngineConfig::from_settings(settings));
+        Ok(Self {
+            engine,
+            rasterizer,
+            _inference: inference,
+            storage,
+        })
+    }
+
+    /// Where page images and lines are kept.
+    pub(crate) fn blobs(&self) -> Arc<dyn BlobStore> {
+        self.storage.blobs.clone()
+    }
+
+    /// What is written down.
+    pub(crate) fn ledger(&self) -> Arc<dyn Ledger> {
+        self.storage.ledger.clone()
+    }
+
+    /// Ends in the order that loses nothing: the engine writes what it knows, then the workers go, then the stores close.
+    pub(crate) async fn close(self) -> Result<()> {
+        self.engine.shutdown(Duration::from_millis(500)).await?;
+        self.rasterizer.close().await;
+        self.storage.close().await?;
+        Ok(())
+    }
+}
+
+/// Name of the text embedding model, kept with the vectors so that another model's are not mixed in.
+const EMBEDDING: &str = "all-MiniLM-L6-v2";
+
+/// The rasterizer that the settings describe.
+pub(crate) fn raster_config(settings: &Settings, places: &Places) -> Result<RasterConfig> {
+    Ok(RasterConfig::new(
+        settings,
+        this_binary(RASTER_WORKER)?,
+        places.assets.join("lib/libpdfium.so"),
+    ))
+}
+
+/// This program under a hidden name.
+fn this_binary(name: &str) -> Result<Vec<OsString>> {
+    let binary: PathBuf = std::env::current_exe().context("cannot find the weir binary itself")?;
+    Ok(vec![binary.into(), name.into()])
+}
+
+/// The ledger, to be read beside a run; `None` if nothing has been ingested into the data folder.
+pub(crate) fn read_ledger(places: &Places) -> Result<Option<LedgerReader>> {
+    match LedgerReader::open(&places.data) {
+        Ok(ledger) => Ok(Some(ledger)),
+        Err(StorageError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Finds passages without opening anything for writing, so that it works beside a run.
+pub(crate) async fn search(
+    settings: &Settings,
+    places: &Places,
+    tenant: &TenantId,
+    text: &str,
+    top_k: usize,
+    documents: Vec<DocumentId>,
+) -> Result<Vec<Hit>> {
+    let inference = Inference::load(InferenceConfig::from_settings(settings, places.assets.clone()))?;
+    let account = Account {
+        tenant: tenant.clone(),
+        lane: Lane::Interactive,
+        linger: Duration::ZERO,
+    };
+    let dense = inference
+        .embedder()
+        .embed(&account, vec![text.to_owned()])
+        .await?
+        .pop()
+        .unwrap_or_default();
+    let query = Query {
+        text: text.to_owned(),
+        dense,
+        top_k,
+        documents,
+        collection: None,
+        labels: Vec::new(),
+    };
+    Ok(weir_storage::search(&places.data, EMBEDDING, tenant, &query).await?)
+}

@@ -1,0 +1,126 @@
+//! `weir run`: documents in, progress shown, results out.
+
+use std::ops::RangeInclusive;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Result;
+use futures::StreamExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use weir_core::event::{Event, EventKind};
+use weir_core::id::TenantId;
+use weir_core::ledger::JobState;
+use weir_core::settings::Settings;
+use weir_engine::{DocumentSpec, JobHandle, JobSpec};
+
+use crate::args::Run;
+use crate::display::Display;
+use crate::files;
+use crate::host::Host;
+use crate::output::Output;
+use crate::pipeline;
+use crate::places::Places;
+
+/// Stopped by Ctrl-C, as a shell would report it.
+const INTERRUPTED: u8 = 130;
+
+/// Ingests files and waits for all of them.
+pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
+    let pipeline = Arc::new(pipeline::load(run, &places.components)?);
+    let revision = pipeline.revision;
+    let tenant = TenantId::single();
+    let found = files::find(&run.files);
+    let host = Host::open(settings, places).await?;
+    let mut output = match &run.out {
+        Some(folder) => Some(Output::new(folder, host.blobs(), host.ledger())?),
+        None => None,
+    };
+
+    let documents = found
+        .files
+        .into_iter()
+        .chain(found.refused.into_iter().map(|(path, _)| path));
+    let spec = JobSpec {
+        tenant: tenant.clone(),
+        pipeline,
+        documents: documents
+            .map(|path| DocumentSpec {
+                name: path
+                    .file_name()
+                    .map(|n| n.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+                path,
+                password: run.password.clone(),
+                pages: run.pages.clone(),
+            })
+            .collect(),
+        force: run.force,
+    };
+    let job = Arc::new(host.engine.start(spec));
+    let interrupts = tokio::spawn(cancel_on_signal(Arc::clone(&job)));
+
+    let wanted = run.pages.clone().unwrap_or(1..=u32::MAX);
+    let mut display = Display::new(json);
+    let mut events = job.events();
+    while let Some(event) = events.next().await {
+        let event = event?;
+        display.show(&event);
+        if let Some(output) = &mut output {
+            write(output, &tenant, &event, &revision, &wanted, &display).await?;
+        }
+    }
+    let outcome = job.wait().await;
+    display.finish();
+    if let Some(error) = &outcome.error {
+        display.complain(&format!("weir: {}", error.message));
+    }
+    interrupts.abort();
+    host.close().await?;
+    Ok(match outcome.state {
+        JobState::Done => ExitCode::SUCCESS,
+        JobState::Cancelled => ExitCode::from(INTERRUPTED),
+        JobState::Failed | JobState::Queued | JobState::Running => ExitCode::from(crate::FAILED),
+    })
+}
+
+/// Writes a document's folder when its last event has come.
+async fn write(
+    output: &mut Output,
+    tenant: &TenantId,
+    event: &Event,
+    revision: &weir_core::RevisionId,
+    wanted: &RangeInclusive<u32>,
+    display: &Display,
+) -> Result<()> {
+    let (EventKind::DocumentDone { name, .. }
+    | EventKind::DocumentFailed { name, .. }
+    | EventKind::DocumentCancelled { name, .. }) = &event.what
+    else {
+        return Ok(());
+    };
+    if let Some(document) = &event.document {
+        let folder = output.write(tenant, document, name, revision, wanted).await?;
+        display.say(&format!("{name}: written to {}", folder.display()));
+    }
+    Ok(())
+}
+
+/// The first Ctrl-C (or SIGTERM) stops taking pages and keeps what is done; a second one ends the process where it stands,
+/// which loses nothing that was recorded.
+async fn cancel_on_signal(job: Arc<JobHandle>) {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    for last in [false, true] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if last {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        job.cancel();
+    }
+}

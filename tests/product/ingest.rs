@@ -1,0 +1,176 @@
+//! A document goes in, its pages become searchable as they complete, and questions find their answers.
+
+use weir_tests::{Running, Weir};
+
+fn samples(weir: &Weir) -> std::path::PathBuf {
+    let folder = weir.folder().join("samples");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, bytes) in weir_samples::all() {
+        std::fs::write(folder.join(name), bytes).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn the_samples_answer_their_questions() {
+    let weir = Weir::new();
+    let folder = samples(&weir);
+    let out = weir.folder().join("out");
+    let ended = weir.ingest(&[folder.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    assert_eq!(ended.code, 0, "{}", ended.errors);
+    ended.check_log();
+    for done in ended.events("document-done") {
+        assert_eq!(done["pages"], done["searchable"], "{done}");
+        assert_eq!(
+            (&done["skipped"], done["failed"].as_array().unwrap().len()),
+            (&0.into(), 0)
+        );
+    }
+
+    let (mut asked, mut found) = (0, 0);
+    let questions: toml::Table = weir_samples::QUESTIONS.parse().unwrap();
+    for question in questions["question"].as_array().unwrap() {
+        let of = |key: &str| question[key].as_str().unwrap();
+        let hits = weir.search(of("ask"), &[]);
+        asked += 1;
+        let right = |hit: &serde_json::Value| {
+            hit["name"] == of("document")
+                && hit["page"].as_i64() == question["page"].as_integer()
+                && plain(hit["text"].as_str().unwrap()).contains(&plain(of("phrase")))
+        };
+        match hits.iter().position(right) {
+            Some(_) => found += 1,
+            None => eprintln!("not found: {} — best: {}", of("ask"), hits[0]["text"]),
+        }
+        let scores: Vec<_> = hits.iter().map(|h| h["score"].as_f64().unwrap()).collect();
+        assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+        for hit in &hits {
+            let b = &hit["box"];
+            let share = |k: &str| b[k].as_f64().unwrap();
+            assert!(share("x") >= 0.0 && share("y") >= 0.0, "{b}");
+            assert!(
+                share("width") > 0.0 && share("x") + share("width") <= 1.001,
+                "{b}"
+            );
+            assert!(
+                share("height") > 0.0 && share("y") + share("height") <= 1.001,
+                "{b}"
+            );
+        }
+    }
+    assert!(asked >= 20, "{asked} questions are too few to say anything");
+    assert!(
+        found * 10 >= asked * 9,
+        "{found} of {asked} questions found their passage among five"
+    );
+
+    let markdown = std::fs::read_to_string(out.join("handbook/document.md")).unwrap();
+    assert!(
+        markdown.lines().filter(|l| l.starts_with('#')).count() >= 5,
+        "{markdown}"
+    );
+    assert!(out.join("letter-scan/pages/0001.jpg").exists());
+    let lines: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(out.join("letter-scan/pages/0001.json")).unwrap()).unwrap();
+    assert_eq!(lines["source"], "ocr");
+    assert!(
+        lines["lines"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|l| l["text"].is_string() && l["box"]["x"].is_number())
+    );
+}
+
+/// Letters and digits in lower case: what OCR and line breaks leave of a phrase.
+fn plain(text: &str) -> String {
+    text.chars()
+        .filter(|c| c.is_alphanumeric())
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+#[test]
+fn the_same_document_again_does_no_work_and_force_redoes_it() {
+    let weir = Weir::new();
+    let file = weir.file("book.pdf", &weir_samples::book(6, 7));
+    let file = file.to_str().unwrap();
+    let first = weir.ingest(&[file]);
+    assert_eq!(first.event("document-done")["searchable"], 6, "{}", first.errors);
+    let hits = weir.search("chapter", &["--top-k", "50"]);
+
+    let again = weir.ingest(&[file]);
+    let done = again.event("document-done");
+    assert_eq!(
+        (&done["pages"], &done["skipped"], &done["searchable"]),
+        (&6.into(), &6.into(), &6.into())
+    );
+    assert!(again.events("page-done").is_empty() && again.events("batch-rasterized").is_empty());
+
+    let forced = weir.ingest(&[file, "--force"]);
+    assert_eq!(forced.event("document-done")["skipped"], 0);
+    assert_eq!(forced.events("page-done").len(), 6);
+    assert_eq!(
+        weir.search("chapter", &["--top-k", "50"]).len(),
+        hits.len(),
+        "no passage is doubled"
+    );
+}
+
+#[test]
+fn a_range_of_pages_and_then_the_rest() {
+    let weir = Weir::new();
+    let file = weir.file("book.pdf", &weir_samples::book(8, 7));
+    let file = file.to_str().unwrap();
+    let part = weir.ingest(&[file, "--pages", "3-5"]);
+    assert_eq!(part.event("document-done")["pages"], 3);
+    let whole = weir.ingest(&[file]);
+    assert_eq!(
+        (
+            &whole.event("document-done")["pages"],
+            &whole.event("document-done")["skipped"]
+        ),
+        (&8.into(), &3.into())
+    );
+    let beyond = weir.ingest(&[file, "--pages", "90-95"]);
+    assert_eq!(beyond.code, 1);
+    assert_eq!(beyond.event("document-failed")["error"]["kind"], "no-such-pages");
+}
+
+#[test]
+fn the_first_page_is_searchable_long_before_the_last() {
+    let weir = Weir::new();
+    let file = weir.file("book.pdf", &weir_samples::book(120, 7));
+    let mut running = Running::start(weir.command(&["run", "--json", file.to_str().unwrap()]));
+    let first = loop {
+        let event = running.until("page-done");
+        if event["searchable"] == true {
+            break event;
+        }
+    };
+    // Another process finds the page while the rest is in work.
+    let hits = weir.search("chapter", &["--top-k", "50"]);
+    assert!(
+        !hits.is_empty(),
+        "nothing was found while the document was in work"
+    );
+    let ended = running.wait();
+    assert_eq!(ended.code, 0, "{}", ended.errors);
+    let done = ended.event("document-done");
+    let (first, last) = (
+        first["at_millis"].as_f64().unwrap(),
+        done["at_millis"].as_f64().unwrap(),
+    );
+    assert!(
+        first < 0.1 * last,
+        "first page searchable after {first} of {last} ms"
+    );
+    assert_eq!(ended.events("page-done").len(), 120);
+    // Each page's result comes when it is done: they are spread over the run, not held for its end.
+    let at: Vec<_> = ended
+        .events("page-done")
+        .iter()
+        .map(|e| e["at_millis"].as_f64().unwrap())
+        .collect();
+    assert!(at[60] < 0.8 * last && at[20] < 0.5 * last, "{at:?}");
+}

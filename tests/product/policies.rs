@@ -1,0 +1,61 @@
+//! Components that misbehave: the manifest says whether the default decides instead or the job fails.
+
+use weir_tests::{Ended, Weir};
+
+/// Runs a two-page document with a hostile component in a role.
+fn with(role: &str, component: &str, on_trap: &str, more: &str) -> Ended {
+    let weir = Weir::new();
+    let path = components().join(format!("{component}.wasm"));
+    assert!(
+        path.exists(),
+        "{} is not there: run `make components`",
+        path.display()
+    );
+    let manifest =
+        format!("name = \"hostile\"\non-trap = \"{on_trap}\"\n[components]\n{role} = {path:?}\n{more}");
+    let manifest = weir.file("pipeline.toml", manifest.as_bytes());
+    let file = weir.file("good.pdf", &weir_samples::book(2, 7));
+    weir.ingest(&[file.to_str().unwrap(), "--pipeline", manifest.to_str().unwrap()])
+}
+
+fn components() -> std::path::PathBuf {
+    std::env::var_os("WEIR_HOSTILE_COMPONENTS").map_or_else(
+        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/components"),
+        std::path::PathBuf::from,
+    )
+}
+
+#[test]
+fn a_component_that_misbehaves_fails_the_document_by_name_or_the_default_decides() {
+    for (role, component, kind) in [
+        ("routing", "hostile-trap", "component-trap"),
+        ("routing", "hostile-loop", "component-deadline"),
+        ("routing", "hostile-memory", "component-limit"),
+        ("batching", "hostile-nonsense-batching", "component-nonsense"),
+        ("chunking", "hostile-nonsense-chunking", "component-nonsense"),
+    ] {
+        let ended = with(role, component, "fail", "");
+        assert_eq!(ended.code, 1, "{component}: {}", ended.errors);
+        let error = &ended.event("document-failed")["error"];
+        assert_eq!(error["kind"], kind, "{component}: {error}");
+        assert!(error["message"].as_str().unwrap().contains(component), "{error}");
+
+        let ended = with(role, component, "default", "");
+        assert_eq!(ended.code, 0, "{component}: {}", ended.errors);
+        assert_eq!(ended.event("document-done")["searchable"], 2);
+        assert_eq!(
+            ended.events("policy-failed")[0]["error"]["kind"],
+            kind,
+            "{component}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_granted_is_refused_before_any_work() {
+    let ended = with("routing", "hostile-imports-state", "fail", "");
+    assert_eq!(ended.code, 1);
+    let told = format!("{} {:?}", ended.errors, ended.lines);
+    assert!(told.contains("state") && told.contains("grant"), "{told}");
+    assert!(ended.events("page-done").is_empty());
+}
