@@ -146,6 +146,9 @@ impl Default for SessionOptions {
 }
 
 fn environment(library: &Path) -> Result<Environment, InferenceError> {
+    if !library.is_file() {
+        return Err(missing(&library.display().to_string()));
+    }
     let mut loaded = LOADED.lock();
     if let Some((path, environment)) = loaded.as_ref() {
         if path == library {
@@ -155,9 +158,6 @@ fn environment(library: &Path) -> Result<Environment, InferenceError> {
             what: format!("ONNX Runtime in {}", library.display()),
             remedy: format!("this process already runs the one in {}", path.display()),
         });
-    }
-    if !library.is_file() {
-        return Err(missing(&library.display().to_string()));
     }
     let wrong = |reason: &str| InferenceError::Unavailable {
         what: format!("ONNX Runtime in {} ({})", library.display(), one_line(reason)),

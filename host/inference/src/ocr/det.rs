@@ -8,6 +8,7 @@ use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::value::TensorRef;
 use weir_core::InferenceError;
 
+use super::bands;
 use super::boxes::{self, TextBox};
 use super::picture::{Picture, Region};
 use super::resize;
@@ -48,19 +49,35 @@ impl Detector {
         })
     }
 
-    /// Boxes of lines in pixels of the picture, which was drawn at `dpi`; `ink` is where to look.
+    /// Boxes of lines in pixels of the picture, which was drawn at `dpi`. `go_on` is asked between runs.
     pub(crate) fn detect(
         &mut self,
         picture: &Picture<'_>,
-        ink: Region,
         dpi: u32,
+        go_on: &dyn Fn() -> bool,
     ) -> Result<Vec<TextBox>, InferenceError> {
-        let longest = ink.width.max(ink.height) as f32;
         let scale = (DPI / dpi.max(1) as f32)
-            .min(LONGEST_SIDE / longest)
+            .min(LONGEST_SIDE / picture.width.max(picture.height) as f32)
             .clamp(SCALES.0, SCALES.1);
         let scale = if (scale - 1.0).abs() < 0.02 { 1.0 } else { scale };
-        let region = with_margin(ink, (MARGIN as f32 / scale) as usize);
+        let bands = bands::of(&picture.ink(), picture.height, scale);
+        let mut boxes = Vec::new();
+        for band in bands {
+            if !go_on() {
+                return Err(super::abandoned());
+            }
+            boxes.extend(self.look(picture, band, scale)?);
+        }
+        Ok(bands::without_doubles(boxes))
+    }
+
+    fn look(
+        &mut self,
+        picture: &Picture<'_>,
+        band: Region,
+        scale: f32,
+    ) -> Result<Vec<TextBox>, InferenceError> {
+        let region = with_margin(band, (MARGIN as f32 / scale) as usize);
         let input_side = |pixels: usize| {
             ((pixels as f32 * scale).round() as usize)
                 .next_multiple_of(GRID)

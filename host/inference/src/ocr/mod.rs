@@ -3,6 +3,7 @@
 //! The text direction classifier that PP-OCR puts between the two is left out: pages come upright from the rasterizer,
 //! and lines that run up or down are read both ways where one way is doubtful.
 
+mod bands;
 mod boxes;
 mod crop;
 mod det;

@@ -43,10 +43,7 @@ impl Page {
     ) -> Result<(Vec<Line>, Times), InferenceError> {
         let began = Instant::now();
         let picture = Picture::of(image)?;
-        let Some(ink) = picture.ink() else {
-            return Ok((Vec::new(), Times::default()));
-        };
-        let boxes = self.detector.detect(&picture, ink, dpi)?;
+        let boxes = self.detector.detect(&picture, dpi, go_on)?;
         let detected = Instant::now();
         let mut readings = self.recognizer.recognize(&picture, &boxes, go_on)?;
         self.reread_upright(&picture, &boxes, &mut readings, go_on)?;

@@ -104,31 +104,18 @@ impl<'a> Picture<'a> {
         }
     }
 
-    /// The smallest region with all ink; `None` for a blank page.
-    pub(crate) fn ink(&self) -> Option<Region> {
+    /// Where there is ink.
+    pub(crate) fn ink(&self) -> Ink {
         let means = self.cell_means();
-        let columns = self.width.div_ceil(CELL);
         let paper = i32::from(most_frequent(&means));
-        let is_ink = |mean: &u8| (i32::from(*mean) - paper).abs() > INK;
-        let (mut left, mut right) = (columns, 0);
-        let (mut top, mut bottom) = (None, 0);
-        for (y, row) in means.chunks(columns).enumerate() {
-            let Some(first) = row.iter().position(is_ink) else {
-                continue;
-            };
-            let last = row.iter().rposition(is_ink).unwrap_or(first);
-            left = left.min(first);
-            right = right.max(last + 1);
-            top = top.or(Some(y));
-            bottom = y + 1;
+        Ink {
+            columns: self.width.div_ceil(CELL),
+            size: (self.width, self.height),
+            cells: means
+                .into_iter()
+                .map(|mean| (i32::from(mean) - paper).abs() > INK)
+                .collect(),
         }
-        let (x, y) = (left * CELL, top? * CELL);
-        Some(Region {
-            x,
-            y,
-            width: (right * CELL).min(self.width) - x,
-            height: (bottom * CELL).min(self.height) - y,
-        })
     }
 
     /// Mean brightness of each cell (of its green, in colour), row by row.
@@ -161,6 +148,52 @@ impl<'a> Picture<'a> {
             }
         }
         means
+    }
+}
+
+/// Which cells of a picture have ink.
+pub(crate) struct Ink {
+    columns: usize,
+    size: (usize, usize),
+    cells: Vec<bool>,
+}
+
+impl Ink {
+    /// The smallest region with all ink in the rows of pixels `from..to`; `None` if they are blank.
+    pub(crate) fn within(&self, from: usize, to: usize) -> Option<Region> {
+        let (mut left, mut right) = (self.columns, 0);
+        let (mut top, mut bottom) = (None, 0);
+        let rows = self.cells.chunks(self.columns).enumerate();
+        for (y, row) in rows.take(to.div_ceil(CELL)).skip(from / CELL) {
+            let Some(first) = row.iter().position(|ink| *ink) else {
+                continue;
+            };
+            let last = row.iter().rposition(|ink| *ink).unwrap_or(first);
+            left = left.min(first);
+            right = right.max(last + 1);
+            top = top.or(Some(y));
+            bottom = y + 1;
+        }
+        let (x, y) = (left * CELL, (top? * CELL).max(from));
+        Some(Region {
+            x,
+            y,
+            width: (right * CELL).min(self.size.0) - x,
+            height: (bottom * CELL).min(self.size.1).min(to).saturating_sub(y),
+        })
+    }
+
+    /// The middle of the highest blank strip among the rows of pixels `from..to`, the lowest of equals.
+    pub(crate) fn gap(&self, from: usize, to: usize) -> Option<usize> {
+        let (mut run, mut best) = (0, None);
+        let rows = self.cells.chunks(self.columns).enumerate();
+        for (y, row) in rows.take(to / CELL).skip(from.div_ceil(CELL)) {
+            run = if row.contains(&true) { 0 } else { run + 1 };
+            if run > 0 && best.is_none_or(|(height, _)| run >= height) {
+                best = Some((run, (y + 1) * CELL - run * CELL / 2));
+            }
+        }
+        best.map(|(_, middle)| middle)
     }
 }
 
@@ -241,8 +274,23 @@ mod tests {
             width: 44,
             height: 8,
         };
-        assert_eq!(Picture::of(&page(230, 30)).unwrap().ink(), Some(wanted));
-        assert_eq!(Picture::of(&page(30, 230)).unwrap().ink(), Some(wanted));
-        assert_eq!(Picture::of(&page(230, 230)).unwrap().ink(), None);
+        for (paper, ink) in [(230, 30), (30, 230)] {
+            let image = page(paper, ink);
+            let ink = Picture::of(&image).unwrap().ink();
+            assert_eq!(ink.within(0, 90), Some(wanted));
+            assert_eq!(
+                ink.within(44, 90),
+                Some(Region {
+                    y: 44,
+                    height: 4,
+                    ..wanted
+                })
+            );
+            assert_eq!(ink.within(50, 90), None);
+            assert_eq!(ink.gap(0, 90), Some(68));
+            assert_eq!(ink.gap(0, 60), Some(20));
+            assert_eq!(ink.gap(40, 48), None);
+        }
+        assert_eq!(Picture::of(&page(230, 230)).unwrap().ink().within(0, 90), None);
     }
 }
