@@ -115,19 +115,20 @@ struct Drawn {
 
 impl Page {
     async fn path(&self, work: &Work, place: Option<Place>) -> Result<Done, Stop> {
-        let (mut drawn, read_place) = if self.route.needs_image() {
+        let (mut drawn, reading) = if self.route.needs_image() {
             let drawn = self.draw(work, place).await;
             self.batch.page_left(work).await;
             drawn?
         } else {
+            let waiting = place.map(Place::arrive);
             self.batch.page_left(work).await;
-            (Drawn::default(), place)
+            (Drawn::default(), waiting)
         };
         let (encoded, pixels) = (drawn.encoded.take(), drawn.pixels.take());
         let image = drawn.image_key.as_deref();
         let ((), (source, lines, passages)) = tokio::try_join!(
             self.store(work, encoded, image),
-            self.text(work, read_place, pixels, drawn.dpi, image),
+            self.text(work, reading, pixels, drawn.dpi, image),
         )?;
         Ok(Done {
             source,
@@ -138,7 +139,7 @@ impl Page {
     }
 
     /// Draws the page, with places booked for where it goes next.
-    async fn draw(&self, work: &Work, place: Option<Place>) -> Result<(Drawn, Option<Place>), Stop> {
+    async fn draw(&self, work: &Work, place: Option<Place>) -> Result<(Drawn, Option<Waiting>), Stop> {
         let number = self.facts.number;
         let waiting = match place {
             Some(place) => place.arrive(),
@@ -173,7 +174,7 @@ impl Page {
             encoded: encoded.zip(store.map(Place::arrive)),
             image_key,
         };
-        Ok((drawn, read))
+        Ok((drawn, read.map(Place::arrive)))
     }
 
     /// Keeps the page image.
@@ -195,15 +196,14 @@ impl Page {
     async fn text(
         &self,
         work: &Work,
-        place: Option<Place>,
+        waiting: Option<Waiting>,
         pixels: Option<PageImage>,
         dpi: Option<u32>,
         image: Option<&str>,
     ) -> Result<(TextSource, Option<String>, u32), Stop> {
-        let Some(place) = place else {
+        let Some(waiting) = waiting else {
             return Ok((TextSource::None, None, self.index(work, None, None).await?));
         };
-        let waiting = place.arrive();
         let embed = match self.route.embed {
             true => Some(work.rooms.embed.book().await),
             false => None,

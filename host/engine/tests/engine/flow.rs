@@ -344,7 +344,7 @@ async fn ten_thousand_pages_of_nothing_are_quick() {
             failed: vec![]
         }
     );
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     assert_eq!(fakes.stages.calls(), 0);
 }
 
