@@ -12,7 +12,13 @@ pub fn call<P: Default + 'static, R>(
 ) -> R {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
-        std::panic::set_hook(Box::new(|panic| crate::log::error(&panic.to_string())));
+        std::panic::set_hook(Box::new(|panic| {
+            let message = panic.payload_as_str().unwrap_or("no message");
+            let place = panic
+                .location()
+                .map(|place| format!("{}:{}: ", place.file(), place.line()));
+            crate::log::error(&format!("panicked at {}{message}", place.unwrap_or_default()));
+        }));
     });
     policy.with_borrow_mut(method)
 }

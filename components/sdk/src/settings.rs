@@ -22,30 +22,36 @@ pub fn get(name: &str) -> Option<String> {
 ///
 /// # Panics
 /// If it is set to something that is no `T`.
+#[track_caller]
 pub fn get_or<T: FromStr>(name: &str, default: T) -> T {
-    get(name).map_or(default, |text| {
-        parse(name, &text).unwrap_or_else(|e| panic!("{e}"))
-    })
+    taken(default, get(name).map(|text| parse(name, &text)))
 }
 
 /// A number within a range, or `default` if it is not set.
 ///
 /// # Panics
 /// If it is set to something else.
+#[track_caller]
 pub fn within<T: FromStr + PartialOrd + Display>(name: &str, default: T, range: RangeInclusive<T>) -> T {
-    get(name).map_or(default, |text| {
-        parse_within(name, &text, range).unwrap_or_else(|e| panic!("{e}"))
-    })
+    taken(default, get(name).map(|text| parse_within(name, &text, range)))
 }
 
 /// One of a few words, or `default` if it is not set.
 ///
 /// # Panics
 /// If it is set to another word.
+#[track_caller]
 pub fn choice<T: Copy>(name: &str, default: T, words: &[(&str, T)]) -> T {
-    get(name).map_or(default, |text| {
-        choose(name, &text, words).unwrap_or_else(|e| panic!("{e}"))
-    })
+    taken(default, get(name).map(|text| choose(name, &text, words)))
+}
+
+#[track_caller]
+fn taken<T>(default: T, value: Option<Result<T, String>>) -> T {
+    match value {
+        None => default,
+        Some(Ok(value)) => value,
+        Some(Err(reason)) => panic!("{reason}"),
+    }
 }
 
 fn parse<T: FromStr>(name: &str, text: &str) -> Result<T, String> {
