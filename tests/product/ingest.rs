@@ -134,7 +134,7 @@ fn a_range_of_pages_and_then_the_rest() {
     );
     let beyond = weir.ingest(&[file, "--pages", "90-95"]);
     assert_eq!(beyond.code, 1);
-    assert_eq!(beyond.event("document-failed")["error"]["kind"], "no-such-pages");
+    assert_eq!(beyond.event("document-failed")["error"]["kind"], "no-such-page");
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_component_that_misbehaves_fails_the_document_by_name_or_the_default_decides
 
 #[test]
 fn what_is_not_granted_is_refused_before_any_work() {
-    let ended = with("routing", "hostile-imports-state", "fail", "");
+    let ended = with("routing", "hostile-state", "fail", "");
     assert_eq!(ended.code, 1);
     let told = format!("{} {:?}", ended.errors, ended.lines);
     assert!(told.contains("state") && told.contains("grant"), "{told}");
