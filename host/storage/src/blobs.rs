@@ -1,0 +1,307 @@
+//! Blobs as files: `<data>/blobs/<tenant>/<key>`.
+//!
+//! A blob is written under another name and renamed into place, so a reader sees all of it or none. What a killed process
+//! left half-written lies in one folder that the next opener empties. Writing does not wait for the disk; [`flush`] does,
+//! once for a group of blobs, which is what the engine's group commits want: a sync for each page image would cost more
+//! than drawing it.
+//!
+//! [`flush`]: BlobStore::flush
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use weir_core::ports::BlobStore;
+use weir_core::{StorageError, TenantId};
+
+use crate::folder::{make_private, sync_folder};
+
+/// Longest key in bytes.
+const MAX_KEY: usize = 1024;
+/// Longest part of a key between two slashes; file systems take 255.
+const MAX_SEGMENT: usize = 255;
+/// Files a flush syncs one by one. Beyond that the whole file system is synced, which bounds the list and costs about as
+/// much.
+const MAX_LISTED: usize = 1024;
+/// Holds what is being written. No tenant can have a name with a dot.
+const UNFINISHED: &str = ".unfinished";
+
+/// A [`BlobStore`] of files.
+pub struct FileBlobs {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    next: AtomicU64,
+    unsynced: Mutex<Unsynced>,
+}
+
+/// What was put since the last flush.
+#[derive(Default)]
+struct Unsynced {
+    files: BTreeSet<PathBuf>,
+    more: bool,
+}
+
+impl FileBlobs {
+    /// Opens `<data>/blobs`, making it if need be. Blocks on the disk. Only one process may have it open: another's
+    /// unfinished files are removed.
+    pub fn open(data: &Path) -> Result<Self, StorageError> {
+        let root = data.join("blobs");
+        let unfinished = root.join(UNFINISHED);
+        match fs::remove_dir_all(&unfinished) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(&unfinished, &e)),
+            _ => {}
+        }
+        make_private(&unfinished)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root,
+                next: AtomicU64::new(0),
+                unsynced: Mutex::default(),
+            }),
+        })
+    }
+
+    async fn blocking<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<R, StorageError> + Send + 'static,
+    ) -> Result<R, StorageError> {
+        let inner = Arc::clone(&self.inner);
+        match tokio::task::spawn_blocking(move || work(&inner)).await {
+            Ok(result) => result,
+            Err(e) => Err(StorageError::Failed {
+                what: self.inner.root.display().to_string(),
+                reason: e.to_string(),
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl BlobStore for FileBlobs {
+    async fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        check_key(key)?;
+        let path = self.inner.tenant(tenant).join(key);
+        let bytes = bytes.to_vec();
+        self.blocking(move |inner| inner.put(path, &bytes)).await
+    }
+
+    async fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        check_key(key)?;
+        let path = self.inner.tenant(tenant).join(key);
+        self.blocking(move |_| match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if is_no_blob(&e) => Ok(None),
+            Err(e) => Err(failed(&path, &e)),
+        })
+        .await
+    }
+
+    async fn list(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
+        check_prefix(prefix)?;
+        let (tenant, prefix) = (self.inner.tenant(tenant), prefix.to_owned());
+        self.blocking(move |_| keys(&tenant, &prefix)).await
+    }
+
+    async fn delete(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
+        check_prefix(prefix)?;
+        let (tenant, prefix) = (self.inner.tenant(tenant), prefix.to_owned());
+        self.blocking(move |_| {
+            for key in keys(&tenant, &prefix)? {
+                let path = tenant.join(key);
+                match fs::remove_file(&path) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(&path, &e)),
+                    _ => remove_empty_parents(&path, &tenant),
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn flush(&self) -> Result<(), StorageError> {
+        self.blocking(Inner::flush).await
+    }
+}
+
+impl Inner {
+    fn tenant(&self, tenant: &TenantId) -> PathBuf {
+        self.root.join(tenant.as_str())
+    }
+
+    fn put(&self, path: PathBuf, bytes: &[u8]) -> Result<(), StorageError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let unfinished = self.root.join(UNFINISHED).join(number.to_string());
+        let written = File::create_new(&unfinished)
+            .and_then(|mut file| file.write_all(bytes))
+            .and_then(|()| move_into_place(&unfinished, &path));
+        if let Err(e) = written {
+            let _ = fs::remove_file(&unfinished);
+            return Err(failed(&path, &e));
+        }
+        let mut unsynced = self.unsynced.lock();
+        if unsynced.files.len() < MAX_LISTED {
+            unsynced.files.insert(path);
+        } else {
+            unsynced.more = true;
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), StorageError> {
+        let taken = std::mem::take(&mut *self.unsynced.lock());
+        let synced = self.sync(&taken);
+        if synced.is_err() {
+            // The next flush owes these still.
+            let mut unsynced = self.unsynced.lock();
+            unsynced.more |= taken.more;
+            unsynced.files.extend(taken.files);
+        }
+        synced
+    }
+
+    fn sync(&self, put: &Unsynced) -> Result<(), StorageError> {
+        if put.more {
+            let root = File::open(&self.root).map_err(|e| failed(&self.root, &e))?;
+            return rustix::fs::syncfs(&root).map_err(|e| failed(&self.root, &e.into()));
+        }
+        let mut folders = BTreeSet::new();
+        for path in &put.files {
+            match File::open(path).and_then(|file| file.sync_data()) {
+                // Deleted since.
+                Err(e) if is_no_blob(&e) => {}
+                Err(e) => return Err(failed(path, &e)),
+                Ok(()) => folders.extend(
+                    path.ancestors()
+                        .skip(1)
+                        .take_while(|folder| folder.starts_with(&self.root)),
+                ),
+            }
+        }
+        for folder in folders {
+            match sync_folder(folder) {
+                Err(e) if !is_no_blob(&e) => return Err(failed(folder, &e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Renames, making the folders above `path`. A delete next to it may remove a folder that is still empty, so it is tried
+/// again.
+fn move_into_place(unfinished: &Path, path: &Path) -> io::Result<()> {
+    let mut tries = 0;
+    loop {
+        if let Some(folder) = path.parent() {
+            match fs::create_dir_all(folder) {
+                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+        }
+        match fs::rename(unfinished, path) {
+            Err(e) if e.kind() == ErrorKind::NotFound && tries < 8 => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+/// Keys of a tenant that begin with `prefix`, sorted.
+fn keys(tenant: &Path, prefix: &str) -> Result<Vec<String>, StorageError> {
+    let folder = prefix
+        .rfind('/')
+        .and_then(|slash| prefix.get(..slash))
+        .unwrap_or("");
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let path = tenant.join(&folder);
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(e) if is_no_blob(&e) => continue,
+            Err(e) => return Err(failed(&path, &e)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| failed(&path, &e))?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let key = if folder.is_empty() {
+                name
+            } else {
+                format!("{folder}/{name}")
+            };
+            let is_folder = entry.file_type().map_err(|e| failed(&path, &e))?.is_dir();
+            if is_folder && (key.starts_with(prefix) || prefix.starts_with(&key)) {
+                folders.push(key);
+            } else if !is_folder && key.starts_with(prefix) {
+                found.push(key);
+            }
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn remove_empty_parents(path: &Path, tenant: &Path) {
+    for folder in path.ancestors().skip(1).take_while(|f| *f != tenant) {
+        // A folder that is not empty stays, and so do those above it.
+        if fs::remove_dir(folder).is_err() {
+            return;
+        }
+    }
+}
+
+fn is_no_blob(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory
+    )
+}
+
+fn failed(path: &Path, error: &io::Error) -> StorageError {
+    StorageError::io(path.display().to_string(), error)
+}
+
+/// A key is one or more parts joined by `/`; a part is letters, digits, `-`, `_` and `.`, and does not begin with a dot. No
+/// such key leaves its tenant's folder.
+fn check_key(key: &str) -> Result<(), StorageError> {
+    let good = key.len() <= MAX_KEY && key.split('/').all(|part| !part.is_empty() && is_part(part));
+    if good { Ok(()) } else { Err(refused(key)) }
+}
+
+/// As [`check_key`], but the last part may be missing.
+fn check_prefix(prefix: &str) -> Result<(), StorageError> {
+    match prefix.rsplit_once('/') {
+        _ if prefix.len() > MAX_KEY => Err(refused(prefix)),
+        Some((folder, last)) if is_part(last) => check_key(folder),
+        None if is_part(prefix) => Ok(()),
+        _ => Err(refused(prefix)),
+    }
+}
+
+fn is_part(part: &str) -> bool {
+    part.len() <= MAX_SEGMENT
+        && !part.starts_with('.')
+        && part
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+fn refused(key: &str) -> StorageError {
+    StorageError::Failed {
+        what: format!("blob key {:?}", key.chars().take(80).collect::<String>()),
+        reason: "a key is parts of letters, digits, '-', '_' and '.', joined by '/', none empty or beginning with a dot"
+            .into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

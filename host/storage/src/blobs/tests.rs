@@ -1,0 +1,156 @@
+use super::*;
+
+fn tenant(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+fn open() -> (tempfile::TempDir, FileBlobs) {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = FileBlobs::open(dir.path()).unwrap();
+    (dir, blobs)
+}
+
+#[tokio::test]
+async fn what_is_put_is_got_and_replaced() {
+    let (_dir, blobs) = open();
+    let t = TenantId::single();
+    assert_eq!(blobs.get(&t, "d/1/ocr.json").await.unwrap(), None);
+    blobs.put(&t, "d/1/ocr.json", b"one").await.unwrap();
+    blobs.put(&t, "d/1/ocr.json", b"two").await.unwrap();
+    assert_eq!(blobs.get(&t, "d/1/ocr.json").await.unwrap().unwrap(), b"two");
+    assert_eq!(blobs.get(&t, "d/1").await.unwrap(), None);
+    assert_eq!(blobs.get(&t, "d/1/ocr.json/x").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn keys_are_listed_and_deleted_by_prefix() {
+    let (dir, blobs) = open();
+    let t = TenantId::single();
+    for key in [
+        "d/1/ocr.json",
+        "d/10/ocr.json",
+        "d/2/image/150.jpg",
+        "e/1/ocr.json",
+        "d.txt",
+    ] {
+        blobs.put(&t, key, b"x").await.unwrap();
+    }
+    let list = |prefix: &'static str| blobs.list(&t, prefix);
+    assert_eq!(list("d/1").await.unwrap(), ["d/1/ocr.json", "d/10/ocr.json"]);
+    assert_eq!(list("d/1/").await.unwrap(), ["d/1/ocr.json"]);
+    assert_eq!(list("d").await.unwrap().len(), 4);
+    assert_eq!(list("").await.unwrap().len(), 5);
+    assert!(list("nothing/").await.unwrap().is_empty());
+    blobs.delete(&t, "d/").await.unwrap();
+    assert_eq!(list("").await.unwrap(), ["d.txt", "e/1/ocr.json"]);
+    assert!(!dir.path().join("blobs/default/d").exists());
+    blobs.delete(&t, "d/").await.unwrap();
+}
+
+#[tokio::test]
+async fn tenants_do_not_see_each_other() {
+    let (_dir, blobs) = open();
+    let (a, b) = (tenant("a"), tenant("b"));
+    blobs.put(&a, "k", b"of a").await.unwrap();
+    blobs.put(&b, "k", b"of b").await.unwrap();
+    assert_eq!(blobs.get(&a, "k").await.unwrap().unwrap(), b"of a");
+    blobs.delete(&a, "").await.unwrap();
+    assert_eq!(blobs.get(&a, "k").await.unwrap(), None);
+    assert_eq!(blobs.get(&b, "k").await.unwrap().unwrap(), b"of b");
+    assert_eq!(blobs.list(&a, "").await.unwrap(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn no_key_leaves_its_tenant() {
+    let (_dir, blobs) = open();
+    let t = TenantId::single();
+    let long = "x".repeat(256);
+    for key in [
+        "",
+        "/etc/passwd",
+        "../other/k",
+        "a/../../b",
+        "a//b",
+        "a/",
+        ".",
+        "a\0b",
+        "ä",
+        "a b",
+        ".x",
+        &long,
+    ] {
+        for result in [
+            blobs.put(&t, key, b"x").await.err(),
+            blobs.get(&t, key).await.err(),
+        ] {
+            assert_eq!(result.unwrap().kind(), "storage-failed", "{key:?}");
+        }
+    }
+    for prefix in ["..", "../", "/", "a//", "./"] {
+        assert!(blobs.list(&t, prefix).await.is_err(), "{prefix:?}");
+        assert!(blobs.delete(&t, prefix).await.is_err(), "{prefix:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_is_cleared() {
+    let (dir, blobs) = open();
+    let left = dir.path().join("blobs").join(UNFINISHED).join("0");
+    fs::write(&left, "half").unwrap();
+    drop(blobs);
+    let blobs = FileBlobs::open(dir.path()).unwrap();
+    assert!(!left.exists());
+    blobs.put(&TenantId::single(), "k", b"x").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_put_leaves_nothing() {
+    let (dir, blobs) = open();
+    let t = TenantId::single();
+    blobs.put(&t, "a", b"file").await.unwrap();
+    assert!(blobs.put(&t, "a/b", b"under a file").await.is_err());
+    assert_eq!(
+        fs::read_dir(dir.path().join("blobs").join(UNFINISHED))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_flush_owes_only_what_was_put_since() {
+    let (_dir, blobs) = open();
+    let t = TenantId::single();
+    for i in 0..=MAX_LISTED {
+        blobs.put(&t, &format!("k/{i}"), b"x").await.unwrap();
+    }
+    {
+        let unsynced = blobs.inner.unsynced.lock();
+        assert_eq!((unsynced.files.len(), unsynced.more), (MAX_LISTED, true));
+    }
+    blobs.flush().await.unwrap();
+    blobs.put(&t, "k/last", b"x").await.unwrap();
+    blobs.delete(&t, "k/").await.unwrap();
+    blobs.flush().await.unwrap();
+    let unsynced = blobs.inner.unsynced.lock();
+    assert!(unsynced.files.is_empty() && !unsynced.more);
+}
+
+#[tokio::test]
+async fn puts_and_deletes_side_by_side() {
+    let (_dir, blobs) = open();
+    let blobs = Arc::new(blobs);
+    let t = TenantId::single();
+    let puts = tokio::spawn({
+        let (blobs, t) = (Arc::clone(&blobs), t.clone());
+        async move {
+            for i in 0..300 {
+                blobs.put(&t, &format!("d/{}/x", i % 3), b"x").await.unwrap();
+            }
+        }
+    });
+    while !puts.is_finished() {
+        blobs.delete(&t, "d/").await.unwrap();
+    }
+    puts.await.unwrap();
+}

@@ -1,0 +1,251 @@
+//! The ledger in SQLite: `<data>/ledger.db`.
+//!
+//! Written by one thread over one connection, one transaction for each group of entries, with a write-ahead log and an fsync
+//! before a commit returns: that is the port's promise, and why the engine commits in groups. Read over connections of
+//! their own, which the log lets go on beside the writer, also from another process ([`LedgerReader`]).
+
+mod database;
+mod rows;
+mod state;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+use weir_core::event::{ErrorNote, Event};
+use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
+use weir_core::ports::{Ledger, PolicyState};
+use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
+
+use self::database::Database;
+use crate::folder::FolderLock;
+use crate::worker::Worker;
+
+/// Reads at once; more wait.
+const READS: usize = 4;
+/// Most events one call answers with.
+const MAX_EVENTS: usize = 10_000;
+
+/// A [`Ledger`] and [`PolicyState`] in a SQLite file.
+pub struct SqliteLedger {
+    writer: Worker<Writer>,
+    reader: LedgerReader,
+}
+
+struct Writer {
+    database: Database,
+    _lock: Arc<FolderLock>,
+}
+
+impl SqliteLedger {
+    /// Opens `<data>/ledger.db`, making it if need be. Blocks on the disk.
+    pub(crate) fn open(data: &Path, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
+        let file = file(data);
+        let database = Database::create(&file)?;
+        let writer = Writer {
+            database,
+            _lock: lock,
+        };
+        Ok(Self {
+            writer: Worker::start("weir-ledger", file.display().to_string(), writer)?,
+            reader: LedgerReader::at(file),
+        })
+    }
+
+    /// Returns when all commits asked for are done and the file is closed; every later commit fails.
+    pub async fn close(&self) {
+        self.writer.close().await;
+        self.reader.idle.lock().clear();
+    }
+
+    async fn write<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
+    ) -> Result<R, StorageError> {
+        self.writer.call(move |writer| writer.database.with(work)).await
+    }
+}
+
+/// Reads a ledger, also one that another process writes to.
+pub struct LedgerReader {
+    file: PathBuf,
+    idle: Arc<Mutex<Vec<Database>>>,
+    reads: Arc<Semaphore>,
+}
+
+impl LedgerReader {
+    /// A reader of `<data>/ledger.db`; [`StorageError::Missing`] if there is none.
+    pub fn open(data: &Path) -> Result<Self, StorageError> {
+        let reader = Self::at(file(data));
+        reader.idle.lock().push(Database::read_only(&reader.file)?);
+        Ok(reader)
+    }
+
+    fn at(file: PathBuf) -> Self {
+        Self {
+            file,
+            idle: Arc::default(),
+            reads: Arc::new(Semaphore::new(READS)),
+        }
+    }
+
+    /// As [`Ledger::document`].
+    pub async fn document(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Option<DocumentRecord>, StorageError> {
+        let (tenant, document) = (tenant.clone(), *document);
+        self.read(move |c| rows::document(c, &tenant, &document)).await
+    }
+
+    /// As [`Ledger::documents`].
+    pub async fn documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        let tenant = tenant.clone();
+        self.read(move |c| rows::documents(c, &tenant)).await
+    }
+
+    /// As [`Ledger::pages`].
+    pub async fn pages(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        revision: Option<&RevisionId>,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        let (tenant, document, revision) = (tenant.clone(), *document, revision.copied());
+        self.read(move |c| rows::pages(c, &tenant, &document, revision.as_ref()))
+            .await
+    }
+
+    async fn read<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
+    ) -> Result<R, StorageError> {
+        let failed = |reason: String| StorageError::Failed {
+            what: self.file.display().to_string(),
+            reason,
+        };
+        let place = Arc::clone(&self.reads).acquire_owned().await;
+        let place = place.map_err(|e| failed(e.to_string()))?;
+        let (idle, file) = (Arc::clone(&self.idle), self.file.clone());
+        tokio::task::spawn_blocking(move || {
+            let taken = idle.lock().pop();
+            let database = match taken {
+                Some(database) => database,
+                None => Database::read_only(&file)?,
+            };
+            let answer = database.with(work)?;
+            idle.lock().push(database);
+            drop(place);
+            Ok(answer)
+        })
+        .await
+        .map_err(|e| failed(e.to_string()))?
+    }
+}
+
+fn file(data: &Path) -> PathBuf {
+    data.join("ledger.db")
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    async fn commit(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.write(move |c| {
+            let transaction = c.unchecked_transaction()?;
+            entries
+                .iter()
+                .try_for_each(|entry| rows::write(&transaction, entry))?;
+            transaction.commit()
+        })
+        .await
+    }
+
+    async fn document(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Option<DocumentRecord>, StorageError> {
+        self.reader.document(tenant, document).await
+    }
+
+    async fn documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.reader.documents(tenant).await
+    }
+
+    async fn pages(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        revision: Option<&RevisionId>,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        self.reader.pages(tenant, document, revision).await
+    }
+
+    async fn job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
+        let (tenant, job) = (tenant.clone(), *job);
+        self.reader.read(move |c| rows::job(c, &tenant, &job)).await
+    }
+
+    async fn unfinished(&self) -> Result<Vec<JobRecord>, StorageError> {
+        self.reader.read(rows::unfinished).await
+    }
+
+    async fn events(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StorageError> {
+        let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_EVENTS));
+        self.reader
+            .read(move |c| rows::events(c, &tenant, &job, after, limit))
+            .await
+    }
+}
+
+#[async_trait]
+impl PolicyState for SqliteLedger {
+    async fn get(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
+        let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
+        self.reader
+            .read(move |c| state::get(c, &tenant, &pipeline, &key))
+            .await
+            .map_err(noted)
+    }
+
+    async fn set(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        key: &str,
+        value: Vec<u8>,
+    ) -> Result<(), ErrorNote> {
+        state::check(key, &value)?;
+        let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
+        self.write(move |c| state::set(c, &tenant, &pipeline, &key, &value))
+            .await
+            .map_err(noted)?
+    }
+
+    async fn delete(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<(), ErrorNote> {
+        let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
+        self.write(move |c| state::delete(c, &tenant, &pipeline, &key))
+            .await
+            .map_err(noted)
+    }
+}
+
+fn noted(error: StorageError) -> ErrorNote {
+    ErrorNote {
+        kind: error.kind().into(),
+        message: error.to_string(),
+    }
+}

@@ -1,0 +1,288 @@
+//! Passages in an in-process Qdrant shard: `<data>/vectors`.
+//!
+//! A search is two: the nearest by embedding, and the best by words (BM25). Their two rankings are joined by reciprocal rank
+//! fusion (Cormack, Clarke, Büttcher, SIGIR 2009; k = 2, Qdrant's value), which needs no common scale of scores. Word
+//! frequencies are those of the whole shard: another tenant's passages may shift a rank, and are never returned.
+//!
+//! One thread changes the shard, change by change; searches run beside it. A change can be found when its call returns, and
+//! survives the process from the next flush on.
+//!
+//! There is no vector graph: every search is an exact scan of what its filter leaves (see `vectors/shard.rs` for why).
+
+mod passage;
+mod shard;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use qdrant_edge::bm25_embed::{EdgeBm25, EdgeBm25Config};
+use qdrant_edge::{
+    FacetRequest, FacetValue, Fusion, NamedQuery, PointInsertOperations, PointOperations, Prefetch,
+    QueryEnum, QueryRequest, ScoringQuery, UpdateOperation, VectorInternal, WithPayloadInterface, WithVector,
+};
+use tokio::sync::Semaphore;
+use weir_core::ports::VectorStore;
+use weir_core::search::{Hit, Point, Query};
+use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
+
+use self::passage::{DENSE, PAGE, SPARSE, check_dense, hit, of_document, path, searched, stored};
+use self::shard::Shard;
+use crate::folder::FolderLock;
+use crate::worker::Worker;
+
+/// Most hits a search answers with.
+pub const MAX_HITS: usize = 1000;
+/// Points in one change of the shard; bounds an entry of its log.
+const POINTS_PER_CHANGE: usize = 128;
+/// Searches at once; more wait.
+const SEARCHES: usize = 8;
+/// Candidates of each ranking: at least this many, so that a passage good in both is seen in both.
+const CANDIDATES: usize = 64;
+/// Reciprocal rank fusion's constant.
+const RRF_K: usize = 2;
+/// Pages of a document that are counted.
+const MAX_PAGES: usize = 1_000_000;
+
+/// A [`VectorStore`] in this process.
+pub struct EdgeVectors {
+    index: Mutex<Option<Arc<Index>>>,
+    writer: Worker<Arc<Index>>,
+    searches: Arc<Semaphore>,
+    what: String,
+}
+
+struct Index {
+    shard: Shard,
+    bm25: EdgeBm25,
+    model: String,
+    dimensions: usize,
+    _lock: Arc<FolderLock>,
+}
+
+impl EdgeVectors {
+    /// Opens `<data>/vectors` for embeddings of `dimensions` components by `model`, making it if need be. Blocks on the disk.
+    pub(crate) fn open(
+        data: &Path,
+        model: &str,
+        dimensions: usize,
+        lock: Arc<FolderLock>,
+    ) -> Result<Self, StorageError> {
+        let what = data.join("vectors").display().to_string();
+        let shard = Shard::open(data, model, dimensions)?;
+        let bm25 = EdgeBm25::new(words()).map_err(|e| StorageError::Failed {
+            what: what.clone(),
+            reason: e.to_string(),
+        })?;
+        let index = Arc::new(Index {
+            shard,
+            bm25,
+            model: model.to_owned(),
+            dimensions,
+            _lock: lock,
+        });
+        Ok(Self {
+            writer: Worker::start("weir-vectors", what.clone(), Arc::clone(&index))?,
+            index: Mutex::new(Some(index)),
+            searches: Arc::new(Semaphore::new(SEARCHES)),
+            what,
+        })
+    }
+
+    /// The embedding model and the length of its vectors.
+    pub(crate) fn made_for(&self) -> Result<(String, usize), StorageError> {
+        let index = self.open_index()?;
+        Ok((index.model.clone(), index.dimensions))
+    }
+
+    /// Flushes and closes; every later call fails. Returns when another process can open the shard.
+    pub async fn close(&self) -> Result<(), StorageError> {
+        let flushed = self.flush().await;
+        // With every place taken, no search holds the index any more.
+        let searches = u32::try_from(SEARCHES).unwrap_or(u32::MAX);
+        let _places = self.searches.acquire_many(searches).await;
+        drop(self.index.lock().take());
+        self.writer.close().await;
+        flushed
+    }
+
+    fn open_index(&self) -> Result<Arc<Index>, StorageError> {
+        self.index.lock().clone().ok_or_else(|| StorageError::Failed {
+            what: self.what.clone(),
+            reason: "is closed".into(),
+        })
+    }
+
+    /// Reads beside the writer.
+    async fn read<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Index) -> Result<R, StorageError> + Send + 'static,
+    ) -> Result<R, StorageError> {
+        let failed = |reason: String| StorageError::Failed {
+            what: self.what.clone(),
+            reason,
+        };
+        let place = Arc::clone(&self.searches).acquire_owned().await;
+        let place = place.map_err(|e| failed(e.to_string()))?;
+        let index = self.open_index()?;
+        tokio::task::spawn_blocking(move || {
+            let answer = work(&index);
+            // In this order, also if the caller has gone: whoever gets all places finds nobody using the index.
+            drop(index);
+            drop(place);
+            answer
+        })
+        .await
+        .map_err(|e| failed(e.to_string()))?
+    }
+}
+
+#[async_trait]
+impl VectorStore for EdgeVectors {
+    async fn upsert(
+        &self,
+        tenant: &TenantId,
+        collection: &str,
+        points: Vec<Point>,
+    ) -> Result<(), StorageError> {
+        let (tenant, collection) = (tenant.clone(), collection.to_owned());
+        self.writer
+            .call(move |index| index.upsert(&tenant, &collection, points))
+            .await
+    }
+
+    async fn remove(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        pages: Option<&[PageNumber]>,
+    ) -> Result<(), StorageError> {
+        let filter = of_document(tenant, document, pages);
+        self.writer
+            .call(move |index| {
+                let change = UpdateOperation::PointOperation(PointOperations::DeletePointsByFilter(filter));
+                index.shard.update(change, 0)
+            })
+            .await
+    }
+
+    async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
+        let (tenant, query) = (tenant.clone(), query.clone());
+        self.read(move |index| index.search(&tenant, &query)).await
+    }
+
+    async fn pages(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
+        let request = FacetRequest {
+            key: path(PAGE),
+            limit: MAX_PAGES,
+            filter: Some(of_document(tenant, document, None)),
+            exact: true,
+        };
+        self.read(move |index| {
+            let counts = index.shard.ask(|edge| edge.facet(request))?;
+            let mut pages: Vec<_> = counts
+                .hits
+                .into_iter()
+                .filter_map(|hit| match hit.value {
+                    FacetValue::Int(page) => {
+                        Some((u32::try_from(page).ok()?, u32::try_from(hit.count).ok()?))
+                    }
+                    _ => None,
+                })
+                .collect();
+            pages.sort_unstable();
+            Ok(pages)
+        })
+        .await
+    }
+
+    async fn flush(&self) -> Result<(), StorageError> {
+        self.writer.call(|index| index.shard.flush()).await
+    }
+}
+
+impl Index {
+    fn upsert(&self, tenant: &TenantId, collection: &str, points: Vec<Point>) -> Result<(), StorageError> {
+        // All are checked before the first is written.
+        let mut bytes = 0;
+        let mut points = points
+            .into_iter()
+            .map(|point| {
+                bytes += point.text.len() + 4 * point.dense.len();
+                stored(tenant, collection, point, self.dimensions, &self.bm25)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        while !points.is_empty() {
+            let rest = points.split_off(points.len().min(POINTS_PER_CHANGE));
+            let list = PointInsertOperations::PointsList(std::mem::replace(&mut points, rest));
+            let change = UpdateOperation::PointOperation(PointOperations::UpsertPoints(list));
+            self.shard.update(change, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
+        check_dense(&query.dense, self.dimensions).map_err(|reason| StorageError::Failed {
+            what: "searching".into(),
+            reason,
+        })?;
+        let limit = query.top_k.clamp(1, MAX_HITS);
+        let filter = searched(tenant, query);
+        let ranking = |vector, name: &str| Prefetch {
+            prefetches: Vec::new(),
+            query: Some(ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery::new(
+                vector, name,
+            )))),
+            limit: (2 * limit).max(CANDIDATES),
+            params: None,
+            filter: Some(filter.clone()),
+            score_threshold: None,
+        };
+        let mut prefetches = vec![ranking(VectorInternal::Dense(query.dense.clone()), DENSE)];
+        let sparse = self.bm25.embed_query(&query.text);
+        if !sparse.indices.is_empty() {
+            prefetches.push(ranking(VectorInternal::Sparse(sparse), SPARSE));
+        }
+        let request = QueryRequest {
+            prefetches,
+            query: Some(ScoringQuery::Fusion(Fusion::Rrf {
+                k: RRF_K,
+                weights: None,
+            })),
+            filter: Some(filter),
+            score_threshold: None,
+            limit,
+            offset: 0,
+            params: None,
+            with_vector: WithVector::Bool(false),
+            with_payload: WithPayloadInterface::Bool(true),
+        };
+        let mut hits = self
+            .shard
+            .ask(|edge| edge.query(request))?
+            .into_iter()
+            .map(hit)
+            .collect::<Result<Vec<_>, _>>()?;
+        // Equal scores are common in rank fusion; their order is that of the documents.
+        hits.sort_by(|(a, i), (b, j)| {
+            b.score
+                .total_cmp(&a.score)
+                .then_with(|| (&a.document, a.page, i).cmp(&(&b.document, b.page, j)))
+        });
+        Ok(hits.into_iter().map(|(hit, _)| hit).collect())
+    }
+}
+
+/// How text becomes words. Queries and passages must agree, so a change here is a change of the shard's format.
+fn words() -> EdgeBm25Config {
+    EdgeBm25Config {
+        ascii_folding: Some(true),
+        ..EdgeBm25Config::default()
+    }
+}
