@@ -1,0 +1,198 @@
+//! What a decision costs: `cargo bench -p weir-policy`.
+//!
+//! Needs the default components (`components/build`). The last figure is memory, which criterion does not measure: it is
+//! printed, and the run fails if it is over its limit.
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use criterion::Criterion;
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Runtime;
+use weir_core::event::ErrorNote;
+use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
+use weir_core::page::PageFacts;
+use weir_core::ports::{Capabilities, JobPolicy, Policies, PolicyRequest, PolicyState};
+use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, TenantId};
+use weir_policy::{PolicyConfig, PolicyHost};
+
+/// Live instances that are weighed, and what they may weigh.
+const INSTANCES: u32 = 10_000;
+const INSTANCES_KIB: u64 = 450 << 10;
+
+/// Nobody asks for anything here.
+struct Nothing;
+
+fn none<T>() -> Result<T, ErrorNote> {
+    Err(ErrorNote {
+        kind: "unavailable".into(),
+        message: "not in a benchmark".into(),
+    })
+}
+
+#[async_trait]
+impl Capabilities for Nothing {
+    async fn preview(&self, _: &DocumentId, _: PageNumber, _: u32) -> Result<(u32, u32, Vec<u8>), ErrorNote> {
+        none()
+    }
+    async fn page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorNote> {
+        none()
+    }
+    async fn count_tokens(&self, _: &str) -> Result<u32, ErrorNote> {
+        none()
+    }
+    async fn embed(&self, _: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorNote> {
+        none()
+    }
+    async fn recognize(&self, _: &DocumentId, _: PageNumber, _: Rect) -> Result<String, ErrorNote> {
+        none()
+    }
+    async fn generate(&self, _: &str, _: u32) -> Result<String, ErrorNote> {
+        none()
+    }
+    fn policy_failed(&self, _: &PolicyError) {}
+}
+
+#[async_trait]
+impl PolicyState for Nothing {
+    async fn get(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
+        none()
+    }
+    async fn set(&self, _: &TenantId, _: &str, _: &str, _: Vec<u8>) -> Result<(), ErrorNote> {
+        none()
+    }
+    async fn delete(&self, _: &TenantId, _: &str, _: &str) -> Result<(), ErrorNote> {
+        none()
+    }
+}
+
+/// A pipeline of the default components of some roles.
+fn pipeline(roles: &[Role]) -> Pipeline {
+    let folder = std::env::var_os("WEIR_PATHS_COMPONENTS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components"),
+        PathBuf::from,
+    );
+    let component = |role: &Role| {
+        let path = folder.join(format!("{}.wasm", role.name()));
+        let bytes = std::fs::read(&path)
+            .unwrap_or_else(|_| panic!("{} is missing: run components/build", path.display()));
+        let file = ComponentFile {
+            name: role.name().into(),
+            path,
+            digest: Sha256::digest(bytes).into(),
+        };
+        (*role, file)
+    };
+    Pipeline::new(
+        Manifest::embedded(),
+        roles.iter().map(component).collect(),
+        [].into(),
+    )
+}
+
+fn host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
+    PolicyHost::new(PolicyConfig {
+        instances,
+        call_millis: 50,
+        memory_bytes: 32 << 20,
+        output_bytes: 1 << 20,
+        compile_seconds: 60,
+        compile_bytes: 2 << 30,
+        compile_command: vec![env!("CARGO_BIN_EXE_weir-compile").into()],
+        cache: folder.join("compiled"),
+        recordings: Some(folder.join("recordings")),
+        state: Arc::new(Nothing),
+    })
+    .unwrap()
+}
+
+async fn open(host: &PolicyHost, pipeline: &Pipeline) -> Arc<dyn JobPolicy> {
+    host.open(PolicyRequest {
+        tenant: &TenantId::single(),
+        job: JobId::new(),
+        pipeline,
+        capabilities: Arc::new(Nothing),
+    })
+    .await
+    .unwrap()
+}
+
+const PAGE: PageFacts = PageFacts {
+    number: 1,
+    width: 612.0,
+    height: 792.0,
+    text_chars: 2400,
+    image_coverage: 0.1,
+    readable: true,
+};
+
+fn main() {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let document = DocumentId::of(b"a document");
+    let routing = pipeline(&[Role::Routing]);
+    let whole = pipeline(&Role::ALL);
+    let host_of_many = host(folder.path(), INSTANCES);
+    weigh(&runtime, &host_of_many, &routing, &document);
+    drop(host_of_many);
+
+    let host = host(folder.path(), 100);
+    let mut criterion = Criterion::default().configure_from_args();
+    // Through the port, with its lock, deadline, checks and recording. Target: 1.5 µs.
+    let job = runtime.block_on(open(&host, &routing));
+    criterion.bench_function("decide on a page", |b| {
+        b.to_async(&runtime).iter(|| async {
+            job.route_page(black_box(&document), black_box(PAGE))
+                .await
+                .unwrap()
+        });
+    });
+    drop(job);
+    // A job of one component, opened and closed again. Target: 50 µs.
+    criterion.bench_function("open a job of one component", |b| {
+        b.to_async(&runtime).iter(|| open(&host, &routing));
+    });
+    criterion.bench_function("open a job of the four defaults", |b| {
+        b.to_async(&runtime).iter(|| open(&host, &whole));
+    });
+    criterion.final_summary();
+}
+
+/// Memory of many live instances, each after a call.
+#[allow(clippy::print_stdout)]
+fn weigh(runtime: &Runtime, host: &PolicyHost, pipeline: &Pipeline, document: &DocumentId) {
+    runtime.block_on(async {
+        drop(open(host, pipeline).await);
+        let before = pss_kib();
+        let mut jobs = Vec::new();
+        for _ in 0..INSTANCES {
+            let job = open(host, pipeline).await;
+            job.route_page(document, PAGE).await.unwrap();
+            jobs.push(job);
+        }
+        let weight = pss_kib() - before;
+        println!(
+            "{INSTANCES} live instances: {} MiB (PSS), {:.1} KiB each",
+            weight >> 10,
+            weight as f64 / f64::from(INSTANCES)
+        );
+        assert!(weight <= INSTANCES_KIB, "more than {} MiB", INSTANCES_KIB >> 10);
+    });
+}
+
+fn pss_kib() -> u64 {
+    std::fs::read_to_string("/proc/self/smaps_rollup")
+        .unwrap()
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("Pss:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .unwrap()
+}

@@ -1,0 +1,307 @@
+//! What a component may ask of the host: the host's side of `wit/capabilities.wit`.
+//!
+//! Arguments are checked here against the ranges written there, so the port behind sees none that it would have to refuse.
+//! Time a guest waits here is not held against its deadline but is counted apart.
+
+use std::future::Future;
+use std::time::Instant;
+
+use wasmtime::Result;
+use weir_core::event::ErrorNote;
+use weir_core::{DocumentId, PageNumber, Rect};
+
+use crate::bindings::inference::Region;
+use crate::bindings::rasterizer::{Brightness, Picture};
+use crate::bindings::refusals::Refusal;
+use crate::bindings::{inference, log, rasterizer, refusals, settings, state, types};
+use crate::guest::Guest;
+
+/// Bytes of a text or prompt for a model, and of a page's text.
+const TEXT_BYTES: usize = 64 << 10;
+/// Bytes of a text that is compared.
+const COMPARED_BYTES: usize = 2 << 10;
+/// Texts one can be compared to in a call.
+const COMPARED: usize = 16;
+/// Bytes of a key and of a value of the state.
+const KEY_BYTES: usize = 256;
+const VALUE_BYTES: usize = 64 << 10;
+/// Longest side of the preview that brightness is measured on.
+const MEASURED_SIDE: u32 = 128;
+
+/// What a capability answers: the outer error ends the guest, the inner one is its to handle.
+type Answer<T> = Result<std::result::Result<T, Refusal>>;
+
+fn invalid<T>(reason: impl Into<String>) -> Answer<T> {
+    Ok(Err(Refusal::Invalid(reason.into())))
+}
+
+fn refusal(note: ErrorNote) -> Refusal {
+    match note.kind.as_str() {
+        "exhausted" => Refusal::Exhausted(note.message),
+        "invalid" | "model-input" => Refusal::Invalid(note.message),
+        "missing" => Refusal::Unavailable(note.message),
+        kind if kind.contains("unavailable") => Refusal::Unavailable(note.message),
+        _ => Refusal::Failed(note.message),
+    }
+}
+
+fn document(id: &str) -> std::result::Result<DocumentId, Refusal> {
+    id.parse()
+        .map_err(|e: weir_core::id::IdError| Refusal::Invalid(e.to_string()))
+}
+
+/// The start of a text, cut between characters.
+fn cut(mut text: String, bytes: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes));
+    text
+}
+
+impl Guest {
+    async fn wait<T>(
+        &mut self,
+        asked: impl Future<Output = std::result::Result<T, ErrorNote>> + Send,
+    ) -> std::result::Result<T, Refusal> {
+        let started = Instant::now();
+        let answer = asked.await;
+        self.add_wait(started.elapsed());
+        answer.map_err(refusal)
+    }
+}
+
+impl types::Host for Guest {}
+impl refusals::Host for Guest {}
+
+impl settings::Host for Guest {
+    fn get(&mut self, name: String) -> Option<String> {
+        self.job.manifest.setting(&name)
+    }
+}
+
+impl log::Host for Guest {
+    fn write(&mut self, level: log::Level, message: String) {
+        self.log(level, &message);
+    }
+}
+
+impl state::Host for Guest {
+    async fn get(&mut self, key: String) -> Answer<Option<Vec<u8>>> {
+        if key.len() > KEY_BYTES {
+            return invalid("a key has at most 256 bytes");
+        }
+        let job = self.job.clone();
+        Ok(self
+            .wait(job.state.get(&job.tenant, &job.manifest.name, &key))
+            .await)
+    }
+
+    async fn set(&mut self, key: String, value: Vec<u8>) -> Answer<()> {
+        if key.len() > KEY_BYTES || value.len() > VALUE_BYTES {
+            return invalid("a key has at most 256 bytes, a value 65536");
+        }
+        let job = self.job.clone();
+        Ok(self
+            .wait(job.state.set(&job.tenant, &job.manifest.name, &key, value))
+            .await)
+    }
+
+    async fn delete(&mut self, key: String) -> Answer<()> {
+        let job = self.job.clone();
+        Ok(self
+            .wait(job.state.delete(&job.tenant, &job.manifest.name, &key))
+            .await)
+    }
+}
+
+impl Guest {
+    /// A preview whose pixels are as many as its sides say.
+    async fn drawn(
+        &mut self,
+        id: &str,
+        page: PageNumber,
+        longest_side: u32,
+    ) -> std::result::Result<Picture, Refusal> {
+        let document = document(id)?;
+        let job = self.job.clone();
+        let (width, height, pixels) = self
+            .wait(job.capabilities.preview(&document, page, longest_side))
+            .await?;
+        if pixels.len() as u64 != u64::from(width) * u64::from(height) {
+            return Err(Refusal::Failed("the preview is incomplete".into()));
+        }
+        Ok(Picture {
+            width,
+            height,
+            pixels,
+        })
+    }
+}
+
+impl rasterizer::Host for Guest {
+    async fn statistics(&mut self, id: String, page: PageNumber) -> Answer<Brightness> {
+        Ok(self
+            .drawn(&id, page, MEASURED_SIDE)
+            .await
+            .map(|picture| brightness(&picture.pixels)))
+    }
+
+    async fn preview(&mut self, id: String, page: PageNumber, longest_side: u32) -> Answer<Picture> {
+        if !(8..=128).contains(&longest_side) {
+            return invalid("longest-side is from 8 to 128 pixels");
+        }
+        Ok(self.drawn(&id, page, longest_side).await)
+    }
+
+    async fn text(&mut self, id: String, page: PageNumber) -> Answer<String> {
+        let document = match document(&id) {
+            Ok(document) => document,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let job = self.job.clone();
+        let text = self.wait(job.capabilities.page_text(&document, page)).await;
+        Ok(text.map(|text| cut(text, TEXT_BYTES)))
+    }
+}
+
+fn brightness(pixels: &[u8]) -> Brightness {
+    let count = pixels.len().max(1) as f64;
+    let mean = pixels.iter().map(|&p| f64::from(p)).sum::<f64>() / count;
+    let variance = pixels.iter().map(|&p| (f64::from(p) - mean).powi(2)).sum::<f64>() / count;
+    let dark = pixels.iter().filter(|&&p| p < 128).count() as f64;
+    Brightness {
+        mean: mean as f32,
+        deviation: variance.sqrt() as f32,
+        ink: (dark / count) as f32,
+    }
+}
+
+impl inference::Host for Guest {
+    async fn count_tokens(&mut self, text: String) -> Answer<u32> {
+        if text.len() > TEXT_BYTES {
+            return invalid("a text has at most 65536 bytes");
+        }
+        let job = self.job.clone();
+        Ok(self.wait(job.capabilities.count_tokens(&text)).await)
+    }
+
+    async fn similarities(&mut self, text: String, others: Vec<String>) -> Answer<Vec<f32>> {
+        if others.len() > COMPARED {
+            return invalid("a text is compared to at most 16 others");
+        }
+        if text.len() > COMPARED_BYTES || others.iter().any(|o| o.len() > COMPARED_BYTES) {
+            return invalid("a text that is compared has at most 2048 bytes");
+        }
+        if others.is_empty() {
+            return Ok(Ok(Vec::new()));
+        }
+        let mut texts = others;
+        texts.insert(0, text);
+        let count = texts.len();
+        let job = self.job.clone();
+        let vectors = match self.wait(job.capabilities.embed(texts)).await {
+            Ok(vectors) => vectors,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        match vectors.split_first() {
+            Some((first, rest)) if vectors.len() == count => {
+                Ok(Ok(rest.iter().map(|other| cosine(first, other)).collect()))
+            }
+            _ => Ok(Err(Refusal::Failed(
+                "the model did not answer for each text".into(),
+            ))),
+        }
+    }
+
+    async fn recognize(&mut self, id: String, page: PageNumber, region: Region) -> Answer<String> {
+        let document = match document(&id) {
+            Ok(document) => document,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let share = |v: f32| (0.0..=1.0).contains(&v);
+        let inside = share(region.x)
+            && share(region.y)
+            && region.width > 0.0
+            && region.height > 0.0
+            && share(region.x + region.width)
+            && share(region.y + region.height);
+        if !inside {
+            return invalid("a region is a part of the page, in shares from 0 to 1");
+        }
+        let region = Rect {
+            x: region.x,
+            y: region.y,
+            width: region.width,
+            height: region.height,
+        };
+        let job = self.job.clone();
+        let text = self
+            .wait(job.capabilities.recognize(&document, page, region))
+            .await;
+        Ok(text.map(|text| cut(text, TEXT_BYTES)))
+    }
+
+    async fn generate(&mut self, prompt: String, max_tokens: u32) -> Answer<String> {
+        if prompt.len() > TEXT_BYTES {
+            return invalid("a prompt has at most 65536 bytes");
+        }
+        if !(1..=4096).contains(&max_tokens) {
+            return invalid("max-tokens is from 1 to 4096");
+        }
+        let job = self.job.clone();
+        Ok(self.wait(job.capabilities.generate(&prompt, max_tokens)).await)
+    }
+}
+
+/// Cosine of the angle between two vectors, within -1 and 1; 0 if one has no length.
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    let dot = |a: &[f32], b: &[f32]| {
+        a.iter()
+            .zip(b)
+            .map(|(x, y)| f64::from(*x) * f64::from(*y))
+            .sum::<f64>()
+    };
+    let length = (dot(a, a) * dot(b, b)).sqrt();
+    if length > 0.0 {
+        (dot(a, b) / length).clamp(-1.0, 1.0) as f32
+    } else {
+        0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brightness_of_a_half_black_page() {
+        let b = brightness(&[0, 255, 0, 255]);
+        assert_eq!((b.mean, b.deviation, b.ink), (127.5, 127.5, 0.5));
+        assert_eq!(brightness(&[]).ink, 0.0);
+    }
+
+    #[test]
+    fn cosines() {
+        assert_eq!(cosine(&[1.0, 0.0], &[2.0, 0.0]), 1.0);
+        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 3.0]), 0.0);
+        assert_eq!(cosine(&[1.0, 0.0], &[-1.0, 0.0]), -1.0);
+        assert_eq!(cosine(&[0.0, 0.0], &[1.0, 0.0]), 0.0);
+    }
+
+    #[test]
+    fn text_is_cut_between_characters() {
+        assert_eq!(cut("aä".into(), 2), "a");
+        assert_eq!(cut("aä".into(), 3), "aä");
+    }
+
+    #[test]
+    fn notes_become_refusals_of_their_kind() {
+        let of = |kind: &str| {
+            refusal(ErrorNote {
+                kind: kind.into(),
+                message: "m".into(),
+            })
+        };
+        assert!(matches!(of("exhausted"), Refusal::Exhausted(_)));
+        assert!(matches!(of("model-unavailable"), Refusal::Unavailable(_)));
+        assert!(matches!(of("storage-failed"), Refusal::Failed(_)));
+    }
+}

@@ -1,0 +1,64 @@
+//! The compiling process.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use sha2::{Digest as _, Sha256};
+
+use super::{BYTES, SECONDS};
+
+/// Bytes of compiled code a child may write.
+const CODE_BYTES: u64 = 512 << 20;
+
+/// The compiling process: the last two arguments of the command line are the component and the file to write. The host
+/// starts it with the limits in its environment; they are taken before the component is looked at.
+#[allow(clippy::print_stderr)]
+pub fn compile_main() -> ExitCode {
+    match compile() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            // Standard error is what the host reads the reason from.
+            eprintln!("{}", reason.trim().replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compile() -> Result<(), String> {
+    limit()?;
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let [.., source, target] = arguments.as_slice() else {
+        return Err("give a component and the file to write".into());
+    };
+    let component = std::fs::read(source).map_err(|e| format!("the component cannot be read: {e}"))?;
+    let code = crate::engine::compiling()
+        .and_then(|engine| engine.precompile_component(&component))
+        .map_err(|e| format!("{e:#}"))?;
+    let mut file = File::create(target).map_err(|e| format!("the compiled code cannot be written: {e}"))?;
+    file.write_all(&code)
+        .and_then(|()| file.write_all(&Sha256::digest(&code)))
+        .map_err(|e| format!("the compiled code cannot be written: {e}"))
+}
+
+fn limit() -> Result<(), String> {
+    let given = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let set = |resource, soft: u64, hard: u64| {
+        let limit = Rlimit {
+            current: Some(soft),
+            maximum: Some(hard),
+        };
+        setrlimit(resource, limit).map_err(|e| format!("a limit cannot be set: {e}"))
+    };
+    set(Resource::Core, 0, 0)?;
+    set(Resource::Fsize, CODE_BYTES, CODE_BYTES)?;
+    if let Some(seconds) = given(SECONDS) {
+        set(Resource::Cpu, seconds, seconds.saturating_add(1))?;
+    }
+    if let Some(bytes) = given(BYTES) {
+        set(Resource::As, bytes, bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! What the host keeps beside each instance: whose it is, how much it may use, and what it last complained about.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use wasmtime::{ResourceLimiter, Result, UpdateDeadline};
+use wasmtime_wasi::{WasiCtxView, WasiView};
+use weir_core::manifest::Manifest;
+use weir_core::ports::{Capabilities, PolicyState};
+use weir_core::{JobId, TenantId};
+
+use crate::bindings::log::Level;
+use crate::engine::TABLE_ELEMENTS;
+use crate::wasi::Wasi;
+
+/// Lines a job may write to its tenant's log.
+const LOG_LINES: u32 = 1000;
+/// Characters of a line.
+const LOG_CHARS: usize = 1000;
+
+/// What all instances of a job share.
+pub(crate) struct JobContext {
+    pub(crate) tenant: TenantId,
+    pub(crate) job: JobId,
+    pub(crate) manifest: Manifest,
+    pub(crate) capabilities: Arc<dyn Capabilities>,
+    pub(crate) state: Arc<dyn PolicyState>,
+    lines: AtomicU32,
+}
+
+impl JobContext {
+    pub(crate) fn new(
+        tenant: TenantId,
+        job: JobId,
+        manifest: Manifest,
+        capabilities: Arc<dyn Capabilities>,
+        state: Arc<dyn PolicyState>,
+    ) -> Self {
+        Self {
+            tenant,
+            job,
+            manifest,
+            capabilities,
+            state,
+            lines: AtomicU32::new(0),
+        }
+    }
+}
+
+/// The data of an instance's store.
+pub(crate) struct Guest {
+    pub(crate) job: Arc<JobContext>,
+    pub(crate) component: Arc<str>,
+    memory_limit: usize,
+    /// Bytes of all its linear memories.
+    memory: usize,
+    /// What the last growth added, to be taken back if it fails after all.
+    grown: usize,
+    /// Whether this call was denied memory.
+    denied: bool,
+    /// Ticks this call may still run through.
+    ticks: u32,
+    /// What this call waited for capabilities.
+    waited: Duration,
+    /// The last error this call wrote to the log: a panic's message, if it panicked.
+    complaint: Option<String>,
+    wasi: Option<Box<Wasi>>,
+}
+
+impl Guest {
+    pub(crate) fn new(job: Arc<JobContext>, component: Arc<str>, memory_limit: usize) -> Self {
+        Self {
+            job,
+            component,
+            memory_limit,
+            memory: 0,
+            grown: 0,
+            denied: false,
+            ticks: 0,
+            waited: Duration::ZERO,
+            complaint: None,
+            wasi: None,
+        }
+    }
+
+    /// Prepares for a call that may run for `ticks`.
+    pub(crate) fn begin(&mut self, ticks: u32) {
+        // The first tick of a call is a part of one.
+        self.ticks = ticks.saturating_add(1);
+        self.denied = false;
+        self.waited = Duration::ZERO;
+        self.complaint = None;
+    }
+
+    /// What happens at a tick: the guest lets others run, or is ended.
+    pub(crate) fn tick(&mut self) -> UpdateDeadline {
+        match self.ticks.checked_sub(1) {
+            Some(left) => {
+                self.ticks = left;
+                UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
+            }
+            None => UpdateDeadline::Interrupt,
+        }
+    }
+
+    pub(crate) fn was_denied_memory(&self) -> bool {
+        self.denied
+    }
+
+    pub(crate) fn memory_limit(&self) -> usize {
+        self.memory_limit
+    }
+
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    pub(crate) fn add_wait(&mut self, time: Duration) {
+        self.waited += time;
+    }
+
+    /// Why the guest gave up, in its own words.
+    pub(crate) fn take_complaint(&mut self) -> Option<String> {
+        self.complaint
+            .take()
+            .or_else(|| self.wasi.as_ref().and_then(|wasi| wasi.take_said()))
+    }
+
+    /// Writes a line to the tenant's log.
+    pub(crate) fn log(&mut self, level: Level, message: &str) {
+        let line = one_line(message, LOG_CHARS);
+        if self.job.lines.fetch_add(1, Ordering::Relaxed) < LOG_LINES {
+            let (tenant, job, component) = (&self.job.tenant, &self.job.job, &self.component);
+            match level {
+                Level::Debug => tracing::debug!(target: "guest", %tenant, %job, %component, "{line}"),
+                Level::Info => tracing::info!(target: "guest", %tenant, %job, %component, "{line}"),
+                Level::Warn => tracing::warn!(target: "guest", %tenant, %job, %component, "{line}"),
+                Level::Error => tracing::error!(target: "guest", %tenant, %job, %component, "{line}"),
+            }
+        }
+        if level == Level::Error {
+            self.complaint = Some(line);
+        }
+    }
+}
+
+/// The first `chars` characters of a text, with a space for each control character: what a guest says ends up in logs and
+/// on terminals, and must not be able to move a cursor or forge a line.
+pub(crate) fn one_line(text: &str, chars: usize) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let start = text.trim_start_matches(|c| plain(c).is_whitespace());
+    let line: String = start.chars().take(chars).map(plain).collect();
+    line.trim_end().to_owned()
+}
+
+impl ResourceLimiter for Guest {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        let grown = desired.saturating_sub(current);
+        let total = self.memory.saturating_add(grown);
+        if total > self.memory_limit {
+            // The guest is told, not ended: a garbage collector may help itself.
+            self.denied = true;
+            return Ok(false);
+        }
+        self.memory = total;
+        self.grown = grown;
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> Result<()> {
+        self.memory = self.memory.saturating_sub(std::mem::take(&mut self.grown));
+        Ok(())
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS)
+    }
+
+    fn instances(&self) -> usize {
+        64
+    }
+
+    fn tables(&self) -> usize {
+        32
+    }
+
+    fn memories(&self) -> usize {
+        4
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::new()));
+        WasiCtxView {
+            ctx: &mut wasi.context,
+            table: &mut wasi.table,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_cannot_leave_its_line() {
+        assert_eq!(one_line(" a\nb\u{1b}[2Jc\r ", 100), "a b [2Jc");
+        assert_eq!(one_line("\u{1b}[2J\r\n", 100), "[2J");
+        assert_eq!(one_line("äöü", 2), "äö");
+    }
+}

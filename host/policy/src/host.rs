@@ -1,0 +1,272 @@
+//! The adapter: opens the components of a job.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use weir_core::PolicyError;
+use weir_core::manifest::{ComponentFile, OnTrap, Role};
+use weir_core::ports::{JobPolicy, Policies, PolicyRequest, PolicyState};
+
+use crate::compiler::{Compiler, unusable};
+use crate::config::PolicyConfig;
+use crate::engine;
+use crate::guest::JobContext;
+use crate::instance::{CallLimits, Seat};
+use crate::job::{Assigned, Job};
+use crate::library::Library;
+use crate::link::Granted;
+use crate::recording::{Component, Opened, Recorder, Writer};
+use crate::stats::{HostMeter, HostStats, JobMeter};
+use crate::ticker::Ticker;
+
+/// How far a manifest may raise the deadline of a call above the host's.
+const RAISE: u32 = 20;
+
+/// Tenants' components behind the port [`Policies`]. One for each process: it owns the pool that instances come from.
+pub struct PolicyHost {
+    house: Arc<House>,
+}
+
+/// What the host and its open jobs share. The last of them to go ends the threads.
+struct House {
+    library: Library,
+    places: Arc<Semaphore>,
+    instances: u32,
+    limits: CallLimits,
+    state: Arc<dyn PolicyState>,
+    meter: Arc<HostMeter>,
+    ticker: Ticker,
+    writer: Option<Writer>,
+}
+
+/// Counts a job as open, as long as it lives.
+pub(crate) struct OpenJob(Arc<House>);
+
+impl OpenJob {
+    fn new(house: &Arc<House>) -> Self {
+        house.ticker.job_opened();
+        Self(Arc::clone(house))
+    }
+}
+
+impl Drop for OpenJob {
+    fn drop(&mut self) {
+        self.0.ticker.job_closed();
+    }
+}
+
+/// A component a job needs, with the roles it has there.
+struct Wanted<'a> {
+    file: &'a ComponentFile,
+    roles: Vec<Role>,
+    /// Only if another fails.
+    stands_in: bool,
+}
+
+impl PolicyHost {
+    /// Reserves the pool's address space, makes the folders private and starts the threads that tick and write.
+    pub fn new(config: PolicyConfig) -> Result<Arc<Self>, PolicyError> {
+        let broken = |what: &str, reason: &dyn std::fmt::Display| PolicyError::Exhausted {
+            reason: format!("{what}: {reason}"),
+        };
+        let engine = engine::running(config.instances).map_err(|e| {
+            broken(
+                "the pool for policy.instances cannot be reserved",
+                &format!("{e:#}"),
+            )
+        })?;
+        let meter = Arc::new(HostMeter::default());
+        let compiler = Compiler::new(&config, engine.clone(), Arc::clone(&meter))?;
+        let start = |what, e: std::io::Error| broken(what, &e);
+        Ok(Arc::new(Self {
+            house: Arc::new(House {
+                library: Library::new(engine.clone(), compiler),
+                places: Arc::new(Semaphore::new(config.instances as usize)),
+                instances: config.instances,
+                limits: CallLimits {
+                    millis: config.call_millis,
+                    memory_bytes: memory(config.memory_bytes),
+                    output_bytes: usize::try_from(config.output_bytes).unwrap_or(usize::MAX),
+                },
+                state: config.state,
+                meter,
+                ticker: Ticker::start(engine).map_err(|e| start("the epoch thread cannot be started", e))?,
+                writer: match config.recordings {
+                    Some(folder) => {
+                        Some(Writer::start(folder).map_err(|e| start("calls cannot be recorded", e))?)
+                    }
+                    None => None,
+                },
+            }),
+        }))
+    }
+
+    /// What has been done so far.
+    pub fn stats(&self) -> HostStats {
+        self.house.meter.read(self.house.places.available_permits())
+    }
+
+    /// Returns when the calls of every job that has been dropped are in their files.
+    pub async fn flush_recordings(&self) {
+        if let Some(writer) = &self.house.writer {
+            writer.flush().await;
+        }
+    }
+
+    /// Instances for one job. As [`Policies::open`], but the job can be asked for its [`stats`](Job::stats).
+    pub async fn open_job(&self, request: PolicyRequest<'_>) -> Result<Arc<Job>, PolicyError> {
+        let house = &self.house;
+        let manifest = &request.pipeline.manifest;
+        let granted = Granted::new(&manifest.capabilities.grant);
+        let (wanted, roles) = assign(&request);
+
+        // Components first, places second: a place is not held while something compiles.
+        let mut linked = Vec::with_capacity(wanted.len());
+        for want in &wanted {
+            let component = house.library.get(want.file, granted).await?;
+            for role in &want.roles {
+                component
+                    .require(*role)
+                    .map_err(|reason| unusable(want.file, reason))?;
+            }
+            linked.push(component);
+        }
+        // All places at once, since two jobs that each held half of theirs would wait for one another.
+        let count = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+        if count > house.instances {
+            return Err(PolicyError::Exhausted {
+                reason: format!(
+                    "the job needs {count} and policy.instances allows {} on the whole host",
+                    house.instances
+                ),
+            });
+        }
+        let places = Arc::clone(&house.places)
+            .acquire_many_owned(count)
+            .await
+            .map_err(|e| PolicyError::Exhausted {
+                reason: e.to_string(),
+            })?;
+        let open = OpenJob::new(house);
+
+        let context = Arc::new(JobContext::new(
+            request.tenant.clone(),
+            request.job,
+            manifest.clone(),
+            request.capabilities.clone(),
+            Arc::clone(&house.state),
+        ));
+        let limits = CallLimits {
+            millis: manifest.limits.call_millis.map_or(house.limits.millis, |m| {
+                m.min(house.limits.millis.saturating_mul(RAISE))
+            }),
+            memory_bytes: manifest
+                .limits
+                .memory_bytes
+                .map_or(house.limits.memory_bytes, memory),
+            ..house.limits
+        };
+        let recorder = house
+            .writer
+            .as_ref()
+            .map(|writer| Recorder::new(writer, opened(&request, &wanted)));
+        let mut seats = Vec::with_capacity(wanted.len());
+        for (want, linked) in wanted.iter().zip(linked) {
+            let seat = Seat::new(
+                Arc::from(want.file.name.as_str()),
+                linked,
+                want.roles.clone(),
+                limits,
+                Arc::clone(&context),
+                Arc::clone(&house.meter),
+            );
+            if !want.stands_in {
+                seat.fill().await?;
+            }
+            seats.push(seat);
+        }
+        Ok(Arc::new(Job {
+            seats,
+            roles,
+            context,
+            recorder,
+            meter: JobMeter::default(),
+            _places: places,
+            _open: open,
+        }))
+    }
+}
+
+fn memory(bytes: u64) -> usize {
+    usize::try_from(bytes).map_or(engine::MEMORY_BYTES, |b| b.min(engine::MEMORY_BYTES))
+}
+
+/// Which components the job needs, each once, and who decides in which role.
+fn assign<'a>(request: &PolicyRequest<'a>) -> (Vec<Wanted<'a>>, [Assigned; Role::ALL.len()]) {
+    let pipeline = request.pipeline;
+    let mut wanted: Vec<Wanted<'a>> = Vec::with_capacity(Role::ALL.len());
+    let mut roles = [Assigned::default(); Role::ALL.len()];
+    let mut seat = |file: &'a ComponentFile, role: Role, stands_in: bool| {
+        let found = wanted
+            .iter_mut()
+            .enumerate()
+            .find(|(_, want)| want.file.digest == file.digest);
+        if let Some((index, want)) = found {
+            if !want.roles.contains(&role) {
+                want.roles.push(role);
+            }
+            want.stands_in &= stands_in;
+            return index;
+        }
+        wanted.push(Wanted {
+            file,
+            roles: vec![role],
+            stands_in,
+        });
+        wanted.len() - 1
+    };
+    for (role, assigned) in Role::ALL.into_iter().zip(&mut roles) {
+        assigned.first = pipeline.components.get(&role).map(|file| seat(file, role, false));
+    }
+    if pipeline.manifest.on_trap == OnTrap::Default {
+        for (role, assigned) in Role::ALL.into_iter().zip(&mut roles) {
+            assigned.stand_in = pipeline
+                .defaults
+                .get(&role)
+                .map(|file| seat(file, role, true))
+                .filter(|index| Some(*index) != assigned.first);
+        }
+    }
+    (wanted, roles)
+}
+
+fn opened(request: &PolicyRequest<'_>, wanted: &[Wanted<'_>]) -> Opened {
+    let manifest = &request.pipeline.manifest;
+    Opened {
+        tenant: request.tenant.clone(),
+        job: request.job,
+        pipeline: manifest.name.clone(),
+        revision: request.pipeline.revision,
+        settings: manifest
+            .settings
+            .keys()
+            .filter_map(|name| Some((name.clone(), manifest.setting(name)?)))
+            .collect(),
+        components: wanted
+            .iter()
+            .map(|want| Component {
+                name: want.file.name.clone(),
+                digest: want.file.digest,
+            })
+            .collect(),
+    }
+}
+
+#[async_trait]
+impl Policies for PolicyHost {
+    async fn open(&self, request: PolicyRequest<'_>) -> Result<Arc<dyn JobPolicy>, PolicyError> {
+        let job = self.open_job(request).await?;
+        Ok(job)
+    }
+}

@@ -1,0 +1,229 @@
+//! A component's instance in a job: made, asked, thrown away, made again.
+//!
+//! The instance is taken out of its place for the length of a call and put back only when the call has returned. So
+//! whatever ends a call early, be it a trap, a deadline or a caller that loses interest and drops the future, leaves the
+//! place empty; the half-run instance is gone, and the next call gets a fresh one. Nothing has to remember to clean up.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+use wasmtime::{PoolConcurrencyLimitError, Store};
+use weir_core::PolicyError;
+use weir_core::manifest::Role;
+
+use crate::bindings::{batching, chunking, progress, routing};
+use crate::failure::Failed;
+use crate::guest::{Guest, JobContext};
+use crate::link::Linked;
+use crate::roles::Decision;
+use crate::stats::{HostMeter, JobMeter};
+
+/// How long a call may take on the clock, with all it waits for: a component that asks a language model may wait for its
+/// answer, but not forever.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Limits of a component's calls in one job.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallLimits {
+    /// Milliseconds a call may run, without what it waits for capabilities.
+    pub(crate) millis: u32,
+    /// Bytes of memory.
+    pub(crate) memory_bytes: usize,
+    /// Bytes handed over in one call.
+    pub(crate) output_bytes: usize,
+}
+
+/// An instance that can be called.
+pub(crate) struct Live {
+    pub(crate) store: Store<Guest>,
+    pub(crate) roles: Roles,
+}
+
+/// The functions of the roles it was made for.
+pub(crate) struct Roles {
+    pub(crate) batching: Option<batching::Guest>,
+    pub(crate) routing: Option<routing::Guest>,
+    pub(crate) chunking: Option<chunking::Guest>,
+    pub(crate) progress: Option<progress::Guest>,
+}
+
+/// A component's place in a job.
+pub(crate) struct Seat {
+    name: Arc<str>,
+    linked: Arc<Linked>,
+    roles: Vec<Role>,
+    limits: CallLimits,
+    context: Arc<JobContext>,
+    host: Arc<HostMeter>,
+    live: Mutex<Option<Box<Live>>>,
+}
+
+impl Seat {
+    pub(crate) fn new(
+        name: Arc<str>,
+        linked: Arc<Linked>,
+        roles: Vec<Role>,
+        limits: CallLimits,
+        context: Arc<JobContext>,
+        host: Arc<HostMeter>,
+    ) -> Self {
+        Self {
+            name,
+            linked,
+            roles,
+            limits,
+            context,
+            host,
+            live: Mutex::new(None),
+        }
+    }
+
+    /// Makes the instance before it is asked anything.
+    pub(crate) async fn fill(&self) -> Result<(), PolicyError> {
+        let mut place = self.live.lock().await;
+        if place.is_none() {
+            *place = Some(self.make().await?);
+        }
+        Ok(())
+    }
+
+    /// Asks for a decision. Says how long the guest took.
+    pub(crate) async fn ask<D: Decision>(
+        &self,
+        question: &D,
+        meter: &JobMeter,
+    ) -> (Result<D::Answer, PolicyError>, Duration) {
+        let mut place = self.live.lock().await;
+        let mut live = match place.take() {
+            Some(live) => live,
+            None => match self.make().await {
+                Ok(live) => live,
+                Err(error) => return (Err(error), Duration::ZERO),
+            },
+        };
+        live.store.data_mut().begin(self.limits.millis);
+        live.store.set_epoch_deadline(1);
+        let started = Instant::now();
+        let said = patiently(question.ask(&mut live)).await;
+        let took = started.elapsed();
+        let waited = live.store.data().waited();
+        meter.called(took.saturating_sub(waited), waited);
+        let answer = match said {
+            Ok(said) => {
+                *place = Some(live);
+                drop(place);
+                question.check(said).map_err(|reason| {
+                    meter.nonsense();
+                    PolicyError::Nonsense {
+                        component: self.name.to_string(),
+                        function: D::FUNCTION,
+                        reason,
+                    }
+                })
+            }
+            Err(stopped) => {
+                meter.trapped();
+                Err(self.explain(D::FUNCTION, &stopped, live.store.data_mut()))
+            }
+        };
+        (answer, took)
+    }
+
+    async fn make(&self) -> Result<Box<Live>, PolicyError> {
+        let guest = Guest::new(
+            Arc::clone(&self.context),
+            Arc::clone(&self.name),
+            self.limits.memory_bytes,
+        );
+        let mut store = Store::new(self.linked.instance.engine(), guest);
+        store.limiter(|guest| guest);
+        store.set_hostcall_fuel(self.limits.output_bytes);
+        store.epoch_deadline_callback(|mut context| Ok(context.data_mut().tick()));
+        store.data_mut().begin(self.limits.millis);
+        store.set_epoch_deadline(1);
+        match patiently(self.start(&mut store)).await {
+            Ok(roles) => {
+                self.host.instantiated();
+                Ok(Box::new(Live { store, roles }))
+            }
+            Err(Stopped::Error(error)) if error.is::<PoolConcurrencyLimitError>() => {
+                Err(PolicyError::Exhausted {
+                    reason: error.root_cause().to_string(),
+                })
+            }
+            // Neither a trap nor a limit of ours: the component is not what its types say, or is too large for the pool.
+            Err(Stopped::Error(error))
+                if !error.is::<wasmtime::Trap>() && !store.data().was_denied_memory() =>
+            {
+                Err(PolicyError::Unusable {
+                    component: self.name.to_string(),
+                    reason: format!("{error:#}").replace('\n', " "),
+                })
+            }
+            Err(stopped) => Err(self.explain("start", &stopped, store.data_mut())),
+        }
+    }
+
+    async fn start(&self, store: &mut Store<Guest>) -> wasmtime::Result<Roles> {
+        let linked = &self.linked;
+        let instance = linked.instance.instantiate_async(&mut *store).await?;
+        let has = |role| self.roles.contains(&role);
+        Ok(Roles {
+            batching: match &linked.batching {
+                Some(role) if has(Role::Batching) => Some(role.load(&mut *store, &instance)?),
+                _ => None,
+            },
+            routing: match &linked.routing {
+                Some(role) if has(Role::Routing) => Some(role.load(&mut *store, &instance)?),
+                _ => None,
+            },
+            chunking: match &linked.chunking {
+                Some(role) if has(Role::Chunking) => Some(role.load(&mut *store, &instance)?),
+                _ => None,
+            },
+            progress: match &linked.progress {
+                Some(role) if has(Role::Progress) => Some(role.load(&mut *store, &instance)?),
+                _ => None,
+            },
+        })
+    }
+
+    fn explain(&self, function: &'static str, stopped: &Stopped, guest: &mut Guest) -> PolicyError {
+        match stopped {
+            Stopped::Error(error) => Failed {
+                function,
+                millis: self.limits.millis,
+                output_bytes: self.limits.output_bytes,
+            }
+            .explain(error, guest),
+            Stopped::Impatience => PolicyError::Deadline {
+                component: self.name.to_string(),
+                function,
+                millis: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
+            },
+        }
+    }
+}
+
+/// Why a call did not return.
+enum Stopped {
+    Error(wasmtime::Error),
+    Impatience,
+}
+
+/// Waits for a call, for a limited time. Nearly every call is over when it is first polled, so only one that is not pays
+/// for a timer.
+async fn patiently<T>(call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Stopped> {
+    let mut call = pin!(call);
+    match futures::poll!(call.as_mut()) {
+        Poll::Ready(said) => said.map_err(Stopped::Error),
+        Poll::Pending => match tokio::time::timeout(PATIENCE, call).await {
+            Ok(said) => said.map_err(Stopped::Error),
+            Err(_) => Err(Stopped::Impatience),
+        },
+    }
+}

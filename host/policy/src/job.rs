@@ -1,0 +1,151 @@
+//! The decisions of one job: who is asked, who stands in, and what is written down.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::OwnedSemaphorePermit;
+use weir_core::decision::{
+    BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate,
+    Section, Situation, SummaryPlan, Verdict,
+};
+use weir_core::event::ErrorNote;
+use weir_core::manifest::Role;
+use weir_core::page::PageFacts;
+use weir_core::ports::JobPolicy;
+use weir_core::{DocumentId, PolicyError};
+
+use crate::guest::JobContext;
+use crate::host::OpenJob;
+use crate::instance::Seat;
+use crate::recording::{Call, Recorder};
+use crate::roles::{Decision, Observed, PageFound};
+use crate::stats::{JobMeter, JobStats};
+
+/// Who decides in a role: places among the job's seats.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Assigned {
+    pub(crate) first: Option<usize>,
+    pub(crate) stand_in: Option<usize>,
+}
+
+/// The components of one job. Fields are dropped in this order: the instances before their places are given back, and the
+/// rest of the recording before the job counts as closed.
+pub struct Job {
+    pub(crate) seats: Vec<Seat>,
+    pub(crate) roles: [Assigned; Role::ALL.len()],
+    pub(crate) context: Arc<JobContext>,
+    pub(crate) recorder: Option<Recorder>,
+    pub(crate) meter: JobMeter,
+    pub(crate) _places: OwnedSemaphorePermit,
+    pub(crate) _open: OpenJob,
+}
+
+impl Job {
+    /// What its components have done so far.
+    pub fn stats(&self) -> JobStats {
+        self.meter.read()
+    }
+
+    async fn decide<D: Decision>(&self, question: D) -> Result<D::Answer, PolicyError> {
+        let assigned = self.roles.get(D::ROLE as usize).copied().unwrap_or_default();
+        let seat = |place: Option<usize>| place.and_then(|i| Some((i, self.seats.get(i)?)));
+        let Some((asked, first)) = seat(assigned.first) else {
+            return Err(PolicyError::Unusable {
+                component: D::ROLE.name().into(),
+                reason: format!("the pipeline has no component for the role {}", D::ROLE.name()),
+            });
+        };
+        let (answer, took) = first.ask(&question, &self.meter).await;
+        let error = match answer {
+            Ok(answer) => {
+                self.record(asked, took, question, || Ok(answer.clone()));
+                return Ok(answer);
+            }
+            Err(error) => error,
+        };
+        let Some((instead, stand_in)) = seat(assigned.stand_in) else {
+            self.record(asked, took, question, || Err(note(&error)));
+            return Err(error);
+        };
+        self.record(asked, took, question.clone(), || Err(note(&error)));
+        self.context.capabilities.policy_failed(&error);
+        self.meter.stood_in();
+        let (answer, took) = stand_in.ask(&question, &self.meter).await;
+        self.record(instead, took, question, || answer.clone().map_err(|e| note(&e)));
+        answer
+    }
+
+    fn record<D: Decision>(
+        &self,
+        seat: usize,
+        took: Duration,
+        question: D,
+        answer: impl FnOnce() -> Result<D::Answer, ErrorNote>,
+    ) {
+        if let Some(recorder) = &self.recorder {
+            recorder.push(Call {
+                component: u16::try_from(seat).unwrap_or(u16::MAX),
+                micros: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
+                exchange: question.exchange(answer()),
+            });
+        }
+    }
+}
+
+fn note(error: &PolicyError) -> ErrorNote {
+    ErrorNote {
+        kind: error.kind().into(),
+        message: error.to_string(),
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        let stats = self.stats();
+        tracing::debug!(
+            tenant = %self.context.tenant,
+            job = %self.context.job,
+            calls = stats.calls,
+            traps = stats.traps,
+            guest_micros = stats.guest_time.as_micros(),
+            "the job's components are done",
+        );
+    }
+}
+
+#[async_trait]
+impl JobPolicy for Job {
+    async fn plan(&self, situation: Situation) -> Result<BatchPlan, PolicyError> {
+        self.decide(situation).await
+    }
+
+    async fn route_document(&self, facts: DocumentFacts) -> Result<DocumentRoute, PolicyError> {
+        self.decide(facts).await
+    }
+
+    async fn route_page(&self, document: &DocumentId, facts: PageFacts) -> Result<PageRoute, PolicyError> {
+        self.decide(PageFound {
+            document: *document,
+            facts,
+        })
+        .await
+    }
+
+    async fn judge(&self, failure: Failure) -> Result<Verdict, PolicyError> {
+        self.decide(failure).await
+    }
+
+    async fn passages(&self, source: PassageSource) -> Result<Vec<Range<u32>>, PolicyError> {
+        self.decide(source).await
+    }
+
+    async fn summarize(&self, section: Section) -> Result<SummaryPlan, PolicyError> {
+        self.decide(section).await
+    }
+
+    async fn observe(&self, at_millis: u64, what: Observation) -> Result<Vec<ProgressUpdate>, PolicyError> {
+        self.decide(Observed { at_millis, what }).await
+    }
+}

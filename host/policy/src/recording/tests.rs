@@ -1,0 +1,125 @@
+use super::super::{Component, Exchange, read_recording};
+use super::*;
+use weir_core::decision::{PageRoute, Reading};
+use weir_core::page::PageFacts;
+use weir_core::{DocumentId, JobId, RevisionId, TenantId};
+
+fn opened(job: JobId) -> Opened {
+    Opened {
+        tenant: TenantId::single(),
+        job,
+        pipeline: "p".into(),
+        revision: RevisionId::of(b"r"),
+        settings: [("dpi".to_owned(), "150".to_owned())].into(),
+        components: vec![Component {
+            name: "routing".into(),
+            digest: [7; 32],
+        }],
+    }
+}
+
+fn call(page: u32) -> Call {
+    let facts = PageFacts {
+        number: page,
+        width: 612.0,
+        height: 792.0,
+        text_chars: 900,
+        image_coverage: 0.25,
+        readable: true,
+    };
+    let route = PageRoute {
+        reading: Reading::TextLayer,
+        embed: true,
+        store: true,
+        labels: vec![("kind".into(), "text".into())],
+    };
+    Call {
+        component: 0,
+        micros: 1,
+        exchange: Exchange::Page(DocumentId::of(b"d"), facts, Ok(route)),
+    }
+}
+
+fn pages(frames: &[Frame]) -> Vec<u32> {
+    frames
+        .iter()
+        .filter_map(|frame| match frame {
+            Frame::Call(call) => match &call.exchange {
+                Exchange::Page(_, facts, _) => Some(facts.number),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn what_was_recorded_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = JobId::new();
+    let writer = Writer::start(folder.path().join("recordings")).unwrap();
+    let recorder = Recorder::new(&writer, opened(job));
+    for page in 1..=100 {
+        recorder.push(call(page));
+    }
+    drop(recorder);
+    drop(writer);
+    let path = folder.path().join(format!("recordings/default/{job}.calls"));
+    let frames = read_recording(&path).unwrap();
+    assert_eq!(frames[0], Frame::Opened(Box::new(opened(job))));
+    assert_eq!(frames[1], Frame::Call(Box::new(call(1))));
+    assert_eq!(pages(&frames), (1..=100).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_resumed_job_goes_on_behind_a_torn_frame() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = JobId::new();
+    let sitting = |page| {
+        let writer = Writer::start(folder.path().to_owned()).unwrap();
+        Recorder::new(&writer, opened(job)).push(call(page));
+    };
+    let path = folder.path().join(format!("default/{job}.calls"));
+    sitting(1);
+    let torn = fs::metadata(&path).unwrap().len() - 3;
+    OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_len(torn)
+        .unwrap();
+    assert_eq!(read_recording(&path).unwrap().len(), 1);
+    sitting(2);
+    let frames = read_recording(&path).unwrap();
+    assert_eq!(frames.iter().filter(|f| matches!(f, Frame::Opened(_))).count(), 2);
+    assert_eq!(pages(&frames), [2]);
+}
+
+#[test]
+fn a_full_recording_says_so_and_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let job = JobId::new();
+    let path = folder.path().join(format!("default/{job}.calls"));
+    let tape = Tape {
+        path: path.clone(),
+        stopped: AtomicBool::new(false),
+    };
+    append(&tape, &[Frame::Opened(Box::new(opened(job)))]).unwrap();
+    // One frame of almost all the room there is.
+    let filler = Frame::Stopped("x".repeat(usize::try_from(JOB_BYTES).unwrap() - 400));
+    append(&tape, &[filler]).unwrap();
+    assert!(!tape.stopped.load(Ordering::Relaxed));
+    append(&tape, &vec![Frame::Call(Box::new(call(1))); 10]).unwrap();
+    assert!(tape.stopped.load(Ordering::Relaxed));
+    let frames = read_recording(&path).unwrap();
+    assert!(matches!(frames.last(), Some(Frame::Stopped(why)) if why.contains("reached")));
+    assert!(fs::metadata(&path).unwrap().len() <= JOB_BYTES + 100);
+}
+
+#[test]
+fn zeros_at_the_end_are_no_frames() {
+    let mut bytes = encode(&[Frame::Stopped("a".into())]).unwrap();
+    let whole = bytes.len();
+    bytes.extend_from_slice(&[0; 64]);
+    assert_eq!(read::whole(&bytes), whole);
+}

@@ -1,0 +1,236 @@
+//! From calls to files.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{Call, Frame, Opened, read};
+
+/// Bytes of a job's recording.
+const JOB_BYTES: u64 = 64 << 20;
+/// Calls of a job that are written together.
+const GROUP: usize = 32;
+/// Bytes after which they are written although they are fewer.
+const GROUP_BYTES: usize = 256 << 10;
+/// Bytes that may wait for the thread, of all jobs.
+const WAITING_BYTES: usize = 32 << 20;
+
+/// A file being recorded to.
+struct Tape {
+    path: PathBuf,
+    /// Set by the thread when the file takes no more.
+    stopped: AtomicBool,
+}
+
+enum Order {
+    Write {
+        tape: Arc<Tape>,
+        frames: Vec<Frame>,
+        weight: usize,
+    },
+    Flush(oneshot::Sender<()>),
+}
+
+/// The thread that writes. Dropping it waits until everything is written.
+pub(crate) struct Writer {
+    folder: PathBuf,
+    orders: Option<Sender<Order>>,
+    waiting: Arc<AtomicUsize>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(crate) fn start(folder: PathBuf) -> io::Result<Self> {
+        make_folder(&folder)?;
+        let (orders, received) = mpsc::channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&waiting);
+        let thread = std::thread::Builder::new()
+            .name("weir-recorder".into())
+            .spawn(move || write_all(&received, &seen))?;
+        Ok(Self {
+            folder,
+            orders: Some(orders),
+            waiting,
+            thread: Some(thread),
+        })
+    }
+
+    /// Returns when what was ordered before is in its files.
+    pub(crate) async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if let Some(orders) = &self.orders
+            && orders.send(Order::Flush(done)).is_ok()
+        {
+            // An error means that the thread is gone, and then there is nothing to wait for.
+            let _ = flushed.await;
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A job's end of it. Dropping it hands over what is left.
+pub(crate) struct Recorder {
+    tape: Arc<Tape>,
+    orders: Option<Sender<Order>>,
+    waiting: Arc<AtomicUsize>,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Default)]
+struct Pending {
+    frames: Vec<Frame>,
+    weight: usize,
+}
+
+impl Recorder {
+    pub(crate) fn new(writer: &Writer, opened: Opened) -> Self {
+        let path = writer
+            .folder
+            .join(opened.tenant.as_str())
+            .join(format!("{}.calls", opened.job));
+        Self {
+            tape: Arc::new(Tape {
+                path,
+                stopped: AtomicBool::new(false),
+            }),
+            orders: writer.orders.clone(),
+            waiting: Arc::clone(&writer.waiting),
+            pending: Mutex::new(Pending {
+                frames: vec![Frame::Opened(Box::new(opened))],
+                weight: 0,
+            }),
+        }
+    }
+
+    /// Adds a call.
+    pub(crate) fn push(&self, call: Call) {
+        if self.tape.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        let weight = size_of::<Call>() + call.exchange.weight();
+        let mut pending = self.pending.lock();
+        pending.frames.push(Frame::Call(Box::new(call)));
+        pending.weight += weight;
+        if pending.frames.len() >= GROUP || pending.weight >= GROUP_BYTES {
+            self.hand_over(&mut pending);
+        }
+    }
+
+    fn hand_over(&self, pending: &mut Pending) {
+        let mut group = std::mem::take(pending);
+        if self.waiting.fetch_add(group.weight, Ordering::Relaxed) > WAITING_BYTES {
+            self.tape.stopped.store(true, Ordering::Relaxed);
+            self.waiting.fetch_sub(group.weight, Ordering::Relaxed);
+            group = Pending {
+                frames: vec![Frame::Stopped(
+                    "calls came faster than they could be written".into(),
+                )],
+                weight: 0,
+            };
+        }
+        if let Some(orders) = &self.orders {
+            // An error means that the thread is gone; the job goes on without a recording.
+            let _ = orders.send(Order::Write {
+                tape: Arc::clone(&self.tape),
+                frames: group.frames,
+                weight: group.weight,
+            });
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let mut pending = std::mem::take(self.pending.get_mut());
+        if !pending.frames.is_empty() && !self.tape.stopped.load(Ordering::Relaxed) {
+            self.hand_over(&mut pending);
+        }
+    }
+}
+
+fn write_all(orders: &Receiver<Order>, waiting: &AtomicUsize) {
+    for order in orders {
+        match order {
+            Order::Write { tape, frames, weight } => {
+                if let Err(error) = append(&tape, &frames) {
+                    tape.stopped.store(true, Ordering::Relaxed);
+                    tracing::warn!(file = %tape.path.display(), %error, "a job's calls are not recorded any further");
+                }
+                waiting.fetch_sub(weight, Ordering::Relaxed);
+            }
+            Order::Flush(done) => {
+                // Nobody may be waiting any more.
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+fn append(tape: &Tape, frames: &[Frame]) -> io::Result<()> {
+    let first = frames.first().is_some_and(|f| matches!(f, Frame::Opened(_)));
+    let mut file = open(&tape.path, first)?;
+    let length = file.seek(SeekFrom::End(0))?;
+    let mut bytes = encode(frames)?;
+    if length + bytes.len() as u64 > JOB_BYTES {
+        tape.stopped.store(true, Ordering::Relaxed);
+        bytes = encode(&[Frame::Stopped(format!("it has reached {JOB_BYTES} bytes"))])?;
+    }
+    file.write_all(&bytes)
+}
+
+/// Opens a recording to be continued. A process that was killed may have left half a frame at its end; what a sitting
+/// begins behind it could never be read, so it is cut off first.
+fn open(path: &Path, first: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600);
+    if !first {
+        return options.open(path);
+    }
+    if let Some(folder) = path.parent() {
+        make_folder(folder)?;
+    }
+    let file = options.open(path)?;
+    if file.metadata()?.len() > 0 {
+        file.set_len(read::whole(&fs::read(path)?) as u64)?;
+    }
+    Ok(file)
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn encode(frames: &[Frame]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for frame in frames {
+        let start = bytes.len();
+        bytes.extend_from_slice(&[0; 4]);
+        bytes = postcard::to_extend(frame, bytes).map_err(io::Error::other)?;
+        let length = u32::try_from(bytes.len() - start - 4).map_err(io::Error::other)?;
+        if let Some(head) = bytes.get_mut(start..start + 4) {
+            head.copy_from_slice(&length.to_le_bytes());
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

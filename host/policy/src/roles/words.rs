@@ -1,0 +1,187 @@
+//! Words that several roles share, from ours to the guest's and back.
+
+use std::ops::Range;
+
+use weir_core::DocumentId;
+use weir_core::decision::{Label, QueueState, StageTime};
+use weir_core::page::{PageFacts, Stage};
+
+use crate::bindings::types;
+
+/// Labels a document or a page may have, and the bytes of a label's name and value. A label is stored with every passage,
+/// so a long one would be multiplied by thousands.
+const LABELS: usize = 16;
+const LABEL_NAME: usize = 64;
+const LABEL_VALUE: usize = 1024;
+
+/// A document's id as the contract writes it. Made for every page, so without the formatting machinery: 32 bytes become 64
+/// digits in a few nanoseconds.
+pub(super) fn hex(id: &DocumentId) -> String {
+    let digit = |n: u8| n + if n < 10 { b'0' } else { b'a' - 10 };
+    let mut text = [0; 64];
+    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(id.as_bytes()) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
+    }
+    // Digits are ASCII, so there is no other case.
+    std::str::from_utf8(&text).unwrap_or_default().to_owned()
+}
+
+pub(super) fn page_facts(facts: &PageFacts) -> types::PageFacts {
+    types::PageFacts {
+        number: facts.number,
+        width: facts.width,
+        height: facts.height,
+        text_chars: facts.text_chars,
+        image_coverage: facts.image_coverage,
+        readable: facts.readable,
+    }
+}
+
+pub(super) fn stage(stage: Stage) -> types::Stage {
+    match stage {
+        Stage::Rasterize => types::Stage::Rasterize,
+        Stage::Store => types::Stage::Store,
+        Stage::Read => types::Stage::Read,
+        Stage::Embed => types::Stage::Embed,
+        Stage::Upsert => types::Stage::Upsert,
+    }
+}
+
+pub(super) fn queues(queues: &[QueueState]) -> Vec<types::QueueState> {
+    queues
+        .iter()
+        .map(|queue| types::QueueState {
+            stage: stage(queue.stage),
+            depth: queue.depth,
+            capacity: queue.capacity,
+            workers: queue.workers,
+        })
+        .collect()
+}
+
+pub(super) fn times(times: &[StageTime]) -> Vec<types::StageTime> {
+    times
+        .iter()
+        .map(|time| types::StageTime {
+            stage: stage(time.stage),
+            millis_per_page: time.millis_per_page,
+            pages: time.pages,
+        })
+        .collect()
+}
+
+pub(super) fn range(range: &Range<u32>) -> types::Range {
+    types::Range {
+        start: range.start,
+        end: range.end,
+    }
+}
+
+/// Labels, if they are not too many or too long.
+pub(super) fn labels(said: Vec<types::Label>) -> Result<Vec<Label>, String> {
+    if said.len() > LABELS {
+        return Err(format!("{} labels, more than {LABELS}", said.len()));
+    }
+    said.into_iter()
+        .map(|label| {
+            if !(1..=LABEL_NAME).contains(&label.name.len()) || label.name.contains(char::is_control) {
+                Err(format!(
+                    "the name of a label is not 1 to {LABEL_NAME} bytes of plain text"
+                ))
+            } else if label.value.len() > LABEL_VALUE {
+                Err(format!(
+                    "the value of label '{}' is longer than {LABEL_VALUE} bytes",
+                    label.name
+                ))
+            } else {
+                Ok((label.name, label.value))
+            }
+        })
+        .collect()
+}
+
+/// Ranges of `text`: each inside it, on character boundaries and not empty; all in order of their starts.
+pub(super) fn ranges(text: &str, said: Vec<types::Range>, most: usize) -> Result<Vec<Range<u32>>, String> {
+    if said.len() > most {
+        return Err(format!("{} ranges, more than {most}", said.len()));
+    }
+    let mut last = 0;
+    said.into_iter()
+        .map(|types::Range { start, end }| {
+            if start >= end {
+                return Err(format!("range {start}..{end} is empty"));
+            }
+            if text.get(start as usize..end as usize).is_none() {
+                return Err(if end as usize > text.len() {
+                    format!(
+                        "range {start}..{end} ends outside the text of {} bytes",
+                        text.len()
+                    )
+                } else {
+                    format!("range {start}..{end} does not lie on character boundaries")
+                });
+            }
+            if start < last {
+                return Err(format!(
+                    "range {start}..{end} starts before the one in front of it"
+                ));
+            }
+            last = start;
+            Ok(start..end)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(text: &str, said: &[(u32, u32)]) -> Result<Vec<Range<u32>>, String> {
+        let said = said.iter().map(|&(start, end)| types::Range { start, end });
+        ranges(text, said.collect(), 4)
+    }
+
+    #[test]
+    fn hex_is_what_the_id_displays() {
+        let id = DocumentId::of(b"weir");
+        assert_eq!(hex(&id), id.to_string());
+    }
+
+    #[test]
+    fn ranges_may_overlap_but_not_stray() {
+        assert_eq!(
+            checked("abcdef", &[(0, 3), (2, 6), (2, 3)]).unwrap(),
+            [0..3, 2..6, 2..3]
+        );
+        assert_eq!(checked("abc", &[]).unwrap(), []);
+        for (text, said, reason) in [
+            ("abc", &[(1, 1)][..], "empty"),
+            ("abc", &[(2, 1)], "empty"),
+            ("abc", &[(0, 4)], "outside the text"),
+            ("aäb", &[(0, 2)], "character boundaries"),
+            ("aäb", &[(2, 4)], "character boundaries"),
+            ("abc", &[(1, 2), (0, 3)], "starts before"),
+            ("abcdef", &[(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)], "more than 4"),
+            ("abc", &[(u32::MAX - 1, u32::MAX)], "outside the text"),
+        ] {
+            let error = checked(text, said).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn labels_are_few_and_short() {
+        let label = |name: &str, value: &str| types::Label {
+            name: name.into(),
+            value: value.into(),
+        };
+        assert_eq!(
+            labels(vec![label("a", "")]).unwrap(),
+            [("a".to_owned(), String::new())]
+        );
+        assert!(labels(vec![label("a", "b"); 17]).is_err());
+        assert!(labels(vec![label("", "b")]).is_err());
+        assert!(labels(vec![label("a\n", "b")]).is_err());
+        assert!(labels(vec![label("a", &"b".repeat(1025))]).is_err());
+    }
+}
