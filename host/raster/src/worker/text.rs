@@ -1,0 +1,481 @@
+//! The text layer of a page, as lines.
+//!
+//! PDFium gives characters one by one, in the order of the file, with spaces and line ends of its own guessing put in. A
+//! line here is a run of characters on one baseline, in one direction, with no gap wider than [`COLUMN_GAP`]; so the
+//! halves of a two-column page and the cells of a table are lines of their own, which is what finding the reading order
+//! needs. The order of the lines is left as it is.
+//!
+//! Distances are measured along and across the direction in which the line is written, so text up a margin or on a
+//! rotated page works like any other; and between the boxes of characters, not from left to right, so Arabic and Hebrew
+//! do, too.
+
+use weir_core::page::Rect;
+use weir_core::text::Line;
+
+use super::pdfium::{Bounds, Document, Glyph, Page};
+use crate::answers::{PAGE_LINES, PAGE_TEXT_BYTES};
+use crate::protocol::Answer;
+use crate::shared::Pulse;
+
+/// A gap that ends a line, in sizes of the type. Words stand 0.2 to 0.4 apart, in justified text up to 1; columns 1.5
+/// and more.
+const COLUMN_GAP: f32 = 1.4;
+
+/// A gap that is a space although the file has none, in sizes of the type.
+const WORD_GAP: f32 = 0.17;
+
+/// How far a character may lie off the baseline of its line, in sizes of the type: a superscript does, the next line not.
+const BASELINE: f32 = 0.5;
+
+/// Characters of a page that are looked at.
+const CHARS: u32 = 2_000_000;
+
+pub(super) fn text(document: &Document, index: u32, pulse: &Pulse) -> Answer {
+    let Some(page) = document.page(index) else {
+        return Answer::Unreadable("it cannot be parsed".into());
+    };
+    pulse.beat();
+    let (Some(frame), Some(text)) = (Frame::of(&page), page.text()) else {
+        return Answer::Text(Vec::new());
+    };
+    let mut lines = Lines::new(frame);
+    for index in 0..text.chars().min(CHARS) {
+        if index % 1024 == 0 {
+            pulse.beat();
+            if pulse.is_abandoned() {
+                return Answer::Abandoned;
+            }
+        }
+        if let Some(glyph) = text.glyph(index) {
+            lines.add(&glyph);
+        }
+        if lines.is_full() {
+            break;
+        }
+    }
+    Answer::Text(lines.finish())
+}
+
+/// The page as it is seen: its box and its quarter turns.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    page: Bounds,
+    turns: u8,
+}
+
+impl Frame {
+    fn of(page: &Page<'_>) -> Option<Self> {
+        let bounds = page.bounds()?;
+        (bounds.right > bounds.left && bounds.top > bounds.bottom).then_some(Self {
+            page: bounds,
+            turns: page.rotation(),
+        })
+    }
+
+    /// The share of the page's width and height, from its upper left corner as it is seen, at which a point lies.
+    fn place(&self, x: f32, y: f32) -> (f32, f32) {
+        let p = &self.page;
+        let across = (x - p.left) / (p.right - p.left);
+        let up = (y - p.bottom) / (p.top - p.bottom);
+        match self.turns {
+            0 => (across, 1.0 - up),
+            1 => (up, across),
+            2 => (1.0 - across, up),
+            _ => (1.0 - up, 1.0 - across),
+        }
+    }
+
+    /// A box in shares of the page, cut to the page; `None` if it lies outside.
+    fn rect(&self, b: &Bounds) -> Option<Rect> {
+        let (x0, y0) = self.place(b.left, b.bottom);
+        let (x1, y1) = self.place(b.right, b.top);
+        let (left, right) = (x0.min(x1).clamp(0.0, 1.0), x0.max(x1).clamp(0.0, 1.0));
+        let (upper, lower) = (y0.min(y1).clamp(0.0, 1.0), y0.max(y1).clamp(0.0, 1.0));
+        (right > left && lower > upper).then_some(Rect {
+            x: left,
+            y: upper,
+            width: right - left,
+            height: lower - upper,
+        })
+    }
+}
+
+/// A line being put together.
+#[derive(Debug)]
+struct Current {
+    text: String,
+    bounds: Bounds,
+    /// Unit vector along the writing.
+    along: (f32, f32),
+    origin: (f32, f32),
+    /// Where the last character lies along the writing.
+    last: (f32, f32),
+    /// Size of the largest type, in points.
+    size: f32,
+    space: bool,
+    hyphen: bool,
+}
+
+struct Lines {
+    frame: Frame,
+    lines: Vec<Line>,
+    bytes: usize,
+    current: Option<Current>,
+}
+
+impl Lines {
+    fn new(frame: Frame) -> Self {
+        Self {
+            frame,
+            lines: Vec::new(),
+            bytes: 0,
+            current: None,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.lines.len() >= PAGE_LINES || self.bytes >= PAGE_TEXT_BYTES
+    }
+
+    fn add(&mut self, glyph: &Glyph) {
+        // PDFium marks a hyphen at a line's end by codes that are no characters.
+        let hyphen = glyph.hyphen || matches!(glyph.code, 0x02 | 0xad | 0xfffe);
+        let char = if hyphen {
+            '-'
+        } else {
+            char::from_u32(glyph.code).unwrap_or('\0')
+        };
+        if char.is_whitespace() {
+            if let Some(line) = &mut self.current {
+                line.space = true;
+            }
+            return;
+        }
+        if glyph.generated || char.is_control() || matches!(char, '\u{feff}' | '\u{ffff}') {
+            return;
+        }
+        let Some(letter) = Letter::of(glyph) else {
+            return;
+        };
+        if self.current.as_ref().is_none_or(|line| !letter.continues(line)) {
+            self.end();
+        }
+        match &mut self.current {
+            Some(line) => letter.join(line, char, glyph),
+            None => self.current = Some(letter.begin(char, glyph)),
+        }
+        if let Some(line) = &mut self.current {
+            // A soft hyphen shows only where the line ends.
+            line.hyphen = hyphen && glyph.code == 0xad;
+            if line.text.len() > PAGE_TEXT_BYTES {
+                self.end();
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        let Some(line) = self.current.take() else {
+            return;
+        };
+        let Some(rect) = self.frame.rect(&line.bounds) else {
+            return;
+        };
+        if self.bytes + line.text.len() > PAGE_TEXT_BYTES {
+            self.bytes = PAGE_TEXT_BYTES;
+            return;
+        }
+        self.bytes += line.text.len();
+        self.lines.push(Line {
+            text: line.text,
+            rect,
+            size: line.size,
+            confidence: 1.0,
+        });
+    }
+
+    fn finish(mut self) -> Vec<Line> {
+        self.end();
+        self.lines
+    }
+}
+
+/// A character's geometry.
+struct Letter {
+    along: (f32, f32),
+    /// In points.
+    size: f32,
+    origin: (f32, f32),
+    bounds: Bounds,
+}
+
+impl Letter {
+    fn of(glyph: &Glyph) -> Option<Self> {
+        let m = &glyph.matrix;
+        let (length, height) = (m.a.hypot(m.b), m.c.hypot(m.d));
+        let size = glyph.size.abs() * height;
+        let b = glyph.bounds;
+        let finite = [
+            size,
+            length,
+            b.left,
+            b.right,
+            b.bottom,
+            b.top,
+            glyph.origin.0,
+            glyph.origin.1,
+        ];
+        if !finite.iter().all(|n| n.is_finite()) || length <= 0.0 || size <= 0.0 {
+            return None;
+        }
+        Some(Self {
+            along: (m.a / length, m.b / length),
+            size,
+            origin: glyph.origin,
+            bounds: b,
+        })
+    }
+
+    /// Where the box begins and ends along a direction.
+    fn extent(&self, (x, y): (f32, f32)) -> (f32, f32) {
+        let b = &self.bounds;
+        let spread = |u: f32, low: f32, high: f32| (u * low).min(u * high)..(u * low).max(u * high);
+        let (h, v) = (spread(x, b.left, b.right), spread(y, b.bottom, b.top));
+        (h.start + v.start, h.end + v.end)
+    }
+
+    fn gap(&self, line: &Current) -> f32 {
+        let (begin, end) = self.extent(line.along);
+        (begin - line.last.1).max(line.last.0 - end).max(0.0)
+    }
+
+    fn continues(&self, line: &Current) -> bool {
+        let size = line.size.max(self.size);
+        let (x, y) = line.along;
+        let straight = x * self.along.0 + y * self.along.1 > 0.98;
+        let off = (self.origin.0 - line.origin.0) * -y + (self.origin.1 - line.origin.1) * x;
+        straight && off.abs() < BASELINE * size && self.gap(line) < COLUMN_GAP * size
+    }
+
+    fn begin(&self, char: char, glyph: &Glyph) -> Current {
+        let mut line = Current {
+            text: String::new(),
+            bounds: self.bounds,
+            along: self.along,
+            origin: self.origin,
+            last: self.extent(self.along),
+            size: self.size,
+            space: false,
+            hyphen: false,
+        };
+        push(&mut line.text, char, glyph.code);
+        line
+    }
+
+    fn join(&self, line: &mut Current, char: char, glyph: &Glyph) {
+        if line.hyphen {
+            line.text.pop();
+        }
+        if line.space || self.gap(line) > WORD_GAP * self.size.max(line.size * 0.5) {
+            line.text.push(' ');
+        }
+        line.space = false;
+        push(&mut line.text, char, glyph.code);
+        let (a, b) = (&mut line.bounds, &self.bounds);
+        a.left = a.left.min(b.left);
+        a.right = a.right.max(b.right);
+        a.bottom = a.bottom.min(b.bottom);
+        a.top = a.top.max(b.top);
+        line.last = self.extent(line.along);
+        line.size = line.size.max(self.size);
+    }
+}
+
+/// Appends a character, ligatures taken apart so that words can be found.
+fn push(text: &mut String, char: char, code: u32) {
+    match code {
+        0xfb00 => text.push_str("ff"),
+        0xfb01 => text.push_str("fi"),
+        0xfb02 => text.push_str("fl"),
+        0xfb03 => text.push_str("ffi"),
+        0xfb04 => text.push_str("ffl"),
+        0xfb05 | 0xfb06 => text.push_str("st"),
+        _ => text.push(char),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pdfium_render::prelude::FS_MATRIX;
+
+    use super::*;
+
+    const SIZE: f32 = 10.0;
+
+    /// A letter of half the type's size in width, its baseline's left end at (`x`, `y`).
+    fn glyph(code: char, x: f32, y: f32) -> Glyph {
+        Glyph {
+            code: code as u32,
+            generated: false,
+            hyphen: false,
+            size: 1.0,
+            matrix: FS_MATRIX {
+                a: SIZE,
+                b: 0.0,
+                c: 0.0,
+                d: SIZE,
+                e: x,
+                f: y,
+            },
+            origin: (x, y),
+            bounds: Bounds {
+                left: x,
+                bottom: y - 2.0,
+                right: x + 5.0,
+                top: y + 8.0,
+            },
+        }
+    }
+
+    fn word(text: &str, x: f32, y: f32) -> Vec<Glyph> {
+        (0_u8..)
+            .zip(text.chars())
+            .map(|(i, c)| glyph(c, x + 5.0 * f32::from(i), y))
+            .collect()
+    }
+
+    fn lines(glyphs: impl IntoIterator<Item = Glyph>) -> Vec<Line> {
+        let page = Bounds {
+            left: 0.0,
+            bottom: 0.0,
+            right: 1000.0,
+            top: 500.0,
+        };
+        let mut lines = Lines::new(Frame { page, turns: 0 });
+        for glyph in glyphs {
+            lines.add(&glyph);
+        }
+        lines.finish()
+    }
+
+    fn texts(glyphs: impl IntoIterator<Item = Glyph>) -> Vec<String> {
+        lines(glyphs).into_iter().map(|line| line.text).collect()
+    }
+
+    #[test]
+    fn gaps_are_spaces_and_wide_gaps_are_columns() {
+        let glyphs = [
+            word("near", 0.0, 100.0),
+            word("far", 23.0, 100.0),
+            word("away", 60.0, 100.0),
+        ];
+        assert_eq!(texts(glyphs.concat()), ["near far", "away"]);
+    }
+
+    #[test]
+    fn a_superscript_stays_and_the_next_line_does_not() {
+        let mut small = glyph('2', 15.0, 104.0);
+        small.size = 0.6;
+        let glyphs = [word("mc", 5.0, 100.0), vec![small], word("next", 5.0, 88.0)];
+        assert_eq!(texts(glyphs.concat()), ["mc2", "next"]);
+    }
+
+    #[test]
+    fn a_soft_hyphen_shows_only_where_the_line_ends() {
+        let glyphs = [word("hy\u{ad}phen\u{ad}", 0.0, 100.0), word("ated", 0.0, 80.0)];
+        assert_eq!(texts(glyphs.concat()), ["hyphen-", "ated"]);
+    }
+
+    #[test]
+    fn what_is_no_text_is_left_out_and_ligatures_are_taken_apart() {
+        let mut generated = glyph('-', 10.0, 100.0);
+        generated.generated = true;
+        let glyphs = [
+            word("o\u{fb03}\u{0}", 0.0, 100.0),
+            vec![generated],
+            word("ce", 10.0, 100.0),
+        ];
+        assert_eq!(texts(glyphs.concat()), ["office"]);
+        let outside = word("outside", 0.0, -50.0);
+        assert!(texts(outside).is_empty());
+        let nowhere = glyph('x', f32::NAN, 100.0);
+        assert!(texts([nowhere]).is_empty());
+    }
+
+    #[test]
+    fn writing_from_right_to_left_is_a_line_in_its_own_order() {
+        let glyphs: Vec<_> = (0_u8..)
+            .zip("שלום עולם".chars())
+            .map(|(i, c)| glyph(c, 500.0 - 5.0 * f32::from(i), 100.0))
+            .collect();
+        assert_eq!(texts(glyphs), ["שלום עולם"]);
+    }
+
+    #[test]
+    fn writing_up_the_margin_is_one_line() {
+        let glyphs = (0_u8..).zip("margin".chars()).map(|(i, c)| {
+            let mut glyph = glyph(c, 50.0, 100.0 + 5.0 * f32::from(i));
+            glyph.matrix = FS_MATRIX {
+                a: 0.0,
+                b: SIZE,
+                c: -SIZE,
+                d: 0.0,
+                ..glyph.matrix
+            };
+            let (x, y) = glyph.origin;
+            glyph.bounds = Bounds {
+                left: x - 8.0,
+                bottom: y,
+                right: x + 2.0,
+                top: y + 5.0,
+            };
+            glyph
+        });
+        let lines = lines(glyphs);
+        assert_eq!(lines.len(), 1);
+        assert_eq!((lines[0].text.as_str(), lines[0].size), ("margin", SIZE));
+        assert!((lines[0].rect.height - 30.0 / 500.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn boxes_turn_with_the_page() {
+        let page = Bounds {
+            left: 0.0,
+            bottom: 0.0,
+            right: 1000.0,
+            top: 500.0,
+        };
+        // The lower left corner goes up the left side, to the right, and down.
+        let corner = Bounds {
+            left: 0.0,
+            bottom: 0.0,
+            right: 100.0,
+            top: 100.0,
+        };
+        let places: Vec<_> = (0..4)
+            .map(|turns| Frame { page, turns }.rect(&corner).unwrap())
+            .map(|r| (r.x > 0.5, r.y > 0.5))
+            .collect();
+        assert_eq!(
+            places,
+            [(false, true), (false, false), (true, false), (true, true)]
+        );
+    }
+
+    #[test]
+    fn a_page_has_no_more_lines_than_are_kept() {
+        let glyphs =
+            (0..=PAGE_LINES).map(|i| glyph('x', 100.0 * (i % 9) as f32, 100.0 + (i % 100) as f32 * 4.0));
+        let page = Bounds {
+            left: 0.0,
+            bottom: 0.0,
+            right: 1000.0,
+            top: 500.0,
+        };
+        let mut lines = Lines::new(Frame { page, turns: 0 });
+        let read = glyphs.take_while(|glyph| {
+            lines.add(glyph);
+            !lines.is_full()
+        });
+        assert!(read.count() <= PAGE_LINES + 1);
+    }
+}
