@@ -155,7 +155,7 @@ impl Running {
     }
 
     /// The next line of output, as JSON or as a string; `None` at the end.
-    pub fn next(&mut self) -> Option<Value> {
+    pub fn line(&mut self) -> Option<Value> {
         let mut line = String::new();
         if self.output.read_line(&mut line).unwrap_or(0) == 0 {
             return None;
@@ -170,7 +170,7 @@ impl Running {
     /// Reads on until an event of this type.
     pub fn until(&mut self, kind: &str) -> Value {
         loop {
-            match self.next() {
+            match self.line() {
                 Some(value) if value["type"] == kind => return value,
                 Some(_) => {}
                 None => panic!(
@@ -187,7 +187,7 @@ impl Running {
     }
 
     pub fn wait(mut self) -> Ended {
-        while self.next().is_some() {}
+        while self.line().is_some() {}
         let status = self.child.wait().unwrap();
         let took = self.started.elapsed();
         let errors = self.errors.join().unwrap();
