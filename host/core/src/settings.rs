@@ -205,6 +205,8 @@ settings! {
     "engine.documents" => engine_documents: u32 = "2", "documents, 1 to 64" if |v| (1..=64).contains(&v);
     /// Page images written at once.
     "engine.store_workers" => engine_store_workers: u32 = "8", "workers, 1 to 256" if |v| (1..=256).contains(&v);
+    /// Groups of pages written to the index at once; a document never has more than one under way.
+    "engine.upsert_workers" => engine_upsert_workers: u32 = "2", "workers, 1 to 64" if |v| (1..=64).contains(&v);
     /// Milliseconds after which ledger entries are written as a group.
     "engine.commit_millis" => engine_commit_millis: u32 = "250", "milliseconds, 1 to 10000"
         if |v| (1..=10_000).contains(&v);

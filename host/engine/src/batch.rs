@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use weir_core::event::EventKind;
 use weir_core::{DocumentId, PageNumber, Stage};
 
-use crate::document::Work;
+use crate::work::Work;
 
 /// Pages taken together. Dropped with its last page, it logs a line for each stage.
 pub(crate) struct Batch {

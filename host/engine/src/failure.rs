@@ -10,7 +10,7 @@ use weir_core::decision::{Failure, Verdict};
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::{InferenceError, PageNumber, PolicyError, RasterError, Stage, StorageError};
 
-use crate::document::Work;
+use crate::work::Work;
 
 /// Attempts a page has in a stage.
 pub(crate) const ATTEMPTS: u32 = 5;

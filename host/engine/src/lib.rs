@@ -20,15 +20,24 @@ mod events;
 mod failure;
 mod gate;
 mod halt;
+mod handle;
+mod history;
+mod identity;
 mod in_work;
 mod job;
 mod journal;
+mod lineup;
+mod outcome;
 mod page;
+mod pages;
 mod plan;
 mod rooms;
 mod search;
+mod spec;
 mod stage;
+mod text;
 mod upsert;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,9 +57,10 @@ use crate::journal::Journal;
 use crate::rooms::HostSeats;
 use crate::stage::Seats;
 
-pub use document::{DocumentEnd, DocumentOutcome, DocumentSpec};
-pub use job::{JobHandle, JobOutcome, JobSpec};
+pub use handle::JobHandle;
+pub use outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
 pub use search::{SearchError, SearchRequest};
+pub use spec::{DocumentSpec, JobSpec};
 
 /// Who does the work.
 #[derive(Clone)]
@@ -96,7 +106,7 @@ impl EngineConfig {
         Self {
             documents: settings.engine_documents as usize,
             store_workers: settings.engine_store_workers,
-            upsert_workers: 2,
+            upsert_workers: settings.engine_upsert_workers,
             commit_every: Duration::from_millis(settings.engine_commit_millis.into()),
             commit_entries: settings.engine_commit_entries as usize,
             cancel_grace: Duration::from_millis(settings.engine_cancel_millis.into()),

@@ -16,9 +16,9 @@ use weir_core::ports::{Account, OpenDocument};
 use weir_core::{DocumentId, PageFacts, PageNumber, RasterError};
 
 use crate::batch::Batch;
-use crate::document::Work;
 use crate::failure::StageError;
 use crate::page::Page;
+use crate::work::Work;
 
 /// Pages whose facts are fetched before anything else.
 pub(crate) const FIRST: u32 = 8;

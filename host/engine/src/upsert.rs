@@ -22,12 +22,8 @@ const PAGES: usize = 64;
 /// Points after which a group takes no further page.
 const POINTS: usize = 4096;
 
-/// Where pages are handed in. Dropped, it takes the task behind it along.
-pub(crate) struct Upserts {
-    // The waiting room before the stage bounds what can be in here.
-    ready: mpsc::UnboundedSender<Ready>,
-    _task: AbortOnDropHandle<()>,
-}
+/// Where pages are handed in. The waiting room before the stage bounds what can be in here.
+pub(crate) struct Upserts(mpsc::UnboundedSender<Ready>);
 
 /// A page whose vectors are ready.
 struct Ready {
@@ -54,13 +50,13 @@ pub(crate) struct Target {
 }
 
 impl Upserts {
-    /// Starts the task.
-    pub(crate) fn start(target: Target) -> Self {
+    /// Starts the task, which is the caller's to end and to wait for.
+    pub(crate) fn start(target: Target) -> (Self, AbortOnDropHandle<()>) {
         let (ready, inbox) = mpsc::unbounded_channel();
-        Self {
-            ready,
-            _task: AbortOnDropHandle::new(tokio::spawn(target.run(inbox))),
-        }
+        (
+            Self(ready),
+            AbortOnDropHandle::new(tokio::spawn(target.run(inbox))),
+        )
     }
 
     /// Writes a page's passages and says how long its share of the work took; they can be found when it returns.
@@ -72,7 +68,7 @@ impl Upserts {
             reply,
         };
         let died = || StageError::Died(Stage::Upsert);
-        self.ready.send(ready).map_err(|_| died())?;
+        self.0.send(ready).map_err(|_| died())?;
         Ok(answer.await.map_err(|_| died())??)
     }
 }

@@ -9,7 +9,7 @@ use weir_core::Stage;
 use weir_core::decision::Verdict;
 use weir_core::event::EventKind;
 use weir_core::ledger::JobState;
-use weir_engine::DocumentEnd;
+use weir_engine::{DocumentEnd, DocumentOutcome};
 
 use crate::fakes::{Fakes, Fault, job};
 use crate::flow::{done, follow, pages_done};
@@ -34,10 +34,16 @@ async fn wherever_a_job_hangs_it_is_cancelled_within_the_grace() {
             cancelled.elapsed()
         );
         assert_eq!(outcome.state, JobState::Cancelled);
+        // Whichever document came first to its tenth page has nine done, the other as many as the jam let through.
+        let finished = |d: &DocumentOutcome| match d.end {
+            DocumentEnd::Cancelled { done } => done,
+            _ => panic!("{stage}: {d:?}"),
+        };
         assert!(
-            matches!(outcome.documents[0].end, DocumentEnd::Cancelled { done: 9.. }),
+            outcome.documents.iter().any(|d| finished(d) >= 9),
             "{stage}: {outcome:?}"
         );
+        let before = finished(&outcome.documents[0]);
         assert!(matches!(
             events[events.len() - 1].what,
             EventKind::JobEnded {
@@ -52,11 +58,7 @@ async fn wherever_a_job_hangs_it_is_cancelled_within_the_grace() {
 
         *fakes.stages.faults.lock() = Arc::new(|_, _, _| None);
         let again = engine.start(job([fakes.document("a.pdf", 100)])).wait().await;
-        let DocumentEnd::Done { skipped, .. } = again.documents[0].end else {
-            panic!("{again:?}")
-        };
-        assert!(skipped >= 9);
-        assert_eq!(again.documents[0].end, done(100, skipped));
+        assert_eq!(again.documents[0].end, done(100, before), "{stage}");
     }
 }
 

@@ -271,7 +271,11 @@ async fn a_panic_between_the_stages_is_never_a_completed_job_either() {
         let outcome = handle.wait().await;
         assert_eq!(outcome.state, JobState::Failed, "{which}");
         // Whoever watches hears the end, too.
-        handle.events().for_each(|_| async {}).await;
+        let events: Vec<_> = handle.events().map(|e| e.unwrap().what).collect().await;
+        let end = EventKind::JobEnded {
+            state: JobState::Failed,
+        };
+        assert_eq!(events.last(), Some(&end));
         engine.shutdown(Duration::from_secs(1)).await.unwrap();
     }
 }

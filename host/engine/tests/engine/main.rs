@@ -1,8 +1,16 @@
 //! The engine against fakes, in virtual time.
 
 #![allow(unreachable_pub)] // the fakes are shared with the benchmark
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::reversed_empty_ranges,
+    clippy::single_range_in_vec_init
+)]
 
 mod cancel;
+mod capabilities;
 mod crash;
 mod failures;
 mod fakes;

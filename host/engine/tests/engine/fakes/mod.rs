@@ -1,7 +1,7 @@
 //! Ports that count and delay, and fail when they are told to. They stand for time and faults only: no test of what the
 //! engine makes of a real PDF or a real model is here.
 
-#![allow(dead_code)] // the benchmark uses a part of it
+#![allow(dead_code, unused_imports)] // the benchmark uses a part of it
 
 mod models;
 mod policy;
@@ -242,6 +242,12 @@ impl Fakes {
     pub fn crash(&self) {
         self.blobs.crash();
         self.vectors.crash();
+    }
+
+    /// What is left after the process was killed: the system still writes what it was given.
+    pub fn settle(&self) {
+        self.blobs.settle();
+        self.vectors.settle();
     }
 
     /// Checks that every page of a document is exactly once in blobs, index and ledger.

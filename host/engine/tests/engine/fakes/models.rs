@@ -38,7 +38,7 @@ impl Pixels for CountedPixels {
 fn pages_of(path: &Path) -> Result<u32, RasterError> {
     let text = std::fs::read_to_string(path).unwrap();
     let number = text.split(' ').next().and_then(|n| n.parse().ok());
-    number.ok_or_else(|| RasterError::NotPdf(text))
+    number.ok_or(RasterError::NotPdf(text))
 }
 
 #[async_trait]
@@ -106,10 +106,10 @@ impl OpenDocument for FakeDocument {
         Ok(DrawnPage {
             dpi: drawing.dpi,
             image: drawing.pixels.then(|| PageImage {
-                width: 1,
+                width: 4,
                 height: 1,
                 stride: 4,
-                format: PixelFormat::Bgr,
+                format: PixelFormat::Gray,
                 pixels: Arc::new(CountedPixels(page.to_be_bytes(), image)),
             }),
             encoded: drawing.encoded.then(|| EncodedImage {

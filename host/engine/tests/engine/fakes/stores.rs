@@ -26,10 +26,11 @@ fn storage_error(fault: Fault, what: &str) -> StorageError {
     }
 }
 
-/// A map, and the map that survives.
+/// A map, and the map that survives. A flush copies what has changed.
 struct TwoFaced<K, V> {
     written: BTreeMap<K, V>,
     durable: BTreeMap<K, V>,
+    changed: BTreeSet<K>,
 }
 
 impl<K: Clone + Ord, V: Clone> TwoFaced<K, V> {
@@ -37,15 +38,38 @@ impl<K: Clone + Ord, V: Clone> TwoFaced<K, V> {
         Mutex::new(Self {
             written: BTreeMap::new(),
             durable: BTreeMap::new(),
+            changed: BTreeSet::new(),
         })
     }
 
+    fn write(&mut self, key: K, value: V) {
+        self.changed.insert(key.clone());
+        self.written.insert(key, value);
+    }
+
+    fn remove(&mut self, gone: impl Fn(&K, &V) -> bool) {
+        let changed = &mut self.changed;
+        self.written.retain(|key, value| {
+            let gone = gone(key, value);
+            if gone {
+                changed.insert(key.clone());
+            }
+            !gone
+        });
+    }
+
     fn flush(&mut self) {
-        self.durable = self.written.clone();
+        for key in std::mem::take(&mut self.changed) {
+            match self.written.get(&key) {
+                Some(value) => self.durable.insert(key, value.clone()),
+                None => self.durable.remove(&key),
+            };
+        }
     }
 
     fn crash(&mut self) {
         self.written = self.durable.clone();
+        self.changed.clear();
     }
 }
 
@@ -66,6 +90,10 @@ impl FakeBlobs {
 
     pub fn crash(&self) {
         self.blobs.lock().crash();
+    }
+
+    pub fn settle(&self) {
+        self.blobs.lock().flush();
     }
 
     pub fn keys(&self) -> BTreeSet<String> {
@@ -95,8 +123,7 @@ impl BlobStore for FakeBlobs {
         }
         self.blobs
             .lock()
-            .written
-            .insert((tenant.clone(), key.to_owned()), bytes.to_vec());
+            .write((tenant.clone(), key.to_owned()), bytes.to_vec());
         Ok(())
     }
 
@@ -114,10 +141,7 @@ impl BlobStore for FakeBlobs {
     }
 
     async fn delete(&self, _: &TenantId, prefix: &str) -> Result<(), StorageError> {
-        self.blobs
-            .lock()
-            .written
-            .retain(|(_, key), _| !key.starts_with(prefix));
+        self.blobs.lock().remove(|(_, key), _| key.starts_with(prefix));
         Ok(())
     }
 
@@ -151,18 +175,15 @@ impl FakeVectors {
         self.points.lock().crash();
     }
 
+    pub fn settle(&self) {
+        self.points.lock().flush();
+    }
+
     /// All points, in order of document, page and passage.
     pub fn points(&self) -> Vec<Point> {
         let mut points: Vec<_> = self.points.lock().written.values().cloned().collect();
         points.sort_by_key(|p| (p.document, p.page, p.passage));
         points
-    }
-
-    /// A point from before, as another revision or a job cut short would leave it.
-    pub fn plant(&self, point: Point) {
-        let mut points = self.points.lock();
-        points.written.insert(point.id, point);
-        points.flush();
     }
 }
 
@@ -178,7 +199,9 @@ impl VectorStore for FakeVectors {
             return Err(storage_error(fault, "the index"));
         }
         let mut all = self.points.lock();
-        all.written.extend(points.into_iter().map(|p| (p.id, p)));
+        for point in points {
+            all.write(point.id, point);
+        }
         Ok(())
     }
 
@@ -189,7 +212,7 @@ impl VectorStore for FakeVectors {
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
         let gone = |p: &Point| p.document == *document && pages.is_none_or(|all| all.contains(&p.page));
-        self.points.lock().written.retain(|_, p| !gone(p));
+        self.points.lock().remove(|_, p| gone(p));
         Ok(())
     }
 
