@@ -7,17 +7,20 @@
 //! One thread changes the shard, change by change; searches run beside it. A change can be found when its call returns, and
 //! survives the process from the next flush on.
 //!
-//! There is no vector graph: every search is an exact scan of what its filter leaves (see `vectors/shard.rs` for why).
+//! There is no vector graph: every search is an exact scan of what its filter leaves (see `vectors/shard.rs` for why). With
+//! `benches/storage.rs` on two busy cores, a tenant with 1,000 passages waits under 1 ms whatever lies beside it, one with
+//! 10,000 a millisecond, one with 100,000 some 30 ms. The lists of words are the limit: they are changed in place and rebuilt
+//! when the shard is opened, so with 100,000 passages adding one costs 3 ms and opening 6 s.
 
 mod passage;
 mod shard;
+mod words;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use qdrant_edge::bm25_embed::{EdgeBm25, EdgeBm25Config};
 use qdrant_edge::{
     FacetRequest, FacetValue, Fusion, NamedQuery, PointInsertOperations, PointOperations, Prefetch,
     QueryEnum, QueryRequest, ScoringQuery, UpdateOperation, VectorInternal, WithPayloadInterface, WithVector,
@@ -29,6 +32,7 @@ use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
 use self::passage::{DENSE, PAGE, SPARSE, check_dense, hit, of_document, path, searched, stored};
 use self::shard::Shard;
+use self::words::Words;
 use crate::folder::FolderLock;
 use crate::worker::Worker;
 
@@ -55,7 +59,7 @@ pub struct EdgeVectors {
 
 struct Index {
     shard: Shard,
-    bm25: EdgeBm25,
+    words: Words,
     model: String,
     dimensions: usize,
     _lock: Arc<FolderLock>,
@@ -71,13 +75,13 @@ impl EdgeVectors {
     ) -> Result<Self, StorageError> {
         let what = data.join("vectors").display().to_string();
         let shard = Shard::open(data, model, dimensions)?;
-        let bm25 = EdgeBm25::new(words()).map_err(|e| StorageError::Failed {
+        let words = Words::new().map_err(|reason| StorageError::Failed {
             what: what.clone(),
-            reason: e.to_string(),
+            reason,
         })?;
         let index = Arc::new(Index {
             shard,
-            bm25,
+            words,
             model: model.to_owned(),
             dimensions,
             _lock: lock,
@@ -214,7 +218,7 @@ impl Index {
             .into_iter()
             .map(|point| {
                 bytes += point.text.len() + 4 * point.dense.len();
-                stored(tenant, collection, point, self.dimensions, &self.bm25)
+                stored(tenant, collection, point, self.dimensions, &self.words)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -245,7 +249,7 @@ impl Index {
             score_threshold: None,
         };
         let mut prefetches = vec![ranking(VectorInternal::Dense(query.dense.clone()), DENSE)];
-        let sparse = self.bm25.embed_query(&query.text);
+        let sparse = self.words.of_query(&query.text);
         if !sparse.indices.is_empty() {
             prefetches.push(ranking(VectorInternal::Sparse(sparse), SPARSE));
         }
@@ -276,13 +280,5 @@ impl Index {
                 .then_with(|| (&a.document, a.page, i).cmp(&(&b.document, b.page, j)))
         });
         Ok(hits.into_iter().map(|(hit, _)| hit).collect())
-    }
-}
-
-/// How text becomes words. Queries and passages must agree, so a change here is a change of the shard's format.
-fn words() -> EdgeBm25Config {
-    EdgeBm25Config {
-        ascii_folding: Some(true),
-        ..EdgeBm25Config::default()
     }
 }

@@ -3,7 +3,6 @@
 //! Every filter begins with the tenant, and the id in the shard is derived from the tenant's name, so that no caller can
 //! read, overwrite or remove a passage of another tenant, whatever ids it passes.
 
-use qdrant_edge::bm25_embed::EdgeBm25;
 use qdrant_edge::{
     AnyVariants, Condition, FieldCondition, Filter, IntegerIndexParams, JsonPath, KeywordIndexParams, Match,
     MatchAny, MatchValue, Payload, PayloadFieldSchema, PayloadSchemaParams, PointId, PointStructPersisted,
@@ -16,6 +15,8 @@ use weir_core::decision::Label;
 use weir_core::id::is_name;
 use weir_core::search::{Hit, Point, Query};
 use weir_core::{DocumentId, PageNumber, Rect, StorageError, TenantId};
+
+use super::words::Words;
 
 /// Name of the dense vector.
 pub(super) const DENSE: &str = "dense";
@@ -72,7 +73,7 @@ pub(super) fn stored(
     collection: &str,
     point: Point,
     dimensions: usize,
-    bm25: &EdgeBm25,
+    words: &Words,
 ) -> Result<PointStructPersisted, StorageError> {
     let wrong = |reason: String| StorageError::Failed {
         what: format!("indexing passage {} of page {}", point.passage, point.page),
@@ -84,7 +85,7 @@ pub(super) fn stored(
         )));
     }
     check_dense(&point.dense, dimensions).map_err(wrong)?;
-    let sparse = bm25.embed_document(&point.text);
+    let sparse = words.of_passage(&point.text);
     let passage = Passage {
         tenant: tenant.clone(),
         collection: collection.to_owned(),
