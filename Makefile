@@ -55,9 +55,10 @@ samples: build
 	@'$(target)/debug/samples' '$(samples)'
 
 run: components build $(if $(filter $(samples),$(PDF)),samples)
-	'$(weir)' run "$$PDF" --data '$(state)/data' --out '$(state)/out'
+	@'$(weir)' run "$$PDF" --data '$(state)/data' --out '$(state)/out'
 ifneq ($(ASK),)
-	'$(weir)' search "$$ASK" --data '$(state)/data' --top-k 3
+	@printf '\n%s\n\n' "$$ASK"
+	@'$(weir)' search "$$ASK" --data '$(state)/data' --top-k 3
 endif
 
 # nextest, where it is installed, runs the tests beside each other and shows the slow ones; documentation tests it leaves out.
