@@ -9,11 +9,11 @@ use super::boxes::TextBox;
 use super::picture::{Ink, Region};
 
 /// Height of a band, pixels of the detector's input.
-const HEIGHT: f32 = 448.0;
+const HEIGHT: f32 = 320.0;
 
 /// Overlap of bands without a blank strip between them, pixels of the detector's input: the largest type that is read
 /// whole across a cut, or the rise of a line from one side of the page to the other.
-const OVERLAP: f32 = 128.0;
+const OVERLAP: f32 = 112.0;
 
 /// The bands of a page that will be looked at at `scale`, with ink in each.
 pub(crate) fn of(ink: &Ink, page_height: usize, scale: f32) -> Vec<Region> {
@@ -93,7 +93,7 @@ mod tests {
         assert!(
             bands
                 .iter()
-                .all(|b| b.height <= 560 && (b.x, b.width) == (32, 36)),
+                .all(|b| b.height <= 400 && (b.x, b.width) == (32, 36)),
             "{bands:?}"
         );
         assert_eq!(bands.last().map(|b| (b.y, b.height)), Some((1500, 16)));

@@ -11,14 +11,14 @@ use weir_core::InferenceError;
 use super::bands;
 use super::boxes::{self, TextBox};
 use super::picture::{Picture, Region};
-use super::resize;
+use super::resize::{self, Canvas};
 use crate::runtime::{self, Runtime, SessionOptions};
 use crate::scheduler::Stop;
 
 /// Sides of the model's input are multiples of this.
 const GRID: usize = 32;
 
-/// Paper around the ink, pixels of the model's input: the network sees text better that does not touch the edge.
+/// Paper around a band, pixels of the model's input: the network sees text better that does not touch the edge.
 const MARGIN: usize = 32;
 
 /// Resolution the detector looks at. Lines are found as well as at 150 dpi, in half the time; see the table in the
@@ -60,13 +60,13 @@ impl Detector {
             .min(LONGEST_SIDE / picture.width.max(picture.height) as f32)
             .clamp(SCALES.0, SCALES.1);
         let scale = if (scale - 1.0).abs() < 0.02 { 1.0 } else { scale };
-        let bands = bands::of(&picture.ink(), picture.height, scale);
+        let ink = picture.ink();
         let mut boxes = Vec::new();
-        for band in bands {
+        for band in bands::of(&ink, picture.height, scale) {
             if !go_on() {
                 return Err(super::abandoned());
             }
-            boxes.extend(self.look(picture, band, scale)?);
+            boxes.extend(self.look(picture, band, scale, ink.paper)?);
         }
         Ok(bands::without_doubles(boxes))
     }
@@ -76,15 +76,20 @@ impl Detector {
         picture: &Picture<'_>,
         band: Region,
         scale: f32,
+        paper: u8,
     ) -> Result<Vec<TextBox>, InferenceError> {
-        let region = with_margin(band, (MARGIN as f32 / scale) as usize);
-        let input_side = |pixels: usize| {
-            ((pixels as f32 * scale).round() as usize)
-                .next_multiple_of(GRID)
-                .max(GRID)
+        let side = |pixels: usize| {
+            let scaled = (pixels as f32 * scale).round() as usize;
+            (scaled + 2 * MARGIN).next_multiple_of(GRID)
         };
-        let (width, height) = (input_side(region.width), input_side(region.height));
-        resize::fill(picture, region, scale, (width, height), &mut self.input);
+        let (width, height) = (side(band.width), side(band.height));
+        let canvas = Canvas {
+            width,
+            height,
+            margin: MARGIN,
+            paper,
+        };
+        resize::fill(picture, band, scale, &canvas, &mut self.input);
         let failed = |e: ort::Error| runtime::failed(super::NAME, &e);
         let input =
             TensorRef::from_array_view(([1, 3, height, width], self.input.as_slice())).map_err(failed)?;
@@ -97,20 +102,11 @@ impl Detector {
             reason: "the detector gave no output".into(),
         })?;
         let (_, map) = map.try_extract_tensor::<f32>().map_err(failed)?;
-        Ok(boxes::find(map, width, height)
-            .iter()
-            .map(|found| found.placed(region.x as f32, region.y as f32, scale))
-            .collect())
-    }
-}
-
-/// A region with paper around it. It may reach beyond the page to the right and below, where the page's edge repeats.
-fn with_margin(ink: Region, margin: usize) -> Region {
-    let (x, y) = (ink.x.saturating_sub(margin), ink.y.saturating_sub(margin));
-    Region {
-        x,
-        y,
-        width: ink.x + ink.width + margin - x,
-        height: ink.y + ink.height + margin - y,
+        let (x, y) = (
+            band.x as f32 - MARGIN as f32 / scale,
+            band.y as f32 - MARGIN as f32 / scale,
+        );
+        let found = boxes::find(map, width, height);
+        Ok(found.iter().map(|found| found.placed(x, y, scale)).collect())
     }
 }

@@ -7,6 +7,7 @@ mod bands;
 mod boxes;
 mod crop;
 mod det;
+mod fit;
 mod page;
 mod picture;
 mod rec;

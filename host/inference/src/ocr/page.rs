@@ -8,6 +8,7 @@ use weir_core::text::Line;
 
 use super::boxes::TextBox;
 use super::det::Detector;
+use super::fit;
 use super::picture::Picture;
 use super::rec::{Reading, Recognizer};
 
@@ -43,7 +44,12 @@ impl Page {
     ) -> Result<(Vec<Line>, Times), InferenceError> {
         let began = Instant::now();
         let picture = Picture::of(image)?;
-        let boxes = self.detector.detect(&picture, dpi, go_on)?;
+        let mut boxes = self.detector.detect(&picture, dpi, go_on)?;
+        for found in &mut boxes {
+            if let Some(ink) = fit::ink_rows(&picture, found) {
+                *found = fit::fitted(found, &ink);
+            }
+        }
         let detected = Instant::now();
         let mut readings = self.recognizer.recognize(&picture, &boxes, go_on)?;
         self.reread_upright(&picture, &boxes, &mut readings, go_on)?;

@@ -81,6 +81,14 @@ impl<'a> Picture<'a> {
             .map(move |row| row.get(..length).unwrap_or(row))
     }
 
+    /// Brightness (green, in colour) at a point; outside, that of the nearest edge.
+    pub(crate) fn nearest(&self, x: f32, y: f32) -> f32 {
+        let x = (x.max(0.0) as usize).min(self.width - 1);
+        let y = (y.max(0.0) as usize).min(self.height - 1);
+        let at = y * self.stride + x * self.channels + self.channels / 2;
+        self.pixels.get(at).copied().map_or(0.0, f32::from)
+    }
+
     fn is_colourless(&self) -> bool {
         self.rows().all(|row| {
             row.chunks_exact(3).all(|p| match *p {
@@ -109,6 +117,7 @@ impl<'a> Picture<'a> {
         let means = self.cell_means();
         let paper = i32::from(most_frequent(&means));
         Ink {
+            paper: u8::try_from(paper).unwrap_or(u8::MAX),
             columns: self.width.div_ceil(CELL),
             size: (self.width, self.height),
             cells: means
@@ -153,6 +162,8 @@ impl<'a> Picture<'a> {
 
 /// Which cells of a picture have ink.
 pub(crate) struct Ink {
+    /// Brightness of the paper.
+    pub(crate) paper: u8,
     columns: usize,
     size: (usize, usize),
     cells: Vec<bool>,
