@@ -3,6 +3,15 @@
 //! Needs the default components (`components/build`). The last figure is memory, which criterion does not measure: it is
 //! printed, and the run fails if it is over its limit.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -135,7 +144,9 @@ fn main() {
     let routing = pipeline(&[Role::Routing]);
     let whole = pipeline(&Role::ALL);
     let host_of_many = host(folder.path(), INSTANCES);
-    weigh(&runtime, &host_of_many, &routing, &document);
+    if std::env::args().all(|a| a != "open") {
+        weigh(&runtime, &host_of_many, &routing, &document);
+    }
     drop(host_of_many);
 
     let host = host(folder.path(), 100);
@@ -151,9 +162,12 @@ fn main() {
     });
     drop(job);
     // A job of one component, opened and closed again. Target: 50 µs.
-    criterion.bench_function("open a job of one component", |b| {
-        b.to_async(&runtime).iter(|| open(&host, &routing));
-    });
+    for role in Role::ALL {
+        let one = pipeline(&[role]);
+        criterion.bench_function(&format!("open a job of one component, {}", role.name()), |b| {
+            b.to_async(&runtime).iter(|| open(&host, &one));
+        });
+    }
     criterion.bench_function("open a job of the four defaults", |b| {
         b.to_async(&runtime).iter(|| open(&host, &whole));
     });

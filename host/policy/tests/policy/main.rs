@@ -1,6 +1,15 @@
 //! The adapter against real components: the default ones, and those of `components/hostile`. Build them with
 //! `components/build`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
 mod asking;
 mod crowd;
 mod defaults;
