@@ -214,7 +214,7 @@ settings! {
     "engine.commit_entries" => engine_commit_entries: u32 = "100", "entries, 1 to 10000"
         if |v| (1..=10_000).contains(&v);
     /// How long pages in flight may take to end when a job is cancelled.
-    "engine.cancel_millis" => engine_cancel_millis: u32 = "1500", "milliseconds, 0 to 60000" if |v| v <= 60_000;
+    "engine.cancel_millis" => engine_cancel_millis: u32 = "1000", "milliseconds, 0 to 60000" if |v| v <= 60_000;
 
     /// Component instances alive at once.
     "policy.instances" => policy_instances: u32 = "1000", "instances, 1 to 10000" if |v| (1..=10_000).contains(&v);

@@ -29,7 +29,7 @@ async fn wherever_a_job_hangs_it_is_cancelled_within_the_grace() {
         handle.cancel();
         let (events, outcome) = follow(&handle).await;
         assert!(
-            cancelled.elapsed() <= Duration::from_millis(1600),
+            cancelled.elapsed() <= Duration::from_millis(1100),
             "{stage}: {:?}",
             cancelled.elapsed()
         );
@@ -72,9 +72,9 @@ async fn rasterizing_stops_at_once_and_pages_in_flight_may_end() {
     handle.cancel();
     let (events, outcome) = follow(&handle).await;
     assert!(fakes.stages.meter(Stage::Rasterize).calls() <= drawn + 1);
-    // Three were done when it was cancelled, and 1.5 s are enough for five more.
+    // Three were done when it was cancelled, and a second is enough for three more.
     let pages = pages_done(&events).len();
-    assert!((7..=9).contains(&pages), "{pages}");
+    assert!((5..=7).contains(&pages), "{pages}");
     let recorded = u32::try_from(pages).unwrap();
     assert_eq!(
         outcome.documents[0].end,
@@ -133,7 +133,7 @@ async fn shutting_down_keeps_what_is_done_and_leaves_nothing_running() {
     sleep(Duration::from_secs(3)).await;
     let began = Instant::now();
     engine.shutdown(Duration::from_secs(5)).await.unwrap();
-    assert!(began.elapsed() <= Duration::from_millis(1600));
+    assert!(began.elapsed() <= Duration::from_millis(1100));
     for handle in &handles {
         assert_eq!(handle.wait().await.state, JobState::Cancelled);
         let (events, _) = follow(handle).await;

@@ -18,3 +18,4 @@ mod floor;
 mod flow;
 mod ledger;
 mod makespan;
+mod threads;
