@@ -11,7 +11,7 @@
 mod common;
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -76,7 +76,7 @@ async fn be_a_host() {
     let source = files.source("a.pdf", &weir_samples::text_document(1, 1));
     let document = pool.open(&source).await.unwrap();
     document.draw(1, BOTH).await.unwrap();
-    writeln!(std::io::stdout(), "workers: {:?}", children()).unwrap();
+    println!("workers: {:?}", children());
     std::future::pending().await
 }
 
