@@ -13,6 +13,7 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -28,6 +29,8 @@ const MAX_SEGMENT: usize = 255;
 /// Files a flush syncs one by one. Beyond that the whole file system is synced, which bounds the list and costs about as
 /// much.
 const MAX_LISTED: usize = 1024;
+/// Files synced at once.
+const SYNCS: usize = 8;
 /// Holds what is being written. No tenant can have a name with a dot.
 const UNFINISHED: &str = ".unfinished";
 
@@ -172,27 +175,45 @@ impl Inner {
             let root = File::open(&self.root).map_err(|e| failed(&self.root, &e))?;
             return rustix::fs::syncfs(&root).map_err(|e| failed(&self.root, &e.into()));
         }
-        let mut folders = BTreeSet::new();
-        for path in &put.files {
-            match File::open(path).and_then(|file| file.sync_data()) {
-                // Deleted since.
-                Err(e) if is_no_blob(&e) => {}
-                Err(e) => return Err(failed(path, &e)),
-                Ok(()) => folders.extend(
-                    path.ancestors()
-                        .skip(1)
-                        .take_while(|folder| folder.starts_with(&self.root)),
-                ),
-            }
-        }
-        for folder in folders {
-            match sync_folder(folder) {
-                Err(e) if !is_no_blob(&e) => return Err(failed(folder, &e)),
-                _ => {}
-            }
-        }
-        Ok(())
+        let files: Vec<&Path> = put.files.iter().map(PathBuf::as_path).collect();
+        let folders: BTreeSet<&Path> = files
+            .iter()
+            .flat_map(|path| {
+                let above = path.ancestors().skip(1);
+                above.take_while(|folder| folder.starts_with(&self.root))
+            })
+            .collect();
+        let folders: Vec<&Path> = folders.into_iter().collect();
+        side_by_side(&files, |file| File::open(file)?.sync_data())?;
+        side_by_side(&folders, sync_folder)
     }
+}
+
+/// Syncs several at once: the file system's journal writes what waits for it in one go.
+fn side_by_side(paths: &[&Path], sync: impl Fn(&Path) -> io::Result<()> + Sync) -> Result<(), StorageError> {
+    let sync_all = |paths: &[&Path]| {
+        paths.iter().try_for_each(|path| match sync(path) {
+            // Deleted since.
+            Err(e) if !is_no_blob(&e) => Err(failed(path, &e)),
+            _ => Ok(()),
+        })
+    };
+    thread::scope(|scope| {
+        let share = paths.len().div_ceil(SYNCS).max(1);
+        let syncing: Vec<_> = paths
+            .chunks(share)
+            .map(|paths| thread::Builder::new().spawn_scoped(scope, move || sync_all(paths)))
+            .collect();
+        syncing.into_iter().try_for_each(|thread| {
+            let thread = thread.map_err(|e| StorageError::io("flushing blobs", &e))?;
+            thread.join().unwrap_or_else(|_| {
+                Err(StorageError::Failed {
+                    what: "flushing blobs".into(),
+                    reason: "a thread panicked".into(),
+                })
+            })
+        })
+    })
 }
 
 /// Renames, making the folders above `path`. A delete next to it may remove a folder that is still empty, so it is tried

@@ -16,21 +16,22 @@ mod passage;
 mod shard;
 mod words;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use qdrant_edge::{
-    FacetRequest, FacetValue, Fusion, NamedQuery, PointInsertOperations, PointOperations, Prefetch,
-    QueryEnum, QueryRequest, ScoringQuery, UpdateOperation, VectorInternal, WithPayloadInterface, WithVector,
+    Fusion, NamedQuery, PointInsertOperations, PointOperations, Prefetch, QueryEnum, QueryRequest,
+    ScoringQuery, UpdateOperation, VectorInternal, WithPayloadInterface, WithVector,
 };
 use tokio::sync::Semaphore;
 use weir_core::ports::VectorStore;
 use weir_core::search::{Hit, Point, Query};
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
-use self::passage::{DENSE, PAGE, SPARSE, check_dense, hit, of_document, path, searched, stored};
+use self::passage::{DENSE, SPARSE, check_dense, hit, of_document, page, page_of_each, searched, stored};
 use self::shard::Shard;
 use self::words::Words;
 use crate::folder::FolderLock;
@@ -46,8 +47,6 @@ const SEARCHES: usize = 8;
 const CANDIDATES: usize = 64;
 /// Reciprocal rank fusion's constant.
 const RRF_K: usize = 2;
-/// Pages of a document that are counted.
-const MAX_PAGES: usize = 1_000_000;
 
 /// A [`VectorStore`] in this process.
 pub struct EdgeVectors {
@@ -181,26 +180,17 @@ impl VectorStore for EdgeVectors {
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
-        let request = FacetRequest {
-            key: path(PAGE),
-            limit: MAX_PAGES,
-            filter: Some(of_document(tenant, document, None)),
-            exact: true,
-        };
+        let request = page_of_each(tenant, document);
         self.read(move |index| {
-            let counts = index.shard.ask(|edge| edge.facet(request))?;
-            let mut pages: Vec<_> = counts
-                .hits
-                .into_iter()
-                .filter_map(|hit| match hit.value {
-                    FacetValue::Int(page) => {
-                        Some((u32::try_from(page).ok()?, u32::try_from(hit.count).ok()?))
-                    }
-                    _ => None,
-                })
-                .collect();
-            pages.sort_unstable();
-            Ok(pages)
+            let (passages, _) = index.shard.ask(|edge| edge.scroll(request))?;
+            let mut pages = BTreeMap::new();
+            for number in passages
+                .iter()
+                .filter_map(|passage| page(passage.payload.as_ref()))
+            {
+                *pages.entry(number).or_default() += 1;
+            }
+            Ok(pages.into_iter().collect())
         })
         .await
     }

@@ -3,10 +3,12 @@
 //! Every filter begins with the tenant, and the id in the shard is derived from the tenant's name, so that no caller can
 //! read, overwrite or remove a passage of another tenant, whatever ids it passes.
 
+use std::fmt;
+
 use qdrant_edge::{
-    AnyVariants, Condition, FieldCondition, Filter, IntegerIndexParams, JsonPath, KeywordIndexParams, Match,
+    AnyVariants, Condition, CreateIndex, FieldCondition, Filter, JsonPath, KeywordIndexParams, Match,
     MatchAny, MatchValue, Payload, PayloadFieldSchema, PayloadSchemaParams, PointId, PointStructPersisted,
-    ScoredPoint, ValueVariants, VectorPersisted, VectorStructPersisted,
+    ScoredPoint, ScrollRequest, ValueVariants, VectorPersisted, VectorStructPersisted, WithPayloadInterface,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,14 +24,17 @@ use super::words::Words;
 pub(super) const DENSE: &str = "dense";
 /// Name of the sparse vector.
 pub(super) const SPARSE: &str = "sparse";
-/// Payload key of the page.
-pub(super) const PAGE: &str = "page";
+/// Field of the payload that is indexed; see [`index`].
+const KEYS: &str = "keys";
+/// Field of the page.
+const PAGE: &str = "page";
+/// Passages of a document that are counted.
+const MAX_COUNTED: usize = 10_000_000;
 
 /// What is kept with a passage's vectors.
 #[derive(Debug, Serialize, Deserialize)]
 struct Passage {
-    tenant: TenantId,
-    collection: String,
+    keys: Vec<String>,
     document: DocumentId,
     name: String,
     page: PageNumber,
@@ -41,30 +46,41 @@ struct Passage {
     image: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lines: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    labels: Vec<String>,
 }
 
-/// The indexes a shard keeps of its payload.
-pub(super) fn indexes() -> [(&'static str, PayloadFieldSchema); 5] {
-    let keyword = |is_tenant| {
-        PayloadFieldSchema::FieldParams(PayloadSchemaParams::Keyword(KeywordIndexParams {
-            is_tenant,
-            ..KeywordIndexParams::default()
-        }))
-    };
-    let integer = PayloadFieldSchema::FieldParams(PayloadSchemaParams::Integer(IntegerIndexParams {
-        lookup: Some(true),
-        range: Some(false),
-        ..IntegerIndexParams::default()
-    }));
-    [
-        ("tenant", keyword(Some(true))),
-        ("collection", keyword(None)),
-        ("document", keyword(None)),
-        ("labels", keyword(None)),
-        (PAGE, integer),
-    ]
+/// The index a shard keeps of its payload: one, of everything that filters ask for by name and value.
+///
+/// An index for each field would be the usual way, but a flush syncs ten files for each, one after the other, and changes wait
+/// for it.
+pub(super) fn index() -> CreateIndex {
+    CreateIndex {
+        field_name: path(KEYS),
+        field_schema: Some(PayloadFieldSchema::FieldParams(PayloadSchemaParams::Keyword(
+            KeywordIndexParams::default(),
+        ))),
+    }
+}
+
+/// What a passage is filed under in [`KEYS`].
+enum Key<'a> {
+    Tenant(&'a TenantId),
+    Collection(&'a str),
+    Document(&'a DocumentId),
+    Label(&'a Label),
+}
+
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tenant(tenant) => write!(f, "tenant {tenant}"),
+            Self::Collection(collection) => write!(f, "collection {collection}"),
+            Self::Document(document) => write!(f, "document {document}"),
+            // JSON keeps ("a=b", "c") and ("a", "b=c") apart.
+            Self::Label((name, value)) => {
+                write!(f, "label {}", Value::from(vec![name.as_str(), value.as_str()]))
+            }
+        }
+    }
 }
 
 /// A point as the shard takes it.
@@ -86,9 +102,14 @@ pub(super) fn stored(
     }
     check_dense(&point.dense, dimensions).map_err(wrong)?;
     let sparse = words.of_passage(&point.text);
+    let keys = [
+        Key::Tenant(tenant),
+        Key::Collection(collection),
+        Key::Document(&point.document),
+    ];
+    let keys = keys.into_iter().chain(point.labels.iter().map(Key::Label));
     let passage = Passage {
-        tenant: tenant.clone(),
-        collection: collection.to_owned(),
+        keys: keys.map(|key| key.to_string()).collect(),
         document: point.document,
         name: point.name,
         page: point.page,
@@ -97,7 +118,6 @@ pub(super) fn stored(
         rect: point.rect,
         image: point.image,
         lines: point.lines,
-        labels: point.labels.iter().map(label).collect(),
     };
     let payload = match serde_json::to_value(passage) {
         Ok(Value::Object(fields)) => Payload(fields),
@@ -157,28 +177,26 @@ pub(super) fn hit(point: ScoredPoint) -> Result<(Hit, u32), StorageError> {
 
 /// What a search looks through.
 pub(super) fn searched(tenant: &TenantId, query: &Query) -> Filter {
-    let mut must = vec![keyword("tenant", tenant.as_str())];
+    let mut must = vec![filed_under(&Key::Tenant(tenant))];
     if let Some(collection) = &query.collection {
-        must.push(keyword("collection", collection));
+        must.push(filed_under(&Key::Collection(collection)));
     }
     if !query.documents.is_empty() {
-        let documents = query.documents.iter().map(DocumentId::to_string).collect();
-        must.push(any("document", AnyVariants::Strings(documents)));
+        let documents = query.documents.iter();
+        let documents = documents
+            .map(|document| Key::Document(document).to_string())
+            .collect();
+        must.push(any(KEYS, AnyVariants::Strings(documents)));
     }
-    must.extend(
-        query
-            .labels
-            .iter()
-            .map(|wanted| keyword("labels", &label(wanted))),
-    );
+    must.extend(query.labels.iter().map(|label| filed_under(&Key::Label(label))));
     all(must)
 }
 
 /// The passages of a document, or of some of its pages.
 pub(super) fn of_document(tenant: &TenantId, document: &DocumentId, pages: Option<&[PageNumber]>) -> Filter {
     let mut must = vec![
-        keyword("tenant", tenant.as_str()),
-        keyword("document", &document.to_string()),
+        filed_under(&Key::Tenant(tenant)),
+        filed_under(&Key::Document(document)),
     ];
     if let Some(pages) = pages {
         let pages = pages.iter().map(|&page| i64::from(page)).collect();
@@ -187,14 +205,24 @@ pub(super) fn of_document(tenant: &TenantId, document: &DocumentId, pages: Optio
     all(must)
 }
 
+/// The passages of a document, each with its page alone.
+pub(super) fn page_of_each(tenant: &TenantId, document: &DocumentId) -> ScrollRequest {
+    ScrollRequest {
+        limit: Some(MAX_COUNTED),
+        filter: Some(of_document(tenant, document, None)),
+        with_payload: Some(WithPayloadInterface::Fields(vec![path(PAGE)])),
+        ..ScrollRequest::default()
+    }
+}
+
+/// The page in the payload of an answer to [`page_of_each`].
+pub(super) fn page(payload: Option<&Payload>) -> Option<PageNumber> {
+    u32::try_from(payload?.0.get(PAGE)?.as_u64()?).ok()
+}
+
 fn id_in_shard(tenant: &TenantId, id: &Uuid) -> PointId {
     let namespace = Uuid::new_v5(&Uuid::NAMESPACE_OID, tenant.as_str().as_bytes());
     PointId::Uuid(Uuid::new_v5(&namespace, id.as_bytes()))
-}
-
-/// A label as one keyword. JSON keeps `("a=b", "c")` and `("a", "b=c")` apart.
-fn label((name, value): &Label) -> String {
-    Value::from(vec![name.as_str(), value.as_str()]).to_string()
 }
 
 fn all(must: Vec<Condition>) -> Filter {
@@ -206,9 +234,9 @@ fn all(must: Vec<Condition>) -> Filter {
     }
 }
 
-fn keyword(key: &str, value: &str) -> Condition {
-    let value = ValueVariants::String(value.to_owned());
-    field(key, Match::Value(MatchValue { value }))
+fn filed_under(key: &Key<'_>) -> Condition {
+    let value = ValueVariants::String(key.to_string());
+    field(KEYS, Match::Value(MatchValue { value }))
 }
 
 fn any(key: &str, any: AnyVariants) -> Condition {
@@ -219,8 +247,8 @@ fn field(key: &str, matching: Match) -> Condition {
     Condition::Field(FieldCondition::new_match(path(key), matching))
 }
 
-/// The path of a top-level payload key.
-pub(super) fn path(key: &str) -> JsonPath {
+/// The path of a field of the payload.
+fn path(key: &str) -> JsonPath {
     JsonPath {
         first_key: key.to_owned(),
         rest: Vec::new(),

@@ -17,13 +17,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use qdrant_edge::{
-    CreateIndex, Distance, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams,
-    FieldIndexOperations, Modifier, OperationError, OperationResult, UpdateOperation, WalOptions,
+    Distance, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations,
+    Modifier, OperationError, OperationResult, UpdateOperation, WalOptions,
 };
 use serde::{Deserialize, Serialize};
 use weir_core::StorageError;
 
-use super::passage::{DENSE, SPARSE, indexes, path};
+use super::passage::{DENSE, SPARSE, index};
 use crate::folder::{free_bytes, make_private, need_room, sync_folder, sync_tree};
 
 /// Bytes that must be free before anything is written: the files of the shard are sparse and written through memory maps
@@ -33,7 +33,8 @@ const ROOM: u64 = 32 << 20;
 const LOG_FILE: usize = 8 << 20;
 /// Written into the folder last, by the name of which a finished shard is known.
 const LABEL: &str = "weir.json";
-const FORMAT: u32 = 1;
+/// Raised when passages are filed or taken apart in another way.
+const FORMAT: u32 = 2;
 
 /// What a shard was made for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -154,13 +155,8 @@ fn make(data: &Path, folder: &Path, made_for: &MadeFor) -> Result<(), StorageErr
         })?),
         path: unfinished.clone(),
     };
-    for (key, schema) in indexes() {
-        let index = FieldIndexOperations::CreateIndex(CreateIndex {
-            field_name: path(key),
-            field_schema: Some(schema),
-        });
-        shard.update(UpdateOperation::FieldIndexOperation(index), 0)?;
-    }
+    let index = FieldIndexOperations::CreateIndex(index());
+    shard.update(UpdateOperation::FieldIndexOperation(index), 0)?;
     shard.flush()?;
     drop(shard);
     let label = serde_json::to_vec_pretty(made_for).map_err(|e| io(e.into()))?;
