@@ -8,6 +8,8 @@
     clippy::indexing_slicing
 )]
 
+#![allow(clippy::print_stdout)]
+
 mod common;
 
 use std::collections::HashSet;
