@@ -5,10 +5,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    clippy::print_stdout
 )]
-
-#![allow(clippy::print_stdout)]
 
 mod common;
 
