@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_tight_box_stays_as_it_is() {
-        let picture = page(&[34..66]);
+        let picture = page(std::slice::from_ref(&(34..66)));
         let ink = ink_rows(&picture, &LOOSE).unwrap();
         assert_eq!(ink.height, 32.0);
         assert_eq!(fitted(&LOOSE, &ink), LOOSE);
