@@ -4,9 +4,17 @@
 //! `weir_core` promises, and an answer that does not fit the question is refused; the worker that gave it is replaced.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use weir_core::page::{DocumentInfo, OutlineEntry, PageFacts, Rect};
+use weir_core::error::RasterError;
+use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PageFacts, PageImage, PixelFormat, Rect};
+use weir_core::ports::DrawnPage;
 use weir_core::text::Line;
+
+use crate::desk::{Hold, closed};
+use crate::process::Fall;
+use crate::protocol::Answer;
+use crate::work::{Outcome, Served, Work};
 
 /// Entries of an outline that are kept.
 pub(crate) const OUTLINE_ENTRIES: usize = 10_000;
@@ -25,6 +33,50 @@ pub(crate) const PAGE_TEXT_BYTES: usize = 1 << 20;
 
 /// The largest side of a page, in points, that is believed: PDF allows 14,400, writers go beyond.
 const LARGEST_SIDE: f32 = 1e6;
+
+/// Takes an answer for the outcome of `work`, if it is one.
+pub(crate) fn accept(
+    work: &Work,
+    answer: Answer,
+    payload: Vec<u8>,
+    hold: &mut Option<Hold>,
+) -> Result<Served, Fall> {
+    let page = work.page();
+    let outcome = match (work, answer) {
+        (Work::Sizes(pages), Answer::Sizes(said)) => sizes(pages, said).map(Outcome::Sizes),
+        (Work::Facts(pages), Answer::Facts(said)) => facts(pages, said).map(Outcome::Facts),
+        (Work::Text(_), Answer::Text(said)) => Some(Outcome::Text(lines(said))),
+        (Work::Probe(_), Answer::Probed(through)) => Some(Outcome::Probed(through)),
+        (Work::Draw { raster, drawing, .. }, Answer::Drawn) => {
+            let hold = hold.take().filter(|_| drawing.pixels);
+            Some(Outcome::Drawn(DrawnPage {
+                dpi: raster.dpi,
+                image: hold.map(|hold| PageImage {
+                    width: raster.width,
+                    height: raster.height,
+                    stride: raster.stride as usize,
+                    format: PixelFormat::Bgr,
+                    pixels: Arc::new(hold),
+                }),
+                encoded: drawing.encoded.then(|| EncodedImage {
+                    media_type: "image/jpeg",
+                    bytes: payload.into(),
+                }),
+            }))
+        }
+        (_, Answer::Unreadable(reason)) => {
+            return Ok(Err(RasterError::PageUnreadable {
+                page,
+                reason: title(&reason),
+            }));
+        }
+        (_, Answer::Abandoned) => return Ok(Err(closed())),
+        _ => None,
+    };
+    outcome
+        .map(Ok)
+        .ok_or_else(|| Fall::Nonsense("its answer does not fit the question".into()))
+}
 
 /// A title without control characters, with single spaces, cut to its limit.
 pub(crate) fn title(raw: &str) -> String {

@@ -70,6 +70,16 @@ impl Keeper {
     /// anybody, unless they are part of it.
     async fn work(&self, process: &mut Option<Process>, mut job: Job) -> (Reply, Served) {
         let mut outcome = Err(closed());
+        // One that ended between jobs is no fault of this one, and does not use up a try.
+        if let Some(mut gone) = process.take_if(|p| p.is_gone()) {
+            let end = gone.bury().await;
+            self.tally.lost.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(
+                pid = gone.pid,
+                end,
+                "a PDF worker ended while it had nothing to do"
+            );
+        }
         for _try in 0..2 {
             let worker = match process {
                 Some(worker) => worker,

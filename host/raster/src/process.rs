@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_core::error::RasterError;
-use weir_core::page::{DocumentInfo, EncodedImage, PageImage, PixelFormat};
-use weir_core::ports::DrawnPage;
+use weir_core::page::DocumentInfo;
 
 use crate::answers;
 use crate::arena::{Home, Segment};
@@ -135,6 +134,11 @@ impl Process {
         }
     }
 
+    /// Whether it has ended while it had nothing to do.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.wire.is_broken()
+    }
+
     /// Documents open in it.
     pub(crate) fn open_documents(&self) -> Vec<DocumentKey> {
         self.open.iter().copied().collect()
@@ -226,7 +230,7 @@ impl Process {
         };
         let (answer, payload) = self.ask(&order, None, working, image_limit, reply).await?;
         self.pages = self.pages.saturating_add(work.pages());
-        accept(work, answer, payload, hold)
+        answers::accept(work, answer, payload, hold)
     }
 
     async fn ask(
@@ -365,43 +369,4 @@ impl Drop for Process {
             self.nursery.bury_unseen(self.pid);
         }
     }
-}
-
-/// Takes an answer for the outcome of `work`, if it is one.
-fn accept(work: &Work, answer: Answer, payload: Vec<u8>, hold: &mut Option<Hold>) -> Result<Served, Fall> {
-    let page = work.page();
-    let outcome = match (work, answer) {
-        (Work::Sizes(pages), Answer::Sizes(sizes)) => answers::sizes(pages, sizes).map(Outcome::Sizes),
-        (Work::Facts(pages), Answer::Facts(facts)) => answers::facts(pages, facts).map(Outcome::Facts),
-        (Work::Text(_), Answer::Text(lines)) => Some(Outcome::Text(answers::lines(lines))),
-        (Work::Probe(_), Answer::Probed(through)) => Some(Outcome::Probed(through)),
-        (Work::Draw { raster, drawing, .. }, Answer::Drawn) => {
-            let hold = hold.take().filter(|_| drawing.pixels);
-            Some(Outcome::Drawn(DrawnPage {
-                dpi: raster.dpi,
-                image: hold.map(|hold| PageImage {
-                    width: raster.width,
-                    height: raster.height,
-                    stride: raster.stride as usize,
-                    format: PixelFormat::Bgr,
-                    pixels: Arc::new(hold),
-                }),
-                encoded: drawing.encoded.then(|| EncodedImage {
-                    media_type: "image/jpeg",
-                    bytes: payload.into(),
-                }),
-            }))
-        }
-        (_, Answer::Unreadable(reason)) => {
-            return Ok(Err(RasterError::PageUnreadable {
-                page,
-                reason: answers::title(&reason),
-            }));
-        }
-        (_, Answer::Abandoned) => return Ok(Err(crate::desk::closed())),
-        _ => None,
-    };
-    outcome
-        .map(Ok)
-        .ok_or_else(|| Fall::Nonsense("its answer does not fit the question".into()))
 }

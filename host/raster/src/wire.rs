@@ -93,6 +93,12 @@ impl Wire {
         Ok((answer, self.read(payload).await?))
     }
 
+    /// Whether the other end has gone, or has spoken without being asked.
+    pub(crate) fn is_broken(&self) -> bool {
+        let read = self.stream.try_read(&mut [0]);
+        !read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     async fn read(&mut self, length: usize) -> io::Result<Vec<u8>> {
         // Memory is taken as bytes arrive: a length is only a claim.
         let mut bytes = Vec::with_capacity(length.min(1 << 20));

@@ -65,6 +65,12 @@ fn processor_time(pid: u32) -> u64 {
     field(11) + field(12)
 }
 
+/// `Z` for one that is dead and not yet reaped.
+fn state_of(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim().chars().next()
+}
+
 /// Waits until `done`, which must not take long.
 async fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -136,6 +142,19 @@ async fn a_page_that_kills_every_worker_is_given_up_after_two() {
 }
 
 #[tokio::test]
+async fn a_worker_that_died_idle_is_replaced_without_using_up_a_try() {
+    let _turn = turn().await;
+    let (pool, document) = opened(one_worker(), &weir_samples::text_document(2, 1)).await;
+    document.draw(1, COARSE).await.unwrap();
+    let first = worker();
+    signal(first, Signal::KILL);
+    until("its death", || state_of(first) == Some('Z')).await;
+    document.draw(2, COARSE).await.unwrap();
+    assert_eq!((pool.counters().lost, pool.counters().started), (1, 2));
+    assert_ne!(worker(), first);
+}
+
+#[tokio::test]
 async fn a_stuck_worker_is_replaced_after_the_stall_deadline() {
     let _turn = turn().await;
     let stalling = RasterConfig {
@@ -158,7 +177,7 @@ async fn a_stuck_worker_is_replaced_after_the_stall_deadline() {
 async fn a_page_on_which_every_worker_gets_stuck_is_given_up_after_two() {
     let _turn = turn().await;
     let stalling = RasterConfig {
-        stall_seconds: 1,
+        stall_seconds: 2,
         ..one_worker()
     };
     let (pool, document) = opened(stalling, &slow_page()).await;
@@ -178,7 +197,7 @@ async fn a_page_on_which_every_worker_gets_stuck_is_given_up_after_two() {
     })
     .await;
     let error = drawing.await.unwrap().unwrap_err();
-    assert_eq!(error, RasterError::Deadline { page: 1, seconds: 1 });
+    assert_eq!(error, RasterError::Deadline { page: 1, seconds: 2 });
     assert_eq!((stopped.len(), pool.counters().lost), (2, 2));
 }
 

@@ -107,11 +107,22 @@ async fn without_pdfium_or_a_worker_it_says_what_is_missing() {
         pdfium: "/nowhere/libpdfium.so".into(),
         ..config()
     };
-    let no_program = RasterConfig {
-        worker_command: vec!["/nowhere/weir".into()],
+    let program = |path: &str| RasterConfig {
+        worker_command: path.split(' ').map(Into::into).collect(),
         ..config()
     };
-    for config in [no_library, no_program] {
+    // No program, one that ends at once, one that answers with what it is told, and none at all.
+    let no_command = RasterConfig {
+        worker_command: Vec::new(),
+        ..config()
+    };
+    for config in [
+        no_library,
+        program("/nowhere/weir"),
+        program("/bin/true"),
+        program("/bin/sh -c cat>&0"),
+        no_command,
+    ] {
         let error = RasterPool::new(config)
             .unwrap()
             .open(&source)

@@ -12,6 +12,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{BOTH, COARSE, Files, colour, config, opened};
+use pdf_writer::types::{AnnotationFlags, FieldType};
+use pdf_writer::{Content, Finish, Pdf, Rect, Ref, TextStr};
 use weir_core::ports::{Drawing, OpenDocument, Rasterizer};
 use weir_core::text::Line;
 use weir_raster::{RasterConfig, RasterPool};
@@ -228,4 +230,76 @@ async fn many_documents_are_served_by_few_workers() {
         }
     }
     assert_eq!((pool.counters().started, pool.counters().lost), (2, 0));
+}
+
+/// A page with a form field that looks like a black square, and nothing else.
+fn filled_form() -> Vec<u8> {
+    let mut pdf = Pdf::new();
+    let [catalog, tree, page, field, look] = [1, 2, 3, 4, 5].map(Ref::new);
+    let square = Rect::new(100.0, 100.0, 200.0, 200.0);
+    pdf.catalog(catalog).pages(tree).form().fields([field]);
+    pdf.pages(tree).kids([page]).count(1);
+    pdf.page(page)
+        .parent(tree)
+        .media_box(Rect::new(0.0, 0.0, 300.0, 300.0))
+        .annotations([field]);
+    let mut widget = pdf.form_field(field);
+    widget.partial_name(TextStr("name")).field_type(FieldType::Text);
+    let mut widget = widget.into_annotation();
+    widget.rect(square).flags(AnnotationFlags::PRINT);
+    widget.appearance().normal().stream(look);
+    widget.finish();
+    let mut content = Content::new();
+    content.rect(0.0, 0.0, 100.0, 100.0).fill_nonzero();
+    pdf.form_xobject(look, &content.finish())
+        .bbox(Rect::new(0.0, 0.0, 100.0, 100.0));
+    pdf.finish()
+}
+
+#[tokio::test]
+async fn what_is_filled_into_a_form_is_drawn() {
+    let (_pool, document) = opened(config(), &filled_form()).await;
+    for _again in 0..2 {
+        let image = document.draw(1, COARSE).await.unwrap().image.unwrap();
+        assert_eq!(colour(&image, 0.5, 0.5), [0; 3]);
+        assert_eq!(colour(&image, 0.1, 0.1), [255; 3]);
+    }
+    assert!(document.text(1).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_short_document_does_not_wait_for_a_long_one() {
+    let one_worker = RasterConfig {
+        workers: 1,
+        ..config()
+    };
+    let pool = RasterPool::new(one_worker).unwrap();
+    let files = Files::new();
+    let long = pool
+        .open(&files.source("long.pdf", &weir_samples::text_document(100, 1)))
+        .await
+        .unwrap();
+    let short = pool
+        .open(&files.source("short.pdf", &weir_samples::text_document(1, 2)))
+        .await
+        .unwrap();
+    // Its sizes are known then, so that all pages queue at once.
+    long.draw(1, COARSE).await.unwrap();
+    let before = pool.counters().pages;
+    let pages = (1..=100).map(async |page| long.draw(page, COARSE).await.unwrap().dpi);
+    let mut pages = Box::pin(futures::future::join_all(pages));
+    let mut drawn = Box::pin(async {
+        short.draw(1, COARSE).await.unwrap();
+        pool.counters().pages - before
+    });
+    let overtaken = tokio::select! {
+        biased;
+        _ = &mut pages => panic!("the long document went first"),
+        overtaken = &mut drawn => overtaken,
+    };
+    assert!(
+        overtaken <= 6,
+        "{overtaken} pages of the long document went first"
+    );
+    assert_eq!(pages.await, [72; 100]);
 }

@@ -3,6 +3,7 @@
 mod draw;
 mod facts;
 mod outline;
+mod own;
 mod pdfium;
 mod probe;
 mod sandbox;
@@ -26,7 +27,11 @@ use pdfium::{Document, Library, OpenError};
 
 /// Runs a worker on the socket that is its standard input, until the host closes it. The host starts it; by hand it
 /// only says so.
+///
+/// To be called before the program has opened anything: it closes every descriptor but the standard three, in case the
+/// host has leaked one.
 pub fn worker_main() -> ExitCode {
+    own::close_inherited();
     let stdin = io::stdin();
     let socket = stdin.as_fd();
     match work(socket) {
@@ -62,6 +67,7 @@ fn work(socket: BorrowedFd<'_>) -> io::Result<()> {
 type Unfit = (String, String);
 
 fn begin(start: &Start, pulse: &OwnedFd) -> Result<(Desk, crate::Sandbox), Unfit> {
+    own::keep_memory();
     let unfit = |what: &str, error: &dyn std::fmt::Display| (what.to_owned(), error.to_string());
     let pulse = Pulse::map(pulse.as_fd()).map_err(|e| unfit("the worker's pulse", &e))?;
     let path = Path::new(OsStr::from_bytes(&start.pdfium));

@@ -1,7 +1,6 @@
 //! Giving up every right that parsing PDFs does not need.
 //!
-//! Done after PDFium is loaded and before the first byte of a PDF is seen, in this order: no descriptors but the socket's
-//! and the null devices; death with the host; limits of memory and files; no new privileges; no file system (landlock);
+//! Done after PDFium is loaded and before the first byte of a PDF is seen, in this order: death with the host; limits of memory and files; no new privileges; no file system (landlock);
 //! and last, since it forbids the calls before it, a short list of system calls (seccomp).
 //!
 //! The list has three answers. What parsing, drawing and talking to the host need is allowed, with arguments checked
@@ -31,6 +30,8 @@ pub(super) fn enter(start: &Start) -> io::Result<Sandbox> {
     if parent.map(|p| p.get().unsigned_abs()) != Some(start.host) {
         return Err(io::Error::other("the host is gone"));
     }
+    // Where memory runs out for the whole machine, a worker goes before the host. Not every container allows it.
+    drop(std::fs::write("/proc/self/oom_score_adj", "500"));
     limit_memory(start)?;
     rustix::thread::set_no_new_privs(true)?;
     Ok(Sandbox {

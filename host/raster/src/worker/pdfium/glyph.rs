@@ -1,0 +1,94 @@
+//! Characters.
+
+use std::ffi::c_int;
+use std::marker::PhantomData;
+
+use pdfium_render::prelude::{FPDF_TEXTPAGE, FS_MATRIX, FS_RECTF};
+
+use super::geometry::{Bounds, Matrix};
+use super::{Api, Page};
+
+/// A character as PDFium placed it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::worker) struct Glyph {
+    /// Its code point; 0 if it has none.
+    pub(in crate::worker) code: u32,
+    /// Put in by PDFium, for a gap between words or the end of a line.
+    pub(in crate::worker) generated: bool,
+    /// A hyphen at the end of a line.
+    pub(in crate::worker) hyphen: bool,
+    /// Size of the font in its own units; times the matrix it is in points.
+    pub(in crate::worker) size: f32,
+    pub(in crate::worker) matrix: FS_MATRIX,
+    pub(in crate::worker) origin: (f32, f32),
+    /// From the font's ascent to its descent, over its advance.
+    pub(in crate::worker) bounds: Bounds,
+}
+
+/// The text of a page.
+pub(in crate::worker) struct TextPage<'p> {
+    api: Api,
+    handle: FPDF_TEXTPAGE,
+    page: PhantomData<&'p Page<'p>>,
+}
+
+impl Drop for TextPage<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the text page is open.
+        unsafe { self.api.FPDFText_ClosePage(self.handle) };
+    }
+}
+
+impl<'p> TextPage<'p> {
+    /// `handle` is a text page of a page that lives as long as `'p`.
+    pub(super) fn new(api: Api, handle: FPDF_TEXTPAGE) -> Option<Self> {
+        (!handle.is_null()).then_some(Self {
+            api,
+            handle,
+            page: PhantomData,
+        })
+    }
+
+    /// Characters, those that PDFium put in included.
+    pub(in crate::worker) fn chars(&self) -> u32 {
+        // SAFETY: the text page is open.
+        u32::try_from(unsafe { self.api.FPDFText_CountChars(self.handle) }).unwrap_or(0)
+    }
+
+    pub(in crate::worker) fn glyph(&self, index: u32) -> Option<Glyph> {
+        let index = c_int::try_from(index).ok()?;
+        let mut rect = FS_RECTF {
+            left: 0.0,
+            top: 0.0,
+            right: 0.0,
+            bottom: 0.0,
+        };
+        let mut matrix = Matrix::IDENTITY.0;
+        let (mut x, mut y) = (0.0_f64, 0.0_f64);
+        // SAFETY: the text page is open, a wrong index is refused, what is written to is of the type asked for.
+        unsafe {
+            let api = self.api;
+            let code = api.FPDFText_GetUnicode(self.handle, index);
+            let generated = api.FPDFText_IsGenerated(self.handle, index) == 1;
+            let hyphen = api.FPDFText_IsHyphen(self.handle, index) == 1;
+            let size = api.FPDFText_GetFontSize(self.handle, index) as f32;
+            api.FPDFText_GetLooseCharBox(self.handle, index, &raw mut rect);
+            api.FPDFText_GetMatrix(self.handle, index, &raw mut matrix);
+            api.FPDFText_GetCharOrigin(self.handle, index, &raw mut x, &raw mut y);
+            Some(Glyph {
+                code,
+                generated,
+                hyphen,
+                size,
+                matrix,
+                origin: (x as f32, y as f32),
+                bounds: Bounds {
+                    left: rect.left,
+                    bottom: rect.bottom,
+                    right: rect.right,
+                    top: rect.top,
+                },
+            })
+        }
+    }
+}

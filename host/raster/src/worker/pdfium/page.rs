@@ -1,0 +1,274 @@
+//! Pages: their measures, their pixels, their images.
+
+use std::ffi::{c_int, c_ulong};
+use std::marker::PhantomData;
+use std::ptr;
+
+use pdfium_render::prelude::{
+    FPDF_BITMAP, FPDF_BOOL, FPDF_DOCUMENT, FPDF_PAGE, FPDF_PAGEOBJECT, FS_RECTF, IFSDK_PAUSE,
+};
+
+use super::form::Form;
+use super::geometry::{Bounds, Matrix};
+use super::glyph::TextPage;
+use super::{Api, Document};
+use crate::shared::Pulse;
+
+const BITMAP_BGR: c_int = 2;
+pub(super) const DRAW_ANNOTATIONS: c_int = 1;
+const RENDER_TO_BE_CONTINUED: c_int = 1;
+const RENDER_DONE: c_int = 2;
+const OBJECT_IMAGE: c_int = 3;
+const OBJECT_FORM: c_int = 5;
+
+/// What became of drawing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::worker) enum Drawn {
+    Done,
+    Failed,
+    Abandoned,
+}
+
+/// A parsed page.
+pub(in crate::worker) struct Page<'d> {
+    api: Api,
+    handle: FPDF_PAGE,
+    form: Option<&'d Form>,
+    document: PhantomData<&'d Document>,
+}
+
+impl Drop for Page<'_> {
+    fn drop(&mut self) {
+        if let Some(form) = self.form {
+            form.leave(self.handle);
+        }
+        // SAFETY: the page is open and nothing borrows from it any more.
+        unsafe { self.api.FPDF_ClosePage(self.handle) };
+    }
+}
+
+impl<'d> Page<'d> {
+    /// `document` is open and stays so as long as `'d`.
+    pub(super) fn load(
+        api: Api,
+        document: FPDF_DOCUMENT,
+        index: u32,
+        form: Option<&'d Form>,
+    ) -> Option<Self> {
+        let index = c_int::try_from(index).ok()?;
+        // SAFETY: the document is open; a wrong index gives null.
+        let handle = unsafe { api.FPDF_LoadPage(document, index) };
+        if handle.is_null() {
+            return None;
+        }
+        if let Some(form) = form {
+            form.enter(handle);
+        }
+        Some(Self {
+            api,
+            handle,
+            form,
+            document: PhantomData,
+        })
+    }
+
+    /// Width and height in points after rotation.
+    pub(in crate::worker) fn size(&self) -> (f32, f32) {
+        // SAFETY: the page is open.
+        unsafe {
+            (
+                self.api.FPDF_GetPageWidthF(self.handle),
+                self.api.FPDF_GetPageHeightF(self.handle),
+            )
+        }
+    }
+
+    /// Quarter turns clockwise, 0 to 3.
+    pub(in crate::worker) fn rotation(&self) -> u8 {
+        // SAFETY: the page is open.
+        u8::try_from(unsafe { self.api.FPDFPage_GetRotation(self.handle) }.rem_euclid(4)).unwrap_or(0)
+    }
+
+    /// The part of the plane that is the page.
+    pub(in crate::worker) fn bounds(&self) -> Option<Bounds> {
+        let mut rect = FS_RECTF {
+            left: 0.0,
+            top: 0.0,
+            right: 0.0,
+            bottom: 0.0,
+        };
+        // SAFETY: the page is open, `rect` is written to.
+        let found = unsafe { self.api.FPDF_GetPageBoundingBox(self.handle, &raw mut rect) };
+        (found != 0).then_some(Bounds {
+            left: rect.left,
+            bottom: rect.bottom,
+            right: rect.right,
+            top: rect.top,
+        })
+    }
+
+    /// Draws the page with its annotations and form fields over all of `pixels`, which hold `stride × height` bytes, on white.
+    pub(in crate::worker) fn draw(
+        &self,
+        pixels: &mut [u8],
+        (width, height, stride): (u32, u32, u32),
+        pulse: &Pulse,
+    ) -> Drawn {
+        if u64::from(stride) < u64::from(width) * 3
+            || (pixels.len() as u64) < u64::from(stride) * u64::from(height)
+        {
+            return Drawn::Failed;
+        }
+        pixels.fill(0xff);
+        let (Ok(width), Ok(height), Ok(stride)) = (
+            c_int::try_from(width),
+            c_int::try_from(height),
+            c_int::try_from(stride),
+        ) else {
+            return Drawn::Failed;
+        };
+        let first = pixels.as_mut_ptr().cast();
+        // SAFETY: `pixels` outlives the bitmap and is as large as the bitmap says, which was checked above.
+        let handle = unsafe {
+            self.api
+                .FPDFBitmap_CreateEx(width, height, BITMAP_BGR, first, stride)
+        };
+        if handle.is_null() {
+            return Drawn::Failed;
+        }
+        let bitmap = Bitmap {
+            api: self.api,
+            handle,
+        };
+        let mut pause = IFSDK_PAUSE {
+            version: 1,
+            NeedToPauseNow: Some(beat),
+            user: ptr::from_ref(pulse).cast_mut().cast(),
+        };
+        let pause = &raw mut pause;
+        // SAFETY: page and bitmap are open; `pause` and the pulse it points to live until rendering is closed.
+        unsafe {
+            let mut status = self.api.FPDF_RenderPageBitmap_Start(
+                bitmap.handle,
+                self.handle,
+                0,
+                0,
+                width,
+                height,
+                0,
+                DRAW_ANNOTATIONS,
+                pause,
+            );
+            while status == RENDER_TO_BE_CONTINUED && !pulse.is_abandoned() {
+                status = self.api.FPDF_RenderPage_Continue(self.handle, pause);
+            }
+            self.api.FPDF_RenderPage_Close(self.handle);
+            if let Some(form) = self.form.filter(|_| status == RENDER_DONE) {
+                form.draw(bitmap.handle, self.handle, (width, height));
+            }
+            match status {
+                RENDER_DONE => Drawn::Done,
+                RENDER_TO_BE_CONTINUED => Drawn::Abandoned,
+                _ => Drawn::Failed,
+            }
+        }
+    }
+
+    /// Calls `visit` with the box of each image on the page, those inside of form objects included, looking at no more
+    /// than `limit` objects.
+    pub(in crate::worker) fn images(&self, limit: u32, pulse: &Pulse, visit: &mut dyn FnMut(Bounds)) {
+        // SAFETY: the page is open; a wrong index gives null.
+        let count = unsafe { self.api.FPDFPage_CountObjects(self.handle) };
+        let mut left = limit;
+        for index in 0..count {
+            // SAFETY: as above.
+            let object = unsafe { self.api.FPDFPage_GetObject(self.handle, index) };
+            self.visit_images(object, &Matrix::IDENTITY, 0, &mut left, pulse, visit);
+            if left == 0 {
+                break;
+            }
+        }
+    }
+
+    fn visit_images(
+        &self,
+        object: FPDF_PAGEOBJECT,
+        matrix: &Matrix,
+        depth: u32,
+        left: &mut u32,
+        pulse: &Pulse,
+        visit: &mut dyn FnMut(Bounds),
+    ) {
+        *left = left.saturating_sub(1);
+        if object.is_null() || *left == 0 {
+            return;
+        }
+        if left.is_multiple_of(256) {
+            pulse.beat();
+        }
+        // SAFETY: the object belongs to the open page; what is written to is of the type that the function asks for.
+        match unsafe { self.api.FPDFPageObj_GetType(object) } {
+            OBJECT_IMAGE => {
+                let (mut l, mut b, mut r, mut t) = (0.0, 0.0, 0.0, 0.0);
+                let bounds = (&raw mut l, &raw mut b, &raw mut r, &raw mut t);
+                // SAFETY: as above.
+                let found = unsafe {
+                    self.api
+                        .FPDFPageObj_GetBounds(object, bounds.0, bounds.1, bounds.2, bounds.3)
+                };
+                if found != 0 {
+                    visit(matrix.bounds(Bounds {
+                        left: l,
+                        bottom: b,
+                        right: r,
+                        top: t,
+                    }));
+                }
+            }
+            OBJECT_FORM if depth < 8 => {
+                let mut own = Matrix::IDENTITY.0;
+                // SAFETY: as above.
+                let count = unsafe {
+                    self.api.FPDFPageObj_GetMatrix(object, &raw mut own);
+                    self.api.FPDFFormObj_CountObjects(object)
+                };
+                let inner = Matrix(own).then(matrix);
+                for index in 0..c_ulong::try_from(count).unwrap_or(0) {
+                    // SAFETY: as above; a wrong index gives null.
+                    let child = unsafe { self.api.FPDFFormObj_GetObject(object, index) };
+                    self.visit_images(child, &inner, depth + 1, left, pulse, visit);
+                    if *left == 0 {
+                        return;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The page's text.
+    pub(in crate::worker) fn text(&self) -> Option<TextPage<'_>> {
+        // SAFETY: the page is open, and outlives its text, which borrows it.
+        TextPage::new(self.api, unsafe { self.api.FPDFText_LoadPage(self.handle) })
+    }
+}
+
+/// PDFium asks whether it should pause.
+unsafe extern "C" fn beat(pause: *mut IFSDK_PAUSE) -> FPDF_BOOL {
+    // SAFETY: `Page::draw` set `user` to a pulse that outlives the rendering.
+    let pulse = unsafe { &*(*pause).user.cast::<Pulse>() };
+    pulse.beat();
+    FPDF_BOOL::from(pulse.is_abandoned())
+}
+
+struct Bitmap {
+    api: Api,
+    handle: FPDF_BITMAP,
+}
+
+impl Drop for Bitmap {
+    fn drop(&mut self) {
+        // SAFETY: the bitmap is open; its pixels are not PDFium's to free.
+        unsafe { self.api.FPDFBitmap_Destroy(self.handle) };
+    }
+}
