@@ -14,9 +14,10 @@ weir := $(target)/debug/weir
 # Where rustup puts Rust, and where deploy/setup puts what no package has.
 export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(share)/tools/bin
 export CARGO_TARGET_DIR := $(target)
-# Where the tests look for the binary and for the guests that attack it.
+# Where the tests look for the binary and for guests, hostile ones among them.
 export WEIR_BIN := $(weir)
-export WEIR_HOSTILE_COMPONENTS := $(target)/components
+test bench: export WEIR_PATHS_COMPONENTS := $(target)/components
+test bench: export WEIR_HOSTILE_COMPONENTS := $(target)/components
 export WEIR_BENCH_VENV := $(target)/bench-venv
 
 # A question belongs to its documents: the samples have one, a file of one's own needs ASK.
