@@ -109,7 +109,13 @@ macro_rules! digest_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+                // Written for every page of every document, hence not digit by digit through the formatter.
+                let digit = |n: u8| n + if n < 10 { b'0' } else { b'a' - 10 };
+                let mut text = [0; 64];
+                for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(&self.0) {
+                    *pair = [digit(byte >> 4), digit(byte & 15)];
+                }
+                f.write_str(std::str::from_utf8(&text).unwrap_or_default())
             }
         }
 
@@ -214,6 +220,9 @@ mod tests {
     fn a_document_id_survives_text() {
         let id = DocumentId::of(b"weir");
         assert_eq!(id.to_string().parse::<DocumentId>().unwrap(), id);
+        let bytes: [u8; 32] = std::array::from_fn(|i| (i as u8) << 3 | 5);
+        let digits: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(DocumentId::from_digest(bytes).to_string(), digits);
         assert!("zz".repeat(32).parse::<DocumentId>().is_err());
         assert!("é".repeat(32).parse::<DocumentId>().is_err());
     }

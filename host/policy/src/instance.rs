@@ -5,7 +5,7 @@
 //! place empty; the half-run instance is gone, and the next call gets a fresh one. Nothing has to remember to clean up.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -108,7 +108,7 @@ impl Seat {
         live.store.data_mut().begin(self.limits.millis);
         live.store.set_epoch_deadline(1);
         let started = Instant::now();
-        let said = patiently(question.ask(&mut live)).await;
+        let said = patiently(pin!(question.ask(&mut live))).await;
         let took = started.elapsed();
         let waited = live.store.data().waited();
         meter.called(took.saturating_sub(waited), waited);
@@ -145,7 +145,8 @@ impl Seat {
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().tick()));
         store.data_mut().begin(self.limits.millis);
         store.set_epoch_deadline(1);
-        match patiently(self.start(&mut store)).await {
+        let started = patiently(pin!(self.start(&mut store))).await;
+        match started {
             Ok(roles) => {
                 self.host.instantiated();
                 Ok(Box::new(Live { store, roles }))
@@ -217,8 +218,7 @@ enum Stopped {
 
 /// Waits for a call, for a limited time. Nearly every call is over when it is first polled, so only one that is not pays
 /// for a timer.
-async fn patiently<T>(call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Stopped> {
-    let mut call = pin!(call);
+async fn patiently<T>(mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>) -> Result<T, Stopped> {
     match futures::poll!(call.as_mut()) {
         Poll::Ready(said) => said.map_err(Stopped::Error),
         Poll::Pending => match tokio::time::timeout(PATIENCE, call).await {

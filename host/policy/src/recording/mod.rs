@@ -52,6 +52,14 @@ pub struct Opened {
     pub components: Vec<Component>,
 }
 
+impl Opened {
+    /// About how many bytes it holds.
+    fn weight(&self) -> usize {
+        let settings: usize = self.settings.iter().map(|(k, v)| k.len() + v.len()).sum();
+        size_of::<Self>() + settings + self.components.len() * size_of::<Component>()
+    }
+}
+
 /// A component of a job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {

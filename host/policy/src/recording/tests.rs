@@ -123,3 +123,12 @@ fn zeros_at_the_end_are_no_frames() {
     bytes.extend_from_slice(&[0; 64]);
     assert_eq!(read::whole(&bytes), whole);
 }
+
+#[test]
+fn a_job_that_asked_nothing_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = Writer::start(folder.path().to_owned()).unwrap();
+    drop(Recorder::new(&writer, opened(JobId::new())));
+    drop(writer);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -17,11 +18,15 @@ use super::{Call, Frame, Opened, read};
 /// Bytes of a job's recording.
 const JOB_BYTES: u64 = 64 << 20;
 /// Calls of a job that are written together.
-const GROUP: usize = 32;
+const GROUP: usize = 64;
 /// Bytes after which they are written although they are fewer.
 const GROUP_BYTES: usize = 256 << 10;
 /// Bytes that may wait for the thread, of all jobs.
 const WAITING_BYTES: usize = 32 << 20;
+
+/// How long the thread rests after it has written all there was. Waking it costs the call that does so some microseconds;
+/// a thread that rests is not woken, so this happens a hundred times a second at most, whatever the jobs do.
+const REST: Duration = Duration::from_millis(10);
 
 /// A file being recorded to.
 struct Tape {
@@ -85,7 +90,7 @@ impl Drop for Writer {
     }
 }
 
-/// A job's end of it. Dropping it hands over what is left.
+/// A job's end of it. Dropping it hands over what is left. A job that never asked anything leaves no file.
 pub(crate) struct Recorder {
     tape: Arc<Tape>,
     orders: Option<Sender<Order>>,
@@ -113,8 +118,8 @@ impl Recorder {
             orders: writer.orders.clone(),
             waiting: Arc::clone(&writer.waiting),
             pending: Mutex::new(Pending {
+                weight: opened.weight(),
                 frames: vec![Frame::Opened(Box::new(opened))],
-                weight: 0,
             }),
         }
     }
@@ -129,12 +134,20 @@ impl Recorder {
         pending.frames.push(Frame::Call(Box::new(call)));
         pending.weight += weight;
         if pending.frames.len() >= GROUP || pending.weight >= GROUP_BYTES {
-            self.hand_over(&mut pending);
+            let group = std::mem::replace(
+                &mut *pending,
+                // A job that has filled one group fills another; most never do and hold no room for it.
+                Pending {
+                    frames: Vec::with_capacity(GROUP),
+                    weight: 0,
+                },
+            );
+            drop(pending);
+            self.hand_over(group);
         }
     }
 
-    fn hand_over(&self, pending: &mut Pending) {
-        let mut group = std::mem::take(pending);
+    fn hand_over(&self, mut group: Pending) {
         if self.waiting.fetch_add(group.weight, Ordering::Relaxed) > WAITING_BYTES {
             self.tape.stopped.store(true, Ordering::Relaxed);
             self.waiting.fetch_sub(group.weight, Ordering::Relaxed);
@@ -158,27 +171,35 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        let mut pending = std::mem::take(self.pending.get_mut());
-        if !pending.frames.is_empty() && !self.tape.stopped.load(Ordering::Relaxed) {
-            self.hand_over(&mut pending);
+        let pending = std::mem::take(self.pending.get_mut());
+        let asked = pending.frames.iter().any(|frame| matches!(frame, Frame::Call(_)));
+        if asked && !self.tape.stopped.load(Ordering::Relaxed) {
+            self.hand_over(pending);
         }
     }
 }
 
 fn write_all(orders: &Receiver<Order>, waiting: &AtomicUsize) {
-    for order in orders {
-        match order {
-            Order::Write { tape, frames, weight } => {
-                if let Err(error) = append(&tape, &frames) {
-                    tape.stopped.store(true, Ordering::Relaxed);
-                    tracing::warn!(file = %tape.path.display(), %error, "a job's calls are not recorded any further");
-                }
-                waiting.fetch_sub(weight, Ordering::Relaxed);
+    while let Ok(first) = orders.recv() {
+        for order in std::iter::once(first).chain(orders.try_iter()) {
+            carry_out(order, waiting);
+        }
+        std::thread::sleep(REST);
+    }
+}
+
+fn carry_out(order: Order, waiting: &AtomicUsize) {
+    match order {
+        Order::Write { tape, frames, weight } => {
+            if let Err(error) = append(&tape, &frames) {
+                tape.stopped.store(true, Ordering::Relaxed);
+                tracing::warn!(file = %tape.path.display(), %error, "a job's calls are not recorded any further");
             }
-            Order::Flush(done) => {
-                // Nobody may be waiting any more.
-                let _ = done.send(());
-            }
+            waiting.fetch_sub(weight, Ordering::Relaxed);
+        }
+        Order::Flush(done) => {
+            // Nobody may be waiting any more.
+            let _ = done.send(());
         }
     }
 }

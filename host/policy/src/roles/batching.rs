@@ -18,7 +18,7 @@ impl Decision for Situation {
     async fn ask(&self, live: &mut Live) -> wasmtime::Result<batching::Batch> {
         let guest = live.roles.batching.as_ref().ok_or_else(|| missing(Self::ROLE))?;
         let situation = batching::Situation {
-            document: words::hex(&self.document),
+            document: self.document.to_string(),
             total_pages: self.total_pages,
             remaining_pages: self.remaining_pages,
             next: self.next.iter().map(words::page_facts).collect(),

@@ -23,7 +23,7 @@ impl Decision for PassageSource {
     async fn ask(&self, live: &mut Live) -> wasmtime::Result<Self::Said> {
         let guest = live.roles.chunking.as_ref().ok_or_else(|| missing(Self::ROLE))?;
         let source = chunking::PassageSource {
-            document: words::hex(&self.document),
+            document: self.document.to_string(),
             page: self.page,
             text: self.text.clone(),
             headings: self
@@ -57,7 +57,7 @@ impl Decision for Section {
     async fn ask(&self, live: &mut Live) -> wasmtime::Result<chunking::SummaryPlan> {
         let guest = live.roles.chunking.as_ref().ok_or_else(|| missing(Self::ROLE))?;
         let section = chunking::Section {
-            document: words::hex(&self.document),
+            document: self.document.to_string(),
             title: self.title.clone(),
             level: self.level,
             first_page: self.first_page,

@@ -68,7 +68,7 @@ fn event(what: &Observation) -> progress::Event {
             pages,
             already_done,
         } => progress::Event::DocumentStarted(progress::DocumentStarted {
-            document: words::hex(document),
+            document: document.to_string(),
             name: name.clone(),
             pages: *pages,
             already_done: *already_done,
@@ -79,7 +79,7 @@ fn event(what: &Observation) -> progress::Event {
             queues,
             times,
         } => progress::Event::BatchRasterized(progress::BatchRasterized {
-            document: words::hex(document),
+            document: document.to_string(),
             pages: *pages,
             queues: words::queues(queues),
             times: words::times(times),
@@ -90,7 +90,7 @@ fn event(what: &Observation) -> progress::Event {
             searchable,
             passages,
         } => progress::Event::PageDone(progress::PageDone {
-            document: words::hex(document),
+            document: document.to_string(),
             page: *page,
             searchable: *searchable,
             passages: *passages,
@@ -101,7 +101,7 @@ fn event(what: &Observation) -> progress::Event {
             stage,
             message,
         } => progress::Event::PageFailed(progress::PageFailed {
-            document: words::hex(document),
+            document: document.to_string(),
             page: *page,
             stage: words::stage(*stage),
             message: message.clone(),
@@ -111,7 +111,7 @@ fn event(what: &Observation) -> progress::Event {
             done,
             failed,
         } => progress::Event::DocumentDone(progress::DocumentEnded {
-            document: words::hex(document),
+            document: document.to_string(),
             done: *done,
             failed: *failed,
         }),
@@ -120,7 +120,7 @@ fn event(what: &Observation) -> progress::Event {
             done,
             failed,
         } => progress::Event::DocumentFailed(progress::DocumentEnded {
-            document: words::hex(document),
+            document: document.to_string(),
             done: *done,
             failed: *failed,
         }),

@@ -24,7 +24,7 @@ impl Decision for DocumentFacts {
     async fn ask(&self, live: &mut Live) -> wasmtime::Result<routing::DocumentRoute> {
         let guest = live.roles.routing.as_ref().ok_or_else(|| missing(Self::ROLE))?;
         let facts = routing::DocumentFacts {
-            document: words::hex(&self.document),
+            document: self.document.to_string(),
             name: self.name.clone(),
             bytes: self.bytes,
             pages: self.pages,
@@ -84,7 +84,7 @@ impl Decision for PageFound {
 
     async fn ask(&self, live: &mut Live) -> wasmtime::Result<routing::PageRoute> {
         let guest = live.roles.routing.as_ref().ok_or_else(|| missing(Self::ROLE))?;
-        let document = words::hex(&self.document);
+        let document = self.document.to_string();
         guest
             .call_page(&mut live.store, &document, words::page_facts(&self.facts))
             .await
@@ -122,7 +122,7 @@ impl Decision for Failure {
     async fn ask(&self, live: &mut Live) -> wasmtime::Result<routing::Verdict> {
         let guest = live.roles.routing.as_ref().ok_or_else(|| missing(Self::ROLE))?;
         let failure = routing::Failure {
-            document: words::hex(&self.document),
+            document: self.document.to_string(),
             page: self.page,
             stage: words::stage(self.stage),
             attempt: self.attempt,

@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 
-use weir_core::DocumentId;
 use weir_core::decision::{Label, QueueState, StageTime};
 use weir_core::page::{PageFacts, Stage};
 
@@ -13,18 +12,6 @@ use crate::bindings::types;
 const LABELS: usize = 16;
 const LABEL_NAME: usize = 64;
 const LABEL_VALUE: usize = 1024;
-
-/// A document's id as the contract writes it. Made for every page, so without the formatting machinery: 32 bytes become 64
-/// digits in a few nanoseconds.
-pub(super) fn hex(id: &DocumentId) -> String {
-    let digit = |n: u8| n + if n < 10 { b'0' } else { b'a' - 10 };
-    let mut text = [0; 64];
-    for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(id.as_bytes()) {
-        *pair = [digit(byte >> 4), digit(byte & 15)];
-    }
-    // Digits are ASCII, so there is no other case.
-    std::str::from_utf8(&text).unwrap_or_default().to_owned()
-}
 
 pub(super) fn page_facts(facts: &PageFacts) -> types::PageFacts {
     types::PageFacts {
@@ -139,12 +126,6 @@ mod tests {
     fn checked(text: &str, said: &[(u32, u32)]) -> Result<Vec<Range<u32>>, String> {
         let said = said.iter().map(|&(start, end)| types::Range { start, end });
         ranges(text, said.collect(), 4)
-    }
-
-    #[test]
-    fn hex_is_what_the_id_displays() {
-        let id = DocumentId::of(b"weir");
-        assert_eq!(hex(&id), id.to_string());
     }
 
     #[test]
