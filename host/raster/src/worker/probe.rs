@@ -28,7 +28,11 @@ pub(super) fn got_through(probe: Probe) -> bool {
                 Some(limit) => limit,
                 None => return true,
             };
-            usize::try_from(bytes).is_ok_and(|bytes| Vec::<u8>::new().try_reserve_exact(bytes).is_ok())
+            // Hidden from the optimizer, which would leave out an allocation that nobody uses and call it a success.
+            let mut room = std::hint::black_box(Vec::<u8>::new());
+            usize::try_from(bytes)
+                .is_ok_and(|bytes| std::hint::black_box(&mut room).try_reserve_exact(bytes).is_ok())
+                && std::hint::black_box(&room).capacity() > 0
         }
     }
 }
