@@ -66,8 +66,7 @@ pub(crate) struct Start {
     pub(crate) address_bytes: u64,
 }
 
-/// How a page is drawn into a segment: rows from the top, each pixel in blue, green and red, or in gray if the worker finds
-/// that the page has no colours.
+/// How a page is drawn into a segment: BGR, rows from the top.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Draw {
     pub(crate) document: DocumentKey,
@@ -76,10 +75,7 @@ pub(crate) struct Draw {
     pub(crate) segment: SegmentKey,
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// Bytes from row to row in colour.
     pub(crate) stride: u32,
-    /// Bytes from row to row in gray.
-    pub(crate) gray_stride: u32,
     /// JPEG quality, if the encoded image is wanted.
     pub(crate) quality: Option<u32>,
 }
@@ -150,10 +146,7 @@ pub(crate) enum Answer {
     /// Width and height in points after rotation, or nothing for a page that cannot be found.
     Sizes(Vec<Option<(f32, f32)>>),
     Facts(Vec<PageFacts>),
-    Drawn {
-        /// Whether it is drawn in colour.
-        colour: bool,
-    },
+    Drawn,
     Text(Vec<Line>),
     /// A page cannot be opened or drawn.
     Unreadable(String),
