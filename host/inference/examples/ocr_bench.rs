@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
 use weir_core::TenantId;
 use weir_core::page::{Lane, PageImage, PixelFormat};
 use weir_core::ports::Account;
@@ -52,13 +53,14 @@ async fn main() -> Result<(), AnyError> {
         .collect::<Result<Vec<_>, AnyError>>()?;
     // Opening the sessions is not what is measured.
     let warm = (0..reader.workers()).filter_map(|_| pages.first().cloned());
-    futures_join(warm.map(|page| reader.read(&account, page, dpi))).await?;
+    try_join_all(warm.map(|page| reader.read(&account, page, dpi))).await?;
 
     let before = inference.stats().ocr;
     let began = Instant::now();
-    let mut last = Vec::new();
+    let (mut last, mut resident) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        last = futures_join(pages.iter().map(|page| reader.read(&account, page.clone(), dpi))).await?;
+        last = try_join_all(pages.iter().map(|page| reader.read(&account, page.clone(), dpi))).await?;
+        resident.push(memory("VmRSS:"));
     }
     let seconds = began.elapsed().as_secs_f64();
     let busy = inference.stats().ocr.busy_millis - before.busy_millis;
@@ -77,40 +79,12 @@ async fn main() -> Result<(), AnyError> {
             "seconds": seconds,
             "pages_per_second": count as f64 / seconds,
             "busy_millis": busy,
-            "resident_peak_kib": resident_peak(),
+            "resident_kib": resident,
+            "resident_peak_kib": memory("VmHWM:"),
             "results": results,
         })
     );
     Ok(())
-}
-
-/// Awaits all at the same time.
-async fn futures_join<F, T, E>(futures: impl Iterator<Item = F>) -> Result<Vec<T>, AnyError>
-where
-    F: Future<Output = Result<T, E>> + Send,
-    E: Into<AnyError>,
-{
-    let mut futures: Vec<_> = futures.map(Box::pin).collect();
-    let mut results: Vec<Option<T>> = futures.iter().map(|_| None).collect();
-    let mut left = futures.len();
-    std::future::poll_fn(move |context| {
-        for (future, result) in futures.iter_mut().zip(&mut results) {
-            if result.is_none()
-                && let std::task::Poll::Ready(answer) = future.as_mut().poll(context)
-            {
-                match answer {
-                    Ok(value) => *result = Some(value),
-                    Err(error) => return std::task::Poll::Ready(Err(error.into())),
-                }
-                left -= 1;
-            }
-        }
-        if left > 0 {
-            return std::task::Poll::Pending;
-        }
-        std::task::Poll::Ready(Ok(results.drain(..).flatten().collect()))
-    })
-    .await
 }
 
 fn default_assets() -> PathBuf {
@@ -149,9 +123,9 @@ fn load(path: &Path) -> Result<PageImage, AnyError> {
     })
 }
 
-/// Most memory the process has had resident so far, KiB.
-fn resident_peak() -> Option<u64> {
+/// A line of the process's own status, KiB.
+fn memory(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let line = text.lines().find_map(|l| l.strip_prefix(field))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()
 }

@@ -17,7 +17,7 @@ const NAMED: usize = 6;
 /// Characters of a function's name.
 const NAME: usize = 120;
 /// Characters of a guest's own words.
-const WORDS: usize = 400;
+const WORDS: usize = 600;
 /// Frames that wasmtime captured, at least, when the same function fills half of them: a runaway recursion.
 const DEEP: usize = 16;
 

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use wasmtime::{ResourceLimiter, Result, UpdateDeadline};
-use wasmtime_wasi::{WasiCtxView, WasiView};
 use weir_core::manifest::Manifest;
 use weir_core::ports::{Capabilities, PolicyState};
 use weir_core::{JobId, TenantId};
@@ -84,13 +83,21 @@ impl Guest {
         }
     }
 
-    /// Prepares for a call that may run for `ticks`.
+    /// Prepares for a call that may run for at least `ticks`.
     pub(crate) fn begin(&mut self, ticks: u32) {
-        // The first tick of a call is a part of one.
-        self.ticks = ticks.saturating_add(1);
+        // The first tick may come at once, so the guest is ended at the one after as many as it may run through.
+        self.ticks = ticks;
         self.denied = false;
         self.waited = Duration::ZERO;
         self.complaint = None;
+        if let Some(wasi) = &self.wasi {
+            wasi.forget_said();
+        }
+    }
+
+    /// WASI, made when it is first asked for: few guests need it, and it is larger than all the rest of this.
+    pub(crate) fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new()))
     }
 
     /// What happens at a tick: the guest lets others run, or is ended.
@@ -187,16 +194,6 @@ impl ResourceLimiter for Guest {
 
     fn memories(&self) -> usize {
         4
-    }
-}
-
-impl WasiView for Guest {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = self.wasi.get_or_insert_with(|| Box::new(Wasi::new()));
-        WasiCtxView {
-            ctx: &mut wasi.context,
-            table: &mut wasi.table,
-        }
     }
 }
 

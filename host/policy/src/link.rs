@@ -9,6 +9,7 @@ use weir_core::manifest::{Capability, Role};
 
 use crate::bindings::{batching, chunking, inference, log, progress, rasterizer, routing, settings, state};
 use crate::guest::Guest;
+use crate::wasi;
 
 const PACKAGE: &str = "weir:pipeline/";
 const VERSION: &str = "@0.1.0";
@@ -134,7 +135,7 @@ fn check_imports(engine: &Engine, component: &Component, granted: Granted) -> Re
 
 fn linker(engine: &Engine, granted: Granted) -> Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
-    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasi::add_to_linker(&mut linker)?;
     settings::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     log::add_to_linker::<_, HasSelf<Guest>>(&mut linker, |guest| guest)?;
     if granted.state {

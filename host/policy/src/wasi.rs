@@ -1,9 +1,10 @@
 //! WASI 0.2 with nothing in it, for components whose toolchain imports it whether they use it or not.
 //!
 //! There is no file, socket, argument or variable behind it. Clocks and randomness are functions of how often they were
-//! asked, so that a recorded call can be replayed: a guest's clock moves one millisecond with each reading. What a guest
-//! writes to its standard output and error is kept, the last of it, because that is where the exceptions of JavaScript
-//! and Python go just before the trap.
+//! asked, so that a recorded call can be replayed: a guest's clock moves one millisecond with each reading, and a guest
+//! that sleeps finds its clock moved on at once, so that it cannot hold a call by sleeping through its deadline. What it
+//! writes to its standard output and error is kept, the last of it, because that is where the exceptions of JavaScript and
+//! Python go just before the trap.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,12 +17,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
+use wasmtime::component::{HasSelf, Linker, Resource};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
-use wasmtime_wasi::{Deterministic, HostMonotonicClock, HostWallClock, ResourceTable, WasiCtx};
+use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
+use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamError, subscribe};
+use wasmtime_wasi::{Deterministic, HostWallClock, ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
-/// Bytes of output that are kept.
+use crate::guest::Guest;
+
+/// Bytes of output that are kept, and characters of them that are told.
 const KEPT: usize = 2048;
+const TOLD: usize = 600;
+
+/// What a guest's clock moves with each reading, in nanoseconds.
+const STEP: u64 = 1_000_000;
 
 /// Bytes of randomness a guest gets before they repeat.
 const SEED: u64 = 509;
@@ -30,6 +39,7 @@ const SEED: u64 = 509;
 pub(crate) struct Wasi {
     pub(crate) context: WasiCtx,
     pub(crate) table: ResourceTable,
+    clock: Clock,
     said: Said,
 }
 
@@ -47,12 +57,12 @@ impl Wasi {
             .insecure_random_seed(0)
             .max_random_size(1 << 16)
             .wall_clock(clock.clone())
-            .monotonic_clock(clock)
             .stdout(said.clone())
             .stderr(said.clone());
         Self {
             context: context.build(),
             table: ResourceTable::new(),
+            clock,
             said,
         }
     }
@@ -61,8 +71,76 @@ impl Wasi {
     pub(crate) fn take_said(&self) -> Option<String> {
         let said: Vec<u8> = std::mem::take(&mut *self.said.0.lock()).into();
         let text = String::from_utf8_lossy(&said);
-        let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-        (!lines.is_empty()).then(|| lines.join(" | "))
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE"))
+            .collect();
+        let line = lines.join(" | ");
+        let cut = line.chars().count().saturating_sub(TOLD);
+        (!line.is_empty()).then(|| line.chars().skip(cut).collect())
+    }
+
+    /// Forgets it, since it was about an earlier call.
+    pub(crate) fn forget_said(&self) {
+        self.said.0.lock().clear();
+    }
+}
+
+/// Adds WASI to a linker.
+pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    // In place of the one that sleeps.
+    linker.allow_shadowing(true);
+    monotonic_clock::add_to_linker::<_, HasSelf<Guest>>(linker, |guest| guest)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi();
+        WasiCtxView {
+            ctx: &mut wasi.context,
+            table: &mut wasi.table,
+        }
+    }
+}
+
+impl monotonic_clock::Host for Guest {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.wasi().clock.read())
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<u64> {
+        Ok(STEP)
+    }
+
+    fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        let wasi = self.wasi();
+        wasi.clock.0.fetch_max(when, Ordering::Relaxed);
+        wasi.passed()
+    }
+
+    fn subscribe_duration(&mut self, nanos: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        let wasi = self.wasi();
+        wasi.clock.0.fetch_add(nanos, Ordering::Relaxed);
+        wasi.passed()
+    }
+}
+
+/// A time that has come.
+struct Passed;
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Passed {
+    async fn ready(&mut self) {}
+}
+
+impl Wasi {
+    fn passed(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
+        let passed = self.table.push(Passed)?;
+        subscribe(&mut self.table, passed)
     }
 }
 
@@ -78,31 +156,22 @@ fn numbers(seed: u64) -> Deterministic {
     Deterministic::new((0..SEED).map(byte).collect())
 }
 
-/// Counts its readings.
+/// Nanoseconds on a guest's clock.
 #[derive(Clone, Default)]
 struct Clock(Arc<AtomicU64>);
 
 impl Clock {
-    fn read(&self) -> Duration {
-        Duration::from_millis(self.0.fetch_add(1, Ordering::Relaxed))
+    fn read(&self) -> u64 {
+        self.0.fetch_add(STEP, Ordering::Relaxed)
     }
 }
 
 impl HostWallClock for Clock {
     fn resolution(&self) -> Duration {
-        Duration::from_millis(1)
+        Duration::from_nanos(STEP)
     }
     fn now(&self) -> Duration {
-        self.read()
-    }
-}
-
-impl HostMonotonicClock for Clock {
-    fn resolution(&self) -> u64 {
-        1_000_000
-    }
-    fn now(&self) -> u64 {
-        u64::try_from(self.read().as_nanos()).unwrap_or(u64::MAX)
+        Duration::from_nanos(self.read())
     }
 }
 
@@ -175,8 +244,8 @@ mod tests {
         wasi.said.keep(&[b'x'; 5000]);
         wasi.said.keep(b"\nTraceback:\n\n  ValueError: no\n");
         let said = wasi.take_said().unwrap();
-        assert!(said.ends_with(" | Traceback: | ValueError: no"), "{said}");
-        assert!(said.len() <= KEPT + 8);
+        assert!(said.ends_with("x | Traceback: | ValueError: no"), "{said}");
+        assert_eq!(said.chars().count(), TOLD);
         assert_eq!(wasi.take_said(), None);
     }
 
@@ -184,8 +253,14 @@ mod tests {
     fn clocks_depend_on_nothing_but_how_often_they_were_read() {
         let (a, b) = (Clock::default(), Clock::default());
         for _ in 0..3 {
-            assert_eq!(HostMonotonicClock::now(&a), HostMonotonicClock::now(&b));
+            assert_eq!(a.read(), b.read());
         }
         assert_eq!(HostWallClock::now(&a), Duration::from_millis(3));
+    }
+
+    #[test]
+    fn whoever_sleeps_wakes_at_once() {
+        assert_eq!(futures::FutureExt::now_or_never(Passed.ready()), Some(()));
+        assert!(Wasi::new().passed().is_ok());
     }
 }

@@ -47,15 +47,23 @@ pub(crate) fn accept(
         (Work::Facts(pages), Answer::Facts(said)) => facts(pages, said).map(Outcome::Facts),
         (Work::Text(_), Answer::Text(said)) => Some(Outcome::Text(lines(said))),
         (Work::Probe(_), Answer::Probed(through)) => Some(Outcome::Probed(through)),
-        (Work::Draw { raster, drawing, .. }, Answer::Drawn) => {
-            let hold = hold.take().filter(|_| drawing.pixels);
+        (Work::Draw { raster, drawing, .. }, Answer::Drawn { colour }) => {
+            let (format, stride) = if colour {
+                (PixelFormat::Bgr, raster.stride)
+            } else {
+                (PixelFormat::Gray, raster.gray_stride())
+            };
+            let mut hold = hold.take().filter(|_| drawing.pixels);
+            if let Some(hold) = &mut hold {
+                hold.keep_only(stride as usize * raster.height as usize);
+            }
             Some(Outcome::Drawn(DrawnPage {
                 dpi: raster.dpi,
                 image: hold.map(|hold| PageImage {
                     width: raster.width,
                     height: raster.height,
-                    stride: raster.stride as usize,
-                    format: PixelFormat::Bgr,
+                    stride: stride as usize,
+                    format,
                     pixels: Arc::new(hold),
                 }),
                 encoded: drawing.encoded.then(|| EncodedImage {

@@ -140,7 +140,7 @@ impl Arena {
         };
         if let Some(segment) = self.shelf.remove(at) {
             self.shelved = self.shelved.saturating_sub(segment.bytes);
-            segment.memory.release();
+            segment.memory.release(0);
             if let Some(lost) = self.homes.get_mut(&segment.home) {
                 lost.push(segment.key);
             }

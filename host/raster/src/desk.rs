@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use weir_core::error::RasterError;
 use weir_core::page::Pixels;
 
-use crate::arena::{Arena, Home, Segment};
+use crate::arena::{Arena, Home, Segment, step};
 use crate::protocol::{DocumentKey, SegmentKey};
 use crate::rotation::Rotation;
 use crate::work::{Reply, Served, Ticket};
@@ -265,6 +265,21 @@ pub(crate) struct Hold {
 impl Hold {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Gives back what lies behind the first `bytes`, of the budget and of memory. A page without colours needs a third of
+    /// what was taken for it.
+    pub(crate) fn keep_only(&mut self, bytes: usize) {
+        let kept = step(bytes as u64);
+        let Some(rest) = self.bytes.checked_sub(kept).filter(|rest| *rest > 0) else {
+            return;
+        };
+        if let Some(segment) = &self.segment {
+            segment.memory.release(kept);
+        }
+        self.bytes = kept;
+        self.desk.state.lock().arena.give_back(rest);
+        self.desk.dispatch();
     }
 }
 

@@ -12,8 +12,9 @@
 //!        PageImage ◄── the same memory ◄──────────────── segment
 //! ```
 //!
-//! Pixels are drawn into memory that both sides map ([`shared`]); nothing copies them. The encoder runs in the worker as
-//! well, because it costs more than drawing; its files are small and come back over the socket.
+//! Pixels are drawn into memory that both sides map (`shared`); nothing copies them. The encoder runs in the worker as
+//! well, because it costs more than drawing; its files are small and come back over the socket. A page that has no colours is drawn
+//! and encoded in gray, in two thirds of the time.
 //!
 //! What the sandbox is and is not: it protects the host and the machine from a PDF. It does not separate documents that
 //! are open in the same worker from each other; workers are replaced after some thousand pages, and share no page memory

@@ -224,6 +224,7 @@ impl Process {
                     width: raster.width,
                     height: raster.height,
                     stride: raster.stride,
+                    gray_stride: raster.gray_stride(),
                     quality: drawing.encoded.then_some(*quality),
                 })
             }

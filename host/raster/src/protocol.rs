@@ -66,7 +66,8 @@ pub(crate) struct Start {
     pub(crate) address_bytes: u64,
 }
 
-/// How a page is drawn into a segment: BGR, rows from the top.
+/// How a page is drawn into a segment: rows from the top, each pixel in blue, green and red, or in gray if the worker finds
+/// that the page has no colours.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Draw {
     pub(crate) document: DocumentKey,
@@ -75,7 +76,10 @@ pub(crate) struct Draw {
     pub(crate) segment: SegmentKey,
     pub(crate) width: u32,
     pub(crate) height: u32,
+    /// Bytes from row to row in colour.
     pub(crate) stride: u32,
+    /// Bytes from row to row in gray.
+    pub(crate) gray_stride: u32,
     /// JPEG quality, if the encoded image is wanted.
     pub(crate) quality: Option<u32>,
 }
@@ -146,7 +150,10 @@ pub(crate) enum Answer {
     /// Width and height in points after rotation, or nothing for a page that cannot be found.
     Sizes(Vec<Option<(f32, f32)>>),
     Facts(Vec<PageFacts>),
-    Drawn,
+    Drawn {
+        /// Whether it is drawn in colour.
+        colour: bool,
+    },
     Text(Vec<Line>),
     /// A page cannot be opened or drawn.
     Unreadable(String),

@@ -42,10 +42,16 @@ impl Memory {
         unsafe { MmapOptions::new().len(self.length).map(&self.fd) }
     }
 
-    /// Gives the pages back to the system although others may still map them.
-    pub(crate) fn release(&self) {
-        let all = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        if let Err(error) = rustix::fs::fallocate(&self.fd, all, 0, self.length as u64) {
+    /// Gives the bytes from `from` on back to the system although others may still map them; they read as zeros then.
+    pub(crate) fn release(&self, from: u64) {
+        let Some(length) = (self.length as u64)
+            .checked_sub(from)
+            .filter(|length| *length > 0)
+        else {
+            return;
+        };
+        let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        if let Err(error) = rustix::fs::fallocate(&self.fd, hole, from, length) {
             tracing::debug!(%error, "shared memory is kept until the worker lets go of it");
         }
     }
@@ -127,8 +133,9 @@ mod tests {
         canvas[8191] = 7;
         assert_eq!(view[8191], 7);
         assert!(rustix::fs::ftruncate(&copy, 0).is_err());
-        memory.release();
-        assert_eq!(view[8191], 0);
+        canvas[0] = 5;
+        memory.release(4096);
+        assert_eq!((view[0], view[8191]), (5, 0));
     }
 
     #[test]

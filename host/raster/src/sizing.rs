@@ -23,7 +23,7 @@ pub(crate) struct Raster {
     pub(crate) width: u32,
     /// Pixels.
     pub(crate) height: u32,
-    /// Bytes from row to row; a multiple of four, as PDFium likes it.
+    /// Bytes from row to row in colour; a multiple of four, as PDFium likes it.
     pub(crate) stride: u32,
     /// Bytes of the segment it is drawn into.
     pub(crate) segment_bytes: u64,
@@ -44,6 +44,11 @@ impl Raster {
             stride,
             segment_bytes: step(u64::from(stride) * u64::from(height)),
         })
+    }
+
+    /// Bytes from row to row in gray.
+    pub(crate) fn gray_stride(&self) -> u32 {
+        self.width.next_multiple_of(4)
     }
 
     /// Bytes of pixels.

@@ -22,6 +22,9 @@ const HEADER: usize = 8;
 /// Bytes an order may have: a password is the only part of it that is not of fixed size.
 const ORDER_LIMIT: usize = 1 << 20;
 
+/// Bytes an answer may have on its way.
+const SEND_BUFFER: usize = 1 << 20;
+
 /// Bytes a message may have that carries text, facts or an outline.
 pub(crate) const ANSWER_LIMIT: usize = 16 << 20;
 
@@ -58,6 +61,8 @@ impl Wire {
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let (here, there) = std::os::unix::net::UnixStream::pair()?;
         here.set_nonblocking(true)?;
+        // The encoded image of a page goes out in one piece, and the worker is ready for the next. The kernel may give less.
+        rustix::net::sockopt::set_socket_send_buffer_size(&there, SEND_BUFFER)?;
         let stream = UnixStream::from_std(here)?;
         Ok((Self { stream }, there.into()))
     }
@@ -209,8 +214,8 @@ mod tests {
                 }
             ));
             assert_eq!(rustix::fs::fstat(fd.unwrap()).unwrap().st_size, 4096);
-            send_answer(there.as_fd(), &Answer::Drawn, &vec![3; 1 << 20]).unwrap();
-            send_answer(there.as_fd(), &Answer::Drawn, &[1, 2, 3]).unwrap();
+            send_answer(there.as_fd(), &Answer::Drawn { colour: true }, &vec![3; 1 << 20]).unwrap();
+            send_answer(there.as_fd(), &Answer::Drawn { colour: true }, &[1, 2, 3]).unwrap();
             // The host left with a payload unread; that is an end, too.
             assert!(!matches!(receive_order(there.as_fd()), Ok(Some(_))));
         });

@@ -176,18 +176,20 @@ async fn a_stuck_worker_is_replaced_after_the_stall_deadline() {
 #[tokio::test]
 async fn a_page_on_which_every_worker_gets_stuck_is_given_up_after_two() {
     let _turn = turn().await;
-    let stalling = RasterConfig {
+    // The longer deadline is for a worker that is stopped while it opens the document again.
+    let impatient = RasterConfig {
         stall_seconds: 2,
+        page_seconds: 6,
         ..one_worker()
     };
-    let (pool, document) = opened(stalling, &slow_page()).await;
+    let (pool, document) = opened(impatient, &slow_page()).await;
     let drawing = draw(&document, 1, BOTH).await;
     let mut stopped = HashSet::new();
     until("the end of the page", || {
         for pid in children() {
             // Not while it starts: that is no fault of the page.
-            if pool.counters().started > stopped.len() as u64
-                && processor_time(pid) > 20
+            if pool.counters().started > pool.counters().lost
+                && processor_time(pid) > 5
                 && stopped.insert(pid)
             {
                 signal(pid, Signal::STOP);
@@ -197,8 +199,9 @@ async fn a_page_on_which_every_worker_gets_stuck_is_given_up_after_two() {
     })
     .await;
     let error = drawing.await.unwrap().unwrap_err();
-    assert_eq!(error, RasterError::Deadline { page: 1, seconds: 2 });
-    assert_eq!((stopped.len(), pool.counters().lost), (2, 2));
+    assert_eq!(error.kind(), "page-deadline", "{error}");
+    assert_eq!(pool.counters().lost, 2);
+    assert_eq!(pool.free_image_bytes(), config().image_bytes);
 }
 
 #[tokio::test]
@@ -248,7 +251,7 @@ async fn page_images_never_take_more_than_the_budget_and_all_of_it_comes_back() 
     join_all(pages).await;
     let counters = pool.counters();
     assert!(
-        most.get() >= 2 * 6_000_000,
+        most.get() >= 2 * 2_000_000,
         "pages were drawn one by one: {}",
         most.get()
     );
@@ -264,14 +267,14 @@ async fn a_large_page_is_not_overtaken_for_ever() {
         image_bytes: 16 << 20,
         ..one_worker()
     };
-    let (pool, document) = opened(tight, &weir_samples::text_document(3, 1)).await;
+    let (pool, document) = opened(tight, &weir_samples::scanned_book(3)).await;
     let first = document.draw(1, BOTH).await.unwrap();
     let second = document.draw(2, BOTH).await.unwrap();
     // Both are held, so a third has to wait, and a small one behind it, too; text does not.
     let third = draw(&document, 3, BOTH).await;
     until("queueing", || pool.counters().queued == 1).await;
     let small = draw(&document, 3, COARSE).await;
-    assert!(!document.text(3).await.unwrap().is_empty());
+    assert!(document.text(3).await.unwrap().is_empty());
     assert!(!third.is_finished() && !small.is_finished());
     // The one in front is not wanted any more: the small one fits.
     third.abort();

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use common::{BOTH, COARSE, Files, colour, config, opened};
 use pdf_writer::types::{AnnotationFlags, FieldType};
 use pdf_writer::{Content, Finish, Pdf, Rect, Ref, TextStr};
+use weir_core::page::PixelFormat;
 use weir_core::ports::{Drawing, OpenDocument, Rasterizer};
 use weir_core::text::Line;
 use weir_raster::{RasterConfig, RasterPool};
@@ -55,6 +56,57 @@ async fn a_rectangle_is_where_it_should_be_and_has_its_colour() {
     assert!(decoded.get_pixel(300, 400).0[0] > 200 && decoded.get_pixel(300, 400).0[1] < 60);
     assert!(decoded.get_pixel(900, 1500).0.iter().all(|c| *c > 200));
     pool.close().await;
+}
+
+#[tokio::test]
+async fn a_page_is_gray_only_if_nothing_on_it_has_a_colour() {
+    let text = |page: &mut Page| page.text(Face::Serif, 12.0, 72.0, 700.0, "Black on white.");
+    let gray = one_page(|page| {
+        page.content.set_fill_gray(0.3).set_stroke_rgb(0.5, 0.5, 0.5);
+        page.content
+            .rect(50.0, 50.0, 300.0, 300.0)
+            .fill_nonzero_and_stroke();
+        text(page);
+    });
+    let filled = one_page(|page| {
+        text(page);
+        page.content.set_fill_rgb(0.0, 0.0, 0.2);
+        page.content.rect(50.0, 50.0, 300.0, 300.0).fill_nonzero();
+    });
+    let stroked = one_page(|page| {
+        text(page);
+        page.content.set_stroke_rgb(0.0, 0.9, 0.2);
+        page.content.rect(50.0, 50.0, 300.0, 300.0).stroke();
+    });
+    let written = one_page(|page| {
+        page.content.set_fill_rgb(1.0, 0.0, 0.0);
+        text(page);
+    });
+    let scanned = weir_samples::scanned_book(1);
+    let cases = [
+        (gray, PixelFormat::Gray),
+        (filled, PixelFormat::Bgr),
+        (stroked, PixelFormat::Bgr),
+        (written, PixelFormat::Bgr),
+        (scanned, PixelFormat::Bgr),
+    ];
+    for (number, (pdf, format)) in cases.into_iter().enumerate() {
+        let (_pool, document) = opened(config(), &pdf).await;
+        let page = document.draw(1, BOTH).await.unwrap();
+        let image = page.image.unwrap();
+        assert_eq!(image.format, format, "{number}");
+        let decoded = image::load_from_memory(&page.encoded.unwrap().bytes).unwrap();
+        assert_eq!((decoded.width(), decoded.height()), (image.width, image.height));
+        // The file shows what the pixels do.
+        let [b, g, r] = colour(&image, 0.3, 0.8);
+        let shown = decoded
+            .to_rgb8()
+            .get_pixel(image.width * 3 / 10, image.height * 8 / 10)
+            .0;
+        for (drawn, shown) in [r, g, b].into_iter().zip(shown) {
+            assert!(drawn.abs_diff(shown) < 12, "{number}: {drawn} {shown}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -214,6 +214,39 @@ async fn a_compiler_that_cannot_be_started_is_said() {
     assert!(reason.contains("cannot start /nonexistent/weir"), "{reason}");
 }
 
+#[tokio::test]
+async fn a_compilation_nobody_waits_for_is_ended() {
+    let folder = tempfile::tempdir().unwrap();
+    let started = folder.path().join("pid");
+    let host = fresh(folder.path(), |config| {
+        let script = format!(
+            "echo $$ > {0}.new; mv {0}.new {0}; exec sleep 600",
+            started.display()
+        );
+        config.compile_command = vec!["/bin/sh".into(), "-c".into(), script.into()];
+    });
+    let (pipeline, port) = (only(&[Role::Routing], &component("routing")), Arc::default());
+    let pid = {
+        let opening = open(&host, &pipeline, &port);
+        let running = async {
+            while !started.exists() {
+                tokio::task::yield_now().await;
+            }
+            fs::read_to_string(&started).unwrap().trim().to_owned()
+        };
+        tokio::select! {
+            _ = opening => panic!("it cannot have ended"),
+            pid = running => pid,
+        }
+    };
+    // Gone, or at most waiting to be reaped.
+    let alive = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    while alive() {
+        tokio::task::yield_now().await;
+    }
+    assert_leaves_nothing(folder.path());
+}
+
 /// A component of one core module with functions so large that compiling them takes minutes and gigabytes.
 fn bomb() -> Vec<u8> {
     fn leb(mut n: usize) -> Vec<u8> {

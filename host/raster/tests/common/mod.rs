@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use weir_core::error::RasterError;
-use weir_core::page::PageImage;
+use weir_core::page::{PageImage, PixelFormat};
 use weir_core::ports::{Drawing, OpenDocument, Rasterizer, Source};
 use weir_core::settings::Settings;
 use weir_raster::{RasterConfig, RasterPool};
@@ -83,21 +83,12 @@ pub(crate) async fn opened(config: RasterConfig, pdf: &[u8]) -> (RasterPool, Arc
 /// The error of opening these bytes.
 pub(crate) async fn refused(config: RasterConfig, pdf: &[u8], password: Option<&str>) -> RasterError {
     let pool = RasterPool::new(config).unwrap();
+    let files = Files::new();
     let source = Source {
         password: password.map(str::to_owned),
-        ..Files::new_source(pdf)
+        ..files.source("document.pdf", pdf)
     };
     pool.open(&source).await.err().expect("it was opened")
-}
-
-impl Files {
-    /// A file that stays until the process ends.
-    fn new_source(bytes: &[u8]) -> Source {
-        let folder = TempDir::new().unwrap().keep();
-        let path = folder.join("document.pdf");
-        std::fs::write(&path, bytes).unwrap();
-        Source { path, password: None }
-    }
 }
 
 /// The blue, green and red of a pixel at a place given in shares of the page.
@@ -107,7 +98,10 @@ pub(crate) fn colour(image: &PageImage, x: f32, y: f32) -> [u8; 3] {
         (y * image.height as f32) as u32,
     );
     let row = image.row(row).unwrap();
-    row[column * 3..column * 3 + 3].try_into().unwrap()
+    match image.format {
+        PixelFormat::Gray => [row[column]; 3],
+        PixelFormat::Bgr => row[column * 3..column * 3 + 3].try_into().unwrap(),
+    }
 }
 
 /// Process ids of this process's children, zombies included.

@@ -24,7 +24,7 @@ pub(super) use bookmark::Bookmark;
 use form::Form;
 pub(super) use geometry::Bounds;
 pub(super) use glyph::Glyph;
-pub(super) use page::{Drawn, Page};
+pub(super) use page::{Colours, Drawn, Page};
 
 // Numbers here and in the files below are from PDFium's public headers (fpdfview.h, fpdf_doc.h, fpdf_edit.h,
 // fpdf_formfill.h, fpdf_progressive.h); the crate that loads it keeps them to itself.

@@ -1,0 +1,110 @@
+//! Proves that a device works and says how fast it is: embeds 512 texts and reads four copies of the test page.
+//!
+//! `device_check [auto|cpu|cuda:N] [ASSETS]`; the device is `cuda:0` and the assets are the user's unless given. An error if
+//! the device does not work, or if what it read is not what the CPU would read.
+
+#![allow(clippy::print_stdout)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::try_join_all;
+use weir_core::TenantId;
+use weir_core::page::{Lane, PageImage, PixelFormat};
+use weir_core::ports::Account;
+use weir_core::settings::Settings;
+use weir_inference::{Inference, InferenceConfig};
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+const TEXTS: usize = 512;
+const PAGES: usize = 4;
+const DPI: u32 = 150;
+
+#[tokio::main]
+async fn main() -> Result<(), AnyError> {
+    let mut arguments = std::env::args().skip(1);
+    let device = arguments.next().unwrap_or_else(|| "cuda:0".into());
+    let assets = arguments.next().map_or_else(default_assets, PathBuf::from);
+    let mut settings = Settings::default();
+    settings.set("inference.device", &device)?;
+    settings.set("inference.batch", "64")?;
+
+    let began = Instant::now();
+    let inference = Inference::load(InferenceConfig::from_settings(&settings, assets))?;
+    println!("device      {} {:?}", inference.device_name(), inference.device());
+    println!("loaded in   {:.2?}", began.elapsed());
+
+    let account = Account {
+        tenant: TenantId::single(),
+        lane: Lane::Bulk,
+        linger: Duration::ZERO,
+    };
+    let texts: Vec<String> = (0..TEXTS)
+        .map(|n| {
+            format!(
+                "Passage {n}. {}",
+                "A weir holds the river at its height and lets the rest pass. ".repeat(1 + n % 12)
+            )
+        })
+        .collect();
+    let embedder = inference.embedder();
+    for round in ["first", "second"] {
+        let began = Instant::now();
+        let vectors = embedder.embed(&account, texts.clone()).await?;
+        let rate = vectors.len() as f64 / began.elapsed().as_secs_f64();
+        println!("embedding   {rate:.1} texts/s ({round} round)");
+    }
+
+    let reader = inference.reader();
+    let page = page()?;
+    let mut text = String::new();
+    for round in ["first", "second"] {
+        let began = Instant::now();
+        let pages = try_join_all((0..PAGES).map(|_| reader.read(&account, page.clone(), DPI))).await?;
+        let rate = pages.len() as f64 / began.elapsed().as_secs_f64();
+        println!("reading     {rate:.2} pages/s ({round} round)");
+        text = pages
+            .iter()
+            .flatten()
+            .map(|line| format!("{}\n", line.text))
+            .collect();
+    }
+    let truth = std::fs::read_to_string(folder().join("weir.txt"))?;
+    let (all, found) = (
+        truth.lines().count(),
+        truth.lines().filter(|l| text.contains(l)).count(),
+    );
+    println!("lines       {found} of {all} read to the letter");
+    println!("statistics  {:?}", inference.stats());
+    if found * 10 < all * 7 {
+        return Err("too few lines were read right: the device computes something else than the CPU".into());
+    }
+    Ok(())
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pages"))
+}
+
+fn page() -> Result<PageImage, AnyError> {
+    let image = image::open(folder().join("weir.jpg"))?.into_luma8();
+    Ok(PageImage {
+        width: image.width(),
+        height: image.height(),
+        stride: image.width() as usize,
+        format: PixelFormat::Gray,
+        pixels: Arc::new(image.into_raw()),
+    })
+}
+
+fn default_assets() -> PathBuf {
+    if let Some(path) = std::env::var_os("WEIR_PATHS_ASSETS") {
+        return path.into();
+    }
+    let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+    let home = std::env::home_dir().unwrap_or_default();
+    data.unwrap_or_else(|| home.join(".local/share"))
+        .join("weir/assets")
+}
