@@ -12,11 +12,14 @@ pub mod layout;
 pub mod ledger;
 pub mod manifest;
 pub mod markdown;
+pub mod order;
 pub mod page;
 pub mod ports;
 pub mod search;
 pub mod settings;
+pub mod tenancy;
 pub mod text;
+pub mod usage;
 
 pub use error::{InferenceError, PolicyError, RasterError, StorageError};
 pub use id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};

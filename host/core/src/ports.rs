@@ -237,6 +237,18 @@ pub trait Ledger: Send + Sync {
         after: u64,
         limit: usize,
     ) -> Result<Vec<Event>, StorageError>;
+
+    /// Events of all of a tenant's jobs after `place`, in the order they were written, at most `limit`, each with its place.
+    /// Places grow and are never used twice.
+    async fn tenant_events(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StorageError>;
+
+    /// Forgets a document and its pages; whether it was known. Its jobs and events stay.
+    async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError>;
 }
 
 /// What a component may ask of the host while it decides, for one job. A name that the manifest does not grant never gets

@@ -4,6 +4,7 @@
 //! `--set section.name=value` on the command line; each stands over the one before. The declaration below is the only place
 //! that knows them: help, validation and the table of `weir settings` come from it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A setting that cannot be taken.
@@ -67,7 +68,7 @@ macro_rules! plain_value {
     })* };
 }
 
-plain_value!(u32, u64, f32, bool, String);
+plain_value!(u32, u64, f32, bool, String, SocketAddr);
 
 impl Value for PathBuf {
     fn parse(text: &str) -> Option<Self> {
@@ -157,84 +158,9 @@ macro_rules! settings {
     };
 }
 
-settings! {
-    /// Folder with the native libraries and models; empty: the folder that `make setup` fills.
-    "paths.assets" => assets: PathBuf = "", "a path" if |_v| true;
-    /// Folder with the default components; empty: `components` beside the weir binary.
-    "paths.components" => components: PathBuf = "", "a path" if |_v| true;
+mod declared;
 
-    /// PDF worker processes; 0: one for each core.
-    "raster.workers" => raster_workers: u32 = "0", "processes, 0 to 256" if |v| v <= 256;
-    /// Bytes of page images that may exist at one time, on the whole host.
-    "raster.image_bytes" => raster_image_bytes: u64 = "134217728", "bytes, 16777216 to 1099511627776"
-        if |v| (16 << 20..=1 << 40).contains(&v);
-    /// Bytes one page image may take; a larger page is drawn coarser.
-    "raster.page_bytes" => raster_page_bytes: u64 = "67108864", "bytes, 1048576 to 1073741824"
-        if |v| (1 << 20..=1 << 30).contains(&v);
-    /// Deadline of a page, from its start in a worker.
-    "raster.page_seconds" => raster_page_seconds: u32 = "120", "seconds, 1 to 3600" if |v| (1..=3600).contains(&v);
-    /// Deadline without any sign of progress from a worker.
-    "raster.stall_seconds" => raster_stall_seconds: u32 = "20", "seconds, 1 to 3600" if |v| (1..=3600).contains(&v);
-    /// Pages after which a worker process is replaced by a fresh one.
-    "raster.recycle_pages" => raster_recycle_pages: u32 = "2000", "pages, 1 to 1000000"
-        if |v| (1..=1_000_000).contains(&v);
-    /// Address space a worker process may use beyond the page images.
-    "raster.worker_bytes" => raster_worker_bytes: u64 = "1073741824", "bytes, 268435456 to 68719476736"
-        if |v| (256 << 20..=64 << 30).contains(&v);
-    /// Pages a document may have.
-    "raster.max_pages" => raster_max_pages: u32 = "20000", "pages, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
-    /// Quality of the page images that are kept.
-    "raster.jpeg_quality" => raster_jpeg_quality: u32 = "85", "1 to 100" if |v| (1..=100).contains(&v);
-
-    /// Where models run.
-    "inference.device" => inference_device: DeviceChoice = "auto", "auto, cpu or cuda:N" if |_v| true;
-    /// Pages recognized at once; 0: one for each core (CPU) or 2 (GPU).
-    "inference.ocr_workers" => inference_ocr_workers: u32 = "0", "workers, 0 to 256" if |v| v <= 256;
-    /// Text embedding sessions; 0: one for each core (CPU) or 1 (GPU).
-    "inference.embed_workers" => inference_embed_workers: u32 = "0", "workers, 0 to 256" if |v| v <= 256;
-    /// Texts in an embedding batch.
-    "inference.batch" => inference_batch: u32 = "8", "texts, 1 to 1024" if |v| (1..=1024).contains(&v);
-    /// How long a partial embedding batch waits for more, where the batching component does not say.
-    "inference.linger_millis" => inference_linger_millis: u32 = "500", "milliseconds, 0 to 10000" if |v| v <= 10_000;
-    /// Requests that may wait for a model.
-    "inference.queue" => inference_queue: u32 = "1024", "requests, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
-    /// Whether the quantized text model is used on a CPU: about twice the speed, see the README for what it costs.
-    "inference.quantized" => inference_quantized: bool = "true", "true or false" if |_v| true;
-
-    /// Documents of one job in work at the same time.
-    "engine.documents" => engine_documents: u32 = "2", "documents, 1 to 64" if |v| (1..=64).contains(&v);
-    /// Page images written at once.
-    "engine.store_workers" => engine_store_workers: u32 = "8", "workers, 1 to 256" if |v| (1..=256).contains(&v);
-    /// Groups of pages written to the index at once; a document never has more than one under way.
-    "engine.upsert_workers" => engine_upsert_workers: u32 = "2", "workers, 1 to 64" if |v| (1..=64).contains(&v);
-    /// Milliseconds after which ledger entries are written as a group.
-    "engine.commit_millis" => engine_commit_millis: u32 = "250", "milliseconds, 1 to 10000"
-        if |v| (1..=10_000).contains(&v);
-    /// Ledger entries that are written at once without waiting further.
-    "engine.commit_entries" => engine_commit_entries: u32 = "100", "entries, 1 to 10000"
-        if |v| (1..=10_000).contains(&v);
-    /// How long pages in flight may take to end when a job is cancelled.
-    "engine.cancel_millis" => engine_cancel_millis: u32 = "1000", "milliseconds, 0 to 60000" if |v| v <= 60_000;
-
-    /// Component instances alive at once.
-    "policy.instances" => policy_instances: u32 = "1000", "instances, 1 to 10000" if |v| (1..=10_000).contains(&v);
-    /// Deadline of a component's call, where the manifest does not say.
-    "policy.call_millis" => policy_call_millis: u32 = "50", "milliseconds, 1 to 60000" if |v| (1..=60_000).contains(&v);
-    /// Memory of a component's instance, where the manifest does not say.
-    "policy.memory_bytes" => policy_memory_bytes: u64 = "33554432", "bytes, 1048576 to 67108864"
-        if |v| (1 << 20..=64 << 20).contains(&v);
-    /// Bytes a component may answer in one call.
-    "policy.output_bytes" => policy_output_bytes: u64 = "1048576", "bytes, 1024 to 67108864"
-        if |v| (1 << 10..=64 << 20).contains(&v);
-    /// Seconds of CPU that compiling a component may take.
-    "policy.compile_seconds" => policy_compile_seconds: u32 = "60", "seconds, 1 to 3600"
-        if |v| (1..=3600).contains(&v);
-    /// Memory that compiling a component may take.
-    "policy.compile_bytes" => policy_compile_bytes: u64 = "2147483648", "bytes, 268435456 to 68719476736"
-        if |v| (256 << 20..=64 << 30).contains(&v);
-    /// Whether the calls of a job are recorded, so that it can be replayed.
-    "policy.record" => policy_record: bool = "true", "true or false" if |_v| true;
-}
+pub use declared::{DECLARATIONS, Settings};
 
 impl Settings {
     /// Takes every value of a TOML text; `place` names it in errors.

@@ -193,7 +193,7 @@ impl Engine {
 
     /// Cancels every job, lets them end within `grace`, drops those that do not, and writes down what is done. Nothing of
     /// the engine runs when it returns. An error says that the last entries could not be written.
-    pub async fn shutdown(self, grace: Duration) -> Result<(), StorageError> {
+    pub async fn shutdown(&self, grace: Duration) -> Result<(), StorageError> {
         let Running {
             mut jobs,
             halts,

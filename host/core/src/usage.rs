@@ -1,0 +1,70 @@
+//! What tenants have used, by day.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StorageError;
+use crate::id::TenantId;
+
+/// Days since 1970, UTC.
+pub type Day = u32;
+
+/// The day of a time in milliseconds since 1970.
+pub fn day_of(millis: u64) -> Day {
+    u32::try_from(millis / 86_400_000).unwrap_or(Day::MAX)
+}
+
+/// Amounts used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// HTTP requests answered.
+    pub requests: u64,
+    /// Jobs accepted.
+    pub jobs: u64,
+    /// Bytes taken in.
+    pub upload_bytes: u64,
+    /// Pages that ended, done or failed.
+    pub pages: u64,
+    /// Microseconds that models worked.
+    pub inference_micros: u64,
+    /// Microseconds that components ran.
+    pub guest_micros: u64,
+    /// Searches answered.
+    pub searches: u64,
+    /// Requests refused for a quota.
+    pub refusals: u64,
+}
+
+impl Usage {
+    /// Adds another's amounts.
+    pub const fn add(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.jobs = self.jobs.saturating_add(other.jobs);
+        self.upload_bytes = self.upload_bytes.saturating_add(other.upload_bytes);
+        self.pages = self.pages.saturating_add(other.pages);
+        self.inference_micros = self.inference_micros.saturating_add(other.inference_micros);
+        self.guest_micros = self.guest_micros.saturating_add(other.guest_micros);
+        self.searches = self.searches.saturating_add(other.searches);
+        self.refusals = self.refusals.saturating_add(other.refusals);
+    }
+}
+
+/// Told by whoever does metered work; must not block.
+pub trait Meter: Send + Sync {
+    /// Adds to what a tenant has used today.
+    fn used(&self, tenant: &TenantId, usage: &Usage);
+}
+
+/// Keeps usage.
+#[async_trait]
+pub trait UsageBook: Send + Sync {
+    /// Adds amounts to a tenant's day, all or none; durable when it returns.
+    async fn add(&self, day: Day, amounts: Vec<(TenantId, Usage)>) -> Result<(), StorageError>;
+
+    /// What a tenant used, by day, oldest first, of the days `from..=to`; days without use are left out.
+    async fn usage(&self, tenant: &TenantId, from: Day, to: Day) -> Result<Vec<(Day, Usage)>, StorageError>;
+
+    /// Bytes a tenant keeps: its documents' originals and what was made of them.
+    async fn stored_bytes(&self, tenant: &TenantId) -> Result<u64, StorageError>;
+}

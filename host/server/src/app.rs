@@ -1,0 +1,165 @@
+//! What every handler shares, and the routes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use weir_core::manifest::Pipeline;
+use weir_core::order::{OrderOptions, Orders};
+use weir_core::settings::Settings;
+use weir_core::tenancy::Registry;
+use weir_core::usage::UsageBook;
+use weir_core::{StorageError, TenantId};
+use weir_engine::Engine;
+
+use crate::health;
+use crate::hub::Announced;
+use crate::listen::Listener;
+use crate::problem::Problem;
+
+/// Finds the pipeline a job runs.
+#[async_trait::async_trait]
+pub trait Pipelines: Send + Sync {
+    /// The tenant's pipeline of this name with a job's options over its settings.
+    async fn resolve(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+        options: &OrderOptions,
+    ) -> Result<Arc<Pipeline>, PipelineError>;
+}
+
+/// A pipeline that cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PipelineError {
+    /// The tenant has none of that name.
+    #[error("there is no pipeline '{0}'")]
+    Unknown(String),
+    /// It exists and cannot be loaded.
+    #[error("pipeline '{name}' cannot be used: {reason}")]
+    Unusable {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a server is made of.
+pub struct ServerParts {
+    /// Runs the jobs, over `ledger`.
+    pub engine: Engine,
+    /// The engine's ledger.
+    pub ledger: Arc<Announced>,
+    /// Tenants and keys.
+    pub registry: Arc<dyn Registry>,
+    /// What clients asked for.
+    pub orders: Arc<dyn Orders>,
+    /// What tenants used.
+    pub usage: Arc<dyn UsageBook>,
+    /// Pipelines by name.
+    pub pipelines: Arc<dyn Pipelines>,
+    /// Folder for uploads: `<originals>/<tenant>/<document>`.
+    pub originals: PathBuf,
+    /// The host's settings.
+    pub settings: Settings,
+}
+
+/// What every handler shares.
+pub struct App {
+    pub(crate) engine: Engine,
+    pub(crate) ledger: Arc<Announced>,
+    pub(crate) registry: Arc<dyn Registry>,
+    pub(crate) orders: Arc<dyn Orders>,
+    pub(crate) usage: Arc<dyn UsageBook>,
+    pub(crate) pipelines: Arc<dyn Pipelines>,
+    pub(crate) originals: PathBuf,
+    pub(crate) settings: Settings,
+    /// Cancelled once: no new work is taken from then on.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// Answers HTTP requests until it is told to stop.
+pub struct Server {
+    app: Arc<App>,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "Weir",
+    description = "A host for document-ingestion pipelines: documents in, searchable pages out as they complete.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0"),
+))]
+struct Description;
+
+impl Server {
+    /// A server that does not listen yet.
+    pub fn new(parts: ServerParts) -> Self {
+        let ServerParts {
+            engine,
+            ledger,
+            registry,
+            orders,
+            usage,
+            pipelines,
+            originals,
+            settings,
+        } = parts;
+        Self {
+            app: Arc::new(App {
+                engine,
+                ledger,
+                registry,
+                orders,
+                usage,
+                pipelines,
+                originals,
+                settings,
+                stopping: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// Serves connections of `listener` until `stop` ends, then takes no more work, gives requests under way and running jobs
+    /// the grace time of the settings, and returns when all is written down.
+    pub async fn serve(self, listener: Listener, stop: impl Future<Output = ()>) -> Result<(), StorageError> {
+        let stopping = self.app.stopping.clone();
+        let (router, _description) = routes(Arc::clone(&self.app));
+        let serving = listener.serve(router, stopping.clone());
+        tokio::pin!(serving);
+        tokio::select! {
+            () = &mut serving => {}
+            () = stop => {
+                tracing::info!("stopping: no more work is taken");
+                stopping.cancel();
+                serving.await;
+            }
+        }
+        let grace = Duration::from_secs(self.app.settings.server_grace_seconds.into());
+        self.app.engine.shutdown(grace).await
+    }
+}
+
+/// All routes, and their description.
+pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
+    let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .split_for_parts();
+    let router = router
+        .fallback(|| async { Problem::not_found("there is nothing at this path: see /docs") })
+        .method_not_allowed_fallback(|| async { Problem::method("see /docs for the methods of this path") })
+        .with_state(app);
+    (router, description)
+}
+
+/// The time in milliseconds since 1970.
+pub(crate) fn now_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

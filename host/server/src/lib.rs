@@ -1,0 +1,31 @@
+//! Many tenants over HTTP.
+//!
+//! ```text
+//!  connection ─► listen ─► auth ─► quota ─┬─ intake ─► admission ─► engine ─► hub ─► events, webhooks
+//!                                         ├─ jobs, documents, usage
+//!                                         └─ search ─► stream buffer ─► engine
+//! ```
+//!
+//! | module | idea |
+//! |---|---|
+//! | `listen` | connections: TLS, deadlines for headers, a bound on how many, an end that waits |
+//! | `auth` | keys: who calls, and what the key allows |
+//! | `problem` | every refusal and error as problem+json |
+//! | `hub` | what has been committed, told to whoever follows |
+//! | `health` | whether the process lives and takes work |
+//!
+//! A handler never sees another tenant's data: the tenant comes from the key and goes into every call of a store, so a
+//! foreign id is one that does not exist. Nothing is taken before it is counted against the tenant's quotas.
+
+mod app;
+mod auth;
+mod health;
+mod hub;
+mod listen;
+mod problem;
+
+pub use app::{App, PipelineError, Pipelines, Server, ServerParts};
+pub use auth::{FreshKey, MintError, mint};
+pub use hub::Announced;
+pub use listen::{ListenError, Listener};
+pub use problem::Problem;
