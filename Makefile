@@ -75,10 +75,12 @@ lint:
 	$(guests) cargo fmt --all --check
 	$(guests) cargo clippy --locked --workspace --all-targets -- --deny warnings
 
+# The dev profile is what the tests and `make run` build; another one would build every dependency a second time.
 bench: components build samples
-	cargo bench --locked --workspace --benches
-	tests/bench/run baseline.py '$(samples)/handbook.pdf'
-	tests/bench/run raster.py '$(samples)/handbook.pdf'
+	cargo build --locked --workspace --examples
+	cargo bench --profile dev --locked --workspace --benches
+	tests/bench/run ocr.py '$(target)/debug/examples/ocr_bench' '$(samples)/handbook.pdf' '$(samples)/survey.pdf'
+	tests/bench/run whole.py '$(weir)' '$(or $(WEIR_PATHS_ASSETS),$(share)/assets)' '$(samples)/handbook.pdf' '$(samples)/letter-scan.pdf'
 
 clean:
 	cargo clean

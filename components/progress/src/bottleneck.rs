@@ -38,8 +38,9 @@ impl Bottleneck {
         }
     }
 
-    /// The stage, once something has been measured.
-    pub(crate) fn stage(&self) -> Option<Stage> {
+    /// The stage, once something has been measured. Where `all_drawn`, drawing cannot be it: the queues were last looked at when
+    /// the last batch was drawn, and on a short document that is before the later stages have got going.
+    pub(crate) fn stage(&self, all_drawn: bool) -> Option<Stage> {
         let stages = || Stage::ALL.into_iter().zip(self.fill).zip(self.millis);
         if self.millis.iter().all(|millis| *millis <= 0.0) {
             return None;
@@ -48,10 +49,12 @@ impl Bottleneck {
         if let Some(((stage, _), _)) = behind_raster().rfind(|((_, fill), _)| *fill >= FULL) {
             return Some(stage);
         }
-        if behind_raster().all(|((_, fill), _)| fill <= EMPTY) {
+        if !all_drawn && behind_raster().all(|((_, fill), _)| fill <= EMPTY) {
             return Some(Stage::Rasterize);
         }
-        let slowest = stages().max_by(|(_, a), (_, b)| a.total_cmp(b));
+        let slowest = stages()
+            .filter(|((stage, _), millis)| *millis > 0.0 && !(all_drawn && *stage == Stage::Rasterize))
+            .max_by(|(_, a), (_, b)| a.total_cmp(b));
         slowest.map(|((stage, _), _)| stage)
     }
 }
@@ -76,7 +79,7 @@ mod tests {
         for _ in 0..10 {
             see(&mut bottleneck, fill, millis);
         }
-        bottleneck.stage()
+        bottleneck.stage(false)
     }
 
     fn see(bottleneck: &mut Bottleneck, fill: [u32; 5], millis: [f32; 5]) {
@@ -126,18 +129,29 @@ mod tests {
     }
 
     #[test]
+    fn drawing_is_not_blamed_once_everything_is_drawn() {
+        let mut bottleneck = Bottleneck::default();
+        see(&mut bottleneck, [6, 0, 0, 0, 0], [9.0, 1.0, 2.0, 0.0, 0.0]);
+        assert_eq!(bottleneck.stage(false), Some(Stage::Rasterize));
+        assert_eq!(bottleneck.stage(true), Some(Stage::Read));
+        let mut early = Bottleneck::default();
+        see(&mut early, [6, 0, 0, 0, 0], [9.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(early.stage(true), None);
+    }
+
+    #[test]
     fn one_look_does_not_overturn_many() {
         let mut bottleneck = Bottleneck::default();
         for _ in 0..10 {
             see(&mut bottleneck, [0, 0, 10, 0, 0], [1.0, 1.0, 50.0, 1.0, 1.0]);
         }
         see(&mut bottleneck, [0, 0, 0, 0, 0], [1.0, 1.0, 50.0, 1.0, 1.0]);
-        assert_eq!(bottleneck.stage(), Some(Stage::Read));
+        assert_eq!(bottleneck.stage(false), Some(Stage::Read));
     }
 
     #[test]
     fn nothing_is_said_before_anything_is_measured() {
         assert_eq!(look([0; 5], [0.0; 5]), None);
-        assert_eq!(Bottleneck::default().stage(), None);
+        assert_eq!(Bottleneck::default().stage(false), None);
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Document {
     /// Done, with nothing on them that a search could find.
     silent: u32,
     failed: u32,
+    /// Pages still to be drawn.
+    undrawn: u32,
     pace: Pace,
     bottleneck: Bottleneck,
     told: Option<(u64, Update)>,
@@ -35,6 +37,7 @@ impl Document {
             searchable: started.already_done.min(started.pages),
             silent: 0,
             failed: 0,
+            undrawn: started.pages.saturating_sub(started.already_done),
             pace: Pace::new(at_millis),
             bottleneck: Bottleneck::default(),
             told: None,
@@ -44,9 +47,11 @@ impl Document {
     pub(crate) fn rasterized(
         &mut self,
         at_millis: u64,
+        pages: u32,
         queues: &[QueueState],
         times: &[StageTime],
     ) -> Option<Update> {
+        self.undrawn = self.undrawn.saturating_sub(pages);
         self.bottleneck.look(queues, times);
         self.update(at_millis)
     }
@@ -134,7 +139,7 @@ impl Document {
                 format!(", {rate:.0} pages/s")
             };
         }
-        if let Some(stage) = self.bottleneck.stage() {
+        if let Some(stage) = self.bottleneck.stage(self.undrawn == 0) {
             message += &format!(", {} is the bottleneck", activity(stage));
         }
         message

@@ -26,9 +26,9 @@ impl Progress for DefaultProgress {
                 self.documents.insert(id, document);
                 update
             }
-            Event::BatchRasterized(e) => {
-                self.with(&e.document, |d| d.rasterized(at_millis, &e.queues, &e.times))
-            }
+            Event::BatchRasterized(e) => self.with(&e.document, |d| {
+                d.rasterized(at_millis, e.pages, &e.queues, &e.times)
+            }),
             Event::PageDone(e) => self.with(&e.document, |d| d.page_done(at_millis, e.searchable)),
             Event::PageFailed(e) => self.with(&e.document, |d| d.page_failed(at_millis, &e)),
             Event::DocumentDone(e) => self.documents.remove(&e.document).map(|d| d.done(at_millis)),
