@@ -15,13 +15,15 @@ mod pipeline;
 mod places;
 mod run;
 mod search;
+mod serve;
+mod tenants;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Serve};
 use crate::places::Places;
 
 /// A PDF worker process.
@@ -44,10 +46,16 @@ fn main() -> ExitCode {
 
 fn command(cli: &Cli) -> ExitCode {
     log(cli.shared.verbose);
-    let settings = match configuration::load(&cli.shared) {
+    let mut settings = match configuration::load(&cli.shared) {
         Ok(settings) => settings,
         Err(error) => return complain(&error, WRONG_USE),
     };
+    if let Command::Serve(Serve {
+        listen: Some(address),
+    }) = &cli.command
+    {
+        settings.server_listen = *address;
+    }
     let places = Places::new(cli.shared.data.as_deref(), &settings);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -59,6 +67,9 @@ fn command(cli: &Cli) -> ExitCode {
             Command::Run(run) => run::run(run, json, &settings, &places).await,
             Command::Search(search) => search::run(search, json, &settings, &places).await,
             Command::Documents => documents::run(json, &places).await,
+            Command::Serve(_) => serve::run(json, &settings, &places).await,
+            Command::Tenant(command) => tenants::tenant(command, json, &places).await,
+            Command::Key(command) => tenants::key(command, json, &places).await,
             Command::Doctor => doctor::run(json, &settings, &places).await,
             Command::Settings => configuration::list(&settings, json).map(|()| ExitCode::SUCCESS),
         }
@@ -85,8 +96,16 @@ fn log(verbose: u8) {
     };
     // Libraries below say little that a user could act on; -vvv lets them speak.
     let others = if verbose > 2 { "debug" } else { "error" };
-    let ours =
-        ["cli", "engine", "policy", "raster", "inference", "storage"].map(|c| format!("weir_{c}={level}"));
+    let ours = [
+        "cli",
+        "server",
+        "engine",
+        "policy",
+        "raster",
+        "inference",
+        "storage",
+    ]
+    .map(|c| format!("weir_{c}={level}"));
     let usual = format!("{others},weir={level},guest={level},{}", ours.join(","));
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
     tracing_subscriber::fmt()
