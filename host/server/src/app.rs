@@ -20,7 +20,10 @@ use weir_engine::Engine;
 use crate::health;
 use crate::hub::Announced;
 use crate::listen::Listener;
+use crate::metrics::{self, Metrics};
+use crate::openapi::Description;
 use crate::problem::Problem;
+use crate::{page, requests};
 
 /// Finds the pipeline a job runs.
 #[async_trait::async_trait]
@@ -80,6 +83,7 @@ pub struct App {
     pub(crate) pipelines: Arc<dyn Pipelines>,
     pub(crate) originals: PathBuf,
     pub(crate) settings: Settings,
+    pub(crate) metrics: Metrics,
     /// Cancelled once: no new work is taken from then on.
     pub(crate) stopping: CancellationToken,
 }
@@ -88,14 +92,6 @@ pub struct App {
 pub struct Server {
     app: Arc<App>,
 }
-
-#[derive(OpenApi)]
-#[openapi(info(
-    title = "Weir",
-    description = "A host for document-ingestion pipelines: documents in, searchable pages out as they complete.",
-    license(name = "Apache-2.0", identifier = "Apache-2.0"),
-))]
-struct Description;
 
 impl Server {
     /// A server that does not listen yet.
@@ -119,6 +115,7 @@ impl Server {
                 usage,
                 pipelines,
                 originals,
+                metrics: Metrics::new(&settings),
                 settings,
                 stopping: CancellationToken::new(),
             }),
@@ -131,14 +128,20 @@ impl Server {
         let stopping = self.app.stopping.clone();
         let (router, _description) = routes(Arc::clone(&self.app));
         let serving = listener.serve(router, stopping.clone());
-        tokio::pin!(serving);
-        tokio::select! {
-            () = &mut serving => {}
-            () = stop => {
-                tracing::info!("stopping: no more work is taken");
-                stopping.cancel();
-                serving.await;
+        let serving = async {
+            tokio::pin!(serving);
+            tokio::select! {
+                () = &mut serving => {}
+                () = stop => {
+                    tracing::info!("stopping: no more work is taken");
+                    stopping.cancel();
+                    serving.await;
+                }
             }
+        };
+        tokio::select! {
+            () = serving => {}
+            never = self.app.metrics.upkeep() => never,
         }
         let grace = Duration::from_secs(self.app.settings.server_grace_seconds.into());
         self.app.engine.shutdown(grace).await
@@ -150,12 +153,14 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
         .split_for_parts();
     let router = router
+        .merge(page::router(&description))
         .fallback(|| async { Problem::not_found("there is nothing at this path: see /docs") })
         .method_not_allowed_fallback(|| async { Problem::method("see /docs for the methods of this path") })
         .with_state(app);
-    (router, description)
+    (requests::around(router), description)
 }
 
 /// The time in milliseconds since 1970.

@@ -12,6 +12,10 @@
 //! | `auth` | keys: who calls, and what the key allows |
 //! | `problem` | every refusal and error as problem+json |
 //! | `hub` | what has been committed, told to whoever follows |
+//! | `requests` | what every request passes: a span, a measurement, an id, a net |
+//! | `metrics` | what is measured, for Prometheus |
+//! | `openapi` | the interface's description, made from the handlers |
+//! | `page` | documents for people: the web page, the interface explained, kinds of problems |
 //! | `health` | whether the process lives and takes work |
 //!
 //! A handler never sees another tenant's data: the tenant comes from the key and goes into every call of a store, so a
@@ -22,10 +26,15 @@ mod auth;
 mod health;
 mod hub;
 mod listen;
+mod metrics;
+mod openapi;
+mod page;
 mod problem;
+mod requests;
 
 pub use app::{App, PipelineError, Pipelines, Server, ServerParts};
 pub use auth::{FreshKey, MintError, mint};
 pub use hub::Announced;
 pub use listen::{ListenError, Listener};
+pub use metrics::measure;
 pub use problem::Problem;

@@ -51,7 +51,9 @@ impl FromRequestParts<Arc<App>> for Caller {
 
     async fn from_request_parts(parts: &mut request::Parts, app: &Arc<App>) -> Result<Self, Problem> {
         let caller = identify(app, &parts.headers).await?;
-        tracing::Span::current().record("tenant", caller.id().as_str());
+        tracing::Span::current()
+            .record("tenant", caller.id().as_str())
+            .record("key", &caller.key);
         Ok(caller)
     }
 }
