@@ -23,6 +23,7 @@ mod health;
 mod hub;
 mod listen;
 mod problem;
+mod wire;
 
 pub use app::{App, PipelineError, Pipelines, Server, ServerParts};
 pub use auth::{FreshKey, MintError, mint};
