@@ -31,6 +31,7 @@ mod openapi;
 mod page;
 mod problem;
 mod requests;
+mod wire;
 
 pub use app::{App, PipelineError, Pipelines, Server, ServerParts};
 pub use auth::{FreshKey, MintError, mint};
