@@ -2,13 +2,13 @@
 
 import { get, remove } from "./api.js";
 import { bytes, by, complain, confirmed, describe, el, many, show, when } from "./dom.js";
-import { Sheet } from "./pages.js";
+import { Sheet, pageStates } from "./pages.js";
 
 let older = null;
 
 async function load(after) {
   try {
-    const where = after ? `&after=${encodeURIComponent(after)}` : "";
+    const where = after ? `&cursor=${encodeURIComponent(after)}` : "";
     const list = await get(`/v1/documents?limit=50${where}`);
     const nodes = list.documents.map(card);
     if (after) by("documents").append(...nodes);
@@ -52,8 +52,7 @@ async function open(document, into) {
   const sheet = new Sheet(document.document, document.name, document.pages);
   into.append(sheet.node);
   try {
-    const { pages } = await get(`/v1/documents/${document.document}`);
-    for (const page of pages) sheet.set(page.page, page.state, page.error?.message);
+    for await (const { page, state, error } of pageStates(document.document)) sheet.set(page, state, error?.message);
     sheet.end();
   } catch (error) {
     into.replaceChildren(el("p", { class: "notice bad" }, describe(error)));

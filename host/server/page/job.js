@@ -2,8 +2,8 @@
 
 import { announce, bytes, count, describe, duration, el, many, say, show, when } from "./dom.js";
 import { follow } from "./events.js";
-import { get, post, remove } from "./api.js";
-import { Sheet } from "./pages.js";
+import { post, remove } from "./api.js";
+import { Sheet, pageStates } from "./pages.js";
 
 const ENDED = ["done", "failed", "cancelled"];
 export const isEnded = (state) => ENDED.includes(state);
@@ -34,7 +34,7 @@ export class JobCard {
     this.details = el("details", { class: "job" },
       el("summary", {}, this.title, this.chip, this.line),
       this.queues, this.body, this.errors);
-    this.node = el("article", { class: "panel card" }, this.details, this.bar, el("div", { class: "actions" }, this.cancel, this.retry));
+    this.node = el("article", { class: "panel card" }, this.bar, this.details, el("div", { class: "actions" }, this.cancel, this.retry));
     this.details.addEventListener("toggle", () => this.toggled());
     this.update(job);
     this.details.open = !isEnded(job.state);
@@ -233,8 +233,7 @@ class DocumentPart {
   /** Pages that an earlier job has done have no event here; the host lists them. */
   async known() {
     try {
-      const { pages } = await get(`/v1/documents/${this.document}`);
-      for (const { page, state } of pages) {
+      for await (const { page, state } of pageStates(this.document)) {
         if (state === "done" && !this.sheet.states.has(page)) this.sheet.set(page, "done");
       }
     } catch {

@@ -1,5 +1,6 @@
 // A document's pages as a sheet of small leaves that fill as pages complete.
 
+import { get } from "./api.js";
 import { count, el } from "./dom.js";
 import { imagePath, thumbnail } from "./images.js";
 import { view } from "./viewer.js";
@@ -14,6 +15,16 @@ const WORDS = {
   failed: "failed",
   gone: "left out",
 };
+
+/** The pages of a document that have ended, in order, however many they are. */
+export async function* pageStates(document) {
+  let after = 0;
+  do {
+    const part = await get(`/v1/documents/${encodeURIComponent(document)}?limit=1000&after=${after}`);
+    yield* part.page_states;
+    after = part.next;
+  } while (after);
+}
 
 /** A leaf for each page; `set` says how a page stands. Only so many are made at first, however long the document is. */
 export class Sheet {

@@ -12,10 +12,10 @@ const NAMES = {
   stored_bytes: ["Kept", bytes],
   inference_millis_per_day: ["Models today", (millis) => duration(millis / 1000)],
   guest_millis_per_day: ["Components today", (millis) => duration(millis / 1000)],
-  guest_memory_bytes: ["A component's memory", bytes],
+  guest_memory_bytes: ["Component memory", bytes],
 };
 
-function quota({ name, used, limit }) {
+function quota({ quota: name, used, limit }) {
   const [title, format] = NAMES[name] || [name, count];
   const id = `quota-${name}`;
   if (used === null || used === undefined) {
@@ -28,10 +28,31 @@ function quota({ name, used, limit }) {
   return el("div", { class: "quota" }, el("label", { for: id }, title), el("span", { class: "figure" }, figure), meter);
 }
 
+const COLUMNS = [
+  ["Day (UTC)", ({ day }) => day],
+  ["Pages", ({ pages }) => count(pages)],
+  ["Jobs", ({ jobs }) => count(jobs)],
+  ["Searches", ({ searches }) => count(searches)],
+  ["Taken in", ({ upload_bytes: taken }) => bytes(taken)],
+  ["Models", ({ inference_millis: millis }) => duration(millis / 1000)],
+  ["Components", ({ guest_millis: millis }) => duration(millis / 1000)],
+  ["Requests", ({ requests }) => count(requests)],
+  ["Refused", ({ refusals }) => count(refusals)],
+];
+
+function days(used) {
+  const row = (day) => el("tr", {}, ...COLUMNS.map(([, cell]) => el("td", {}, cell(day))));
+  return el("table", { class: "figures" },
+    el("thead", {}, el("tr", {}, ...COLUMNS.map(([title]) => el("th", { scope: "col" }, title)))),
+    el("tbody", {}, ...[...used].reverse().map(row)));
+}
+
 export async function showUsage() {
   try {
     const usage = await get("/v1/usage");
-    by("usage").replaceChildren(el("div", { class: "panel quotas" }, ...usage.quotas.map(quota)));
+    by("usage").replaceChildren(
+      el("div", { class: "panel quotas" }, ...usage.quotas.map(quota)),
+      el("div", { class: "panel wide", tabindex: "0", role: "region", "aria-label": "Use by day" }, days(usage.days)));
   } catch (error) {
     complain(error);
   }

@@ -16,12 +16,14 @@ async function turn(what) {
   shown = what;
   const [figure, image, box, note] = [by("viewer-page"), by("viewer-image"), by("viewer-box"), by("viewer-note")];
   const of = what.pages ? ` of ${what.pages}` : "";
-  say(by("viewer-title"), `${what.name}, page ${what.page}${of}`);
+  say(by("viewer-title"), `Page ${what.page}${of} · ${what.name}`);
+  by("viewer-title").title = what.name;
   by("viewer-before").disabled = what.page <= 1;
   by("viewer-after").disabled = what.pages !== undefined && what.page >= what.pages;
   show(figure, false);
   show(box, false);
   say(note, "Loading…");
+  show(note, true);
   try {
     image.src = await fullImage(what.image || imagePath(what.document, what.page));
     await image.decode();
@@ -31,7 +33,7 @@ async function turn(what) {
   }
   // Another page may have been asked for since.
   if (shown !== what) return;
-  say(note, "");
+  show(note, false);
   image.alt = `Page ${what.page} of ${what.name}`;
   show(figure, true);
   if (what.box) {

@@ -141,7 +141,7 @@ impl Server {
         };
         tokio::select! {
             () = serving => {}
-            never = self.app.metrics.upkeep() => never,
+            never = self.app.metrics.upkeep() => match never {},
         }
         let grace = Duration::from_secs(self.app.settings.server_grace_seconds.into());
         self.app.engine.shutdown(grace).await

@@ -7,13 +7,12 @@
 mod parent;
 
 use std::any::Any;
-use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use metrics::{counter, gauge, histogram};
 use opentelemetry::trace::TraceContextExt as _;
