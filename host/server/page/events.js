@@ -93,17 +93,18 @@ function doubted(signal) {
 }
 
 /**
- * Hands each event of a stream to `told`, once and in order, through broken connections, until the stream's last one
- * (`isLast`) or until `signal` ends. `connected` is told whether there is a connection.
+ * Hands each event of a stream behind number `after` to `told`, once and in order, through broken connections, until the
+ * host says that there is nothing more to come, or until `signal` ends. `told` answers whether the stream may end here;
+ * `connected` is told whether there is a connection.
  */
-export async function follow(path, { signal, told, isLast, connected = () => {} }) {
-  let last = "";
+export async function follow(path, { signal, after, told, connected = () => {} }) {
+  let last = after ? String(after) : "";
   let wait = FIRST_WAIT_MILLIS;
   await place(signal);
   try {
     for (;;) {
       const doubt = doubted(signal);
-      let asked = 0;
+      let [asked, over] = [0, false];
       try {
         const headers = last ? { "last-event-id": last } : {};
         const response = await fetched("GET", path, {
@@ -115,9 +116,7 @@ export async function follow(path, { signal, told, isLast, connected = () => {} 
         for await (const event of events(response)) {
           wait = FIRST_WAIT_MILLIS;
           if (event.id) last = event.id;
-          const data = JSON.parse(event.data);
-          told(data);
-          if (isLast(data)) return;
+          over = told(JSON.parse(event.data));
         }
       } catch (error) {
         signal.throwIfAborted();
@@ -126,6 +125,8 @@ export async function follow(path, { signal, told, isLast, connected = () => {} 
       } finally {
         doubt.end();
       }
+      // A job that has ended may have been begun again: whether there is more is asked once, at once.
+      if (over) continue;
       connected(false);
       // Not all at once: a host that comes back is asked by everybody.
       await pause(Math.max(asked, wait * (0.5 + Math.random())), signal);

@@ -44,9 +44,10 @@ export class JobCard {
     return `/v1/jobs/${encodeURIComponent(this.id)}`;
   }
 
-  /** Takes what the host says of the job as a whole. */
+  /** Takes what the host says of the job as a whole. One that had ended may have been begun again. */
   update(job) {
     this.job = job;
+    if (!isEnded(job.state)) this.complete = false;
     const names = job.files.map((file) => file.name);
     say(this.title, names.length === 1 ? names[0] : `${names[0]} and ${many(names.length - 1, "other")}`);
     this.title.title = names.join("\n");
@@ -89,12 +90,14 @@ export class JobCard {
   async follow() {
     this.following = new AbortController();
     const { signal } = this.following;
-    this.clear();
     try {
       await follow(`${this.path}/events`, {
         signal,
-        told: (event) => this.told(event),
-        isLast: (event) => event.type === "job-ended",
+        after: this.seen,
+        told: (event) => {
+          this.told(event);
+          return event.type === "job-ended";
+        },
         connected: (yes) => this.node.classList.toggle("waits", !yes),
       });
       this.complete = true;
@@ -110,19 +113,11 @@ export class JobCard {
     this.following = null;
   }
 
-  /** The events are told from the first on. */
-  clear() {
-    this.documents.clear();
-    this.body.replaceChildren();
-    this.errors.replaceChildren();
-    this.seen = 0;
-  }
-
   told(event) {
     // A number that was seen is not seen twice, whatever the network does.
     if (event.seq <= this.seen) return;
     this.seen = event.seq;
-    if (this.state === "queued") this.stateIs("running");
+    if (this.state !== "running") this.stateIs("running");
     const document = event.document && this.documents.get(event.document);
     switch (event.type) {
       case "document-started":
@@ -161,6 +156,7 @@ export class JobCard {
         break;
       case "job-ended":
         this.stateIs(event.state);
+        // The list does not know it yet.
         if (!isEnded(this.job.state)) {
           announce(`${this.title.textContent}: ${event.state}`);
           this.changed();
@@ -173,6 +169,11 @@ export class JobCard {
   }
 
   begin(event) {
+    const before = this.documents.get(event.document);
+    if (before) {
+      before.begin(event);
+      return;
+    }
     const document = new DocumentPart(event);
     this.documents.set(event.document, document);
     this.body.append(document.node);
@@ -218,7 +219,6 @@ class DocumentPart {
   constructor({ document, name, pages, already_done: before }) {
     this.document = document;
     this.pages = pages;
-    this.ready = before;
     this.percent = 0;
     this.bar = el("progress", { max: 100, value: 0, "aria-label": `Progress of ${name}` });
     this.message = el("p", { class: "message" });
@@ -226,8 +226,16 @@ class DocumentPart {
     this.sheet = new Sheet(document, name, pages);
     this.node = el("section", { class: "document", "aria-label": name },
       el("h3", {}, name, " ", this.figure), this.bar, this.message, this.sheet.node);
-    if (before > 0) this.known();
+    this.begin({ already_done: before });
+  }
+
+  /** Work begins, perhaps not for the first time: the host was started again, or the job was. */
+  begin({ already_done: before }) {
+    delete this.node.dataset.state;
+    this.bar.hidden = false;
+    this.ready = before;
     this.tally();
+    if (before > 0) this.known();
   }
 
   /** Pages that an earlier job has done have no event here; the host lists them. */
