@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,10 +18,16 @@ use weir_core::usage::UsageBook;
 use weir_core::{StorageError, TenantId};
 use weir_engine::Engine;
 
+use crate::documents::{self, Renderers};
+use crate::events::{self, Feeds};
+use crate::headers;
 use crate::health;
 use crate::hub::Announced;
 use crate::listen::Listener;
+use crate::places::Places;
 use crate::problem::Problem;
+use crate::search::{self, SearchBuffer};
+use crate::signed::{self, Links, SigningKey};
 
 /// Finds the pipeline a job runs.
 #[async_trait::async_trait]
@@ -66,6 +73,8 @@ pub struct ServerParts {
     pub pipelines: Arc<dyn Pipelines>,
     /// Folder for uploads: `<originals>/<tenant>/<document>`.
     pub originals: PathBuf,
+    /// Signs links to page images and lines.
+    pub signing: SigningKey,
     /// The host's settings.
     pub settings: Settings,
 }
@@ -80,6 +89,14 @@ pub struct App {
     pub(crate) pipelines: Arc<dyn Pipelines>,
     pub(crate) originals: PathBuf,
     pub(crate) settings: Settings,
+    /// Event streams.
+    pub(crate) streams: Arc<Places>,
+    /// Streams of hits.
+    pub(crate) query_streams: Arc<Places>,
+    pub(crate) feeds: Feeds,
+    pub(crate) searches: Arc<SearchBuffer>,
+    pub(crate) links: Links,
+    pub(crate) renderers: Renderers,
     /// Cancelled once: no new work is taken from then on.
     pub(crate) stopping: CancellationToken,
 }
@@ -108,10 +125,17 @@ impl Server {
             usage,
             pipelines,
             originals,
+            signing,
             settings,
         } = parts;
         Self {
             app: Arc::new(App {
+                streams: Places::new("event", settings.server_streams, settings.server_tenant_streams),
+                query_streams: Places::new("query", settings.stream_streams, settings.stream_tenant_streams),
+                feeds: Feeds::new(Arc::clone(&ledger)),
+                searches: SearchBuffer::new(&settings),
+                links: Links::new(signing, settings.server_link_seconds.into()),
+                renderers: Renderers::default(),
                 engine,
                 ledger,
                 registry,
@@ -130,6 +154,9 @@ impl Server {
     pub async fn serve(self, listener: Listener, stop: impl Future<Output = ()>) -> Result<(), StorageError> {
         let stopping = self.app.stopping.clone();
         let (router, _description) = routes(Arc::clone(&self.app));
+        let mut tasks = JoinSet::new();
+        let at_once = self.app.engine.ports().embedder.workers() as usize;
+        tasks.spawn(Arc::clone(&self.app.searches).run(Arc::clone(&self.app) as _, at_once));
         let serving = listener.serve(router, stopping.clone());
         tokio::pin!(serving);
         tokio::select! {
@@ -140,6 +167,9 @@ impl Server {
                 serving.await;
             }
         }
+        self.app.streams.ended().await;
+        self.app.query_streams.ended().await;
+        tasks.shutdown().await;
         let grace = Duration::from_secs(self.app.settings.server_grace_seconds.into());
         self.app.engine.shutdown(grace).await
     }
@@ -150,12 +180,26 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
+        .routes(routes!(events::job_events))
+        .routes(routes!(events::job_events_ws))
+        .routes(routes!(events::tenant_events))
+        .routes(routes!(search::search))
+        .routes(routes!(search::search_batch))
+        .routes(routes!(search::stream_query))
+        .routes(routes!(documents::list_documents))
+        .routes(routes!(documents::document))
+        .routes(routes!(documents::document_markdown))
+        .routes(routes!(documents::page))
+        .routes(routes!(documents::page_image))
+        .routes(routes!(documents::page_lines))
+        .routes(routes!(signed::signed_image))
+        .routes(routes!(signed::signed_lines))
         .split_for_parts();
     let router = router
         .fallback(|| async { Problem::not_found("there is nothing at this path: see /docs") })
         .method_not_allowed_fallback(|| async { Problem::method("see /docs for the methods of this path") })
         .with_state(app);
-    (router, description)
+    (headers::secured(router), description)
 }
 
 /// The time in milliseconds since 1970.
