@@ -46,7 +46,7 @@ function refusal(status, text, retryAfter) {
 }
 
 /** A request; the response if it went well. */
-export async function fetched(method, path, { body, headers = {}, signal } = {}) {
+export async function fetched(method, path, { body, headers = {}, signal, cache = "no-store" } = {}) {
   const all = { authorization: `Bearer ${key}`, ...headers };
   if (body !== undefined) all["content-type"] = "application/json";
   const response = await fetch(path, {
@@ -54,7 +54,7 @@ export async function fetched(method, path, { body, headers = {}, signal } = {})
     headers: all,
     body: body === undefined ? undefined : JSON.stringify(body),
     signal,
-    cache: "no-store",
+    cache,
     credentials: "omit",
     redirect: "error",
   });

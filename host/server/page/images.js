@@ -30,7 +30,7 @@ function queued(work, first) {
 export const imagePath = (document, page) =>
   `/v1/documents/${encodeURIComponent(document)}/pages/${encodeURIComponent(page)}/image`;
 
-const blob = async (path) => (await fetched("GET", path)).blob();
+const blob = async (path) => (await fetched("GET", path, { cache: "default" })).blob();
 
 const kept = new Map();
 

@@ -16,7 +16,6 @@ mod catalogue;
 mod process;
 mod tenants;
 
-use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -89,7 +88,7 @@ impl Metrics {
     }
 
     /// Puts samples into buckets for as long as it is polled, so that a host that nobody scrapes does not collect them.
-    pub(crate) async fn upkeep(&self) -> Infallible {
+    pub(crate) async fn upkeep(&self) {
         let mut ticks = tokio::time::interval(UPKEEP);
         loop {
             ticks.tick().await;

@@ -11,13 +11,12 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use metrics::{counter, gauge, histogram};
 use opentelemetry::trace::TraceContextExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::set_header::SetResponseHeaderLayer;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -33,10 +32,6 @@ const UNMATCHED: &str = "unmatched";
 /// Puts it all around the routes.
 pub(crate) fn around(router: Router) -> Router {
     router
-        .layer(SetResponseHeaderLayer::if_not_present(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(watched))
 }
@@ -141,6 +136,7 @@ impl Drop for InFlight {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
+    use axum::http::header;
     use axum::routing::get;
     use tower::ServiceExt as _;
 
@@ -190,7 +186,6 @@ mod tests {
         let response = ask("/dies", &[]).await;
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
-        assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
     }
 
     #[test]
