@@ -17,6 +17,7 @@ mod picture;
 mod rec;
 mod resize;
 
+use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use weir_core::text::Line;
 
 use crate::runtime::Runtime;
 use crate::scheduler::{Job, Model, ModelStats, Scheduler, Sharing, Stop};
+use crate::session::ModelFile;
 
 use det::Detector;
 use page::Page;
@@ -35,6 +37,10 @@ use rec::Recognizer;
 
 /// The model's name in errors.
 pub(crate) const NAME: &str = "ocr";
+
+/// What both networks call what goes in and what comes out.
+const INPUT: &CStr = c"x";
+const OUTPUT: &CStr = c"fetch_name_0";
 
 /// Pixels, in millions, that cost as much as anything else does on the emptiest page.
 const LEAST_COST: f64 = 0.1;
@@ -59,16 +65,22 @@ pub(crate) struct Ocr {
 impl Ocr {
     /// Opens nothing yet.
     pub(crate) fn new(runtime: Runtime, detector: PathBuf, recognizer: PathBuf, sharing: Sharing) -> Self {
+        let detector = ModelFile::new(runtime.clone(), detector);
+        let recognizer = ModelFile::new(runtime, recognizer);
         Self {
             workers: u32::try_from(sharing.workers).unwrap_or(u32::MAX),
             scheduler: Scheduler::new(sharing, move |stop| {
                 Ok(Box::new(Worker {
-                    detector: Detector::open(&runtime, &detector, stop)?,
-                    recognizer: Recognizer::open(&runtime, &recognizer, stop)?,
+                    detector: Detector::open(&detector, stop)?,
+                    recognizer: Recognizer::open(&recognizer, stop)?,
                     stop: Arc::clone(stop),
                 }))
             }),
         }
+    }
+
+    pub(crate) fn warm(&self) -> Result<(), InferenceError> {
+        self.scheduler.warm()
     }
 
     pub(crate) fn stats(&self) -> ModelStats {

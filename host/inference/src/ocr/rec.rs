@@ -4,18 +4,15 @@
 //! Lines run alone on a CPU: a batch gains nothing there (120 against 115 ms a line), and a line alone needs no padding,
 //! which costs time and changes characters. A GPU takes batches of lines of nearly equal width.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::value::TensorRef;
 use weir_core::InferenceError;
 
 use super::boxes::TextBox;
 use super::crop::{self, LINE_HEIGHT};
 use super::picture::Picture;
-use crate::runtime::{self, Provider, Runtime, SessionOptions};
+use crate::runtime::{self, Provider};
 use crate::scheduler::Stop;
+use crate::session::{ModelFile, Runner};
 
 /// Columns of the input for each step of the output.
 const STEP: usize = 8;
@@ -55,27 +52,24 @@ pub(crate) struct Reading {
 
 /// The recognition model.
 pub(crate) struct Recognizer {
-    session: Session,
-    options: Arc<RunOptions<NoSelectedOutputs>>,
+    model: Runner,
     characters: Vec<Box<str>>,
     batch: usize,
     input: Vec<f32>,
 }
 
 impl Recognizer {
-    pub(crate) fn open(runtime: &Runtime, model: &Path, stop: &Stop) -> Result<Self, InferenceError> {
-        let session = runtime.session(model, SessionOptions::default())?;
-        let options = stop.options().map_err(|e| runtime::failed(super::NAME, &e))?;
-        let listed = session.metadata().ok().and_then(|m| m.custom("character"));
+    pub(crate) fn open(file: &ModelFile, stop: &Stop) -> Result<Self, InferenceError> {
+        let model = file.open(super::NAME, stop)?;
+        let listed = model.metadata("character");
         let characters = alphabet(&listed.ok_or_else(|| InferenceError::Unavailable {
-            what: format!("the list of characters in {}", model.display()),
+            what: "the list of characters in the recognition model".into(),
             remedy: "run `make setup` to get the model this version was made for".into(),
         })?);
         Ok(Self {
-            session,
-            options,
+            model,
             characters,
-            batch: match runtime.provider() {
+            batch: match file.provider() {
                 Provider::Cpu => 1,
                 Provider::Cuda(_) => GPU_BATCH,
             },
@@ -141,22 +135,17 @@ impl Recognizer {
         for ((_, columns, line), out) in batch.iter().zip(self.input.chunks_exact_mut(size)) {
             crop::sample(picture, line, *columns, (width, filled(*columns)), out);
         }
-        let failed = |e: ort::Error| runtime::failed(super::NAME, &e);
         let shape = [batch.len(), 3, LINE_HEIGHT, width];
-        let input = TensorRef::from_array_view((shape, self.input.as_slice())).map_err(failed)?;
-        let outputs = self
-            .session
-            .run_with_options(ort::inputs![input], &self.options)
-            .map_err(failed)?;
-        let wrong = || InferenceError::Failed {
-            model: super::NAME.into(),
-            reason: "the recognizer's output does not fit its list of characters".into(),
-        };
-        let output = outputs.values().next().ok_or_else(wrong)?;
-        let (shape, probabilities) = output.try_extract_tensor::<f32>().map_err(failed)?;
+        let input = TensorRef::from_array_view((shape, self.input.as_slice()))
+            .map_err(|e| runtime::failed(super::NAME, &e))?;
+        let output = self.model.run([(super::INPUT, input)], super::OUTPUT)?;
+        let (shape, probabilities) = output.numbers()?;
         let classes = self.characters.len();
         if shape.last().copied() != i64::try_from(classes).ok() {
-            return Err(wrong());
+            return Err(InferenceError::Failed {
+                model: super::NAME.into(),
+                reason: "the recognizer's output does not fit its list of characters".into(),
+            });
         }
         let steps = probabilities.len() / classes / batch.len().max(1);
         Ok(probabilities

@@ -176,7 +176,7 @@ mod tests {
             workers,
             batch: 1,
             room: 10,
-            gain: Gain::None,
+            gain: Gain::UpTo(0.0),
             weights: BTreeMap::new(),
         };
         let scheduler = Scheduler::new(sharing, move |_| {

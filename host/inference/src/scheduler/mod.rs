@@ -1,9 +1,9 @@
 //! Many callers, few models: requests wait in a queue that is fair by tenant, workers take batches across jobs and
 //! tenants, and each answer goes out the moment it is there.
 //!
-//! A run of ONNX Runtime blocks for milliseconds to seconds, so each worker is a thread with a session of its own and the
-//! callers are futures. The first request starts the threads and each thread opens its session then: a run that reads text
-//! layers only never pays for OCR. A future that is dropped takes its waiting requests with it, and a model can see
+//! A run of ONNX Runtime blocks for milliseconds to seconds, so each worker is a thread with a model in its hands and the
+//! callers are futures. The first request starts the threads and each thread opens its model then, unless it has been
+//! told to beforehand: a run that reads text layers only never pays for OCR. A future that is dropped takes its waiting requests with it, and a model can see
 //! between two steps that nobody waits for the rest.
 //!
 //! A caller's request may become several: see [`Job::split`].
@@ -19,7 +19,7 @@ mod stop;
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -52,7 +52,7 @@ pub(crate) trait Model<I, O> {
 pub(crate) struct Sharing {
     /// The model's name in errors, logs and thread names.
     pub(crate) name: &'static str,
-    /// Sessions, at least 1.
+    /// Threads that run the model, at least 1.
     pub(crate) workers: usize,
     /// Requests in a batch, at least 1.
     pub(crate) batch: usize,
@@ -97,6 +97,8 @@ struct Shared<I, O> {
     state: Mutex<State<I, O>>,
     changed: Condvar,
     stop: Arc<Stop>,
+    /// Whether workers open the model before they have something to do.
+    warm: AtomicBool,
     epoch: Instant,
 }
 
@@ -128,6 +130,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                 state: Mutex::new(state),
                 changed: Condvar::new(),
                 stop: Arc::new(Stop::default()),
+                warm: AtomicBool::new(false),
                 epoch: Instant::now(),
             }),
             threads: Mutex::new(Vec::new()),
@@ -190,6 +193,13 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
             answers.push(reply.await.map_err(|_dropped| self.stopped())??);
         }
         Ok(answers)
+    }
+
+    /// Starts the workers and has them open the model, in the background. If that fails, the first requests try again
+    /// and say why.
+    pub(crate) fn warm(&self) -> Result<(), InferenceError> {
+        self.shared.warm.store(true, Ordering::Relaxed);
+        self.start()
     }
 
     /// What the model has done.
@@ -311,21 +321,28 @@ impl<I, O> Shared<I, O> {
     /// A worker's life.
     fn work(&self) {
         let mut model = None;
+        if self.warm.load(Ordering::Relaxed) {
+            self.run_safely(&mut model, Vec::new());
+        }
         while let Some(batch) = self.take() {
             let began = Instant::now();
-            // A panic must not take the worker away from everyone else; the session it happened in is not trusted again.
-            let ran = std::panic::catch_unwind(AssertUnwindSafe(|| self.run(&mut model, batch)));
-            if ran.is_err() {
-                tracing::error!(
-                    model = self.sharing.name,
-                    "the model panicked and is opened again"
-                );
-                model = None;
-            }
+            self.run_safely(&mut model, batch);
             self.done(began);
         }
     }
 
+    /// A panic must not take the worker away from everyone else; the model it happened in is not trusted again.
+    fn run_safely(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Vec<Job<'_, I, O>>) {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.run(model, batch))).is_err() {
+            tracing::error!(
+                model = self.sharing.name,
+                "the model panicked and is opened again"
+            );
+            *model = None;
+        }
+    }
+
+    /// Opens the model if it is not, and runs the batch.
     fn run(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Vec<Job<'_, I, O>>) {
         let opened = match model.take() {
             Some(open) => Ok(open),
@@ -345,7 +362,7 @@ impl<I, O> Shared<I, O> {
         let began = Instant::now();
         let opened = (self.open)(&self.stop)?;
         let millis = began.elapsed().as_millis();
-        tracing::debug!(model = self.sharing.name, millis, "session opened");
+        tracing::debug!(model = self.sharing.name, millis, "model opened");
         Ok(opened)
     }
 
