@@ -1,9 +1,9 @@
 """The whole job as a plain script: what someone competent writes in an afternoon with the same models.
 
-    run baseline.py FILE.pdf [ASSETS] [--dpi 150]
+    run baseline.py FILE.pdf [ASSETS] [--dpi 150] [--batch 4]
 
 Each page is rendered and kept as JPEG; its text is the text layer, or OCR where there is none; text is cut into passages of
-1000 characters, embedded page by page and put into a local Qdrant. Prints one JSON object.
+1000 characters, embedded in batches of pages and put into a local Qdrant. Prints one JSON object.
 
 A page counts as searchable once its passages are in the index. Time begins when the script does, with models loaded on
 first use, as a user would see it.
@@ -67,6 +67,7 @@ def main():
     parser.add_argument("pdf", type=Path)
     parser.add_argument("assets", type=Path, nargs="?", default=assets())
     parser.add_argument("--dpi", type=float, default=150)
+    parser.add_argument("--batch", type=int, default=4, help="pages that are embedded and indexed together")
     parser.add_argument("--ask", help="search for this when done")
     arguments = parser.parse_args()
 
@@ -80,20 +81,21 @@ def main():
         )
         document = pypdfium2.PdfDocument(arguments.pdf)
         first, indexed, read = None, 0, 0
-        for number in range(len(document)):
-            page = document[number]
-            image = page.render(scale=arguments.dpi / 72).to_pil()
-            image.save(out / f"{number + 1:05}.jpg", quality=85)
-            text = page.get_textpage().get_text_bounded()
-            if not text.strip():
-                text = ocr(image)
-                read += 1
-            if parts := passages(text):
+        for start in range(0, len(document), arguments.batch):
+            batch = []
+            for number in range(start, min(start + arguments.batch, len(document))):
+                page = document[number]
+                image = page.render(scale=arguments.dpi / 72).to_pil()
+                image.save(out / f"{number + 1:05}.jpg", quality=85)
+                text = page.get_textpage().get_text_bounded()
+                if not text.strip():
+                    text = ocr(image)
+                    read += 1
+                batch += [(number + 1, part) for part in passages(text)]
+            if batch:
                 points = [
-                    models.PointStruct(
-                        id=str(uuid.uuid4()), vector=vector.tolist(), payload={"page": number + 1, "text": part}
-                    )
-                    for part, vector in zip(parts, embed(parts), strict=True)
+                    models.PointStruct(id=str(uuid.uuid4()), vector=vector.tolist(), payload={"page": page, "text": part})
+                    for (page, part), vector in zip(batch, embed([part for _, part in batch]), strict=True)
                 ]
                 client.upsert(COLLECTION, points)
                 indexed += len(points)

@@ -51,6 +51,8 @@ impl Host {
         inference_config.check(Capability::Embed)?;
         inference_config.check(Capability::Read)?;
         let inference = Inference::load(inference_config)?;
+        // Every page needs it, and it opens while the stores do.
+        inference.warm(Capability::Embed)?;
         let embedder = inference.embedder();
         let storage = Storage::open(&places.data, embedder.dimensions(), EMBEDDING).await?;
         let rasterizer = Arc::new(RasterPool::new(raster_config(settings, places)?)?);

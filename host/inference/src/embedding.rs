@@ -1,17 +1,17 @@
 //! Text to vectors: all-MiniLM-L6-v2, the mean of its token vectors, at unit length.
 //!
 //! A text costs what its tokens cost, so nothing is padded to a fixed size: texts of a batch are sorted by length and run
-//! together only with texts nearly as long. On a CPU that loses nothing (one thread embeds as many texts a second alone as
-//! in batches); on a GPU the whole batch runs at once.
+//! together only with texts nearly as long. On a CPU even that pays only for short ones ([`ENOUGH`]); on a GPU the whole
+//! batch runs at once.
 //!
 //! On a CPU the model with weights quantized to eight bits is taken where it is installed and allowed: about twice as
 //! fast, at a cosine of 0.995 to the original. A GPU wants the original.
 
+use std::ffi::CStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::value::TensorRef;
 use parking_lot::Mutex;
 use tokenizers::Tokenizer;
@@ -19,11 +19,18 @@ use weir_core::InferenceError;
 use weir_core::decision::Device;
 use weir_core::ports::{Account, Embedder};
 
-use crate::runtime::{self, Provider, Runtime, SessionOptions};
+use crate::runtime::{self, Provider, Runtime};
 use crate::scheduler::{Job, Model, ModelStats, Scheduler, Sharing, Stop};
+use crate::session::{ModelFile, Runner};
 
 /// The model's name in errors.
 pub(crate) const NAME: &str = "embedding";
+
+/// What the network calls what goes in and what comes out.
+const IDS: &CStr = c"input_ids";
+const MASK: &CStr = c"attention_mask";
+const TYPES: &CStr = c"token_type_ids";
+const STATES: &CStr = c"last_hidden_state";
 
 /// Length of a vector.
 const DIMENSIONS: usize = 384;
@@ -36,6 +43,10 @@ const MOST_BYTES: usize = 32 << 10;
 
 /// Share of a CPU batch that may be padding.
 const PADDING: f32 = 0.05;
+
+/// Tokens in a run that a CPU gains nothing beyond: eight texts of 8 tokens take half as long together as one by one, two
+/// of 64 take 7 % less, and from 128 on a batch takes longer than its parts and needs as many times their memory.
+pub(crate) const ENOUGH: usize = 128;
 
 /// The embedder.
 pub(crate) struct TextEmbedder {
@@ -51,15 +62,19 @@ impl TextEmbedder {
         let tokenizer = SharedTokenizer::new(tokenizer);
         let worker_tokenizer = tokenizer.clone();
         let device = runtime::describe(runtime.provider());
+        let model = ModelFile::new(runtime, model);
         Self {
             workers: u32::try_from(sharing.workers).unwrap_or(u32::MAX),
             scheduler: Scheduler::new(sharing, move |stop| {
-                let model = MiniLm::open(&runtime, &model, worker_tokenizer.get()?, stop)?;
-                Ok(Box::new(model))
+                Ok(Box::new(MiniLm::open(&model, &worker_tokenizer, stop)?))
             }),
             tokenizer,
             device,
         }
+    }
+
+    pub(crate) fn warm(&self) -> Result<(), InferenceError> {
+        self.scheduler.warm()
     }
 
     pub(crate) fn stats(&self) -> ModelStats {
@@ -184,39 +199,44 @@ impl WordPieces {
 
 /// The model of one worker.
 struct MiniLm {
-    session: Session,
-    options: Arc<RunOptions<NoSelectedOutputs>>,
+    model: Runner,
     stop: Arc<Stop>,
     tokenizer: Arc<WordPieces>,
     padding: f32,
+    /// Tokens in a run of several texts.
+    most: usize,
 }
 
 /// A text on its way to the model.
-type Tokenized = (Job<String, Vec<f32>>, Vec<i64>);
+type Tokenized<'a> = (Job<'a, String, Vec<f32>>, Vec<i64>);
 
 impl MiniLm {
-    fn open(
-        runtime: &Runtime,
-        model: &Path,
-        tokenizer: Arc<WordPieces>,
-        stop: &Arc<Stop>,
-    ) -> Result<Self, InferenceError> {
-        let session = runtime.session(model, SessionOptions::default())?;
-        let options = stop.options().map_err(|e| runtime::failed(NAME, &e))?;
+    fn open(file: &ModelFile, tokenizer: &SharedTokenizer, stop: &Arc<Stop>) -> Result<Self, InferenceError> {
+        // Each takes a good part of the time until the first vector.
+        let (tokenizer, model) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| tokenizer.get());
+            let model = file.open(NAME, stop);
+            (tokenizer.join(), model)
+        });
+        let tokenizer = tokenizer.map_err(|_panicked| InferenceError::Failed {
+            model: NAME.into(),
+            reason: "the tokenizer panicked".into(),
+        })?;
+        let (padding, most) = match file.provider() {
+            Provider::Cpu => (PADDING, ENOUGH),
+            Provider::Cuda(_) => (1.0, usize::MAX),
+        };
         Ok(Self {
-            session,
-            options,
+            model: model?,
             stop: Arc::clone(stop),
-            tokenizer,
-            padding: match runtime.provider() {
-                Provider::Cpu => PADDING,
-                Provider::Cuda(_) => 1.0,
-            },
+            tokenizer: tokenizer?,
+            padding,
+            most,
         })
     }
 
     /// Vectors of texts, padded to the first, which is the longest.
-    fn embed(&mut self, texts: &[Tokenized]) -> Result<Vec<Vec<f32>>, InferenceError> {
+    fn embed(&mut self, texts: &[Tokenized<'_>]) -> Result<Vec<Vec<f32>>, InferenceError> {
         let longest = texts.first().map_or(0, |(_, tokens)| tokens.len());
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
         for (row, (_, tokens)) in (1..).zip(texts) {
@@ -229,23 +249,18 @@ impl MiniLm {
         let failed = |e: ort::Error| runtime::failed(NAME, &e);
         let tensor =
             |values| TensorRef::<i64>::from_array_view(([texts.len(), longest], values)).map_err(failed);
-        let inputs = ort::inputs![
-            "input_ids" => tensor(ids.as_slice())?,
-            "attention_mask" => tensor(mask.as_slice())?,
-            "token_type_ids" => tensor(types.as_slice())?,
+        let inputs = [
+            (IDS, tensor(ids.as_slice())?),
+            (MASK, tensor(mask.as_slice())?),
+            (TYPES, tensor(types.as_slice())?),
         ];
-        let outputs = self
-            .session
-            .run_with_options(inputs, &self.options)
-            .map_err(failed)?;
-        let wrong = || InferenceError::Failed {
-            model: NAME.into(),
-            reason: "its output is not what this version was made for".into(),
-        };
-        let output = outputs.get("last_hidden_state").ok_or_else(wrong)?;
-        let (_, states) = output.try_extract_tensor::<f32>().map_err(failed)?;
+        let output = self.model.run(inputs, STATES)?;
+        let (_, states) = output.numbers()?;
         if longest == 0 || states.len() != texts.len() * longest * DIMENSIONS {
-            return Err(wrong());
+            return Err(InferenceError::Failed {
+                model: NAME.into(),
+                reason: "its output is not what this version was made for".into(),
+            });
         }
         Ok(states
             .chunks_exact(longest * DIMENSIONS)
@@ -256,8 +271,8 @@ impl MiniLm {
 }
 
 impl Model<String, Vec<f32>> for MiniLm {
-    fn run(&mut self, batch: Vec<Job<String, Vec<f32>>>) {
-        let mut texts: Vec<Tokenized> = Vec::with_capacity(batch.len());
+    fn run(&mut self, batch: Vec<Job<'_, String, Vec<f32>>>) {
+        let mut texts: Vec<Tokenized<'_>> = Vec::with_capacity(batch.len());
         for job in batch {
             match self.tokenizer.tokens_cut(&job.item) {
                 Ok(tokens) => texts.push((job, tokens)),
@@ -269,7 +284,7 @@ impl Model<String, Vec<f32>> for MiniLm {
         while let Some((_, longest)) = texts.first() {
             let least = longest.len() as f32 * (1.0 - self.padding);
             let alike = texts.partition_point(|(_, tokens)| tokens.len() as f32 >= least);
-            let later = texts.split_off(alike.max(1));
+            let later = texts.split_off(alike.min(self.most / longest.len().max(1)).max(1));
             let mut group = std::mem::replace(&mut texts, later);
             group.retain(|(job, _)| job.is_wanted());
             if self.stop.is_told() {

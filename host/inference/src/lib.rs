@@ -4,16 +4,21 @@
 //! | module | idea |
 //! |---|---|
 //! | `runtime` | the library, loaded at run time; the device; how a session is opened |
+//! | `session` | a model's session, shared by its workers on a CPU |
+//! | `arena` | the memory that all models on a CPU compute in |
 //! | `scheduler` | requests of many callers become batches, fair by tenant; a thread for each session |
 //! | `embedding` | text → vector |
 //! | `ocr` | page image → lines with boxes |
 //!
-//! [`Inference::load`] checks that everything is there and opens no model; the first request of each kind does.
+//! [`Inference::load`] checks that everything is there and opens no model; the first request of each kind does, or
+//! [`Inference::warm`] before it.
 
+mod arena;
 mod embedding;
 mod ocr;
 mod runtime;
 mod scheduler;
+mod session;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,9 +44,9 @@ pub struct InferenceConfig {
     pub assets: PathBuf,
     /// Where models run.
     pub device: DeviceChoice,
-    /// Pages recognized at once; 0: one for each core (CPU) or 2 (GPU).
+    /// OCR workers, who share the pages at hand; 0: one for each core (CPU) or 2 (GPU).
     pub ocr_workers: u32,
-    /// Text embedding sessions; 0: one for each core (CPU) or 1 (GPU).
+    /// Text embedding workers; 0: one for each core (CPU) or 1 (GPU).
     pub embed_workers: u32,
     /// Texts in an embedding batch, at least 1.
     pub batch: u32,
@@ -120,7 +125,7 @@ pub enum Capability {
 /// What the models have done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InferenceStats {
-    /// OCR; a request is a page.
+    /// OCR; a request is a step of a page: to find its lines, or to read some of them.
     pub ocr: ModelStats,
     /// Text embedding; a request is a text.
     pub embedding: ModelStats,
@@ -150,10 +155,6 @@ impl Inference {
             (0, Provider::Cuda(_)) => gpu,
             (n, _) => n as usize,
         };
-        let gain = match provider {
-            Provider::Cpu => Gain::None,
-            Provider::Cuda(_) => Gain::Fill,
-        };
         let sharing = |name, workers, batch, gain| Sharing {
             name,
             workers,
@@ -162,13 +163,16 @@ impl Inference {
             room: config.queue.max(1) as usize,
             weights: config.weights.clone(),
         };
-        // Pages share nothing but the session, so a batch of them gains nothing on any device.
-        let pages = sharing(ocr::NAME, workers(config.ocr_workers, 2), 1, Gain::None);
+        // Steps of pages have nothing in common, so a batch of them gains nothing on any device.
+        let pages = sharing(ocr::NAME, workers(config.ocr_workers, 2), 1, Gain::UpTo(0.0));
         let texts = sharing(
             embedding::NAME,
             workers(config.embed_workers, 1),
             config.batch.max(1) as usize,
-            gain,
+            match provider {
+                Provider::Cpu => Gain::UpTo(embedding::ENOUGH as f64),
+                Provider::Cuda(_) => Gain::Fill,
+            },
         );
         let reader = Ocr::new(runtime.clone(), config.detector(), config.recognizer(), pages);
         let embedder = TextEmbedder::new(runtime, config.text_model(provider), config.tokenizer(), texts);
@@ -191,6 +195,18 @@ impl Inference {
     /// Turns text into vectors.
     pub fn embedder(&self) -> Arc<dyn Embedder> {
         Arc::<TextEmbedder>::clone(&self.embedder)
+    }
+
+    /// Has the models of `what` opened in the background, for a host that knows it will need them: that takes a CPU a
+    /// tenth of a second, which the first request need not wait for.
+    ///
+    /// # Errors
+    /// [`InferenceError::Failed`] if no thread can be started. A model that cannot be opened is the first request's error.
+    pub fn warm(&self, what: Capability) -> Result<(), InferenceError> {
+        match what {
+            Capability::Read => self.reader.warm(),
+            Capability::Embed => self.embedder.warm(),
+        }
     }
 
     /// Whether the files of `what` are there; see [`InferenceConfig::check`].

@@ -15,6 +15,8 @@ use weir_core::InferenceError;
 use weir_core::decision::Device;
 use weir_core::settings::DeviceChoice;
 
+use crate::arena;
+
 /// The command that fetches libraries and models.
 const REMEDY: &str = "run `make setup`";
 
@@ -81,14 +83,14 @@ impl Runtime {
         self.provider
     }
 
-    /// Opens a model with one compute thread of its own: the thread that calls it. On a CPU, a session for each core,
-    /// each on its own item, loses nothing to synchronization; two threads on one page are 1.6 times as fast as one.
-    pub(crate) fn session(&self, model: &Path, options: SessionOptions) -> Result<Session, InferenceError> {
+    /// Opens a model whose runs compute on the thread that calls, and on no other. On a CPU, a run on each core, each of
+    /// its own item, loses nothing to synchronization; two threads on one page are 1.6 times as fast as one.
+    pub(crate) fn session(&self, model: &Path) -> Result<Session, InferenceError> {
         let name = || model.display().to_string();
         if !model.is_file() {
             return Err(missing(&name()));
         }
-        self.commit(options, |builder| builder.commit_from_file(model))
+        self.commit(|builder| builder.commit_from_file(model))
             .map_err(|reason| InferenceError::Unavailable {
                 what: format!("model {} ({reason})", name()),
                 remedy: REMEDY.into(),
@@ -96,20 +98,16 @@ impl Runtime {
     }
 
     fn probe(&self) -> Result<(), String> {
-        self.commit(SessionOptions::default(), |builder| {
-            builder.commit_from_memory(PROBE)
-        })
-        .map(drop)
+        self.commit(|builder| builder.commit_from_memory(PROBE)).map(drop)
     }
 
     fn commit(
         &self,
-        options: SessionOptions,
         commit: impl FnOnce(&mut ort::session::builder::SessionBuilder) -> ort::Result<Session>,
     ) -> Result<Session, String> {
         let open = || -> ort::Result<Session> {
             let provider = match self.provider {
-                Provider::Cpu => ep::CPU::default().with_arena_allocator(options.arena).build(),
+                Provider::Cpu => ep::CPU::default().build(),
                 Provider::Cuda(number) => ep::CUDA::default()
                     .with_device_id(i32::try_from(number).unwrap_or(i32::MAX))
                     // Shapes vary from line to line: an exhaustive search would run for each of them.
@@ -124,24 +122,15 @@ impl Runtime {
                 .with_inter_threads(1)?
                 // A pattern is planned for each shape and kept; with shapes that vary it only costs memory.
                 .with_memory_pattern(false)?
-                .with_execution_providers([provider])?;
+                .with_execution_providers([provider])?
+                // Weights stay as long as the session: in the arena they would stand between what comes and goes.
+                .with_device_allocated_initializers()?;
+            if self.provider == Provider::Cpu {
+                builder = builder.with_env_allocators()?;
+            }
             commit(&mut builder)
         };
         open().map_err(|e| one_line(e.message()))
-    }
-}
-
-/// What differs from one model to the next.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SessionOptions {
-    /// Whether freed tensors are kept for the next run. It saves the page faults of fresh memory (a fifth of the time of
-    /// a convolutional model) and holds on to the most that one run needed.
-    pub(crate) arena: bool,
-}
-
-impl Default for SessionOptions {
-    fn default() -> Self {
-        Self { arena: true }
     }
 }
 
@@ -168,6 +157,7 @@ fn environment(library: &Path) -> Result<Environment, InferenceError> {
         .with_name("weir")
         .build()
         .map_err(|e| wrong(e.message()))?;
+    arena::register(&environment).map_err(|e| wrong(e.message()))?;
     *loaded = Some((library.to_owned(), environment.clone()));
     Ok(environment)
 }

@@ -1,5 +1,5 @@
-//! A page in bands. The detector's working memory is some 200 bytes for each pixel it looks at, 300 MB for a page at
-//! 150 dpi, and it needs to see a line and its surroundings, not the page. So it is given one band after the other, cut
+//! A page in bands. The detector's working memory is some 200 bytes for each pixel it looks at, 200 MB for a page at
+//! 120 dpi, and it needs to see a line and its surroundings, not the page. So it is given one band after the other, cut
 //! where the paper is blank if it is; blank strips and margins are not looked at at all.
 //!
 //! Where nothing is blank (a turned scan, a picture, a ruled table) bands overlap by more than a line is high. A line that
@@ -8,8 +8,9 @@
 use super::boxes::TextBox;
 use super::picture::{Ink, Region};
 
-/// Height of a band, pixels of the detector's input.
-const HEIGHT: f32 = 320.0;
+/// Height of a band, pixels of the detector's input: some ten lines. Lower bands need less memory, in proportion, and
+/// more of what is looked at is margin.
+const HEIGHT: f32 = 256.0;
 
 /// Overlap of bands without a blank strip between them, pixels of the detector's input: the largest type that is read
 /// whole across a cut, or the rise of a line from one side of the page to the other.
@@ -59,7 +60,7 @@ fn covers(whole: &TextBox, part: &TextBox) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
+    use std::sync::Arc;
 
     use super::*;
     use crate::ocr::picture::Picture;
@@ -75,7 +76,7 @@ mod tests {
             height,
             channels: 1,
             stride: 100,
-            pixels: Cow::Owned(pixels),
+            pixels: Arc::new(pixels),
         }
         .ink()
     }

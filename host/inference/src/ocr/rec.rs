@@ -4,18 +4,15 @@
 //! Lines run alone on a CPU: a batch gains nothing there (120 against 115 ms a line), and a line alone needs no padding,
 //! which costs time and changes characters. A GPU takes batches of lines of nearly equal width.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::value::TensorRef;
 use weir_core::InferenceError;
 
 use super::boxes::TextBox;
 use super::crop::{self, LINE_HEIGHT};
 use super::picture::Picture;
-use crate::runtime::{self, Provider, Runtime, SessionOptions};
+use crate::runtime::{self, Provider};
 use crate::scheduler::Stop;
+use crate::session::{ModelFile, Runner};
 
 /// Columns of the input for each step of the output.
 const STEP: usize = 8;
@@ -32,6 +29,19 @@ const GPU_BATCH: usize = 16;
 /// How much wider than the narrowest of a batch its widest may be.
 const SPREAD: f32 = 1.15;
 
+/// Columns of the lines that are handed to a CPU worker together: one line across a page, or the words of a table's
+/// row. Handing over costs microseconds, a line tens of milliseconds.
+const GROUP_COLUMNS: f32 = 2400.0;
+
+/// Lines that are handed to a worker together.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Group {
+    /// Their places among the lines they come from.
+    pub(crate) places: Vec<usize>,
+    /// The sum of their columns.
+    pub(crate) columns: f32,
+}
+
 /// A line that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Reading {
@@ -42,27 +52,24 @@ pub(crate) struct Reading {
 
 /// The recognition model.
 pub(crate) struct Recognizer {
-    session: Session,
-    options: Arc<RunOptions<NoSelectedOutputs>>,
+    model: Runner,
     characters: Vec<Box<str>>,
     batch: usize,
     input: Vec<f32>,
 }
 
 impl Recognizer {
-    pub(crate) fn open(runtime: &Runtime, model: &Path, stop: &Stop) -> Result<Self, InferenceError> {
-        let session = runtime.session(model, SessionOptions::default())?;
-        let options = stop.options().map_err(|e| runtime::failed(super::NAME, &e))?;
-        let listed = session.metadata().ok().and_then(|m| m.custom("character"));
+    pub(crate) fn open(file: &ModelFile, stop: &Stop) -> Result<Self, InferenceError> {
+        let model = file.open(super::NAME, stop)?;
+        let listed = model.metadata("character");
         let characters = alphabet(&listed.ok_or_else(|| InferenceError::Unavailable {
-            what: format!("the list of characters in {}", model.display()),
+            what: "the list of characters in the recognition model".into(),
             remedy: "run `make setup` to get the model this version was made for".into(),
         })?);
         Ok(Self {
-            session,
-            options,
+            model,
             characters,
-            batch: match runtime.provider() {
+            batch: match file.provider() {
                 Provider::Cpu => 1,
                 Provider::Cuda(_) => GPU_BATCH,
             },
@@ -70,10 +77,15 @@ impl Recognizer {
         })
     }
 
+    /// Divides lines among workers; a group is a batch on a GPU.
+    pub(crate) fn groups(&self, lines: &[TextBox]) -> Vec<Group> {
+        divided(lines, self.batch)
+    }
+
     /// Reads lines of a picture; answers come in their order. `go_on` is asked between runs.
     pub(crate) fn recognize(
         &mut self,
-        picture: &Picture<'_>,
+        picture: &Picture,
         lines: &[TextBox],
         go_on: &dyn Fn() -> bool,
     ) -> Result<Vec<Reading>, InferenceError> {
@@ -106,7 +118,7 @@ impl Recognizer {
 
     fn run(
         &mut self,
-        picture: &Picture<'_>,
+        picture: &Picture,
         batch: &[(usize, f32, &TextBox)],
     ) -> Result<Vec<Reading>, InferenceError> {
         let filled = |columns: f32| {
@@ -123,22 +135,17 @@ impl Recognizer {
         for ((_, columns, line), out) in batch.iter().zip(self.input.chunks_exact_mut(size)) {
             crop::sample(picture, line, *columns, (width, filled(*columns)), out);
         }
-        let failed = |e: ort::Error| runtime::failed(super::NAME, &e);
         let shape = [batch.len(), 3, LINE_HEIGHT, width];
-        let input = TensorRef::from_array_view((shape, self.input.as_slice())).map_err(failed)?;
-        let outputs = self
-            .session
-            .run_with_options(ort::inputs![input], &self.options)
-            .map_err(failed)?;
-        let wrong = || InferenceError::Failed {
-            model: super::NAME.into(),
-            reason: "the recognizer's output does not fit its list of characters".into(),
-        };
-        let output = outputs.values().next().ok_or_else(wrong)?;
-        let (shape, probabilities) = output.try_extract_tensor::<f32>().map_err(failed)?;
+        let input = TensorRef::from_array_view((shape, self.input.as_slice()))
+            .map_err(|e| runtime::failed(super::NAME, &e))?;
+        let output = self.model.run([(super::INPUT, input)], super::OUTPUT)?;
+        let (shape, probabilities) = output.numbers()?;
         let classes = self.characters.len();
         if shape.last().copied() != i64::try_from(classes).ok() {
-            return Err(wrong());
+            return Err(InferenceError::Failed {
+                model: super::NAME.into(),
+                reason: "the recognizer's output does not fit its list of characters".into(),
+            });
         }
         let steps = probabilities.len() / classes / batch.len().max(1);
         Ok(probabilities
@@ -146,6 +153,32 @@ impl Recognizer {
             .map(|line| decode(line, &self.characters))
             .collect())
     }
+}
+
+/// Groups of lines for a device that takes batches of this many. The widest lines come first, so that the memory of one
+/// run serves all that follow and no worker is left with a long line at the end.
+fn divided(lines: &[TextBox], batch: usize) -> Vec<Group> {
+    let mut order: Vec<(usize, f32)> = lines.iter().map(columns).enumerate().collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let (mut groups, mut widest) = (Vec::<Group>::new(), 0.0);
+    for (place, columns) in order {
+        let fits = |group: &Group| match batch {
+            1 => group.columns + columns <= GROUP_COLUMNS,
+            _ => group.places.len() < batch && columns * SPREAD >= widest,
+        };
+        match groups.last_mut() {
+            Some(group) if fits(group) => {
+                group.places.push(place);
+                group.columns += columns;
+            }
+            _ => {
+                widest = columns;
+                let places = vec![place];
+                groups.push(Group { places, columns });
+            }
+        }
+    }
+    groups
 }
 
 /// Columns a line fills when it is [`LINE_HEIGHT`] high.
@@ -230,6 +263,38 @@ mod tests {
         assert!((reading.confidence - (0.9 + 0.7 + 0.6 + 1.0) / 4.0).abs() < 1e-6);
         assert_eq!(decode(&row(0, 1.0), &characters).confidence, 0.0);
         assert_eq!(decode(&[], &characters).text, "");
+    }
+
+    #[test]
+    fn groups_are_small_and_hold_every_line_once() {
+        // Two lines across a page, one half as long, and a table of short words.
+        let widths = [[1200.0, 600.0, 1150.0].as_slice(), &[40.0; 60]].concat();
+        let lines: Vec<TextBox> = widths
+            .iter()
+            .map(|width| TextBox {
+                x: 0.0,
+                y: 0.0,
+                width: *width,
+                height: 30.0,
+                angle: 0.0,
+            })
+            .collect();
+        for batch in [1, GPU_BATCH] {
+            let groups = divided(&lines, batch);
+            let mut places: Vec<usize> = groups.iter().flat_map(|g| g.places.clone()).collect();
+            assert_eq!(places.iter().take(3).collect::<Vec<_>>(), [&0, &2, &1]);
+            places.sort_unstable();
+            assert!(places.into_iter().eq(0..lines.len()));
+            let sum: f32 = groups.iter().map(|g| g.columns).sum();
+            assert_eq!(sum, lines.iter().map(columns).sum::<f32>());
+            match batch {
+                1 => assert!(groups.iter().all(|g| g.columns <= GROUP_COLUMNS), "{groups:?}"),
+                _ => assert!(groups.iter().all(|g| g.places.len() <= GPU_BATCH), "{groups:?}"),
+            }
+        }
+        // A GPU pads the lines of a batch to the widest: those far narrower go by themselves.
+        assert_eq!(divided(&lines, GPU_BATCH)[0].places, [0, 2]);
+        assert!(divided(&[], 1).is_empty());
     }
 
     #[test]

@@ -3,18 +3,20 @@
 //! No request waits while a worker could do something useful with it. Waiting for company pays only where a batch costs
 //! less than its parts, which is a GPU's case, and there only while the device is busy anyway: then the next batch fills
 //! by itself until a worker is free, and `linger` bounds the wait where one worker of several is free and would take a
-//! batch of one. On a CPU a batch costs the sum of its parts, so an idle worker takes its share at once and a linger is
-//! never used up.
+//! batch of one. On a CPU a batch costs the sum of its parts, but for parts so small that a run's own cost shows. So an
+//! idle worker takes its share at once, and no more than is worth a run: what is left is its again in a moment, unless an
+//! older call or a fairer claim has come by then. A linger is never used up there.
 
 use std::time::Duration;
 
 use super::queue::{FairQueue, Request};
 
 /// What a device gains from a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Gain {
-    /// Nothing: requests are spread over the idle workers.
-    None,
+    /// Less than its parts only up to this cost: requests are spread over the idle workers, who take one, or small ones
+    /// together that cost this much.
+    UpTo(f64),
     /// A batch costs less than its parts: batches are filled.
     Fill,
 }
@@ -66,8 +68,11 @@ impl<T> Batcher<T> {
         if waiting == 0 {
             return Next::Idle;
         }
-        let count = match self.gain {
-            Gain::None => waiting.div_ceil(self.workers.saturating_sub(self.busy).max(1)),
+        let (count, enough) = match self.gain {
+            Gain::UpTo(cost) => (
+                waiting.div_ceil(self.workers.saturating_sub(self.busy).max(1)),
+                cost,
+            ),
             Gain::Fill => {
                 if let Some(due) = self.queue.due()
                     && waiting < self.largest
@@ -76,12 +81,19 @@ impl<T> Batcher<T> {
                 {
                     return Next::Wait(due);
                 }
-                waiting
+                (waiting, f64::INFINITY)
             }
         };
         self.busy += 1;
-        let batch = (0..count.min(self.largest)).map_while(|_| self.queue.pop());
-        Next::Run(batch.collect())
+        let (mut batch, mut cost) = (Vec::new(), 0.0);
+        while batch.len() < count.min(self.largest)
+            && (batch.is_empty() || cost < enough)
+            && let Some(request) = self.queue.pop()
+        {
+            cost += request.cost;
+            batch.push(request);
+        }
+        Next::Run(batch)
     }
 
     /// Told by a worker that has run its batch.
@@ -214,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_lone_request_leaves_at_once_when_nothing_runs() {
-        for gain in [Gain::Fill, Gain::None] {
+        for gain in [Gain::Fill, Gain::UpTo(1.0)] {
             let mut simulation = Simulation::new(2, 8, gain);
             simulation.arrivals = arrivals("a", ms(3), 1);
             let left = simulation.run();
@@ -252,16 +264,26 @@ mod tests {
     }
 
     #[test]
-    fn without_gain_requests_are_spread_over_the_workers() {
-        let mut simulation = Simulation::new(4, 8, Gain::None);
+    fn where_little_is_gained_requests_are_spread_over_the_workers() {
+        let mut simulation = Simulation::new(4, 8, Gain::UpTo(100.0));
         simulation.arrivals = arrivals("a", ms(0), 8);
         let left = simulation.run();
         assert!(left.iter().all(|l| l.at == ms(0) && l.batch == 2), "{left:?}");
     }
 
     #[test]
-    fn no_worker_idles_while_something_waits_without_gain() {
-        let mut simulation = Simulation::new(3, 4, Gain::None);
+    fn no_more_goes_into_a_batch_than_is_gained() {
+        for (enough, size) in [(0.0, 1), (1.0, 1), (3.0, 3), (100.0, 8)] {
+            let mut simulation = Simulation::new(1, 8, Gain::UpTo(enough));
+            simulation.arrivals = arrivals("a", ms(0), 24);
+            let left = simulation.run();
+            assert!(left.iter().all(|l| l.batch == size), "{enough} {left:?}");
+        }
+    }
+
+    #[test]
+    fn no_worker_idles_while_something_waits_where_little_is_gained() {
+        let mut simulation = Simulation::new(3, 4, Gain::UpTo(2.0));
         for n in 0..200 {
             simulation.arrivals.extend(arrivals("a", ms(n * 7), 1));
         }

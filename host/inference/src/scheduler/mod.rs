@@ -1,36 +1,41 @@
 //! Many callers, few models: requests wait in a queue that is fair by tenant, workers take batches across jobs and
 //! tenants, and each answer goes out the moment it is there.
 //!
-//! A run of ONNX Runtime blocks for milliseconds to seconds, so each worker is a thread with a session of its own and the
-//! callers are futures. The first request starts the threads and each thread opens its session then: a run that reads text
-//! layers only never pays for OCR. A future that is dropped takes its waiting requests with it, and a model can see
+//! A run of ONNX Runtime blocks for milliseconds to seconds, so each worker is a thread with a model in its hands and the
+//! callers are futures. The first request starts the threads and each thread opens its model then, unless it has been
+//! told to beforehand: a run that reads text layers only never pays for OCR. A future that is dropped takes its waiting requests with it, and a model can see
 //! between two steps that nobody waits for the rest.
+//!
+//! A caller's request may become several: see [`Job::split`].
 //!
 //! Backpressure is by tenant: `room` requests of a tenant may wait and its further calls wait for room among themselves,
 //! so that a crowded tenant cannot close the door on another. [`InferenceError::Full`] is for the case that callers pile
 //! up without end.
 
 mod batch;
+mod job;
 mod queue;
 mod stop;
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use weir_core::ports::Account;
 use weir_core::{InferenceError, TenantId};
 
 use batch::{Batcher, Next};
-use queue::{CallId, FairQueue, Request};
+use job::{Place, Reply, Waiting};
+use queue::{CallId, FairQueue};
 
 pub(crate) use batch::Gain;
+pub(crate) use job::Job;
 pub(crate) use stop::Stop;
 
 /// Calls may pile up to this many times the room of one tenant before they are refused.
@@ -38,28 +43,8 @@ const FULL_AT_ROOMS: usize = 16;
 
 /// What runs batches.
 pub(crate) trait Model<I, O> {
-    /// Answers each job, as soon as its own answer is there. A job dropped unanswered fails.
-    fn run(&mut self, batch: Vec<Job<I, O>>);
-}
-
-/// A request in a worker's hands.
-pub(crate) struct Job<I, O> {
-    /// The input.
-    pub(crate) item: I,
-    reply: oneshot::Sender<Result<O, InferenceError>>,
-}
-
-impl<I, O> Job<I, O> {
-    /// Whether someone still waits for the answer.
-    pub(crate) fn is_wanted(&self) -> bool {
-        !self.reply.is_closed()
-    }
-
-    /// Sends the answer.
-    pub(crate) fn answer(self, answer: Result<O, InferenceError>) {
-        // The caller may have gone; then nobody is owed an answer.
-        let _ = self.reply.send(answer);
-    }
+    /// Answers each job as soon as its own answer is there, or splits it. A job dropped unanswered fails.
+    fn run(&mut self, batch: Vec<Job<'_, I, O>>);
 }
 
 /// How a model is shared.
@@ -67,7 +52,7 @@ impl<I, O> Job<I, O> {
 pub(crate) struct Sharing {
     /// The model's name in errors, logs and thread names.
     pub(crate) name: &'static str,
-    /// Sessions, at least 1.
+    /// Threads that run the model, at least 1.
     pub(crate) workers: usize,
     /// Requests in a batch, at least 1.
     pub(crate) batch: usize,
@@ -84,7 +69,7 @@ pub(crate) struct Sharing {
 pub struct ModelStats {
     /// Batches run.
     pub batches: u64,
-    /// Requests in them.
+    /// Requests in them, parts counted one by one.
     pub requests: u64,
     /// Requests in the largest of them.
     pub largest_batch: u64,
@@ -96,12 +81,6 @@ pub struct ModelStats {
     pub busy_millis: u64,
     /// Milliseconds that requests have waited before their batch, summed over requests.
     pub waited_millis: u64,
-}
-
-struct Waiting<I, O> {
-    job: Job<I, O>,
-    since: Instant,
-    _room: OwnedSemaphorePermit,
 }
 
 struct State<I, O> {
@@ -118,6 +97,8 @@ struct Shared<I, O> {
     state: Mutex<State<I, O>>,
     changed: Condvar,
     stop: Arc<Stop>,
+    /// Whether workers open the model before they have something to do.
+    warm: AtomicBool,
     epoch: Instant,
 }
 
@@ -149,6 +130,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                 state: Mutex::new(state),
                 changed: Condvar::new(),
                 stop: Arc::new(Stop::default()),
+                warm: AtomicBool::new(false),
                 epoch: Instant::now(),
             }),
             threads: Mutex::new(Vec::new()),
@@ -183,22 +165,25 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                 return Err(self.stopped());
             }
             let since = Instant::now();
+            let place = Arc::new(Place {
+                call: call.id,
+                tenant: account.tenant.clone(),
+                lane: account.lane,
+                due: self.shared.epoch.elapsed() + account.linger,
+            });
             for (item, cost) in items.by_ref().take(size) {
                 let Some(room) = permits.split(1) else { break };
-                let (reply, answer) = oneshot::channel();
+                let (sender, answer) = oneshot::channel();
                 replies.push(answer);
-                let job = Job { item, reply };
-                let request = Request {
-                    call: call.id,
-                    cost,
-                    due: self.shared.epoch.elapsed() + account.linger,
-                    item: Waiting {
-                        job,
-                        since,
-                        _room: room,
-                    },
+                let waiting = Waiting {
+                    item,
+                    reply: Reply::new(sender),
+                    place: Arc::clone(&place),
+                    since,
+                    _room: Some(room),
                 };
-                state.batcher.queue().push(&account.tenant, account.lane, request);
+                let queue = state.batcher.queue();
+                queue.push(&account.tenant, account.lane, waiting.request(cost));
             }
             drop(state);
             self.shared.changed.notify_all();
@@ -208,6 +193,13 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
             answers.push(reply.await.map_err(|_dropped| self.stopped())??);
         }
         Ok(answers)
+    }
+
+    /// Starts the workers and has them open the model, in the background. If that fails, the first requests try again
+    /// and say why.
+    pub(crate) fn warm(&self) -> Result<(), InferenceError> {
+        self.shared.warm.store(true, Ordering::Relaxed);
+        self.start()
     }
 
     /// What the model has done.
@@ -329,22 +321,29 @@ impl<I, O> Shared<I, O> {
     /// A worker's life.
     fn work(&self) {
         let mut model = None;
+        if self.warm.load(Ordering::Relaxed) {
+            self.run_safely(&mut model, Vec::new());
+        }
         while let Some(batch) = self.take() {
             let began = Instant::now();
-            // A panic must not take the worker away from everyone else; the session it happened in is not trusted again.
-            let ran = std::panic::catch_unwind(AssertUnwindSafe(|| self.run(&mut model, batch)));
-            if ran.is_err() {
-                tracing::error!(
-                    model = self.sharing.name,
-                    "the model panicked and is opened again"
-                );
-                model = None;
-            }
+            self.run_safely(&mut model, batch);
             self.done(began);
         }
     }
 
-    fn run(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Vec<Job<I, O>>) {
+    /// A panic must not take the worker away from everyone else; the model it happened in is not trusted again.
+    fn run_safely(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Vec<Job<'_, I, O>>) {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.run(model, batch))).is_err() {
+            tracing::error!(
+                model = self.sharing.name,
+                "the model panicked and is opened again"
+            );
+            *model = None;
+        }
+    }
+
+    /// Opens the model if it is not, and runs the batch.
+    fn run(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Vec<Job<'_, I, O>>) {
         let opened = match model.take() {
             Some(open) => Ok(open),
             None => self.open(),
@@ -363,12 +362,12 @@ impl<I, O> Shared<I, O> {
         let began = Instant::now();
         let opened = (self.open)(&self.stop)?;
         let millis = began.elapsed().as_millis();
-        tracing::debug!(model = self.sharing.name, millis, "session opened");
+        tracing::debug!(model = self.sharing.name, millis, "model opened");
         Ok(opened)
     }
 
     /// The next batch; `None` when the scheduler closes.
-    fn take(&self) -> Option<Vec<Job<I, O>>> {
+    fn take(&self) -> Option<Vec<Job<'_, I, O>>> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
@@ -386,7 +385,7 @@ impl<I, O> Shared<I, O> {
                     stats.largest_batch = stats.largest_batch.max(batch.len() as u64);
                     stats.running += 1;
                     stats.waited_millis += waited;
-                    return Some(batch.into_iter().map(|r| r.item.job).collect());
+                    return Some(batch.into_iter().map(|r| self.job(r.item)).collect());
                 }
                 Next::Wait(due) => {
                     let left = due.saturating_sub(self.epoch.elapsed());
@@ -394,6 +393,15 @@ impl<I, O> Shared<I, O> {
                 }
                 Next::Idle => self.changed.wait(&mut state),
             }
+        }
+    }
+
+    fn job(&self, waiting: Waiting<I, O>) -> Job<'_, I, O> {
+        Job {
+            item: waiting.item,
+            reply: waiting.reply,
+            place: waiting.place,
+            shared: self,
         }
     }
 

@@ -14,7 +14,7 @@ struct Gated {
 }
 
 impl Model<u32, u32> for Gated {
-    fn run(&mut self, batch: Vec<Job<u32, u32>>) {
+    fn run(&mut self, batch: Vec<Job<'_, u32, u32>>) {
         self.sizes.lock().push(batch.len());
         if self.gate.lock().recv().is_err() {
             return;
@@ -68,7 +68,7 @@ fn bench(workers: usize, batch: usize, room: usize, gain: Gain) -> Bench {
     }
 }
 
-fn account(tenant: &str) -> Account {
+pub(super) fn account(tenant: &str) -> Account {
     Account {
         tenant: tenant.parse().unwrap(),
         lane: Lane::Bulk,
@@ -128,12 +128,32 @@ async fn answers_come_in_order_across_batches_and_workers() {
 
 #[tokio::test]
 async fn nothing_is_opened_before_the_first_request() {
-    let bench = bench(2, 4, 10, Gain::None);
+    let bench = bench(2, 4, 10, Gain::UpTo(0.0));
     assert_eq!(bench.opened.load(Ordering::SeqCst), 0);
     assert_eq!(bench.scheduler.threads.lock().len(), 0);
     bench.let_through(1);
     bench.submit("a", items(1..2)).await.unwrap().unwrap();
     assert_eq!(bench.opened.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_warm_model_is_open_before_the_first_request() {
+    let bench = bench(2, 4, 10, Gain::UpTo(0.0));
+    bench.let_through(100);
+    bench.scheduler.warm().unwrap();
+    let opened = async {
+        while bench.opened.load(Ordering::SeqCst) < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), opened)
+        .await
+        .unwrap();
+    assert_eq!(bench.scheduler.stats(), ModelStats::default());
+    bench.submit("a", items(1..9)).await.unwrap().unwrap();
+    assert_eq!(bench.opened.load(Ordering::SeqCst), 2);
+    bench.scheduler.close();
+    assert_eq!(bench.scheduler.warm().unwrap_err().kind(), "model-failed");
 }
 
 #[tokio::test]
@@ -235,12 +255,12 @@ async fn a_model_that_cannot_be_opened_is_tried_again() {
         workers: 1,
         batch: 4,
         room: 10,
-        gain: Gain::None,
+        gain: Gain::UpTo(0.0),
         weights: BTreeMap::new(),
     };
     struct Echo;
     impl Model<u32, u32> for Echo {
-        fn run(&mut self, batch: Vec<Job<u32, u32>>) {
+        fn run(&mut self, batch: Vec<Job<'_, u32, u32>>) {
             for job in batch {
                 let item = job.item;
                 job.answer(Ok(item));
@@ -263,7 +283,7 @@ async fn a_model_that_cannot_be_opened_is_tried_again() {
 
 #[tokio::test]
 async fn closing_fails_what_waits_and_leaves_no_thread() {
-    let bench = bench(2, 2, 100, Gain::None);
+    let bench = bench(2, 2, 100, Gain::UpTo(0.0));
     let call = bench.submit("a", items(100..130));
     bench.until(|s| s.running == 2).await;
     let closing = Arc::clone(&bench.scheduler);
