@@ -13,7 +13,7 @@ use weir_core::manifest::{Manifest, Pipeline};
 use weir_core::order::OrderOptions;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{Registry, Scope};
-use weir_server::{Announced, Listener, PipelineError, Pipelines, Server, ServerParts};
+use weir_server::{Announced, Listener, PipelineError, Pipelines, Server, ServerParts, SigningKey};
 
 use crate::host::Host;
 use crate::places::Places;
@@ -23,6 +23,8 @@ use crate::{pipeline, tenants};
 pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
     // Before anything is opened, so that an address in use is said at once.
     let listener = Listener::bind(settings).await?;
+    // Before anything that records is made.
+    weir_server::measure();
     let mut announced = None;
     let host = Host::open_with(settings, places, |ledger| {
         announced.insert(Announced::new(ledger)).clone()
@@ -43,6 +45,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
             components: places.components.clone(),
         }),
         originals: places.data.join("originals"),
+        signing: SigningKey::open(&places.data)?,
         settings: settings.clone(),
     });
     let served = server.serve(listener, told_to_stop()).await;
