@@ -61,6 +61,7 @@ impl Host {
             ledger: storage.ledger.clone(),
             policies,
             language_model: None,
+            meter: None,
         };
         let engine = Engine::new(ports, EngineConfig::from_settings(settings));
         Ok(Self {
@@ -131,6 +132,7 @@ pub(crate) async fn search(
         tenant: tenant.clone(),
         lane: Lane::Interactive,
         linger: Duration::ZERO,
+        weight: 1.0,
     };
     let dense = inference
         .embedder()

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use weir_core::decision::{DocumentFacts, Observation};
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::ledger::{DocumentRecord, Entry};
-use weir_core::ports::{OpenDocument, Source};
+use weir_core::ports::{Account, OpenDocument, Source};
 use weir_core::{DocumentId, PageNumber};
 
 use crate::diagnosis::Load;
@@ -177,6 +177,10 @@ impl Ingest<'_> {
             created_millis: now_millis(),
         })
         .await;
+        let account = Account {
+            lane: job.lane.unwrap_or(route.lane),
+            ..job.account.clone()
+        };
         let (upserts, upserting) = Upserts::start(Target {
             vectors: Arc::clone(&job.host.ports.vectors),
             tenant: job.tenant.clone(),
@@ -189,8 +193,9 @@ impl Ingest<'_> {
             id,
             name: name.clone(),
             open,
+            rooms: Rooms::new(&job.host.seats, &account),
             route,
-            rooms: Rooms::new(&job.host.seats),
+            account,
             load: Load::default(),
             upserts,
             indexed: history.indexed(),

@@ -23,6 +23,8 @@ pub struct SearchRequest {
     pub collection: Option<String>,
     /// Only where all these labels hold.
     pub labels: Vec<(String, String)>,
+    /// The tenant's share of a busy model, relative to other tenants' searches.
+    pub weight: f64,
 }
 
 impl SearchRequest {
@@ -35,6 +37,7 @@ impl SearchRequest {
             documents: Vec::new(),
             collection: None,
             labels: Vec::new(),
+            weight: 1.0,
         }
     }
 }
@@ -69,6 +72,7 @@ impl Engine {
             tenant: request.tenant.clone(),
             lane: Lane::Interactive,
             linger: Duration::ZERO,
+            weight: request.weight,
         };
         let dense = ports.embedder.embed(&account, vec![request.text.clone()]).await?;
         let dense = dense.into_iter().next().ok_or_else(|| InferenceError::Failed {

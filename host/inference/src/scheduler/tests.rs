@@ -73,6 +73,7 @@ fn account(tenant: &str) -> Account {
         tenant: tenant.parse().unwrap(),
         lane: Lane::Bulk,
         linger: Duration::from_millis(500),
+        weight: 1.0,
     }
 }
 
