@@ -31,6 +31,8 @@ pub struct Source {
     pub path: PathBuf,
     /// Its password, if it is encrypted.
     pub password: Option<String>,
+    /// Whose it is, in a number that says no more: documents of different parties take turns where they wait.
+    pub party: u64,
 }
 
 impl Debug for Source {

@@ -5,6 +5,7 @@
 //! saying nothing.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,7 +15,7 @@ use weir_core::decision::{DocumentFacts, Observation};
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::ledger::{DocumentRecord, Entry};
 use weir_core::ports::{Account, OpenDocument, Source};
-use weir_core::{DocumentId, PageNumber};
+use weir_core::{DocumentId, PageNumber, TenantId};
 
 use crate::diagnosis::Load;
 use crate::failure::{StageError, note};
@@ -86,6 +87,7 @@ impl Ingest<'_> {
         let source = Source {
             path: spec.path.clone(),
             password: spec.password.clone(),
+            party: party(&job.tenant),
         };
         let open = job.unless_halted(ports.rasterizer.open(&source)).await??;
         let _shown = job.capabilities.show(id, &open);
@@ -314,6 +316,13 @@ impl Ingest<'_> {
             }
         }
     }
+}
+
+/// A tenant as the rasterizer may know it. Two that share a number share their turns, which costs them little.
+fn party(tenant: &TenantId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tenant.hash(&mut hasher);
+    hasher.finish()
 }
 
 pub(crate) fn now_millis() -> u64 {

@@ -8,7 +8,7 @@ use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
 use weir_core::ports::Ledger as _;
-use weir_core::{Lane, Stage};
+use weir_core::Lane;
 use weir_engine::{Engine, JobSpec};
 
 use crate::fakes::{Fakes, job_of};
