@@ -1,11 +1,13 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
-use weir_core::id::DocumentId;
+use weir_core::id::{DocumentId, TenantId};
+use weir_core::tenancy::Scope;
 
 /// What `weir --help` ends with.
 const AFTER: &str = "\
@@ -13,6 +15,7 @@ Examples:
   weir run report.pdf                         ingest a document
   weir run papers/ --out results              a folder; keep Markdown, page images and boxes
   weir search \"who signed the contract?\"      find passages in everything ingested
+  weir serve                                  take documents over HTTP, for many tenants
   weir doctor                                 what is installed, what is missing
 
 Settings: weir.toml in this folder or --config FILE < WEIR_SECTION_NAME < --set section.name=value.
@@ -65,6 +68,14 @@ pub(crate) enum Command {
     Search(Search),
     /// List what has been ingested
     Documents,
+    /// Serve many tenants over HTTP
+    Serve(Serve),
+    /// Make tenants and change them
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Make and revoke tenants' keys
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Say what is installed, what is missing and how to get it
     Doctor,
     /// List the settings, their values and what they do
@@ -127,6 +138,112 @@ pub(crate) struct Search {
     /// Only in this document: its id, or the beginning of it
     #[arg(long, value_name = "ID", value_parser = document_prefix)]
     pub(crate) document: Option<String>,
+}
+
+/// `weir serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir serve                                            on 127.0.0.1:7070
+  weir serve --listen 0.0.0.0:443 --set server.tls_certificate=chain.pem --set server.tls_key=key.pem
+
+The first start makes the tenant `default` with a key that may do everything, and prints it once.
+SIGTERM stops taking jobs, gives running ones a grace time and exits with 0; they go on at the next start.")]
+pub(crate) struct Serve {
+    /// Address and port [default: the setting server.listen, 127.0.0.1:7070]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// `weir tenant …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TenantCommand {
+    /// Make a tenant and a key with the scopes ingest and read
+    Create {
+        /// Its name: a-z, 0-9, '-' and '_'
+        tenant: TenantId,
+        /// Its share of a busy host, relative to the others
+        #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = weight)]
+        weight: f64,
+        /// A quota of its own, such as pages_per_day=1000; 0 is no limit
+        #[arg(long = "quota", value_name = "NAME=VALUE", value_parser = quota)]
+        quotas: Vec<(String, u64)>,
+    },
+    /// List the tenants
+    List,
+    /// Change a tenant's weight and quotas
+    Set {
+        /// Its name
+        tenant: TenantId,
+        /// Its share of a busy host, relative to the others
+        #[arg(long, value_name = "N", value_parser = weight)]
+        weight: Option<f64>,
+        /// A quota of its own, such as pages_per_day=1000; 0 is no limit
+        #[arg(long = "quota", value_name = "NAME=VALUE", value_parser = quota)]
+        quotas: Vec<(String, u64)>,
+    },
+    /// Make a new key with the scopes of all its keys, and revoke those
+    Rotate {
+        /// Its name
+        tenant: TenantId,
+    },
+    /// Refuse its keys; nothing of it is lost
+    Suspend {
+        /// Its name
+        tenant: TenantId,
+    },
+    /// Take its keys again
+    Resume {
+        /// Its name
+        tenant: TenantId,
+    },
+    /// Delete it with its documents, jobs and keys; no server may be running
+    Delete {
+        /// Its name
+        tenant: TenantId,
+    },
+}
+
+/// `weir key …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a key; it is shown once
+    Create {
+        /// The tenant it speaks for
+        tenant: TenantId,
+        /// What it may do: ingest, read, components, admin
+        #[arg(long = "scope", value_name = "SCOPE", default_values = ["ingest", "read"])]
+        scopes: Vec<Scope>,
+        /// What it is for
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        label: String,
+        /// Days until it expires
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36500))]
+        days: Option<u32>,
+    },
+    /// List a tenant's keys
+    List {
+        /// The tenant
+        tenant: TenantId,
+    },
+    /// Refuse a key from now on
+    Revoke {
+        /// The 12 digits behind `weir_` that it begins with
+        key: String,
+    },
+}
+
+fn weight(text: &str) -> Result<f64, String> {
+    let weight = text.parse::<f64>().ok().filter(|w| (0.01..=100.0).contains(w));
+    weight.ok_or_else(|| "give a number from 0.01 to 100".into())
+}
+
+fn quota(text: &str) -> Result<(String, u64), String> {
+    let (name, value) = assignment(text).map_err(|_| "write it as name=value")?;
+    let value = value
+        .parse()
+        .map_err(|_| format!("'{value}' is not a whole number"))?;
+    Ok((name, value))
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

@@ -16,7 +16,7 @@ use weir_engine::{Engine, EngineConfig, Ports};
 use weir_inference::{Capability, Inference, InferenceConfig};
 use weir_policy::{PolicyConfig, PolicyHost};
 use weir_raster::{RasterConfig, RasterPool};
-use weir_storage::{LedgerReader, Storage};
+use weir_storage::{LedgerReader, SqliteLedger, Storage};
 
 use crate::places::Places;
 use crate::{COMPILE_COMPONENT, RASTER_WORKER};
@@ -24,6 +24,11 @@ use crate::{COMPILE_COMPONENT, RASTER_WORKER};
 /// Everything a job needs, in one process.
 pub(crate) struct Host {
     pub(crate) engine: Engine,
+    below: Below,
+}
+
+/// What the engine stands on; it ends after the engine.
+pub(crate) struct Below {
     rasterizer: Arc<RasterPool>,
     /// Held so that models end after the engine that uses them.
     _inference: Inference,
@@ -33,6 +38,15 @@ pub(crate) struct Host {
 impl Host {
     /// Opens the data folder, the models and the worker pool. What is missing is said here, before any work.
     pub(crate) async fn open(settings: &Settings, places: &Places) -> Result<Self> {
+        Self::open_with(settings, places, |ledger| ledger).await
+    }
+
+    /// The same, with the engine's ledger behind another.
+    pub(crate) async fn open_with(
+        settings: &Settings,
+        places: &Places,
+        wrap: impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>,
+    ) -> Result<Self> {
         let inference_config = InferenceConfig::from_settings(settings, places.assets.clone());
         inference_config.check(Capability::Embed)?;
         inference_config.check(Capability::Read)?;
@@ -58,7 +72,7 @@ impl Host {
             embedder,
             blobs: storage.blobs.clone(),
             vectors: storage.vectors.clone(),
-            ledger: storage.ledger.clone(),
+            ledger: wrap(storage.ledger.clone()),
             policies,
             language_model: None,
             meter: None,
@@ -66,29 +80,61 @@ impl Host {
         let engine = Engine::new(ports, EngineConfig::from_settings(settings));
         Ok(Self {
             engine,
-            rasterizer,
-            _inference: inference,
-            storage,
+            below: Below {
+                rasterizer,
+                _inference: inference,
+                storage,
+            },
         })
     }
 
     /// Where page images and lines are kept.
     pub(crate) fn blobs(&self) -> Arc<dyn BlobStore> {
-        self.storage.blobs.clone()
+        self.below.storage.blobs.clone()
     }
 
     /// What is written down.
     pub(crate) fn ledger(&self) -> Arc<dyn Ledger> {
-        self.storage.ledger.clone()
+        self.below.storage.ledger.clone()
     }
 
     /// Ends in the order that loses nothing: the engine writes what it knows, then the workers go, then the stores close.
     pub(crate) async fn close(self) -> Result<()> {
         self.engine.shutdown(Duration::from_millis(500)).await?;
+        self.below.close().await
+    }
+
+    /// Tenants, keys, orders and usage.
+    pub(crate) fn store(&self) -> Arc<SqliteLedger> {
+        self.below.storage.ledger.clone()
+    }
+
+    /// The engine, for someone else to shut down, and what is to be closed after it.
+    pub(crate) fn split(self) -> (Engine, Below) {
+        (self.engine, self.below)
+    }
+}
+
+impl Below {
+    /// The workers go, then the stores close.
+    pub(crate) async fn close(self) -> Result<()> {
         self.rasterizer.close().await;
         self.storage.close().await?;
         Ok(())
     }
+}
+
+/// Removes a tenant with all it has. Needs the data folder to itself.
+pub(crate) async fn delete_tenant(places: &Places, tenant: &TenantId) -> Result<()> {
+    let recordings = places.data.join("recordings").join(tenant.as_str());
+    match std::fs::remove_dir_all(&recordings) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("cannot remove {}", recordings.display()));
+        }
+        _ => {}
+    }
+    weir_storage::remove_tenant(&places.data, tenant).await?;
+    Ok(())
 }
 
 /// Name of the text embedding model, kept with the vectors so that another model's are not mixed in.

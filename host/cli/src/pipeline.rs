@@ -20,13 +20,18 @@ pub(crate) fn load(run: &Run, defaults: &Path) -> Result<Pipeline> {
         }
         None => Manifest::embedded(),
     };
-    if let Some(dpi) = run.dpi {
+    with_options(&mut manifest, run.dpi, run.ocr.as_deref());
+    build(manifest, defaults)
+}
+
+/// Puts a job's options over the manifest's settings.
+pub(crate) fn with_options(manifest: &mut Manifest, dpi: Option<u32>, ocr: Option<&str>) {
+    if let Some(dpi) = dpi {
         manifest.settings.insert("dpi".into(), i64::from(dpi).into());
     }
-    if let Some(ocr) = &run.ocr {
-        manifest.settings.insert("ocr".into(), ocr.as_str().into());
+    if let Some(ocr) = ocr {
+        manifest.settings.insert("ocr".into(), ocr.into());
     }
-    build(manifest, defaults)
 }
 
 /// A manifest with its component files.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -17,10 +18,19 @@ use weir_core::usage::UsageBook;
 use weir_core::{StorageError, TenantId};
 use weir_engine::Engine;
 
+use crate::documents::{self, Renderers};
+use crate::events::{self, Feeds};
+use crate::headers;
 use crate::health;
 use crate::hub::Announced;
 use crate::listen::Listener;
+use crate::metrics::{self, Metrics};
+use crate::openapi::Description;
+use crate::places::Places;
 use crate::problem::Problem;
+use crate::search::{self, SearchBuffer};
+use crate::signed::{self, Links, SigningKey};
+use crate::{page, requests};
 
 /// Finds the pipeline a job runs.
 #[async_trait::async_trait]
@@ -66,6 +76,8 @@ pub struct ServerParts {
     pub pipelines: Arc<dyn Pipelines>,
     /// Folder for uploads: `<originals>/<tenant>/<document>`.
     pub originals: PathBuf,
+    /// Signs links to page images and lines.
+    pub signing: SigningKey,
     /// The host's settings.
     pub settings: Settings,
 }
@@ -80,6 +92,15 @@ pub struct App {
     pub(crate) pipelines: Arc<dyn Pipelines>,
     pub(crate) originals: PathBuf,
     pub(crate) settings: Settings,
+    pub(crate) metrics: Metrics,
+    /// Event streams.
+    pub(crate) streams: Arc<Places>,
+    /// Streams of hits.
+    pub(crate) query_streams: Arc<Places>,
+    pub(crate) feeds: Feeds,
+    pub(crate) searches: Arc<SearchBuffer>,
+    pub(crate) links: Links,
+    pub(crate) renderers: Renderers,
     /// Cancelled once: no new work is taken from then on.
     pub(crate) stopping: CancellationToken,
 }
@@ -88,14 +109,6 @@ pub struct App {
 pub struct Server {
     app: Arc<App>,
 }
-
-#[derive(OpenApi)]
-#[openapi(info(
-    title = "Weir",
-    description = "A host for document-ingestion pipelines: documents in, searchable pages out as they complete.",
-    license(name = "Apache-2.0", identifier = "Apache-2.0"),
-))]
-struct Description;
 
 impl Server {
     /// A server that does not listen yet.
@@ -108,10 +121,17 @@ impl Server {
             usage,
             pipelines,
             originals,
+            signing,
             settings,
         } = parts;
         Self {
             app: Arc::new(App {
+                streams: Places::new("event", settings.server_streams, settings.server_tenant_streams),
+                query_streams: Places::new("query", settings.stream_streams, settings.stream_tenant_streams),
+                feeds: Feeds::new(Arc::clone(&ledger)),
+                searches: SearchBuffer::new(&settings),
+                links: Links::new(signing, settings.server_link_seconds.into()),
+                renderers: Renderers::default(),
                 engine,
                 ledger,
                 registry,
@@ -119,6 +139,7 @@ impl Server {
                 usage,
                 pipelines,
                 originals,
+                metrics: Metrics::new(&settings),
                 settings,
                 stopping: CancellationToken::new(),
             }),
@@ -130,6 +151,11 @@ impl Server {
     pub async fn serve(self, listener: Listener, stop: impl Future<Output = ()>) -> Result<(), StorageError> {
         let stopping = self.app.stopping.clone();
         let (router, _description) = routes(Arc::clone(&self.app));
+        let mut tasks = JoinSet::new();
+        let at_once = self.app.engine.ports().embedder.workers() as usize;
+        tasks.spawn(Arc::clone(&self.app.searches).run(Arc::clone(&self.app) as _, at_once));
+        let app = Arc::clone(&self.app);
+        tasks.spawn(async move { app.metrics.upkeep().await });
         let serving = listener.serve(router, stopping.clone());
         tokio::pin!(serving);
         tokio::select! {
@@ -140,6 +166,9 @@ impl Server {
                 serving.await;
             }
         }
+        self.app.streams.ended().await;
+        self.app.query_streams.ended().await;
+        tasks.shutdown().await;
         let grace = Duration::from_secs(self.app.settings.server_grace_seconds.into());
         self.app.engine.shutdown(grace).await
     }
@@ -150,12 +179,28 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(events::job_events))
+        .routes(routes!(events::job_events_ws))
+        .routes(routes!(events::tenant_events))
+        .routes(routes!(search::search))
+        .routes(routes!(search::search_batch))
+        .routes(routes!(search::stream_query))
+        .routes(routes!(documents::list_documents))
+        .routes(routes!(documents::document))
+        .routes(routes!(documents::document_markdown))
+        .routes(routes!(documents::page))
+        .routes(routes!(documents::page_image))
+        .routes(routes!(documents::page_lines))
+        .routes(routes!(signed::signed_image))
+        .routes(routes!(signed::signed_lines))
         .split_for_parts();
     let router = router
+        .merge(page::router(&description))
         .fallback(|| async { Problem::not_found("there is nothing at this path: see /docs") })
         .method_not_allowed_fallback(|| async { Problem::method("see /docs for the methods of this path") })
         .with_state(app);
-    (router, description)
+    (requests::around(headers::secured(router)), description)
 }
 
 /// The time in milliseconds since 1970.

@@ -9,16 +9,17 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::ports::Ledger;
-use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
+use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
 /// A ledger that rings when something has been committed.
 pub struct Announced {
     ledger: Arc<dyn Ledger>,
     bells: Mutex<HashMap<TenantId, watch::Sender<()>>>,
+    ended: Notify,
 }
 
 impl Announced {
@@ -27,6 +28,7 @@ impl Announced {
         Arc::new(Self {
             ledger,
             bells: Mutex::default(),
+            ended: Notify::new(),
         })
     }
 
@@ -35,6 +37,11 @@ impl Announced {
         let mut bells = self.bells.lock();
         bells.retain(|_, bell| bell.receiver_count() > 0);
         bells.entry(tenant.clone()).or_default().subscribe()
+    }
+
+    /// Returns once a job's end has been committed since the last time, of whatever tenant. For one listener.
+    pub(crate) async fn job_ended(&self) {
+        self.ended.notified().await;
     }
 
     /// Rings for a tenant.
@@ -51,7 +58,12 @@ impl Ledger for Announced {
         let mut tenants: Vec<TenantId> = entries.iter().map(|entry| tenant_of(entry).clone()).collect();
         tenants.sort_unstable();
         tenants.dedup();
+        let ended = |entry: &Entry| matches!(entry, Entry::Job(record) if record.state.is_ended());
+        let ended = entries.iter().any(ended);
         self.ledger.commit(entries).await?;
+        if ended {
+            self.ended.notify_one();
+        }
         tenants.iter().for_each(|tenant| self.ring(tenant));
         Ok(())
     }
@@ -102,6 +114,29 @@ impl Ledger for Announced {
         limit: usize,
     ) -> Result<Vec<(u64, Event)>, StorageError> {
         self.ledger.tenant_events(tenant, after, limit).await
+    }
+
+    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        self.ledger.tenant_place(tenant).await
+    }
+
+    async fn documents_after(
+        &self,
+        tenant: &TenantId,
+        after: Option<(u64, DocumentId)>,
+        limit: usize,
+    ) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.ledger.documents_after(tenant, after, limit).await
+    }
+
+    async fn pages_after(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        after: PageNumber,
+        limit: usize,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        self.ledger.pages_after(tenant, document, after, limit).await
     }
 
     async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {

@@ -1,0 +1,126 @@
+//! `weir serve`: many tenants over HTTP.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use tokio::signal::unix::{SignalKind, signal};
+use weir_core::TenantId;
+use weir_core::manifest::{Manifest, Pipeline};
+use weir_core::order::OrderOptions;
+use weir_core::settings::Settings;
+use weir_core::tenancy::{Registry, Scope};
+use weir_server::{Announced, Listener, PipelineError, Pipelines, Server, ServerParts, SigningKey};
+
+use crate::host::Host;
+use crate::places::Places;
+use crate::{pipeline, tenants};
+
+/// Serves until SIGTERM or Ctrl-C. Standard output has the address and, at the first start, the admin key; both once.
+pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
+    // Before anything is opened, so that an address in use is said at once.
+    let listener = Listener::bind(settings).await?;
+    // Before anything that records is made.
+    weir_server::measure();
+    let mut announced = None;
+    let host = Host::open_with(settings, places, |ledger| {
+        announced.insert(Announced::new(ledger)).clone()
+    })
+    .await?;
+    let ledger = announced.context("the engine was given no ledger")?;
+    let store = host.store();
+    let key = first_key(store.as_ref()).await?;
+    say(json, &listener, key.as_deref())?;
+    let (engine, below) = host.split();
+    let server = Server::new(ServerParts {
+        engine,
+        ledger,
+        registry: store.clone(),
+        orders: store.clone(),
+        usage: store,
+        pipelines: Arc::new(Defaults {
+            components: places.components.clone(),
+        }),
+        originals: places.data.join("originals"),
+        signing: SigningKey::open(&places.data)?,
+        settings: settings.clone(),
+    });
+    let served = server.serve(listener, told_to_stop()).await;
+    below.close().await?;
+    served?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The default pipeline for every tenant.
+struct Defaults {
+    components: PathBuf,
+}
+
+#[async_trait]
+impl Pipelines for Defaults {
+    async fn resolve(
+        &self,
+        _tenant: &TenantId,
+        name: &str,
+        options: &OrderOptions,
+    ) -> Result<Arc<Pipeline>, PipelineError> {
+        let mut manifest = Manifest::embedded();
+        if name != manifest.name {
+            return Err(PipelineError::Unknown(name.to_owned()));
+        }
+        pipeline::with_options(&mut manifest, options.dpi, options.ocr.as_deref());
+        let (name, components) = (name.to_owned(), self.components.clone());
+        let unusable = |reason: String| PipelineError::Unusable {
+            name: name.clone(),
+            reason,
+        };
+        let built = tokio::task::spawn_blocking(move || pipeline::build(manifest, &components));
+        match built.await {
+            Ok(built) => built.map(Arc::new).map_err(|e| unusable(format!("{e:#}"))),
+            Err(died) => Err(unusable(died.to_string())),
+        }
+    }
+}
+
+/// On a host without tenants: makes the first, with a key that may do everything, and answers with the key.
+async fn first_key(registry: &dyn Registry) -> Result<Option<String>> {
+    if !registry.tenants().await?.is_empty() {
+        return Ok(None);
+    }
+    let tenant = TenantId::single();
+    registry.put_tenant(&tenants::fresh(&tenant)).await?;
+    let key = tenants::mint_key(registry, &tenant, Scope::ALL.to_vec(), "first key", None).await?;
+    Ok(Some(key.text))
+}
+
+fn say(json: bool, listener: &Listener, key: Option<&str>) -> Result<()> {
+    let scheme = if listener.is_encrypted() { "https" } else { "http" };
+    let address = format!("{scheme}://{}", listener.address()?);
+    let mut out = std::io::stdout().lock();
+    if json {
+        let line = serde_json::json!({ "address": address, "admin_key": key });
+        writeln!(out, "{line}")?;
+    } else {
+        writeln!(out, "weir listens on {address}")?;
+        if let Some(key) = key {
+            writeln!(out, "admin key, shown this once: {key}")?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+async fn told_to_stop() {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
