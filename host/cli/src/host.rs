@@ -65,6 +65,7 @@ impl Host {
             cache: places.cache.join("components"),
             recordings: settings.policy_record.then(|| places.data.join("recordings")),
             state: storage.ledger.clone(),
+            meter: None,
         })?;
         let ports = Ports {
             rasterizer: rasterizer.clone(),

@@ -113,7 +113,7 @@ impl Engine {
             tenant: tenant.clone(),
             lane: Lane::Interactive,
             linger: Duration::ZERO,
-            weight: request.weight,
+            weight: requests.first().map_or(1.0, |(_, request)| request.weight),
         };
         let texts = requests.iter().map(|(_, request)| request.text.clone()).collect();
         let vectors = match ports.embedder.embed(&account, texts).await {

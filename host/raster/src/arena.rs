@@ -72,11 +72,7 @@ pub(crate) struct Arena {
 
 impl Arena {
     pub(crate) fn new(limit: u64) -> Self {
-        metrics::describe_gauge!(
-            "weir_page_image_bytes",
-            Unit::Bytes,
-            "Bytes held by page images"
-        );
+        metrics::describe_gauge!("weir_page_image_bytes", Unit::Bytes, "Bytes held by page images");
         Self {
             limit,
             live: 0,

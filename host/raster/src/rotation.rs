@@ -27,7 +27,8 @@ impl<T> Rotation<T> {
     pub(crate) fn push(&mut self, party: u64, document: u64, request: T) {
         let Some((_, lines)) = self.parties.iter_mut().find(|(key, _)| *key == party) else {
             let line = VecDeque::from([request]);
-            self.parties.push_back((party, VecDeque::from([(document, line)])));
+            self.parties
+                .push_back((party, VecDeque::from([(document, line)])));
             return;
         };
         match lines.iter_mut().find(|(key, _)| *key == document) {
@@ -118,6 +119,9 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).take(6).collect();
         assert_eq!(order, ["many", "one", "many", "one", "many", "one"]);
         assert_eq!(queue.discard(), Some("many"));
-        assert_eq!((queue.len(), std::iter::from_fn(|| queue.pop()).count()), (96, 96));
+        assert_eq!(
+            (queue.len(), std::iter::from_fn(|| queue.pop()).count()),
+            (96, 96)
+        );
     }
 }

@@ -291,7 +291,10 @@ async fn recorders_hear_of_images_and_busy_workers() {
     let value = |name: &str| -> f64 {
         let text = recorder.handle().render();
         let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).trim().parse().unwrap()
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+            .trim()
+            .parse()
+            .unwrap()
     };
     let pool = metrics::with_local_recorder(&recorder, || RasterPool::new(config())).unwrap();
     let files = Files::new();

@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use weir_core::Lane;
 use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
 use weir_core::ports::Ledger as _;
-use weir_core::Lane;
 use weir_engine::{Engine, JobSpec};
 
 use crate::fakes::{Fakes, job_of};
