@@ -67,6 +67,7 @@ impl Host {
             cache: places.cache.join("components"),
             recordings: settings.policy_record.then(|| places.data.join("recordings")),
             state: storage.ledger.clone(),
+            meter: None,
         })?;
         let ports = Ports {
             rasterizer: rasterizer.clone(),
@@ -77,6 +78,7 @@ impl Host {
             ledger: wrap(storage.ledger.clone()),
             policies,
             language_model: None,
+            meter: None,
         };
         let engine = Engine::new(ports, EngineConfig::from_settings(settings));
         Ok(Self {
@@ -179,6 +181,7 @@ pub(crate) async fn search(
         tenant: tenant.clone(),
         lane: Lane::Interactive,
         linger: Duration::ZERO,
+        weight: 1.0,
     };
     let dense = inference
         .embedder()

@@ -1,5 +1,7 @@
 //! What tenants have used, by day.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +56,12 @@ impl Usage {
 pub trait Meter: Send + Sync {
     /// Adds to what a tenant has used today.
     fn used(&self, tenant: &TenantId, usage: &Usage);
+}
+
+impl fmt::Debug for dyn Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meter")
+    }
 }
 
 /// Keeps usage.

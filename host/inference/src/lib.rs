@@ -20,15 +20,15 @@ mod runtime;
 mod scheduler;
 mod session;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use weir_core::InferenceError;
 use weir_core::decision::Device;
 use weir_core::ports::{Embedder, Reader};
 use weir_core::settings::{DeviceChoice, Settings};
-use weir_core::{InferenceError, TenantId};
+use weir_core::usage::Meter;
 
 use embedding::TextEmbedder;
 use ocr::Ocr;
@@ -54,8 +54,8 @@ pub struct InferenceConfig {
     pub queue: u32,
     /// Whether the quantized text model is taken on a CPU, where it is installed.
     pub quantized: bool,
-    /// How much of a busy model each tenant gets, relative to the others; 1 for those not named.
-    pub weights: BTreeMap<TenantId, f64>,
+    /// Hears how long models worked for each tenant, if tenants' usage is metered.
+    pub meter: Option<Arc<dyn Meter>>,
 }
 
 impl InferenceConfig {
@@ -69,7 +69,7 @@ impl InferenceConfig {
             batch: settings.inference_batch,
             queue: settings.inference_queue,
             quantized: settings.inference_quantized,
-            weights: BTreeMap::new(),
+            meter: None,
         }
     }
 
@@ -141,7 +141,8 @@ pub struct Inference {
 }
 
 impl Inference {
-    /// Loads the runtime and settles on a device. Models are opened when they are first used.
+    /// Loads the runtime and settles on a device. Models are opened when they are first used. To be called after the recorder
+    /// of metrics has been installed, if there is to be one.
     ///
     /// # Errors
     /// [`InferenceError::Unavailable`] if the library is missing, if another one is loaded in this process, or if the
@@ -161,7 +162,7 @@ impl Inference {
             batch,
             gain,
             room: config.queue.max(1) as usize,
-            weights: config.weights.clone(),
+            meter: config.meter.clone(),
         };
         // Steps of pages have nothing in common, so a batch of them gains nothing on any device.
         let pages = sharing(ocr::NAME, workers(config.ocr_workers, 2), 1, Gain::UpTo(0.0));

@@ -48,6 +48,7 @@ fn account() -> Account {
         tenant: "test".parse().unwrap(),
         lane: Lane::Bulk,
         linger: Duration::from_millis(500),
+        weight: 1.0,
     }
 }
 

@@ -117,6 +117,7 @@ fn host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
         cache: folder.join("compiled"),
         recordings: Some(folder.join("recordings")),
         state: Arc::new(Nothing),
+        meter: None,
     })
     .unwrap()
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use weir_core::ports::PolicyState;
+use weir_core::usage::Meter;
 
 /// Limits, places and ports of a [`PolicyHost`](crate::PolicyHost). The first six are the settings `policy.*`.
 pub struct PolicyConfig {
@@ -31,4 +32,7 @@ pub struct PolicyConfig {
     pub recordings: Option<PathBuf>,
     /// What components remember from job to job.
     pub state: Arc<dyn PolicyState>,
+    /// Hears how long each tenant's components run, if tenants' usage is metered: now and then while a job runs, and at its
+    /// end.
+    pub meter: Option<Arc<dyn Meter>>,
 }

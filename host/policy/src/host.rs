@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use weir_core::PolicyError;
 use weir_core::manifest::{ComponentFile, OnTrap, Role};
 use weir_core::ports::{JobPolicy, Policies, PolicyRequest, PolicyState};
+use weir_core::usage::Meter;
 
 use crate::compiler::{Compiler, unusable};
 use crate::config::PolicyConfig;
@@ -36,6 +37,7 @@ struct House {
     limits: CallLimits,
     state: Arc<dyn PolicyState>,
     meter: Arc<HostMeter>,
+    told: Option<Arc<dyn Meter>>,
     ticker: Ticker,
     writer: Option<Writer>,
 }
@@ -65,7 +67,8 @@ struct Wanted<'a> {
 }
 
 impl PolicyHost {
-    /// Reserves the pool's address space, makes the folders private and starts the threads that tick and write.
+    /// Reserves the pool's address space, makes the folders private and starts the threads that tick and write. To be called
+    /// after the recorder of metrics has been installed, if there is to be one.
     pub fn new(config: PolicyConfig) -> Result<Arc<Self>, PolicyError> {
         let broken = |what: &str, reason: &dyn std::fmt::Display| PolicyError::Exhausted {
             reason: format!("{what}: {reason}"),
@@ -76,7 +79,7 @@ impl PolicyHost {
                 &format!("{e:#}"),
             )
         })?;
-        let meter = Arc::new(HostMeter::default());
+        let meter = Arc::new(HostMeter::new());
         let compiler = Compiler::new(&config, engine.clone(), Arc::clone(&meter))?;
         let start = |what, e: std::io::Error| broken(what, &e);
         Ok(Arc::new(Self {
@@ -91,6 +94,7 @@ impl PolicyHost {
                 },
                 state: config.state,
                 meter,
+                told: config.meter,
                 ticker: Ticker::start(engine).map_err(|e| start("the epoch thread cannot be started", e))?,
                 writer: match config.recordings {
                     Some(folder) => {
@@ -191,7 +195,7 @@ impl PolicyHost {
             roles,
             context,
             recorder,
-            meter: JobMeter::default(),
+            meter: JobMeter::new(request.tenant.clone(), house.told.clone()),
             _places: places,
             _open: open,
         }))

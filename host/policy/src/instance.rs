@@ -102,7 +102,10 @@ impl Seat {
             Some(live) => live,
             None => match self.make().await {
                 Ok(live) => live,
-                Err(error) => return (Err(error), Duration::ZERO),
+                Err(error) => {
+                    self.host.measures.failed(D::ROLE, &error);
+                    return (Err(error), Duration::ZERO);
+                }
             },
         };
         live.store.data_mut().begin(self.limits.millis);
@@ -111,7 +114,9 @@ impl Seat {
         let said = patiently(pin!(question.ask(&mut live))).await;
         let took = started.elapsed();
         let waited = live.store.data().waited();
-        meter.called(took.saturating_sub(waited), waited);
+        let ran = took.saturating_sub(waited);
+        meter.called(ran, waited);
+        self.host.measures.called(D::ROLE, ran.as_secs_f64());
         let answer = match said {
             Ok(said) => {
                 *place = Some(live);
@@ -130,6 +135,9 @@ impl Seat {
                 Err(self.explain(D::FUNCTION, &stopped, live.store.data_mut()))
             }
         };
+        if let Err(error) = &answer {
+            self.host.measures.failed(D::ROLE, error);
+        }
         (answer, took)
     }
 

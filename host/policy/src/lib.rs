@@ -22,6 +22,7 @@ mod instance;
 mod job;
 mod library;
 mod link;
+mod measures;
 mod recording;
 mod roles;
 mod stats;

@@ -1,7 +1,17 @@
 //! What components cost: counters that a call touches without a lock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use weir_core::TenantId;
+use weir_core::usage::{Meter, Usage};
+
+use crate::measures::Measures;
+
+/// Nanoseconds of a job's components after which its tenant's meter is told: often enough for a daily limit, and seldom
+/// beside calls of a microsecond.
+const TOLD_EVERY: u64 = 10_000_000;
 
 /// What the components of one job have done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,8 +43,11 @@ pub struct HostStats {
     pub free_places: usize,
 }
 
-#[derive(Default)]
 pub(crate) struct JobMeter {
+    tenant: TenantId,
+    told: Option<Arc<dyn Meter>>,
+    /// Microseconds that the meter has been told of.
+    told_micros: AtomicU64,
     calls: AtomicU64,
     traps: AtomicU64,
     nonsense: AtomicU64,
@@ -52,11 +65,44 @@ fn nanos(time: Duration) -> u64 {
 }
 
 impl JobMeter {
+    pub(crate) fn new(tenant: TenantId, told: Option<Arc<dyn Meter>>) -> Self {
+        Self {
+            tenant,
+            told,
+            told_micros: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+            traps: AtomicU64::new(0),
+            nonsense: AtomicU64::new(0),
+            stood_in: AtomicU64::new(0),
+            guest_nanos: AtomicU64::new(0),
+            host_nanos: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn called(&self, guest: Duration, host: Duration) {
         add(&self.calls, 1);
-        add(&self.guest_nanos, nanos(guest));
+        let spent = nanos(guest);
+        let before = self.guest_nanos.fetch_add(spent, Ordering::Relaxed);
+        if before / TOLD_EVERY != before.saturating_add(spent) / TOLD_EVERY {
+            self.tell();
+        }
         if !host.is_zero() {
             add(&self.host_nanos, nanos(host));
+        }
+    }
+
+    /// Tells the tenant's meter what has been spent since it was told last.
+    fn tell(&self) {
+        let Some(meter) = &self.told else { return };
+        let micros = self.guest_nanos.load(Ordering::Relaxed) / 1000;
+        // Of two who come here at once, each tells what the other has not.
+        let before = self.told_micros.fetch_max(micros, Ordering::Relaxed);
+        if micros > before {
+            let usage = Usage {
+                guest_micros: micros - before,
+                ..Usage::default()
+            };
+            meter.used(&self.tenant, &usage);
         }
     }
 
@@ -85,14 +131,29 @@ impl JobMeter {
     }
 }
 
-#[derive(Default)]
+impl Drop for JobMeter {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
+
 pub(crate) struct HostMeter {
+    pub(crate) measures: Measures,
     compilations: AtomicU64,
     loads: AtomicU64,
     instances: AtomicU64,
 }
 
 impl HostMeter {
+    pub(crate) fn new() -> Self {
+        Self {
+            measures: Measures::new(),
+            compilations: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
+            instances: AtomicU64::new(0),
+        }
+    }
+
     pub(crate) fn compiling(&self) {
         add(&self.compilations, 1);
     }

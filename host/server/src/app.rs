@@ -170,7 +170,7 @@ impl Server {
         self.app.query_streams.ended().await;
         tasks.shutdown().await;
         let grace = Duration::from_secs(self.app.settings.server_grace_seconds.into());
-        self.app.engine.shutdown(grace).await
+        self.app.engine.suspend(grace).await
     }
 }
 

@@ -104,8 +104,6 @@ impl<T> Batcher<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use weir_core::{Lane, TenantId};
 
     use super::*;
@@ -151,7 +149,7 @@ mod tests {
     impl Simulation {
         fn new(workers: usize, largest: usize, gain: Gain) -> Self {
             Self {
-                batcher: Batcher::new(FairQueue::new(BTreeMap::new()), workers, largest, gain),
+                batcher: Batcher::new(FairQueue::new(), workers, largest, gain),
                 base: ms(10),
                 each: ms(10),
                 arrivals: Vec::new(),
@@ -175,6 +173,7 @@ mod tests {
                     let request = Request {
                         call: 0,
                         cost: 1.0,
+                        weight: 1.0,
                         due: arrival.at + arrival.linger,
                         item: arrival,
                     };

@@ -21,6 +21,7 @@ pub(super) struct Place {
     pub(super) tenant: TenantId,
     pub(super) lane: Lane,
     pub(super) due: Duration,
+    pub(super) weight: f64,
 }
 
 /// What the parts of a job owe together.
@@ -52,6 +53,7 @@ impl<I, O> Waiting<I, O> {
         Request {
             call: self.place.call,
             cost,
+            weight: self.place.weight,
             due: self.place.due,
             item: self,
         }
@@ -103,6 +105,7 @@ impl<I, O> Job<'_, I, O> {
                 .queue()
                 .push(&self.place.tenant, self.place.lane, part.request(cost));
         }
+        self.shared.tell_waiting(&state);
         drop(state);
         self.shared.changed.notify_all();
     }
@@ -110,7 +113,6 @@ impl<I, O> Job<'_, I, O> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
 
@@ -177,7 +179,7 @@ mod tests {
             batch: 1,
             room: 10,
             gain: Gain::UpTo(0.0),
-            weights: BTreeMap::new(),
+            meter: None,
         };
         let scheduler = Scheduler::new(sharing, move |_| {
             Ok(Box::new(Splitter {

@@ -14,25 +14,28 @@
 
 mod batch;
 mod job;
+mod measures;
 mod queue;
 mod stop;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 use weir_core::ports::Account;
+use weir_core::usage::{Meter, Usage};
 use weir_core::{InferenceError, TenantId};
 
 use batch::{Batcher, Next};
 use job::{Place, Reply, Waiting};
-use queue::{CallId, FairQueue};
+use measures::Measures;
+use queue::{CallId, FairQueue, Request};
 
 pub(crate) use batch::Gain;
 pub(crate) use job::Job;
@@ -60,8 +63,8 @@ pub(crate) struct Sharing {
     pub(crate) room: usize,
     /// What a batch gains.
     pub(crate) gain: Gain,
-    /// Shares of tenants; 1 where none is given.
-    pub(crate) weights: BTreeMap<TenantId, f64>,
+    /// Hears how long the model worked for each tenant.
+    pub(crate) meter: Option<Arc<dyn Meter>>,
 }
 
 /// What a model has done so far.
@@ -89,6 +92,13 @@ struct State<I, O> {
     closed: bool,
 }
 
+/// What a worker takes.
+struct Batch<'a, I, O> {
+    jobs: Vec<Job<'a, I, O>>,
+    /// What the batch costs, by tenant.
+    costs: Vec<(TenantId, f64)>,
+}
+
 type Open<I, O> = dyn Fn(&Arc<Stop>) -> Result<Box<dyn Model<I, O>>, InferenceError> + Send + Sync;
 
 struct Shared<I, O> {
@@ -100,6 +110,7 @@ struct Shared<I, O> {
     /// Whether workers open the model before they have something to do.
     warm: AtomicBool,
     epoch: Instant,
+    measures: Measures,
 }
 
 /// The queue and the workers of one model.
@@ -117,9 +128,9 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         sharing: Sharing,
         open: impl Fn(&Arc<Stop>) -> Result<Box<dyn Model<I, O>>, InferenceError> + Send + Sync + 'static,
     ) -> Self {
-        let queue = FairQueue::new(sharing.weights.clone());
+        let measures = Measures::of(sharing.name);
         let state = State {
-            batcher: Batcher::new(queue, sharing.workers, sharing.batch, sharing.gain),
+            batcher: Batcher::new(FairQueue::new(), sharing.workers, sharing.batch, sharing.gain),
             stats: ModelStats::default(),
             closed: false,
         };
@@ -132,6 +143,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                 stop: Arc::new(Stop::default()),
                 warm: AtomicBool::new(false),
                 epoch: Instant::now(),
+                measures,
             }),
             threads: Mutex::new(Vec::new()),
             rooms: Mutex::new(HashMap::new()),
@@ -170,6 +182,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                 tenant: account.tenant.clone(),
                 lane: account.lane,
                 due: self.shared.epoch.elapsed() + account.linger,
+                weight: account.weight,
             });
             for (item, cost) in items.by_ref().take(size) {
                 let Some(room) = permits.split(1) else { break };
@@ -185,6 +198,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                 let queue = state.batcher.queue();
                 queue.push(&account.tenant, account.lane, waiting.request(cost));
             }
+            self.shared.tell_waiting(&state);
             drop(state);
             self.shared.changed.notify_all();
         }
@@ -217,7 +231,9 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
             let mut state = self.shared.state.lock();
             state.closed = true;
             let queue = state.batcher.queue();
-            std::iter::from_fn(|| queue.pop()).collect::<Vec<_>>()
+            let abandoned = std::iter::from_fn(|| queue.pop()).collect::<Vec<_>>();
+            self.shared.tell_waiting(&state);
+            abandoned
         };
         drop(abandoned);
         self.shared.stop.now();
@@ -307,13 +323,11 @@ struct Call<'a, I, O> {
 impl<I, O> Drop for Call<'_, I, O> {
     fn drop(&mut self) {
         self.scheduler.under_way.fetch_sub(self.count, Ordering::Relaxed);
-        self.scheduler
-            .shared
-            .state
-            .lock()
-            .batcher
-            .queue()
-            .withdraw(self.id);
+        let shared = &self.scheduler.shared;
+        let mut state = shared.state.lock();
+        if state.batcher.queue().withdraw(self.id) > 0 {
+            shared.tell_waiting(&state);
+        }
     }
 }
 
@@ -322,7 +336,11 @@ impl<I, O> Shared<I, O> {
     fn work(&self) {
         let mut model = None;
         if self.warm.load(Ordering::Relaxed) {
-            self.run_safely(&mut model, Vec::new());
+            let nothing = Batch {
+                jobs: Vec::new(),
+                costs: Vec::new(),
+            };
+            self.run_safely(&mut model, nothing);
         }
         while let Some(batch) = self.take() {
             let began = Instant::now();
@@ -332,7 +350,7 @@ impl<I, O> Shared<I, O> {
     }
 
     /// A panic must not take the worker away from everyone else; the model it happened in is not trusted again.
-    fn run_safely(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Vec<Job<'_, I, O>>) {
+    fn run_safely(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Batch<'_, I, O>) {
         if std::panic::catch_unwind(AssertUnwindSafe(|| self.run(model, batch))).is_err() {
             tracing::error!(
                 model = self.sharing.name,
@@ -343,18 +361,23 @@ impl<I, O> Shared<I, O> {
     }
 
     /// Opens the model if it is not, and runs the batch.
-    fn run(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Vec<Job<'_, I, O>>) {
+    fn run(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Batch<'_, I, O>) {
         let opened = match model.take() {
             Some(open) => Ok(open),
             None => self.open(),
         };
         match opened {
             Ok(mut opened) => {
-                opened.run(batch);
+                let began = Instant::now();
+                opened.run(batch.jobs);
+                self.meter(&batch.costs, began.elapsed());
                 *model = Some(opened);
             }
             // The next batch tries again: what was missing may have been installed.
-            Err(error) => batch.into_iter().for_each(|job| job.answer(Err(error.clone()))),
+            Err(error) => batch
+                .jobs
+                .into_iter()
+                .for_each(|job| job.answer(Err(error.clone()))),
         }
     }
 
@@ -367,7 +390,7 @@ impl<I, O> Shared<I, O> {
     }
 
     /// The next batch; `None` when the scheduler closes.
-    fn take(&self) -> Option<Vec<Job<'_, I, O>>> {
+    fn take(&self) -> Option<Batch<'_, I, O>> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
@@ -385,7 +408,12 @@ impl<I, O> Shared<I, O> {
                     stats.largest_batch = stats.largest_batch.max(batch.len() as u64);
                     stats.running += 1;
                     stats.waited_millis += waited;
-                    return Some(batch.into_iter().map(|r| self.job(r.item)).collect());
+                    self.measures.batch_size.record(batch.len() as f64);
+                    self.tell_waiting(&state);
+                    return Some(Batch {
+                        costs: costs(&batch),
+                        jobs: batch.into_iter().map(|r| self.job(r.item)).collect(),
+                    });
                 }
                 Next::Wait(due) => {
                     let left = due.saturating_sub(self.epoch.elapsed());
@@ -405,6 +433,29 @@ impl<I, O> Shared<I, O> {
         }
     }
 
+    /// A batch took so long; each tenant's part of that is what it cost.
+    fn meter(&self, costs: &[(TenantId, f64)], took: Duration) {
+        self.measures.seconds.record(took);
+        let Some(meter) = &self.sharing.meter else { return };
+        let all: f64 = costs.iter().map(|(_, cost)| cost).sum();
+        for (tenant, cost) in costs {
+            let part = if all > 0.0 {
+                cost / all
+            } else {
+                1.0 / costs.len() as f64
+            };
+            let usage = Usage {
+                inference_micros: u64::try_from(took.mul_f64(part).as_micros()).unwrap_or(u64::MAX),
+                ..Usage::default()
+            };
+            meter.used(tenant, &usage);
+        }
+    }
+
+    fn tell_waiting(&self, state: &State<I, O>) {
+        self.measures.waiting.set(state.batcher.waiting() as f64);
+    }
+
     fn done(&self, began: Instant) {
         let mut state = self.state.lock();
         state.batcher.done();
@@ -414,6 +465,19 @@ impl<I, O> Shared<I, O> {
         // A worker that lingers because this one was busy looks again.
         self.changed.notify_all();
     }
+}
+
+/// What a batch costs, by tenant. Batches are small, and mostly of one.
+fn costs<I, O>(batch: &[Request<Waiting<I, O>>]) -> Vec<(TenantId, f64)> {
+    let mut costs: Vec<(TenantId, f64)> = Vec::with_capacity(1);
+    for request in batch {
+        let tenant = &request.item.place.tenant;
+        match costs.iter_mut().find(|(known, _)| known == tenant) {
+            Some((_, cost)) => *cost += request.cost,
+            None => costs.push((tenant.clone(), request.cost)),
+        }
+    }
+    costs
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub(crate) struct Request<T> {
     pub(crate) call: CallId,
     /// What it costs the model, in any unit that adds up.
     pub(crate) cost: f64,
+    /// Its tenant's share of the lane, relative to the others; what is not above 0 counts as 1.
+    pub(crate) weight: f64,
     /// When it must have left, even in a partial batch.
     pub(crate) due: Duration,
     /// The request.
@@ -86,19 +88,22 @@ impl<T> LaneQueue<T> {
         }
     }
 
-    fn pop(&mut self, weight_of: impl Fn(&TenantId) -> f64) -> Option<Request<T>> {
+    fn pop(&mut self) -> Option<Request<T>> {
         let virtual_time = self.virtual_time;
-        let (tenant, flow) = self
+        let flow = self
             .flows
-            .iter_mut()
-            .filter(|(_, flow)| !flow.requests.is_empty())
-            .min_by(|(_, a), (_, b)| {
+            .values_mut()
+            .filter(|flow| !flow.requests.is_empty())
+            .min_by(|a, b| {
                 let (a, b) = (a.tag.start(virtual_time), b.tag.start(virtual_time));
                 a.total_cmp(&b)
             })?;
         let request = flow.requests.pop_front()?;
-        flow.tag
-            .serve(&mut self.virtual_time, request.cost, weight_of(tenant));
+        let weight = match request.weight {
+            weight if weight.is_finite() && weight > 0.0 => weight,
+            _ => 1.0,
+        };
+        flow.tag.serve(&mut self.virtual_time, request.cost, weight);
         self.waiting -= 1;
         self.forget_idle();
         Some(request)
@@ -127,17 +132,15 @@ pub(crate) struct FairQueue<T> {
     interactive: LaneQueue<T>,
     bulk: LaneQueue<T>,
     virtual_time: f64,
-    weights: BTreeMap<TenantId, f64>,
 }
 
 impl<T> FairQueue<T> {
-    /// An empty queue; a tenant without a weight has 1.
-    pub(crate) fn new(weights: BTreeMap<TenantId, f64>) -> Self {
+    /// An empty queue.
+    pub(crate) const fn new() -> Self {
         Self {
             interactive: LaneQueue::new(INTERACTIVE_WEIGHT),
             bulk: LaneQueue::new(1.0),
             virtual_time: 0.0,
-            weights,
         }
     }
 
@@ -179,8 +182,7 @@ impl<T> FairQueue<T> {
         } else {
             &mut self.interactive
         };
-        let weights = &self.weights;
-        let request = lane.pop(|tenant| weights.get(tenant).copied().filter(|w| *w > 0.0).unwrap_or(1.0))?;
+        let request = lane.pop()?;
         lane.tag.serve(&mut self.virtual_time, request.cost, lane.weight);
         Some(request)
     }
@@ -203,6 +205,7 @@ mod tests {
         Request {
             call,
             cost,
+            weight: 1.0,
             due: Duration::from_millis(call),
             item: call,
         }
@@ -214,7 +217,7 @@ mod tests {
 
     #[test]
     fn three_requests_do_not_wait_behind_a_thousand() {
-        let mut queue = FairQueue::new(BTreeMap::new());
+        let mut queue = FairQueue::new();
         for _ in 0..1000 {
             queue.push(&tenant("crowd"), Lane::Bulk, request(1, 1.0));
         }
@@ -229,16 +232,19 @@ mod tests {
 
     #[test]
     fn the_share_follows_cost_and_weight() {
-        let weights = BTreeMap::from([(tenant("heavy"), 3.0)]);
-        let mut queue = FairQueue::new(weights);
+        let mut queue = FairQueue::new();
         for _ in 0..1000 {
-            queue.push(&tenant("heavy"), Lane::Bulk, request(1, 1.0));
+            let heavy = Request {
+                weight: 3.0,
+                ..request(1, 1.0)
+            };
+            queue.push(&tenant("heavy"), Lane::Bulk, heavy);
             queue.push(&tenant("light"), Lane::Bulk, request(2, 1.0));
         }
         let heavy = order(&mut queue, 400).iter().filter(|c| **c == 1).count();
         assert!((298..=302).contains(&heavy), "{heavy}");
 
-        let mut queue = FairQueue::new(BTreeMap::new());
+        let mut queue = FairQueue::new();
         for _ in 0..1000 {
             queue.push(&tenant("long"), Lane::Bulk, request(1, 10.0));
             queue.push(&tenant("short"), Lane::Bulk, request(2, 1.0));
@@ -249,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_tenant_who_was_idle_has_saved_up_nothing() {
-        let mut queue = FairQueue::new(BTreeMap::new());
+        let mut queue = FairQueue::new();
         for _ in 0..200 {
             queue.push(&tenant("busy"), Lane::Bulk, request(1, 1.0));
         }
@@ -264,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_tenant_cannot_shed_its_past_by_emptying_its_queue() {
-        let mut queue = FairQueue::new(BTreeMap::new());
+        let mut queue = FairQueue::new();
         for _ in 0..10 {
             queue.push(&tenant("steady"), Lane::Bulk, request(1, 1.0));
         }
@@ -283,7 +289,7 @@ mod tests {
 
     #[test]
     fn interactive_work_goes_first_and_bulk_work_still_moves() {
-        let mut queue = FairQueue::new(BTreeMap::new());
+        let mut queue = FairQueue::new();
         for _ in 0..1000 {
             queue.push(&tenant("a"), Lane::Bulk, request(1, 1.0));
             queue.push(&tenant("b"), Lane::Interactive, request(2, 1.0));
@@ -295,7 +301,7 @@ mod tests {
 
     #[test]
     fn an_older_call_goes_ahead_of_a_younger_of_the_same_tenant_and_lane() {
-        let mut queue = FairQueue::new(BTreeMap::new());
+        let mut queue = FairQueue::new();
         for call in [1, 2, 2, 3] {
             queue.push(&tenant("a"), Lane::Bulk, request(call, 1.0));
             queue.push(&tenant("b"), Lane::Bulk, request(call + 10, 1.0));
@@ -319,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_withdrawn_call_leaves_nothing() {
-        let mut queue = FairQueue::new(BTreeMap::new());
+        let mut queue = FairQueue::new();
         for call in [1, 2, 1, 3] {
             queue.push(&tenant("a"), Lane::Bulk, request(call, 1.0));
             queue.push(&tenant("b"), Lane::Interactive, request(call, 1.0));
@@ -334,7 +340,7 @@ mod tests {
 
     #[test]
     fn tenants_who_left_are_forgotten() {
-        let mut queue = FairQueue::new(BTreeMap::new());
+        let mut queue = FairQueue::new();
         for n in 0..500 {
             queue.push(&tenant(&format!("t{n}")), Lane::Bulk, request(n, 1.0));
         }

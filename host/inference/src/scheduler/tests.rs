@@ -1,8 +1,10 @@
 //! The scheduler with threads and a model that does what it is told.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use weir_core::Lane;
 
 use super::*;
@@ -41,6 +43,10 @@ struct Bench {
 }
 
 fn bench(workers: usize, batch: usize, room: usize, gain: Gain) -> Bench {
+    metered(workers, batch, room, gain, None)
+}
+
+fn metered(workers: usize, batch: usize, room: usize, gain: Gain, meter: Option<Arc<dyn Meter>>) -> Bench {
     let (open_gate, gate) = mpsc::channel();
     let gate = Arc::new(Mutex::new(gate));
     let (sizes, opened) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicUsize::new(0)));
@@ -50,7 +56,7 @@ fn bench(workers: usize, batch: usize, room: usize, gain: Gain) -> Bench {
         batch,
         room,
         gain,
-        weights: BTreeMap::new(),
+        meter,
     };
     let (model_sizes, model_opened) = (Arc::clone(&sizes), Arc::clone(&opened));
     let scheduler = Scheduler::new(sharing, move |_| {
@@ -73,6 +79,7 @@ pub(super) fn account(tenant: &str) -> Account {
         tenant: tenant.parse().unwrap(),
         lane: Lane::Bulk,
         linger: Duration::from_millis(500),
+        weight: 1.0,
     }
 }
 
@@ -256,7 +263,7 @@ async fn a_model_that_cannot_be_opened_is_tried_again() {
         batch: 4,
         room: 10,
         gain: Gain::UpTo(0.0),
-        weights: BTreeMap::new(),
+        meter: None,
     };
     struct Echo;
     impl Model<u32, u32> for Echo {
@@ -295,4 +302,70 @@ async fn closing_fails_what_waits_and_leaves_no_thread() {
     assert_eq!(bench.scheduler.threads.lock().len(), 0);
     let late = bench.scheduler.submit(&account("a"), items(1..2)).await;
     assert_eq!(late.unwrap_err().kind(), "model-failed");
+}
+
+#[derive(Default)]
+struct Book(Mutex<BTreeMap<TenantId, u64>>);
+
+impl Meter for Book {
+    fn used(&self, tenant: &TenantId, usage: &Usage) {
+        *self.0.lock().entry(tenant.clone()).or_default() += usage.inference_micros;
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_metered_to_its_tenants_by_what_it_cost() {
+    let book = Arc::new(Book::default());
+    let bench = metered(1, 8, 100, Gain::Fill, Some(Arc::clone(&book) as _));
+    let first = bench.submit("first", items(0..1));
+    bench.until(|s| s.running == 1).await;
+    let long = bench.submit("long", vec![(1, 20.0), (2, 10.0)]);
+    let short = bench.submit("short", vec![(3, 10.0)]);
+    bench.until(|s| s.waiting == 3).await;
+    bench.let_through(1);
+    first.await.unwrap().unwrap();
+    bench.until(|s| s.requests == 4).await;
+    // What the batch takes.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    bench.let_through(1);
+    long.await.unwrap().unwrap();
+    short.await.unwrap().unwrap();
+    bench.until(|s| s.running == 0).await;
+    let micros = |tenant: &str| book.0.lock()[&tenant.parse().unwrap()];
+    let (long, short) = (micros("long"), micros("short"));
+    assert!(long + short >= 19_000, "{long} + {short}");
+    assert!((short * 3).abs_diff(long) <= 4, "{long} and {short}");
+    assert!(micros("first") > 0);
+}
+
+#[tokio::test]
+async fn recorders_hear_of_batches_and_of_what_waits() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let value = |name: &str| -> f64 {
+        let text = recorder.handle().render();
+        let name = format!("{name}{{model=\"fake\"}} ");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+            .trim()
+            .parse()
+            .unwrap()
+    };
+    let bench = metrics::with_local_recorder(&recorder, || bench(1, 8, 100, Gain::Fill));
+    let first = bench.submit("a", items(0..1));
+    bench.until(|s| s.running == 1).await;
+    let others = bench.submit("a", items(1..6));
+    let dropped = bench.submit("b", items(6..9));
+    bench.until(|s| s.waiting == 8).await;
+    assert_eq!(value("weir_model_waiting"), 8.0);
+    dropped.abort();
+    bench.until(|s| s.waiting == 5).await;
+    assert_eq!(value("weir_model_waiting"), 5.0);
+    bench.let_through(2);
+    first.await.unwrap().unwrap();
+    others.await.unwrap().unwrap();
+    bench.until(|s| s.running == 0).await;
+    assert_eq!(value("weir_model_waiting"), 0.0);
+    assert_eq!(value("weir_model_batch_size_count"), 2.0);
+    assert_eq!(value("weir_model_batch_size_sum"), 6.0);
+    assert_eq!(value("weir_model_seconds_count"), 2.0);
 }

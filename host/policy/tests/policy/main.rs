@@ -14,6 +14,7 @@ mod asking;
 mod crowd;
 mod defaults;
 mod hostile;
+mod metering;
 mod nonsense;
 mod opening;
 mod recordings;

@@ -79,6 +79,7 @@ pub(crate) fn config() -> PolicyConfig {
         cache: Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"),
         recordings: None,
         state: Arc::new(MemoryState::default()),
+        meter: None,
     }
 }
 

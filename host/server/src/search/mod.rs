@@ -174,12 +174,11 @@ impl Search {
         match wrong {
             Some(wrong) => Err(Problem::unprocessable(wrong)),
             None => Ok(SearchRequest {
-                tenant: tenant.clone(),
-                text: text.to_owned(),
                 top_k: self.top_k,
                 documents,
                 collection,
                 labels: labels.into_iter().collect(),
+                ..SearchRequest::new(tenant.clone(), text)
             }),
         }
     }
