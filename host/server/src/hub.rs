@@ -5,7 +5,7 @@
 //! number. They read what is new from the ledger, one reader for all followers of a tenant.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -13,12 +13,14 @@ use tokio::sync::watch;
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::ports::Ledger;
+use weir_core::usage::{Meter, Usage};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
 
-/// A ledger that rings when something has been committed.
+/// A ledger that rings when something has been committed, and counts the pages that have ended.
 pub struct Announced {
     ledger: Arc<dyn Ledger>,
     bells: Mutex<HashMap<TenantId, watch::Sender<()>>>,
+    meter: OnceLock<Arc<dyn Meter>>,
 }
 
 impl Announced {
@@ -27,7 +29,27 @@ impl Announced {
         Arc::new(Self {
             ledger,
             bells: Mutex::default(),
+            meter: OnceLock::new(),
         })
+    }
+
+    /// Tells this meter of pages from now on; the first one stands.
+    pub(crate) fn metered(&self, meter: Arc<dyn Meter>) {
+        let _ = self.meter.set(meter);
+    }
+
+    /// A page that is durable is one that was used.
+    fn meter(&self, pages: &[(TenantId, u64)]) {
+        let Some(meter) = self.meter.get() else {
+            return;
+        };
+        for (tenant, pages) in pages {
+            let usage = Usage {
+                pages: *pages,
+                ..Usage::default()
+            };
+            meter.used(tenant, &usage);
+        }
     }
 
     /// Rings after each commit with entries of this tenant.
@@ -51,7 +73,9 @@ impl Ledger for Announced {
         let mut tenants: Vec<TenantId> = entries.iter().map(|entry| tenant_of(entry).clone()).collect();
         tenants.sort_unstable();
         tenants.dedup();
+        let pages = pages_of(&entries);
         self.ledger.commit(entries).await?;
+        self.meter(&pages);
         tenants.iter().for_each(|tenant| self.ring(tenant));
         Ok(())
     }
@@ -107,6 +131,17 @@ impl Ledger for Announced {
     async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
         self.ledger.forget(tenant, document).await
     }
+}
+
+/// Pages that end with these entries, by tenant.
+fn pages_of(entries: &[Entry]) -> Vec<(TenantId, u64)> {
+    let mut pages: HashMap<&TenantId, u64> = HashMap::new();
+    for entry in entries {
+        if let Entry::Page(record) = entry {
+            *pages.entry(&record.tenant).or_default() += 1;
+        }
+    }
+    pages.into_iter().map(|(tenant, count)| (tenant.clone(), count)).collect()
 }
 
 const fn tenant_of(entry: &Entry) -> &TenantId {

@@ -11,18 +11,34 @@
 //! | `listen` | connections: TLS, deadlines for headers, a bound on how many, an end that waits |
 //! | `auth` | keys: who calls, and what the key allows |
 //! | `problem` | every refusal and error as problem+json |
+//! | `intake` | submissions: files to disk, hashed on the way, then the job is written down |
+//! | `addresses`, `outbound` | URLs of clients: only public addresses are reached |
+//! | `admission` | whose job is next, and how many run |
+//! | `quota`, `usage` | what a tenant may use, and what it has used |
+//! | `jobs` | jobs looked at, cancelled, tried again, diagnosed |
+//! | `tenants` | tenants and keys, for whoever runs the host |
 //! | `hub` | what has been committed, told to whoever follows |
 //! | `health` | whether the process lives and takes work |
 //!
 //! A handler never sees another tenant's data: the tenant comes from the key and goes into every call of a store, so a
 //! foreign id is one that does not exist. Nothing is taken before it is counted against the tenant's quotas.
 
+mod addresses;
+mod admission;
 mod app;
 mod auth;
+#[cfg(test)]
+mod fakes;
 mod health;
 mod hub;
+mod intake;
+mod jobs;
 mod listen;
+mod outbound;
 mod problem;
+mod quota;
+mod tenants;
+mod usage;
 mod wire;
 
 pub use app::{App, PipelineError, Pipelines, Server, ServerParts};
@@ -30,3 +46,4 @@ pub use auth::{FreshKey, MintError, mint};
 pub use hub::Announced;
 pub use listen::{ListenError, Listener};
 pub use problem::Problem;
+pub use usage::Metering;

@@ -2,6 +2,7 @@
 //!
 //! Every refusal looks the same and costs the same, whether the key is unknown, wrong, expired or revoked: whoever guesses
 //! learns nothing. The registry is asked each time, so that a revoked key ends with the request in which it was revoked.
+//! Whoever is recognized has their request counted, and is refused if there are too many.
 
 mod key;
 
@@ -72,6 +73,7 @@ async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
             tenant.id
         )));
     }
+    app.quotas.request(app, &tenant)?;
     Ok(Caller {
         tenant,
         key: record.id,
