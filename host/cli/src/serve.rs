@@ -13,7 +13,7 @@ use weir_core::manifest::{Manifest, Pipeline};
 use weir_core::order::OrderOptions;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{Registry, Scope};
-use weir_server::{Announced, Listener, PipelineError, Pipelines, Server, ServerParts};
+use weir_server::{Announced, Listener, PipelineError, Pipelines, Server, ServerParts, SigningKey};
 
 use crate::host::Host;
 use crate::places::Places;
@@ -43,6 +43,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
             components: places.components.clone(),
         }),
         originals: places.data.join("originals"),
+        signing: SigningKey::open(&places.data)?,
         settings: settings.clone(),
     });
     let served = server.serve(listener, told_to_stop()).await;

@@ -144,3 +144,93 @@ pub enum EventKind {
         state: crate::ledger::JobState,
     },
 }
+
+impl EventKind {
+    /// Its name, as the tag `type` has it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::DocumentStarted { .. } => "document-started",
+            Self::BatchRasterized { .. } => "batch-rasterized",
+            Self::PageDone { .. } => "page-done",
+            Self::PageRetried { .. } => "page-retried",
+            Self::PageFailed { .. } => "page-failed",
+            Self::PolicyFailed { .. } => "policy-failed",
+            Self::Progress { .. } => "progress",
+            Self::DocumentDone { .. } => "document-done",
+            Self::DocumentFailed { .. } => "document-failed",
+            Self::DocumentCancelled { .. } => "document-cancelled",
+            Self::JobEnded { .. } => "job-ended",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::JobState;
+
+    #[test]
+    fn names_are_the_tags() {
+        let error = ErrorNote {
+            kind: "k".into(),
+            message: "m".into(),
+        };
+        let (name, stage) = (String::from("n"), Stage::Read);
+        let kinds = [
+            EventKind::DocumentStarted {
+                name: name.clone(),
+                pages: 1,
+                already_done: 0,
+            },
+            EventKind::BatchRasterized {
+                first_page: 1,
+                pages: 1,
+                dpi: 100,
+                queues: Vec::new(),
+                times: Vec::new(),
+            },
+            EventKind::PageDone {
+                page: 1,
+                searchable: true,
+                passages: 1,
+            },
+            EventKind::PageRetried {
+                page: 1,
+                stage,
+                attempt: 1,
+                error: error.clone(),
+            },
+            EventKind::PageFailed {
+                page: 1,
+                stage,
+                error: error.clone(),
+            },
+            EventKind::PolicyFailed { error: error.clone() },
+            EventKind::Progress {
+                percent: 1.0,
+                message: String::new(),
+                seconds_left: None,
+            },
+            EventKind::DocumentDone {
+                name: name.clone(),
+                pages: 1,
+                searchable: 1,
+                skipped: 0,
+                failed: Vec::new(),
+            },
+            EventKind::DocumentFailed {
+                name: name.clone(),
+                error,
+                done: 0,
+            },
+            EventKind::DocumentCancelled { name, done: 0 },
+            EventKind::JobEnded {
+                state: JobState::Done,
+            },
+        ];
+        for kind in kinds {
+            let tagged = serde_json::to_value(&kind).unwrap();
+            assert_eq!(tagged["type"], kind.name());
+        }
+    }
+}

@@ -23,6 +23,13 @@ pub enum JobState {
     Cancelled,
 }
 
+impl JobState {
+    /// Whether nothing more happens to the job by itself.
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+}
+
 /// A job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {

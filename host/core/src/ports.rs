@@ -199,7 +199,11 @@ pub trait VectorStore: Send + Sync {
     async fn flush(&self) -> Result<(), StorageError>;
 }
 
-/// Writes down what has been done.
+/// Rows that a default method of [`Ledger`] reads at a time.
+const LISTED: usize = 1000;
+
+/// Writes down what has been done. The methods with a body are right for any ledger and read more than they answer; a ledger
+/// that may grow large has its own.
 #[async_trait]
 pub trait Ledger: Send + Sync {
     /// Writes all entries or none; durable when it returns.
@@ -246,6 +250,47 @@ pub trait Ledger: Send + Sync {
         after: u64,
         limit: usize,
     ) -> Result<Vec<(u64, Event)>, StorageError>;
+
+    /// Place of the tenant's latest event; 0 if there is none.
+    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        let mut place = 0;
+        loop {
+            let events = self.tenant_events(tenant, place, LISTED).await?;
+            match events.last() {
+                Some((last, _)) => place = *last,
+                None => return Ok(place),
+            }
+        }
+    }
+
+    /// The tenant's documents, newest first and of one age by descending id, at most `limit`; only those after `after` in
+    /// this order, given as its age and id, whether or not it is still there.
+    async fn documents_after(
+        &self,
+        tenant: &TenantId,
+        after: Option<(u64, DocumentId)>,
+        limit: usize,
+    ) -> Result<Vec<DocumentRecord>, StorageError> {
+        let mut documents = self.documents(tenant).await?;
+        documents.retain(|d| after.is_none_or(|after| (d.created_millis, d.id) < after));
+        documents.sort_unstable_by_key(|d| std::cmp::Reverse((d.created_millis, d.id)));
+        documents.truncate(limit);
+        Ok(documents)
+    }
+
+    /// Pages of a document after page `after` that ended under any revision, the latest of each, in order, at most `limit`.
+    async fn pages_after(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        after: PageNumber,
+        limit: usize,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        let mut pages = self.pages(tenant, document, None).await?;
+        pages.retain(|p| p.page > after);
+        pages.truncate(limit);
+        Ok(pages)
+    }
 
     /// Forgets a document and its pages; whether it was known. Its jobs and events stay.
     async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError>;

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
 use axum::{Router, middleware};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
@@ -20,16 +21,21 @@ use weir_core::{StorageError, TenantId};
 use weir_engine::Engine;
 
 use crate::admission::{self, Admission};
+use crate::documents::{self, Renderers};
+use crate::events::{self, Feeds};
 use crate::hub::Announced;
 use crate::intake::Originals;
 use crate::jobs::ProgressBook;
 use crate::listen::Listener;
 use crate::outbound::Outbound;
+use crate::places::Places;
 use crate::problem::Problem;
 use crate::quota::QuotaDesk;
+use crate::search::{self, SearchBuffer};
+use crate::signed::{self, Links, SigningKey};
 use crate::usage::Metering;
 use crate::wire::Paced;
-use crate::{health, intake, jobs, tenants, usage};
+use crate::{headers, health, intake, jobs, tenants, usage};
 
 /// Finds the pipeline a job runs.
 #[async_trait::async_trait]
@@ -77,6 +83,8 @@ pub struct ServerParts {
     pub pipelines: Arc<dyn Pipelines>,
     /// Folder for uploads: `<originals>/<tenant>/<document>`.
     pub originals: PathBuf,
+    /// Signs links to page images and lines.
+    pub signing: SigningKey,
     /// The host's settings.
     pub settings: Settings,
 }
@@ -100,6 +108,14 @@ pub struct App {
     pub(crate) registry_turn: tokio::sync::Mutex<()>,
     /// Work that goes on to its end although its client has gone.
     tasks: TaskTracker,
+    /// Event streams.
+    pub(crate) streams: Arc<Places>,
+    /// Streams of hits.
+    pub(crate) query_streams: Arc<Places>,
+    pub(crate) feeds: Feeds,
+    pub(crate) searches: Arc<SearchBuffer>,
+    pub(crate) links: Links,
+    pub(crate) renderers: Renderers,
     /// Cancelled once: no new work is taken from then on.
     pub(crate) stopping: CancellationToken,
 }
@@ -129,11 +145,18 @@ impl Server {
             metering,
             pipelines,
             originals,
+            signing,
             settings,
         } = parts;
         ledger.metered(metering.clone());
         Self {
             app: Arc::new(App {
+                streams: Places::new("event", settings.server_streams, settings.server_tenant_streams),
+                query_streams: Places::new("query", settings.stream_streams, settings.stream_tenant_streams),
+                feeds: Feeds::new(Arc::clone(&ledger)),
+                searches: SearchBuffer::new(&settings),
+                links: Links::new(signing, settings.server_link_seconds.into()),
+                renderers: Renderers::default(),
                 engine,
                 ledger,
                 registry,
@@ -163,6 +186,9 @@ impl Server {
         admission::restore(&app).await?;
         let (router, _description) = routes(Arc::clone(&app));
         let stopping = app.stopping.clone();
+        let mut tasks = JoinSet::new();
+        let at_once = app.engine.ports().embedder.workers() as usize;
+        tasks.spawn(Arc::clone(&app.searches).run(Arc::clone(&app) as _, at_once));
         // Usage is gathered until the last job and request have ended.
         let used = CancellationToken::new();
         let serving = async {
@@ -181,8 +207,11 @@ impl Server {
         let working = async {
             let dispatching = admission::dispatch(Arc::clone(&app), stopping.clone());
             let ((), ended, ()) = tokio::join!(serving, ending, dispatching);
+            app.streams.ended().await;
+            app.query_streams.ended().await;
             app.tasks.close();
             app.tasks.wait().await;
+            tasks.shutdown().await;
             used.cancel();
             ended
         };
@@ -218,6 +247,20 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(tenants::create_key, tenants::keys))
         .routes(routes!(tenants::revoke_key))
         .routes(routes!(tenants::rotate_key))
+        .routes(routes!(events::job_events))
+        .routes(routes!(events::job_events_ws))
+        .routes(routes!(events::tenant_events))
+        .routes(routes!(search::search))
+        .routes(routes!(search::search_batch))
+        .routes(routes!(search::stream_query))
+        .routes(routes!(documents::list_documents))
+        .routes(routes!(documents::document))
+        .routes(routes!(documents::document_markdown))
+        .routes(routes!(documents::page))
+        .routes(routes!(documents::page_image))
+        .routes(routes!(documents::page_lines))
+        .routes(routes!(signed::signed_image))
+        .routes(routes!(signed::signed_lines))
         .split_for_parts();
     let wait = Duration::from_secs(app.settings.server_stall_seconds.into());
     let paced = move |request: Request| {
@@ -229,7 +272,7 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .method_not_allowed_fallback(|| async { Problem::method("see /docs for the methods of this path") })
         .layer(middleware::map_request(paced))
         .with_state(app);
-    (router, description)
+    (headers::secured(router), description)
 }
 
 /// The time in milliseconds since 1970.

@@ -9,18 +9,19 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::ports::Ledger;
 use weir_core::usage::{Meter, Usage};
-use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
+use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
 /// A ledger that rings when something has been committed, and counts the pages that have ended.
 pub struct Announced {
     ledger: Arc<dyn Ledger>,
     bells: Mutex<HashMap<TenantId, watch::Sender<()>>>,
     meter: OnceLock<Arc<dyn Meter>>,
+    ended: Notify,
 }
 
 impl Announced {
@@ -30,6 +31,7 @@ impl Announced {
             ledger,
             bells: Mutex::default(),
             meter: OnceLock::new(),
+            ended: Notify::new(),
         })
     }
 
@@ -59,6 +61,11 @@ impl Announced {
         bells.entry(tenant.clone()).or_default().subscribe()
     }
 
+    /// Returns once a job's end has been committed since the last time, of whatever tenant. For one listener.
+    pub(crate) async fn job_ended(&self) {
+        self.ended.notified().await;
+    }
+
     /// Rings for a tenant.
     pub(crate) fn ring(&self, tenant: &TenantId) {
         if let Some(bell) = self.bells.lock().get(tenant) {
@@ -74,8 +81,13 @@ impl Ledger for Announced {
         tenants.sort_unstable();
         tenants.dedup();
         let pages = pages_of(&entries);
+        let ended = |entry: &Entry| matches!(entry, Entry::Job(record) if record.state.is_ended());
+        let ended = entries.iter().any(ended);
         self.ledger.commit(entries).await?;
         self.meter(&pages);
+        if ended {
+            self.ended.notify_one();
+        }
         tenants.iter().for_each(|tenant| self.ring(tenant));
         Ok(())
     }
@@ -126,6 +138,29 @@ impl Ledger for Announced {
         limit: usize,
     ) -> Result<Vec<(u64, Event)>, StorageError> {
         self.ledger.tenant_events(tenant, after, limit).await
+    }
+
+    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        self.ledger.tenant_place(tenant).await
+    }
+
+    async fn documents_after(
+        &self,
+        tenant: &TenantId,
+        after: Option<(u64, DocumentId)>,
+        limit: usize,
+    ) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.ledger.documents_after(tenant, after, limit).await
+    }
+
+    async fn pages_after(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        after: PageNumber,
+        limit: usize,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        self.ledger.pages_after(tenant, document, after, limit).await
     }
 
     async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {

@@ -18,6 +18,13 @@
 //! | `jobs` | jobs looked at, cancelled, tried again, diagnosed |
 //! | `tenants` | tenants and keys, for whoever runs the host |
 //! | `hub` | what has been committed, told to whoever follows |
+//! | `events` | events as they are committed: SSE and WebSocket |
+//! | `webhook` | the end of a job told to a client's server |
+//! | `search` | passages: one query, several, or one as a stream, through the stream buffer |
+//! | `documents` | facts, pages, images, lines, Markdown; deleting |
+//! | `signed` | links that work without a key for a while |
+//! | `places` | how many streams are open |
+//! | `headers`, `stored` | what browsers may do with answers |
 //! | `health` | whether the process lives and takes work |
 //!
 //! A handler never sees another tenant's data: the tenant comes from the key and goes into every call of a store, so a
@@ -27,18 +34,26 @@ mod addresses;
 mod admission;
 mod app;
 mod auth;
+mod documents;
+mod events;
 #[cfg(test)]
 mod fakes;
+mod headers;
 mod health;
 mod hub;
 mod intake;
 mod jobs;
 mod listen;
 mod outbound;
+mod places;
 mod problem;
 mod quota;
+mod search;
+mod signed;
+mod stored;
 mod tenants;
 mod usage;
+mod webhook;
 mod wire;
 
 pub use app::{App, PipelineError, Pipelines, Server, ServerParts};
@@ -46,4 +61,5 @@ pub use auth::{FreshKey, MintError, mint};
 pub use hub::Announced;
 pub use listen::{ListenError, Listener};
 pub use problem::Problem;
+pub use signed::SigningKey;
 pub use usage::Metering;

@@ -66,6 +66,8 @@ kinds! {
     incomplete => "incomplete-body", REQUEST_TIMEOUT, "The body did not arrive whole";
     /// A kind of body that is not taken.
     unsupported => "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "This kind of body is not taken";
+    /// The path is for another protocol.
+    upgrade => "upgrade-required", UPGRADE_REQUIRED, "This path speaks another protocol";
     /// The body is understood and still cannot be followed.
     unprocessable => "unprocessable", UNPROCESSABLE_ENTITY, "The request cannot be followed";
     /// The same idempotency key for something else.

@@ -144,4 +144,34 @@ settings! {
     /// Seconds between signs of life on an event stream.
     "server.heartbeat_seconds" => server_heartbeat_seconds: u32 = "15", "seconds, 1 to 600"
         if |v| (1..=600).contains(&v);
+    /// Event streams open at one time, of all tenants together.
+    "server.streams" => server_streams: u32 = "2048", "streams, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
+    /// Event streams open at one time for one tenant.
+    "server.tenant_streams" => server_tenant_streams: u32 = "512", "streams, 1 to 1000000"
+        if |v| (1..=1_000_000).contains(&v);
+    /// Seconds that a signed link to a page image or its lines can be used.
+    "server.link_seconds" => server_link_seconds: u32 = "900", "seconds, 60 to 604800"
+        if |v| (60..=604_800).contains(&v);
+
+    /// Queries that may wait for their turn.
+    "stream.capacity" => stream_capacity: u32 = "1000", "queries, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
+    /// How long a query may wait for others to share a batch with, while its tenant has a batch under way.
+    "stream.linger_millis" => stream_linger_millis: u32 = "100", "milliseconds, 0 to 10000" if |v| v <= 10_000;
+    /// Queries of one tenant that are embedded together.
+    "stream.batch" => stream_batch: u32 = "32", "queries, 1 to 1024" if |v| (1..=1024).contains(&v);
+    /// Query streams open at one time, of all tenants together.
+    "stream.streams" => stream_streams: u32 = "10", "streams, 1 to 10000" if |v| (1..=10_000).contains(&v);
+    /// Query streams open at one time for one tenant; fewer than `stream.streams`, so that no tenant holds them all.
+    "stream.tenant_streams" => stream_tenant_streams: u32 = "8", "streams, 1 to 10000"
+        if |v| (1..=10_000).contains(&v);
+    /// Seconds after which a query that is not answered is given up.
+    "stream.seconds" => stream_seconds: u32 = "30", "seconds, 1 to 3600" if |v| (1..=3600).contains(&v);
+
+    /// Times that a webhook is tried before it is given up.
+    "webhook.tries" => webhook_tries: u32 = "8", "times, 1 to 20" if |v| (1..=20).contains(&v);
+    /// Seconds before the second try of a webhook; each further pause is four times the one before, at most 12 hours.
+    "webhook.pause_seconds" => webhook_pause_seconds: u32 = "15", "seconds, 1 to 3600"
+        if |v| (1..=3600).contains(&v);
+    /// Seconds that a webhook's receiver has to answer.
+    "webhook.seconds" => webhook_seconds: u32 = "10", "seconds, 1 to 60" if |v| (1..=60).contains(&v);
 }

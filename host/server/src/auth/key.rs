@@ -42,11 +42,7 @@ pub fn mint(
     expires_millis: Option<u64>,
 ) -> Result<FreshKey, MintError> {
     let mut random = [0u8; ID_BYTES + SECRET_BYTES];
-    let mut filled = 0;
-    while let Some(rest) = random.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
-            .map_err(|e| MintError(e.to_string()))?;
-    }
+    fill(&mut random).map_err(MintError)?;
     let (id, secret) = random.split_at(ID_BYTES);
     let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
     let secret = URL_SAFE_NO_PAD.encode(secret);
@@ -65,6 +61,16 @@ pub fn mint(
             revoked_millis: None,
         },
     })
+}
+
+/// Fills `bytes` from the system's generator; an error says why it could not.
+pub(crate) fn fill(bytes: &mut [u8]) -> Result<(), String> {
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        filled += rustix::rand::getrandom(rest, rustix::rand::GetRandomFlags::empty())
+            .map_err(|e| e.to_string())?;
+    }
+    Ok(())
 }
 
 /// A key as a client sent it.
@@ -91,9 +97,12 @@ pub(super) fn matches(presented: &Presented<'_>, record: Option<KeyRecord>, now:
     // An unknown key is compared as well, so that it takes as long.
     let kept = record.as_ref().map_or([0; 32], |record| record.digest);
     let same = bool::from(digest.ct_eq(&kept));
-    record.filter(|record| {
-        same && record.revoked_millis.is_none() && record.expires_millis.is_none_or(|end| now < end)
-    })
+    record.filter(|record| same && counts(record, now))
+}
+
+/// Whether a key is neither revoked nor expired.
+pub(super) fn counts(record: &KeyRecord, now: u64) -> bool {
+    record.revoked_millis.is_none() && record.expires_millis.is_none_or(|end| now < end)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use weir_core::tenancy::{Scope, Tenant, TenantState};
 use crate::app::{App, now_millis};
 use crate::problem::Problem;
 
+pub(crate) use key::fill as random;
 pub use key::{FreshKey, MintError, mint};
 use key::{Presented, matches};
 
@@ -45,25 +46,35 @@ impl Caller {
             )))
         }
     }
+
+    /// Whether the key would still be let in. What lasts longer than a request asks this from time to time; while the
+    /// registry cannot be read, the answer is the last one.
+    pub(crate) async fn still_counts(&self, app: &App) -> bool {
+        let (key, tenant) = tokio::join!(app.registry.key(&self.key), app.registry.tenant(self.id()));
+        let (Ok(key), Ok(tenant)) = (key, tenant) else {
+            return true;
+        };
+        key.is_some_and(|key| key::counts(&key, now_millis()))
+            && tenant.is_some_and(|tenant| tenant.state == TenantState::Active)
+    }
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut request::Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let caller = identify(app, &parts.headers).await?;
-        tracing::Span::current().record("tenant", caller.id().as_str());
-        Ok(caller)
+        identify(app, bearer(&parts.headers)).await
     }
 }
 
-async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
+/// Whom a key speaks for.
+pub(crate) async fn identify(app: &App, key: Option<&str>) -> Result<Caller, Problem> {
     let refused = || {
         Problem::unauthorized(
             "send a valid key as `Authorization: Bearer weir_…`; `weir key create` makes one",
         )
     };
-    let presented = bearer(headers).and_then(Presented::parse).ok_or_else(refused)?;
+    let presented = key.and_then(Presented::parse).ok_or_else(refused)?;
     let record = app.registry.key(presented.id()).await?;
     let record = matches(&presented, record, now_millis()).ok_or_else(refused)?;
     let tenant = app.registry.tenant(&record.tenant).await?.ok_or_else(refused)?;
@@ -73,6 +84,7 @@ async fn identify(app: &App, headers: &HeaderMap) -> Result<Caller, Problem> {
             tenant.id
         )));
     }
+    tracing::Span::current().record("tenant", tenant.id.as_str());
     app.quotas.request(app, &tenant)?;
     Ok(Caller {
         tenant,

@@ -56,10 +56,10 @@ pub(crate) struct JobPage {
     source: Option<TextSource>,
     /// Passages that can be found.
     passages: Option<u32>,
-    /// Key of its image, if that is kept.
-    image: Option<String>,
-    /// Key of its lines, if it was read.
-    lines: Option<String>,
+    /// A link to its image that works without a key for a while, if the image is kept.
+    image_url: Option<String>,
+    /// The same to its lines, if it was read.
+    lines_url: Option<String>,
     /// Why it failed, if it did.
     error: Option<ErrorView>,
 }
@@ -97,14 +97,16 @@ pub(crate) async fn job_page(
         state: PageStateName::Waiting,
         source: None,
         passages: None,
-        image: None,
-        lines: None,
+        image_url: None,
+        lines_url: None,
         error: None,
     };
     match known.into_iter().find(|known| known.page == page).map(|known| known.state) {
         Some(PageState::Done { source, passages, image, text }) => {
             view.state = PageStateName::Done;
-            (view.source, view.passages, view.image, view.lines) = (Some(source), Some(passages), image, text);
+            (view.source, view.passages) = (Some(source), Some(passages));
+            let link = |key: String| app.links.to(tenant, &key);
+            (view.image_url, view.lines_url) = (image.map(link), text.map(link));
         }
         Some(PageState::Failed { error }) => {
             view.state = PageStateName::Failed;
