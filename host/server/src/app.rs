@@ -27,6 +27,8 @@ use crate::hub::Announced;
 use crate::intake::Originals;
 use crate::jobs::ProgressBook;
 use crate::listen::Listener;
+use crate::metrics::{self, Metrics};
+use crate::openapi::Description;
 use crate::outbound::Outbound;
 use crate::places::Places;
 use crate::problem::Problem;
@@ -35,7 +37,7 @@ use crate::search::{self, SearchBuffer};
 use crate::signed::{self, Links, SigningKey};
 use crate::usage::Metering;
 use crate::wire::Paced;
-use crate::{headers, health, intake, jobs, tenants, usage};
+use crate::{headers, health, intake, jobs, page, requests, tenants, usage};
 
 /// Finds the pipeline a job runs.
 #[async_trait::async_trait]
@@ -108,6 +110,7 @@ pub struct App {
     pub(crate) registry_turn: tokio::sync::Mutex<()>,
     /// Work that goes on to its end although its client has gone.
     tasks: TaskTracker,
+    pub(crate) metrics: Metrics,
     /// Event streams.
     pub(crate) streams: Arc<Places>,
     /// Streams of hits.
@@ -124,14 +127,6 @@ pub struct App {
 pub struct Server {
     app: Arc<App>,
 }
-
-#[derive(OpenApi)]
-#[openapi(info(
-    title = "Weir",
-    description = "A host for document-ingestion pipelines: documents in, searchable pages out as they complete.",
-    license(name = "Apache-2.0", identifier = "Apache-2.0"),
-))]
-struct Description;
 
 impl Server {
     /// A server that does not listen yet.
@@ -171,6 +166,7 @@ impl Server {
                 outbound: Outbound::new(&settings),
                 registry_turn: tokio::sync::Mutex::default(),
                 tasks: TaskTracker::new(),
+                metrics: Metrics::new(&settings),
                 settings,
                 stopping: CancellationToken::new(),
             }),
@@ -189,6 +185,8 @@ impl Server {
         let mut tasks = JoinSet::new();
         let at_once = app.engine.ports().embedder.workers() as usize;
         tasks.spawn(Arc::clone(&app.searches).run(Arc::clone(&app) as _, at_once));
+        let measured = Arc::clone(&app);
+        tasks.spawn(async move { measured.metrics.upkeep().await });
         // Usage is gathered until the last job and request have ended.
         let used = CancellationToken::new();
         let serving = async {
@@ -247,6 +245,7 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(tenants::create_key, tenants::keys))
         .routes(routes!(tenants::revoke_key))
         .routes(routes!(tenants::rotate_key))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(events::job_events))
         .routes(routes!(events::job_events_ws))
         .routes(routes!(events::tenant_events))
@@ -268,11 +267,12 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         std::future::ready(request)
     };
     let router = router
+        .merge(page::router(&description))
         .fallback(|| async { Problem::not_found("there is nothing at this path: see /docs") })
         .method_not_allowed_fallback(|| async { Problem::method("see /docs for the methods of this path") })
         .layer(middleware::map_request(paced))
         .with_state(app);
-    (headers::secured(router), description)
+    (requests::around(headers::secured(router)), description)
 }
 
 /// The time in milliseconds since 1970.

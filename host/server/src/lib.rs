@@ -18,6 +18,10 @@
 //! | `jobs` | jobs looked at, cancelled, tried again, diagnosed |
 //! | `tenants` | tenants and keys, for whoever runs the host |
 //! | `hub` | what has been committed, told to whoever follows |
+//! | `requests` | what every request passes: a span, a measurement, an id, a net |
+//! | `metrics` | what is measured, for Prometheus |
+//! | `openapi` | the interface's description, made from the handlers |
+//! | `page` | documents for people: the web page, the interface explained, kinds of problems |
 //! | `events` | events as they are committed: SSE and WebSocket |
 //! | `webhook` | the end of a job told to a client's server |
 //! | `search` | passages: one query, several, or one as a stream, through the stream buffer |
@@ -44,10 +48,14 @@ mod hub;
 mod intake;
 mod jobs;
 mod listen;
+mod metrics;
+mod openapi;
 mod outbound;
+mod page;
 mod places;
 mod problem;
 mod quota;
+mod requests;
 mod search;
 mod signed;
 mod stored;
@@ -60,6 +68,7 @@ pub use app::{App, PipelineError, Pipelines, Server, ServerParts};
 pub use auth::{FreshKey, MintError, mint};
 pub use hub::Announced;
 pub use listen::{ListenError, Listener};
+pub use metrics::measure;
 pub use problem::Problem;
 pub use signed::SigningKey;
 pub use usage::Metering;
