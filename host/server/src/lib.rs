@@ -28,6 +28,8 @@ mod app;
 mod auth;
 mod documents;
 mod events;
+#[cfg(test)]
+mod fakes;
 mod headers;
 mod health;
 mod hub;
