@@ -14,3 +14,4 @@ mod crash;
 mod ingest;
 mod memory;
 mod policies;
+mod serve;

@@ -9,6 +9,7 @@
 )]
 
 pub mod processes;
+pub mod server;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};

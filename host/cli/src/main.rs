@@ -10,6 +10,7 @@ mod doctor;
 mod documents;
 mod files;
 mod host;
+mod log;
 mod output;
 mod pipeline;
 mod places;
@@ -17,11 +18,11 @@ mod run;
 mod search;
 mod serve;
 mod tenants;
+mod traces;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command, Serve};
 use crate::places::Places;
@@ -45,7 +46,6 @@ fn main() -> ExitCode {
 }
 
 fn command(cli: &Cli) -> ExitCode {
-    log(cli.shared.verbose);
     let mut settings = match configuration::load(&cli.shared) {
         Ok(settings) => settings,
         Err(error) => return complain(&error, WRONG_USE),
@@ -61,6 +61,10 @@ fn command(cli: &Cli) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error.into(), FAILED),
     };
+    let traces = match log::start(cli.shared.verbose, &settings, runtime.handle()) {
+        Ok(traces) => traces,
+        Err(error) => return complain(&error, WRONG_USE),
+    };
     let json = cli.shared.json;
     let ended = runtime.block_on(async {
         match &cli.command {
@@ -74,6 +78,9 @@ fn command(cli: &Cli) -> ExitCode {
             Command::Settings => configuration::list(&settings, json).map(|()| ExitCode::SUCCESS),
         }
     });
+    if let Some(traces) = traces {
+        traces.close();
+    }
     // Whatever has an owner has been closed by now; what may still sit on a blocking thread is a read that nobody waits for.
     runtime.shutdown_background();
     ended.unwrap_or_else(|error| complain(&error, FAILED))
@@ -85,32 +92,4 @@ fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
     let line = format!("{error:#}").replace('\n', " ");
     eprintln!("weir: {line}");
     ExitCode::from(code)
-}
-
-fn log(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
-        _ => "trace",
-    };
-    // Libraries below say little that a user could act on; -vvv lets them speak.
-    let others = if verbose > 2 { "debug" } else { "error" };
-    let ours = [
-        "cli",
-        "server",
-        "engine",
-        "policy",
-        "raster",
-        "inference",
-        "storage",
-    ]
-    .map(|c| format!("weir_{c}={level}"));
-    let usual = format!("{others},weir={level},guest={level},{}", ours.join(","));
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(usual));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
 }

@@ -40,21 +40,16 @@ pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Pla
         .files
         .into_iter()
         .chain(found.refused.into_iter().map(|(path, _)| path));
+    let documents = documents
+        .map(|path| DocumentSpec {
+            password: run.password.clone(),
+            pages: run.pages.clone(),
+            ..DocumentSpec::new(path)
+        })
+        .collect();
     let spec = JobSpec {
-        tenant: tenant.clone(),
-        pipeline,
-        documents: documents
-            .map(|path| DocumentSpec {
-                name: path
-                    .file_name()
-                    .map(|n| n.to_string_lossy().into_owned())
-                    .unwrap_or_default(),
-                path,
-                password: run.password.clone(),
-                pages: run.pages.clone(),
-            })
-            .collect(),
         force: run.force,
+        ..JobSpec::new(tenant.clone(), pipeline, documents)
     };
     let job = Arc::new(host.engine.start(spec));
     let interrupts = tokio::spawn(cancel_on_signal(Arc::clone(&job)));

@@ -23,6 +23,8 @@ use crate::{pipeline, tenants};
 pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
     // Before anything is opened, so that an address in use is said at once.
     let listener = Listener::bind(settings).await?;
+    // Before anything that records is made.
+    weir_server::measure();
     let mut announced = None;
     let host = Host::open_with(settings, places, |ledger| {
         announced.insert(Announced::new(ledger)).clone()

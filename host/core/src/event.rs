@@ -15,7 +15,7 @@ pub struct Event {
     pub job: JobId,
     /// The document it is about; `None` for the job as a whole.
     pub document: Option<DocumentId>,
-    /// Milliseconds since the job began.
+    /// Milliseconds since the job was made; never less than that of the event before.
     pub at_millis: u64,
     /// What happened.
     #[serde(flatten)]
@@ -44,7 +44,7 @@ pub struct FailedPage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum EventKind {
-    /// Work on a document begins.
+    /// Work on a document begins; once more if the host was started again in between.
     DocumentStarted {
         /// The file's name.
         name: String,

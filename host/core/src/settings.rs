@@ -107,6 +107,50 @@ impl Value for DeviceChoice {
     }
 }
 
+macro_rules! choice {
+    ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $of:literal])+ $choice:ident = $text:literal,)+ }) => {
+        $(#[doc = $doc])+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[doc = $of])+ $choice,)+
+        }
+
+        impl Value for $name {
+            fn parse(text: &str) -> Option<Self> {
+                match text {
+                    $($text => Some(Self::$choice),)+
+                    _ => None,
+                }
+            }
+            fn show(&self) -> String {
+                match self { $(Self::$choice => $text.into(),)+ }
+            }
+        }
+    };
+}
+
+choice! {
+    /// Who may read the host's measurements.
+    MetricsAccess {
+        /// Anyone who can connect.
+        Open = "open",
+        /// Whoever has a key with the scope `admin`.
+        Key = "key",
+        /// Nobody.
+        Off = "off",
+    }
+}
+
+choice! {
+    /// How the log is written.
+    LogFormat {
+        /// Lines for people.
+        Text = "text",
+        /// An object a line.
+        Json = "json",
+    }
+}
+
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $name:literal => $field:ident: $type:ty = $default:literal,
         $range:literal if |$v:ident| $valid:expr;)*) => {
@@ -271,5 +315,8 @@ mod tests {
         assert!(settings.merge_toml("x", "[raster]\nworkers = [1]").is_err());
         assert!(settings.set("inference.device", "cuda:1").is_ok());
         assert!(settings.set("inference.device", "cuda").is_err());
+        assert!(settings.set("server.metrics", "everyone").is_err());
+        settings.set("server.metrics", "open").unwrap();
+        assert_eq!(settings.get("server.metrics").as_deref(), Some("open"));
     }
 }

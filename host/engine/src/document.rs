@@ -1,7 +1,8 @@
 //! A document from its file to its last event.
 //!
 //! Whatever happens, it ends in exactly one event: done, failed or cancelled. "Done" is counted, not assumed: every page that
-//! was asked for has ended in one state, and all of it is durable.
+//! was asked for has ended in one state, and all of it is durable. A document that is suspended has not ended, and says so by
+//! saying nothing.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -34,6 +35,7 @@ use crate::work::Work;
 pub(crate) enum Unfinished {
     Failed(ErrorNote),
     Cancelled,
+    Suspended,
 }
 
 impl<E> From<E> for Unfinished
@@ -233,6 +235,10 @@ impl Ingest<'_> {
                 let what = EventKind::DocumentCancelled { name, done };
                 (what, DocumentEnd::Cancelled { done })
             }
+            Err(Unfinished::Suspended) => {
+                let done = self.tally.all_done();
+                return DocumentEnd::Suspended { done };
+            }
         };
         self.job.log.say(self.id, what).await;
         end
@@ -291,7 +297,7 @@ impl Ingest<'_> {
             done: self.tally.all_done(),
             failed: self.tally.all_failed(),
         };
-        Ok(self.job.unless_halted(self.job.log.show_end(end)).await??)
+        Ok(self.job.unless_over(self.job.log.show_end(end)).await??)
     }
 
     /// Deletes page images that others have replaced. The new ones are written down by now; should this be cut short, an

@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::stream::{self, BoxStream, StreamExt as _};
 use parking_lot::Mutex;
@@ -35,6 +36,8 @@ pub(crate) struct EventLog {
     job: JobId,
     tenant: TenantId,
     began: Instant,
+    /// Milliseconds from the making of the job to `began`.
+    age: AtomicU64,
     journal: Journal,
     ledger: Arc<dyn Ledger>,
     observer: mpsc::Sender<Seen>,
@@ -83,6 +86,7 @@ impl EventLog {
             job,
             tenant,
             began: Instant::now(),
+            age: AtomicU64::new(0),
             journal,
             ledger,
             observer,
@@ -92,6 +96,14 @@ impl EventLog {
             kept,
         };
         (Arc::new(log), Observer { seen, faults })
+    }
+
+    /// Goes on behind event number `last`, `age` milliseconds after the job was made. To be called before anything is
+    /// written; those who watch are served from the ledger up to here.
+    pub(crate) fn go_on(&self, last: u64, age: u64) {
+        self.age.store(age, Ordering::Relaxed);
+        self.state.lock().last = last;
+        self.grew.send_replace(last);
     }
 
     /// Writes an event.
@@ -185,7 +197,8 @@ impl EventLog {
     }
 
     fn at_millis(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let since = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        since.saturating_add(self.age.load(Ordering::Relaxed))
     }
 }
 
@@ -286,7 +299,7 @@ impl Observer {
                 Some(Seen::Event(at, observation)) => (at, observation, None),
                 Some(Seen::End(at, observation, reply)) => (at, observation, Some(reply)),
             };
-            let answered = if halt.is_halted() {
+            let answered = if halt.is_over() {
                 Ok(Vec::new())
             } else {
                 policy.observe(at_millis, observation).await

@@ -84,8 +84,8 @@ pub(crate) enum Stop {
     Page(Stage, ErrorNote),
     /// It takes the document with it.
     Document(ErrorNote),
-    /// The job was cancelled before the page was begun.
-    Cancelled,
+    /// The job was stopped before the page was begun.
+    NotBegun,
 }
 
 impl From<PolicyError> for Stop {

@@ -1,4 +1,5 @@
-//! How a job is stopped: on request, or because something all its documents need has failed.
+//! How a job is stopped: on request, for the host to go on with it later, or because something all its documents need has
+//! failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +14,20 @@ use weir_core::event::ErrorNote;
 pub(crate) struct Halt(Arc<Inner>);
 
 struct Inner {
+    /// No further page is begun, for whichever of the two reasons.
+    stopping: CancellationToken,
     cancelled: CancellationToken,
-    /// When pages in flight are dropped, once cancelled.
+    /// When pages in flight are dropped, once it is stopping.
     deadline: watch::Sender<Option<Instant>>,
     failed: watch::Sender<Option<ErrorNote>>,
     grace: Duration,
 }
 
 impl Halt {
-    /// Not halted. `grace` is the time pages in flight have once it is.
+    /// Not halted. `grace` is the time pages in flight have once it is cancelled.
     pub(crate) fn new(grace: Duration) -> Self {
         Self(Arc::new(Inner {
+            stopping: CancellationToken::new(),
             cancelled: CancellationToken::new(),
             deadline: watch::Sender::new(None),
             failed: watch::Sender::new(None),
@@ -31,15 +35,26 @@ impl Halt {
         }))
     }
 
-    /// Cancels. The first call sets the deadline.
+    /// Cancels.
     pub(crate) fn cancel(&self) {
-        let end = Instant::now() + self.0.grace;
+        self.stop_by(Instant::now() + self.0.grace);
+        self.0.cancelled.cancel();
+        self.0.stopping.cancel();
+    }
+
+    /// Stops in a way that can be gone on from; pages in flight have `grace`.
+    pub(crate) fn suspend(&self, grace: Duration) {
+        self.stop_by(Instant::now() + grace);
+        self.0.stopping.cancel();
+    }
+
+    /// The first deadline stands.
+    fn stop_by(&self, end: Instant) {
         self.0.deadline.send_if_modified(|deadline| {
             let first = deadline.is_none();
             deadline.get_or_insert(end);
             first
         });
-        self.0.cancelled.cancel();
     }
 
     /// Fails every document of the job that has not ended. The first reason stands.
@@ -51,24 +66,24 @@ impl Halt {
         });
     }
 
-    /// Whether the job or a handle to it still knows this cord.
-    pub(crate) fn is_held_elsewhere(&self) -> bool {
-        Arc::strong_count(&self.0) > 1
+    /// Whether nothing more will come of it: it was cancelled or has failed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.cancelled.is_cancelled() || self.0.failed.borrow().is_some()
     }
 
-    /// Whether it was cancelled.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.0.cancelled.is_cancelled()
-    }
-
-    /// Whether it was cancelled or has failed.
+    /// Whether no further page is to be begun.
     pub(crate) fn is_halted(&self) -> bool {
-        self.is_cancelled() || self.0.failed.borrow().is_some()
+        self.0.stopping.is_cancelled() || self.is_over()
     }
 
     /// Waits until it is cancelled.
     pub(crate) async fn cancelled(&self) {
         self.0.cancelled.cancelled().await;
+    }
+
+    /// Waits until it is cancelled or suspended.
+    pub(crate) async fn stopping(&self) {
+        self.0.stopping.cancelled().await;
     }
 
     /// Waits until it has failed, and says why.
@@ -85,7 +100,7 @@ impl Halt {
         }
     }
 
-    /// When pages in flight are dropped; now, if it was not cancelled.
+    /// When pages in flight are dropped; now, if it is not stopping.
     pub(crate) fn deadline(&self) -> Instant {
         self.0.deadline.borrow().unwrap_or_else(Instant::now)
     }

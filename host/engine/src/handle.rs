@@ -1,6 +1,7 @@
 //! What whoever started a job holds of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::BoxStream;
 use tokio::sync::watch;
@@ -57,7 +58,13 @@ impl JobHandle {
         self.halt.cancel();
     }
 
-    /// Waits for the job to end. A job that was dropped with its engine has failed.
+    /// Takes no further pages; those in flight may end within `grace`, then they are dropped. Unless that was all of it,
+    /// the job has not ended: started again under its id, it goes on.
+    pub(crate) fn suspend(&self, grace: Duration) {
+        self.halt.suspend(grace);
+    }
+
+    /// Waits until the job has ended, or is not worked on any more: see [`JobOutcome::state`].
     pub async fn wait(&self) -> JobOutcome {
         let mut ended = self.ended.clone();
         let outcome = ended.wait_for(Option::is_some).await.ok().and_then(|o| o.clone());
@@ -93,7 +100,7 @@ impl Drop for End {
 fn dropped(id: JobId) -> JobOutcome {
     JobOutcome {
         id,
-        state: JobState::Failed,
+        state: JobState::Running,
         error: Some(note(
             STAGE_DIED,
             "the job was dropped before its end: start it again, it goes on from there",

@@ -1,15 +1,15 @@
 //! A document is worked on once at a time.
 //!
 //! Two jobs with the same file, or one job with the same file twice, would do the same work side by side. The second waits
-//! for the first instead, and then finds it done.
+//! for the first instead, and then finds it done. Who wants to delete it does not wait: the jobs may take hours, and what
+//! they make after the deletion was asked for would be deleted with the rest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
 use weir_core::{DocumentId, TenantId};
-
-use crate::gate::{Gate, Pass};
 
 type Key = (TenantId, DocumentId);
 
@@ -17,15 +17,16 @@ type Key = (TenantId, DocumentId);
 #[derive(Default)]
 pub(crate) struct InWork(Mutex<HashMap<Key, Entry>>);
 
+#[derive(Default)]
 struct Entry {
-    gate: Gate,
+    turn: Arc<tokio::sync::Mutex<()>>,
     /// Those inside and those waiting.
     interested: usize,
 }
 
 /// The right to work on a document, until it is dropped.
 pub(crate) struct Claim {
-    _pass: Pass,
+    _turn: OwnedMutexGuard<()>,
     _interest: Interest,
 }
 
@@ -38,23 +39,42 @@ impl InWork {
     /// Waits until nobody else works on the document.
     pub(crate) async fn claim(self: &Arc<Self>, tenant: &TenantId, document: DocumentId) -> Claim {
         let key = (tenant.clone(), document);
-        let gate = {
+        let turn = {
             let mut all = self.0.lock();
-            let entry = all.entry(key.clone()).or_insert_with(|| Entry {
-                gate: Gate::new(1),
-                interested: 0,
-            });
+            let entry = all.entry(key.clone()).or_default();
             entry.interested += 1;
-            entry.gate.clone()
+            Arc::clone(&entry.turn)
         };
         let interest = Interest {
             all: Arc::clone(self),
             key,
         };
         Claim {
-            _pass: gate.enter(0).await,
+            _turn: turn.lock_owned().await,
             _interest: interest,
         }
+    }
+
+    /// The right to work on a document, unless somebody works on it or waits to.
+    pub(crate) fn claim_idle(self: &Arc<Self>, tenant: &TenantId, document: DocumentId) -> Option<Claim> {
+        let key = (tenant.clone(), document);
+        let mut all = self.0.lock();
+        if all.contains_key(&key) {
+            return None;
+        }
+        let entry = Entry {
+            interested: 1,
+            ..Entry::default()
+        };
+        let turn = Arc::clone(&entry.turn).try_lock_owned().ok()?;
+        all.insert(key.clone(), entry);
+        Some(Claim {
+            _turn: turn,
+            _interest: Interest {
+                all: Arc::clone(self),
+                key,
+            },
+        })
     }
 }
 
@@ -87,8 +107,16 @@ mod tests {
                 .now_or_never()
                 .is_some()
         );
+        assert!(all.claim_idle(&tenant, document).is_none());
         drop(first);
         drop(second.await);
+        assert!(all.0.lock().is_empty());
+
+        let idle = all.claim_idle(&tenant, document).unwrap();
+        let mut waits = Box::pin(all.claim(&tenant, document));
+        assert!((&mut waits).now_or_never().is_none());
+        drop(idle);
+        drop(waits.await);
         assert!(all.0.lock().is_empty());
     }
 }

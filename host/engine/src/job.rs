@@ -10,7 +10,7 @@ use weir_core::event::{ErrorNote, EventKind};
 use weir_core::ledger::{Entry, JobRecord, JobState};
 use weir_core::manifest::Pipeline;
 use weir_core::ports::{JobPolicy, PolicyRequest};
-use weir_core::{JobId, TenantId};
+use weir_core::{JobId, StorageError, TenantId};
 
 use crate::Host;
 use crate::capabilities::JobCapabilities;
@@ -21,6 +21,7 @@ use crate::halt::Halt;
 use crate::handle::JobHandle;
 use crate::lineup::Lineup;
 use crate::outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
+use crate::past::Past;
 use crate::spec::{DocumentSpec, JobSpec};
 
 /// A job in work: what its documents share.
@@ -37,13 +38,31 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// Waits until the job is stopped, and says how.
-    pub(crate) async fn halted(&self) -> Unfinished {
+    /// Waits until nothing more can come of the job, and says why.
+    async fn over(&self) -> Unfinished {
         tokio::select! {
             biased;
             error = self.halt.failed() => Unfinished::Failed(error),
             error = self.host.journal.broken() => error.into(),
             () = self.halt.cancelled() => Unfinished::Cancelled,
+        }
+    }
+
+    /// Waits until the job is stopped, and says how.
+    pub(crate) async fn halted(&self) -> Unfinished {
+        tokio::select! {
+            biased;
+            over = self.over() => over,
+            () = self.halt.stopping() => Unfinished::Suspended,
+        }
+    }
+
+    /// Does `step` unless nothing more can come of the job before.
+    pub(crate) async fn unless_over<T>(&self, step: impl Future<Output = T>) -> Result<T, Unfinished> {
+        tokio::select! {
+            biased;
+            over = self.over() => Err(over),
+            done = step => Ok(done),
         }
     }
 
@@ -56,19 +75,19 @@ impl Job {
         }
     }
 
-    /// Does `step` unless the job is cancelled before.
-    pub(crate) async fn unless_cancelled<T>(&self, step: impl Future<Output = T>) -> Result<T, Stop> {
+    /// Does `step` unless no further page is to be begun.
+    pub(crate) async fn unless_stopping<T>(&self, step: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;
-            () = self.halt.cancelled() => Err(Stop::Cancelled),
+            () = self.halt.stopping() => Err(Stop::NotBegun),
             done = step => Ok(done),
         }
     }
 }
 
 /// Gives the handle of a job that is about to run, and the future that runs it.
-pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, Halt, impl Future<Output = ()> + Send) {
-    let id = JobId::new();
+pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, impl Future<Output = ()> + Send) {
+    let id = spec.id;
     let halt = Halt::new(host.config.cancel_grace);
     let (log, observer) = EventLog::new(
         id,
@@ -83,6 +102,7 @@ pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, Halt, impl 
             .saturating_add(512),
     );
     let (handle, end) = JobHandle::new(id, Arc::clone(&log), halt.clone());
+    let listed = host.jobs.list(handle.clone());
     let start = Start {
         record: JobRecord {
             id,
@@ -95,10 +115,15 @@ pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, Halt, impl 
         host,
         spec,
         log,
-        halt: halt.clone(),
+        halt,
     };
-    let run = async move { end.announce(start.run(observer).await) };
-    (handle, halt, run)
+    let run = async move {
+        let outcome = start.run(observer).await;
+        // Who hears of the end may start the job again.
+        drop(listed);
+        end.announce(outcome);
+    };
+    (handle, run)
 }
 
 /// A job from its first ledger entry to its last.
@@ -112,6 +137,15 @@ struct Start {
 
 impl Start {
     async fn run(mut self, observer: Observer) -> JobOutcome {
+        if let Err(unread) = self.go_on().await {
+            // Nothing has been written, so the ledger has the job as it was.
+            return JobOutcome {
+                id: self.record.id,
+                state: JobState::Running,
+                error: Some(StageError::from(unread).note()),
+                documents: Vec::new(),
+            };
+        }
         // A journal that is gone tells the documents so.
         if let Some(slot) = self.host.journal.slot().await {
             slot.write(vec![Entry::Job(self.record.clone())]);
@@ -123,20 +157,29 @@ impl Start {
         });
         let failed = |d: &DocumentOutcome| matches!(d.end, DocumentEnd::Failed { .. });
         let cancelled = |d: &DocumentOutcome| matches!(d.end, DocumentEnd::Cancelled { .. });
-        let mut state = if error.is_some() || documents.iter().any(failed) {
+        let suspended = |d: &DocumentOutcome| matches!(d.end, DocumentEnd::Suspended { .. });
+        let mut state = if error.is_some() {
+            JobState::Failed
+        } else if documents.iter().any(suspended) {
+            JobState::Running
+        } else if documents.iter().any(failed) {
             JobState::Failed
         } else if documents.iter().any(cancelled) {
             JobState::Cancelled
         } else {
             JobState::Done
         };
-        self.record.state = state;
-        let entries = vec![Entry::Job(self.record.clone())];
-        self.log
-            .record(entries, None, EventKind::JobEnded { state })
-            .await;
+        if state != JobState::Running {
+            self.record.state = state;
+            let entries = vec![Entry::Job(self.record.clone())];
+            self.log
+                .record(entries, None, EventKind::JobEnded { state })
+                .await;
+        }
         if let Err(unwritten) = self.host.journal.sync().await {
-            state = JobState::Failed;
+            if state != JobState::Running {
+                state = JobState::Failed;
+            }
             error.get_or_insert_with(|| StageError::from(unwritten).note());
         }
         JobOutcome {
@@ -145,6 +188,20 @@ impl Start {
             error,
             documents,
         }
+    }
+
+    /// Takes up a job that the ledger knows: it keeps the time it was made, and its events go on behind the last.
+    async fn go_on(&mut self) -> Result<(), StorageError> {
+        let ledger = &*self.host.ports.ledger;
+        let Some(past) = Past::of(ledger, &self.spec.tenant, &self.record.id).await? else {
+            return Ok(());
+        };
+        let made = past.record.created_millis;
+        self.record.created_millis = made;
+        let (seq, at) = past.last.map_or((0, 0), |event| (event.seq, event.at_millis));
+        // The clock on the wall may have been set back; that of the log does not go back.
+        self.log.go_on(seq, now_millis().saturating_sub(made).max(at));
+        Ok(())
     }
 
     /// The documents, and why the job as a whole has failed if it has.

@@ -14,6 +14,7 @@
 
 mod batch;
 mod capabilities;
+mod delete;
 mod diagnosis;
 mod document;
 mod events;
@@ -25,11 +26,13 @@ mod history;
 mod identity;
 mod in_work;
 mod job;
+mod jobs;
 mod journal;
 mod lineup;
 mod outcome;
 mod page;
 mod pages;
+mod past;
 mod plan;
 mod rooms;
 mod search;
@@ -45,18 +48,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use weir_core::StorageError;
 use weir_core::ports::{
     BlobStore, Embedder, LanguageModel, Ledger, Policies, Rasterizer, Reader, VectorStore,
 };
 use weir_core::settings::Settings;
+use weir_core::{JobId, StorageError};
 
-use crate::halt::Halt;
 use crate::in_work::InWork;
+use crate::jobs::Jobs;
 use crate::journal::Journal;
 use crate::rooms::HostSeats;
 use crate::stage::Seats;
 
+pub use delete::DeleteError;
 pub use handle::JobHandle;
 pub use outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
 pub use search::{SearchError, SearchRequest};
@@ -133,12 +137,12 @@ pub(crate) struct Host {
     seats: HostSeats,
     journal: Journal,
     in_work: Arc<InWork>,
+    jobs: Arc<Jobs>,
 }
 
 #[derive(Default)]
 struct Running {
     jobs: JoinSet<()>,
-    halts: Vec<Halt>,
     journal: JoinSet<()>,
 }
 
@@ -170,20 +174,28 @@ impl Engine {
                 seats,
                 journal,
                 in_work: Arc::default(),
+                jobs: Arc::default(),
             }),
             running: Mutex::new(running),
         }
     }
 
-    /// Starts a job.
+    /// Starts a job, or goes on with one that the ledger knows: see [`JobSpec`]. One that is in work already is not started
+    /// twice; the handle is then of that one.
     pub fn start(&self, spec: JobSpec) -> JobHandle {
-        let (handle, halt, run) = job::prepare(Arc::clone(&self.host), spec);
         let mut running = self.running.lock();
         while running.jobs.try_join_next().is_some() {}
-        running.halts.retain(Halt::is_held_elsewhere);
+        if let Some(handle) = self.host.jobs.get(&spec.id) {
+            return handle;
+        }
+        let (handle, run) = job::prepare(Arc::clone(&self.host), spec);
         running.jobs.spawn(run);
-        running.halts.push(halt);
         handle
+    }
+
+    /// A job that is in work.
+    pub fn job(&self, id: &JobId) -> Option<JobHandle> {
+        self.host.jobs.get(id)
     }
 
     /// What the engine stands on.
@@ -194,12 +206,21 @@ impl Engine {
     /// Cancels every job, lets them end within `grace`, drops those that do not, and writes down what is done. Nothing of
     /// the engine runs when it returns. An error says that the last entries could not be written.
     pub async fn shutdown(&self, grace: Duration) -> Result<(), StorageError> {
+        self.end(grace, JobHandle::cancel).await
+    }
+
+    /// As [`Self::shutdown`], but jobs are not cancelled: no further page is begun, pages in flight may end within `grace`, and
+    /// a job that has not ended by then stays in the ledger as running, to be started again under its id by the next engine.
+    pub async fn suspend(&self, grace: Duration) -> Result<(), StorageError> {
+        self.end(grace, |job| job.suspend(grace)).await
+    }
+
+    async fn end(&self, grace: Duration, stop: impl Fn(&JobHandle)) -> Result<(), StorageError> {
         let Running {
             mut jobs,
-            halts,
             mut journal,
         } = std::mem::take(&mut *self.running.lock());
-        halts.iter().for_each(Halt::cancel);
+        self.host.jobs.all().iter().for_each(stop);
         if timeout(grace, async { while jobs.join_next().await.is_some() {} })
             .await
             .is_err()

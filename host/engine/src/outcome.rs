@@ -4,14 +4,15 @@ use weir_core::event::{ErrorNote, FailedPage};
 use weir_core::ledger::JobState;
 use weir_core::{DocumentId, JobId};
 
-/// How a job ended.
+/// What has become of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobOutcome {
     /// The job.
     pub id: JobId,
-    /// `Done`, `Failed` or `Cancelled`.
+    /// `Done`, `Failed` or `Cancelled`; `Running` if it was suspended, or dropped with its engine: the ledger has it as one in
+    /// work, and started again under its id it goes on.
     pub state: JobState,
-    /// Why the job as a whole failed, if it was not for a document.
+    /// Why the job as a whole failed or stopped, if it was not for a document.
     pub error: Option<ErrorNote>,
     /// What became of each document, in the order they were given.
     pub documents: Vec<DocumentOutcome>,
@@ -51,6 +52,11 @@ pub enum DocumentEnd {
     },
     /// The job was cancelled.
     Cancelled {
+        /// Pages done before, by this job or an earlier one.
+        done: u32,
+    },
+    /// It has not ended: the job was suspended.
+    Suspended {
         /// Pages done before, by this job or an earlier one.
         done: u32,
     },

@@ -77,7 +77,7 @@ pub(crate) async fn run(work: Arc<Work>, mut page: Page) -> (PageNumber, PageEnd
             (state, what, PageEnd::Failed(FailedPage { page: number, error }))
         }
         Err(Stop::Document(error)) => return (number, PageEnd::Fatal(error)),
-        Err(Stop::Cancelled) => return (number, PageEnd::Dropped),
+        Err(Stop::NotBegun) => return (number, PageEnd::Dropped),
     };
     let record = PageRecord {
         tenant: work.job.tenant.clone(),
@@ -159,7 +159,7 @@ impl Page {
             };
             (store, read)
         };
-        let (store, read) = work.job.unless_cancelled(booked).await?;
+        let (store, read) = work.job.unless_stopping(booked).await?;
         let draw = || work.open.draw(number, drawing);
         let (_seat, page) = self.seated(work, Stage::Rasterize, waiting, None, draw).await?;
         let DrawnPage { dpi, image, encoded } = page;
@@ -211,9 +211,9 @@ impl Page {
                     None => waiting.seat().await,
                 }
             };
-            // Cancelled, no further page is drawn; those that have been drawn may come to their end.
+            // Stopped, no further page is drawn; those that have been drawn may come to their end.
             let seat = match stage {
-                Stage::Rasterize => work.job.unless_cancelled(seating).await?,
+                Stage::Rasterize => work.job.unless_stopping(seating).await?,
                 _ => seating.await,
             };
             match step().await {

@@ -79,10 +79,13 @@ impl<'a> Pages<'a> {
     /// one state. `known` are facts that were fetched before.
     pub(crate) async fn run(mut self, known: &[PageFacts]) -> Result<(), Unfinished> {
         let mut ended = self.plan_and_work(known).await;
-        if matches!(ended, Err(Unfinished::Cancelled)) {
+        if matches!(ended, Err(Unfinished::Cancelled | Unfinished::Suspended)) {
             let deadline = self.work.job.halt.deadline();
-            if let Ok(Err(failed)) = timeout_at(deadline, self.drain()).await {
-                ended = Err(failed);
+            match timeout_at(deadline, self.drain()).await {
+                Ok(Err(failed)) => ended = Err(failed),
+                // All there was to do was in flight.
+                _ if matches!(ended, Err(Unfinished::Suspended)) && self.open.is_empty() => ended = Ok(()),
+                _ => {}
             }
         }
         self.tasks.shutdown().await;

@@ -5,11 +5,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use weir_core::manifest::Pipeline;
-use weir_core::{PageNumber, TenantId};
+use weir_core::{JobId, Lane, PageNumber, TenantId};
 
 /// What a job is to do.
+///
+/// A job that the ledger knows under this id goes on: it keeps the time it was made, its events continue behind the last
+/// one, and pages that are done are not done again. That holds for a job that waited in a queue, for one that was in work
+/// when the host ended, and for one that had ended and is tried once more (its log then goes on behind its `job-ended`).
 #[derive(Debug, Clone)]
 pub struct JobSpec {
+    /// The job.
+    pub id: JobId,
     /// Whose it is.
     pub tenant: TenantId,
     /// What decides, at one revision from beginning to end.
@@ -18,6 +24,26 @@ pub struct JobSpec {
     pub documents: Vec<DocumentSpec>,
     /// Whether pages that are done already are done again.
     pub force: bool,
+    /// The lane that was asked for. It stands over what the routing component says, since who asks knows whether someone
+    /// waits; `None` leaves it to the component, which knows the document.
+    pub lane: Option<Lane>,
+    /// The tenant's share of a busy host, relative to other tenants' of the same lane. What is not above 0 counts as 1.
+    pub weight: f64,
+}
+
+impl JobSpec {
+    /// A new job with an id of its own, on equal terms with everyone else's.
+    pub fn new(tenant: TenantId, pipeline: Arc<Pipeline>, documents: Vec<DocumentSpec>) -> Self {
+        Self {
+            id: JobId::new(),
+            tenant,
+            pipeline,
+            documents,
+            force: false,
+            lane: None,
+            weight: 1.0,
+        }
+    }
 }
 
 /// A file to ingest.

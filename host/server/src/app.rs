@@ -24,10 +24,13 @@ use crate::headers;
 use crate::health;
 use crate::hub::Announced;
 use crate::listen::Listener;
+use crate::metrics::{self, Metrics};
+use crate::openapi::Description;
 use crate::places::Places;
 use crate::problem::Problem;
 use crate::search::{self, SearchBuffer};
 use crate::signed::{self, Links, SigningKey};
+use crate::{page, requests};
 
 /// Finds the pipeline a job runs.
 #[async_trait::async_trait]
@@ -89,6 +92,7 @@ pub struct App {
     pub(crate) pipelines: Arc<dyn Pipelines>,
     pub(crate) originals: PathBuf,
     pub(crate) settings: Settings,
+    pub(crate) metrics: Metrics,
     /// Event streams.
     pub(crate) streams: Arc<Places>,
     /// Streams of hits.
@@ -105,14 +109,6 @@ pub struct App {
 pub struct Server {
     app: Arc<App>,
 }
-
-#[derive(OpenApi)]
-#[openapi(info(
-    title = "Weir",
-    description = "A host for document-ingestion pipelines: documents in, searchable pages out as they complete.",
-    license(name = "Apache-2.0", identifier = "Apache-2.0"),
-))]
-struct Description;
 
 impl Server {
     /// A server that does not listen yet.
@@ -143,6 +139,7 @@ impl Server {
                 usage,
                 pipelines,
                 originals,
+                metrics: Metrics::new(&settings),
                 settings,
                 stopping: CancellationToken::new(),
             }),
@@ -163,6 +160,8 @@ impl Server {
         let mut tasks = JoinSet::new();
         let at_once = self.app.engine.ports().embedder.workers() as usize;
         tasks.spawn(Arc::clone(&self.app.searches).run(Arc::clone(&self.app) as _, at_once));
+        let app = Arc::clone(&self.app);
+        tasks.spawn(async move { app.metrics.upkeep().await });
         let serving = listener.serve(router, stopping.clone());
         tokio::pin!(serving);
         tokio::select! {
@@ -186,6 +185,7 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(events::job_events))
         .routes(routes!(events::job_events_ws))
         .routes(routes!(events::tenant_events))
@@ -202,10 +202,11 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(signed::signed_lines))
         .split_for_parts();
     let router = router
+        .merge(page::router(&description))
         .fallback(|| async { Problem::not_found("there is nothing at this path: see /docs") })
         .method_not_allowed_fallback(|| async { Problem::method("see /docs for the methods of this path") })
         .with_state(app);
-    (headers::secured(router), description)
+    (requests::around(headers::secured(router)), description)
 }
 
 /// The time in milliseconds since 1970.

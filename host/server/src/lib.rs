@@ -12,6 +12,10 @@
 //! | `auth` | keys: who calls, and what the key allows |
 //! | `problem` | every refusal and error as problem+json |
 //! | `hub` | what has been committed, told to whoever follows |
+//! | `requests` | what every request passes: a span, a measurement, an id, a net |
+//! | `metrics` | what is measured, for Prometheus |
+//! | `openapi` | the interface's description, made from the handlers |
+//! | `page` | documents for people: the web page, the interface explained, kinds of problems |
 //! | `events` | events as they are committed: SSE and WebSocket |
 //! | `webhook` | the end of a job told to a client's server |
 //! | `search` | passages: one query, several, or one as a stream, through the stream buffer |
@@ -34,8 +38,12 @@ mod headers;
 mod health;
 mod hub;
 mod listen;
+mod metrics;
+mod openapi;
+mod page;
 mod places;
 mod problem;
+mod requests;
 mod search;
 mod signed;
 mod stored;
@@ -46,5 +54,6 @@ pub use app::{App, PipelineError, Pipelines, Server, ServerParts};
 pub use auth::{FreshKey, MintError, mint};
 pub use hub::Announced;
 pub use listen::{ListenError, Listener};
+pub use metrics::measure;
 pub use problem::Problem;
 pub use signed::SigningKey;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Declaration, DeviceChoice, SettingError, Value, nearest};
+use super::{Declaration, DeviceChoice, LogFormat, MetricsAccess, SettingError, Value, nearest};
 
 settings! {
     /// Folder with the native libraries and models; empty: the folder that `make setup` fills.
@@ -103,6 +103,8 @@ settings! {
     /// Seconds between signs of life on an event stream.
     "server.heartbeat_seconds" => server_heartbeat_seconds: u32 = "15", "seconds, 1 to 600"
         if |v| (1..=600).contains(&v);
+    /// Who may read `/metrics`: `key` is whoever has a key with the scope `admin`.
+    "server.metrics" => server_metrics: MetricsAccess = "key", "open, key or off" if |_v| true;
     /// Event streams open at one time, of all tenants together.
     "server.streams" => server_streams: u32 = "2048", "streams, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
     /// Event streams open at one time for one tenant.
@@ -133,4 +135,14 @@ settings! {
         if |v| (1..=3600).contains(&v);
     /// Seconds that a webhook's receiver has to answer.
     "webhook.seconds" => webhook_seconds: u32 = "10", "seconds, 1 to 60" if |v| (1..=60).contains(&v);
+
+    /// Tenants that have a series of their own among the metrics; the others together are `other`.
+    "metrics.tenants" => metrics_tenants: u32 = "50", "tenants, 0 to 10000" if |v| v <= 10_000;
+
+    /// How the log is written.
+    "log.format" => log_format: LogFormat = "text", "text or json" if |_v| true;
+
+    /// Address that traces are sent to by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`; empty: none are made.
+    "otel.endpoint" => otel_endpoint: String = "", "an http or https address"
+        if |v| v.is_empty() || v.starts_with("http://") || v.starts_with("https://");
 }

@@ -23,7 +23,7 @@ fn host() -> Fakes {
 }
 
 /// Numbers spread over `0..below`, the same in every run (a linear congruential generator, Knuth's MMIX constants).
-fn scattered(seed: u64, below: u64) -> impl Iterator<Item = u64> {
+pub(crate) fn scattered(seed: u64, below: u64) -> impl Iterator<Item = u64> {
     let step = |x: &u64| {
         Some(
             x.wrapping_mul(6_364_136_223_846_793_005)

@@ -18,4 +18,5 @@ mod floor;
 mod flow;
 mod ledger;
 mod makespan;
+mod resume;
 mod threads;

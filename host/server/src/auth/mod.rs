@@ -83,7 +83,9 @@ pub(crate) async fn identify(app: &App, key: Option<&str>) -> Result<Caller, Pro
             tenant.id
         )));
     }
-    tracing::Span::current().record("tenant", tenant.id.as_str());
+    tracing::Span::current()
+        .record("tenant", tenant.id.as_str())
+        .record("key", &record.id);
     Ok(Caller {
         tenant,
         key: record.id,

@@ -291,10 +291,10 @@ pub fn pipeline(number: u32) -> Arc<Pipeline> {
 
 /// A job of the only tenant.
 pub fn job(documents: impl IntoIterator<Item = DocumentSpec>) -> JobSpec {
-    JobSpec {
-        tenant: TenantId::single(),
-        pipeline: pipeline(0),
-        documents: documents.into_iter().collect(),
-        force: false,
-    }
+    job_of(TenantId::single(), documents)
+}
+
+/// A job of some tenant.
+pub fn job_of(tenant: TenantId, documents: impl IntoIterator<Item = DocumentSpec>) -> JobSpec {
+    JobSpec::new(tenant, pipeline(0), documents.into_iter().collect())
 }

@@ -216,6 +216,11 @@ impl VectorStore for FakeVectors {
         Ok(())
     }
 
+    async fn clear(&self, _: &TenantId) -> Result<(), StorageError> {
+        self.points.lock().remove(|_, _| true);
+        Ok(())
+    }
+
     async fn search(&self, _: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
         let fits = |p: &Point| {
             p.text.contains(&query.text)
@@ -273,6 +278,8 @@ struct Tables {
     events: BTreeMap<(JobId, u64), Event>,
     documents: HashMap<DocumentId, DocumentRecord>,
     jobs: HashMap<JobId, JobRecord>,
+    /// Events in the order they were written.
+    written: Vec<(TenantId, Event)>,
     clock: u64,
 }
 
@@ -309,8 +316,11 @@ impl Ledger for FakeLedger {
                     let key = (page.tenant.clone(), page.document, page.page, page.revision);
                     state.pages.insert(key, (clock, page));
                 }
-                Entry::Event(_, event) => {
+                Entry::Event(tenant, event) => {
                     let before = state.events.insert((event.job, event.seq), event.clone());
+                    if before.is_none() {
+                        state.written.push((tenant, event.clone()));
+                    }
                     assert!(before.is_none_or(|b| b == event), "two events have one number");
                 }
             }
@@ -380,5 +390,32 @@ impl Ledger for FakeLedger {
             .filter(|e| e.seq > after)
             .take(limit)
             .collect())
+    }
+
+    async fn tenant_events(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StorageError> {
+        let state = self.state.lock();
+        let placed = (1..).zip(&state.written).skip(usize::try_from(after).unwrap());
+        Ok(placed
+            .filter(|(_, (owner, _))| owner == tenant)
+            .map(|(place, (_, event))| (place, event.clone()))
+            .take(limit)
+            .collect())
+    }
+
+    async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
+        let mut state = self.state.lock();
+        state
+            .pages
+            .retain(|(owner, id, ..), _| owner != tenant || id != document);
+        let known = state.documents.get(document).is_some_and(|d| d.tenant == *tenant);
+        if known {
+            state.documents.remove(document);
+        }
+        Ok(known)
     }
 }

@@ -1,0 +1,164 @@
+//! Every measurement there is.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// One measurement.
+pub(super) struct Entry {
+    /// Its name; `_total` counts, `_seconds` and `_bytes` are those.
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    unit: Unit,
+    /// What it says, with its labels.
+    help: &'static str,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+    /// With the upper bounds of its buckets.
+    Histogram(&'static [f64]),
+}
+
+impl Entry {
+    pub(super) fn describe(&self) {
+        match self.kind {
+            Kind::Counter => describe_counter!(self.name, self.unit, self.help),
+            Kind::Gauge => describe_gauge!(self.name, self.unit, self.help),
+            Kind::Histogram(_) => describe_histogram!(self.name, self.unit, self.help),
+        }
+    }
+}
+
+/// A page in a stage, a model's batch, a request: a millisecond to a minute.
+const WORK: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+/// A component's decision: microseconds, or its deadline.
+const CALL: &[f64] = &[
+    0.000_002, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.05, 0.1, 1.0,
+];
+/// A write that waits for the disk.
+const WRITE: &[f64] = &[
+    0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+/// Texts in a batch.
+const BATCH: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+macro_rules! catalogue {
+    ($($name:literal $kind:ident $(($buckets:ident))? $unit:ident $help:literal;)*) => {
+        pub(super) const CATALOGUE: &[Entry] = &[
+            $(Entry { name: $name, kind: Kind::$kind $(($buckets))?, unit: Unit::$unit, help: $help },)*
+        ];
+    };
+}
+
+catalogue! {
+    // HTTP
+    "weir_http_requests_total" Counter Count "Requests answered, by method, route and class of status";
+    "weir_http_request_seconds" Histogram(WORK) Seconds "From a request's headers to those of its answer, by method and route";
+    "weir_http_requests_in_flight" Gauge Count "Requests whose answer has not begun";
+    "weir_quota_refusals_total" Counter Count "Requests refused for a quota, by tenant and quota";
+
+    // A page's way
+    "weir_jobs_running" Gauge Count "Jobs in work";
+    "weir_stage_seconds" Histogram(WORK) Seconds "Time a page occupies a worker, by stage";
+    "weir_queue_depth" Gauge Count "Pages waiting, by the stage they wait for";
+    "weir_pages_total" Counter Count "Pages that ended, by outcome";
+    "weir_ledger_commits_total" Counter Count "Groups written to the ledger, by outcome";
+    "weir_ledger_commit_seconds" Histogram(WRITE) Seconds "From a group's first byte until it is durable";
+
+    // Models
+    "weir_model_batch_size" Histogram(BATCH) Count "Inputs of a batch, by model";
+    "weir_model_seconds" Histogram(WORK) Seconds "Time of a batch, by model";
+    "weir_model_waiting" Gauge Count "Requests waiting, by model";
+
+    // Components
+    "weir_guest_call_seconds" Histogram(CALL) Seconds "Time of a component's call, by role";
+    "weir_guest_traps_total" Counter Count "Calls that a component did not survive, by role and kind";
+
+    // Drawing
+    "weir_page_image_bytes" Gauge Bytes "Page images in memory";
+    "weir_raster_workers_busy" Gauge Count "PDF workers at work";
+
+    // The process
+    "process_resident_memory_bytes" Gauge Bytes "Memory of the host's own process; PDF workers are others";
+    "process_open_fds" Gauge Count "Open descriptors";
+    "process_cpu_seconds_total" Counter Seconds "CPU time, user and system";
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    fn names() -> BTreeSet<&'static str> {
+        CATALOGUE.iter().map(|entry| entry.name).collect()
+    }
+
+    fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                rust_files(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+
+    /// The names that the macros of `metrics` are given in a source text.
+    fn recorded(text: &str) -> impl Iterator<Item = &str> {
+        ["counter!(", "gauge!(", "histogram!("].into_iter().flat_map(move |call| {
+            text.split(call).skip(1).filter_map(|rest| {
+                let name = rest.trim_start().strip_prefix('"')?;
+                name.split('"').next()
+            })
+        })
+    }
+
+    #[test]
+    fn what_is_recorded_is_described_and_what_is_described_is_recorded() {
+        let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut files = Vec::new();
+        rust_files(&host, &mut files);
+        let mut seen = BTreeSet::new();
+        for file in files.iter().filter(|file| file.components().any(|c| c.as_os_str() == "src")) {
+            let text = std::fs::read_to_string(file).unwrap();
+            for name in recorded(&text).filter(|name| !name.is_empty()) {
+                assert!(names().contains(name), "{name} in {} is not described", file.display());
+                seen.insert(name.to_owned());
+            }
+        }
+        let unseen: Vec<_> = names().into_iter().filter(|name| !seen.contains(*name)).collect();
+        assert!(unseen.is_empty(), "described and never recorded: {unseen:?}");
+    }
+
+    #[test]
+    fn names_and_buckets_are_sound() {
+        assert_eq!(names().len(), CATALOGUE.len());
+        for entry in CATALOGUE {
+            match entry.kind {
+                Kind::Histogram(buckets) => assert!(!buckets.is_empty() && buckets.is_sorted(), "{}", entry.name),
+                Kind::Counter => assert!(entry.name.ends_with("_total"), "{}", entry.name),
+                Kind::Gauge => assert!(!entry.name.ends_with("_total"), "{}", entry.name),
+            }
+        }
+    }
+
+    #[test]
+    fn alerts_are_about_what_is_measured() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/alerts.yml");
+        let rules = std::fs::read_to_string(file).unwrap();
+        let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let mut asked = 0;
+        for word in words.filter(|word| word.starts_with("weir_") || word.starts_with("process_")) {
+            let name = word.trim_end_matches("_bucket").trim_end_matches("_count").trim_end_matches("_sum");
+            assert!(names().contains(name) || names().contains(word), "no {word}");
+            asked += 1;
+        }
+        assert!(asked > 5, "{asked}");
+    }
+}

@@ -1,0 +1,54 @@
+//! The description of the interface, made from the handlers themselves.
+//!
+//! Each handler says what it takes and answers; what holds for all of them is said here: the key, the groups, and the one
+//! form of every refusal. Tests hold every route to having a description and every description to being whole.
+
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+/// What holds for the whole interface.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Weir",
+        description = "A host for document-ingestion pipelines: documents in, searchable pages out as they complete.\n\n\
+            Every refusal is a problem of RFC 9457 whose `type` is stable; `/problems` lists them. Where a quota is reached or \
+            the host is overloaded, `Retry-After` says when to come again. Whatever a request is answered, `x-request-id` names \
+            it in the host's logs, and is the trace's id if the request had a `traceparent`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    servers((url = "/", description = "this host")),
+    security(("key" = [])),
+    tags(
+        (name = "jobs", description = "Files in, and what becomes of them"),
+        (name = "events", description = "What happens to jobs, as it happens"),
+        (name = "documents", description = "What has been taken in: pages, their images, their text"),
+        (name = "search", description = "Passages by meaning and by words"),
+        (name = "usage", description = "What the tenant has used, and what it may use"),
+        (name = "tenants", description = "Tenants and their keys; for keys with the scope `admin`"),
+        (name = "host", description = "The host itself"),
+    ),
+    modifiers(&Keys),
+)]
+pub(crate) struct Description;
+
+struct Keys;
+
+impl Modify for Keys {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let key = HttpBuilder::new()
+            .scheme(HttpAuthScheme::Bearer)
+            .bearer_format("weir_<id>_<secret>")
+            .description(Some(
+                "A tenant's key. `weir key create` makes one; it can do what its scopes say: ingest, read, components, admin.",
+            ))
+            .build();
+        description
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("key", SecurityScheme::Http(key));
+    }
+}
+
+#[cfg(test)]
+mod tests;

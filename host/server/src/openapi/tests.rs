@@ -1,0 +1,143 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::app::routes;
+use crate::fakes;
+
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+fn described() -> (axum::Router, Value) {
+    let (router, description) = routes(Arc::clone(&fakes::app()));
+    (router, serde_json::to_value(description).unwrap())
+}
+
+/// Each operation as `method path` with its description.
+fn operations(description: &Value) -> Vec<(String, &Value)> {
+    let paths = description["paths"].as_object().unwrap();
+    let mut all = Vec::new();
+    for (path, item) in paths {
+        for method in METHODS {
+            if let Some(operation) = item.get(method) {
+                all.push((format!("{method} {path}"), operation));
+            }
+        }
+    }
+    assert!(!all.is_empty());
+    all
+}
+
+/// The templates of all routes, from what the router shows of itself for debugging: it has no other way to list them.
+fn routed(router: &axum::Router) -> BTreeSet<String> {
+    let shown = format!("{router:?}");
+    let (_, paths) = shown.split_once("paths: {").expect("the paths of a router");
+    let (paths, _) = paths.split_once("} }").unwrap();
+    let paths: BTreeSet<String> = paths
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect();
+    assert!(paths.contains("/healthz"), "{shown}");
+    paths
+}
+
+#[tokio::test]
+async fn every_route_is_described_or_a_page_for_people() {
+    let (router, description) = described();
+    let pages: BTreeSet<String> = crate::page::paths().collect();
+    let described: BTreeSet<String> = description["paths"].as_object().unwrap().keys().cloned().collect();
+    let routed = routed(&router);
+    let unsaid: Vec<_> = routed
+        .iter()
+        .filter(|path| !described.contains(*path) && !pages.contains(*path))
+        .collect();
+    assert!(unsaid.is_empty(), "not described: {unsaid:?}");
+    let missing: Vec<_> = described.iter().filter(|path| !routed.contains(*path)).collect();
+    assert!(missing.is_empty(), "described and not there: {missing:?}");
+}
+
+#[tokio::test]
+async fn every_operation_says_what_it_answers() {
+    let (_, description) = described();
+    for (name, operation) in operations(&description) {
+        assert!(operation["summary"].as_str().is_some_and(|s| !s.is_empty()), "{name}: no summary");
+        let responses = operation["responses"].as_object().unwrap();
+        let good = responses.keys().any(|status| status.starts_with(['1', '2', '3']));
+        assert!(good, "{name}: never goes well");
+        for (status, response) in responses {
+            let content = response["content"].as_object();
+            match status.as_bytes()[0] {
+                b'4' | b'5' => {
+                    let content = content.unwrap_or_else(|| panic!("{name} {status}: no problem"));
+                    let kinds: Vec<_> = content.keys().collect();
+                    assert_eq!(kinds, ["application/problem+json"], "{name} {status}");
+                    let schema = &content["application/problem+json"]["schema"]["$ref"];
+                    assert_eq!(schema, "#/components/schemas/Problem", "{name} {status}");
+                }
+                b'2' if status != "204" => {
+                    let content = content.unwrap_or_else(|| panic!("{name} {status}: no body"));
+                    assert!(content.values().all(|body| !body["schema"].is_null()), "{name} {status}: no schema");
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_asked_for_unless_an_operation_says_otherwise() {
+    let (_, description) = described();
+    assert_eq!(description["security"][0]["key"], serde_json::json!([]));
+    assert_eq!(description["components"]["securitySchemes"]["key"]["scheme"], "bearer");
+    for (name, operation) in operations(&description) {
+        if operation.get("security").is_none() {
+            for status in ["401", "403"] {
+                assert!(operation["responses"].get(status).is_some(), "{name}: {status} is not described");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_group_is_introduced_and_every_name_used_once() {
+    let (_, description) = described();
+    let groups: BTreeSet<&str> = description["tags"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tag| tag["name"].as_str().unwrap())
+        .collect();
+    let mut names = BTreeSet::new();
+    for (name, operation) in operations(&description) {
+        let tags: Vec<_> = operation["tags"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+        assert!(!tags.is_empty() && tags.iter().all(|tag| groups.contains(tag)), "{name}: {tags:?}");
+        let id = operation["operationId"].as_str().unwrap();
+        assert!(names.insert(id.to_owned()), "{name}: another operation is called {id}");
+    }
+}
+
+#[tokio::test]
+async fn every_reference_leads_somewhere() {
+    fn references(value: &Value, found: &mut BTreeSet<String>) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::String(target)) = fields.get("$ref") {
+                    found.insert(target.clone());
+                }
+                fields.values().for_each(|value| references(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let (_, description) = described();
+    let mut found = BTreeSet::new();
+    references(&description, &mut found);
+    assert!(!found.is_empty());
+    for target in found {
+        let pointer = target.trim_start_matches('#');
+        assert!(description.pointer(pointer).is_some(), "{target} is not there");
+    }
+}

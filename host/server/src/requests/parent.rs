@@ -1,0 +1,83 @@
+//! `traceparent` of W3C Trace Context: `00-<trace, 32 digits>-<span, 16 digits>-<flags, 2 digits>`.
+
+use axum::http::HeaderMap;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+use opentelemetry::Context;
+
+/// The span of another process that a request belongs to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Parent {
+    trace: TraceId,
+    span: SpanId,
+    flags: TraceFlags,
+}
+
+impl Parent {
+    /// `None` if there is none, or if it is not as the standard has it: a trace is never broken off for that.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        Self::parse(headers.get("traceparent")?.to_str().ok()?)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('-');
+        let mut part = |digits: usize| {
+            let part = parts.next()?;
+            let lower_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+            (part.len() == digits && part.bytes().all(lower_hex)).then_some(part)
+        };
+        let (version, trace, span, flags) = (part(2)?, part(32)?, part(16)?, part(2)?);
+        // Later versions may add parts; version ff is forbidden.
+        if version == "ff" || (version == "00" && parts.next().is_some()) {
+            return None;
+        }
+        let parent = Self {
+            trace: TraceId::from_hex(trace).ok()?,
+            span: SpanId::from_hex(span).ok()?,
+            flags: TraceFlags::new(u8::from_str_radix(flags, 16).ok()?) & TraceFlags::SAMPLED,
+        };
+        (parent.trace != TraceId::INVALID && parent.span != SpanId::INVALID).then_some(parent)
+    }
+
+    pub(super) const fn trace(&self) -> TraceId {
+        self.trace
+    }
+
+    /// To be a span's parent.
+    pub(super) fn context(&self) -> Context {
+        let remote = SpanContext::new(self.trace, self.span, self.flags, true, TraceState::default());
+        Context::new().with_remote_span_context(remote)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const SPAN: &str = "00f067aa0ba902b7";
+
+    #[test]
+    fn a_parent_is_taken() {
+        let parent = Parent::parse(&format!("00-{TRACE}-{SPAN}-01")).unwrap();
+        assert_eq!((parent.trace().to_string(), parent.span.to_string()), (TRACE.into(), SPAN.into()));
+        assert!(parent.flags.is_sampled() && parent.context().span().span_context().is_remote());
+        assert!(!Parent::parse(&format!("00-{TRACE}-{SPAN}-00")).unwrap().flags.is_sampled());
+        assert!(Parent::parse(&format!("01-{TRACE}-{SPAN}-01-later")).is_some());
+    }
+
+    #[test]
+    fn what_is_no_parent_is_left_alone() {
+        for text in [
+            String::new(),
+            format!("00-{TRACE}-{SPAN}"),
+            format!("00-{TRACE}-{SPAN}-01-more"),
+            format!("ff-{TRACE}-{SPAN}-01"),
+            format!("00-{}-{SPAN}-01", TRACE.to_uppercase()),
+            format!("00-{}-{SPAN}-01", "0".repeat(32)),
+            format!("00-{TRACE}-{}-01", "0".repeat(16)),
+            format!("00-{TRACE}é-{SPAN}-01"),
+        ] {
+            assert_eq!(Parent::parse(&text), None, "{text}");
+        }
+    }
+}
