@@ -1,6 +1,5 @@
 //! What every handler shares, and the routes.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use weir_core::manifest::Pipeline;
 use weir_core::order::{OrderOptions, Orders};
+use weir_core::original::Originals;
 use weir_core::settings::Settings;
 use weir_core::tenancy::Registry;
 use weir_core::usage::UsageBook;
@@ -24,7 +24,6 @@ use crate::admission::{self, Admission};
 use crate::documents::{self, Renderers};
 use crate::events::{self, Feeds};
 use crate::hub::Announced;
-use crate::intake::Originals;
 use crate::jobs::ProgressBook;
 use crate::listen::Listener;
 use crate::metrics::{self, Metrics};
@@ -36,6 +35,7 @@ use crate::quota::QuotaDesk;
 use crate::search::{self, SearchBuffer};
 use crate::signed::{self, Links, SigningKey};
 use crate::usage::Metering;
+use crate::webhook::{Post, Webhooks};
 use crate::wire::Paced;
 use crate::{headers, health, intake, jobs, page, requests, tenants, usage};
 
@@ -83,8 +83,8 @@ pub struct ServerParts {
     pub metering: Arc<Metering>,
     /// Pipelines by name.
     pub pipelines: Arc<dyn Pipelines>,
-    /// Folder for uploads: `<originals>/<tenant>/<document>`.
-    pub originals: PathBuf,
+    /// The files that clients sent.
+    pub originals: Arc<dyn Originals>,
     /// Signs links to page images and lines.
     pub signing: SigningKey,
     /// The host's settings.
@@ -100,12 +100,12 @@ pub struct App {
     pub(crate) usage: Arc<dyn UsageBook>,
     pub(crate) metering: Arc<Metering>,
     pub(crate) pipelines: Arc<dyn Pipelines>,
-    pub(crate) originals: Originals,
+    pub(crate) originals: Arc<dyn Originals>,
     pub(crate) settings: Settings,
     pub(crate) quotas: QuotaDesk,
     pub(crate) admission: Arc<Admission>,
     pub(crate) progress: ProgressBook,
-    pub(crate) outbound: Outbound,
+    pub(crate) outbound: Arc<Outbound>,
     /// Held while a tenant or key is read and written back.
     pub(crate) registry_turn: tokio::sync::Mutex<()>,
     /// Work that goes on to its end although its client has gone.
@@ -143,7 +143,6 @@ impl Server {
             signing,
             settings,
         } = parts;
-        ledger.metered(metering.clone());
         Self {
             app: Arc::new(App {
                 streams: Places::new("event", settings.server_streams, settings.server_tenant_streams),
@@ -159,11 +158,11 @@ impl Server {
                 usage,
                 metering,
                 pipelines,
-                originals: Originals::new(originals),
+                originals,
                 quotas: QuotaDesk::new(&settings),
                 admission: Admission::new(&settings),
                 progress: ProgressBook::default(),
-                outbound: Outbound::new(&settings),
+                outbound: Arc::new(Outbound::new(&settings)),
                 registry_turn: tokio::sync::Mutex::default(),
                 tasks: TaskTracker::new(),
                 metrics: Metrics::new(&settings),
@@ -184,7 +183,7 @@ impl Server {
     /// next start.
     pub async fn serve(self, listener: Listener, stop: impl Future<Output = ()>) -> Result<(), StorageError> {
         let app = self.app;
-        app.originals.recover(app.orders.as_ref()).await?;
+        intake::recover(app.originals.as_ref(), app.orders.as_ref()).await?;
         admission::restore(&app).await?;
         let (router, _description) = routes(Arc::clone(&app));
         let stopping = app.stopping.clone();
@@ -193,6 +192,8 @@ impl Server {
         tasks.spawn(Arc::clone(&app.searches).run(Arc::clone(&app) as _, at_once));
         let measured = Arc::clone(&app);
         tasks.spawn(async move { measured.metrics.upkeep().await });
+        let post: Arc<dyn Post> = app.outbound.clone();
+        tasks.spawn(Webhooks::new(Arc::clone(&app.ledger), Arc::clone(&app.orders), post, &app.settings).run());
         // Usage is gathered until the last job and request have ended.
         let used = CancellationToken::new();
         let serving = async {

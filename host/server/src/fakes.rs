@@ -1,5 +1,7 @@
 //! Ports in memory, for the tests of handlers. What is committed is kept in one place, as a ledger would.
 
+mod work;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,12 +16,8 @@ use tower::ServiceExt as _;
 use weir_core::decision::Device;
 use weir_core::event::{Event, EventKind};
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord};
-use weir_core::manifest::Pipeline;
-use weir_core::order::{Idempotency, JobFilter, Order, OrderOptions, Orders, Put};
-use weir_core::ports::{
-    Account, BlobStore, Embedder, JobPolicy, Ledger, OpenDocument, Policies, PolicyRequest, Rasterizer,
-    Source, VectorStore,
-};
+use weir_core::order::{Idempotency, JobFilter, Order, OrderOptions, OrderedFile, Orders, Put};
+use weir_core::ports::{Account, BlobStore, Embedder, Ledger, VectorStore};
 use weir_core::search::{Hit, Point, Query};
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyRecord, Quotas, Registry, Scope, Tenant, TenantState};
@@ -30,9 +28,12 @@ use weir_core::{
 };
 use weir_engine::{Engine, EngineConfig, Ports};
 
-use crate::app::{App, PipelineError, Pipelines, Server, ServerParts, routes};
+use crate::app::{App, Server, ServerParts, routes};
 use crate::hub::Announced;
 use crate::signed::SigningKey;
+use crate::usage::Metering;
+
+pub(crate) use work::{Files, Works};
 
 /// What is known of jobs, documents, tenants and keys.
 #[derive(Default)]
@@ -50,6 +51,8 @@ struct Kept {
     tenants: BTreeMap<TenantId, Tenant>,
     keys: BTreeMap<String, KeyRecord>,
     usage: HashMap<(TenantId, Day), Usage>,
+    words: HashMap<(TenantId, String), ([u8; 32], JobId)>,
+    stored: HashMap<TenantId, u64>,
     reads: usize,
     failing: bool,
 }
@@ -63,6 +66,11 @@ impl Memory {
     /// Whether events can be read.
     pub(crate) fn fail(&self, failing: bool) {
         self.0.lock().failing = failing;
+    }
+
+    /// What a tenant keeps.
+    pub(crate) fn store(&self, tenant: &TenantId, bytes: u64) {
+        self.0.lock().stored.insert(tenant.clone(), bytes);
     }
 
     fn reading(&self) -> Result<(), StorageError> {
@@ -230,9 +238,17 @@ impl Orders for Memory {
         &self,
         record: &JobRecord,
         order: &Order,
-        _idempotency: Option<&Idempotency>,
+        idempotency: Option<&Idempotency>,
     ) -> Result<Put, StorageError> {
         let mut kept = self.0.lock();
+        if let Some(Idempotency { key, digest }) = idempotency {
+            let word = (order.tenant.clone(), key.clone());
+            match kept.words.get(&word) {
+                Some((known, job)) if known == digest => return Ok(Put::Before(*job)),
+                Some(_) => return Ok(Put::Differs),
+                None => drop(kept.words.insert(word, (*digest, order.job))),
+            }
+        }
         kept.jobs.push(record.clone());
         kept.orders.push(order.clone());
         if order.webhook.is_some() {
@@ -247,7 +263,10 @@ impl Orders for Memory {
         Ok(orders.find(|o| (&o.tenant, &o.job) == (tenant, job)).cloned())
     }
 
-    async fn forget_passwords(&self, _tenant: &TenantId, _job: &JobId) -> Result<(), StorageError> {
+    async fn forget_passwords(&self, tenant: &TenantId, job: &JobId) -> Result<(), StorageError> {
+        let mut kept = self.0.lock();
+        let order = kept.orders.iter_mut().find(|o| (&o.tenant, &o.job) == (tenant, job));
+        order.into_iter().flat_map(|order| &mut order.files).for_each(|file| file.password = None);
         Ok(())
     }
 
@@ -304,7 +323,14 @@ impl Registry for Memory {
     }
 
     async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
-        Ok(self.0.lock().tenants.remove(id).is_some())
+        let mut kept = self.0.lock();
+        kept.keys.retain(|_, key| key.tenant != *id);
+        kept.jobs.retain(|job| job.tenant != *id);
+        kept.orders.retain(|order| order.tenant != *id);
+        kept.documents.retain(|document| document.tenant != *id);
+        kept.pages.retain(|(tenant, ..), _| tenant != id);
+        kept.events.retain(|(tenant, _)| tenant != id);
+        Ok(kept.tenants.remove(id).is_some())
     }
 
     async fn put_key(&self, key: &KeyRecord) -> Result<(), StorageError> {
@@ -331,6 +357,11 @@ impl Registry for Memory {
 impl UsageBook for Memory {
     async fn add(&self, day: Day, amounts: Vec<(TenantId, Usage)>) -> Result<(), StorageError> {
         let mut kept = self.0.lock();
+        if kept.failing {
+            return Err(StorageError::Full {
+                what: "usage".into(),
+            });
+        }
         for (tenant, usage) in amounts {
             kept.usage.entry((tenant, day)).or_default().add(&usage);
         }
@@ -347,8 +378,8 @@ impl UsageBook for Memory {
         Ok(days)
     }
 
-    async fn stored_bytes(&self, _tenant: &TenantId) -> Result<u64, StorageError> {
-        Ok(0)
+    async fn stored_bytes(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        Ok(self.0.lock().stored.get(tenant).copied().unwrap_or(0))
     }
 }
 
@@ -419,6 +450,11 @@ impl VectorStore for Vectors {
         Ok(())
     }
 
+    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.0.lock().retain(|(t, _, _)| t != tenant);
+        Ok(())
+    }
+
     async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
         let kept = self.0.lock();
         let hits = kept.iter().filter(|(t, collection, p)| {
@@ -442,10 +478,15 @@ impl VectorStore for Vectors {
 
     async fn pages(
         &self,
-        _tenant: &TenantId,
-        _document: &DocumentId,
+        tenant: &TenantId,
+        document: &DocumentId,
     ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
-        Ok(Vec::new())
+        let kept = self.0.lock();
+        let mut pages = BTreeMap::new();
+        for (_, _, point) in kept.iter().filter(|(t, _, p)| t == tenant && p.document == *document) {
+            *pages.entry(point.page).or_insert(0) += 1;
+        }
+        Ok(pages.into_iter().collect())
     }
 
     async fn flush(&self) -> Result<(), StorageError> {
@@ -494,45 +535,6 @@ impl Embedder for Counting {
     }
 }
 
-/// Opens nothing.
-struct Nothing;
-
-#[async_trait]
-impl Rasterizer for Nothing {
-    async fn open(&self, _source: &Source) -> Result<Arc<dyn OpenDocument>, RasterError> {
-        Err(RasterError::Empty)
-    }
-
-    fn workers(&self) -> u32 {
-        1
-    }
-
-    fn free_image_bytes(&self) -> u64 {
-        u64::MAX
-    }
-}
-
-#[async_trait]
-impl Policies for Nothing {
-    async fn open(&self, _request: PolicyRequest<'_>) -> Result<Arc<dyn JobPolicy>, PolicyError> {
-        Err(PolicyError::Exhausted {
-            reason: "the test has none".into(),
-        })
-    }
-}
-
-#[async_trait]
-impl Pipelines for Nothing {
-    async fn resolve(
-        &self,
-        _tenant: &TenantId,
-        name: &str,
-        _options: &OrderOptions,
-    ) -> Result<Arc<Pipeline>, PipelineError> {
-        Err(PipelineError::Unknown(name.to_owned()))
-    }
-}
-
 /// A host in memory.
 pub(crate) struct Host {
     pub(crate) app: Arc<App>,
@@ -540,6 +542,8 @@ pub(crate) struct Host {
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) vectors: Arc<Vectors>,
     pub(crate) embedder: Arc<Counting>,
+    pub(crate) works: Arc<Works>,
+    pub(crate) files: Arc<Files>,
     pub(crate) data: tempfile::TempDir,
 }
 
@@ -557,6 +561,8 @@ impl Host {
             blobs,
             vectors,
             embedder,
+            works,
+            files,
             data,
         } = server;
         Self {
@@ -565,6 +571,8 @@ impl Host {
             blobs,
             vectors,
             embedder,
+            works,
+            files,
             data,
         }
     }
@@ -573,25 +581,30 @@ impl Host {
     pub(crate) fn over(memory: &Arc<Memory>, settings: Settings) -> Built {
         let (blobs, vectors, embedder) = <(Arc<Blobs>, Arc<Vectors>, Arc<Counting>)>::default();
         let ledger = Announced::new(memory.clone());
+        let works = Arc::new(Works::default());
+        let metering = Metering::new();
         let ports = Ports {
-            rasterizer: Arc::new(Nothing),
+            rasterizer: works.clone(),
             reader: None,
             embedder: embedder.clone(),
             language_model: None,
             blobs: blobs.clone(),
             vectors: vectors.clone(),
             ledger: ledger.clone(),
-            policies: Arc::new(Nothing),
+            policies: works.clone(),
+            meter: Some(metering.clone()),
         };
         let data = tempfile::tempdir().unwrap();
+        let files = Files::new(&data.path().join("originals"));
         let server = Server::new(ServerParts {
             engine: Engine::new(ports, EngineConfig::from_settings(&settings)),
             ledger,
             registry: memory.clone(),
             orders: memory.clone(),
             usage: memory.clone(),
-            pipelines: Arc::new(Nothing),
-            originals: data.path().join("originals"),
+            metering,
+            pipelines: works.clone(),
+            originals: files.clone(),
             signing: SigningKey::open(data.path()).unwrap(),
             settings,
         });
@@ -600,6 +613,8 @@ impl Host {
             blobs,
             vectors,
             embedder,
+            works,
+            files,
             data,
         }
     }
@@ -650,10 +665,35 @@ impl Host {
         id
     }
 
+    /// Puts in a job with one file.
+    pub(crate) async fn order(&self, tenant: &TenantId, job: JobId, document: DocumentId) {
+        let file = OrderedFile {
+            name: "file.pdf".into(),
+            document,
+            bytes: 1,
+            password: None,
+        };
+        let order = Order {
+            job,
+            tenant: tenant.clone(),
+            lane: None,
+            files: vec![file],
+            options: OrderOptions::default(),
+            webhook: None,
+        };
+        let record = job_record(tenant, job, JobState::Queued);
+        self.memory.put(&record, &order, None).await.unwrap();
+    }
+
     /// Commits events `from..=to` of a job; with the last one the job ends if `ends`.
     pub(crate) async fn events(&self, tenant: &TenantId, job: JobId, from: u64, to: u64, ends: bool) {
         commit_events(self.app.ledger.as_ref(), tenant, job, from, to, ends).await;
     }
+}
+
+/// What handlers share on a host in memory.
+pub(crate) fn app() -> Arc<App> {
+    Host::new().app
 }
 
 /// A server that does not listen yet, and what it stands on.
@@ -662,6 +702,8 @@ pub(crate) struct Built {
     pub(crate) blobs: Arc<Blobs>,
     pub(crate) vectors: Arc<Vectors>,
     pub(crate) embedder: Arc<Counting>,
+    pub(crate) works: Arc<Works>,
+    pub(crate) files: Arc<Files>,
     pub(crate) data: tempfile::TempDir,
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, header};
 use rustls::ClientConfig;
@@ -14,6 +15,7 @@ use url::Url;
 use weir_core::settings::Settings;
 
 use crate::addresses::{NotPublic, PublicResolver, judge};
+use crate::webhook::{Letter, Post};
 
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
@@ -96,7 +98,7 @@ impl Outbound {
     }
 
     /// The client, for a request to a URL from [`Self::url`]. It follows no redirects.
-    pub(crate) fn client(&self) -> Result<&Client, OutboundError> {
+    fn client(&self) -> Result<&Client, OutboundError> {
         self.client.as_ref().map_err(|reason| OutboundError::Certificates(reason.clone()))
     }
 
@@ -121,6 +123,25 @@ impl Outbound {
         let next = next.ok_or_else(|| answered(url, "redirects to nowhere".into()))?;
         self.allowed(&next)?;
         Ok(next)
+    }
+}
+
+#[async_trait]
+impl Post for Outbound {
+    /// A redirect is an answer like any other: a webhook goes where it was told to.
+    async fn post(&self, letter: &Letter) -> Result<u16, String> {
+        let sent = async {
+            let url = self.url(&letter.url)?;
+            let request = self
+                .client()?
+                .post(url.clone())
+                .header(header::CONTENT_TYPE, "application/json")
+                .header("weir-signature", &letter.signature)
+                .header("weir-delivery", &letter.delivery)
+                .body(letter.body.clone());
+            request.send().await.map_err(|error| failed(&url, &error))
+        };
+        sent.await.map(|answer| answer.status().as_u16()).map_err(|error: OutboundError| error.to_string())
     }
 }
 

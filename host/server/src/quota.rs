@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, RateLimiter};
-use metrics::counter;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use weir_core::settings::Settings;
@@ -198,7 +197,7 @@ fn refusal(app: &App, tenant: &TenantId, name: &'static str, detail: String, wai
 }
 
 fn count(app: &App, tenant: &TenantId, name: &'static str) {
-    counter!("weir_quota_refusals_total", "quota" => name).increment(1);
+    app.metrics.refused(tenant, name);
     let one = Usage {
         refusals: 1,
         ..Usage::default()

@@ -126,10 +126,9 @@ async fn specify(app: &App, slot: &Slot, record: &JobRecord, order: &Order) -> R
         Some(tenant) => app.quotas.limits(&tenant).guest_memory_bytes,
         None => None,
     };
-    let folder = app.originals.of(&order.tenant);
     let pages = order.options.pages.map(|(first, last)| first..=last);
     let documents = order.files.iter().map(|file| DocumentSpec {
-        path: folder.join(file.document.to_string()),
+        path: app.originals.path(&order.tenant, &file.document),
         name: file.name.clone(),
         password: file.password.clone(),
         pages: pages.clone(),

@@ -345,7 +345,6 @@ impl Admission {
 
     fn changed(&self, state: &State) {
         gauge!("weir_jobs_waiting").set(state.queue.len() as f64);
-        gauge!("weir_jobs_running").set(state.running.len() as f64);
         self.wake.notify_one();
         self.moved.send_replace(());
     }

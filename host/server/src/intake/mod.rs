@@ -14,9 +14,9 @@
 
 mod multipart;
 mod order;
-mod originals;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +32,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::order::{Idempotency, Order, OrderedFile, Put};
+use weir_core::ports::Ledger as _;
 use weir_core::tenancy::{Scope, Tenant};
 use weir_core::usage::{Meter as _, Usage};
 use weir_core::{DocumentId, JobId};
@@ -48,8 +49,8 @@ use crate::wire::Body;
 use multipart::{Form, FormError, Head, boundary};
 pub(crate) use order::{JobOptions, LaneName, idempotency_key};
 use order::{Wish, file_name};
-use originals::Arrived;
-pub(crate) use originals::Originals;
+pub(crate) use upload::{Arrived, recover, size};
+use upload::Incoming;
 
 /// Most bytes of the options, and of what surrounds files in a form.
 const OPTION_BYTES: usize = 64 << 10;
@@ -193,9 +194,6 @@ pub(crate) async fn accept(
     arrived: Vec<Arrived>,
     place: Place,
 ) -> Result<(JobId, bool), Problem> {
-    if !arrived.is_empty() {
-        app.originals.sync(&order.tenant).await?;
-    }
     match app.orders.put(record, order, idempotency).await? {
         Put::New => {}
         Put::Before(job) => return Ok((job, true)),
@@ -293,7 +291,7 @@ impl Intake {
     fn add(&mut self, name: String, arrived: Arrived) {
         self.files.push(OrderedFile {
             name,
-            document: arrived.document,
+            document: arrived.document(),
             bytes: arrived.bytes,
             password: None,
         });
@@ -321,13 +319,13 @@ impl Intake {
         S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
     {
         self.one_more()?;
-        let mut incoming = self.app.originals.begin(&self.tenant.id, self.job).await?;
+        let mut incoming = Incoming::begin(&self.app.originals).await?;
         while let Some(chunk) = form.chunk().await.map_err(broken)? {
             self.count(chunk.len())?;
             incoming.write(&chunk).await?;
         }
         let name = file_name(head.file_name.as_deref(), self.files.len() + 1);
-        self.add(name, incoming.finish().await?);
+        self.add(name, incoming.finish(&self.tenant.id, &self.job).await?);
         Ok(())
     }
 
@@ -350,13 +348,10 @@ impl Intake {
     async fn find(&mut self, known: KnownDocument) -> Result<(), Problem> {
         let (tenant, document) = (&self.tenant.id, known.document);
         let unknown = || Problem::not_found(format!("document {document} is not here: send the file"));
-        let bytes = self.app.originals.size(tenant, &document).await?.ok_or_else(unknown)?;
+        let bytes = size(self.app.originals.as_ref(), tenant, &document).await?.ok_or_else(unknown)?;
         let name = match known.name {
             Some(name) => Some(name),
-            None => {
-                use weir_core::ports::Ledger as _;
-                self.app.ledger.document(tenant, &document).await?.map(|record| record.name)
-            }
+            None => self.app.ledger.document(tenant, &document).await?.map(|record| record.name),
         };
         self.files.push(OrderedFile {
             name: file_name(name.as_deref(), self.files.len() + 1),
@@ -380,7 +375,7 @@ impl Intake {
         if answer.content_length().is_some_and(|length| length > self.left) {
             return Err(self.too_large());
         }
-        let mut incoming = self.app.originals.begin(&self.tenant.id, self.job).await?;
+        let mut incoming = Incoming::begin(&self.app.originals).await?;
         let mut bytes = 0_u64;
         while let Some(chunk) = answer.chunk().await.map_err(|error| refused(failed(&url, &error)))? {
             self.count(chunk.len())?;
@@ -392,7 +387,7 @@ impl Intake {
         }
         let name = remote.name.or_else(|| Some(url.path_segments()?.next_back()?.to_owned()));
         let name = file_name(name.as_deref(), self.files.len() + 1);
-        self.add(name, incoming.finish().await?);
+        self.add(name, incoming.finish(&self.tenant.id, &self.job).await?);
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use weir_core::tenancy::Scope;
 use crate::admission::{Cancelled, conclude};
 use crate::app::{App, now_millis};
 use crate::auth::Caller;
-use crate::intake::{accept, accepted, admit, idempotency_key};
+use crate::intake::{accept, accepted, admit, idempotency_key, size};
 use crate::problem::Problem;
 use crate::wire::{Params, Route};
 
@@ -200,7 +200,7 @@ pub(crate) async fn retry(
         return Err(Problem::conflict("only a job that failed or was cancelled is tried again"));
     }
     for file in &order.files {
-        if app.originals.size(caller.id(), &file.document).await?.is_none() {
+        if size(app.originals.as_ref(), caller.id(), &file.document).await?.is_none() {
             return Err(Problem::conflict(format!("document {} is not here any more: send the file", file.document)));
         }
     }

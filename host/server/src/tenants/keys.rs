@@ -203,6 +203,7 @@ pub(crate) async fn keys(
     responses(
         (status = 204, description = "it is revoked"),
         (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "the tenant is suspended", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "no such key, or not one of yours", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
         (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
@@ -228,6 +229,7 @@ pub(crate) async fn revoke_key(
     responses(
         (status = 201, description = "the new key, this once", body = MintedKey),
         (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "the tenant is suspended", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "no such key, or not one of yours", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "it does not count any more", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),

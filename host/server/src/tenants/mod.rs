@@ -16,7 +16,6 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_core::TenantId;
-use weir_core::ports::Ledger as _;
 use weir_core::tenancy::{Quotas, Scope, Tenant, TenantState};
 
 use crate::app::{App, now_millis};
@@ -285,12 +284,11 @@ async fn remove(app: &Arc<App>, tenant: &TenantId) -> Result<(), Problem> {
         Problem::stopping("jobs or uploads of the tenant have not ended yet: send this again").after(PATIENCE)
     })?;
     let ports = app.engine.ports();
-    for document in app.ledger.documents(tenant).await? {
-        ports.vectors.remove(tenant, &document.id, None).await?;
-    }
+    // The ledger's part is last: cut short before, the tenant is still listed and the rest can be removed.
+    ports.vectors.clear(tenant).await?;
     ports.vectors.flush().await?;
     ports.blobs.delete(tenant, "").await?;
-    app.originals.remove(tenant).await?;
+    app.originals.clear(tenant).await?;
     app.registry.remove_tenant(tenant).await?;
     app.metering.forget(tenant);
     Ok(())

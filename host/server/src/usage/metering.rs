@@ -162,7 +162,7 @@ fn without(all: &Usage, part: &Usage) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fakes::Shelf;
+    use crate::fakes::Memory;
 
     fn pages(pages: u64) -> Usage {
         Usage {
@@ -173,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_lost_or_counted_twice() {
-        let (book, metering) = (Shelf::new(), Metering::new());
+        let (book, metering) = (Arc::new(Memory::default()), Metering::new());
         let (tenant, today) = (TenantId::single(), day_of(now_millis()));
         book.add(today, vec![(tenant.clone(), pages(5))]).await.unwrap();
         metering.used(&tenant, &pages(2));
@@ -194,7 +194,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_gathered_is_written_at_the_end() {
-        let (book, metering) = (Shelf::new(), Metering::new());
+        let (book, metering) = (Arc::new(Memory::default()), Metering::new());
         let (tenant, today) = (TenantId::single(), day_of(now_millis()));
         metering.used(&tenant, &pages(3));
         let stop = CancellationToken::new();

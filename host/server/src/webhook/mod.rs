@@ -25,7 +25,8 @@ use weir_core::settings::Settings;
 use weir_core::{JobId, TenantId};
 
 use crate::hub::Announced;
-use letter::{Letter, Written};
+pub(crate) use letter::Letter;
+use letter::Written;
 use round::{Owed, Round};
 
 /// How often what is owed is looked up without being told to.
