@@ -8,10 +8,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use weir_core::StorageError;
 use weir_core::id::{DocumentId, TenantId};
+use weir_core::original::Originals;
 use weir_core::page::Lane;
 use weir_core::ports::{Account, BlobStore, Ledger};
 use weir_core::search::{Hit, Query};
 use weir_core::settings::Settings;
+use weir_core::usage::Meter;
 use weir_engine::{Engine, EngineConfig, Ports};
 use weir_inference::{Capability, Inference, InferenceConfig};
 use weir_policy::{PolicyConfig, PolicyHost};
@@ -38,14 +40,15 @@ pub(crate) struct Below {
 impl Host {
     /// Opens the data folder, the models and the worker pool. What is missing is said here, before any work.
     pub(crate) async fn open(settings: &Settings, places: &Places) -> Result<Self> {
-        Self::open_with(settings, places, |ledger| ledger).await
+        Self::open_with(settings, places, |ledger| ledger, None).await
     }
 
-    /// The same, with the engine's ledger behind another.
+    /// The same, with the engine's ledger behind another, and with whoever hears of what tenants use.
     pub(crate) async fn open_with(
         settings: &Settings,
         places: &Places,
         wrap: impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>,
+        meter: Option<Arc<dyn Meter>>,
     ) -> Result<Self> {
         let inference_config = InferenceConfig::from_settings(settings, places.assets.clone());
         inference_config.check(Capability::Embed)?;
@@ -78,7 +81,7 @@ impl Host {
             ledger: wrap(storage.ledger.clone()),
             policies,
             language_model: None,
-            meter: None,
+            meter,
         };
         let engine = Engine::new(ports, EngineConfig::from_settings(settings));
         Ok(Self {
@@ -94,6 +97,11 @@ impl Host {
     /// Where page images and lines are kept.
     pub(crate) fn blobs(&self) -> Arc<dyn BlobStore> {
         self.below.storage.blobs.clone()
+    }
+
+    /// What clients sent.
+    pub(crate) fn originals(&self) -> Arc<dyn Originals> {
+        self.below.storage.originals.clone()
     }
 
     /// What is written down.

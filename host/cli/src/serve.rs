@@ -13,7 +13,7 @@ use weir_core::manifest::{Manifest, Pipeline};
 use weir_core::order::OrderOptions;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{Registry, Scope};
-use weir_server::{Announced, Listener, PipelineError, Pipelines, Server, ServerParts, SigningKey};
+use weir_server::{Announced, Listener, Metering, PipelineError, Pipelines, Server, ServerParts, SigningKey};
 
 use crate::host::Host;
 use crate::places::Places;
@@ -26,14 +26,14 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
     // Before anything that records is made.
     weir_server::measure();
     let mut announced = None;
-    let host = Host::open_with(settings, places, |ledger| {
-        announced.insert(Announced::new(ledger)).clone()
-    })
-    .await?;
+    let metering = Metering::new();
+    let announce = |ledger| announced.insert(Announced::new(ledger)).clone() as _;
+    let host = Host::open_with(settings, places, announce, Some(metering.clone())).await?;
     let ledger = announced.context("the engine was given no ledger")?;
     let store = host.store();
     let key = first_key(store.as_ref()).await?;
     say(json, &listener, key.as_deref())?;
+    let originals = host.originals();
     let (engine, below) = host.split();
     let server = Server::new(ServerParts {
         engine,
@@ -41,10 +41,11 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
         registry: store.clone(),
         orders: store.clone(),
         usage: store,
+        metering,
         pipelines: Arc::new(Defaults {
             components: places.components.clone(),
         }),
-        originals: places.data.join("originals"),
+        originals,
         signing: SigningKey::open(&places.data)?,
         settings: settings.clone(),
     });

@@ -1,14 +1,28 @@
 //! The files that clients sent, byte for byte, kept until their documents are deleted.
 //!
 //! A file is received under a name that means nothing and becomes a document in one step, once all of it is there and its
-//! hash is known. So a document's file is whole or absent, whatever happens while it is sent.
+//! hash is known. So a document's file is whole or absent, whatever happens while it is sent. In between it can be staged for
+//! a job: it then outlives a crash, and the next start asks the ledger whether the job was accepted.
 
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 
 use crate::error::StorageError;
-use crate::id::{DocumentId, TenantId};
+use crate::id::{DocumentId, JobId, TenantId};
+
+/// A file that was staged for a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Staged {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The job it came with.
+    pub job: JobId,
+    /// The hash of its bytes.
+    pub document: DocumentId,
+    /// Where it is.
+    pub path: PathBuf,
+}
 
 /// Keeps originals in files, because what draws pages reads files.
 #[async_trait]
@@ -17,8 +31,21 @@ pub trait Originals: Send + Sync {
     /// asked removes the file unless it is committed; what a killed host left there is removed at its next start.
     fn unfinished(&self) -> PathBuf;
 
-    /// Makes a received file the original of `document`, the hash of its bytes; durable when it returns. The file is not at
-    /// `unfinished` any more then.
+    /// Keeps a received file for a job that may come to be, durable when it returns; where it is now. Whoever asked removes the
+    /// file unless it is committed; what a killed host left is found by [`Originals::staged`].
+    async fn stage(
+        &self,
+        tenant: &TenantId,
+        unfinished: &Path,
+        job: &JobId,
+        document: &DocumentId,
+    ) -> Result<PathBuf, StorageError>;
+
+    /// What was staged, and neither committed nor removed.
+    async fn staged(&self) -> Result<Vec<Staged>, StorageError>;
+
+    /// Makes a received or staged file the original of `document`, the hash of its bytes; durable when it returns. The file is not where
+    /// it was any more then.
     async fn commit(
         &self,
         tenant: &TenantId,

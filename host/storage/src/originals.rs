@@ -1,7 +1,8 @@
 //! Originals as files: `<data>/originals/<tenant>/<document>`.
 //!
 //! A file is received in a folder that the next opener empties, synced, renamed into its tenant's folder, and that folder
-//! synced: unlike blobs, which can be made again from it, an original that was acknowledged must not be lost.
+//! synced: unlike blobs, which can be made again from it, an original that was acknowledged must not be lost. What is staged
+//! for a job is in a folder that is not emptied, under a name that says whose it is.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -10,14 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use weir_core::original::Originals;
-use weir_core::{DocumentId, StorageError, TenantId};
+use weir_core::original::{Originals, Staged};
+use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
 use crate::folder::{make_private, sync_folder};
 use crate::kept::{Kept, size};
 
 /// Holds what is being received. No tenant can have a name with a dot.
 const UNFINISHED: &str = ".unfinished";
+/// Holds `<tenant>.<job>.<document>.<number>`; nothing in it has a dot.
+const STAGED: &str = ".staged";
 
 /// An [`Originals`] of files.
 pub struct FileOriginals {
@@ -41,6 +44,7 @@ impl FileOriginals {
             _ => {}
         }
         make_private(&unfinished)?;
+        make_private(&root.join(STAGED))?;
         Ok(Self {
             inner: Arc::new(Inner { root, kept }),
             next: AtomicU64::new(0),
@@ -67,6 +71,23 @@ impl Originals for FileOriginals {
     fn unfinished(&self) -> PathBuf {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.inner.root.join(UNFINISHED).join(number.to_string())
+    }
+
+    async fn stage(
+        &self,
+        tenant: &TenantId,
+        unfinished: &Path,
+        job: &JobId,
+        document: &DocumentId,
+    ) -> Result<PathBuf, StorageError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{tenant}.{job}.{document}.{number}");
+        let (unfinished, staged) = (unfinished.to_owned(), self.inner.root.join(STAGED).join(name));
+        self.blocking(move |inner| inner.stage(&unfinished, staged)).await
+    }
+
+    async fn staged(&self) -> Result<Vec<Staged>, StorageError> {
+        self.blocking(Inner::staged).await
     }
 
     async fn commit(
@@ -115,6 +136,27 @@ impl Inner {
 
     fn path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf {
         self.folder(tenant).join(document.to_string())
+    }
+
+    fn stage(&self, unfinished: &Path, staged: PathBuf) -> Result<PathBuf, StorageError> {
+        File::open(unfinished)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(unfinished, &staged))
+            .and_then(|()| sync_folder(&self.root.join(STAGED)))
+            .map_err(|e| failed(&staged, &e))?;
+        Ok(staged)
+    }
+
+    fn staged(&self) -> Result<Vec<Staged>, StorageError> {
+        let folder = self.root.join(STAGED);
+        let io = |e: std::io::Error| failed(&folder, &e);
+        let mut all = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name();
+            all.extend(name.to_str().and_then(|name| staged_as(name, entry.path())));
+        }
+        Ok(all)
     }
 
     fn commit(
@@ -173,6 +215,17 @@ impl Inner {
         documents.sort_unstable();
         Ok(documents)
     }
+}
+
+/// What the name of a staged file says.
+fn staged_as(name: &str, path: PathBuf) -> Option<Staged> {
+    let mut parts = name.split('.');
+    Some(Staged {
+        tenant: parts.next()?.parse().ok()?,
+        job: parts.next()?.parse().ok()?,
+        document: parts.next()?.parse().ok()?,
+        path,
+    })
 }
 
 fn failed(path: &Path, error: &std::io::Error) -> StorageError {

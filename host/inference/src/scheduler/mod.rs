@@ -435,6 +435,9 @@ impl<I, O> Shared<I, O> {
 
     /// A batch took so long; each tenant's part of that is what it cost.
     fn meter(&self, costs: &[(TenantId, f64)], took: Duration) {
+        if costs.is_empty() {
+            return;
+        }
         self.measures.seconds.record(took);
         let Some(meter) = &self.sharing.meter else { return };
         let all: f64 = costs.iter().map(|(_, cost)| cost).sum();

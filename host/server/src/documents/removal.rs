@@ -1,6 +1,5 @@
 //! Deleting a document.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -8,7 +7,7 @@ use axum::http::StatusCode;
 use weir_core::order::JobFilter;
 use weir_core::ledger::JobState;
 use weir_core::tenancy::Scope;
-use weir_core::{DocumentId, StorageError, TenantId};
+use weir_core::{DocumentId, TenantId};
 use weir_engine::DeleteError;
 
 use crate::app::App;
@@ -47,12 +46,7 @@ pub(crate) async fn delete_document(
     };
     // Last, so that a deletion that was cut short is found by its document and can be repeated. A file may also be there
     // without a document: of a job that failed before it was read.
-    let file = app.originals.join(tenant.as_str()).join(id.to_string());
-    let removed = match tokio::fs::remove_file(&file).await {
-        Ok(()) => true,
-        Err(error) if error.kind() == ErrorKind::NotFound => false,
-        Err(error) => return Err(StorageError::io(file.display().to_string(), &error).into()),
-    };
+    let removed = app.originals.remove(tenant, &id).await?;
     if known || removed {
         Ok(StatusCode::NO_CONTENT)
     } else {

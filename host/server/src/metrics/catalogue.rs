@@ -61,6 +61,7 @@ catalogue! {
     "weir_quota_refusals_total" Counter Count "Requests refused for a quota, by tenant and quota";
 
     // A page's way
+    "weir_jobs_waiting" Gauge Count "Jobs accepted and not begun";
     "weir_jobs_running" Gauge Count "Jobs in work";
     "weir_stage_seconds" Histogram(WORK) Seconds "Time a page occupies a worker, by stage";
     "weir_queue_depth" Gauge Count "Pages waiting, by the stage they wait for";

@@ -1,0 +1,192 @@
+//! Files on their way to the disk.
+//!
+//! A file has three places in its life. While it comes in it is unfinished; whole and durable it is staged for its job; once
+//! its job is in the ledger it is the document's original, in place of whatever was, which is the same bytes. So an original
+//! belongs to an order, nothing of a refused upload is ever mistaken for one, and a crash at any moment is put right at the
+//! next start: what was unfinished goes, and what was staged is kept if its job is known.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use tokio::fs::File;
+use tokio::io::{AsyncWriteExt as _, BufWriter};
+use weir_core::order::Orders;
+use weir_core::original::{Originals, Staged};
+use weir_core::{DocumentId, JobId, StorageError, TenantId};
+
+/// Bytes that are gathered before they are written.
+const BLOCK: usize = 256 << 10;
+
+/// A file that goes when this is dropped, unless it is given up.
+struct Loose(Option<PathBuf>);
+
+impl Drop for Loose {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            // It may not have been made yet, or the next start removes it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A file that comes in. It is gone when this is dropped.
+pub(super) struct Incoming {
+    originals: Arc<dyn Originals>,
+    path: PathBuf,
+    loose: Loose,
+    file: BufWriter<File>,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl Incoming {
+    /// With nothing in it.
+    pub(super) async fn begin(originals: &Arc<dyn Originals>) -> Result<Self, StorageError> {
+        let path = originals.unfinished();
+        // Before the file exists, so that it is removed even if this is dropped right after it was made.
+        let loose = Loose(Some(path.clone()));
+        let file = File::create_new(&path).await.map_err(|error| failed(&error))?;
+        Ok(Self {
+            originals: Arc::clone(originals),
+            path,
+            loose,
+            file: BufWriter::with_capacity(BLOCK, file),
+            hash: Sha256::new(),
+            bytes: 0,
+        })
+    }
+
+    /// Takes the next bytes.
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.file.write_all(bytes).await.map_err(|error| failed(&error))
+    }
+
+    /// The file is whole, and staged for this job when this returns.
+    pub(super) async fn finish(mut self, tenant: &TenantId, job: &JobId) -> Result<Arrived, StorageError> {
+        self.file.flush().await.map_err(|error| failed(&error))?;
+        let document = DocumentId::from_digest(self.hash.finalize().into());
+        let path = self.originals.stage(tenant, &self.path, job, &document).await?;
+        self.loose.0 = Some(path.clone());
+        let staged = Staged {
+            tenant: tenant.clone(),
+            job: *job,
+            document,
+            path,
+        };
+        Ok(Arrived {
+            originals: self.originals,
+            loose: self.loose,
+            staged,
+            bytes: self.bytes,
+        })
+    }
+}
+
+/// A file that is whole and durable. It is gone when this is dropped before it was kept.
+pub(crate) struct Arrived {
+    originals: Arc<dyn Originals>,
+    loose: Loose,
+    staged: Staged,
+    pub(super) bytes: u64,
+}
+
+impl Arrived {
+    /// The hash of its bytes.
+    pub(super) const fn document(&self) -> DocumentId {
+        self.staged.document
+    }
+
+    /// Keeps the file for good. Its job is in the ledger, so the next start would do the same.
+    pub(super) async fn keep(mut self) -> Result<(), StorageError> {
+        self.loose.0 = None;
+        keep(self.originals.as_ref(), &self.staged).await
+    }
+}
+
+async fn keep(originals: &dyn Originals, staged: &Staged) -> Result<(), StorageError> {
+    originals.commit(&staged.tenant, &staged.path, &staged.document).await
+}
+
+/// Puts right what the last process left when it ended: keeps what belongs to a job, removes the rest.
+pub(crate) async fn recover(originals: &dyn Originals, orders: &dyn Orders) -> Result<(), StorageError> {
+    for staged in originals.staged().await? {
+        match orders.order(&staged.tenant, &staged.job).await? {
+            Some(_) => keep(originals, &staged).await?,
+            None => {
+                let removed = tokio::fs::remove_file(&staged.path).await;
+                removed.map_err(|error| StorageError::io(staged.path.display().to_string(), &error))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Size of a document's original; `None` if it is not kept.
+pub(crate) async fn size(
+    originals: &dyn Originals,
+    tenant: &TenantId,
+    document: &DocumentId,
+) -> Result<Option<u64>, StorageError> {
+    let path = originals.path(tenant, document);
+    match tokio::fs::metadata(&path).await {
+        Ok(metadata) => Ok(Some(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StorageError::io(path.display().to_string(), &error)),
+    }
+}
+
+fn failed(error: &io::Error) -> StorageError {
+    StorageError::io("the upload", error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fakes::{Files, Host};
+
+    async fn arrive(originals: &Arc<dyn Originals>, tenant: &TenantId, job: JobId, content: &[u8]) -> Arrived {
+        let mut incoming = Incoming::begin(originals).await.unwrap();
+        for bytes in content.chunks(3) {
+            incoming.write(bytes).await.unwrap();
+        }
+        incoming.finish(tenant, &job).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_file_is_an_original_only_when_it_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::new(folder.path());
+        let (originals, tenant, job): (Arc<dyn Originals>, _, _) = (files.clone(), TenantId::single(), JobId::new());
+        let arrived = arrive(&originals, &tenant, job, b"content").await;
+        let document = DocumentId::of(b"content");
+        assert_eq!((arrived.document(), arrived.bytes), (document, 7));
+        assert_eq!(size(&*originals, &tenant, &document).await.unwrap(), None);
+        arrived.keep().await.unwrap();
+        assert_eq!(size(&*originals, &tenant, &document).await.unwrap(), Some(7));
+        // The same file again, refused, and one that breaks off: the one that is there stays, and nothing else.
+        drop(arrive(&originals, &tenant, JobId::new(), b"content").await);
+        let mut broken = Incoming::begin(&originals).await.unwrap();
+        broken.write(b"cont").await.unwrap();
+        drop(broken);
+        assert_eq!(files.names(), [format!("{tenant}-{document}")]);
+    }
+
+    #[tokio::test]
+    async fn the_next_start_puts_a_crash_right() {
+        let host = Host::new();
+        let (tenant, originals) = (TenantId::single(), Arc::clone(&host.app.originals));
+        let (known, unknown) = (JobId::new(), JobId::new());
+        host.order(&tenant, known, DocumentId::of(b"accepted")).await;
+        let leak = |arrived: Arrived| std::mem::forget(arrived);
+        leak(arrive(&originals, &tenant, known, b"accepted").await);
+        leak(arrive(&originals, &tenant, unknown, b"not accepted").await);
+        assert_eq!(originals.staged().await.unwrap().len(), 2);
+        recover(&*originals, &*host.memory).await.unwrap();
+        assert_eq!(originals.staged().await.unwrap(), []);
+        assert_eq!(originals.list(&tenant).await.unwrap(), [DocumentId::of(b"accepted")]);
+    }
+}
