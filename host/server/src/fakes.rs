@@ -15,7 +15,7 @@ use weir_core::decision::Device;
 use weir_core::event::{Event, EventKind};
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord};
 use weir_core::manifest::Pipeline;
-use weir_core::order::{Idempotency, JobFilter, Order, OrderOptions, Orders, Put};
+use weir_core::order::{Idempotency, JobFilter, Order, OrderOptions, OrderedFile, Orders, Put};
 use weir_core::ports::{
     Account, BlobStore, Embedder, JobPolicy, Ledger, OpenDocument, Policies, PolicyRequest, Rasterizer,
     Source, VectorStore,
@@ -419,6 +419,11 @@ impl VectorStore for Vectors {
         Ok(())
     }
 
+    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.0.lock().retain(|(t, _, _)| t != tenant);
+        Ok(())
+    }
+
     async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
         let kept = self.0.lock();
         let hits = kept.iter().filter(|(t, collection, p)| {
@@ -650,10 +655,35 @@ impl Host {
         id
     }
 
+    /// Puts in a job with one file.
+    pub(crate) async fn order(&self, tenant: &TenantId, job: JobId, document: DocumentId) {
+        let file = OrderedFile {
+            name: "file.pdf".into(),
+            document,
+            bytes: 1,
+            password: None,
+        };
+        let order = Order {
+            job,
+            tenant: tenant.clone(),
+            lane: None,
+            files: vec![file],
+            options: OrderOptions::default(),
+            webhook: None,
+        };
+        let record = job_record(tenant, job, JobState::Queued);
+        self.memory.put(&record, &order, None).await.unwrap();
+    }
+
     /// Commits events `from..=to` of a job; with the last one the job ends if `ends`.
     pub(crate) async fn events(&self, tenant: &TenantId, job: JobId, from: u64, to: u64, ends: bool) {
         commit_events(self.app.ledger.as_ref(), tenant, job, from, to, ends).await;
     }
+}
+
+/// What handlers share on a host in memory.
+pub(crate) fn app() -> Arc<App> {
+    Host::new().app
 }
 
 /// A server that does not listen yet, and what it stands on.

@@ -8,7 +8,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `listen` | connections: TLS, deadlines for headers, a bound on how many, an end that waits |
+//! | `listen`, `stalled` | connections: TLS, deadlines for headers, a bound on how many, an end that waits |
 //! | `auth` | keys: who calls, and what the key allows |
 //! | `problem` | every refusal and error as problem+json |
 //! | `hub` | what has been committed, told to whoever follows |
@@ -46,6 +46,7 @@ mod problem;
 mod requests;
 mod search;
 mod signed;
+mod stalled;
 mod stored;
 mod webhook;
 mod wire;

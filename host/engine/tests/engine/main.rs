@@ -19,4 +19,5 @@ mod flow;
 mod ledger;
 mod makespan;
 mod resume;
+mod search;
 mod threads;
