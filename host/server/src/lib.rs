@@ -8,7 +8,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `listen` | connections: TLS, deadlines for headers, a bound on how many, an end that waits |
+//! | `listen`, `stalled` | connections: TLS, deadlines for headers, a bound on how many, an end that waits |
 //! | `auth` | keys: who calls, and what the key allows |
 //! | `problem` | every refusal and error as problem+json |
 //! | `intake` | submissions: files to disk, hashed on the way, then the job is written down |
@@ -58,6 +58,7 @@ mod quota;
 mod requests;
 mod search;
 mod signed;
+mod stalled;
 mod stored;
 mod tenants;
 mod usage;

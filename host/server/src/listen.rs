@@ -2,7 +2,7 @@
 //!
 //! A host on the open network meets clients that send one byte a minute, headers without end, or nothing at all. So headers
 //! have a deadline and a size, and there are only so many connections: who comes later waits in the system's queue, where it
-//! costs nothing. Bodies have deadlines of their own, where they are read.
+//! costs nothing. Bodies have deadlines of their own, where they are read; answers have one here, for clients that take nothing.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,8 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use weir_core::settings::Settings;
+
+use crate::stalled::Stalled;
 
 /// Most bytes of a request's line and headers.
 const HEADER_BYTES: usize = 64 << 10;
@@ -60,6 +62,7 @@ pub struct Listener {
     tls: Option<TlsAcceptor>,
     places: Arc<Semaphore>,
     header_deadline: Duration,
+    stall: Duration,
     grace: Duration,
 }
 
@@ -81,6 +84,7 @@ impl Listener {
             tls,
             places: Arc::new(Semaphore::new(settings.server_connections as usize)),
             header_deadline: Duration::from_secs(settings.server_header_seconds.into()),
+            stall: Duration::from_secs(settings.server_stall_seconds.into()),
             grace: Duration::from_secs(settings.server_grace_seconds.into()),
         })
     }
@@ -134,6 +138,7 @@ impl Listener {
             };
             let _ = stream.set_nodelay(true);
             let (server, tls, router) = (Arc::clone(&server), self.tls.clone(), router.clone());
+            let stream = Stalled::new(stream, self.stall);
             let (watcher, deadline) = (graceful.watcher(), self.header_deadline);
             connections.spawn(async move {
                 let _place = place;
@@ -167,7 +172,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 async fn encrypted(
-    stream: TcpStream,
+    stream: Stalled<TcpStream>,
     tls: Option<TlsAcceptor>,
     deadline: Duration,
 ) -> std::io::Result<Box<dyn Stream>> {

@@ -114,7 +114,7 @@ settings! {
         if |v| (1..=1_000_000).contains(&v);
     /// Seconds that a request's headers may take to arrive.
     "server.header_seconds" => server_header_seconds: u32 = "10", "seconds, 1 to 600" if |v| (1..=600).contains(&v);
-    /// Seconds without a byte after which an upload is given up.
+    /// Seconds without a byte after which an upload, or a client that takes nothing of an answer, is given up.
     "server.stall_seconds" => server_stall_seconds: u32 = "30", "seconds, 1 to 3600" if |v| (1..=3600).contains(&v);
     /// Seconds that running jobs have to end when the host is told to stop; they go on at the next start.
     "server.grace_seconds" => server_grace_seconds: u32 = "10", "seconds, 0 to 3600" if |v| v <= 3600;
@@ -171,7 +171,7 @@ settings! {
 
     /// Times that a webhook is tried before it is given up.
     "webhook.tries" => webhook_tries: u32 = "8", "times, 1 to 20" if |v| (1..=20).contains(&v);
-    /// Seconds before the second try of a webhook; each further pause is four times the one before, at most 12 hours.
+    /// Seconds before the second try of a webhook; each further pause is four times the one before, at most a day.
     "webhook.pause_seconds" => webhook_pause_seconds: u32 = "15", "seconds, 1 to 3600"
         if |v| (1..=3600).contains(&v);
     /// Seconds that a webhook's receiver has to answer.

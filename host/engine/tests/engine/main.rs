@@ -22,4 +22,5 @@ mod ledger;
 mod makespan;
 mod measures;
 mod resume;
+mod search;
 mod threads;

@@ -1,7 +1,11 @@
 //! Finding passages: one query, several, or one as a stream. All of them go through the stream buffer.
 
 mod buffer;
+#[cfg(test)]
+mod buffer_tests;
 mod stream_query;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -21,7 +21,7 @@ pub(crate) struct Letter {
     pub(crate) url: String,
     /// `Weir-Signature`.
     pub(crate) signature: String,
-    /// `Weir-Delivery`: the job and the number of the event that ended it, since a job that is tried again ends again.
+    /// `Weir-Delivery`: the job, the same for each try.
     pub(crate) delivery: String,
     pub(crate) body: Vec<u8>,
 }
@@ -87,7 +87,7 @@ impl Letter {
         if !record.state.is_ended() {
             return Ok(Written::NotYet);
         }
-        let (documents, last) = ends(ledger, tenant, job).await?;
+        let documents = ends(ledger, tenant, job).await?;
         let mut counts = Counts::default();
         for document in &documents {
             counts.documents += 1;
@@ -111,18 +111,18 @@ impl Letter {
         Ok(Written::Letter(Self {
             url: webhook.url,
             signature: signature(&webhook.secret, now_millis() / 1000, &body),
-            delivery: format!("{job}-{last}"),
+            delivery: job.to_string(),
             body,
         }))
     }
 }
 
-/// How the documents ended in the job's last run, and the number of its last event.
+/// How the documents ended in the job's last run.
 async fn ends(
     ledger: &dyn Ledger,
     tenant: &TenantId,
     job: &JobId,
-) -> Result<(Vec<DocumentTold>, u64), StorageError> {
+) -> Result<Vec<DocumentTold>, StorageError> {
     let (mut documents, mut last, mut over) = (Vec::new(), 0, false);
     loop {
         let events = ledger.events(tenant, job, last, PAGE).await?;
@@ -157,7 +157,7 @@ async fn ends(
             });
         }
         if all {
-            return Ok((documents, last));
+            return Ok(documents);
         }
     }
 }

@@ -10,6 +10,8 @@
 
 mod letter;
 mod round;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,7 +36,7 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Each pause is so many times the one before.
 const GROWTH: u32 = 4;
 /// The longest pause.
-const LONGEST: Duration = Duration::from_secs(12 * 3600);
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// A delivery.
 type Key = (TenantId, JobId);

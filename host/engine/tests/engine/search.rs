@@ -1,0 +1,115 @@
+//! Many searches at once.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use weir_core::decision::Device;
+use weir_core::ports::{Account, Embedder, VectorStore as _};
+use weir_core::search::Point;
+use weir_core::{DocumentId, InferenceError, Rect, TenantId};
+use weir_engine::{Engine, EngineConfig, Ports, SearchError, SearchRequest};
+
+use crate::fakes::Fakes;
+
+/// Remembers what it was asked, and fails for one tenant.
+#[derive(Default)]
+struct Asked(Mutex<Vec<(TenantId, Vec<String>)>>);
+
+#[async_trait]
+impl Embedder for Asked {
+    async fn embed(&self, account: &Account, texts: Vec<String>) -> Result<Vec<Vec<f32>>, InferenceError> {
+        self.0.lock().push((account.tenant.clone(), texts.clone()));
+        if account.tenant.as_str() == "unlucky" {
+            return Err(InferenceError::Full {
+                model: "text embedding".into(),
+                waiting: 9,
+            });
+        }
+        Ok(texts.iter().map(|_| vec![1.0, 0.0]).collect())
+    }
+
+    fn count_tokens(&self, _: &str) -> Result<u32, InferenceError> {
+        Ok(1)
+    }
+
+    fn dimensions(&self) -> usize {
+        2
+    }
+
+    fn max_tokens(&self) -> u32 {
+        256
+    }
+
+    fn workers(&self) -> u32 {
+        1
+    }
+
+    fn device(&self) -> Device {
+        Device::default()
+    }
+}
+
+#[tokio::test]
+async fn the_words_of_a_tenant_are_embedded_in_one_call_and_answered_in_order() {
+    let fakes = Fakes::new();
+    let tenants: [TenantId; 3] = ["a", "b", "unlucky"].map(|name| name.parse().unwrap());
+    for n in 0..4_u32 {
+        let point = Point {
+            id: uuid::Uuid::from_u128(n.into()),
+            document: DocumentId::of(b"d"),
+            name: "d.pdf".into(),
+            page: n + 1,
+            passage: 0,
+            text: format!("word{n}"),
+            rect: Rect::PAGE,
+            dense: vec![1.0, 0.0],
+            labels: Vec::new(),
+            image: None,
+            lines: None,
+        };
+        fakes.vectors.upsert(&tenants[0], "c", vec![point]).await.unwrap();
+    }
+    let embedder = Arc::new(Asked::default());
+    let ports = Ports {
+        embedder: embedder.clone(),
+        ..fakes.ports()
+    };
+    let engine = Engine::new(ports, EngineConfig::default());
+    let ask = |tenant: usize, text: &str| SearchRequest::new(tenants[tenant].clone(), text);
+    let requests = vec![
+        ask(0, "word3"),
+        ask(1, "word0"),
+        ask(2, "word1"),
+        ask(0, "word1"),
+        ask(0, "none"),
+        ask(1, "word2"),
+    ];
+    let answers = engine.search_many(requests).await;
+    let pages: Vec<_> = answers
+        .iter()
+        .map(|answer| match answer {
+            Ok(hits) => Ok(hits.iter().map(|hit| hit.page).collect::<Vec<_>>()),
+            Err(error) => Err(error.kind()),
+        })
+        .collect();
+    let full = Err("model-queue-full");
+    assert_eq!(
+        pages,
+        [Ok(vec![4]), Ok(vec![1]), full, Ok(vec![2]), Ok(vec![]), Ok(vec![3])]
+    );
+    assert!(matches!(answers[2], Err(SearchError::Inference(_))));
+    let mut asked = embedder.0.lock().clone();
+    asked.sort();
+    let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+    let [a, b, unlucky] = tenants.clone();
+    assert_eq!(
+        asked,
+        [
+            (a, words(&["word3", "word1", "none"])),
+            (b, words(&["word0", "word2"])),
+            (unlucky, words(&["word1"])),
+        ]
+    );
+    assert!(engine.search_many(Vec::new()).await.is_empty());
+}
