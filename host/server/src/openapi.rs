@@ -50,5 +50,3 @@ impl Modify for Keys {
     }
 }
 
-#[cfg(test)]
-mod tests;
