@@ -9,10 +9,9 @@ use anyhow::{Context as _, Result};
 use weir_core::StorageError;
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::page::Lane;
-use weir_core::ports::{Account, BlobStore, Ledger, VectorStore};
+use weir_core::ports::{Account, BlobStore, Ledger};
 use weir_core::search::{Hit, Query};
 use weir_core::settings::Settings;
-use weir_core::tenancy::Registry as _;
 use weir_engine::{Engine, EngineConfig, Ports};
 use weir_inference::{Capability, Inference, InferenceConfig};
 use weir_policy::{PolicyConfig, PolicyHost};
@@ -126,14 +125,15 @@ impl Below {
 
 /// Removes a tenant with all it has. Needs the data folder to itself.
 pub(crate) async fn delete_tenant(places: &Places, tenant: &TenantId) -> Result<()> {
-    let storage = Storage::open_again(&places.data).await?;
-    for document in storage.ledger.documents(tenant).await? {
-        storage.vectors.remove(tenant, &document.id, None).await?;
+    let recordings = places.data.join("recordings").join(tenant.as_str());
+    match std::fs::remove_dir_all(&recordings) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("cannot remove {}", recordings.display()));
+        }
+        _ => {}
     }
-    storage.vectors.flush().await?;
-    storage.blobs.delete(tenant, "").await?;
-    storage.ledger.remove_tenant(tenant).await?;
-    Ok(storage.close().await?)
+    weir_storage::remove_tenant(&places.data, tenant).await?;
+    Ok(())
 }
 
 /// Name of the text embedding model, kept with the vectors so that another model's are not mixed in.

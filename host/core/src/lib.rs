@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod manifest;
 pub mod markdown;
 pub mod order;
+pub mod original;
 pub mod page;
 pub mod ports;
 pub mod search;

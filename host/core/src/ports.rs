@@ -185,6 +185,9 @@ pub trait VectorStore: Send + Sync {
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError>;
 
+    /// Removes every point of a tenant, also those of documents that no ledger knows.
+    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError>;
+
     /// The best hits first.
     async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError>;
 

@@ -21,6 +21,7 @@ use weir_core::ports::BlobStore;
 use weir_core::{StorageError, TenantId};
 
 use crate::folder::{make_private, sync_folder};
+use crate::kept::{Kept, size};
 
 /// Longest key in bytes.
 const MAX_KEY: usize = 1024;
@@ -41,6 +42,7 @@ pub struct FileBlobs {
 
 struct Inner {
     root: PathBuf,
+    kept: Arc<Kept>,
     next: AtomicU64,
     unsynced: Mutex<Unsynced>,
 }
@@ -55,7 +57,7 @@ struct Unsynced {
 impl FileBlobs {
     /// Opens `<data>/blobs`, making it if need be. Blocks on the disk. Only one process may have it open: another's
     /// unfinished files are removed.
-    pub fn open(data: &Path) -> Result<Self, StorageError> {
+    pub(crate) fn open(data: &Path, kept: Arc<Kept>) -> Result<Self, StorageError> {
         let root = data.join("blobs");
         let unfinished = root.join(UNFINISHED);
         match fs::remove_dir_all(&unfinished) {
@@ -66,6 +68,7 @@ impl FileBlobs {
         Ok(Self {
             inner: Arc::new(Inner {
                 root,
+                kept,
                 next: AtomicU64::new(0),
                 unsynced: Mutex::default(),
             }),
@@ -91,9 +94,8 @@ impl FileBlobs {
 impl BlobStore for FileBlobs {
     async fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
         check_key(key)?;
-        let path = self.inner.tenant(tenant).join(key);
-        let bytes = bytes.to_vec();
-        self.blocking(move |inner| inner.put(path, &bytes)).await
+        let (tenant, key, bytes) = (tenant.clone(), key.to_owned(), bytes.to_vec());
+        self.blocking(move |inner| inner.put(&tenant, &key, &bytes)).await
     }
 
     async fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
@@ -115,18 +117,8 @@ impl BlobStore for FileBlobs {
 
     async fn delete(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         check_prefix(prefix)?;
-        let (tenant, prefix) = (self.inner.tenant(tenant), prefix.to_owned());
-        self.blocking(move |_| {
-            for key in keys(&tenant, &prefix)? {
-                let path = tenant.join(key);
-                match fs::remove_file(&path) {
-                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(&path, &e)),
-                    _ => remove_empty_parents(&path, &tenant),
-                }
-            }
-            Ok(())
-        })
-        .await
+        let (tenant, prefix) = (tenant.clone(), prefix.to_owned());
+        self.blocking(move |inner| inner.delete(&tenant, &prefix)).await
     }
 
     async fn flush(&self) -> Result<(), StorageError> {
@@ -139,12 +131,25 @@ impl Inner {
         self.root.join(tenant.as_str())
     }
 
-    fn put(&self, path: PathBuf, bytes: &[u8]) -> Result<(), StorageError> {
+    /// What is counted as one: the folder that a key begins with.
+    fn unit(&self, tenant: &TenantId, key: &str) -> PathBuf {
+        let first = key.split_once('/').map_or(key, |(first, _)| first);
+        self.tenant(tenant).join(first)
+    }
+
+    fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        let path = self.tenant(tenant).join(key);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let unfinished = self.root.join(UNFINISHED).join(number.to_string());
         let written = File::create_new(&unfinished)
             .and_then(|mut file| file.write_all(bytes))
-            .and_then(|()| move_into_place(&unfinished, &path));
+            .and_then(|()| {
+                self.kept.change(tenant, &self.unit(tenant, key), || {
+                    let grown = i64::try_from(bytes.len()).unwrap_or(i64::MAX) - size(&path)?;
+                    move_into_place(&unfinished, &path)?;
+                    Ok(grown)
+                })
+            });
         if let Err(e) = written {
             let _ = fs::remove_file(&unfinished);
             return Err(failed(&path, &e));
@@ -154,6 +159,27 @@ impl Inner {
             unsynced.files.insert(path);
         } else {
             unsynced.more = true;
+        }
+        Ok(())
+    }
+
+    fn delete(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
+        let folder = self.tenant(tenant);
+        for key in keys(&folder, prefix)? {
+            let path = folder.join(&key);
+            let deleted = self.kept.change(tenant, &self.unit(tenant, &key), || {
+                let bytes = size(&path)?;
+                match fs::remove_file(&path) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                    _ => remove_empty_parents(&path, &folder),
+                }
+                Ok(-bytes)
+            });
+            deleted.map_err(|e| failed(&path, &e))?;
+        }
+        if prefix.is_empty() {
+            // Stays if it is not empty, or not there at all.
+            let _ = fs::remove_dir(&folder);
         }
         Ok(())
     }

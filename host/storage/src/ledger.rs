@@ -2,26 +2,35 @@
 //!
 //! Written by one thread over one connection, one transaction for each group of entries, with a write-ahead log and an fsync
 //! before a commit returns: that is the port's promise, and why the engine commits in groups. Read over connections of
-//! their own, which the log lets go on beside the writer, also from another process ([`LedgerReader`]).
+//! their own, which the log lets go on beside the writer, also from another process ([`LedgerReader`]). Tenants and keys can
+//! be written from another process as well ([`TenantDesk`]).
 
+mod columns;
 mod database;
+mod desk;
+mod orders;
 mod rows;
 mod state;
+mod tenants;
+mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rusqlite::Connection;
+use rusqlite::{Connection, Transaction};
 use tokio::sync::Semaphore;
 use weir_core::event::{ErrorNote, Event};
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::ports::{Ledger, PolicyState};
+use weir_core::tenancy::{KeyRecord, Registry, Tenant};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
 
 use self::database::Database;
+pub use self::desk::TenantDesk;
 use crate::folder::FolderLock;
+use crate::kept::Kept;
 use crate::worker::Worker;
 
 /// Reads at once; more wait.
@@ -29,43 +38,93 @@ const READS: usize = 4;
 /// Most events one call answers with.
 const MAX_EVENTS: usize = 10_000;
 
-/// A [`Ledger`] and [`PolicyState`] in a SQLite file.
+/// A [`Ledger`], [`PolicyState`], [`Registry`], [`Orders`](weir_core::order::Orders) and
+/// [`UsageBook`](weir_core::usage::UsageBook) in a SQLite file.
 pub struct SqliteLedger {
-    writer: Worker<Writer>,
+    writer: Arc<Worker<Writer>>,
     reader: LedgerReader,
+    desk: TenantDesk,
+    kept: Arc<Kept>,
 }
 
 struct Writer {
     database: Database,
-    _lock: Arc<FolderLock>,
+    /// Nobody's, if it writes beside the folder's holder.
+    _lock: Option<Arc<FolderLock>>,
 }
 
 impl SqliteLedger {
-    /// Opens `<data>/ledger.db`, making it if need be. Blocks on the disk.
-    pub(crate) fn open(data: &Path, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
+    /// Opens `<data>/ledger.db`, making it if need be; also says of which tenants it is known for sure what they keep. Blocks
+    /// on the disk.
+    pub(crate) fn open(data: &Path, lock: Arc<FolderLock>) -> Result<(Self, Vec<TenantId>), StorageError> {
         let file = file(data);
         let database = Database::create(&file)?;
+        let kept = database.change(usage::open_kept)?;
+        let exact = kept.iter().filter(|(.., exact)| *exact);
+        let exact = exact.map(|(tenant, ..)| tenant.clone()).collect();
+        let kept = kept.into_iter().map(|(tenant, bytes, _)| (tenant, bytes));
         let writer = Writer {
             database,
-            _lock: lock,
+            _lock: Some(lock),
         };
-        Ok(Self {
-            writer: Worker::start("weir-ledger", file.display().to_string(), writer)?,
+        let writer = Arc::new(Worker::start("weir-ledger", file.display().to_string(), writer)?);
+        let ledger = Self {
+            desk: TenantDesk::over(Arc::clone(&writer), LedgerReader::at(file.clone())),
+            writer,
             reader: LedgerReader::at(file),
-        })
+            kept: Arc::new(Kept::new(kept)),
+        };
+        Ok((ledger, exact))
     }
 
-    /// Returns when all commits asked for are done and the file is closed; every later commit fails.
+    /// What tenants keep; it is written down here.
+    pub(crate) const fn kept(&self) -> &Arc<Kept> {
+        &self.kept
+    }
+
+    /// Returns when all commits asked for are done and the file is closed; every later commit fails, and so does every later
+    /// change of what tenants keep.
     pub async fn close(&self) {
+        let kept = Arc::clone(&self.kept);
+        let last = self.write(move |t| {
+            let mut last = kept.close().into_iter();
+            last.try_for_each(|(tenant, bytes, exact)| usage::write_kept(t, &tenant, bytes, exact))
+        });
+        if let Err(error) = last.await {
+            tracing::warn!(%error, "what tenants keep will be counted again at the next start");
+        }
         self.writer.close().await;
-        self.reader.idle.lock().clear();
+        self.reader.rest();
+        self.desk.rest();
     }
 
     async fn write<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
-        self.writer.call(move |writer| writer.database.with(work)).await
+        self.writer.call(move |writer| writer.database.change(work)).await
+    }
+
+    /// The same, and with it what tenants keep by now.
+    async fn write_counted<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
+    ) -> Result<R, StorageError> {
+        let kept = Arc::clone(&self.kept);
+        let change = move |writer: &mut Writer| {
+            let unwritten = kept.take_unwritten();
+            let written = writer.database.change(|t| {
+                for (tenant, bytes) in &unwritten {
+                    usage::write_kept(t, tenant, *bytes, false)?;
+                }
+                work(t)
+            });
+            if written.is_err() {
+                kept.owe(&unwritten);
+            }
+            written
+        };
+        self.writer.call(change).await
     }
 }
 
@@ -90,6 +149,11 @@ impl LedgerReader {
             idle: Arc::default(),
             reads: Arc::new(Semaphore::new(READS)),
         }
+    }
+
+    /// Closes what is idle.
+    fn rest(&self) {
+        self.idle.lock().clear();
     }
 
     /// As [`Ledger::document`].
@@ -157,14 +221,8 @@ impl Ledger for SqliteLedger {
         if entries.is_empty() {
             return Ok(());
         }
-        self.write(move |c| {
-            let transaction = c.unchecked_transaction()?;
-            entries
-                .iter()
-                .try_for_each(|entry| rows::write(&transaction, entry))?;
-            transaction.commit()
-        })
-        .await
+        self.write_counted(move |t| entries.iter().try_for_each(|entry| rows::write(t, entry)))
+            .await
     }
 
     async fn document(
@@ -209,6 +267,55 @@ impl Ledger for SqliteLedger {
             .read(move |c| rows::events(c, &tenant, &job, after, limit))
             .await
     }
+
+    async fn tenant_events(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StorageError> {
+        let (tenant, limit) = (tenant.clone(), limit.min(MAX_EVENTS));
+        self.reader
+            .read(move |c| rows::tenant_events(c, &tenant, after, limit))
+            .await
+    }
+
+    async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
+        let (tenant, document) = (tenant.clone(), *document);
+        self.write_counted(move |t| rows::forget(t, &tenant, &document))
+            .await
+    }
+}
+
+#[async_trait]
+impl Registry for SqliteLedger {
+    async fn put_tenant(&self, tenant: &Tenant) -> Result<(), StorageError> {
+        self.desk.put_tenant(tenant).await
+    }
+
+    async fn tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
+        self.desk.tenant(id).await
+    }
+
+    async fn tenants(&self) -> Result<Vec<Tenant>, StorageError> {
+        self.desk.tenants().await
+    }
+
+    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
+        self.desk.remove_tenant(id).await
+    }
+
+    async fn put_key(&self, key: &KeyRecord) -> Result<(), StorageError> {
+        self.desk.put_key(key).await
+    }
+
+    async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StorageError> {
+        self.desk.key(id).await
+    }
+
+    async fn keys(&self, tenant: &TenantId) -> Result<Vec<KeyRecord>, StorageError> {
+        self.desk.keys(tenant).await
+    }
 }
 
 #[async_trait]
@@ -230,14 +337,14 @@ impl PolicyState for SqliteLedger {
     ) -> Result<(), ErrorNote> {
         state::check(key, &value)?;
         let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
-        self.write(move |c| state::set(c, &tenant, &pipeline, &key, &value))
+        self.write(move |t| state::set(t, &tenant, &pipeline, &key, &value))
             .await
             .map_err(noted)?
     }
 
     async fn delete(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<(), ErrorNote> {
         let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
-        self.write(move |c| state::delete(c, &tenant, &pipeline, &key))
+        self.write(move |t| state::delete(t, &tenant, &pipeline, &key))
             .await
             .map_err(noted)
     }

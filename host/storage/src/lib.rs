@@ -5,18 +5,23 @@
 //! | name | what |
 //! |---|---|
 //! | `lock` | held by the process that writes |
+//! | `originals/<tenant>/<document>` | [`FileOriginals`] |
 //! | `blobs/<tenant>/<key>` | [`FileBlobs`] |
 //! | `vectors/` | [`EdgeVectors`] |
 //! | `ledger.db` | [`SqliteLedger`] |
 //! | `weir.sock` | where the holder answers other processes' searches |
 //!
-//! [`Storage`] is for the process that writes. Others read beside it: [`search`] finds passages and [`LedgerReader`] reads the
-//! ledger, whether or not someone holds the folder.
+//! [`Storage`] is for the process that writes. Others work beside it, whether or not someone holds the folder: [`search`] finds
+//! passages, [`LedgerReader`] reads the ledger, and [`TenantDesk`] changes tenants and keys.
 
 mod attach;
 mod blobs;
 mod folder;
+mod kept;
 mod ledger;
+mod originals;
+mod recount;
+mod removal;
 mod vectors;
 mod worker;
 
@@ -25,12 +30,15 @@ use std::sync::Arc;
 
 pub use attach::search;
 pub use blobs::FileBlobs;
-pub use ledger::{LedgerReader, SqliteLedger};
+pub use ledger::{LedgerReader, SqliteLedger, TenantDesk};
+pub use originals::FileOriginals;
+pub use removal::remove_tenant;
 pub use vectors::{EdgeVectors, MAX_HITS};
 use weir_core::StorageError;
 
 use crate::attach::SearchDesk;
 use crate::folder::{FolderLock, make_private};
+use crate::recount::Recount;
 
 /// A data folder, held for writing.
 ///
@@ -38,11 +46,14 @@ use crate::folder::{FolderLock, make_private};
 pub struct Storage {
     // First, so that a dropped storage takes its socket away while it still holds the folder.
     desk: SearchDesk,
+    recount: Recount,
+    /// What clients sent.
+    pub originals: Arc<FileOriginals>,
     /// Page images and texts.
     pub blobs: Arc<FileBlobs>,
     /// Passages.
     pub vectors: Arc<EdgeVectors>,
-    /// Documents, jobs, pages and events; also the components' state.
+    /// Documents, jobs, pages and events; also the components' state, tenants, orders and usage.
     pub ledger: Arc<SqliteLedger>,
 }
 
@@ -55,17 +66,26 @@ impl Storage {
         let opened = tokio::task::spawn_blocking(move || {
             make_private(&folder)?;
             let lock = Arc::new(FolderLock::take(&folder)?);
-            let ledger = SqliteLedger::open(&folder, Arc::clone(&lock))?;
-            let blobs = FileBlobs::open(&folder)?;
+            let (ledger, exact) = SqliteLedger::open(&folder, Arc::clone(&lock))?;
+            let kept = ledger.kept();
+            let originals = FileOriginals::open(&folder, Arc::clone(kept))?;
+            let blobs = FileBlobs::open(&folder, Arc::clone(kept))?;
             let vectors = EdgeVectors::open(&folder, &model, dimensions, lock)?;
-            Ok((Arc::new(blobs), Arc::new(vectors), Arc::new(ledger)))
+            // Before anyone can change a file.
+            let recount = Recount::start(&folder, kept, &exact)?;
+            Ok((originals, blobs, vectors, ledger, recount))
         });
-        let (blobs, vectors, ledger) = opened.await.map_err(|e| StorageError::Failed {
-            what: data.display().to_string(),
-            reason: e.to_string(),
-        })??;
+        let (originals, blobs, vectors, ledger, recount) =
+            opened.await.map_err(|e| StorageError::Failed {
+                what: data.display().to_string(),
+                reason: e.to_string(),
+            })??;
+        let (originals, blobs) = (Arc::new(originals), Arc::new(blobs));
+        let (vectors, ledger) = (Arc::new(vectors), Arc::new(ledger));
         let desk = SearchDesk::open(data, &vectors)?;
         Ok(Self {
+            recount,
+            originals,
             blobs,
             vectors,
             ledger,
@@ -73,11 +93,18 @@ impl Storage {
         })
     }
 
+    /// Returns when it is known for sure what each tenant keeps. After an end that was not [`Storage::close`] it is being
+    /// counted, and until then the last number written down stands in.
+    pub async fn counted(&self) {
+        self.recount.ended().await;
+    }
+
     /// Flushes everything and lets go of the folder. Returns when another process can have it; whoever still has one of the
     /// stores finds it closed.
     pub async fn close(self) -> Result<(), StorageError> {
         use weir_core::ports::BlobStore;
         self.desk.close().await;
+        self.recount.stop().await;
         let blobs = self.blobs.flush().await;
         let vectors = self.vectors.close().await;
         self.ledger.close().await;

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use qdrant_edge::{
-    Fusion, NamedQuery, PointInsertOperations, PointOperations, Prefetch, QueryEnum, QueryRequest,
+    Filter, Fusion, NamedQuery, PointInsertOperations, PointOperations, Prefetch, QueryEnum, QueryRequest,
     ScoringQuery, UpdateOperation, VectorInternal, WithPayloadInterface, WithVector,
 };
 use tokio::sync::Semaphore;
@@ -31,7 +31,9 @@ use weir_core::ports::VectorStore;
 use weir_core::search::{Hit, Point, Query};
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
-use self::passage::{DENSE, SPARSE, check_dense, hit, of_document, page, page_of_each, searched, stored};
+use self::passage::{
+    DENSE, SPARSE, check_dense, hit, of_document, of_tenant, page, page_of_each, searched, stored,
+};
 use self::shard::Shard;
 use self::words::Words;
 use crate::folder::FolderLock;
@@ -59,8 +61,6 @@ pub struct EdgeVectors {
 struct Index {
     shard: Shard,
     words: Words,
-    model: String,
-    dimensions: usize,
     _lock: Arc<FolderLock>,
 }
 
@@ -72,8 +72,19 @@ impl EdgeVectors {
         dimensions: usize,
         lock: Arc<FolderLock>,
     ) -> Result<Self, StorageError> {
-        let what = data.join("vectors").display().to_string();
-        let shard = Shard::open(data, model, dimensions)?;
+        Self::over(Shard::open(data, model, dimensions)?, lock)
+    }
+
+    /// Opens `<data>/vectors` for whatever embeddings it was made; `None` if it was never made. Blocks on the disk.
+    pub(crate) fn open_again(data: &Path, lock: Arc<FolderLock>) -> Result<Option<Self>, StorageError> {
+        match Shard::open_again(data)? {
+            Some(shard) => Self::over(shard, lock).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn over(shard: Shard, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
+        let what = shard.path().display().to_string();
         let words = Words::new().map_err(|reason| StorageError::Failed {
             what: what.clone(),
             reason,
@@ -81,8 +92,6 @@ impl EdgeVectors {
         let index = Arc::new(Index {
             shard,
             words,
-            model: model.to_owned(),
-            dimensions,
             _lock: lock,
         });
         Ok(Self {
@@ -96,7 +105,8 @@ impl EdgeVectors {
     /// The embedding model and the length of its vectors.
     pub(crate) fn made_for(&self) -> Result<(String, usize), StorageError> {
         let index = self.open_index()?;
-        Ok((index.model.clone(), index.dimensions))
+        let made_for = index.shard.made_for();
+        Ok((made_for.model.clone(), made_for.dimensions))
     }
 
     /// Flushes and closes; every later call fails. Returns when another process can open the shard.
@@ -108,6 +118,15 @@ impl EdgeVectors {
         drop(self.index.lock().take());
         self.writer.close().await;
         flushed
+    }
+
+    async fn remove_all(&self, filter: Filter) -> Result<(), StorageError> {
+        self.writer
+            .call(move |index| {
+                let change = UpdateOperation::PointOperation(PointOperations::DeletePointsByFilter(filter));
+                index.shard.update(change, 0)
+            })
+            .await
     }
 
     fn open_index(&self) -> Result<Arc<Index>, StorageError> {
@@ -161,13 +180,11 @@ impl VectorStore for EdgeVectors {
         document: &DocumentId,
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
-        let filter = of_document(tenant, document, pages);
-        self.writer
-            .call(move |index| {
-                let change = UpdateOperation::PointOperation(PointOperations::DeletePointsByFilter(filter));
-                index.shard.update(change, 0)
-            })
-            .await
+        self.remove_all(of_document(tenant, document, pages)).await
+    }
+
+    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.remove_all(of_tenant(tenant)).await
     }
 
     async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
@@ -204,11 +221,12 @@ impl Index {
     fn upsert(&self, tenant: &TenantId, collection: &str, points: Vec<Point>) -> Result<(), StorageError> {
         // All are checked before the first is written.
         let mut bytes = 0;
+        let dimensions = self.shard.made_for().dimensions;
         let mut points = points
             .into_iter()
             .map(|point| {
                 bytes += point.text.len() + 4 * point.dense.len();
-                stored(tenant, collection, point, self.dimensions, &self.words)
+                stored(tenant, collection, point, dimensions, &self.words)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -222,9 +240,11 @@ impl Index {
     }
 
     fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
-        check_dense(&query.dense, self.dimensions).map_err(|reason| StorageError::Failed {
-            what: "searching".into(),
-            reason,
+        check_dense(&query.dense, self.shard.made_for().dimensions).map_err(|reason| {
+            StorageError::Failed {
+                what: "searching".into(),
+                reason,
+            }
         })?;
         let limit = query.top_k.clamp(1, MAX_HITS);
         let filter = searched(tenant, query);

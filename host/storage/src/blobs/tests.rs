@@ -6,8 +6,12 @@ fn tenant(name: &str) -> TenantId {
 
 fn open() -> (tempfile::TempDir, FileBlobs) {
     let dir = tempfile::tempdir().unwrap();
-    let blobs = FileBlobs::open(dir.path()).unwrap();
+    let blobs = reopen(&dir);
     (dir, blobs)
+}
+
+fn reopen(dir: &tempfile::TempDir) -> FileBlobs {
+    FileBlobs::open(dir.path(), Arc::new(Kept::new([]))).unwrap()
 }
 
 #[tokio::test]
@@ -98,7 +102,7 @@ async fn what_a_killed_process_left_is_cleared() {
     let left = dir.path().join("blobs").join(UNFINISHED).join("0");
     fs::write(&left, "half").unwrap();
     drop(blobs);
-    let blobs = FileBlobs::open(dir.path()).unwrap();
+    let blobs = reopen(&dir);
     assert!(!left.exists());
     blobs.put(&TenantId::single(), "k", b"x").await.unwrap();
 }
@@ -153,4 +157,47 @@ async fn puts_and_deletes_side_by_side() {
         blobs.delete(&t, "d/").await.unwrap();
     }
     puts.await.unwrap();
+}
+
+#[tokio::test]
+async fn bytes_are_counted_once_for_each_key() {
+    let (dir, blobs) = open();
+    let (a, b) = (tenant("a"), tenant("b"));
+    let bytes = |t: &TenantId| blobs.inner.kept.bytes(t);
+    blobs.put(&a, "d/1/image", &[0; 100]).await.unwrap();
+    blobs.put(&a, "d/2/image", &[0; 10]).await.unwrap();
+    blobs.put(&a, "e", &[0; 5]).await.unwrap();
+    blobs.put(&b, "d/1/image", &[0; 1]).await.unwrap();
+    assert_eq!((bytes(&a), bytes(&b)), (115, 1));
+    blobs.put(&a, "d/1/image", &[0; 40]).await.unwrap();
+    assert!(blobs.put(&a, "e/1", &[0; 7]).await.is_err());
+    assert_eq!(bytes(&a), 55);
+    blobs.delete(&a, "d/").await.unwrap();
+    blobs.delete(&a, "d/").await.unwrap();
+    assert_eq!((bytes(&a), bytes(&b)), (5, 1));
+    blobs.delete(&a, "").await.unwrap();
+    assert_eq!(bytes(&a), 0);
+    assert!(!dir.path().join("blobs/a").exists());
+}
+
+#[tokio::test]
+async fn bytes_are_right_when_many_write_one_key() {
+    let (_dir, blobs) = open();
+    let (blobs, t) = (Arc::new(blobs), TenantId::single());
+    let writers = (1..=40_usize).map(|size| {
+        let (blobs, t) = (Arc::clone(&blobs), t.clone());
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                blobs.put(&t, "d/1/image", &vec![0; size]).await.unwrap();
+                if size.is_multiple_of(5) {
+                    blobs.delete(&t, "d/1/").await.unwrap();
+                }
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    blobs.put(&t, "d/1/image", &[0; 9]).await.unwrap();
+    assert_eq!(blobs.inner.kept.bytes(&t), 9);
 }

@@ -1,17 +1,26 @@
 //! The SQLite file: how it is opened, and what its errors mean.
+//!
+//! Several processes may have it open: the holder of the folder, readers, and commands that change tenants beside a server.
+//! So a change takes the right to write before it reads anything. Taken later, after another process has written, it could
+//! not be had any more and the change would fail.
 
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use weir_core::StorageError;
 
 use crate::folder::free_bytes;
 
 /// The schema, step by step; a file says in `user_version` how many it has taken.
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
+const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 /// How long a call waits for another process, such as a backup.
 const BUSY: Duration = Duration::from_secs(10);
+/// Statements a connection keeps compiled: more than there are.
+const STATEMENTS: usize = 100;
 
 /// An open file.
 pub(super) struct Database {
@@ -20,19 +29,40 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the file for writing, making it and bringing it up to this version's schema.
+    /// Opens the file for writing, making it and bringing it up to this version's schema. Only for who holds the folder.
     pub(super) fn create(file: &Path) -> Result<Self, StorageError> {
-        let database = Self::open(
-            file,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-        )?;
+        make_private(file).map_err(|e| StorageError::io(file.display().to_string(), &e))?;
+        let database = Self::writing(file)?;
+        database.migrate()?;
+        Ok(database)
+    }
+
+    /// Opens the file for writing beside whoever holds the folder; [`StorageError::Missing`] if there is none, and `None` if
+    /// it has to be brought up to this version's schema first.
+    pub(super) fn beside(file: &Path) -> Result<Option<Self>, StorageError> {
+        if !file.exists() {
+            return Err(StorageError::Missing {
+                what: file.display().to_string(),
+            });
+        }
+        let database = Self::writing(file)?;
+        match database.steps()? {
+            steps if steps == STEPS.len() => Ok(Some(database)),
+            steps if steps > STEPS.len() => Err(database.foreign(steps)),
+            _ => Ok(None),
+        }
+    }
+
+    fn writing(file: &Path) -> Result<Self, StorageError> {
+        let database = Self::open(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         database.with(|c| {
             c.pragma_update(None, "journal_mode", "wal")?;
             // In this mode a commit returns after its fsync.
             c.pragma_update(None, "synchronous", "full")?;
-            c.pragma_update(None, "journal_size_limit", 64 << 20)
+            c.pragma_update(None, "journal_size_limit", 64 << 20)?;
+            // Passwords that are forgotten are overwritten, where that takes no write of its own.
+            c.pragma_update(None, "secure_delete", "fast")
         })?;
-        database.migrate()?;
         Ok(database)
     }
 
@@ -47,17 +77,20 @@ impl Database {
         // reading.
         let database = Self::open(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         database.with(|c| c.pragma_update(None, "query_only", true))?;
-        let steps = database.steps()?;
-        if steps != STEPS.len() {
-            return Err(database.foreign(steps));
+        // Documents and pages, which other processes read, have been as they are since the first step.
+        match database.steps()? {
+            steps if (1..=STEPS.len()).contains(&steps) => Ok(database),
+            steps => Err(database.foreign(steps)),
         }
-        Ok(database)
     }
 
     fn open(file: &Path, flags: OpenFlags) -> Result<Self, StorageError> {
         let what = file.display().to_string();
         let connection = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .and_then(|c| c.busy_timeout(BUSY).map(|()| c))
+            .and_then(|c| {
+                c.set_prepared_statement_cache_capacity(STATEMENTS);
+                c.busy_timeout(BUSY).map(|()| c)
+            })
             .map_err(|e| explained(&what, &e))?;
         Ok(Self { connection, what })
     }
@@ -73,14 +106,25 @@ impl Database {
             return Err(self.foreign(taken));
         }
         for (number, step) in (1_u32..).zip(STEPS).skip(taken) {
-            self.with(|c| {
-                let transaction = c.unchecked_transaction()?;
+            self.change(|transaction| {
                 transaction.execute_batch(step)?;
-                transaction.pragma_update(None, "user_version", number)?;
-                transaction.commit()
+                transaction.pragma_update(None, "user_version", number)
             })?;
         }
         Ok(())
+    }
+
+    /// Does all of `work` or, if it fails, nothing of it; durable when it returns.
+    pub(super) fn change<R>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R>,
+    ) -> Result<R, StorageError> {
+        self.with(|c| {
+            let transaction = Transaction::new_unchecked(c, TransactionBehavior::Immediate)?;
+            let answer = work(&transaction)?;
+            transaction.commit()?;
+            Ok(answer)
+        })
     }
 
     /// Asks SQLite.
@@ -99,6 +143,27 @@ impl Database {
                 STEPS.len()
             ),
         }
+    }
+}
+
+/// Makes the file its owner's alone; it holds digests of keys and passwords of documents. SQLite gives the files beside it the
+/// same mode.
+fn make_private(file: &Path) -> std::io::Result<()> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+    {
+        // Not opened: closing it would take away the locks that SQLite holds on it for other connections of this process.
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+            let mode = fs::metadata(file)?.permissions().mode();
+            if mode & 0o077 == 0 {
+                return Ok(());
+            }
+            fs::set_permissions(file, PermissionsExt::from_mode(mode & 0o7700))
+        }
+        made => made.map(drop),
     }
 }
 

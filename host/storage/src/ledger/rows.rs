@@ -1,15 +1,12 @@
 //! Records and events as rows. Every statement names the tenant.
 
-use std::fmt::Display;
-use std::str::FromStr;
-
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord};
+use weir_core::order::JobFilter;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
+
+use super::columns::{at_most, from_json, integer, natural, parsed, to_json, unreadable};
 
 /// Writes one entry.
 pub(super) fn write(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
@@ -21,7 +18,7 @@ pub(super) fn write(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> 
     }
 }
 
-fn write_job(transaction: &Transaction<'_>, job: &JobRecord) -> Result<()> {
+pub(super) fn write_job(transaction: &Transaction<'_>, job: &JobRecord) -> Result<()> {
     transaction
         .prepare_cached(
             "INSERT INTO jobs (tenant, id, pipeline, revision, state, created_millis) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -77,7 +74,10 @@ fn write_page(transaction: &Transaction<'_>, page: &PageRecord) -> Result<()> {
 
 fn write_event(transaction: &Transaction<'_>, tenant: &TenantId, event: &Event) -> Result<()> {
     transaction
-        .prepare_cached("INSERT OR REPLACE INTO events (tenant, job, seq, event) VALUES (?1, ?2, ?3, ?4)")?
+        .prepare_cached(
+            "INSERT INTO events (tenant, job, seq, event) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (tenant, job, seq) DO UPDATE SET event = ?4",
+        )?
         .execute(params![
             tenant.as_str(),
             event.job.to_string(),
@@ -171,6 +171,29 @@ pub(super) fn unfinished(c: &Connection) -> Result<Vec<JobRecord>> {
     .collect()
 }
 
+/// A tenant's jobs by descending id, which is newest first.
+pub(super) fn jobs(c: &Connection, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>> {
+    let (tenant, limit) = (tenant.as_str(), at_most(filter.limit));
+    // Sorts behind every id.
+    let before = filter
+        .before
+        .map_or_else(|| "~".to_owned(), |job| job.to_string());
+    match filter.state {
+        Some(state) => c
+            .prepare_cached(&format!(
+                "{JOB} WHERE tenant = ?1 AND state = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
+            ))?
+            .query_map(params![tenant, state_name(state), before, limit], read_job)?
+            .collect(),
+        None => c
+            .prepare_cached(&format!(
+                "{JOB} WHERE tenant = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3"
+            ))?
+            .query_map(params![tenant, before, limit], read_job)?
+            .collect(),
+    }
+}
+
 fn read_job(row: &Row<'_>) -> Result<JobRecord> {
     Ok(JobRecord {
         tenant: parsed(row, 0)?,
@@ -193,15 +216,41 @@ pub(super) fn events(
         "SELECT event FROM events WHERE tenant = ?1 AND job = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4",
     )?
     .query_map(
-        params![
-            tenant.as_str(),
-            job.to_string(),
-            integer(after),
-            i64::try_from(limit).unwrap_or(i64::MAX),
-        ],
+        params![tenant.as_str(), job.to_string(), integer(after), at_most(limit),],
         |row| from_json(row, 0),
     )?
     .collect()
+}
+
+pub(super) fn tenant_events(
+    c: &Connection,
+    tenant: &TenantId,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<(u64, Event)>> {
+    c.prepare_cached(
+        "SELECT place, event FROM events WHERE tenant = ?1 AND place > ?2 ORDER BY place LIMIT ?3",
+    )?
+    .query_map(params![tenant.as_str(), integer(after), at_most(limit)], |row| {
+        Ok((natural(row, 0)?, from_json(row, 1)?))
+    })?
+    .collect()
+}
+
+/// Forgets a document and its pages; whether it was known.
+pub(super) fn forget(
+    transaction: &Transaction<'_>,
+    tenant: &TenantId,
+    document: &DocumentId,
+) -> Result<bool> {
+    let (tenant, document) = (tenant.as_str(), document.to_string());
+    transaction
+        .prepare_cached("DELETE FROM pages WHERE tenant = ?1 AND document = ?2")?
+        .execute(params![tenant, document])?;
+    let known = transaction
+        .prepare_cached("DELETE FROM documents WHERE tenant = ?1 AND id = ?2")?
+        .execute(params![tenant, document])?;
+    Ok(known > 0)
 }
 
 const fn state_name(state: JobState) -> &'static str {
@@ -226,32 +275,4 @@ fn state_named(row: &Row<'_>, column: usize) -> Result<JobState> {
     .into_iter()
     .find(|&state| state_name(state) == name)
     .ok_or_else(|| unreadable(column, format!("'{name}' is no state of a job").into()))
-}
-
-/// SQLite's integers end at 2⁶³ − 1, which no count of bytes, milliseconds or events comes near.
-fn integer(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn natural(row: &Row<'_>, column: usize) -> Result<u64> {
-    let number: i64 = row.get(column)?;
-    u64::try_from(number).map_err(|e| unreadable(column, e.into()))
-}
-
-fn parsed<T: FromStr<Err: Display>>(row: &Row<'_>, column: usize) -> Result<T> {
-    row.get::<_, String>(column)?
-        .parse()
-        .map_err(|e: T::Err| unreadable(column, e.to_string().into()))
-}
-
-fn to_json<T: Serialize>(value: &T) -> Result<String> {
-    serde_json::to_string(value).map_err(|e| rusqlite::Error::ToSqlConversionFailure(e.into()))
-}
-
-fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T> {
-    serde_json::from_str(&row.get::<_, String>(column)?).map_err(|e| unreadable(column, e.into()))
-}
-
-fn unreadable(column: usize, error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error)
 }

@@ -1,6 +1,6 @@
 //! What components remember: small values for each tenant and pipeline, within quotas.
 
-use rusqlite::{Connection, OptionalExtension, Result, params};
+use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
 use weir_core::TenantId;
 use weir_core::event::ErrorNote;
 
@@ -34,13 +34,12 @@ pub(super) fn get(c: &Connection, tenant: &TenantId, pipeline: &str, key: &str) 
 
 /// Sets a value, or says why all of them together would be too much.
 pub(super) fn set(
-    c: &Connection,
+    transaction: &Transaction<'_>,
     tenant: &TenantId,
     pipeline: &str,
     key: &str,
     value: &[u8],
 ) -> Result<std::result::Result<(), ErrorNote>> {
-    let transaction = c.unchecked_transaction()?;
     let (keys, bytes): (i64, i64) = transaction
         .prepare_cached(
             "SELECT count(*), coalesce(sum(length(CAST(key AS BLOB)) + length(value)), 0) FROM policy_state
@@ -63,12 +62,17 @@ pub(super) fn set(
             "INSERT OR REPLACE INTO policy_state (tenant, pipeline, key, value) VALUES (?1, ?2, ?3, ?4)",
         )?
         .execute(params![tenant.as_str(), pipeline, key, value])?;
-    transaction.commit()?;
     Ok(Ok(()))
 }
 
-pub(super) fn delete(c: &Connection, tenant: &TenantId, pipeline: &str, key: &str) -> Result<()> {
-    c.prepare_cached("DELETE FROM policy_state WHERE tenant = ?1 AND pipeline = ?2 AND key = ?3")?
+pub(super) fn delete(
+    transaction: &Transaction<'_>,
+    tenant: &TenantId,
+    pipeline: &str,
+    key: &str,
+) -> Result<()> {
+    transaction
+        .prepare_cached("DELETE FROM policy_state WHERE tenant = ?1 AND pipeline = ?2 AND key = ?3")?
         .execute(params![tenant.as_str(), pipeline, key])
         .map(drop)
 }

@@ -192,6 +192,11 @@ pub(super) fn searched(tenant: &TenantId, query: &Query) -> Filter {
     all(must)
 }
 
+/// All passages of a tenant.
+pub(super) fn of_tenant(tenant: &TenantId) -> Filter {
+    all(vec![filed_under(&Key::Tenant(tenant))])
+}
+
 /// The passages of a document, or of some of its pages.
 pub(super) fn of_document(tenant: &TenantId, document: &DocumentId, pages: Option<&[PageNumber]>) -> Filter {
     let mut must = vec![

@@ -40,13 +40,14 @@ const FORMAT: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct MadeFor {
     format: u32,
-    model: String,
-    dimensions: usize,
+    pub(super) model: String,
+    pub(super) dimensions: usize,
 }
 
 /// An open shard.
 pub(super) struct Shard {
     path: PathBuf,
+    made_for: MadeFor,
     edge: Option<EdgeShard>,
 }
 
@@ -62,14 +63,44 @@ impl Shard {
         if !folder.exists() {
             make(data, &folder, &made_for)?;
         }
-        check(&folder, &made_for)?;
+        check(&folder, &label(&folder)?, &made_for)?;
+        Self::load(folder, made_for)
+    }
+
+    /// Opens `<data>/vectors` for what it was made for; `None` if it was never made. Blocks on the disk.
+    pub(super) fn open_again(data: &Path) -> Result<Option<Self>, StorageError> {
+        let folder = data.join("vectors");
+        if !folder.exists() {
+            return Ok(None);
+        }
+        let found = label(&folder)?;
+        let made_for = MadeFor {
+            format: FORMAT,
+            ..found.clone()
+        };
+        check(&folder, &found, &made_for)?;
+        Self::load(folder, made_for).map(Some)
+    }
+
+    fn load(path: PathBuf, made_for: MadeFor) -> Result<Self, StorageError> {
         let mut shard = Self {
+            path,
+            made_for,
             edge: None,
-            path: folder,
         };
         shard.trim_log()?;
         shard.edge = Some(guarded(&shard.path, || EdgeShard::load(&shard.path, None))?);
         Ok(shard)
+    }
+
+    /// Its folder.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it was made for.
+    pub(super) const fn made_for(&self) -> &MadeFor {
+        &self.made_for
     }
 
     /// Asks the engine.
@@ -154,6 +185,7 @@ fn make(data: &Path, folder: &Path, made_for: &MadeFor) -> Result<(), StorageErr
             EdgeShard::new(&unfinished, config(made_for.dimensions))
         })?),
         path: unfinished.clone(),
+        made_for: made_for.clone(),
     };
     let index = FieldIndexOperations::CreateIndex(index());
     shard.update(UpdateOperation::FieldIndexOperation(index), 0)?;
@@ -184,7 +216,8 @@ fn config(dimensions: usize) -> EdgeConfig {
         .build()
 }
 
-fn check(folder: &Path, wanted: &MadeFor) -> Result<(), StorageError> {
+/// What the shard in `folder` was made for.
+fn label(folder: &Path) -> Result<MadeFor, StorageError> {
     let file = folder.join(LABEL);
     let damaged = |reason: String| StorageError::Damaged {
         what: file.display().to_string(),
@@ -200,8 +233,11 @@ fn check(folder: &Path, wanted: &MadeFor) -> Result<(), StorageError> {
         }
         Err(e) => return Err(StorageError::io(file.display().to_string(), &e)),
     };
-    let found: MadeFor = serde_json::from_slice(&found).map_err(|e| damaged(e.to_string()))?;
-    if found == *wanted {
+    serde_json::from_slice(&found).map_err(|e| damaged(e.to_string()))
+}
+
+fn check(folder: &Path, found: &MadeFor, wanted: &MadeFor) -> Result<(), StorageError> {
+    if found == wanted {
         return Ok(());
     }
     if found.format != wanted.format {

@@ -216,6 +216,11 @@ impl VectorStore for FakeVectors {
         Ok(())
     }
 
+    async fn clear(&self, _: &TenantId) -> Result<(), StorageError> {
+        self.points.lock().remove(|_, _| true);
+        Ok(())
+    }
+
     async fn search(&self, _: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
         let fits = |p: &Point| {
             p.text.contains(&query.text)

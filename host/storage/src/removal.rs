@@ -1,0 +1,57 @@
+//! The end of a tenant: everything it has, in an order that can be begun again.
+//!
+//! The ledger's part is last. Whatever ends this halfway, the tenant is still listed then, and removing it once more removes
+//! the rest.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use weir_core::original::Originals;
+use weir_core::ports::{BlobStore, VectorStore};
+use weir_core::tenancy::Registry;
+use weir_core::{StorageError, TenantId};
+
+use crate::blobs::FileBlobs;
+use crate::folder::{FolderLock, make_private};
+use crate::ledger::SqliteLedger;
+use crate::originals::FileOriginals;
+use crate::recount::Recount;
+use crate::vectors::EdgeVectors;
+
+/// Removes a tenant with all it has from a data folder; whether there was one. [`StorageError::InUse`] if another process
+/// holds the folder: jobs in work would bring some of it back.
+pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, StorageError> {
+    let folder = data.to_owned();
+    let opened = tokio::task::spawn_blocking(move || {
+        make_private(&folder)?;
+        let lock = Arc::new(FolderLock::take(&folder)?);
+        let (ledger, exact) = SqliteLedger::open(&folder, Arc::clone(&lock))?;
+        let kept = ledger.kept();
+        let originals = FileOriginals::open(&folder, Arc::clone(kept))?;
+        let blobs = FileBlobs::open(&folder, Arc::clone(kept))?;
+        let vectors = EdgeVectors::open_again(&folder, lock)?;
+        let recount = Recount::start(&folder, kept, &exact)?;
+        Ok((ledger, originals, blobs, vectors, recount))
+    });
+    let (ledger, originals, blobs, vectors, recount) = opened.await.map_err(|e| StorageError::Failed {
+        what: data.display().to_string(),
+        reason: e.to_string(),
+    })??;
+    let removed = async {
+        if let Some(vectors) = &vectors {
+            vectors.clear(tenant).await?;
+            vectors.flush().await?;
+        }
+        blobs.delete(tenant, "").await?;
+        originals.clear(tenant).await?;
+        ledger.remove_tenant(tenant).await
+    };
+    let removed = removed.await;
+    recount.stop().await;
+    let closed = match &vectors {
+        Some(vectors) => vectors.close().await,
+        None => Ok(()),
+    };
+    ledger.close().await;
+    closed.and(removed)
+}
