@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::Router;
+use axum::extract::Request;
+use axum::{Router, middleware};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -18,19 +20,24 @@ use weir_core::usage::UsageBook;
 use weir_core::{StorageError, TenantId};
 use weir_engine::Engine;
 
+use crate::admission::{self, Admission};
 use crate::documents::{self, Renderers};
 use crate::events::{self, Feeds};
-use crate::headers;
-use crate::health;
 use crate::hub::Announced;
+use crate::intake::Originals;
+use crate::jobs::ProgressBook;
 use crate::listen::Listener;
 use crate::metrics::{self, Metrics};
 use crate::openapi::Description;
+use crate::outbound::Outbound;
 use crate::places::Places;
 use crate::problem::Problem;
+use crate::quota::QuotaDesk;
 use crate::search::{self, SearchBuffer};
 use crate::signed::{self, Links, SigningKey};
-use crate::{page, requests};
+use crate::usage::Metering;
+use crate::wire::Paced;
+use crate::{headers, health, intake, jobs, page, requests, tenants, usage};
 
 /// Finds the pipeline a job runs.
 #[async_trait::async_trait]
@@ -72,6 +79,8 @@ pub struct ServerParts {
     pub orders: Arc<dyn Orders>,
     /// What tenants used.
     pub usage: Arc<dyn UsageBook>,
+    /// Told of what tenants use, by whoever works for them.
+    pub metering: Arc<Metering>,
     /// Pipelines by name.
     pub pipelines: Arc<dyn Pipelines>,
     /// Folder for uploads: `<originals>/<tenant>/<document>`.
@@ -89,9 +98,18 @@ pub struct App {
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) orders: Arc<dyn Orders>,
     pub(crate) usage: Arc<dyn UsageBook>,
+    pub(crate) metering: Arc<Metering>,
     pub(crate) pipelines: Arc<dyn Pipelines>,
-    pub(crate) originals: PathBuf,
+    pub(crate) originals: Originals,
     pub(crate) settings: Settings,
+    pub(crate) quotas: QuotaDesk,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) progress: ProgressBook,
+    pub(crate) outbound: Outbound,
+    /// Held while a tenant or key is read and written back.
+    pub(crate) registry_turn: tokio::sync::Mutex<()>,
+    /// Work that goes on to its end although its client has gone.
+    tasks: TaskTracker,
     pub(crate) metrics: Metrics,
     /// Event streams.
     pub(crate) streams: Arc<Places>,
@@ -119,11 +137,13 @@ impl Server {
             registry,
             orders,
             usage,
+            metering,
             pipelines,
             originals,
             signing,
             settings,
         } = parts;
+        ledger.metered(metering.clone());
         Self {
             app: Arc::new(App {
                 streams: Places::new("event", settings.server_streams, settings.server_tenant_streams),
@@ -137,8 +157,15 @@ impl Server {
                 registry,
                 orders,
                 usage,
+                metering,
                 pipelines,
-                originals,
+                originals: Originals::new(originals),
+                quotas: QuotaDesk::new(&settings),
+                admission: Admission::new(&settings),
+                progress: ProgressBook::default(),
+                outbound: Outbound::new(&settings),
+                registry_turn: tokio::sync::Mutex::default(),
+                tasks: TaskTracker::new(),
                 metrics: Metrics::new(&settings),
                 settings,
                 stopping: CancellationToken::new(),
@@ -147,30 +174,58 @@ impl Server {
     }
 
     /// Serves connections of `listener` until `stop` ends, then takes no more work, gives requests under way and running jobs
-    /// the grace time of the settings, and returns when all is written down.
+    /// the grace time of the settings, and returns when all is written down. Jobs that have not ended by then go on at the
+    /// next start.
     pub async fn serve(self, listener: Listener, stop: impl Future<Output = ()>) -> Result<(), StorageError> {
-        let stopping = self.app.stopping.clone();
-        let (router, _description) = routes(Arc::clone(&self.app));
+        let app = self.app;
+        app.originals.recover(app.orders.as_ref()).await?;
+        admission::restore(&app).await?;
+        let (router, _description) = routes(Arc::clone(&app));
+        let stopping = app.stopping.clone();
         let mut tasks = JoinSet::new();
-        let at_once = self.app.engine.ports().embedder.workers() as usize;
-        tasks.spawn(Arc::clone(&self.app.searches).run(Arc::clone(&self.app) as _, at_once));
-        let app = Arc::clone(&self.app);
-        tasks.spawn(async move { app.metrics.upkeep().await });
-        let serving = listener.serve(router, stopping.clone());
-        tokio::pin!(serving);
-        tokio::select! {
-            () = &mut serving => {}
-            () = stop => {
+        let at_once = app.engine.ports().embedder.workers() as usize;
+        tasks.spawn(Arc::clone(&app.searches).run(Arc::clone(&app) as _, at_once));
+        let measured = Arc::clone(&app);
+        tasks.spawn(async move { measured.metrics.upkeep().await });
+        // Usage is gathered until the last job and request have ended.
+        let used = CancellationToken::new();
+        let serving = async {
+            let told = async {
+                stop.await;
                 tracing::info!("stopping: no more work is taken");
                 stopping.cancel();
-                serving.await;
-            }
-        }
-        self.app.streams.ended().await;
-        self.app.query_streams.ended().await;
-        tasks.shutdown().await;
-        let grace = Duration::from_secs(self.app.settings.server_grace_seconds.into());
-        self.app.engine.shutdown(grace).await
+            };
+            tokio::join!(listener.serve(router, stopping.clone()), told);
+        };
+        let ending = async {
+            stopping.cancelled().await;
+            let grace = Duration::from_secs(app.settings.server_grace_seconds.into());
+            app.engine.suspend(grace).await
+        };
+        let working = async {
+            let dispatching = admission::dispatch(Arc::clone(&app), stopping.clone());
+            let ((), ended, ()) = tokio::join!(serving, ending, dispatching);
+            app.streams.ended().await;
+            app.query_streams.ended().await;
+            app.tasks.close();
+            app.tasks.wait().await;
+            tasks.shutdown().await;
+            used.cancel();
+            ended
+        };
+        let (ended, ()) = tokio::join!(working, app.metering.keep_writing(app.usage.as_ref(), used.clone()));
+        ended
+    }
+}
+
+impl App {
+    /// Does `work` to its end although the request's client may go away meanwhile, and waits for it.
+    pub(crate) async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let worked = self.tasks.spawn(work).await;
+        worked.unwrap_or_else(|died| Err(Problem::internal(format!("a task of the host died: {died}"))))
     }
 }
 
@@ -179,6 +234,17 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
     let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
+        .routes(routes!(intake::submit, jobs::jobs))
+        .routes(routes!(jobs::job, jobs::cancel))
+        .routes(routes!(jobs::job_page))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::job_diagnosis))
+        .routes(routes!(usage::usage))
+        .routes(routes!(tenants::create_tenant, tenants::tenants))
+        .routes(routes!(tenants::tenant, tenants::change_tenant, tenants::remove_tenant))
+        .routes(routes!(tenants::create_key, tenants::keys))
+        .routes(routes!(tenants::revoke_key))
+        .routes(routes!(tenants::rotate_key))
         .routes(routes!(metrics::metrics))
         .routes(routes!(events::job_events))
         .routes(routes!(events::job_events_ws))
@@ -195,10 +261,16 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(signed::signed_image))
         .routes(routes!(signed::signed_lines))
         .split_for_parts();
+    let wait = Duration::from_secs(app.settings.server_stall_seconds.into());
+    let paced = move |request: Request| {
+        let request = request.map(|body| axum::body::Body::new(Paced::new(body, wait)));
+        std::future::ready(request)
+    };
     let router = router
         .merge(page::router(&description))
         .fallback(|| async { Problem::not_found("there is nothing at this path: see /docs") })
         .method_not_allowed_fallback(|| async { Problem::method("see /docs for the methods of this path") })
+        .layer(middleware::map_request(paced))
         .with_state(app);
     (requests::around(headers::secured(router)), description)
 }

@@ -5,7 +5,7 @@
 //! number. They read what is new from the ledger, one reader for all followers of a tenant.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -13,12 +13,14 @@ use tokio::sync::{Notify, watch};
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::ports::Ledger;
+use weir_core::usage::{Meter, Usage};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
-/// A ledger that rings when something has been committed.
+/// A ledger that rings when something has been committed, and counts the pages that have ended.
 pub struct Announced {
     ledger: Arc<dyn Ledger>,
     bells: Mutex<HashMap<TenantId, watch::Sender<()>>>,
+    meter: OnceLock<Arc<dyn Meter>>,
     ended: Notify,
 }
 
@@ -28,8 +30,28 @@ impl Announced {
         Arc::new(Self {
             ledger,
             bells: Mutex::default(),
+            meter: OnceLock::new(),
             ended: Notify::new(),
         })
+    }
+
+    /// Tells this meter of pages from now on; the first one stands.
+    pub(crate) fn metered(&self, meter: Arc<dyn Meter>) {
+        let _ = self.meter.set(meter);
+    }
+
+    /// A page that is durable is one that was used.
+    fn meter(&self, pages: &[(TenantId, u64)]) {
+        let Some(meter) = self.meter.get() else {
+            return;
+        };
+        for (tenant, pages) in pages {
+            let usage = Usage {
+                pages: *pages,
+                ..Usage::default()
+            };
+            meter.used(tenant, &usage);
+        }
     }
 
     /// Rings after each commit with entries of this tenant.
@@ -58,9 +80,11 @@ impl Ledger for Announced {
         let mut tenants: Vec<TenantId> = entries.iter().map(|entry| tenant_of(entry).clone()).collect();
         tenants.sort_unstable();
         tenants.dedup();
+        let pages = pages_of(&entries);
         let ended = |entry: &Entry| matches!(entry, Entry::Job(record) if record.state.is_ended());
         let ended = entries.iter().any(ended);
         self.ledger.commit(entries).await?;
+        self.meter(&pages);
         if ended {
             self.ended.notify_one();
         }
@@ -142,6 +166,17 @@ impl Ledger for Announced {
     async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
         self.ledger.forget(tenant, document).await
     }
+}
+
+/// Pages that end with these entries, by tenant.
+fn pages_of(entries: &[Entry]) -> Vec<(TenantId, u64)> {
+    let mut pages: HashMap<&TenantId, u64> = HashMap::new();
+    for entry in entries {
+        if let Entry::Page(record) = entry {
+            *pages.entry(&record.tenant).or_default() += 1;
+        }
+    }
+    pages.into_iter().map(|(tenant, count)| (tenant.clone(), count)).collect()
 }
 
 const fn tenant_of(entry: &Entry) -> &TenantId {

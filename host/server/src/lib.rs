@@ -11,6 +11,12 @@
 //! | `listen` | connections: TLS, deadlines for headers, a bound on how many, an end that waits |
 //! | `auth` | keys: who calls, and what the key allows |
 //! | `problem` | every refusal and error as problem+json |
+//! | `intake` | submissions: files to disk, hashed on the way, then the job is written down |
+//! | `addresses`, `outbound` | URLs of clients: only public addresses are reached |
+//! | `admission` | whose job is next, and how many run |
+//! | `quota`, `usage` | what a tenant may use, and what it has used |
+//! | `jobs` | jobs looked at, cancelled, tried again, diagnosed |
+//! | `tenants` | tenants and keys, for whoever runs the host |
 //! | `hub` | what has been committed, told to whoever follows |
 //! | `requests` | what every request passes: a span, a measurement, an id, a net |
 //! | `metrics` | what is measured, for Prometheus |
@@ -28,23 +34,33 @@
 //! A handler never sees another tenant's data: the tenant comes from the key and goes into every call of a store, so a
 //! foreign id is one that does not exist. Nothing is taken before it is counted against the tenant's quotas.
 
+mod addresses;
+mod admission;
 mod app;
 mod auth;
 mod documents;
 mod events;
+#[cfg(test)]
+mod fakes;
 mod headers;
 mod health;
 mod hub;
+mod intake;
+mod jobs;
 mod listen;
 mod metrics;
 mod openapi;
+mod outbound;
 mod page;
 mod places;
 mod problem;
+mod quota;
 mod requests;
 mod search;
 mod signed;
 mod stored;
+mod tenants;
+mod usage;
 mod webhook;
 mod wire;
 
@@ -55,3 +71,4 @@ pub use listen::{ListenError, Listener};
 pub use metrics::measure;
 pub use problem::Problem;
 pub use signed::SigningKey;
+pub use usage::Metering;

@@ -105,10 +105,14 @@ impl Problem {
 
     /// A quota of this name is reached; `wait` until it may be worth trying again.
     pub fn over_quota(name: &'static str, detail: impl Into<String>, wait: Duration) -> Self {
-        Self {
-            quota: Some(name),
-            ..Self::quota(detail).after(wait)
-        }
+        Self::quota(detail).after(wait).of_quota(name)
+    }
+
+    /// Names the quota that says so.
+    #[must_use]
+    pub const fn of_quota(mut self, name: &'static str) -> Self {
+        self.quota = Some(name);
+        self
     }
 
     /// The HTTP status.

@@ -83,6 +83,26 @@ settings! {
     /// Whether the calls of a job are recorded, so that it can be replayed.
     "policy.record" => policy_record: bool = "true", "true or false" if |_v| true;
 
+    /// Jobs of one tenant in work at one time, where the tenant has no quota of its own; 0, here and below: no limit.
+    "quota.concurrent_jobs" => quota_concurrent_jobs: u64 = "4", "jobs" if |_v| true;
+    /// Jobs of one tenant that may wait.
+    "quota.queued_jobs" => quota_queued_jobs: u64 = "1000", "jobs" if |_v| true;
+    /// HTTP requests a second of one tenant, on average; bursts of twice that are let through.
+    "quota.requests_per_second" => quota_requests_per_second: u64 = "500", "requests" if |_v| true;
+    /// Bytes of one submission of a tenant.
+    "quota.upload_bytes" => quota_upload_bytes: u64 = "0", "bytes" if |_v| true;
+    /// Pages of one tenant a day (UTC).
+    "quota.pages_per_day" => quota_pages_per_day: u64 = "0", "pages" if |_v| true;
+    /// Bytes of documents and page images that one tenant keeps.
+    "quota.stored_bytes" => quota_stored_bytes: u64 = "0", "bytes" if |_v| true;
+    /// Milliseconds that models work for one tenant a day (UTC).
+    "quota.inference_millis_per_day" => quota_inference_millis_per_day: u64 = "0", "milliseconds" if |_v| true;
+    /// Milliseconds of CPU of one tenant's components a day (UTC).
+    "quota.guest_millis_per_day" => quota_guest_millis_per_day: u64 = "0", "milliseconds" if |_v| true;
+    /// Bytes of memory of one instance of a tenant's component, where that is less than the pipeline asks for.
+    "quota.guest_memory_bytes" => quota_guest_memory_bytes: u64 = "0", "bytes, 0 or 1048576 and more"
+        if |v| v == 0 || v >= 1 << 20;
+
     /// Address and port that `weir serve` listens on.
     "server.listen" => server_listen: SocketAddr = "127.0.0.1:7070", "an address and a port" if |_v| true;
     /// File with the TLS certificate chain (PEM); empty: plain HTTP.
@@ -100,6 +120,27 @@ settings! {
     "server.grace_seconds" => server_grace_seconds: u32 = "10", "seconds, 0 to 3600" if |v| v <= 3600;
     /// Jobs in work at one time, of all tenants together.
     "server.jobs" => server_jobs: u32 = "8", "jobs, 1 to 10000" if |v| (1..=10_000).contains(&v);
+    /// Jobs that may wait, of all tenants together; more are refused as overload.
+    "server.queue" => server_queue: u32 = "10000", "jobs, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
+    /// Bytes up to which a submission counts as one that someone waits for, where the client does not name a lane.
+    "server.interactive_bytes" => server_interactive_bytes: u64 = "4194304", "bytes" if |_v| true;
+    /// Bytes of one submission, whatever the tenant's quota is.
+    "server.upload_bytes" => server_upload_bytes: u64 = "2147483648", "bytes, 1024 to 1099511627776"
+        if |v| (1 << 10..=1 << 40).contains(&v);
+    /// Files of one submission.
+    "server.upload_files" => server_upload_files: u32 = "1000", "files, 1 to 10000" if |v| (1..=10_000).contains(&v);
+    /// Whether documents are fetched from URLs that clients give.
+    "server.fetch" => server_fetch: bool = "true", "true or false" if |_v| true;
+    /// Whether such URLs, and those of webhooks, may lead to private addresses. Only for tests and closed networks: a tenant
+    /// can then reach whatever the host can.
+    "server.fetch_private" => server_fetch_private: bool = "false", "true or false" if |_v| true;
+    /// Seconds that fetching one document may take.
+    "server.fetch_seconds" => server_fetch_seconds: u32 = "120", "seconds, 1 to 3600" if |v| (1..=3600).contains(&v);
+    /// Bytes of memory that must be available on the machine for a job to be accepted; 0: not looked at.
+    "server.min_free_bytes" => server_min_free_bytes: u64 = "268435456", "bytes" if |_v| true;
+    /// Seconds that a tenant may go without a turn, though its own limits would allow one, before jobs are refused as
+    /// overload; 0: not looked at.
+    "server.max_wait_seconds" => server_max_wait_seconds: u32 = "600", "seconds, 0 to 86400" if |v| v <= 86_400;
     /// Seconds between signs of life on an event stream.
     "server.heartbeat_seconds" => server_heartbeat_seconds: u32 = "15", "seconds, 1 to 600"
         if |v| (1..=600).contains(&v);

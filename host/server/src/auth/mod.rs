@@ -2,6 +2,7 @@
 //!
 //! Every refusal looks the same and costs the same, whether the key is unknown, wrong, expired or revoked: whoever guesses
 //! learns nothing. The registry is asked each time, so that a revoked key ends with the request in which it was revoked.
+//! Whoever is recognized has their request counted, and is refused if there are too many.
 
 mod key;
 
@@ -86,6 +87,7 @@ pub(crate) async fn identify(app: &App, key: Option<&str>) -> Result<Caller, Pro
     tracing::Span::current()
         .record("tenant", tenant.id.as_str())
         .record("key", &record.id);
+    app.quotas.request(app, &tenant)?;
     Ok(Caller {
         tenant,
         key: record.id,

@@ -47,7 +47,7 @@ pub(crate) async fn delete_document(
     };
     // Last, so that a deletion that was cut short is found by its document and can be repeated. A file may also be there
     // without a document: of a job that failed before it was read.
-    let file = app.originals.join(tenant.as_str()).join(id.to_string());
+    let file = app.originals.of(tenant).join(id.to_string());
     let removed = match tokio::fs::remove_file(&file).await {
         Ok(()) => true,
         Err(error) if error.kind() == ErrorKind::NotFound => false,

@@ -1,0 +1,225 @@
+//! Starts jobs on the engine when it is their turn, and follows each to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use weir_core::event::ErrorNote;
+use weir_core::ledger::JobRecord;
+use weir_core::manifest::Pipeline;
+use weir_core::order::Order;
+use weir_core::ports::Ledger as _;
+use weir_core::tenancy::TenantState;
+use weir_core::{StorageError, TenantId};
+use weir_engine::{DocumentEnd, DocumentSpec, JobOutcome, JobSpec};
+
+use super::{HELD, Next, Slot, conclude};
+use crate::app::{App, PipelineError};
+
+/// Starts jobs until `stop`, and returns when none is followed any more: the engine has to be ended for that.
+pub(crate) async fn dispatch(app: Arc<App>, stop: CancellationToken) {
+    let mut jobs = JoinSet::new();
+    while !stop.is_cancelled() {
+        match app.admission.next() {
+            Next::Start(slot) => {
+                let app = Arc::clone(&app);
+                jobs.spawn(async move { follow(&app, slot).await });
+            }
+            Next::Ask(tenant) => ask(&app, tenant).await,
+            Next::Wait => tokio::select! {
+                () = stop.cancelled() => {}
+                () = app.admission.woken() => {}
+                Some(_) = jobs.join_next() => {}
+                // Quotas of the day come back, and another process may change a tenant.
+                () = tokio::time::sleep(HELD) => {}
+            },
+        }
+    }
+    while jobs.join_next().await.is_some() {}
+}
+
+/// Puts jobs that had not ended when the host did into the queue again.
+pub(crate) async fn restore(app: &App) -> Result<(), StorageError> {
+    for record in app.ledger.unfinished().await? {
+        match app.orders.order(&record.tenant, &record.id).await? {
+            Some(order) => app.admission.put(app.admission.waiting(&order, Duration::ZERO)),
+            None => {
+                tracing::warn!(job = %record.id, "a job without an order cannot go on");
+                let error = note("no-order", "the command that ran it has ended: run it again, what is done is not done twice");
+                conclude(app, record, None, Some(error)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finds out what a tenant may do now.
+async fn ask(app: &App, tenant: TenantId) {
+    let answer = async {
+        let Some(record) = app.registry.tenant(&tenant).await? else {
+            return Ok((1.0, None, Some("removed")));
+        };
+        let limits = app.quotas.limits(&record);
+        let held = match record.state {
+            TenantState::Suspended => Some("suspended"),
+            TenantState::Active => app.quotas.spent(app, &record).await?.map(|spent| spent.name),
+        };
+        Ok((record.weight, limits.concurrent_jobs, held))
+    };
+    let (weight, concurrent, held) = answer.await.unwrap_or_else(|error: StorageError| {
+        tracing::warn!(%tenant, %error, "the tenant's jobs wait until its record can be read");
+        (1.0, None, Some("storage"))
+    });
+    app.admission.agree(tenant, weight, concurrent, held);
+}
+
+/// Why a job was not started.
+enum Unstarted {
+    /// It cannot be.
+    Never(ErrorNote),
+    /// Not now.
+    Later(StorageError),
+}
+
+impl From<StorageError> for Unstarted {
+    fn from(error: StorageError) -> Self {
+        Self::Later(error)
+    }
+}
+
+async fn follow(app: &App, slot: Slot) {
+    let (tenant, job) = (&slot.job.tenant, slot.job.job);
+    let read = async {
+        let (record, order) = tokio::try_join!(app.ledger.job(tenant, &job), app.orders.order(tenant, &job))?;
+        let missing = || note("no-order", "what was asked for is not known any more");
+        record.zip(order).ok_or_else(|| Unstarted::Never(missing()))
+    };
+    let (record, order) = match read.await {
+        Ok(read) => read,
+        Err(Unstarted::Later(error)) => return later(app, slot, &error.to_string()).await,
+        // Removed meanwhile, with its tenant: there is nobody to tell.
+        Err(Unstarted::Never(_)) => return,
+    };
+    match specify(app, &slot, &record, &order).await {
+        Ok(spec) => run(app, slot, spec).await,
+        Err(Unstarted::Later(error)) => later(app, slot, &error.to_string()).await,
+        Err(Unstarted::Never(error)) => {
+            if let Err(error) = conclude(app, record, Some(&order), Some(error)).await {
+                later(app, slot, &error.to_string()).await;
+            }
+        }
+    }
+}
+
+/// What the engine is told.
+async fn specify(app: &App, slot: &Slot, record: &JobRecord, order: &Order) -> Result<JobSpec, Unstarted> {
+    let resolved = app.pipelines.resolve(&order.tenant, &record.pipeline, &order.options).await;
+    let pipeline = resolved.map_err(|error| {
+        let kind = match &error {
+            PipelineError::Unknown(_) => "no-pipeline",
+            PipelineError::Unusable { .. } => "pipeline-unusable",
+        };
+        Unstarted::Never(note(kind, &error.to_string()))
+    })?;
+    let memory = match app.registry.tenant(&order.tenant).await? {
+        Some(tenant) => app.quotas.limits(&tenant).guest_memory_bytes,
+        None => None,
+    };
+    let folder = app.originals.of(&order.tenant);
+    let pages = order.options.pages.map(|(first, last)| first..=last);
+    let documents = order.files.iter().map(|file| DocumentSpec {
+        path: folder.join(file.document.to_string()),
+        name: file.name.clone(),
+        password: file.password.clone(),
+        pages: pages.clone(),
+    });
+    Ok(JobSpec {
+        id: order.job,
+        tenant: order.tenant.clone(),
+        pipeline: within(pipeline, memory, app.settings.policy_memory_bytes),
+        documents: documents.collect(),
+        force: order.options.force,
+        lane: Some(slot.job.lane),
+        weight: slot.weight,
+    })
+}
+
+/// The pipeline with at most `limit` bytes for an instance of a component. Its revision stays: a component decides the same
+/// in less memory, or does not decide.
+fn within(pipeline: Arc<Pipeline>, limit: Option<u64>, usual: u64) -> Arc<Pipeline> {
+    let asked = pipeline.manifest.limits.memory_bytes.unwrap_or(usual);
+    match limit {
+        Some(limit) if limit < asked => {
+            let mut pipeline = Pipeline::clone(&pipeline);
+            pipeline.manifest.limits.memory_bytes = Some(limit);
+            Arc::new(pipeline)
+        }
+        _ => pipeline,
+    }
+}
+
+async fn run(app: &App, slot: Slot, spec: JobSpec) {
+    let (tenant, job) = (spec.tenant.clone(), spec.id);
+    let handle = app.engine.start(spec);
+    let outcome = tokio::select! {
+        outcome = handle.wait() => outcome,
+        () = slot.cancel.cancelled() => {
+            handle.cancel();
+            handle.wait().await
+        }
+    };
+    if !outcome.state.is_ended() {
+        let why = outcome.error.map(|error| error.message).unwrap_or_default();
+        return later(app, slot, &why).await;
+    }
+    slot.settle(pages(&outcome));
+    if let Err(error) = app.orders.forget_passwords(&tenant, &job).await {
+        tracing::warn!(%job, %error, "passwords of a job that has ended are still kept");
+    }
+}
+
+/// The job waits again, unless it was cancelled meanwhile. When the host stops nobody starts it any more, and the next start
+/// finds it in the ledger.
+async fn later(app: &App, slot: Slot, why: &str) {
+    if app.stopping.is_cancelled() {
+        return;
+    }
+    let waiting = slot.job.clone();
+    let (tenant, job) = (&waiting.tenant, waiting.job);
+    if slot.cancel.is_cancelled() {
+        let cancel = async {
+            let (record, order) = tokio::try_join!(app.ledger.job(tenant, &job), app.orders.order(tenant, &job))?;
+            if let Some(record) = record.filter(|record| !record.state.is_ended()) {
+                conclude(app, record, order.as_ref(), None).await?;
+            }
+            Ok::<_, StorageError>(())
+        };
+        if let Err(error) = cancel.await {
+            tracing::error!(%job, %error, "a job that was cancelled goes on at the next start");
+        }
+        return;
+    }
+    tracing::warn!(%job, why, "a job could not go on and waits again");
+    drop(slot);
+    app.admission.agree(tenant.clone(), 1.0, None, Some("storage"));
+    app.admission.put(waiting);
+}
+
+/// Pages that were worked on.
+fn pages(outcome: &JobOutcome) -> f64 {
+    let of = |end: &DocumentEnd| match end {
+        DocumentEnd::Done { pages, skipped, .. } => f64::from(pages.saturating_sub(*skipped)),
+        DocumentEnd::Failed { done, .. } | DocumentEnd::Cancelled { done } | DocumentEnd::Suspended { done } => {
+            f64::from(*done)
+        }
+    };
+    outcome.documents.iter().map(|document| of(&document.end)).sum()
+}
+
+fn note(kind: &str, message: &str) -> ErrorNote {
+    ErrorNote {
+        kind: kind.into(),
+        message: message.into(),
+    }
+}

@@ -1,0 +1,439 @@
+//! Which jobs are taken and when each begins.
+//!
+//! A job waits here between the moment it is accepted, which is when it is in the ledger, and the moment the engine starts it.
+//! What may wait and what may run is bounded for every tenant and for the host, and the last quarter of the places in work
+//! is for tenants who have nothing in work: whoever floods the host does not make another's three pages wait for the end
+//! of one of his jobs. All of it can be lost: the ledger says at the next start which jobs had not ended.
+
+mod conclude;
+mod dispatcher;
+mod pressure;
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::gauge;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weir_core::order::Order;
+use weir_core::settings::Settings;
+use weir_core::{JobId, Lane, TenantId};
+
+use crate::app::now_millis;
+
+pub(crate) use conclude::conclude;
+pub(crate) use dispatcher::{dispatch, restore};
+pub(crate) use queue::Waiting;
+use queue::JobQueue;
+
+/// Bytes of a PDF that count as a page, where nothing else is known of it.
+const PAGE_BYTES: f64 = 100_000.0;
+/// How long what is known of a tenant's limits is relied on.
+const AGREED: Duration = Duration::from_secs(1);
+/// When a tenant whose jobs are held is looked at again.
+pub(crate) const HELD: Duration = Duration::from_secs(5);
+
+/// Jobs that wait and jobs in work.
+pub(crate) struct Admission {
+    began: Instant,
+    slots: usize,
+    most_waiting: usize,
+    interactive_bytes: u64,
+    max_wait: Option<Duration>,
+    min_free: u64,
+    state: Mutex<State>,
+    wake: Notify,
+    moved: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: JobQueue,
+    /// Places in the queue of submissions under way.
+    reserved: HashMap<TenantId, usize>,
+    running: HashMap<JobId, Running>,
+    terms: HashMap<TenantId, Terms>,
+    /// Tenants that are being removed.
+    leaving: HashSet<TenantId>,
+}
+
+struct Running {
+    tenant: TenantId,
+    cancel: CancellationToken,
+    since_millis: u64,
+}
+
+/// What a tenant may do now.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Terms {
+    pub(crate) weight: f64,
+    /// Jobs in work at one time.
+    pub(crate) concurrent: usize,
+    /// Why none of its jobs is begun, if none is: the name of a quota, or `suspended`.
+    pub(crate) held: Option<&'static str>,
+    /// Until when this is relied on, on the queue's clock.
+    until: Duration,
+}
+
+/// What the dispatcher does next.
+pub(crate) enum Next {
+    /// Start this job.
+    Start(Slot),
+    /// Ask what this tenant may do.
+    Ask(TenantId),
+    /// Nothing, until something changes.
+    Wait,
+}
+
+/// Why a job cannot wait here.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The tenant has as many waiting as it may.
+    Tenant,
+    /// The host has.
+    Host,
+    /// The tenant is being removed.
+    Leaving,
+}
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It waits as the `position`th of its tenant's jobs, counted from 1; `held` says what keeps all of them.
+    Waiting {
+        position: usize,
+        held: Option<&'static str>,
+    },
+    /// It has been in work since then, in milliseconds since 1970; `cancelling` says whether it has been told to stop.
+    Running { since_millis: u64, cancelling: bool },
+}
+
+/// What a cancellation met.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Cancelled {
+    /// The job waited, and does not any more.
+    Waiting(Waiting),
+    /// It is in work, and has been told.
+    Running,
+    /// It is not here.
+    Unknown,
+}
+
+impl Admission {
+    /// With nothing waiting.
+    pub(crate) fn new(settings: &Settings) -> Arc<Self> {
+        let max_wait = settings.server_max_wait_seconds;
+        Arc::new(Self {
+            began: Instant::now(),
+            slots: settings.server_jobs as usize,
+            most_waiting: settings.server_queue as usize,
+            interactive_bytes: settings.server_interactive_bytes,
+            max_wait: (max_wait > 0).then(|| Duration::from_secs(max_wait.into())),
+            min_free: settings.server_min_free_bytes,
+            state: Mutex::default(),
+            wake: Notify::new(),
+            moved: watch::Sender::new(()),
+        })
+    }
+
+    fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Keeps a place in the queue for a submission, of at most `limit` for the tenant.
+    pub(crate) fn reserve(self: &Arc<Self>, tenant: &TenantId, limit: Option<u64>) -> Result<Place, Refusal> {
+        let mut state = self.state.lock();
+        if state.leaving.contains(tenant) {
+            return Err(Refusal::Leaving);
+        }
+        let own = state.queue.of(tenant) + state.reserved.get(tenant).copied().unwrap_or(0);
+        if limit.is_some_and(|limit| own as u64 >= limit) {
+            return Err(Refusal::Tenant);
+        }
+        if state.queue.len() + state.reserved.values().sum::<usize>() >= self.most_waiting {
+            return Err(Refusal::Host);
+        }
+        *state.reserved.entry(tenant.clone()).or_default() += 1;
+        Ok(Place {
+            admission: Arc::clone(self),
+            tenant: tenant.clone(),
+        })
+    }
+
+    /// Puts a job in that was accepted before.
+    pub(crate) fn put(&self, job: Waiting) {
+        let mut state = self.state.lock();
+        if !state.leaving.contains(&job.tenant) {
+            state.queue.push(job);
+        }
+        self.changed(&state);
+    }
+
+    /// How an order waits, since `since` on the queue's clock.
+    pub(crate) fn waiting(&self, order: &Order, since: Duration) -> Waiting {
+        let bytes = order.files.iter().map(|file| file.bytes).fold(0_u64, u64::saturating_add);
+        let wanted = order.options.pages.map_or(f64::INFINITY, |(first, last)| {
+            f64::from(last.saturating_sub(first)) + 1.0
+        });
+        let pages = |bytes: u64| (1.0 + bytes as f64 / PAGE_BYTES).min(wanted);
+        Waiting {
+            job: order.job,
+            tenant: order.tenant.clone(),
+            lane: order.lane.unwrap_or(if bytes <= self.interactive_bytes {
+                Lane::Interactive
+            } else {
+                Lane::Bulk
+            }),
+            cost: order.files.iter().map(|file| pages(file.bytes)).sum::<f64>().max(1.0),
+            bytes,
+            since,
+        }
+    }
+
+    /// What the dispatcher does next. A job that is to be started counts as in work from here on.
+    pub(crate) fn next(self: &Arc<Self>) -> Next {
+        let now = self.now();
+        let mut state = self.state.lock();
+        let Some(tenant) = state.queue.turn(|tenant| state.may(tenant, self.slots, now)).cloned() else {
+            return Next::Wait;
+        };
+        let Some(terms) = state.terms.get(&tenant).copied().filter(|terms| now < terms.until) else {
+            return Next::Ask(tenant);
+        };
+        let Some(job) = state.queue.pop(&tenant, terms.weight, now) else {
+            return Next::Wait;
+        };
+        let cancel = CancellationToken::new();
+        let running = Running {
+            tenant,
+            cancel: cancel.clone(),
+            since_millis: now_millis(),
+        };
+        state.running.insert(job.job, running);
+        self.changed(&state);
+        Next::Start(Slot {
+            admission: Arc::clone(self),
+            job,
+            weight: terms.weight,
+            cancel,
+        })
+    }
+
+    /// Says what a tenant may do.
+    pub(crate) fn agree(&self, tenant: TenantId, weight: f64, concurrent: Option<u64>, held: Option<&'static str>) {
+        let until = self.now() + if held.is_some() { HELD } else { AGREED };
+        let concurrent = concurrent.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let terms = Terms {
+            weight,
+            concurrent,
+            held,
+            until,
+        };
+        let mut state = self.state.lock();
+        state.terms.insert(tenant, terms);
+        let State { terms, queue, running, .. } = &mut *state;
+        let alive = |t: &TenantId| queue.of(t) > 0 || running.values().any(|r| r.tenant == *t);
+        terms.retain(|tenant, terms| terms.until == until || alive(tenant));
+    }
+
+    /// The tenant's limits have changed.
+    pub(crate) fn reconsider(&self, tenant: &TenantId) {
+        self.state.lock().terms.remove(tenant);
+        self.wake.notify_one();
+    }
+
+    /// Where a job of this tenant stands.
+    pub(crate) fn standing(&self, tenant: &TenantId, job: JobId) -> Option<Standing> {
+        let state = self.state.lock();
+        if let Some(running) = state.running.get(&job).filter(|running| running.tenant == *tenant) {
+            return Some(Standing::Running {
+                since_millis: running.since_millis,
+                cancelling: running.cancel.is_cancelled(),
+            });
+        }
+        let position = state.queue.position(tenant, job, self.now())?;
+        let held = state.terms.get(tenant).and_then(|terms| terms.held);
+        Some(Standing::Waiting { position, held })
+    }
+
+    /// A tenant's jobs that wait, and those in work.
+    pub(crate) fn counts(&self, tenant: &TenantId) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.queue.of(tenant), state.in_work(tenant))
+    }
+
+    /// Bytes of the files of a tenant's jobs that wait: they count as stored before the engine has seen them.
+    pub(crate) fn waiting_bytes(&self, tenant: &TenantId) -> u64 {
+        self.state.lock().queue.bytes_of(tenant)
+    }
+
+    /// Cancels a job of this tenant.
+    pub(crate) fn cancel(&self, tenant: &TenantId, job: JobId) -> Cancelled {
+        let mut state = self.state.lock();
+        if let Some(waiting) = state.queue.withdraw(tenant, job) {
+            self.changed(&state);
+            return Cancelled::Waiting(waiting);
+        }
+        match state.running.get(&job) {
+            Some(running) if running.tenant == *tenant => {
+                running.cancel.cancel();
+                Cancelled::Running
+            }
+            _ => Cancelled::Unknown,
+        }
+    }
+
+    /// Takes a tenant out: cancels its jobs, takes no more, and returns when none is left and no submission is under way.
+    /// Dropping the guard lets the tenant in again.
+    pub(crate) async fn leave(self: &Arc<Self>, tenant: &TenantId) -> Leaving {
+        let mut moved = self.moved.subscribe();
+        let leaving = Leaving {
+            admission: Arc::clone(self),
+            tenant: tenant.clone(),
+        };
+        {
+            let mut state = self.state.lock();
+            state.leaving.insert(tenant.clone());
+            state.queue.withdraw_all(tenant);
+            let own = state.running.values().filter(|running| running.tenant == *tenant);
+            own.for_each(|running| running.cancel.cancel());
+            self.changed(&state);
+        }
+        loop {
+            moved.mark_unchanged();
+            {
+                let state = self.state.lock();
+                if state.in_work(tenant) == 0 && !state.reserved.contains_key(tenant) {
+                    return leaving;
+                }
+            }
+            // The sender lives in `self`.
+            let _ = moved.changed().await;
+        }
+    }
+
+    /// Why no more jobs should be accepted now, if so.
+    pub(crate) fn overload(&self) -> Option<String> {
+        if self.min_free > 0
+            && let Some(free) = pressure::available_bytes()
+            && free < self.min_free
+        {
+            return Some(format!("only {} MiB of memory are available on this host", free >> 20));
+        }
+        let (limit, now) = (self.max_wait?, self.now());
+        let state = self.state.lock();
+        // Of those who would get one of the places if one were free.
+        let waited = state.queue.longest_without_turn(now, |tenant| state.may_at_all(tenant, now))?;
+        (waited > limit).then(|| format!("jobs have waited for {} s without a turn", waited.as_secs()))
+    }
+
+    /// Changes whenever a job begins to wait, begins, or ends.
+    pub(crate) fn moves(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+
+    /// Waits until [`Self::next`] may have something else to say.
+    pub(crate) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    fn changed(&self, state: &State) {
+        gauge!("weir_jobs_waiting").set(state.queue.len() as f64);
+        gauge!("weir_jobs_running").set(state.running.len() as f64);
+        self.wake.notify_one();
+        self.moved.send_replace(());
+    }
+}
+
+impl State {
+    fn in_work(&self, tenant: &TenantId) -> usize {
+        self.running.values().filter(|running| running.tenant == *tenant).count()
+    }
+
+    /// Whether a job of the tenant may begin, as far as is known.
+    fn may(&self, tenant: &TenantId, slots: usize, now: Duration) -> bool {
+        let free = slots.saturating_sub(self.running.len());
+        let kept_for_others = if self.in_work(tenant) == 0 { 0 } else { slots / 4 };
+        free > kept_for_others && self.may_at_all(tenant, now)
+    }
+
+    /// The same, were there places enough.
+    fn may_at_all(&self, tenant: &TenantId, now: Duration) -> bool {
+        self.terms.get(tenant).is_none_or(|terms| {
+            (terms.held.is_none() || now >= terms.until) && self.in_work(tenant) < terms.concurrent
+        })
+    }
+}
+
+/// A place in the queue for a submission under way; given up when it is dropped.
+pub(crate) struct Place {
+    admission: Arc<Admission>,
+    tenant: TenantId,
+}
+
+impl Place {
+    /// The job of this order waits here from now on.
+    pub(crate) fn fill(self, order: &Order) {
+        self.admission.put(self.admission.waiting(order, self.admission.now()));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut state = self.admission.state.lock();
+        if let Some(own) = state.reserved.get_mut(&self.tenant) {
+            *own -= 1;
+            if *own == 0 {
+                state.reserved.remove(&self.tenant);
+            }
+        }
+        self.admission.changed(&state);
+    }
+}
+
+/// A job's place in work; free again when it is dropped.
+pub(crate) struct Slot {
+    admission: Arc<Admission>,
+    pub(crate) job: Waiting,
+    /// Its tenant's share.
+    pub(crate) weight: f64,
+    /// Cancelled when the job is to be.
+    pub(crate) cancel: CancellationToken,
+}
+
+impl Slot {
+    /// The job was of so many pages.
+    pub(crate) fn settle(&self, pages: f64) {
+        let mut state = self.admission.state.lock();
+        state.queue.settle(&self.job.tenant, self.weight, self.job.cost, pages);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.admission.state.lock();
+        state.running.remove(&self.job.job);
+        self.admission.changed(&state);
+    }
+}
+
+/// A tenant without jobs, that gets no more until this is dropped.
+pub(crate) struct Leaving {
+    admission: Arc<Admission>,
+    tenant: TenantId,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let mut state = self.admission.state.lock();
+        state.leaving.remove(&self.tenant);
+        state.terms.remove(&self.tenant);
+        self.admission.changed(&state);
+    }
+}

@@ -1,0 +1,336 @@
+//! What a submission says of how its job is to be done, checked once, here.
+
+use std::collections::BTreeMap;
+
+use axum::http::HeaderMap;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
+use weir_core::order::{Idempotency, OrderOptions, OrderedFile, Webhook};
+use weir_core::{Lane, PageNumber};
+
+use crate::outbound::Outbound;
+use crate::problem::Problem;
+
+/// Longest name of a file.
+const NAME_BYTES: usize = 255;
+/// Longest password and webhook secret.
+const SECRET_BYTES: usize = 1024;
+/// Longest URL.
+const URL_BYTES: usize = 4096;
+/// The header that names a request.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// How a job is to be done. Everything may be left out.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct JobOptions {
+    /// Only these pages of each document.
+    pages: Option<PageRange>,
+    /// Resolution of page images.
+    #[schema(minimum = 36, maximum = 600)]
+    dpi: Option<u32>,
+    /// When text is recognized in page images; `auto` does where a page has no text of its own.
+    ocr: Option<OcrUse>,
+    /// Whether pages are done again that are done already.
+    force: bool,
+    /// Name of the pipeline; `default` if it is not given.
+    #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
+    pipeline: Option<String>,
+    /// How urgent it is; by the size of the files if it is not given.
+    #[schema(value_type = Option<LaneName>)]
+    lane: Option<Lane>,
+    /// Whom to tell when the job has ended.
+    webhook: Option<WebhookAddress>,
+    /// Passwords of encrypted files, by the names of the files. Forgotten when the job has ended.
+    passwords: BTreeMap<String, String>,
+}
+
+/// Pages from the first to the last, counted from 1.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PageRange {
+    /// The first page.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    #[serde(default = "one")]
+    first: PageNumber,
+    /// The last page; the document's last if it is not given.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    last: Option<PageNumber>,
+}
+
+const fn one() -> PageNumber {
+    1
+}
+
+/// When text is recognized in page images.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OcrUse {
+    /// Where a page has no text of its own.
+    Auto,
+    /// On every page.
+    Always,
+    /// On none.
+    Never,
+}
+
+/// How urgent a job is.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+#[allow(dead_code)] // only its description is used
+pub(crate) enum LaneName {
+    /// Someone waits for it.
+    Interactive,
+    /// It may take its time.
+    Bulk,
+}
+
+/// Whom to tell when a job has ended.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WebhookAddress {
+    /// Where to: `https`, or `http`; a public address.
+    #[schema(format = Uri, max_length = 4096)]
+    url: String,
+    /// Key of the signature.
+    #[schema(min_length = 1, max_length = 1024)]
+    secret: String,
+}
+
+impl std::fmt::Debug for WebhookAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookAddress").finish_non_exhaustive()
+    }
+}
+
+/// [`JobOptions`], understood.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) pipeline: String,
+    pub(crate) lane: Option<Lane>,
+    pub(crate) options: OrderOptions,
+    pub(crate) webhook: Option<Webhook>,
+    passwords: BTreeMap<String, String>,
+}
+
+impl JobOptions {
+    /// What is wished, once it is within bounds.
+    pub(crate) fn understand(self, outbound: &Outbound) -> Result<Wish, Problem> {
+        let pages = self.pages.map(|range| (range.first, range.last.unwrap_or(PageNumber::MAX)));
+        if pages.is_some_and(|(first, last)| first < 1 || first > last) {
+            return Err(Problem::unprocessable("pages go from a first one, at least 1, to a last one that is not before it"));
+        }
+        if self.dpi.is_some_and(|dpi| !(36..=600).contains(&dpi)) {
+            return Err(Problem::unprocessable("dpi is from 36 to 600"));
+        }
+        if self.passwords.values().any(|password| password.len() > SECRET_BYTES) {
+            return Err(Problem::unprocessable(format!("a password has at most {SECRET_BYTES} bytes")));
+        }
+        let webhook = match self.webhook {
+            None => None,
+            Some(WebhookAddress { url, secret }) => {
+                if url.len() > URL_BYTES || !(1..=SECRET_BYTES).contains(&secret.len()) {
+                    return Err(Problem::unprocessable(format!(
+                        "a webhook's URL has at most {URL_BYTES} bytes and its secret 1 to {SECRET_BYTES}"
+                    )));
+                }
+                let url = outbound.url(&url).map_err(|error| Problem::unprocessable(error.to_string()))?;
+                Some(Webhook {
+                    url: url.into(),
+                    secret,
+                })
+            }
+        };
+        let ocr = self.ocr.map(|ocr| match ocr {
+            OcrUse::Auto => "auto",
+            OcrUse::Always => "always",
+            OcrUse::Never => "never",
+        });
+        Ok(Wish {
+            pipeline: self.pipeline.unwrap_or_else(|| "default".into()),
+            lane: self.lane,
+            options: OrderOptions {
+                pages,
+                dpi: self.dpi,
+                ocr: ocr.map(str::to_owned),
+                force: self.force,
+            },
+            webhook,
+            passwords: self.passwords,
+        })
+    }
+}
+
+impl Wish {
+    /// Gives each file its password. One for a file that is not there is a mistake the client wants to know of.
+    pub(crate) fn unlock(&self, files: &mut [OrderedFile]) -> Result<(), Problem> {
+        for (name, password) in &self.passwords {
+            let mut named = files.iter_mut().filter(|file| file.name == *name).peekable();
+            if named.peek().is_none() {
+                return Err(Problem::unprocessable("passwords names a file that is not in this submission"));
+            }
+            named.for_each(|file| file.password = Some(password.clone()));
+        }
+        Ok(())
+    }
+
+    /// The request by its `Idempotency-Key`, if it has one.
+    pub(crate) fn idempotency(&self, headers: &HeaderMap, files: &[OrderedFile]) -> Result<Option<Idempotency>, Problem> {
+        #[derive(Serialize)]
+        struct Canonical<'a> {
+            pipeline: &'a str,
+            lane: Option<Lane>,
+            options: &'a OrderOptions,
+            webhook: &'a Option<Webhook>,
+            files: &'a [OrderedFile],
+        }
+        let Some(key) = idempotency_key(headers)? else {
+            return Ok(None);
+        };
+        let canonical = Canonical {
+            pipeline: &self.pipeline,
+            lane: self.lane,
+            options: &self.options,
+            webhook: &self.webhook,
+            files,
+        };
+        let canonical = serde_json::to_vec(&canonical).map_err(|error| Problem::internal(error.to_string()))?;
+        Ok(Some(Idempotency {
+            key,
+            digest: Sha256::digest(canonical).into(),
+        }))
+    }
+}
+
+/// The client's word for a request.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut keys = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(key) = keys.next() else {
+        return Ok(None);
+    };
+    let text = key.to_str().ok().filter(|text| (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()));
+    match (text, keys.next()) {
+        (Some(text), None) => Ok(Some(text.to_owned())),
+        _ => Err(Problem::invalid("Idempotency-Key is one word of 1 to 255 visible characters")),
+    }
+}
+
+/// A file's name as it is kept: what a client says, without folders and what cannot be shown.
+pub(crate) fn file_name(given: Option<&str>, number: usize) -> String {
+    let last = given.and_then(|name| name.rsplit(['/', '\\']).next()).unwrap_or_default();
+    let mut name: String = last.chars().filter(|c| !c.is_control()).collect();
+    while name.len() > NAME_BYTES {
+        name.pop();
+    }
+    match name.trim() {
+        "" | "." | ".." => format!("document-{number}"),
+        name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+    use weir_core::DocumentId;
+    use weir_core::settings::Settings;
+
+    fn understood(json: &str) -> Result<Wish, String> {
+        let options: JobOptions = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        let outbound = Outbound::new(&Settings::default());
+        options.understand(&outbound).map_err(|p| format!("{p:?}"))
+    }
+
+    fn file(name: &str) -> OrderedFile {
+        OrderedFile {
+            name: name.into(),
+            document: DocumentId::of(name.as_bytes()),
+            bytes: 1,
+            password: None,
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_is_usual() {
+        let wish = understood("{}").unwrap();
+        assert_eq!((wish.pipeline.as_str(), wish.lane), ("default", None));
+        assert_eq!(wish.options, OrderOptions::default());
+        let wish = understood(r#"{"pages":{"first":3},"ocr":"never","lane":"bulk","dpi":36}"#).unwrap();
+        assert_eq!(wish.options.pages, Some((3, PageNumber::MAX)));
+        assert_eq!((wish.options.ocr.as_deref(), wish.lane), (Some("never"), Some(Lane::Bulk)));
+    }
+
+    #[test]
+    fn what_cannot_be_followed_is_refused() {
+        for json in [
+            r#"{"colour":1}"#,
+            r#"{"dpi":35}"#,
+            r#"{"dpi":601}"#,
+            r#"{"ocr":"sometimes"}"#,
+            r#"{"lane":"fast"}"#,
+            r#"{"pages":{"first":0}}"#,
+            r#"{"pages":{"first":3,"last":2}}"#,
+            r#"{"pages":{"from":3}}"#,
+            r#"{"webhook":{"url":"http://127.0.0.1/","secret":"s"}}"#,
+            r#"{"webhook":{"url":"https://example.com/","secret":""}}"#,
+            r#"{"webhook":{"url":"mailto:a@example.com","secret":"s"}}"#,
+        ] {
+            assert!(understood(json).is_err(), "{json}");
+        }
+        let wish = understood(r#"{"passwords":{"b.pdf":"p"}}"#).unwrap();
+        assert!(wish.unlock(&mut [file("a.pdf")]).is_err());
+        let mut files = [file("b.pdf"), file("a.pdf"), file("b.pdf")];
+        wish.unlock(&mut files).unwrap();
+        assert_eq!(files.map(|f| f.password.is_some()), [true, false, true]);
+    }
+
+    #[test]
+    fn the_same_request_has_the_same_digest() {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k"));
+        let digest = |json: &str, files: &[OrderedFile]| {
+            understood(json).unwrap().idempotency(&headers, files).unwrap().unwrap().digest
+        };
+        let first = digest("{}", &[file("a")]);
+        assert_eq!(first, digest(r#"{"force":false}"#, &[file("a")]));
+        assert_ne!(first, digest(r#"{"force":true}"#, &[file("a")]));
+        assert_ne!(first, digest("{}", &[file("b")]));
+        assert_ne!(first, digest("{}", &[file("a"), file("a")]));
+        assert_ne!(first, digest(r#"{"lane":"bulk"}"#, &[file("a")]));
+    }
+
+    #[test]
+    fn words_for_requests_are_visible_and_short() {
+        let with = |value: &'static [u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_bytes(value).unwrap());
+            idempotency_key(&headers)
+        };
+        assert_eq!(with(b"a-1").unwrap().as_deref(), Some("a-1"));
+        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+        for wrong in [&b""[..], b"a b", b"\xff", &[b'x'; 256]] {
+            assert!(with(wrong).is_err(), "{wrong:?}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(IDEMPOTENCY_KEY, HeaderValue::from_static("a"));
+        twice.append(IDEMPOTENCY_KEY, HeaderValue::from_static("b"));
+        assert!(idempotency_key(&twice).is_err());
+    }
+
+    #[test]
+    fn names_of_files_are_only_names() {
+        for (given, kept) in [
+            (Some("a.pdf"), "a.pdf"),
+            (Some("../../etc/passwd"), "passwd"),
+            (Some(r"C:\docs\ü.pdf"), "ü.pdf"),
+            (Some("a\r\nb\u{0}.pdf"), "ab.pdf"),
+            (Some(".."), "document-2"),
+            (Some(""), "document-2"),
+            (None, "document-2"),
+        ] {
+            assert_eq!(file_name(given, 2), kept);
+        }
+        assert_eq!(file_name(Some(&"ü".repeat(300)), 1).len(), 254);
+    }
+}
