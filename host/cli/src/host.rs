@@ -75,6 +75,7 @@ impl Host {
             ledger: wrap(storage.ledger.clone()),
             policies,
             language_model: None,
+            meter: None,
         };
         let engine = Engine::new(ports, EngineConfig::from_settings(settings));
         Ok(Self {
@@ -177,6 +178,7 @@ pub(crate) async fn search(
         tenant: tenant.clone(),
         lane: Lane::Interactive,
         linger: Duration::ZERO,
+        weight: 1.0,
     };
     let dense = inference
         .embedder()

@@ -31,6 +31,8 @@ pub struct Source {
     pub path: PathBuf,
     /// Its password, if it is encrypted.
     pub password: Option<String>,
+    /// Whose it is, in a number that says no more: documents of different parties take turns where they wait.
+    pub party: u64,
 }
 
 impl Debug for Source {
@@ -92,8 +94,8 @@ pub trait OpenDocument: Send + Sync {
     async fn text(&self, page: PageNumber) -> Result<Vec<Line>, RasterError>;
 }
 
-/// On whose account a model works, so that models are shared fairly.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// On whose account work is done, so that what is busy is shared fairly.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Account {
     /// The tenant.
     pub tenant: TenantId,
@@ -101,6 +103,8 @@ pub struct Account {
     pub lane: Lane,
     /// How long a partial batch may wait for more.
     pub linger: Duration,
+    /// The tenant's share of what is busy, relative to other tenants' of the same lane. What is not above 0 counts as 1.
+    pub weight: f64,
 }
 
 /// Recognizes text in images.

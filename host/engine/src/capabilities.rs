@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -12,9 +11,7 @@ use weir_core::event::ErrorNote;
 use weir_core::page::PixelFormat;
 use weir_core::ports::{Account, Capabilities, Drawing, Embedder, LanguageModel, OpenDocument, Reader};
 use weir_core::text::{Line, PageText, TextSource};
-use weir_core::{
-    DocumentId, InferenceError, Lane, PageImage, PageNumber, PolicyError, RasterError, Rect, TenantId, layout,
-};
+use weir_core::{DocumentId, InferenceError, PageImage, PageNumber, PolicyError, RasterError, Rect, layout};
 
 use crate::Ports;
 use crate::events::EventLog;
@@ -43,18 +40,13 @@ pub(crate) struct Shown<'a> {
 
 impl JobCapabilities {
     /// No document is open yet.
-    pub(crate) fn new(ports: &Ports, tenant: TenantId, log: Arc<EventLog>) -> Arc<Self> {
+    pub(crate) fn new(ports: &Ports, account: Account, log: Arc<EventLog>) -> Arc<Self> {
         Arc::new(Self {
             documents: Mutex::default(),
             embedder: Arc::clone(&ports.embedder),
             reader: ports.reader.clone(),
             language: ports.language_model.clone(),
-            // A decision is waited for, and batches of its texts have no company to wait for.
-            account: Account {
-                tenant,
-                lane: Lane::Interactive,
-                linger: Duration::ZERO,
-            },
+            account,
             log,
         })
     }

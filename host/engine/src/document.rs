@@ -5,6 +5,7 @@
 //! saying nothing.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,8 +14,8 @@ use tokio::time::Instant;
 use weir_core::decision::{DocumentFacts, Observation};
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::ledger::{DocumentRecord, Entry};
-use weir_core::ports::{OpenDocument, Source};
-use weir_core::{DocumentId, PageNumber};
+use weir_core::ports::{Account, OpenDocument, Source};
+use weir_core::{DocumentId, PageNumber, TenantId};
 
 use crate::diagnosis::Load;
 use crate::failure::{StageError, note};
@@ -86,6 +87,7 @@ impl Ingest<'_> {
         let source = Source {
             path: spec.path.clone(),
             password: spec.password.clone(),
+            party: party(&job.tenant),
         };
         let open = job.unless_halted(ports.rasterizer.open(&source)).await??;
         let _shown = job.capabilities.show(id, &open);
@@ -177,6 +179,10 @@ impl Ingest<'_> {
             created_millis: now_millis(),
         })
         .await;
+        let account = Account {
+            lane: job.lane.unwrap_or(route.lane),
+            ..job.account.clone()
+        };
         let (upserts, upserting) = Upserts::start(Target {
             vectors: Arc::clone(&job.host.ports.vectors),
             tenant: job.tenant.clone(),
@@ -189,8 +195,9 @@ impl Ingest<'_> {
             id,
             name: name.clone(),
             open,
+            rooms: Rooms::new(&job.host.seats, &account),
             route,
-            rooms: Rooms::new(&job.host.seats),
+            account,
             load: Load::default(),
             upserts,
             indexed: history.indexed(),
@@ -309,6 +316,13 @@ impl Ingest<'_> {
             }
         }
     }
+}
+
+/// A tenant as the rasterizer may know it. Two that share a number share their turns, which costs them little.
+fn party(tenant: &TenantId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tenant.hash(&mut hasher);
+    hasher.finish()
 }
 
 pub(crate) fn now_millis() -> u64 {

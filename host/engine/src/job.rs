@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::task::{Id, JoinError, JoinSet};
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::ledger::{Entry, JobRecord, JobState};
 use weir_core::manifest::Pipeline;
-use weir_core::ports::{JobPolicy, PolicyRequest};
-use weir_core::{JobId, StorageError, TenantId};
+use weir_core::ports::{Account, JobPolicy, PolicyRequest};
+use weir_core::{JobId, Lane, StorageError, TenantId};
 
 use crate::Host;
 use crate::capabilities::JobCapabilities;
@@ -31,6 +32,10 @@ pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) force: bool,
+    /// On whose account it asks for things that do not wait for company.
+    pub(crate) account: Account,
+    /// The lane asked for.
+    pub(crate) lane: Option<Lane>,
     pub(crate) policy: Arc<dyn JobPolicy>,
     pub(crate) log: Arc<EventLog>,
     pub(crate) halt: Halt,
@@ -102,7 +107,7 @@ pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, impl Future
             .saturating_add(512),
     );
     let (handle, end) = JobHandle::new(id, Arc::clone(&log), halt.clone());
-    let listed = host.jobs.list(handle.clone());
+    let listed = host.jobs.list(handle.clone(), &host.measures.running);
     let start = Start {
         record: JobRecord {
             id,
@@ -208,7 +213,14 @@ impl Start {
     async fn work(&self, observer: Observer) -> (Vec<DocumentOutcome>, Option<ErrorNote>) {
         let (tenant, id) = (&self.spec.tenant, self.record.id);
         let ports = &self.host.ports;
-        let capabilities = JobCapabilities::new(ports, tenant.clone(), Arc::clone(&self.log));
+        // A decision is waited for, and batches of its texts have no company to wait for.
+        let account = Account {
+            tenant: tenant.clone(),
+            lane: Lane::Interactive,
+            linger: Duration::ZERO,
+            weight: self.spec.weight,
+        };
+        let capabilities = JobCapabilities::new(ports, account.clone(), Arc::clone(&self.log));
         let request = PolicyRequest {
             tenant,
             job: id,
@@ -232,6 +244,8 @@ impl Start {
             id,
             pipeline: Arc::clone(&self.spec.pipeline),
             force: self.spec.force,
+            account,
+            lane: self.spec.lane,
             policy,
             log: Arc::clone(&self.log),
             halt: self.halt.clone(),

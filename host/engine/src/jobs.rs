@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use metrics::Gauge;
 use parking_lot::Mutex;
 use weir_core::JobId;
 
@@ -16,6 +17,7 @@ pub(crate) struct Jobs(Mutex<HashMap<JobId, JobHandle>>);
 pub(crate) struct Listed {
     all: Arc<Jobs>,
     id: JobId,
+    running: Gauge,
 }
 
 impl Jobs {
@@ -30,12 +32,14 @@ impl Jobs {
     }
 
     /// Lists a job that is not in work yet.
-    pub(crate) fn list(self: &Arc<Self>, handle: JobHandle) -> Listed {
+    pub(crate) fn list(self: &Arc<Self>, handle: JobHandle, running: &Gauge) -> Listed {
         let id = handle.id();
         self.0.lock().insert(id, handle);
+        running.increment(1.0);
         Listed {
             all: Arc::clone(self),
             id,
+            running: running.clone(),
         }
     }
 }
@@ -44,5 +48,6 @@ impl Drop for Listed {
     fn drop(&mut self) {
         let gone = self.all.0.lock().remove(&self.id);
         drop(gone);
+        self.running.decrement(1.0);
     }
 }

@@ -18,6 +18,8 @@ use weir_core::StorageError;
 use weir_core::ledger::Entry;
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
 
+use crate::measures::CommitMeasures;
+
 /// Times a commit is tried before the jobs are told.
 const ATTEMPTS: u32 = 3;
 /// Pause before another attempt.
@@ -71,6 +73,7 @@ impl Journal {
             most,
             group: Vec::new(),
             health: told,
+            measures: CommitMeasures::new(),
         };
         (Self { desk, health }, writer.run())
     }
@@ -125,6 +128,7 @@ struct Writer {
     most: usize,
     group: Vec<Entry>,
     health: watch::Sender<Option<StorageError>>,
+    measures: CommitMeasures,
 }
 
 impl Writer {
@@ -189,9 +193,12 @@ impl Writer {
             let began = Instant::now();
             match self.write().await {
                 Ok(()) => {
+                    let took = began.elapsed();
+                    self.measures.seconds.record(took);
+                    self.measures.commits.increment(1);
                     tracing::debug!(
                         entries = self.group.len(),
-                        millis = began.elapsed().as_millis() as u64,
+                        millis = took.as_millis() as u64,
                         "committed"
                     );
                     self.group.clear();

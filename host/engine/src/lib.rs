@@ -28,7 +28,9 @@ mod in_work;
 mod job;
 mod jobs;
 mod journal;
+mod line;
 mod lineup;
+mod measures;
 mod outcome;
 mod page;
 mod pages;
@@ -52,11 +54,13 @@ use weir_core::ports::{
     BlobStore, Embedder, LanguageModel, Ledger, Policies, Rasterizer, Reader, VectorStore,
 };
 use weir_core::settings::Settings;
-use weir_core::{JobId, StorageError};
+use weir_core::usage::Meter;
+use weir_core::{JobId, Stage, StorageError};
 
 use crate::in_work::InWork;
 use crate::jobs::Jobs;
 use crate::journal::Journal;
+use crate::measures::JobMeasures;
 use crate::rooms::HostSeats;
 use crate::stage::Seats;
 
@@ -85,6 +89,8 @@ pub struct Ports {
     pub ledger: Arc<dyn Ledger>,
     /// Opens tenants' components.
     pub policies: Arc<dyn Policies>,
+    /// Hears of pages that ended, if tenants' usage is metered.
+    pub meter: Option<Arc<dyn Meter>>,
 }
 
 /// How the engine works; see the settings `engine.…`.
@@ -138,6 +144,7 @@ pub(crate) struct Host {
     journal: Journal,
     in_work: Arc<InWork>,
     jobs: Arc<Jobs>,
+    measures: JobMeasures,
 }
 
 #[derive(Default)]
@@ -147,7 +154,8 @@ struct Running {
 }
 
 impl Engine {
-    /// An engine without jobs. Must be called inside a tokio runtime, which its tasks run on.
+    /// An engine without jobs. Must be called inside a tokio runtime, which its tasks run on, and after the recorder of
+    /// metrics has been installed, if there is to be one.
     pub fn new(ports: Ports, config: EngineConfig) -> Self {
         let (journal, writing) = Journal::open(
             Arc::clone(&ports.blobs),
@@ -160,12 +168,15 @@ impl Engine {
         running.journal.spawn(writing);
         let drawing = ports.rasterizer.workers();
         let seats = HostSeats {
-            rasterize: Seats::new(drawing),
-            store: Seats::new(config.store_workers),
-            ocr: Seats::new(ports.reader.as_ref().map_or(1, |reader| reader.workers())),
-            text_layer: Seats::new(drawing),
-            embed: Seats::new(ports.embedder.workers()),
-            upsert: Seats::new(config.upsert_workers),
+            rasterize: Seats::new(Stage::Rasterize, drawing),
+            store: Seats::new(Stage::Store, config.store_workers),
+            ocr: Seats::new(
+                Stage::Read,
+                ports.reader.as_ref().map_or(1, |reader| reader.workers()),
+            ),
+            text_layer: Seats::new(Stage::Read, drawing),
+            embed: Seats::new(Stage::Embed, ports.embedder.workers()),
+            upsert: Seats::new(Stage::Upsert, config.upsert_workers),
         };
         Self {
             host: Arc::new(Host {
@@ -175,6 +186,7 @@ impl Engine {
                 journal,
                 in_work: Arc::default(),
                 jobs: Arc::default(),
+                measures: JobMeasures::new(),
             }),
             running: Mutex::new(running),
         }

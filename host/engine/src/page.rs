@@ -14,6 +14,7 @@ use weir_core::page::{EncodedImage, PageImage};
 use weir_core::ports::{Account, Drawing, DrawnPage};
 use weir_core::search::image_key;
 use weir_core::text::TextSource;
+use weir_core::usage::Usage;
 use weir_core::{PageFacts, PageNumber, Stage};
 
 use crate::batch::Batch;
@@ -91,7 +92,25 @@ pub(crate) async fn run(work: Arc<Work>, mut page: Page) -> (PageNumber, PageEnd
         .log
         .record(vec![Entry::Page(record)], Some(work.id), what)
         .await;
+    count(&work, &end);
     (number, end)
+}
+
+/// Tells of a page that ended.
+fn count(work: &Work, end: &PageEnd) {
+    let measures = &work.host.measures;
+    match end {
+        PageEnd::Done { .. } => measures.pages_done.increment(1),
+        PageEnd::Failed(_) => measures.pages_failed.increment(1),
+        PageEnd::Fatal(_) | PageEnd::Dropped => return,
+    }
+    if let Some(meter) = &work.host.ports.meter {
+        let usage = Usage {
+            pages: 1,
+            ..Usage::default()
+        };
+        meter.used(&work.job.tenant, &usage);
+    }
 }
 
 /// What has become of a page.

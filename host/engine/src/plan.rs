@@ -82,9 +82,8 @@ async fn take(
         let first = next.front().map_or(0, |f| f.number);
         let batch = Arc::new(Batch::new(work.id, first, number(pages), plan.dpi));
         let account = Account {
-            tenant: work.job.tenant.clone(),
-            lane: work.route.lane,
             linger: Duration::from_millis(plan.linger_millis.into()),
+            ..work.account.clone()
         };
         for facts in next.drain(..pages) {
             let route = work.job.policy.route_page(&work.id, facts).await.map_err(note)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weir_core::Stage;
 use weir_core::decision::{BatchPlan, QueueState, StageTime};
+use weir_core::ports::Account;
 
 use crate::stage::{Room, Seats};
 
@@ -33,14 +34,14 @@ pub(crate) struct Rooms {
 
 impl Rooms {
     /// Rooms with one place each, until the first batch is planned.
-    pub(crate) fn new(seats: &HostSeats) -> Self {
+    pub(crate) fn new(seats: &HostSeats, account: &Account) -> Self {
         Self {
-            rasterize: Room::new(Stage::Rasterize, &seats.rasterize),
-            store: Room::new(Stage::Store, &seats.store),
-            lines: Room::new(Stage::Store, &seats.store),
-            read: Room::new(Stage::Read, &seats.ocr),
-            embed: Room::new(Stage::Embed, &seats.embed),
-            upsert: Room::new(Stage::Upsert, &seats.upsert),
+            rasterize: Room::new(Stage::Rasterize, &seats.rasterize, account),
+            store: Room::new(Stage::Store, &seats.store, account),
+            lines: Room::new(Stage::Store, &seats.store, account),
+            read: Room::new(Stage::Read, &seats.ocr, account),
+            embed: Room::new(Stage::Embed, &seats.embed, account),
+            upsert: Room::new(Stage::Upsert, &seats.upsert, account),
         }
     }
 

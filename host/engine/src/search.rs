@@ -29,6 +29,8 @@ pub struct SearchRequest {
     pub collection: Option<String>,
     /// Only where all these labels hold.
     pub labels: Vec<(String, String)>,
+    /// The tenant's share of a busy model, relative to other tenants' searches.
+    pub weight: f64,
 }
 
 impl SearchRequest {
@@ -41,6 +43,7 @@ impl SearchRequest {
             documents: Vec::new(),
             collection: None,
             labels: Vec::new(),
+            weight: 1.0,
         }
     }
 }
@@ -110,6 +113,7 @@ impl Engine {
             tenant: tenant.clone(),
             lane: Lane::Interactive,
             linger: Duration::ZERO,
+            weight: request.weight,
         };
         let texts = requests.iter().map(|(_, request)| request.text.clone()).collect();
         let vectors = match ports.embedder.embed(&account, texts).await {

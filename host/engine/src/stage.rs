@@ -1,7 +1,7 @@
 //! A stage: seats for the pages that are worked on, and before it each document's waiting room.
 //!
-//! Seats belong to the host (there are as many OCR sessions as there are), rooms to a document (its batch plan says how
-//! long its queues may be). A page *books* a place in the rooms it goes to next before it takes a seat, so whoever sits is
+//! Seats belong to the host (there are as many OCR sessions as there are) and are shared fairly by its tenants, rooms to a
+//! document (its batch plan says how long its queues may be). A page *books* a place in the rooms it goes to next before it takes a seat, so whoever sits is
 //! never held up by what comes after, and no other document waits behind a jam that is not its own. That is all the
 //! backpressure there is: a full room stops the seats before it, their rooms fill in turn, and in the end no further pages
 //! are taken. A page image is therefore not even drawn before there is a place for it.
@@ -18,8 +18,11 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use weir_core::Stage;
 use weir_core::decision::{QueueState, StageTime};
+use weir_core::ports::Account;
 
 use crate::gate::{Gate, Pass};
+use crate::line::Party;
+use crate::measures::StageMeasures;
 
 /// Pages a stage's time is the mean of.
 const MEAN_OF: usize = 16;
@@ -29,15 +32,17 @@ const MEAN_OF: usize = 16;
 pub(crate) struct Seats {
     gate: Gate,
     count: u32,
+    measures: Arc<StageMeasures>,
 }
 
 impl Seats {
-    /// So many seats, at least 1.
-    pub(crate) fn new(count: u32) -> Self {
+    /// So many seats of a stage, at least 1.
+    pub(crate) fn new(stage: Stage, count: u32) -> Self {
         let count = count.max(1);
         Self {
             gate: Gate::new(count as usize),
             count,
+            measures: Arc::new(StageMeasures::of(stage)),
         }
     }
 }
@@ -50,8 +55,8 @@ struct Inner {
     stage: Stage,
     seats: Seats,
     places: Gate,
-    /// Tells this room from others where seats take turns.
-    party: u64,
+    /// On whose account seats are taken.
+    party: Arc<Party>,
     depth: AtomicU32,
     times: Mutex<Times>,
 }
@@ -65,13 +70,16 @@ struct Times {
 
 impl Room {
     /// A room before `seats`, with one place until [`Self::set_capacity`].
-    pub(crate) fn new(stage: Stage, seats: &Seats) -> Self {
-        static PARTIES: AtomicU64 = AtomicU64::new(0);
+    pub(crate) fn new(stage: Stage, seats: &Seats, account: &Account) -> Self {
+        static ROOMS: AtomicU64 = AtomicU64::new(0);
         Self(Arc::new(Inner {
             stage,
             seats: seats.clone(),
             places: Gate::new(1),
-            party: PARTIES.fetch_add(1, Ordering::Relaxed),
+            party: Arc::new(Party {
+                account: account.clone(),
+                room: ROOMS.fetch_add(1, Ordering::Relaxed),
+            }),
             depth: AtomicU32::new(0),
             times: Mutex::default(),
         }))
@@ -85,7 +93,7 @@ impl Room {
     /// A place for a page that will come.
     pub(crate) async fn book(&self) -> Place {
         Place {
-            pass: self.0.places.enter(self.0.party).await,
+            pass: self.0.places.enter(Arc::clone(&self.0.party)).await,
             room: self.clone(),
         }
     }
@@ -99,7 +107,7 @@ impl Room {
     /// as were in seats: waiting for a place with a seat in hand is how the two could lock each other out.
     pub(crate) fn back(&self) -> Waiting {
         let place = Place {
-            pass: self.0.places.enter_over(),
+            pass: self.0.places.enter_over(Arc::clone(&self.0.party)),
             room: self.clone(),
         };
         place.arrive()
@@ -142,6 +150,7 @@ impl Place {
     /// The page is here.
     pub(crate) fn arrive(self) -> Waiting {
         self.room.0.depth.fetch_add(1, Ordering::Relaxed);
+        self.room.0.seats.measures.depth.increment(1.0);
         Waiting {
             _pass: self.pass,
             room: self.room,
@@ -164,7 +173,7 @@ impl Waiting {
 
     /// The same, with seats other than the stage's usual ones.
     pub(crate) async fn seat_at(self, seats: &Seats) -> Seated {
-        let seat = seats.gate.enter(self.room.0.party).await;
+        let seat = seats.gate.enter(Arc::clone(&self.room.0.party)).await;
         Seated {
             room: self.room.clone(),
             since: Instant::now(),
@@ -176,6 +185,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.room.0.depth.fetch_sub(1, Ordering::Relaxed);
+        self.room.0.seats.measures.depth.decrement(1.0);
     }
 }
 
@@ -191,6 +201,8 @@ impl Seated {
     pub(crate) fn finished(&self, pages: u32) -> Duration {
         let took = self.since.elapsed();
         let each = took / pages.max(1);
+        let measures = &self.room.0.seats.measures;
+        measures.seconds.record_many(each.as_secs_f64(), pages as usize);
         let mut times = self.room.0.times.lock();
         for _ in 0..pages.min(MEAN_OF as u32) {
             if times.last.len() == MEAN_OF {
@@ -211,13 +223,24 @@ impl Seated {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use futures::FutureExt as _;
+    use weir_core::{Lane, TenantId};
+
+    use super::*;
+
+    fn account() -> Account {
+        Account {
+            tenant: TenantId::single(),
+            lane: Lane::Bulk,
+            linger: Duration::ZERO,
+            weight: 1.0,
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn depth_counts_those_who_came_and_capacity_those_who_booked_too() {
-        let seats = Seats::new(1);
-        let room = Room::new(Stage::Read, &seats);
+        let seats = Seats::new(Stage::Read, 1);
+        let room = Room::new(Stage::Read, &seats, &account());
         room.set_capacity(2);
         let booked = room.book().await;
         assert_eq!((room.queue().depth, room.queue().capacity), (0, 2));
@@ -242,8 +265,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_is_the_mean_of_the_last_sixteen() {
-        let seats = Seats::new(1);
-        let room = Room::new(Stage::Embed, &seats);
+        let seats = Seats::new(Stage::Embed, 1);
+        let room = Room::new(Stage::Embed, &seats, &account());
         for millis in [1000, 10] {
             for _ in 0..16 {
                 let seated = room.book().await.arrive().seat().await;
@@ -257,8 +280,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_page_sent_back_never_waits_for_a_place() {
-        let seats = Seats::new(1);
-        let room = Room::new(Stage::Read, &seats);
+        let seats = Seats::new(Stage::Read, 1);
+        let room = Room::new(Stage::Read, &seats, &account());
         let seated = room.book().await.arrive().seat().await;
         let next = room.book().await.arrive();
         let again = seated.back();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use weir_core::decision::DocumentRoute;
 use weir_core::event::EventKind;
-use weir_core::ports::OpenDocument;
+use weir_core::ports::{Account, OpenDocument};
 use weir_core::{DocumentId, PageNumber};
 
 use crate::Host;
@@ -21,6 +21,8 @@ pub(crate) struct Work {
     pub(crate) name: String,
     pub(crate) open: Arc<dyn OpenDocument>,
     pub(crate) route: DocumentRoute,
+    /// On whose account its pages are worked on.
+    pub(crate) account: Account,
     pub(crate) rooms: Rooms,
     pub(crate) load: Load,
     pub(crate) upserts: Upserts,

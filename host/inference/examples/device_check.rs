@@ -40,6 +40,7 @@ async fn main() -> Result<(), AnyError> {
         tenant: TenantId::single(),
         lane: Lane::Bulk,
         linger: Duration::ZERO,
+        weight: 1.0,
     };
     let texts: Vec<String> = (0..TEXTS)
         .map(|n| {

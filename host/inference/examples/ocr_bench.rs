@@ -46,6 +46,7 @@ async fn main() -> Result<(), AnyError> {
         tenant: TenantId::single(),
         lane: Lane::Bulk,
         linger: Duration::ZERO,
+        weight: 1.0,
     });
     let pages = files
         .iter()

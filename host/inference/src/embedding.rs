@@ -192,7 +192,7 @@ struct MiniLm {
 }
 
 /// A text on its way to the model.
-type Tokenized = (Job<String, Vec<f32>>, Vec<i64>);
+type Tokenized<'a> = (Job<'a, String, Vec<f32>>, Vec<i64>);
 
 impl MiniLm {
     fn open(
@@ -216,7 +216,7 @@ impl MiniLm {
     }
 
     /// Vectors of texts, padded to the first, which is the longest.
-    fn embed(&mut self, texts: &[Tokenized]) -> Result<Vec<Vec<f32>>, InferenceError> {
+    fn embed(&mut self, texts: &[Tokenized<'_>]) -> Result<Vec<Vec<f32>>, InferenceError> {
         let longest = texts.first().map_or(0, |(_, tokens)| tokens.len());
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
         for (row, (_, tokens)) in (1..).zip(texts) {
@@ -256,8 +256,8 @@ impl MiniLm {
 }
 
 impl Model<String, Vec<f32>> for MiniLm {
-    fn run(&mut self, batch: Vec<Job<String, Vec<f32>>>) {
-        let mut texts: Vec<Tokenized> = Vec::with_capacity(batch.len());
+    fn run(&mut self, batch: Vec<Job<'_, String, Vec<f32>>>) {
+        let mut texts: Vec<Tokenized<'_>> = Vec::with_capacity(batch.len());
         for job in batch {
             match self.tokenizer.tokens_cut(&job.item) {
                 Ok(tokens) => texts.push((job, tokens)),

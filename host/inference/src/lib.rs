@@ -39,7 +39,7 @@ pub struct InferenceConfig {
     pub assets: PathBuf,
     /// Where models run.
     pub device: DeviceChoice,
-    /// Pages recognized at once; 0: one for each core (CPU) or 2 (GPU).
+    /// OCR workers, who share the pages at hand; 0: one for each core (CPU) or 2 (GPU).
     pub ocr_workers: u32,
     /// Text embedding sessions; 0: one for each core (CPU) or 1 (GPU).
     pub embed_workers: u32,
@@ -120,7 +120,7 @@ pub enum Capability {
 /// What the models have done so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InferenceStats {
-    /// OCR; a request is a page.
+    /// OCR; a request is a step of a page: to find its lines, or to read some of them.
     pub ocr: ModelStats,
     /// Text embedding; a request is a text.
     pub embedding: ModelStats,
@@ -162,7 +162,7 @@ impl Inference {
             room: config.queue.max(1) as usize,
             weights: config.weights.clone(),
         };
-        // Pages share nothing but the session, so a batch of them gains nothing on any device.
+        // Steps of pages share nothing but the session, so a batch of them gains nothing on any device.
         let pages = sharing(ocr::NAME, workers(config.ocr_workers, 2), 1, Gain::None);
         let texts = sharing(
             embedding::NAME,

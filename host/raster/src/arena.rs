@@ -13,6 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 
 use memmap2::Mmap;
+use metrics::{Gauge, Unit};
 
 use crate::protocol::SegmentKey;
 use crate::shared::Memory;
@@ -65,10 +66,17 @@ pub(crate) struct Arena {
     shelf: VecDeque<Segment>,
     /// Living worker processes, each with the segments it should unmap.
     homes: HashMap<Home, Vec<SegmentKey>>,
+    /// Says what `live` says.
+    told: Gauge,
 }
 
 impl Arena {
     pub(crate) fn new(limit: u64) -> Self {
+        metrics::describe_gauge!(
+            "weir_page_image_bytes",
+            Unit::Bytes,
+            "Bytes held by page images"
+        );
         Self {
             limit,
             live: 0,
@@ -76,6 +84,7 @@ impl Arena {
             peak: 0,
             shelf: VecDeque::new(),
             homes: HashMap::new(),
+            told: metrics::gauge!("weir_page_image_bytes"),
         }
     }
 
@@ -105,6 +114,7 @@ impl Arena {
             self.shelved = self.shelved.saturating_sub(bytes);
         }
         self.live = self.live.saturating_add(bytes);
+        self.told.set(self.live as f64);
         while self.live + self.shelved > self.limit && self.discard_oldest(None) {}
         self.peak = self.peak.max(self.live + self.shelved);
         segment
@@ -113,6 +123,7 @@ impl Arena {
     /// Gives back bytes that [`Arena::take`] took.
     pub(crate) fn give_back(&mut self, bytes: u64) {
         self.live = self.live.saturating_sub(bytes);
+        self.told.set(self.live as f64);
     }
 
     /// Keeps a segment for the next page, if its worker process lives and there is room. To be called after its bytes

@@ -3,7 +3,7 @@
 //! Drawing needs a worker and bytes of the image budget; opening, facts and text need a worker only. So there are two
 //! queues. A page image is given back when someone downstream has finished with it, and that someone may need a page's
 //! text first: were text to wait behind pages that wait for bytes, nobody would move again. The queues take turns, and
-//! within each the documents do. Bytes are granted strictly in turn: a large page waits at the head until enough has come
+//! within each the parties and their documents do. Bytes are granted strictly in turn: a large page waits at the head until enough has come
 //! back, and is not overtaken for ever by small ones.
 //!
 //! A request lives as long as the future that waits for it. One that is dropped while queued is passed over; one that is
@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use metrics::{Gauge, Unit};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use weir_core::error::RasterError;
@@ -56,6 +57,8 @@ struct State {
     draws: Rotation<Ticket>,
     draws_next: bool,
     idle: VecDeque<Idle>,
+    /// Workers with a request.
+    busy: Gauge,
     /// Empty once the pool is closed.
     keepers: Vec<mpsc::UnboundedSender<Errand>>,
 }
@@ -81,6 +84,7 @@ impl Desk {
                 draws: Rotation::default(),
                 draws_next: false,
                 idle: idle.collect(),
+                busy: gauge(),
                 keepers,
             }),
             next_key: AtomicU64::new(1),
@@ -112,11 +116,11 @@ impl Desk {
             if state.keepers.is_empty() {
                 return;
             }
-            let document = ticket.document.key;
+            let (party, document) = (ticket.document.party, ticket.document.key);
             if ticket.work.image_bytes() > 0 {
-                state.draws.push(document, ticket);
+                state.draws.push(party, document, ticket);
             } else {
-                state.light.push(document, ticket);
+                state.light.push(party, document, ticket);
             }
         }
         self.dispatch();
@@ -147,7 +151,11 @@ impl Desk {
 
     /// A worker is free again.
     pub(crate) fn rest(self: &Arc<Self>, idle: Idle) {
-        self.state.lock().idle.push_back(idle);
+        {
+            let mut state = self.state.lock();
+            state.idle.push_back(idle);
+            state.busy.decrement(1.0);
+        }
         self.dispatch();
     }
 
@@ -197,6 +205,15 @@ impl Desk {
     }
 }
 
+fn gauge() -> Gauge {
+    metrics::describe_gauge!(
+        "weir_raster_workers_busy",
+        Unit::Count,
+        "PDF worker processes with a request"
+    );
+    metrics::gauge!("weir_raster_workers_busy")
+}
+
 type Match = (mpsc::UnboundedSender<Errand>, Ticket, Option<Segment>);
 
 impl State {
@@ -223,6 +240,7 @@ impl State {
         let (document, bytes) = (ticket.document.key, ticket.work.image_bytes());
         let idle = self.take_idle(document, bytes)?;
         let keeper = self.keepers.get(idle.slot)?.clone();
+        self.busy.increment(1.0);
         let segment = (bytes > 0).then(|| self.arena.take(idle.home, bytes)).flatten();
         Some((keeper, ticket, segment))
     }

@@ -47,6 +47,7 @@ pub(crate) async fn look(source: &Source, key: DocumentKey) -> Result<Opened, Ra
     let (file, length) = looked.await.map_err(|_| closed())??;
     Ok(Opened {
         key,
+        party: source.party,
         file,
         length,
         password,
@@ -107,6 +108,7 @@ pub(crate) fn nothing(key: DocumentKey) -> Result<Opened, RasterError> {
     })?;
     Ok(Opened {
         key,
+        party: 0,
         file: file.into(),
         length: 0,
         password: None,

@@ -1,59 +1,79 @@
-//! A queue that is fair between documents: each document's requests keep their order, and documents take turns.
+//! A queue that is fair between parties: parties take turns, within a party its documents do, and each document's
+//! requests keep their order. So neither a document of a thousand pages nor a thousand documents of one party hold up
+//! another's.
 
 use std::collections::VecDeque;
 
-/// Requests by document.
+/// Requests by party and document.
 #[derive(Debug)]
 pub(crate) struct Rotation<T> {
-    /// Never holds an empty line.
-    lines: VecDeque<(u64, VecDeque<T>)>,
+    /// Never holds a party without lines, nor an empty line.
+    parties: VecDeque<(u64, Lines<T>)>,
 }
+
+/// The lines of a party, by document.
+type Lines<T> = VecDeque<(u64, VecDeque<T>)>;
 
 impl<T> Default for Rotation<T> {
     fn default() -> Self {
         Self {
-            lines: VecDeque::new(),
+            parties: VecDeque::new(),
         }
     }
 }
 
 impl<T> Rotation<T> {
     /// Puts a request at the end of its document's line.
-    pub(crate) fn push(&mut self, document: u64, request: T) {
-        match self.lines.iter_mut().find(|(key, _)| *key == document) {
+    pub(crate) fn push(&mut self, party: u64, document: u64, request: T) {
+        let Some((_, lines)) = self.parties.iter_mut().find(|(key, _)| *key == party) else {
+            let line = VecDeque::from([request]);
+            self.parties.push_back((party, VecDeque::from([(document, line)])));
+            return;
+        };
+        match lines.iter_mut().find(|(key, _)| *key == document) {
             Some((_, line)) => line.push_back(request),
-            None => self.lines.push_back((document, VecDeque::from([request]))),
+            None => lines.push_back((document, VecDeque::from([request]))),
         }
     }
 
     /// The request whose turn it is.
     pub(crate) fn front(&self) -> Option<&T> {
-        self.lines.front().and_then(|(_, line)| line.front())
+        let (_, lines) = self.parties.front()?;
+        lines.front().and_then(|(_, line)| line.front())
     }
 
-    /// Takes the request whose turn it is; then it is the next document's turn.
+    /// Takes the request whose turn it is; then it is the next party's turn, and within this one the next document's.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        let (document, mut line) = self.lines.pop_front()?;
+        let (party, mut lines) = self.parties.pop_front()?;
+        let (document, mut line) = lines.pop_front()?;
         let request = line.pop_front();
         if !line.is_empty() {
-            self.lines.push_back((document, line));
+            lines.push_back((document, line));
+        }
+        if !lines.is_empty() {
+            self.parties.push_back((party, lines));
         }
         request
     }
 
     /// Takes the request whose turn it is away without using up the turn.
     pub(crate) fn discard(&mut self) -> Option<T> {
-        let (_, line) = self.lines.front_mut()?;
+        let (_, lines) = self.parties.front_mut()?;
+        let (_, line) = lines.front_mut()?;
         let request = line.pop_front();
         if line.is_empty() {
-            self.lines.pop_front();
+            lines.pop_front();
+        }
+        if lines.is_empty() {
+            self.parties.pop_front();
         }
         request
     }
 
     /// Requests waiting.
     pub(crate) fn len(&self) -> usize {
-        self.lines.iter().map(|(_, line)| line.len()).sum()
+        let lines = self.parties.iter().flat_map(|(_, lines)| lines);
+        lines.map(|(_, line)| line.len()).sum()
     }
 }
 
@@ -65,7 +85,7 @@ mod tests {
     fn documents_take_turns_and_keep_their_own_order() {
         let mut queue = Rotation::default();
         for (document, request) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1"), (2, "b2")] {
-            queue.push(document, request);
+            queue.push(0, document, request);
         }
         assert_eq!((queue.len(), queue.front()), (6, Some(&"a1")));
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
@@ -77,10 +97,27 @@ mod tests {
     fn what_nobody_waits_for_any_more_costs_no_turn() {
         let mut queue = Rotation::default();
         for (document, request) in [(1, "a1"), (1, "a2"), (2, "b1")] {
-            queue.push(document, request);
+            queue.push(0, document, request);
         }
         assert_eq!(queue.discard(), Some("a1"));
         assert_eq!(queue.pop(), Some("a2"));
         assert_eq!((queue.discard(), queue.discard()), (Some("b1"), None));
+    }
+
+    #[test]
+    fn many_documents_of_one_party_get_no_more_than_one_of_another() {
+        let mut queue = Rotation::default();
+        for document in 0..50 {
+            queue.push(1, document, "many");
+            queue.push(1, document, "many");
+        }
+        for _ in 0..3 {
+            queue.push(2, 100, "one");
+        }
+        assert_eq!(queue.len(), 103);
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).take(6).collect();
+        assert_eq!(order, ["many", "one", "many", "one", "many", "one"]);
+        assert_eq!(queue.discard(), Some("many"));
+        assert_eq!((queue.len(), std::iter::from_fn(|| queue.pop()).count()), (96, 96));
     }
 }

@@ -17,6 +17,8 @@ use crate::sizing::Raster;
 /// A document that workers may be asked about.
 pub(crate) struct Opened {
     pub(crate) key: DocumentKey,
+    /// Whose turns it uses.
+    pub(crate) party: u64,
     /// Read-only; each worker that opens the document gets a copy of the descriptor.
     pub(crate) file: OwnedFd,
     pub(crate) length: u64,

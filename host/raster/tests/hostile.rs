@@ -87,6 +87,7 @@ async fn a_file_that_cannot_be_read_is_named() {
         let source = Source {
             path: path.clone(),
             password: None,
+            party: 0,
         };
         let error = pool.open(&source).await.err().unwrap();
         let expected = RasterError::File {

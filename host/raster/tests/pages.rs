@@ -12,6 +12,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{BOTH, COARSE, Files, colour, config, opened};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use pdf_writer::types::{AnnotationFlags, FieldType};
 use pdf_writer::{Content, Finish, Pdf, Rect, Ref, TextStr};
 use weir_core::page::PixelFormat;
@@ -282,6 +283,35 @@ async fn many_documents_are_served_by_few_workers() {
         }
     }
     assert_eq!((pool.counters().started, pool.counters().lost), (2, 0));
+}
+
+#[tokio::test]
+async fn recorders_hear_of_images_and_busy_workers() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let value = |name: &str| -> f64 {
+        let text = recorder.handle().render();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).trim().parse().unwrap()
+    };
+    let pool = metrics::with_local_recorder(&recorder, || RasterPool::new(config())).unwrap();
+    let files = Files::new();
+    let pdf = weir_samples::text_document(2, 1);
+    let document = pool.open(&files.source("document.pdf", &pdf)).await.unwrap();
+    let first = document.draw(1, COARSE).await.unwrap();
+    let one = value("weir_page_image_bytes ");
+    let pixels = first.image.as_ref().unwrap();
+    assert!(one >= f64::from(pixels.width * pixels.height), "{one}");
+    let second = document.draw(2, COARSE).await.unwrap();
+    assert_eq!(value("weir_page_image_bytes "), 2.0 * one);
+    drop((first, second));
+    assert_eq!(value("weir_page_image_bytes "), 0.0);
+    assert_eq!(value("weir_raster_workers_busy "), 0.0);
+    // A worker is counted from the moment it is given the request.
+    let mut asking = Box::pin(document.text(1));
+    assert!(futures::poll!(asking.as_mut()).is_pending());
+    assert_eq!(value("weir_raster_workers_busy "), 1.0);
+    asking.await.unwrap();
+    assert_eq!(value("weir_raster_workers_busy "), 0.0);
 }
 
 /// A page with a form field that looks like a black square, and nothing else.

@@ -187,15 +187,15 @@ async fn memory_does_not_grow_with_the_document() {
 async fn the_same_document_again_is_no_work_until_it_is_forced() {
     let fakes = Fakes::new();
     let engine = fakes.engine();
-    let spec = job([fakes.document("a.pdf", 20)]);
-    engine.start(spec.clone()).wait().await;
+    let spec = || job([fakes.document("a.pdf", 20)]);
+    engine.start(spec()).wait().await;
     let (calls, facts) = (fakes.stages.calls(), fakes.stages.facts.calls());
-    let (events, outcome) = follow(&engine.start(spec.clone())).await;
+    let (events, outcome) = follow(&engine.start(spec())).await;
     assert_eq!(outcome.documents[0].end, done(20, 20));
     assert_eq!((fakes.stages.calls(), fakes.stages.facts.calls()), (calls, facts));
     assert_eq!(events.len(), 3);
 
-    let mut forced = spec;
+    let mut forced = spec();
     forced.force = true;
     assert_eq!(engine.start(forced).wait().await.documents[0].end, done(20, 0));
     assert_eq!(fakes.stages.meter(Stage::Rasterize).calls(), 40);

@@ -12,11 +12,14 @@
 mod cancel;
 mod capabilities;
 mod crash;
+mod delete;
 mod failures;
+mod fairness;
 mod fakes;
 mod floor;
 mod flow;
 mod ledger;
 mod makespan;
+mod measures;
 mod resume;
 mod threads;

@@ -82,7 +82,7 @@ fn assert_one_log(events: &[Event], which: &str) {
 fn a_job_that_dies_again_and_again_goes_on_in_one_log() {
     for seed in 0..40 {
         let (fakes, id) = (host(), JobId::new());
-        for (i, millis) in scattered(seed, 1500).take(4).enumerate() {
+        for (i, millis) in scattered(seed, 450).take(4).enumerate() {
             on_a_machine(async {
                 let engine = fakes.engine();
                 let _job = engine.start(spec(&fakes, id));

@@ -59,7 +59,7 @@ fn covers(whole: &TextBox, part: &TextBox) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
+    use std::sync::Arc;
 
     use super::*;
     use crate::ocr::picture::Picture;
@@ -75,7 +75,7 @@ mod tests {
             height,
             channels: 1,
             stride: 100,
-            pixels: Cow::Owned(pixels),
+            pixels: Arc::new(pixels),
         }
         .ink()
     }

@@ -14,7 +14,7 @@ const MOST_SAMPLES: usize = 8;
 /// Fills `out`, planes of `LINE_HEIGHT × width` of which the first `filled` columns are written, from 0…255 to −1…1.
 /// `filled` columns may reach beyond the box to its right: they show what is there on the page.
 pub(crate) fn sample(
-    picture: &Picture<'_>,
+    picture: &Picture,
     line: &TextBox,
     columns_a_box: f32,
     (width, filled): (usize, usize),
@@ -27,7 +27,7 @@ pub(crate) fn sample(
 }
 
 fn sample_channels<const C: usize>(
-    picture: &Picture<'_>,
+    picture: &Picture,
     line: &TextBox,
     columns_a_box: f32,
     (width, filled): (usize, usize),
@@ -66,8 +66,8 @@ fn sample_channels<const C: usize>(
 }
 
 /// Adds to each element of `row` the bilinear sample at `start + n × step`; outside the picture its edge repeats.
-fn add_row<const C: usize>(picture: &Picture<'_>, start: (f32, f32), step: (f32, f32), row: &mut [[f32; C]]) {
-    let (stride, pixels) = (picture.stride, picture.pixels.as_ref());
+fn add_row<const C: usize>(picture: &Picture, start: (f32, f32), step: (f32, f32), row: &mut [[f32; C]]) {
+    let (stride, pixels) = (picture.stride, picture.pixels.bytes());
     let (last_x, last_y) = ((picture.width - 1) as f32, (picture.height - 1) as f32);
     for (n, sums) in row.iter_mut().enumerate() {
         let x = (n as f32).mul_add(step.0, start.0).clamp(0.0, last_x);
@@ -98,12 +98,12 @@ fn add_row<const C: usize>(picture: &Picture<'_>, start: (f32, f32), step: (f32,
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
+    use std::sync::Arc;
 
     use super::*;
 
-    fn picture(width: usize, height: usize, shade: impl Fn(f32, f32) -> f32) -> Picture<'static> {
-        let pixels = (0..width * height)
+    fn picture(width: usize, height: usize, shade: impl Fn(f32, f32) -> f32) -> Picture {
+        let pixels: Vec<u8> = (0..width * height)
             .map(|n| shade((n % width) as f32 + 0.5, (n / width) as f32 + 0.5) as u8)
             .collect();
         Picture {
@@ -111,7 +111,7 @@ mod tests {
             height,
             channels: 1,
             stride: width,
-            pixels: Cow::Owned(pixels),
+            pixels: Arc::new(pixels),
         }
     }
 

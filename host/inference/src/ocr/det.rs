@@ -52,7 +52,7 @@ impl Detector {
     /// Boxes of lines in pixels of the picture, which was drawn at `dpi`. `go_on` is asked between runs.
     pub(crate) fn detect(
         &mut self,
-        picture: &Picture<'_>,
+        picture: &Picture,
         dpi: u32,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Vec<TextBox>, InferenceError> {
@@ -73,7 +73,7 @@ impl Detector {
 
     fn look(
         &mut self,
-        picture: &Picture<'_>,
+        picture: &Picture,
         band: Region,
         scale: f32,
         paper: u8,

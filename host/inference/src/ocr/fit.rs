@@ -26,7 +26,7 @@ pub(crate) struct InkRows {
 
 /// The rows around the middle of a box that hold its line. Contrast along each row tells, whatever is dark and whatever is
 /// light; lines above and below that reach into the box are left out where a blank row parts them.
-pub(crate) fn ink_rows(picture: &Picture<'_>, line: &TextBox) -> Option<InkRows> {
+pub(crate) fn ink_rows(picture: &Picture, line: &TextBox) -> Option<InkRows> {
     let contrasts = contrasts(picture, line);
     let least = contrasts.iter().copied().fold(f32::INFINITY, f32::min);
     let (middle, most) = contrasts
@@ -67,7 +67,7 @@ pub(crate) fn fitted(line: &TextBox, ink: &InkRows) -> TextBox {
 }
 
 /// Variance of brightness along each row of pixels of a box, from its top.
-fn contrasts(picture: &Picture<'_>, line: &TextBox) -> Vec<f32> {
+fn contrasts(picture: &Picture, line: &TextBox) -> Vec<f32> {
     let ([ux, uy], [vx, vy]) = line.axes();
     let [left, top] = line.corners()[0];
     let step = (line.width / SAMPLES as f32).max(1.0);
@@ -90,12 +90,12 @@ fn contrasts(picture: &Picture<'_>, line: &TextBox) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
+    use std::sync::Arc;
 
     use super::*;
 
     /// Lines of stripes at these heights, on grainy paper.
-    fn page(rows: &[std::ops::Range<usize>]) -> Picture<'static> {
+    fn page(rows: &[std::ops::Range<usize>]) -> Picture {
         let mut pixels: Vec<u8> = (0..400u32 * 100)
             .map(|n| 220 + (n.wrapping_mul(2_654_435_761) >> 28) as u8)
             .collect();
@@ -109,7 +109,7 @@ mod tests {
             height: 100,
             channels: 1,
             stride: 400,
-            pixels: Cow::Owned(pixels),
+            pixels: Arc::new(pixels),
         }
     }
 

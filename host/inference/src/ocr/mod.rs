@@ -1,5 +1,9 @@
 //! Reading page images with the PP-OCR models: a detector finds the lines, a recognizer reads each.
 //!
+//! A page is a request that splits: to find its lines is one step, and then they are read in small groups by all workers
+//! that have nothing older to do. So the cores share the page at hand, the first page is there early and the last one
+//! leaves no core idle, although each run uses one core, which is what it does best.
+//!
 //! The text direction classifier that PP-OCR puts between the two is left out: pages come upright from the rasterizer,
 //! and lines that run up or down are read both ways where one way is doubtful.
 
@@ -35,15 +39,20 @@ pub(crate) const NAME: &str = "ocr";
 /// Pixels, in millions, that cost as much as anything else does on the emptiest page.
 const LEAST_COST: f64 = 0.1;
 
-/// A page to be read.
-struct Request {
-    image: PageImage,
-    dpi: u32,
+/// What a column of a line costs to read, in the millions of page pixels that cost as much to look over.
+const COLUMN_COST: f64 = 1e-4;
+
+/// A step of a page's reading.
+enum Step {
+    /// Find the lines.
+    Find { image: PageImage, dpi: u32 },
+    /// Read those at these places.
+    Read { page: Arc<Page>, places: Vec<usize> },
 }
 
 /// The reader.
 pub(crate) struct Ocr {
-    scheduler: Scheduler<Request, Vec<Line>>,
+    scheduler: Scheduler<Step, Vec<Line>>,
     workers: u32,
 }
 
@@ -54,10 +63,8 @@ impl Ocr {
             workers: u32::try_from(sharing.workers).unwrap_or(u32::MAX),
             scheduler: Scheduler::new(sharing, move |stop| {
                 Ok(Box::new(Worker {
-                    page: Page {
-                        detector: Detector::open(&runtime, &detector, stop)?,
-                        recognizer: Recognizer::open(&runtime, &recognizer, stop)?,
-                    },
+                    detector: Detector::open(&runtime, &detector, stop)?,
+                    recognizer: Recognizer::open(&runtime, &recognizer, stop)?,
                     stop: Arc::clone(stop),
                 }))
             }),
@@ -79,7 +86,7 @@ impl Reader for Ocr {
         let cost = f64::from(image.width) * f64::from(image.height) / 1e6 + LEAST_COST;
         let answers = self
             .scheduler
-            .submit(account, vec![(Request { image, dpi }, cost)])
+            .submit(account, vec![(Step::Find { image, dpi }, cost)])
             .await?;
         Ok(answers.into_iter().flatten().collect())
     }
@@ -90,28 +97,52 @@ impl Reader for Ocr {
 }
 
 struct Worker {
-    page: Page,
+    detector: Detector,
+    recognizer: Recognizer,
     stop: Arc<Stop>,
 }
 
-impl Model<Request, Vec<Line>> for Worker {
-    fn run(&mut self, batch: Vec<Job<Request, Vec<Line>>>) {
+impl Model<Step, Vec<Line>> for Worker {
+    fn run(&mut self, batch: Vec<Job<'_, Step, Vec<Line>>>) {
         for job in batch {
-            let go_on = || job.is_wanted() && !self.stop.is_told();
-            if !go_on() {
-                continue;
+            if job.is_wanted() && !self.stop.is_told() {
+                self.step(job);
             }
-            let answer = self.page.read(&job.item.image, job.item.dpi, &go_on);
-            if let Ok((lines, times)) = &answer {
-                tracing::debug!(
-                    lines = lines.len(),
-                    detect_millis = times.detect.as_millis(),
-                    recognize_millis = times.recognize.as_millis(),
-                    "page read"
-                );
-            }
-            job.answer(answer.map(|(lines, _)| lines));
         }
+    }
+}
+
+impl Worker {
+    fn step(&mut self, job: Job<'_, Step, Vec<Line>>) {
+        let go_on = || job.is_wanted() && !self.stop.is_told();
+        match &job.item {
+            Step::Find { image, dpi } => match Page::find(&mut self.detector, image, *dpi, &go_on) {
+                Ok(page) if page.boxes().is_empty() => job.answer(Ok(Vec::new())),
+                Ok(page) => job.split(self.steps(page)),
+                Err(error) => job.answer(Err(error)),
+            },
+            Step::Read { page, places } => match page.read(&mut self.recognizer, places, &go_on) {
+                Ok(Some(lines)) => job.answer(Ok(lines)),
+                // Others have the rest.
+                Ok(None) => {}
+                Err(error) => job.answer(Err(error)),
+            },
+        }
+    }
+
+    /// The steps that read a page's lines, with what they cost.
+    fn steps(&self, page: Page) -> Vec<(Step, f64)> {
+        let page = Arc::new(page);
+        let groups = self.recognizer.groups(page.boxes());
+        groups
+            .into_iter()
+            .map(|group| {
+                let page = Arc::clone(&page);
+                let cost = f64::from(group.columns) * COLUMN_COST;
+                let places = group.places;
+                (Step::Read { page, places }, cost)
+            })
+            .collect()
     }
 }
 

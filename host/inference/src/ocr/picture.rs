@@ -1,10 +1,10 @@
 //! The pixels of a page as the models see them: looked at once to drop colour that is not there and margins without ink,
 //! because the cost of everything after grows with both.
 
-use std::borrow::Cow;
+use std::sync::Arc;
 
 use weir_core::InferenceError;
-use weir_core::page::{PageImage, PixelFormat};
+use weir_core::page::{PageImage, PixelFormat, Pixels};
 
 /// Longest side taken, pixels. Larger than any page at 600 dpi that fits `raster.page_bytes`.
 const LONGEST_SIDE: u32 = 32_768;
@@ -17,15 +17,15 @@ const CELL: usize = 4;
 /// reaches twice that.
 const INK: i32 = 16;
 
-/// Pixels of a page; rows follow each other without padding.
-pub(crate) struct Picture<'a> {
+/// A page as it is looked at, shared by all steps of its reading.
+pub(crate) struct Picture {
     pub(crate) width: usize,
     pub(crate) height: usize,
     /// 1 (gray) or 3 (blue, green, red).
     pub(crate) channels: usize,
     /// Bytes from one row to the next.
     pub(crate) stride: usize,
-    pub(crate) pixels: Cow<'a, [u8]>,
+    pub(crate) pixels: Arc<dyn Pixels>,
 }
 
 /// A part of a picture, pixels.
@@ -37,9 +37,9 @@ pub(crate) struct Region {
     pub(crate) height: usize,
 }
 
-impl<'a> Picture<'a> {
+impl Picture {
     /// Looks at an image. A colour image without colour, as most scans and drawn pages are, becomes gray.
-    pub(crate) fn of(image: &'a PageImage) -> Result<Self, InferenceError> {
+    pub(crate) fn of(image: &PageImage) -> Result<Self, InferenceError> {
         let wrong = |reason: String| InferenceError::Input {
             model: super::NAME.into(),
             reason,
@@ -64,7 +64,7 @@ impl<'a> Picture<'a> {
             height,
             channels,
             stride: image.stride,
-            pixels: Cow::Borrowed(bytes),
+            pixels: Arc::clone(&image.pixels),
         };
         Ok(match image.format {
             PixelFormat::Bgr if picture.is_colourless() => picture.to_gray(),
@@ -76,6 +76,7 @@ impl<'a> Picture<'a> {
     pub(crate) fn rows(&self) -> impl Iterator<Item = &[u8]> {
         let length = self.width * self.channels;
         self.pixels
+            .bytes()
             .chunks(self.stride)
             .take(self.height)
             .map(move |row| row.get(..length).unwrap_or(row))
@@ -86,7 +87,7 @@ impl<'a> Picture<'a> {
         let x = (x.max(0.0) as usize).min(self.width - 1);
         let y = (y.max(0.0) as usize).min(self.height - 1);
         let at = y * self.stride + x * self.channels + self.channels / 2;
-        self.pixels.get(at).copied().map_or(0.0, f32::from)
+        self.pixels.bytes().get(at).copied().map_or(0.0, f32::from)
     }
 
     fn is_colourless(&self) -> bool {
@@ -108,7 +109,7 @@ impl<'a> Picture<'a> {
             height: self.height,
             channels: 1,
             stride: self.width,
-            pixels: Cow::Owned(pixels),
+            pixels: Arc::new(pixels),
         }
     }
 
@@ -223,8 +224,6 @@ fn most_frequent(values: &[u8]) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn image(width: u32, height: u32, stride: usize, format: PixelFormat, pixels: Vec<u8>) -> PageImage {
@@ -248,7 +247,7 @@ mod tests {
         );
         let picture = Picture::of(&gray).unwrap();
         assert_eq!((picture.channels, picture.stride), (1, 2));
-        assert_eq!(&*picture.pixels, [9, 8, 1, 2]);
+        assert_eq!(picture.pixels.bytes(), [9, 8, 1, 2]);
         let red = image(1, 1, 3, PixelFormat::Bgr, vec![0, 0, 200]);
         assert_eq!(Picture::of(&red).unwrap().channels, 3);
     }

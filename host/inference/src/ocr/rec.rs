@@ -32,6 +32,19 @@ const GPU_BATCH: usize = 16;
 /// How much wider than the narrowest of a batch its widest may be.
 const SPREAD: f32 = 1.15;
 
+/// Columns of the lines that are handed to a CPU worker together: one line across a page, or the words of a table's
+/// row. Handing over costs microseconds, a line tens of milliseconds.
+const GROUP_COLUMNS: f32 = 2400.0;
+
+/// Lines that are handed to a worker together.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Group {
+    /// Their places among the lines they come from.
+    pub(crate) places: Vec<usize>,
+    /// The sum of their columns.
+    pub(crate) columns: f32,
+}
+
 /// A line that was read.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Reading {
@@ -70,10 +83,15 @@ impl Recognizer {
         })
     }
 
+    /// Divides lines among workers; a group is a batch on a GPU.
+    pub(crate) fn groups(&self, lines: &[TextBox]) -> Vec<Group> {
+        divided(lines, self.batch)
+    }
+
     /// Reads lines of a picture; answers come in their order. `go_on` is asked between runs.
     pub(crate) fn recognize(
         &mut self,
-        picture: &Picture<'_>,
+        picture: &Picture,
         lines: &[TextBox],
         go_on: &dyn Fn() -> bool,
     ) -> Result<Vec<Reading>, InferenceError> {
@@ -106,7 +124,7 @@ impl Recognizer {
 
     fn run(
         &mut self,
-        picture: &Picture<'_>,
+        picture: &Picture,
         batch: &[(usize, f32, &TextBox)],
     ) -> Result<Vec<Reading>, InferenceError> {
         let filled = |columns: f32| {
@@ -146,6 +164,32 @@ impl Recognizer {
             .map(|line| decode(line, &self.characters))
             .collect())
     }
+}
+
+/// Groups of lines for a device that takes batches of this many. The widest lines come first, so that the memory of one
+/// run serves all that follow and no worker is left with a long line at the end.
+fn divided(lines: &[TextBox], batch: usize) -> Vec<Group> {
+    let mut order: Vec<(usize, f32)> = lines.iter().map(columns).enumerate().collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let (mut groups, mut widest) = (Vec::<Group>::new(), 0.0);
+    for (place, columns) in order {
+        let fits = |group: &Group| match batch {
+            1 => group.columns + columns <= GROUP_COLUMNS,
+            _ => group.places.len() < batch && columns * SPREAD >= widest,
+        };
+        match groups.last_mut() {
+            Some(group) if fits(group) => {
+                group.places.push(place);
+                group.columns += columns;
+            }
+            _ => {
+                widest = columns;
+                let places = vec![place];
+                groups.push(Group { places, columns });
+            }
+        }
+    }
+    groups
 }
 
 /// Columns a line fills when it is [`LINE_HEIGHT`] high.
@@ -230,6 +274,38 @@ mod tests {
         assert!((reading.confidence - (0.9 + 0.7 + 0.6 + 1.0) / 4.0).abs() < 1e-6);
         assert_eq!(decode(&row(0, 1.0), &characters).confidence, 0.0);
         assert_eq!(decode(&[], &characters).text, "");
+    }
+
+    #[test]
+    fn groups_are_small_and_hold_every_line_once() {
+        // Two lines across a page, one half as long, and a table of short words.
+        let widths = [[1200.0, 600.0, 1150.0].as_slice(), &[40.0; 60]].concat();
+        let lines: Vec<TextBox> = widths
+            .iter()
+            .map(|width| TextBox {
+                x: 0.0,
+                y: 0.0,
+                width: *width,
+                height: 30.0,
+                angle: 0.0,
+            })
+            .collect();
+        for batch in [1, GPU_BATCH] {
+            let groups = divided(&lines, batch);
+            let mut places: Vec<usize> = groups.iter().flat_map(|g| g.places.clone()).collect();
+            assert_eq!(places.iter().take(3).collect::<Vec<_>>(), [&0, &2, &1]);
+            places.sort_unstable();
+            assert!(places.into_iter().eq(0..lines.len()));
+            let sum: f32 = groups.iter().map(|g| g.columns).sum();
+            assert_eq!(sum, lines.iter().map(columns).sum::<f32>());
+            match batch {
+                1 => assert!(groups.iter().all(|g| g.columns <= GROUP_COLUMNS), "{groups:?}"),
+                _ => assert!(groups.iter().all(|g| g.places.len() <= GPU_BATCH), "{groups:?}"),
+            }
+        }
+        // A GPU pads the lines of a batch to the widest: those far narrower go by themselves.
+        assert_eq!(divided(&lines, GPU_BATCH)[0].places, [0, 2]);
+        assert!(divided(&[], 1).is_empty());
     }
 
     #[test]

@@ -52,13 +52,13 @@ fn taps(from: usize, length: usize, scale: f32, most: usize) -> Vec<Taps> {
 
 /// Fills `out`, three planes of the canvas' size, with `region` at `scale`, mapped from 0…255 to −1…1. A gray picture fills
 /// all three planes alike.
-pub(crate) fn fill(picture: &Picture<'_>, region: Region, scale: f32, canvas: &Canvas, out: &mut Vec<f32>) {
+pub(crate) fn fill(picture: &Picture, region: Region, scale: f32, canvas: &Canvas, out: &mut Vec<f32>) {
     let (width, size) = (canvas.width.max(1), canvas.width * canvas.height);
     out.clear();
     out.resize(3 * size, normalized(f32::from(canvas.paper)));
     let columns = taps(region.x, region.width, scale, canvas.width - canvas.margin);
     let rows = taps(region.y, region.height, scale, canvas.height - canvas.margin);
-    let channels = picture.channels;
+    let (channels, pixels) = (picture.channels, picture.pixels.bytes());
     let mut blended = vec![0f32; region.width * channels];
     let mut planes: Vec<_> = out
         .chunks_exact_mut(size.max(1))
@@ -68,7 +68,7 @@ pub(crate) fn fill(picture: &Picture<'_>, region: Region, scale: f32, canvas: &C
         blended.fill(0.0);
         for (k, weight) in down.weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
             let start = (down.first + k) * picture.stride + region.x * channels;
-            let source = picture.pixels.get(start..start + blended.len()).unwrap_or(&[]);
+            let source = pixels.get(start..start + blended.len()).unwrap_or(&[]);
             for (sum, value) in blended.iter_mut().zip(source) {
                 *sum += weight * f32::from(*value);
             }
@@ -103,17 +103,17 @@ fn normalized(value: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use std::borrow::Cow;
+    use std::sync::Arc;
 
     use super::*;
 
-    fn picture(width: usize, channels: usize, pixels: &[u8]) -> Picture<'_> {
+    fn picture(width: usize, channels: usize, pixels: &[u8]) -> Picture {
         Picture {
             width,
             height: pixels.len() / width / channels,
             channels,
             stride: width * channels,
-            pixels: Cow::Borrowed(pixels),
+            pixels: Arc::new(pixels.to_vec()),
         }
     }
 

@@ -6,11 +6,14 @@
 //! layers only never pays for OCR. A future that is dropped takes its waiting requests with it, and a model can see
 //! between two steps that nobody waits for the rest.
 //!
+//! A caller's request may become several: see [`Job::split`].
+//!
 //! Backpressure is by tenant: `room` requests of a tenant may wait and its further calls wait for room among themselves,
 //! so that a crowded tenant cannot close the door on another. [`InferenceError::Full`] is for the case that callers pile
 //! up without end.
 
 mod batch;
+mod job;
 mod queue;
 mod stop;
 
@@ -23,14 +26,16 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use weir_core::ports::Account;
 use weir_core::{InferenceError, TenantId};
 
 use batch::{Batcher, Next};
-use queue::{CallId, FairQueue, Request};
+use job::{Place, Reply, Waiting};
+use queue::{CallId, FairQueue};
 
 pub(crate) use batch::Gain;
+pub(crate) use job::Job;
 pub(crate) use stop::Stop;
 
 /// Calls may pile up to this many times the room of one tenant before they are refused.
@@ -38,28 +43,8 @@ const FULL_AT_ROOMS: usize = 16;
 
 /// What runs batches.
 pub(crate) trait Model<I, O> {
-    /// Answers each job, as soon as its own answer is there. A job dropped unanswered fails.
-    fn run(&mut self, batch: Vec<Job<I, O>>);
-}
-
-/// A request in a worker's hands.
-pub(crate) struct Job<I, O> {
-    /// The input.
-    pub(crate) item: I,
-    reply: oneshot::Sender<Result<O, InferenceError>>,
-}
-
-impl<I, O> Job<I, O> {
-    /// Whether someone still waits for the answer.
-    pub(crate) fn is_wanted(&self) -> bool {
-        !self.reply.is_closed()
-    }
-
-    /// Sends the answer.
-    pub(crate) fn answer(self, answer: Result<O, InferenceError>) {
-        // The caller may have gone; then nobody is owed an answer.
-        let _ = self.reply.send(answer);
-    }
+    /// Answers each job as soon as its own answer is there, or splits it. A job dropped unanswered fails.
+    fn run(&mut self, batch: Vec<Job<'_, I, O>>);
 }
 
 /// How a model is shared.
@@ -84,7 +69,7 @@ pub(crate) struct Sharing {
 pub struct ModelStats {
     /// Batches run.
     pub batches: u64,
-    /// Requests in them.
+    /// Requests in them, parts counted one by one.
     pub requests: u64,
     /// Requests in the largest of them.
     pub largest_batch: u64,
@@ -96,12 +81,6 @@ pub struct ModelStats {
     pub busy_millis: u64,
     /// Milliseconds that requests have waited before their batch, summed over requests.
     pub waited_millis: u64,
-}
-
-struct Waiting<I, O> {
-    job: Job<I, O>,
-    since: Instant,
-    _room: OwnedSemaphorePermit,
 }
 
 struct State<I, O> {
@@ -183,22 +162,25 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                 return Err(self.stopped());
             }
             let since = Instant::now();
+            let place = Arc::new(Place {
+                call: call.id,
+                tenant: account.tenant.clone(),
+                lane: account.lane,
+                due: self.shared.epoch.elapsed() + account.linger,
+            });
             for (item, cost) in items.by_ref().take(size) {
                 let Some(room) = permits.split(1) else { break };
-                let (reply, answer) = oneshot::channel();
+                let (sender, answer) = oneshot::channel();
                 replies.push(answer);
-                let job = Job { item, reply };
-                let request = Request {
-                    call: call.id,
-                    cost,
-                    due: self.shared.epoch.elapsed() + account.linger,
-                    item: Waiting {
-                        job,
-                        since,
-                        _room: room,
-                    },
+                let waiting = Waiting {
+                    item,
+                    reply: Reply::new(sender),
+                    place: Arc::clone(&place),
+                    since,
+                    _room: Some(room),
                 };
-                state.batcher.queue().push(&account.tenant, account.lane, request);
+                let queue = state.batcher.queue();
+                queue.push(&account.tenant, account.lane, waiting.request(cost));
             }
             drop(state);
             self.shared.changed.notify_all();
@@ -344,7 +326,7 @@ impl<I, O> Shared<I, O> {
         }
     }
 
-    fn run(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Vec<Job<I, O>>) {
+    fn run(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Vec<Job<'_, I, O>>) {
         let opened = match model.take() {
             Some(open) => Ok(open),
             None => self.open(),
@@ -368,7 +350,7 @@ impl<I, O> Shared<I, O> {
     }
 
     /// The next batch; `None` when the scheduler closes.
-    fn take(&self) -> Option<Vec<Job<I, O>>> {
+    fn take(&self) -> Option<Vec<Job<'_, I, O>>> {
         let mut state = self.state.lock();
         loop {
             if state.closed {
@@ -386,7 +368,7 @@ impl<I, O> Shared<I, O> {
                     stats.largest_batch = stats.largest_batch.max(batch.len() as u64);
                     stats.running += 1;
                     stats.waited_millis += waited;
-                    return Some(batch.into_iter().map(|r| r.item.job).collect());
+                    return Some(batch.into_iter().map(|r| self.job(r.item)).collect());
                 }
                 Next::Wait(due) => {
                     let left = due.saturating_sub(self.epoch.elapsed());
@@ -394,6 +376,15 @@ impl<I, O> Shared<I, O> {
                 }
                 Next::Idle => self.changed.wait(&mut state),
             }
+        }
+    }
+
+    fn job(&self, waiting: Waiting<I, O>) -> Job<'_, I, O> {
+        Job {
+            item: waiting.item,
+            reply: waiting.reply,
+            place: waiting.place,
+            shared: self,
         }
     }
 

@@ -19,7 +19,7 @@ use weir_core::{Lane, TenantId};
 /// How much more of a busy model interactive work gets than bulk work.
 const INTERACTIVE_WEIGHT: f64 = 8.0;
 
-/// Names the requests of one call, so that they can be withdrawn together.
+/// Names the requests of one call, so that they can be withdrawn together. Later calls have greater ones.
 pub(crate) type CallId = u64;
 
 /// A request as it is put in.
@@ -156,17 +156,16 @@ impl<T> FairQueue<T> {
             .min()
     }
 
-    /// Puts a request behind the tenant's others of that lane.
+    /// Puts a request behind the tenant's others of that lane that belong to the same call or to an older one. Calls are
+    /// numbered as they come.
     pub(crate) fn push(&mut self, tenant: &TenantId, lane: Lane, request: Request<T>) {
         let lane = match lane {
             Lane::Interactive => &mut self.interactive,
             Lane::Bulk => &mut self.bulk,
         };
-        lane.flows
-            .entry(tenant.clone())
-            .or_default()
-            .requests
-            .push_back(request);
+        let requests = &mut lane.flows.entry(tenant.clone()).or_default().requests;
+        let place = requests.partition_point(|other| other.call <= request.call);
+        requests.insert(place, request);
         lane.waiting += 1;
     }
 
@@ -292,6 +291,30 @@ mod tests {
         let bulk = order(&mut queue, 900).iter().filter(|c| **c == 1).count();
         assert!((99..=101).contains(&bulk), "{bulk}");
         assert_eq!(order(&mut queue, 2000).len(), 1100);
+    }
+
+    #[test]
+    fn an_older_call_goes_ahead_of_a_younger_of_the_same_tenant_and_lane() {
+        let mut queue = FairQueue::new(BTreeMap::new());
+        for call in [1, 2, 2, 3] {
+            queue.push(&tenant("a"), Lane::Bulk, request(call, 1.0));
+            queue.push(&tenant("b"), Lane::Bulk, request(call + 10, 1.0));
+        }
+        assert_eq!(order(&mut queue, 2), [1, 11]);
+        for _ in 0..2 {
+            queue.push(&tenant("a"), Lane::Bulk, request(1, 1.0));
+        }
+        let next = order(&mut queue, 8);
+        let of = |low, high| {
+            next.iter()
+                .copied()
+                .filter(move |c| (low..high).contains(c))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(0, 10), [1, 1, 2, 2, 3]);
+        assert_eq!(of(10, 20), [12, 12, 13]);
+        // The other tenant still gets every second turn.
+        assert!(next.iter().take(6).filter(|c| **c > 10).count() == 3, "{next:?}");
     }
 
     #[test]

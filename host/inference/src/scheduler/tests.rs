@@ -14,7 +14,7 @@ struct Gated {
 }
 
 impl Model<u32, u32> for Gated {
-    fn run(&mut self, batch: Vec<Job<u32, u32>>) {
+    fn run(&mut self, batch: Vec<Job<'_, u32, u32>>) {
         self.sizes.lock().push(batch.len());
         if self.gate.lock().recv().is_err() {
             return;
@@ -68,11 +68,12 @@ fn bench(workers: usize, batch: usize, room: usize, gain: Gain) -> Bench {
     }
 }
 
-fn account(tenant: &str) -> Account {
+pub(super) fn account(tenant: &str) -> Account {
     Account {
         tenant: tenant.parse().unwrap(),
         lane: Lane::Bulk,
         linger: Duration::from_millis(500),
+        weight: 1.0,
     }
 }
 
@@ -240,7 +241,7 @@ async fn a_model_that_cannot_be_opened_is_tried_again() {
     };
     struct Echo;
     impl Model<u32, u32> for Echo {
-        fn run(&mut self, batch: Vec<Job<u32, u32>>) {
+        fn run(&mut self, batch: Vec<Job<'_, u32, u32>>) {
             for job in batch {
                 let item = job.item;
                 job.answer(Ok(item));

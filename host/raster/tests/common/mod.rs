@@ -64,7 +64,11 @@ impl Files {
     pub(crate) fn source(&self, name: &str, bytes: &[u8]) -> Source {
         let path = self.0.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        Source { path, password: None }
+        Source {
+            path,
+            password: None,
+            party: 0,
+        }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

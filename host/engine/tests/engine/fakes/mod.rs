@@ -10,7 +10,7 @@ mod stores;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -84,6 +84,8 @@ impl Drop for Inside {
 pub struct Stages {
     /// Time a page takes in a stage.
     pub cost: Mutex<HashMap<Stage, Duration>>,
+    /// Whether pages take from 60 to 140 % of that, as real ones do. Where all take the same, a busy host falls into step.
+    pub uneven: AtomicBool,
     pub faults: Mutex<Arc<Faults>>,
     attempts: Mutex<HashMap<(Stage, u32), u32>>,
     pub meters: HashMap<Stage, Arc<Meter>>,
@@ -91,17 +93,21 @@ pub struct Stages {
     pub images: Arc<Meter>,
     /// Fetches of page facts.
     pub facts: Arc<Meter>,
+    /// Flushes and removals after which one hangs, when it has done what it was asked; 0: none does.
+    pub hang_after: AtomicU32,
 }
 
 impl Default for Stages {
     fn default() -> Self {
         Self {
             cost: Mutex::default(),
+            uneven: AtomicBool::new(false),
             faults: Mutex::new(Arc::new(|_, _, _| None)),
             attempts: Mutex::default(),
             meters: Stage::ALL.map(|s| (s, Arc::default())).into(),
             images: Arc::default(),
             facts: Arc::default(),
+            hang_after: AtomicU32::new(0),
         }
     }
 }
@@ -115,10 +121,28 @@ impl Stages {
         self.meters.values().map(|m| m.calls()).sum()
     }
 
+    /// A flush or a removal has been done.
+    pub async fn flushed_or_removed(&self) {
+        let left = |n: u32| n.checked_sub(1);
+        if self
+            .hang_after
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, left)
+            == Ok(1)
+        {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The work of a stage on a page, and the fault it meets there.
     pub async fn work(&self, stage: Stage, pages: &[u32]) -> Option<Fault> {
-        let _inside = self.meter(stage).enter();
-        let cost = self.cost.lock().get(&stage).copied().unwrap_or_default();
+        let meter = self.meter(stage);
+        let _inside = meter.enter();
+        let mut cost = self.cost.lock().get(&stage).copied().unwrap_or_default();
+        if self.uneven.load(Ordering::SeqCst) {
+            // Spread evenly, and the same in every run: multiples of the golden ratio.
+            let share = (meter.calls() as f64 * 0.618_033_988_749_895).fract();
+            cost = cost.mul_f64(0.6 + 0.8 * share);
+        }
         tokio::time::sleep(cost * u32::try_from(pages.len()).unwrap()).await;
         let mut met = None;
         for page in pages {
@@ -148,6 +172,7 @@ pub struct Fakes {
     pub script: Script,
     pub workers: HashMap<Stage, u32>,
     pub config: EngineConfig,
+    pub meter: Option<Arc<dyn weir_core::usage::Meter>>,
     pub files: tempfile::TempDir,
 }
 
@@ -170,6 +195,7 @@ impl Fakes {
                 upsert_workers: 1,
                 ..EngineConfig::default()
             },
+            meter: None,
             files: tempfile::tempdir().unwrap(),
         }
     }
@@ -212,6 +238,7 @@ impl Fakes {
             vectors: Arc::clone(&self.vectors) as _,
             ledger: Arc::clone(&self.ledger) as _,
             policies: Arc::new(FakePolicies(self.script.clone())),
+            meter: self.meter.clone(),
         }
     }
 

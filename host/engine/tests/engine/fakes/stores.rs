@@ -142,12 +142,14 @@ impl BlobStore for FakeBlobs {
 
     async fn delete(&self, _: &TenantId, prefix: &str) -> Result<(), StorageError> {
         self.blobs.lock().remove(|(_, key), _| key.starts_with(prefix));
+        self.stages.flushed_or_removed().await;
         Ok(())
     }
 
     async fn flush(&self) -> Result<(), StorageError> {
         self.flushes.fetch_add(1, Ordering::SeqCst);
         self.blobs.lock().flush();
+        self.stages.flushed_or_removed().await;
         Ok(())
     }
 }
@@ -213,6 +215,7 @@ impl VectorStore for FakeVectors {
     ) -> Result<(), StorageError> {
         let gone = |p: &Point| p.document == *document && pages.is_none_or(|all| all.contains(&p.page));
         self.points.lock().remove(|_, p| gone(p));
+        self.stages.flushed_or_removed().await;
         Ok(())
     }
 
@@ -255,6 +258,7 @@ impl VectorStore for FakeVectors {
     async fn flush(&self) -> Result<(), StorageError> {
         self.flushes.fetch_add(1, Ordering::SeqCst);
         self.points.lock().flush();
+        self.stages.flushed_or_removed().await;
         Ok(())
     }
 }
