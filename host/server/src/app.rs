@@ -173,6 +173,12 @@ impl Server {
         }
     }
 
+    /// What its handlers share.
+    #[cfg(test)]
+    pub(crate) fn app(&self) -> Arc<App> {
+        Arc::clone(&self.app)
+    }
+
     /// Serves connections of `listener` until `stop` ends, then takes no more work, gives requests under way and running jobs
     /// the grace time of the settings, and returns when all is written down. Jobs that have not ended by then go on at the
     /// next start.

@@ -56,9 +56,13 @@ impl Places {
         let own = taken.each.get(tenant).copied().unwrap_or(0);
         let (all, each, kind) = (self.all, self.each, self.kind);
         let full = if own >= each {
-            Some(format!("{each} {kind} streams are open for this tenant: close one, or try again later"))
+            Some(format!(
+                "{each} {kind} streams are open for this tenant: close one, or try again later"
+            ))
         } else if taken.all >= all {
-            Some(format!("{all} {kind} streams are open on this host: try again later"))
+            Some(format!(
+                "{all} {kind} streams are open on this host: try again later"
+            ))
         } else {
             None
         };

@@ -89,7 +89,10 @@ impl SigningKey {
             .and_then(|()| File::open(data)?.sync_all());
         let _ = std::fs::remove_file(&unfinished);
         written.map_err(|e| StorageError::io(what(), &e))?;
-        Self::read(File::open(path).map_err(|e| StorageError::io(what(), &e))?, what())
+        Self::read(
+            File::open(path).map_err(|e| StorageError::io(what(), &e))?,
+            what(),
+        )
     }
 }
 
@@ -120,7 +123,10 @@ impl Links {
     /// Whether the host made this link and it has not ended; compared in constant time.
     fn is_good(&self, tenant: &TenantId, key: &str, link: &Link, now: u64) -> bool {
         let signature = URL_SAFE_NO_PAD.decode(&link.signature).unwrap_or_default();
-        let genuine = self.mac(tenant, key, link.expires).verify_slice(&signature).is_ok();
+        let genuine = self
+            .mac(tenant, key, link.expires)
+            .verify_slice(&signature)
+            .is_ok();
         genuine && now < link.expires
     }
 
@@ -221,7 +227,9 @@ pub(crate) async fn signed_lines(
 async fn open(app: &App, tenant: &TenantId, key: &str, link: &Link) -> Result<(Vec<u8>, u64), Problem> {
     let now = now_millis() / 1000;
     // The same words in every case, so that nothing is learnt of what is there.
-    let refused = || Problem::forbidden("the link has ended or is not genuine: ask for the page again to get a new one");
+    let refused = || {
+        Problem::forbidden("the link has ended or is not genuine: ask for the page again to get a new one")
+    };
     if !app.links.is_good(tenant, key, link, now) {
         return Err(refused());
     }
@@ -256,7 +264,10 @@ mod tests {
     fn a_link_is_good_for_one_blob_of_one_tenant_until_its_end() {
         let (links, tenant) = (links(), "a".parse().unwrap());
         let link = links.at(&tenant, "d/1/image/150.jpg", 1000);
-        assert!(link.starts_with("/v1/files/a/d/1/image/150.jpg?expires=1920&"), "{link}");
+        assert!(
+            link.starts_with("/v1/files/a/d/1/image/150.jpg?expires=1920&"),
+            "{link}"
+        );
         let link = parsed(&link);
         let good = |tenant: &TenantId, key, link: &Link, now| links.is_good(tenant, key, link, now);
         assert!(good(&tenant, "d/1/image/150.jpg", &link, 1919));
@@ -294,8 +305,15 @@ mod tests {
         assert_eq!(first.0, again.0);
         assert_ne!(first.0, [0; KEY_BYTES]);
         let file = data.path().join(FILE);
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(
+            std::fs::metadata(&file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(
+            std::fs::read_dir(data.path()).unwrap().count(),
+            1,
+            "nothing is left beside it"
+        );
         assert!(!format!("{first:?}").contains(&format!("{}", first.0[0])));
         std::fs::write(&file, b"short").unwrap();
         let error = SigningKey::open(data.path()).unwrap_err();

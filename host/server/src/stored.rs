@@ -30,7 +30,11 @@ impl Stored {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .any(|one| one.trim().trim_start_matches("W/") == tag || one.trim() == "*");
-        let mut response = Response::new(if known { Body::empty() } else { Body::from(self.bytes) });
+        let mut response = Response::new(if known {
+            Body::empty()
+        } else {
+            Body::from(self.bytes)
+        });
         if known {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
@@ -39,7 +43,10 @@ impl Stored {
         let texts = [
             (header::ETAG, tag),
             (header::CACHE_CONTROL, format!("private, max-age={}", self.fresh)),
-            (header::CONTENT_DISPOSITION, format!("inline; filename=\"{}\"", self.name)),
+            (
+                header::CONTENT_DISPOSITION,
+                format!("inline; filename=\"{}\"", self.name),
+            ),
         ];
         for (name, text) in texts {
             if let Ok(value) = HeaderValue::from_str(&text) {
@@ -56,7 +63,11 @@ impl Stored {
 
 /// The media type of a page image by its key.
 pub(crate) fn image_type(key: &str) -> &'static str {
-    if key.ends_with(".webp") { "image/webp" } else { "image/jpeg" }
+    if key.ends_with(".webp") {
+        "image/webp"
+    } else {
+        "image/jpeg"
+    }
 }
 
 #[cfg(test)]
@@ -94,8 +105,13 @@ mod tests {
     #[test]
     fn nothing_in_a_file_is_run() {
         let answer = stored().answer(&HeaderMap::new());
-        let policy = answer.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
+        let policy = answer.headers()[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
         assert!(policy.contains("default-src 'none'") && policy.contains("sandbox"));
-        assert_eq!(answer.headers()[header::CONTENT_DISPOSITION], "inline; filename=\"1.jpg\"");
+        assert_eq!(
+            answer.headers()[header::CONTENT_DISPOSITION],
+            "inline; filename=\"1.jpg\""
+        );
     }
 }

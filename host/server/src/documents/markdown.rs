@@ -85,10 +85,15 @@ pub(crate) async fn document_markdown(
     let record = known(&app, caller.id(), &id).await?;
     let (from, to) = (range.from.unwrap_or(1), range.to.unwrap_or(PageNumber::MAX));
     if from == 0 || to < from {
-        return Err(Problem::invalid("from and to are pages, from 1, and to is not before from"));
+        return Err(Problem::invalid(
+            "from and to are pages, from 1, and to is not before from",
+        ));
     }
     let place = app.renderers.0.acquire().await;
-    let mut pages = app.ledger.pages_after(caller.id(), &id, from - 1, PAGES + 1).await?;
+    let mut pages = app
+        .ledger
+        .pages_after(caller.id(), &id, from - 1, PAGES + 1)
+        .await?;
     pages.retain(|page| page.page <= to);
     let too_much = |what: String| Problem::unprocessable(format!("{what}: ask for parts with from and to"));
     if pages.len() > PAGES {
@@ -103,7 +108,9 @@ pub(crate) async fn document_markdown(
         };
         bytes += lines.as_ref().map_or(0, Vec::len);
         if bytes > BYTES {
-            return Err(too_much(format!("these pages have more than {BYTES} bytes of lines")));
+            return Err(too_much(format!(
+                "these pages have more than {BYTES} bytes of lines"
+            )));
         }
         read.push(Read { record, lines });
     }
@@ -124,9 +131,13 @@ fn render(document: &DocumentRecord, pages: &[Read]) -> Result<String, Problem> 
     let mut parsed = Vec::with_capacity(pages.len());
     for page in pages {
         let lines = match &page.lines {
-            Some(bytes) => serde_json::from_slice::<PageLines>(bytes)
-                .map_err(|e| Problem::internal(format!("the lines of page {} are damaged: {e}", page.record.page)))?
-                .lines,
+            Some(bytes) => {
+                serde_json::from_slice::<PageLines>(bytes)
+                    .map_err(|e| {
+                        Problem::internal(format!("the lines of page {} are damaged: {e}", page.record.page))
+                    })?
+                    .lines
+            }
             None => Vec::new(),
         };
         let number = page.record.page;

@@ -196,7 +196,10 @@ pub(crate) async fn document(
     let more = pages.len() > limit;
     pages.truncate(limit);
     Ok(Json(Document {
-        outline: std::mem::take(&mut record.outline).into_iter().map(Chapter::from).collect(),
+        outline: std::mem::take(&mut record.outline)
+            .into_iter()
+            .map(Chapter::from)
+            .collect(),
         facts: record.into(),
         next: pages.last().filter(|_| more).map(|last| last.page),
         page_states: pages

@@ -89,7 +89,11 @@ impl Feeds {
     /// Feeds that run.
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
-        self.feeds.lock().values().filter(|f| f.strong_count() > 0).count()
+        self.feeds
+            .lock()
+            .values()
+            .filter(|f| f.strong_count() > 0)
+            .count()
     }
 }
 
@@ -213,7 +217,10 @@ impl Shared {
     }
 
     fn tell(&self, events: &[(u64, Event)]) {
-        let told: Vec<_> = events.iter().map(|(place, event)| Told::new(*place, event)).collect();
+        let told: Vec<_> = events
+            .iter()
+            .map(|(place, event)| Told::new(*place, event))
+            .collect();
         let to = {
             let mut latest = self.latest.lock();
             for told in told {

@@ -15,6 +15,8 @@ mod feed;
 mod follow;
 mod reader;
 mod sse;
+#[cfg(test)]
+mod tests;
 mod ws;
 
 pub(crate) use feed::Feeds;

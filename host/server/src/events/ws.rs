@@ -95,7 +95,8 @@ pub(crate) async fn job_events_ws(
         Begin::After(seq) => Some(seq),
         Begin::Ended => None,
     };
-    let upgrade = upgrade.map_err(|e| Problem::upgrade(format!("this path speaks WebSocket: {}", e.body_text())))?;
+    let upgrade =
+        upgrade.map_err(|e| Problem::upgrade(format!("this path speaks WebSocket: {}", e.body_text())))?;
     let place = app.streams.take(caller.id())?;
     let reader = Reader::of_job(&app.feeds, caller.id(), job, after).await?;
     let streams = Arc::clone(&app.streams);
@@ -108,11 +109,21 @@ pub(crate) async fn job_events_ws(
     Ok(upgrade.on_upgrade(move |socket| {
         streams.track(async move {
             let (outgoing, incoming) = socket.split();
-            let mut sink = SocketSink { outgoing, incoming, unanswered: 0 };
+            let mut sink = SocketSink {
+                outgoing,
+                incoming,
+                unanswered: 0,
+            };
             let end = match seq {
                 None => End::Over,
                 Some(_) => {
-                    let stream = Stream { app, caller, reader, one_job: true, place };
+                    let stream = Stream {
+                        app,
+                        caller,
+                        reader,
+                        one_job: true,
+                        place,
+                    };
                     stream.run(&mut sink).await
                 }
             };
@@ -139,8 +150,14 @@ impl SocketSink {
             End::Over => (close_code::NORMAL, "the job has ended"),
             End::Refused => (close_code::POLICY, "the key does not count any more"),
             End::Slow => (close_code::AGAIN, "too slow: connect again with after="),
-            End::Stopping => (close_code::RESTART, "the host is stopping: connect again with after="),
-            End::Broken => (close_code::ERROR, "the events cannot be read: connect again with after="),
+            End::Stopping => (
+                close_code::RESTART,
+                "the host is stopping: connect again with after=",
+            ),
+            End::Broken => (
+                close_code::ERROR,
+                "the events cannot be read: connect again with after=",
+            ),
         };
         let farewell = async {
             let reason = Utf8Bytes::from_static(reason);

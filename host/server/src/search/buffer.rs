@@ -112,7 +112,10 @@ impl SearchBuffer {
             let put = |query| {
                 lines.make_room(tenant, self.capacity)?;
                 let (reply, answer) = oneshot::channel();
-                lines.line(tenant).queries.push_back(Waiting { query, since, reply });
+                lines
+                    .line(tenant)
+                    .queries
+                    .push_back(Waiting { query, since, reply });
                 lines.waiting += 1;
                 let deadline = since + self.deadline;
                 Ok(Ticket { answer, deadline })
@@ -151,12 +154,7 @@ impl SearchBuffer {
     }
 }
 
-async fn answer(
-    buffer: Arc<SearchBuffer>,
-    answers: Arc<dyn Answers>,
-    tenant: TenantId,
-    batch: Vec<Waiting>,
-) {
+async fn answer(buffer: Arc<SearchBuffer>, answers: Arc<dyn Answers>, tenant: TenantId, batch: Vec<Waiting>) {
     let _under_way = UnderWay { buffer, tenant };
     histogram!("weir_query_batch").record(batch.len() as f64);
     let (queries, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.query, w.reply)).unzip();
@@ -212,7 +210,8 @@ impl Lines {
 
     /// Makes room for a tenant's query, or refuses it.
     fn make_room(&mut self, tenant: &TenantId, capacity: usize) -> Result<(), Problem> {
-        let refusal = || Problem::overloaded(format!("{capacity} queries are waiting: try again")).after(AGAIN);
+        let refusal =
+            || Problem::overloaded(format!("{capacity} queries are waiting: try again")).after(AGAIN);
         if self.waiting >= capacity {
             self.forget_the_gone();
         }
@@ -249,7 +248,10 @@ impl Lines {
         let now = Instant::now();
         let mut earliest: Option<Instant> = None;
         for place in 0..self.tenants.len() {
-            let leaves = self.tenants.get(place).and_then(|line| line.leaves(batch, linger, now));
+            let leaves = self
+                .tenants
+                .get(place)
+                .and_then(|line| line.leaves(batch, linger, now));
             match leaves {
                 Some(at) if at <= now => {
                     let Some(mut line) = self.tenants.remove(place) else {

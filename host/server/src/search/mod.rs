@@ -165,8 +165,15 @@ impl Search {
         } else if !(1..=MOST_HITS).contains(&self.top_k) {
             Some(format!("top_k is from 1 to {MOST_HITS}"))
         } else if documents.len() > FILTERED || labels.len() > FILTERED {
-            Some(format!("a filter names at most {FILTERED} documents and {FILTERED} labels"))
-        } else if labels.iter().flat_map(|(name, value)| [name, value]).chain(&collection).any(|n| n.len() > NAME_BYTES) {
+            Some(format!(
+                "a filter names at most {FILTERED} documents and {FILTERED} labels"
+            ))
+        } else if labels
+            .iter()
+            .flat_map(|(name, value)| [name, value])
+            .chain(&collection)
+            .any(|n| n.len() > NAME_BYTES)
+        {
             Some(format!("a name in the filter is longer than {NAME_BYTES} bytes"))
         } else {
             None
@@ -271,7 +278,9 @@ pub(crate) async fn search_batch(
     caller.may(Scope::Read)?;
     let count = searches.queries.len();
     if !(1..=QUERIES).contains(&count) {
-        return Err(Problem::unprocessable(format!("queries are from 1 to {QUERIES}, not {count}")));
+        return Err(Problem::unprocessable(format!(
+            "queries are from 1 to {QUERIES}, not {count}"
+        )));
     }
     let requests = searches
         .queries

@@ -99,5 +99,8 @@ async fn answer(
 
 async fn send(chunks: &mpsc::Sender<Bytes>, event: &str, data: &impl Serialize) -> bool {
     let data = serde_json::to_string(data).unwrap_or_default();
-    chunks.send(format!("event: {event}\ndata: {data}\n\n").into()).await.is_ok()
+    chunks
+        .send(format!("event: {event}\ndata: {data}\n\n").into())
+        .await
+        .is_ok()
 }

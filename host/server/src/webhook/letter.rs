@@ -77,7 +77,8 @@ impl Letter {
         tenant: &TenantId,
         job: &JobId,
     ) -> Result<Written, StorageError> {
-        let (Some(order), Some(record)) = (orders.order(tenant, job).await?, ledger.job(tenant, job).await?) else {
+        let (Some(order), Some(record)) = (orders.order(tenant, job).await?, ledger.job(tenant, job).await?)
+        else {
             return Ok(Written::Nobody);
         };
         let Some(webhook) = order.webhook else {
@@ -167,7 +168,12 @@ pub(super) fn signature(secret: &str, seconds: u64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap_or_else(|_| unreachable!());
     mac.update(format!("{seconds}.").as_bytes());
     mac.update(body);
-    let digest: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String = mac
+        .finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("t={seconds},v1={digest}")
 }
 

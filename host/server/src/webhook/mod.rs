@@ -129,16 +129,22 @@ impl Webhooks {
             if round.knows(&key) {
                 continue;
             }
-            let host = match letter::receiver(self.ledger.as_ref(), self.orders.as_ref(), &key.0, &key.1).await {
-                Ok(Some(host)) => host,
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::warn!(job = %key.1, %error, "it cannot be read where a webhook goes");
-                    continue;
-                }
-            };
+            let host =
+                match letter::receiver(self.ledger.as_ref(), self.orders.as_ref(), &key.0, &key.1).await {
+                    Ok(Some(host)) => host,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        tracing::warn!(job = %key.1, %error, "it cannot be read where a webhook goes");
+                        continue;
+                    }
+                };
             // After a restart it is not known how much of a pause is over.
-            let due = Instant::now() + if tries == 0 { Duration::ZERO } else { self.pause_after(&key, 1) };
+            let due = Instant::now()
+                + if tries == 0 {
+                    Duration::ZERO
+                } else {
+                    self.pause_after(&key, 1)
+                };
             round.add(key, Owed { tries, due, host });
         }
     }
@@ -186,7 +192,10 @@ impl Webhooks {
             tracing::warn!(tenant = %key.0, job = %key.1, tries, "a webhook is given up");
         }
         let (tenant, job) = &key;
-        let noted = self.orders.webhook_tried(tenant, job, again.then_some(tries)).await;
+        let noted = self
+            .orders
+            .webhook_tried(tenant, job, again.then_some(tries))
+            .await;
         if let Err(error) = noted {
             tracing::warn!(%tenant, %job, %error, "it cannot be written down how a webhook went");
         }
@@ -200,7 +209,10 @@ impl Webhooks {
     /// The pause after so many tries, at least 1: four times the one before, a quarter more or less so that deliveries that
     /// failed together do not come back together.
     fn pause_after(&self, (_, job): &Key, tries: u32) -> Duration {
-        let grown = self.pause.saturating_mul(GROWTH.saturating_pow(tries.saturating_sub(1))).min(LONGEST);
+        let grown = self
+            .pause
+            .saturating_mul(GROWTH.saturating_pow(tries.saturating_sub(1)))
+            .min(LONGEST);
         let digest = Sha256::digest(format!("{job} {tries}"));
         let share = digest.first().map_or(0.5, |byte| f64::from(*byte) / 255.0);
         grown.mul_f64(0.75 + share / 2.0)

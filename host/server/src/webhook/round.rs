@@ -79,7 +79,10 @@ impl Round {
     /// When the next that is not due yet is due. What is due and may not begin waits for one to end.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let now = Instant::now();
-        let waiting = self.owed.iter().filter(|(key, owed)| !self.under_way.contains(*key) && owed.due > now);
+        let waiting = self
+            .owed
+            .iter()
+            .filter(|(key, owed)| !self.under_way.contains(*key) && owed.due > now);
         waiting.map(|(_, owed)| owed.due).min()
     }
 

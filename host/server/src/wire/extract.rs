@@ -23,13 +23,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
         match Json::from_request(request, state).await {
             Ok(Json(body)) => Ok(Self(body)),
             Err(JsonRejection::JsonDataError(e)) => Err(Problem::unprocessable(e.body_text())),
-            Err(JsonRejection::MissingJsonContentType(_)) => {
-                Err(Problem::unsupported("send the body as `Content-Type: application/json`"))
-            }
+            Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::unsupported(
+                "send the body as `Content-Type: application/json`",
+            )),
             Err(JsonRejection::BytesRejection(BytesRejection::FailedToBufferBody(
                 FailedToBufferBody::LengthLimitError(_),
             ))) => Err(Problem::too_large("the body is larger than this path takes")),
-            Err(JsonRejection::BytesRejection(_)) => Err(Problem::incomplete("the body broke off: send it again")),
+            Err(JsonRejection::BytesRejection(_)) => {
+                Err(Problem::incomplete("the body broke off: send it again"))
+            }
             Err(other) => Err(Problem::invalid(other.body_text())),
         }
     }
