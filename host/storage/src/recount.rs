@@ -27,7 +27,7 @@ impl Recount {
     pub(crate) fn start(data: &Path, kept: &Arc<Kept>, exact: &[TenantId]) -> Result<Self, StorageError> {
         let mut doubtful = kept.tenants();
         doubtful.extend(with_files(data)?);
-        exact.iter().for_each(|tenant| drop(doubtful.remove(tenant)));
+        doubtful.retain(|tenant| !exact.contains(tenant));
         doubtful.iter().for_each(|tenant| kept.doubt(tenant));
         let stop = Arc::new(AtomicBool::new(false));
         let (ending, ended) = watch::channel(doubtful.is_empty());

@@ -9,11 +9,12 @@
 
 mod fixture;
 
-use fixture::{document, open, page_done, tenant};
-use weir_core::event::{ErrorNote, Event, EventKind};
+use fixture::{document, event, job, open, page_done, tenant};
+use weir_core::event::{ErrorNote, Event};
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord, PageState};
 use weir_core::page::OutlineEntry;
 use weir_core::ports::{Ledger, PolicyState};
+use weir_core::tenancy::Registry;
 use weir_core::{JobId, RevisionId, StorageError, TenantId};
 use weir_storage::LedgerReader;
 
@@ -32,31 +33,6 @@ fn record(t: &TenantId, name: &str, created_millis: u64) -> DocumentRecord {
         }],
         collection: "main".into(),
         created_millis,
-    }
-}
-
-fn job(t: &TenantId, state: JobState, created_millis: u64) -> JobRecord {
-    JobRecord {
-        id: JobId::new(),
-        tenant: t.clone(),
-        pipeline: "default".into(),
-        revision: RevisionId::of(b"r"),
-        state,
-        created_millis,
-    }
-}
-
-fn event(job: JobId, seq: u64) -> Event {
-    Event {
-        seq,
-        job,
-        document: None,
-        at_millis: seq * 10,
-        what: EventKind::PageDone {
-            page: 1,
-            searchable: true,
-            passages: 2,
-        },
     }
 }
 
@@ -196,6 +172,80 @@ async fn events_are_read_in_order_piece_by_piece() {
             .unwrap()
             .is_empty()
     );
+    storage.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tenants_events_have_places_in_the_order_they_were_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(dir.path()).await;
+    let (a, b) = (tenant("a"), tenant("b"));
+    let (one, two) = (JobId::new(), JobId::new());
+    let written = [
+        (&a, event(two, 1)),
+        (&b, event(one, 1)),
+        (&a, event(one, 1)),
+        (&a, event(two, 2)),
+    ];
+    let commit = async |entries: &[(&TenantId, Event)]| {
+        let entries = entries.iter().map(|(t, e)| Entry::Event((*t).clone(), e.clone()));
+        storage.ledger.commit(entries.collect()).await.unwrap();
+    };
+    let log = async |t: &TenantId, after| storage.ledger.tenant_events(t, after, 10).await.unwrap();
+    commit(&written).await;
+    let first = log(&a, 0).await;
+    let events: Vec<_> = first.iter().map(|(_, e)| e.clone()).collect();
+    assert_eq!(events, [event(two, 1), event(one, 1), event(two, 2)]);
+    assert!(first.windows(2).all(|pair| pair[0].0 < pair[1].0), "{first:?}");
+
+    // Written again, each is there once and where it was.
+    commit(&written).await;
+    assert_eq!(log(&a, 0).await, first);
+    assert_eq!(log(&b, 0).await.len(), 1);
+    commit(&[(&a, event(one, 2))]).await;
+    let last = log(&a, first[2].0).await;
+    assert_eq!(last.len(), 1);
+    assert!(last[0].0 > first[2].0);
+    assert_eq!(storage.ledger.tenant_events(&a, 0, 2).await.unwrap(), first[..2]);
+
+    // A place is not given again, not even that of the last event when all have gone.
+    let registry: &dyn Registry = &*storage.ledger;
+    registry.remove_tenant(&a).await.unwrap();
+    registry.remove_tenant(&b).await.unwrap();
+    commit(&[(&a, event(one, 1))]).await;
+    assert!(log(&a, 0).await[0].0 > last[0].0);
+    storage.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_forgotten_document_leaves_its_jobs_and_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(dir.path()).await;
+    let (a, b) = (tenant("a"), tenant("b"));
+    let r = RevisionId::of(b"r");
+    let of_a = job(&a, JobState::Done, 1);
+    let ledger = &storage.ledger;
+    let mut entries = vec![
+        Entry::Job(of_a.clone()),
+        Entry::Event(a.clone(), event(of_a.id, 1)),
+    ];
+    for t in [&a, &b] {
+        entries.extend([
+            Entry::Document(record(t, "d", 1)),
+            Entry::Document(record(t, "e", 1)),
+        ]);
+        entries.extend([page_done(t, "d", 1, &r, 1), page_done(t, "e", 1, &r, 1)]);
+    }
+    ledger.commit(entries).await.unwrap();
+    assert!(ledger.forget(&a, &document("d")).await.unwrap());
+    assert!(!ledger.forget(&a, &document("d")).await.unwrap());
+    assert_eq!(ledger.documents(&a).await.unwrap(), [record(&a, "e", 1)]);
+    assert!(ledger.pages(&a, &document("d"), None).await.unwrap().is_empty());
+    assert_eq!(ledger.pages(&a, &document("e"), None).await.unwrap().len(), 1);
+    assert_eq!(ledger.documents(&b).await.unwrap().len(), 2);
+    assert_eq!(ledger.pages(&b, &document("d"), None).await.unwrap().len(), 1);
+    assert!(ledger.job(&a, &of_a.id).await.unwrap().is_some());
+    assert_eq!(ledger.events(&a, &of_a.id, 0, 10).await.unwrap().len(), 1);
     storage.close().await.unwrap();
 }
 

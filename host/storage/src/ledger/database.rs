@@ -192,3 +192,6 @@ fn explained(what: &str, error: &rusqlite::Error) -> StorageError {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
