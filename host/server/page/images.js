@@ -3,6 +3,7 @@
 import { fetched } from "./api.js";
 
 const AT_ONCE = 2;
+const TRIES = 5;
 /** Full images kept in memory; a page of a viewer that is leafed through. */
 const KEPT = 6;
 /** A thumbnail is drawn at twice its size on the page, for sharp screens. */
@@ -30,7 +31,17 @@ function queued(work, first) {
 export const imagePath = (document, page) =>
   `/v1/documents/${encodeURIComponent(document)}/pages/${encodeURIComponent(page)}/image`;
 
-const blob = async (path) => (await fetched("GET", path, { cache: "default" })).blob();
+/** An image; comes again when the host asks for it, since a sheet of pages is many requests at once. */
+async function blob(path) {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await (await fetched("GET", path, { cache: "default" })).blob();
+    } catch (error) {
+      if ((error.status !== 429 && error.status !== 503) || tries > TRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter || tries)));
+    }
+  }
+}
 
 const kept = new Map();
 

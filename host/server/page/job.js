@@ -2,7 +2,7 @@
 
 import { announce, bytes, count, describe, duration, el, many, say, show, when } from "./dom.js";
 import { follow } from "./events.js";
-import { post, remove } from "./api.js";
+import { get, post, remove } from "./api.js";
 import { Sheet, pageStates } from "./pages.js";
 
 const ENDED = ["done", "failed", "cancelled"];
@@ -15,16 +15,19 @@ const STAGES = ["rasterize", "store", "read", "embed", "upsert"];
 /** A job's card in the list; follows the job's events while it is open and the job has more to tell. */
 export class JobCard {
   constructor(job, changed) {
-    this.id = job.job;
+    this.id = job.id;
     this.changed = changed;
+    this.job = job;
+    this.view = null;
     this.documents = new Map();
     this.following = null;
+    this.complete = false;
     this.seen = 0;
     this.spokenAt = 0;
 
-    this.title = el("span", { class: "name" });
+    this.title = el("span", { class: "name" }, "…");
     this.chip = el("span", { class: "chip" });
-    this.line = el("span", { class: "hint" });
+    this.line = el("span", { class: "hint" }, when(job.created_millis));
     this.bar = el("progress", { max: 100, value: 0, "aria-label": "Progress of the job" });
     this.cancel = el("button", { type: "button", class: "quiet", onclick: () => this.act(() => remove(this.path)) }, "Cancel");
     this.retry = el("button", { type: "button", class: "quiet", onclick: () => this.act(() => post(`${this.path}/retry`)) }, "Retry");
@@ -44,16 +47,44 @@ export class JobCard {
     return `/v1/jobs/${encodeURIComponent(this.id)}`;
   }
 
-  /** Takes what the host says of the job as a whole. One that had ended may have been begun again. */
+  /** Takes what the list says of the job. One that had ended may have been begun again. */
   update(job) {
     this.job = job;
     if (!isEnded(job.state)) this.complete = false;
-    const names = job.files.map((file) => file.name);
-    say(this.title, names.length === 1 ? names[0] : `${names[0]} and ${many(names.length - 1, "other")}`);
-    this.title.title = names.join("\n");
-    const size = job.files.reduce((sum, file) => sum + (file.bytes || 0), 0);
-    this.line.replaceChildren(when(job.created_millis), ` · ${bytes(size)}`);
     this.stateIs(job.state);
+    // Who follows the events knows more than the host is asked for here.
+    if (!this.view || this.view.state !== job.state || (!isEnded(job.state) && !this.following)) this.load();
+  }
+
+  /** Asks for the job's documents and how far they are. */
+  async load() {
+    try {
+      const view = await get(this.path);
+      this.view = view;
+      this.describe(view);
+      if (!this.following) this.stateIs(view.state);
+    } catch {
+      // The list is asked again soon; what is missing until then is a name.
+    }
+  }
+
+  describe({ documents, created_millis: created, position, held }) {
+    const names = documents.map((document) => document.name);
+    say(this.title, names.length < 2 ? names[0] || "A job without files" : `${names[0]} and ${many(names.length - 1, "other")}`);
+    this.title.title = names.join("\n");
+    const sum = (of) => documents.reduce((all, document) => all + (of(document) || 0), 0);
+    const pages = sum((document) => document.pages);
+    const parts = [when(created), ` · ${bytes(sum((document) => document.bytes))}`];
+    if (pages > 0) parts.push(` · ${many(pages, "page")}`);
+    const failed = sum((document) => document.failed);
+    if (failed > 0) parts.push(`, ${count(failed)} failed`);
+    if (held) parts.push(` · waits: ${held.replaceAll("_", " ")}`);
+    else if (position) parts.push(` · number ${count(position)} of your jobs that wait`);
+    this.line.replaceChildren(...parts);
+    if (this.following) return;
+    const ended = (state) => isEnded(state);
+    const percent = sum((document) => (ended(document.state) ? 100 : document.progress?.percent));
+    if (this.job.state === "running") this.bar.value = percent / Math.max(1, documents.length);
   }
 
   stateIs(state) {
@@ -198,7 +229,7 @@ export class JobCard {
 
   overall() {
     const parts = [...this.documents.values()];
-    const all = Math.max(this.job.files.length, parts.length);
+    const all = Math.max(this.view?.documents.length || 1, parts.length);
     this.bar.value = parts.reduce((sum, part) => sum + part.percent, 0) / all;
   }
 

@@ -33,7 +33,7 @@ function place(list, newest) {
   let open = [...cards.values()].filter((card) => card.details.open && !isEnded(card.state)).length;
   const fresh = [];
   for (const job of list.jobs) {
-    const card = cards.get(job.job);
+    const card = cards.get(job.id);
     if (card) {
       card.update(job);
       continue;
@@ -41,7 +41,7 @@ function place(list, newest) {
     const made = new JobCard(job, refresh);
     if (made.details.open && open >= OPEN) made.details.open = false;
     open += made.details.open ? 1 : 0;
-    cards.set(job.job, made);
+    cards.set(job.id, made);
     fresh.push(made.node);
   }
   if (newest) box.prepend(...fresh);
@@ -61,12 +61,12 @@ async function more() {
   }
 }
 
-function options(form) {
+function options(form, files) {
   const chosen = {};
   const { ocr, dpi, password, force } = form.elements;
   if (ocr.value) chosen.ocr = ocr.value;
   if (dpi.value) chosen.dpi = Number(dpi.value);
-  if (password.value) chosen.password = password.value;
+  if (password.value) chosen.passwords = Object.fromEntries(files.map((file) => [file.name, password.value]));
   if (force.checked) chosen.force = true;
   return chosen;
 }
@@ -76,7 +76,7 @@ function handIn(list) {
   if (files.length === 0) return;
   const form = by("drop");
   if (!form.reportValidity()) return;
-  upload(files, options(form), by("uploads"), refresh);
+  upload(files, options(form, files), by("uploads"), refresh);
 }
 
 export function startJobs() {

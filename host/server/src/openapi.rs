@@ -50,5 +50,6 @@ impl Modify for Keys {
     }
 }
 
+
 #[cfg(test)]
 mod tests;
