@@ -129,7 +129,7 @@ mod tests {
         assert_eq!((ink.offset, ink.height), (-3.0, 10.0));
         let fit = fitted(&LOOSE, &ink);
         assert!(
-            (fit.y - 47.0).abs() < 0.01 && (fit.height - 16.5).abs() < 0.01,
+            (fit.y - 47.0).abs() < 0.01 && (fit.height - 18.0).abs() < 0.01,
             "{fit:?}"
         );
         assert_eq!((fit.x, fit.width), (LOOSE.x, LOOSE.width));

@@ -84,6 +84,7 @@ fn begin(start: &Start, pulse: &OwnedFd) -> Result<(Desk, crate::Sandbox), Unfit
             library,
             pulse,
             encoder,
+            heap_bytes: start.heap_bytes,
             documents: HashMap::new(),
             segments: HashMap::new(),
         },
@@ -96,6 +97,8 @@ struct Desk {
     library: Library,
     pulse: Pulse,
     encoder: draw::Encoder,
+    /// Private memory that the worker may have.
+    heap_bytes: u64,
     documents: HashMap<DocumentKey, Document>,
     segments: HashMap<SegmentKey, MmapMut>,
 }
@@ -175,7 +178,7 @@ impl Desk {
                     .ok_or(io::ErrorKind::InvalidInput)?;
                 draw::draw(document, &order, segment, &mut self.encoder, pulse)
             }
-            Order::Probe(probe) => Answer::Probed(probe::got_through(probe)),
+            Order::Probe(probe) => Answer::Probed(probe::got_through(probe, self.heap_bytes)),
         };
         Ok(Some(answer))
     }
