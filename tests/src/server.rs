@@ -191,7 +191,7 @@ impl Client {
     pub fn job(&self, name: &str, bytes: &[u8]) -> String {
         let answer = self.submit(&[(name, bytes)], &json!({}), &[]);
         assert_eq!(answer.status, 202, "{}", answer.body);
-        answer.body["job"].as_str().expect("a job id").to_owned()
+        answer.body["id"].as_str().expect("a job id").to_owned()
     }
 
     /// Events of a job after `after`, as they come, until the stream ends.

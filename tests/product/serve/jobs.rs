@@ -30,7 +30,7 @@ fn a_document_goes_in_and_its_pages_come_out() {
         standing.body
     );
     let listed = client.get("/v1/jobs");
-    assert_eq!(listed.body["jobs"][0]["job"], job.as_str(), "{}", listed.body);
+    assert_eq!(listed.body["jobs"][0]["id"], job.as_str(), "{}", listed.body);
 
     let query = json!({ "query": "Which of the three roller gates is opened first?", "top_k": 3 });
     let found = client.post("/v1/search", &query);
@@ -75,7 +75,7 @@ fn thirty_files_in_one_request_come_back_page_by_page() {
         .collect();
     let answer = client.submit(&given, &json!({}), &[]);
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait(answer.body["job"].as_str().unwrap());
+    let events = client.wait(answer.body["id"].as_str().unwrap());
     let at = |kind: &str| {
         let of: Vec<u64> = events
             .iter()
@@ -110,8 +110,8 @@ fn a_request_sent_twice_counts_once() {
         std::thread::spawn(move || client.submit(&[("a.pdf", &file)], &json!({}), &word))
     };
     let both = [submit(), submit()].map(|sent| sent.join().unwrap());
-    assert_eq!(both[0].body["job"], both[1].body["job"], "{both:?}");
-    client.wait(both[0].body["job"].as_str().unwrap());
+    assert_eq!(both[0].body["id"], both[1].body["id"], "{both:?}");
+    client.wait(both[0].body["id"].as_str().unwrap());
     assert_eq!(client.get("/v1/jobs").body["jobs"].as_array().unwrap().len(), 1);
 
     let other = client.submit(
@@ -141,7 +141,7 @@ fn a_cancelled_job_keeps_what_is_done_and_can_be_tried_again() {
 
     let again = client.post(&format!("/v1/jobs/{job}/retry"), &json!({}));
     assert_eq!(again.status, 202, "{}", again.body);
-    let events = client.wait(again.body["job"].as_str().unwrap());
+    let events = client.wait(again.body["id"].as_str().unwrap());
     let started = events.iter().find(|e| e["type"] == "document-started").unwrap();
     assert!(started["already_done"].as_u64().unwrap() > 0, "{started}");
     let done = events.iter().find(|e| e["type"] == "document-done").unwrap();
@@ -161,7 +161,7 @@ fn a_file_that_is_no_pdf_fails_by_name_and_harms_no_other() {
         &[],
     );
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait(answer.body["job"].as_str().unwrap());
+    let events = client.wait(answer.body["id"].as_str().unwrap());
     let failed = events.iter().find(|e| e["type"] == "document-failed").unwrap();
     assert_eq!(
         (&failed["name"], &failed["error"]["kind"]),
