@@ -243,13 +243,15 @@ fn side_by_side(paths: &[&Path], sync: impl Fn(&Path) -> io::Result<()> + Sync) 
 }
 
 /// Renames, making the folders above `path`. A delete next to it may remove a folder that is still empty, so it is tried
-/// again.
+/// again. Making one may also fail because it is there and, a moment later, is not; whether it is usable, renaming tells.
 fn move_into_place(unfinished: &Path, path: &Path) -> io::Result<()> {
     let mut tries = 0;
     loop {
         if let Some(folder) = path.parent() {
             match fs::create_dir_all(folder) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {
+                    return Err(e);
+                }
                 _ => {}
             }
         }
