@@ -66,7 +66,7 @@ endif
 test: components build
 	$(if $(shell command -v cargo-nextest),cargo nextest run --locked --workspace,cargo test --locked --workspace --all-targets)
 	cargo test --locked --workspace --doc --quiet
-	$(guests) cargo test --locked --workspace --quiet
+	$(guests) OUT='$(target)/components' cargo test --locked --workspace --quiet
 
 lint:
 	@deploy/setup lint
