@@ -193,7 +193,15 @@ impl Server {
         let measured = Arc::clone(&app);
         tasks.spawn(async move { measured.metrics.upkeep().await });
         let post: Arc<dyn Post> = app.outbound.clone();
-        tasks.spawn(Webhooks::new(Arc::clone(&app.ledger), Arc::clone(&app.orders), post, &app.settings).run());
+        tasks.spawn(
+            Webhooks::new(
+                Arc::clone(&app.ledger),
+                Arc::clone(&app.orders),
+                post,
+                &app.settings,
+            )
+            .run(),
+        );
         // Usage is gathered until the last job and request have ended.
         let used = CancellationToken::new();
         let serving = async {
@@ -220,7 +228,10 @@ impl Server {
             used.cancel();
             ended
         };
-        let (ended, ()) = tokio::join!(working, app.metering.keep_writing(app.usage.as_ref(), used.clone()));
+        let (ended, ()) = tokio::join!(
+            working,
+            app.metering.keep_writing(app.usage.as_ref(), used.clone())
+        );
         ended
     }
 }
@@ -248,7 +259,11 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(jobs::job_diagnosis))
         .routes(routes!(usage::usage))
         .routes(routes!(tenants::create_tenant, tenants::tenants))
-        .routes(routes!(tenants::tenant, tenants::change_tenant, tenants::remove_tenant))
+        .routes(routes!(
+            tenants::tenant,
+            tenants::change_tenant,
+            tenants::remove_tenant
+        ))
         .routes(routes!(tenants::create_key, tenants::keys))
         .routes(routes!(tenants::revoke_key))
         .routes(routes!(tenants::rotate_key))
@@ -260,7 +275,7 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(search::search_batch))
         .routes(routes!(search::stream_query))
         .routes(routes!(documents::list_documents))
-        .routes(routes!(documents::document))
+        .routes(routes!(documents::document, documents::delete_document))
         .routes(routes!(documents::document_markdown))
         .routes(routes!(documents::page))
         .routes(routes!(documents::page_image))

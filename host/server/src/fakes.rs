@@ -22,10 +22,7 @@ use weir_core::search::{Hit, Point, Query};
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyRecord, Quotas, Registry, Scope, Tenant, TenantState};
 use weir_core::usage::{Day, Usage, UsageBook};
-use weir_core::{
-    DocumentId, InferenceError, JobId, PageNumber, PolicyError, RasterError, RevisionId, StorageError,
-    TenantId,
-};
+use weir_core::{DocumentId, InferenceError, JobId, PageNumber, RevisionId, StorageError, TenantId};
 use weir_engine::{Engine, EngineConfig, Ports};
 
 use crate::app::{App, Server, ServerParts, routes};
@@ -265,8 +262,14 @@ impl Orders for Memory {
 
     async fn forget_passwords(&self, tenant: &TenantId, job: &JobId) -> Result<(), StorageError> {
         let mut kept = self.0.lock();
-        let order = kept.orders.iter_mut().find(|o| (&o.tenant, &o.job) == (tenant, job));
-        order.into_iter().flat_map(|order| &mut order.files).for_each(|file| file.password = None);
+        let order = kept
+            .orders
+            .iter_mut()
+            .find(|o| (&o.tenant, &o.job) == (tenant, job));
+        order
+            .into_iter()
+            .flat_map(|order| &mut order.files)
+            .for_each(|file| file.password = None);
         Ok(())
     }
 
@@ -358,9 +361,7 @@ impl UsageBook for Memory {
     async fn add(&self, day: Day, amounts: Vec<(TenantId, Usage)>) -> Result<(), StorageError> {
         let mut kept = self.0.lock();
         if kept.failing {
-            return Err(StorageError::Full {
-                what: "usage".into(),
-            });
+            return Err(StorageError::Full { what: "usage".into() });
         }
         for (tenant, usage) in amounts {
             kept.usage.entry((tenant, day)).or_default().add(&usage);
@@ -483,7 +484,10 @@ impl VectorStore for Vectors {
     ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
         let kept = self.0.lock();
         let mut pages = BTreeMap::new();
-        for (_, _, point) in kept.iter().filter(|(t, _, p)| t == tenant && p.document == *document) {
+        for (_, _, point) in kept
+            .iter()
+            .filter(|(t, _, p)| t == tenant && p.document == *document)
+        {
             *pages.entry(point.page).or_insert(0) += 1;
         }
         Ok(pages.into_iter().collect())

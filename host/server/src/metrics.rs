@@ -116,7 +116,11 @@ pub(crate) async fn metrics(
     caller: Result<Caller, Problem>,
 ) -> Result<impl IntoResponse, Problem> {
     match app.settings.server_metrics {
-        MetricsAccess::Off => return Err(Problem::not_found("metrics are off: see the setting server.metrics")),
+        MetricsAccess::Off => {
+            return Err(Problem::not_found(
+                "metrics are off: see the setting server.metrics",
+            ));
+        }
         MetricsAccess::Key => caller?.may(Scope::Admin)?,
         MetricsAccess::Open => {}
     }

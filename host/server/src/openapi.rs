@@ -50,6 +50,5 @@ impl Modify for Keys {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

@@ -99,7 +99,9 @@ impl Outbound {
 
     /// The client, for a request to a URL from [`Self::url`]. It follows no redirects.
     fn client(&self) -> Result<&Client, OutboundError> {
-        self.client.as_ref().map_err(|reason| OutboundError::Certificates(reason.clone()))
+        self.client
+            .as_ref()
+            .map_err(|reason| OutboundError::Certificates(reason.clone()))
     }
 
     /// What is at a URL from [`Self::url`], after redirects that were each looked at in the same way.
@@ -107,18 +109,28 @@ impl Outbound {
         let client = self.client()?;
         let mut url = url.clone();
         for _ in 0..=REDIRECTS {
-            let answer = client.get(url.clone()).send().await.map_err(|error| failed(&url, &error))?;
+            let answer = client
+                .get(url.clone())
+                .send()
+                .await
+                .map_err(|error| failed(&url, &error))?;
             match answer.status() {
                 StatusCode::OK => return Ok(answer),
                 status if status.is_redirection() => url = self.next(&url, &answer)?,
                 status => return Err(answered(&url, format!("answered with {status}"))),
             }
         }
-        Err(answered(&url, format!("leads further after {REDIRECTS} redirects")))
+        Err(answered(
+            &url,
+            format!("leads further after {REDIRECTS} redirects"),
+        ))
     }
 
     fn next(&self, url: &Url, answer: &Response) -> Result<Url, OutboundError> {
-        let location = answer.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = answer
+            .headers()
+            .get(header::LOCATION)
+            .and_then(|value| value.to_str().ok());
         let next = location.and_then(|location| url.join(location).ok());
         let next = next.ok_or_else(|| answered(url, "redirects to nowhere".into()))?;
         self.allowed(&next)?;
@@ -141,7 +153,9 @@ impl Post for Outbound {
                 .body(letter.body.clone());
             request.send().await.map_err(|error| failed(&url, &error))
         };
-        sent.await.map(|answer| answer.status().as_u16()).map_err(|error: OutboundError| error.to_string())
+        sent.await
+            .map(|answer| answer.status().as_u16())
+            .map_err(|error: OutboundError| error.to_string())
     }
 }
 
@@ -222,8 +236,14 @@ mod tests {
             .route("/file", get(|| async { "content" }))
             .route("/once", get(|| async { Redirect::temporary("/file") }))
             .route("/around", get(|| async { Redirect::temporary("/around") }))
-            .route("/scheme", get(|| async { Redirect::temporary("file:///etc/passwd") }))
-            .route("/login", get(|| async { Redirect::temporary("http://a:b@127.0.0.1/") }));
+            .route(
+                "/scheme",
+                get(|| async { Redirect::temporary("file:///etc/passwd") }),
+            )
+            .route(
+                "/login",
+                get(|| async { Redirect::temporary("http://a:b@127.0.0.1/") }),
+            );
         tokio::spawn(async move { axum::serve(listener, router).await });
         format!("http://{address}")
     }
@@ -236,7 +256,11 @@ mod tests {
     #[test]
     fn only_urls_that_lead_out_are_taken() {
         let outbound = outbound(false);
-        for url in ["https://example.com/a.pdf", "http://example.com:8080/", "https://1.1.1.1/"] {
+        for url in [
+            "https://example.com/a.pdf",
+            "http://example.com:8080/",
+            "https://1.1.1.1/",
+        ] {
             assert!(outbound.url(url).is_ok(), "{url}");
         }
         for url in [
@@ -261,7 +285,10 @@ mod tests {
     async fn redirects_are_followed_so_far_and_looked_at() {
         let (server, outbound) = (serve().await, outbound(true));
         for path in ["/file", "/once"] {
-            assert_eq!(fetched(&outbound, &format!("{server}{path}")).await.unwrap(), "content");
+            assert_eq!(
+                fetched(&outbound, &format!("{server}{path}")).await.unwrap(),
+                "content"
+            );
         }
         for (path, part) in [
             ("/around", "5 redirects"),
@@ -269,7 +296,10 @@ mod tests {
             ("/login", "user name"),
             ("/nothing", "404"),
         ] {
-            let error = fetched(&outbound, &format!("{server}{path}")).await.unwrap_err().to_string();
+            let error = fetched(&outbound, &format!("{server}{path}"))
+                .await
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(part), "{error}");
         }
     }
@@ -279,17 +309,37 @@ mod tests {
         let (server, outbound) = (serve().await, outbound(false));
         let by_name = server.replace("127.0.0.1", "localhost");
         let error = fetched(&outbound, &format!("{by_name}/file")).await.unwrap_err();
-        assert_eq!(error, OutboundError::NotPublic { host: "localhost".into() });
+        assert_eq!(
+            error,
+            OutboundError::NotPublic {
+                host: "localhost".into()
+            }
+        );
     }
 
     #[tokio::test]
     async fn a_redirect_inwards_is_not_followed() {
         let (outbound, from) = (outbound(false), Url::parse("https://example.com/a").unwrap());
-        for location in ["http://169.254.169.254/", "http://b@example.com/", "//10.0.0.1/x", "http://[::1]/", "file:///x"] {
-            let redirect = axum::http::Response::builder().header(header::LOCATION, location).body("").unwrap();
-            assert!(outbound.next(&from, &Response::from(redirect)).is_err(), "{location}");
+        for location in [
+            "http://169.254.169.254/",
+            "http://b@example.com/",
+            "//10.0.0.1/x",
+            "http://[::1]/",
+            "file:///x",
+        ] {
+            let redirect = axum::http::Response::builder()
+                .header(header::LOCATION, location)
+                .body("")
+                .unwrap();
+            assert!(
+                outbound.next(&from, &Response::from(redirect)).is_err(),
+                "{location}"
+            );
         }
-        let redirect = axum::http::Response::builder().header(header::LOCATION, "../b").body("").unwrap();
+        let redirect = axum::http::Response::builder()
+            .header(header::LOCATION, "../b")
+            .body("")
+            .unwrap();
         let next = outbound.next(&from, &Response::from(redirect)).unwrap();
         assert_eq!(next.as_str(), "https://example.com/b");
     }

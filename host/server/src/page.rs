@@ -100,7 +100,10 @@ impl Fixed {
         for (name, value) in [
             (header::CONTENT_SECURITY_POLICY, POLICY),
             (header::REFERRER_POLICY, "no-referrer"),
-            (header::HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+            (
+                header::HeaderName::from_static("cross-origin-opener-policy"),
+                "same-origin",
+            ),
         ] {
             headers.insert(name, HeaderValue::from_static(value));
         }
@@ -139,7 +142,10 @@ pub(crate) fn paths() -> impl Iterator<Item = String> {
 }
 
 fn all(description: Vec<u8>) -> BTreeMap<String, Fixed> {
-    let folder = format!("/page/{}", hash(FILES.iter().map(|(.., content)| content.as_bytes())));
+    let folder = format!(
+        "/page/{}",
+        hash(FILES.iter().map(|(.., content)| content.as_bytes()))
+    );
     let document = |content: &str| Fixed::new(HTML, AGAIN, content.replace(FOLDER, &folder));
     let mut all = BTreeMap::new();
     for (name, media, content) in FILES {
@@ -151,14 +157,22 @@ fn all(description: Vec<u8>) -> BTreeMap<String, Fixed> {
     let mut list = String::new();
     for (kind, status, title) in Problem::KINDS {
         let path = format!("/problems/{kind}");
-        let line = format!("<p><a href=\"{path}\">{kind}</a> ({}): {title}.</p>", status.as_u16());
+        let line = format!(
+            "<p><a href=\"{path}\">{kind}</a> ({}): {title}.</p>",
+            status.as_u16()
+        );
         let content = PROBLEM.replace("{{title}}", title).replace("{{body}}", &line);
         all.insert(path, document(&content));
         list.push_str(&line);
     }
-    let content = PROBLEM.replace("{{title}}", "Problems").replace("{{body}}", &list);
+    let content = PROBLEM
+        .replace("{{title}}", "Problems")
+        .replace("{{body}}", &list);
     all.insert("/problems".to_owned(), document(&content));
-    all.insert("/openapi.json".to_owned(), Fixed::new("application/json", AGAIN, description));
+    all.insert(
+        "/openapi.json".to_owned(),
+        Fixed::new("application/json", AGAIN, description),
+    );
     all
 }
 

@@ -86,7 +86,10 @@ impl QuotaDesk {
     pub(crate) fn request(&self, app: &App, tenant: &Tenant) -> Result<(), Problem> {
         let limit = self.limits(tenant).requests_per_second;
         if let Some(wait) = limit.and_then(|limit| self.too_fast(&tenant.id, limit)) {
-            let detail = format!("this tenant may send {} requests a second", limit.unwrap_or_default());
+            let detail = format!(
+                "this tenant may send {} requests a second",
+                limit.unwrap_or_default()
+            );
             return Err(refusal(app, &tenant.id, "requests_per_second", detail, wait));
         }
         let one = Usage {
@@ -112,7 +115,8 @@ impl QuotaDesk {
         let fresh = || Rate {
             per_second,
             limiter: RateLimiter::direct(
-                governor::Quota::per_second(per_second).allow_burst(per_second.saturating_mul(NonZeroU32::MIN.saturating_add(1))),
+                governor::Quota::per_second(per_second)
+                    .allow_burst(per_second.saturating_mul(NonZeroU32::MIN.saturating_add(1))),
             ),
             last: now,
         };
@@ -136,8 +140,15 @@ impl QuotaDesk {
         if days.iter().all(|(_, limit)| limit.is_none()) {
             return Ok(None);
         }
-        let today = app.metering.standing(app.usage.as_ref(), &tenant.id, day_of(now_millis())).await?;
-        let used = [today.pages, today.inference_micros / 1000, today.guest_micros / 1000];
+        let today = app
+            .metering
+            .standing(app.usage.as_ref(), &tenant.id, day_of(now_millis()))
+            .await?;
+        let used = [
+            today.pages,
+            today.inference_micros / 1000,
+            today.guest_micros / 1000,
+        ];
         let spent = days.iter().zip(used).find_map(|((name, limit), used)| {
             let limit = (*limit).filter(|limit| used >= *limit)?;
             Some(Spent { name, limit })
@@ -156,7 +167,13 @@ impl QuotaDesk {
             _ => "milliseconds of components",
         };
         let detail = format!("the {limit} {what} of this day (UTC) are used up");
-        Err(refusal(app, &tenant.id, name, detail, until_midnight(now_millis())))
+        Err(refusal(
+            app,
+            &tenant.id,
+            name,
+            detail,
+            until_midnight(now_millis()),
+        ))
     }
 
     /// Refuses `more` bytes to be kept, if the tenant would keep more than it may.
@@ -168,7 +185,9 @@ impl QuotaDesk {
         if stored.saturating_add(more) <= limit {
             return Ok(());
         }
-        let detail = format!("this tenant keeps {stored} bytes and may keep {limit}: delete documents it does not need");
+        let detail = format!(
+            "this tenant keeps {stored} bytes and may keep {limit}: delete documents it does not need"
+        );
         Err(refusal(app, &tenant.id, "stored_bytes", detail, WHEN_DELETED))
     }
 
@@ -232,11 +251,17 @@ mod tests {
             for other in Quotas::NAMES {
                 settings.set(&format!("quota.{other}"), "0").unwrap();
             }
-            settings.set(&format!("quota.{name}"), &value.to_string()).unwrap();
+            settings
+                .set(&format!("quota.{name}"), &value.to_string())
+                .unwrap();
             let mut limits = QuotaDesk::new(&settings).limits(&tenant(Quotas::default()));
             for other in Quotas::NAMES {
                 let expected = (other == name).then_some(value);
-                assert_eq!(*limits.by_name_mut(other).unwrap(), expected, "{other} after setting {name}");
+                assert_eq!(
+                    *limits.by_name_mut(other).unwrap(),
+                    expected,
+                    "{other} after setting {name}"
+                );
             }
         }
     }
@@ -257,7 +282,9 @@ mod tests {
     #[test]
     fn bursts_of_twice_the_rate_pass() {
         let desk = QuotaDesk::new(&Settings::default());
-        let passed = (0..100).take_while(|_| desk.too_fast(&TenantId::single(), 10).is_none()).count();
+        let passed = (0..100)
+            .take_while(|_| desk.too_fast(&TenantId::single(), 10).is_none())
+            .count();
         assert!((20..=23).contains(&passed), "{passed}");
         let wait = desk.too_fast(&TenantId::single(), 10).unwrap();
         assert!(wait <= Duration::from_millis(100), "{wait:?}");

@@ -75,7 +75,8 @@ async fn watched(request: Request, next: Next) -> Response {
     span.record("status", status.as_u16());
     span.in_scope(|| tracing::info!(seconds, "answered"));
     let class = class(status.as_u16());
-    counter!("weir_http_requests_total", "method" => method, "route" => route.clone(), "status" => class).increment(1);
+    counter!("weir_http_requests_total", "method" => method, "route" => route.clone(), "status" => class)
+        .increment(1);
     histogram!("weir_http_request_seconds", "method" => method, "route" => route).record(seconds);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -159,7 +160,10 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        router().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+        router()
+            .oneshot(request.body(Body::empty()).unwrap())
+            .await
+            .unwrap()
     }
 
     #[tokio::test]
@@ -185,12 +189,18 @@ mod tests {
     async fn a_handler_that_dies_is_a_problem_of_the_host() {
         let response = ask("/dies", &[]).await;
         assert_eq!(response.status(), 500);
-        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            response.headers()[header::CONTENT_TYPE],
+            "application/problem+json"
+        );
     }
 
     #[test]
     fn labels_have_few_values() {
         assert_eq!(method(&Method::from_bytes(b"FROBNICATE").unwrap()), "other");
-        assert_eq!((class(101), class(204), class(304), class(429), class(507)), ("1xx", "2xx", "3xx", "4xx", "5xx"));
+        assert_eq!(
+            (class(101), class(204), class(304), class(429), class(507)),
+            ("1xx", "2xx", "3xx", "4xx", "5xx")
+        );
     }
 }

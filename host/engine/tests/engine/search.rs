@@ -96,7 +96,14 @@ async fn the_words_of_a_tenant_are_embedded_in_one_call_and_answered_in_order() 
     let full = Err("model-queue-full");
     assert_eq!(
         pages,
-        [Ok(vec![4]), Ok(vec![1]), full, Ok(vec![2]), Ok(vec![]), Ok(vec![3])]
+        [
+            Ok(vec![4]),
+            Ok(vec![1]),
+            full,
+            Ok(vec![2]),
+            Ok(vec![]),
+            Ok(vec![3])
+        ]
     );
     assert!(matches!(answers[2], Err(SearchError::Inference(_))));
     let mut asked = embedder.0.lock().clone();

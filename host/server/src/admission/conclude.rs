@@ -16,12 +16,23 @@ pub(crate) async fn conclude(
     order: Option<&Order>,
     error: Option<ErrorNote>,
 ) -> Result<JobRecord, StorageError> {
-    let past = app.progress.of(&app.ledger, &record.tenant, &record.id).await?;
+    let past = app
+        .progress
+        .of(app.ledger.as_ref(), &record.tenant, &record.id)
+        .await?;
     let since_made = now_millis().saturating_sub(record.created_millis);
     let at_millis = since_made.max(past.at_millis);
     let files = order.map(|order| order.files.as_slice()).unwrap_or_default();
-    let state = if error.is_some() { JobState::Failed } else { JobState::Cancelled };
-    let ends = past.of_files(files).into_iter().zip(files).filter(|(seen, _)| !seen.is_some_and(|seen| seen.state.is_ended()));
+    let state = if error.is_some() {
+        JobState::Failed
+    } else {
+        JobState::Cancelled
+    };
+    let ends = past
+        .of_files(files)
+        .into_iter()
+        .zip(files)
+        .filter(|(seen, _)| !seen.is_some_and(|seen| seen.state.is_ended()));
     let ends = ends.map(|(seen, file)| {
         let (name, done) = (file.name.clone(), seen.map_or(0, |seen| seen.done));
         let what = match &error {

@@ -46,7 +46,10 @@ pub(crate) async fn restore(app: &App) -> Result<(), StorageError> {
             Some(order) => app.admission.put(app.admission.waiting(&order, Duration::ZERO)),
             None => {
                 tracing::warn!(job = %record.id, "a job without an order cannot go on");
-                let error = note("no-order", "the command that ran it has ended: run it again, what is done is not done twice");
+                let error = note(
+                    "no-order",
+                    "the command that ran it has ended: run it again, what is done is not done twice",
+                );
                 conclude(app, record, None, Some(error)).await?;
             }
         }
@@ -114,7 +117,10 @@ async fn follow(app: &App, slot: Slot) {
 
 /// What the engine is told.
 async fn specify(app: &App, slot: &Slot, record: &JobRecord, order: &Order) -> Result<JobSpec, Unstarted> {
-    let resolved = app.pipelines.resolve(&order.tenant, &record.pipeline, &order.options).await;
+    let resolved = app
+        .pipelines
+        .resolve(&order.tenant, &record.pipeline, &order.options)
+        .await;
     let pipeline = resolved.map_err(|error| {
         let kind = match &error {
             PipelineError::Unknown(_) => "no-pipeline",
@@ -188,7 +194,8 @@ async fn later(app: &App, slot: Slot, why: &str) {
     let (tenant, job) = (&waiting.tenant, waiting.job);
     if slot.cancel.is_cancelled() {
         let cancel = async {
-            let (record, order) = tokio::try_join!(app.ledger.job(tenant, &job), app.orders.order(tenant, &job))?;
+            let (record, order) =
+                tokio::try_join!(app.ledger.job(tenant, &job), app.orders.order(tenant, &job))?;
             if let Some(record) = record.filter(|record| !record.state.is_ended()) {
                 conclude(app, record, order.as_ref(), None).await?;
             }
@@ -209,9 +216,9 @@ async fn later(app: &App, slot: Slot, why: &str) {
 fn pages(outcome: &JobOutcome) -> f64 {
     let of = |end: &DocumentEnd| match end {
         DocumentEnd::Done { pages, skipped, .. } => f64::from(pages.saturating_sub(*skipped)),
-        DocumentEnd::Failed { done, .. } | DocumentEnd::Cancelled { done } | DocumentEnd::Suspended { done } => {
-            f64::from(*done)
-        }
+        DocumentEnd::Failed { done, .. }
+        | DocumentEnd::Cancelled { done }
+        | DocumentEnd::Suspended { done } => f64::from(*done),
     };
     outcome.documents.iter().map(|document| of(&document.end)).sum()
 }

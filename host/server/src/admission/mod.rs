@@ -29,8 +29,8 @@ use crate::app::now_millis;
 
 pub(crate) use conclude::conclude;
 pub(crate) use dispatcher::{dispatch, restore};
-pub(crate) use queue::Waiting;
 use queue::JobQueue;
+pub(crate) use queue::Waiting;
 
 /// Bytes of a PDF that count as a page, where nothing else is known of it.
 const PAGE_BYTES: f64 = 100_000.0;
@@ -177,7 +177,11 @@ impl Admission {
 
     /// How an order waits, since `since` on the queue's clock.
     pub(crate) fn waiting(&self, order: &Order, since: Duration) -> Waiting {
-        let bytes = order.files.iter().map(|file| file.bytes).fold(0_u64, u64::saturating_add);
+        let bytes = order
+            .files
+            .iter()
+            .map(|file| file.bytes)
+            .fold(0_u64, u64::saturating_add);
         let wanted = order.options.pages.map_or(f64::INFINITY, |(first, last)| {
             f64::from(last.saturating_sub(first)) + 1.0
         });
@@ -190,7 +194,12 @@ impl Admission {
             } else {
                 Lane::Bulk
             }),
-            cost: order.files.iter().map(|file| pages(file.bytes)).sum::<f64>().max(1.0),
+            cost: order
+                .files
+                .iter()
+                .map(|file| pages(file.bytes))
+                .sum::<f64>()
+                .max(1.0),
             bytes,
             since,
         }
@@ -200,10 +209,19 @@ impl Admission {
     pub(crate) fn next(self: &Arc<Self>) -> Next {
         let now = self.now();
         let mut state = self.state.lock();
-        let Some(tenant) = state.queue.turn(|tenant| state.may(tenant, self.slots, now)).cloned() else {
+        let Some(tenant) = state
+            .queue
+            .turn(|tenant| state.may(tenant, self.slots, now))
+            .cloned()
+        else {
             return Next::Wait;
         };
-        let Some(terms) = state.terms.get(&tenant).copied().filter(|terms| now < terms.until) else {
+        let Some(terms) = state
+            .terms
+            .get(&tenant)
+            .copied()
+            .filter(|terms| now < terms.until)
+        else {
             return Next::Ask(tenant);
         };
         let Some(job) = state.queue.pop(&tenant, terms.weight, now) else {
@@ -226,7 +244,13 @@ impl Admission {
     }
 
     /// Says what a tenant may do.
-    pub(crate) fn agree(&self, tenant: TenantId, weight: f64, concurrent: Option<u64>, held: Option<&'static str>) {
+    pub(crate) fn agree(
+        &self,
+        tenant: TenantId,
+        weight: f64,
+        concurrent: Option<u64>,
+        held: Option<&'static str>,
+    ) {
         let until = self.now() + if held.is_some() { HELD } else { AGREED };
         let concurrent = concurrent.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let terms = Terms {
@@ -237,7 +261,12 @@ impl Admission {
         };
         let mut state = self.state.lock();
         state.terms.insert(tenant, terms);
-        let State { terms, queue, running, .. } = &mut *state;
+        let State {
+            terms,
+            queue,
+            running,
+            ..
+        } = &mut *state;
         let alive = |t: &TenantId| queue.of(t) > 0 || running.values().any(|r| r.tenant == *t);
         terms.retain(|tenant, terms| terms.until == until || alive(tenant));
     }
@@ -251,7 +280,11 @@ impl Admission {
     /// Where a job of this tenant stands.
     pub(crate) fn standing(&self, tenant: &TenantId, job: JobId) -> Option<Standing> {
         let state = self.state.lock();
-        if let Some(running) = state.running.get(&job).filter(|running| running.tenant == *tenant) {
+        if let Some(running) = state
+            .running
+            .get(&job)
+            .filter(|running| running.tenant == *tenant)
+        {
             return Some(Standing::Running {
                 since_millis: running.since_millis,
                 cancelling: running.cancel.is_cancelled(),
@@ -324,12 +357,17 @@ impl Admission {
             && let Some(free) = pressure::available_bytes()
             && free < self.min_free
         {
-            return Some(format!("only {} MiB of memory are available on this host", free >> 20));
+            return Some(format!(
+                "only {} MiB of memory are available on this host",
+                free >> 20
+            ));
         }
         let (limit, now) = (self.max_wait?, self.now());
         let state = self.state.lock();
         // Of those who would get one of the places if one were free.
-        let waited = state.queue.longest_without_turn(now, |tenant| state.may_at_all(tenant, now))?;
+        let waited = state
+            .queue
+            .longest_without_turn(now, |tenant| state.may_at_all(tenant, now))?;
         (waited > limit).then(|| format!("jobs have waited for {} s without a turn", waited.as_secs()))
     }
 
@@ -352,7 +390,10 @@ impl Admission {
 
 impl State {
     fn in_work(&self, tenant: &TenantId) -> usize {
-        self.running.values().filter(|running| running.tenant == *tenant).count()
+        self.running
+            .values()
+            .filter(|running| running.tenant == *tenant)
+            .count()
     }
 
     /// Whether a job of the tenant may begin, as far as is known.
@@ -379,7 +420,8 @@ pub(crate) struct Place {
 impl Place {
     /// The job of this order waits here from now on.
     pub(crate) fn fill(self, order: &Order) {
-        self.admission.put(self.admission.waiting(order, self.admission.now()));
+        self.admission
+            .put(self.admission.waiting(order, self.admission.now()));
     }
 }
 
@@ -410,7 +452,9 @@ impl Slot {
     /// The job was of so many pages.
     pub(crate) fn settle(&self, pages: f64) {
         let mut state = self.admission.state.lock();
-        state.queue.settle(&self.job.tenant, self.weight, self.job.cost, pages);
+        state
+            .queue
+            .settle(&self.job.tenant, self.weight, self.job.cost, pages);
     }
 }
 

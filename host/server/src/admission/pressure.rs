@@ -6,7 +6,9 @@ pub(crate) fn available_bytes() -> Option<u64> {
 }
 
 fn available(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
@@ -21,6 +23,9 @@ mod tests {
         assert_eq!(available(table), Some(18_000_000 * 1024));
         assert_eq!(available("MemTotal: 1 kB\n"), None);
         assert_eq!(available("MemAvailable: many kB\n"), None);
-        assert!(available_bytes().is_some_and(|bytes| bytes > 0), "this machine says nothing");
+        assert!(
+            available_bytes().is_some_and(|bytes| bytes > 0),
+            "this machine says nothing"
+        );
     }
 }

@@ -84,7 +84,9 @@ impl JobQueue {
 
     /// Bytes of the files of a tenant's jobs that wait.
     pub(crate) fn bytes_of(&self, tenant: &TenantId) -> u64 {
-        self.flows.get(tenant).map_or(0, |flow| flow.jobs.iter().map(|job| job.bytes).sum())
+        self.flows
+            .get(tenant)
+            .map_or(0, |flow| flow.jobs.iter().map(|job| job.bytes).sum())
     }
 
     /// Puts a job in.
@@ -96,8 +98,13 @@ impl JobQueue {
     /// The tenant whose turn it is, of those that `may` run a job now.
     pub(crate) fn turn(&self, may: impl Fn(&TenantId) -> bool) -> Option<&TenantId> {
         let now = self.virtual_time;
-        let waiting = self.flows.iter().filter(|(tenant, flow)| !flow.jobs.is_empty() && may(tenant));
-        waiting.min_by(|(_, a), (_, b)| a.start(now).total_cmp(&b.start(now))).map(|(tenant, _)| tenant)
+        let waiting = self
+            .flows
+            .iter()
+            .filter(|(tenant, flow)| !flow.jobs.is_empty() && may(tenant));
+        waiting
+            .min_by(|(_, a), (_, b)| a.start(now).total_cmp(&b.start(now)))
+            .map(|(tenant, _)| tenant)
     }
 
     /// Takes the tenant's next job and counts it as a turn.
@@ -135,7 +142,11 @@ impl JobQueue {
 
     /// Takes out all jobs of a tenant.
     pub(crate) fn withdraw_all(&mut self, tenant: &TenantId) -> Vec<Waiting> {
-        let jobs = self.flows.remove(tenant).map(|flow| flow.jobs).unwrap_or_default();
+        let jobs = self
+            .flows
+            .remove(tenant)
+            .map(|flow| flow.jobs)
+            .unwrap_or_default();
         self.waiting -= jobs.len();
         jobs
     }
@@ -155,22 +166,41 @@ impl JobQueue {
 
     /// The longest time that a tenant which `may` run a job has gone without a turn. A long backlog of its own does not
     /// count: it has its turns, only many of them.
-    pub(crate) fn longest_without_turn(&self, now: Duration, may: impl Fn(&TenantId) -> bool) -> Option<Duration> {
-        let waiting = self.flows.iter().filter(|(tenant, flow)| !flow.jobs.is_empty() && may(tenant));
-        let since = |flow: &Flow| flow.jobs.iter().map(|job| job.since).min().unwrap_or(now).max(flow.served);
+    pub(crate) fn longest_without_turn(
+        &self,
+        now: Duration,
+        may: impl Fn(&TenantId) -> bool,
+    ) -> Option<Duration> {
+        let waiting = self
+            .flows
+            .iter()
+            .filter(|(tenant, flow)| !flow.jobs.is_empty() && may(tenant));
+        let since = |flow: &Flow| {
+            flow.jobs
+                .iter()
+                .map(|job| job.since)
+                .min()
+                .unwrap_or(now)
+                .max(flow.served)
+        };
         waiting.map(|(_, flow)| now.saturating_sub(since(flow))).max()
     }
 
     /// A flow whose end has passed has no memory worth keeping: it would start at the virtual time anyway.
     fn forget_idle(&mut self) {
         let (empty, now) = (self.waiting == 0, self.virtual_time);
-        self.flows.retain(|_, flow| !flow.jobs.is_empty() || (!empty && flow.end > now));
+        self.flows
+            .retain(|_, flow| !flow.jobs.is_empty() || (!empty && flow.end > now));
     }
 }
 
 /// A weight that can be divided by.
 fn sound(weight: f64) -> f64 {
-    if weight.is_finite() && weight > 0.0 { weight } else { 1.0 }
+    if weight.is_finite() && weight > 0.0 {
+        weight
+    } else {
+        1.0
+    }
 }
 
 #[cfg(test)]
@@ -342,9 +372,15 @@ mod tests {
             queue.push(job("flood", Lane::Bulk, 1.0, 0));
         }
         queue.pop(&tenant("flood"), 1.0, seconds(90));
-        assert_eq!(queue.longest_without_turn(seconds(100), |_| true), Some(seconds(10)));
+        assert_eq!(
+            queue.longest_without_turn(seconds(100), |_| true),
+            Some(seconds(10))
+        );
         queue.push(job("waits", Lane::Bulk, 1.0, 40));
-        assert_eq!(queue.longest_without_turn(seconds(100), |_| true), Some(seconds(60)));
+        assert_eq!(
+            queue.longest_without_turn(seconds(100), |_| true),
+            Some(seconds(60))
+        );
         assert_eq!(queue.longest_without_turn(seconds(100), |_| false), None);
     }
 }

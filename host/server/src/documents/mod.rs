@@ -24,10 +24,10 @@ use crate::problem::Problem;
 use crate::wire::{Params, Route};
 
 pub(crate) use markdown::{__path_document_markdown, Renderers, document_markdown};
-pub(crate) use removal::{__path_delete_document, delete_document};
 pub(crate) use page::{
     __path_page, __path_page_image, __path_page_lines, PageFound, page, page_image, page_lines,
 };
+pub(crate) use removal::{__path_delete_document, delete_document};
 
 /// Documents or pages of one answer.
 const MOST: usize = 1000;

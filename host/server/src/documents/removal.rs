@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use weir_core::order::JobFilter;
 use weir_core::ledger::JobState;
+use weir_core::order::JobFilter;
 use weir_core::tenancy::Scope;
 use weir_core::{DocumentId, TenantId};
 use weir_engine::DeleteError;

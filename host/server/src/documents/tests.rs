@@ -62,8 +62,14 @@ async fn ingest(host: &Host, tenant: &TenantId, name: &str) -> DocumentId {
                 confidence: 1.0,
             }],
         };
-        host.blobs.put(tenant, &image, format!("image {number}").as_bytes()).await.unwrap();
-        host.blobs.put(tenant, &lines, &serde_json::to_vec(&stored).unwrap()).await.unwrap();
+        host.blobs
+            .put(tenant, &image, format!("image {number}").as_bytes())
+            .await
+            .unwrap();
+        host.blobs
+            .put(tenant, &lines, &serde_json::to_vec(&stored).unwrap())
+            .await
+            .unwrap();
         let state = PageState::Done {
             source: TextSource::Ocr,
             passages: 2,
@@ -93,22 +99,49 @@ async fn a_document_says_what_became_of_its_pages() {
     let id = ingest(&host, &a, "d").await;
     let document = json(host.get(&format!("/v1/documents/{id}"), &key).await).await;
     assert_eq!(document["document"], id.to_string());
-    assert_eq!((&document["name"], &document["pages"]), (&"report.pdf".into(), &5.into()));
+    assert_eq!(
+        (&document["name"], &document["pages"]),
+        (&"report.pdf".into(), &5.into())
+    );
     assert_eq!(document["outline"][0]["title"], "One");
-    let states: Vec<_> = document["page_states"].as_array().unwrap().iter().map(|p| &p["state"]).collect();
+    let states: Vec<_> = document["page_states"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| &p["state"])
+        .collect();
     assert_eq!(states, ["done", "done", "done", "failed"]);
     assert_eq!(document["page_states"][3]["error"]["kind"], "page-unreadable");
     assert_eq!(document["next"], Value::Null);
 
-    let part = json(host.get(&format!("/v1/documents/{id}?after=1&limit=2"), &key).await).await;
-    let pages: Vec<_> = part["page_states"].as_array().unwrap().iter().map(|p| &p["page"]).collect();
-    assert_eq!((pages, &part["next"]), (vec![&Value::from(2), &3.into()], &3.into()));
+    let part = json(
+        host.get(&format!("/v1/documents/{id}?after=1&limit=2"), &key)
+            .await,
+    )
+    .await;
+    let pages: Vec<_> = part["page_states"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| &p["page"])
+        .collect();
+    assert_eq!(
+        (pages, &part["next"]),
+        (vec![&Value::from(2), &3.into()], &3.into())
+    );
 
     let one = json(host.get(&format!("/v1/documents/{id}/pages/2"), &key).await).await;
     assert_eq!((&one["source"], &one["passages"]), (&"ocr".into(), &2.into()));
     let link = one["image_url"].as_str().unwrap();
-    let image = host.send(axum::http::Request::get(link).body(Body::empty()).unwrap()).await;
-    assert!(image.headers()[header::CACHE_CONTROL].to_str().unwrap().starts_with("private, max-age="));
+    let image = host
+        .send(axum::http::Request::get(link).body(Body::empty()).unwrap())
+        .await;
+    assert!(
+        image.headers()[header::CACHE_CONTROL]
+            .to_str()
+            .unwrap()
+            .starts_with("private, max-age=")
+    );
     assert_eq!(text(image).await, "image 2");
 }
 
@@ -120,10 +153,18 @@ async fn image_and_text_of_a_page_come_as_they_are_stored() {
     let image = host.get(&format!("/v1/documents/{id}/pages/3/image"), &key).await;
     assert_eq!(image.headers()[header::CONTENT_TYPE], "image/jpeg");
     assert_eq!(image.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
-    assert_eq!(image.headers()[header::CONTENT_DISPOSITION], "inline; filename=\"page-3.jpg\"");
+    assert_eq!(
+        image.headers()[header::CONTENT_DISPOSITION],
+        "inline; filename=\"page-3.jpg\""
+    );
     let tag = image.headers()[header::ETAG].clone();
     assert_eq!(text(image).await, "image 3");
-    let mut again = Host::request("GET", &format!("/v1/documents/{id}/pages/3/image"), &key, Body::empty());
+    let mut again = Host::request(
+        "GET",
+        &format!("/v1/documents/{id}/pages/3/image"),
+        &key,
+        Body::empty(),
+    );
     again.headers_mut().insert(header::IF_NONE_MATCH, tag);
     let again = host.send(again).await;
     assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
@@ -132,7 +173,15 @@ async fn image_and_text_of_a_page_come_as_they_are_stored() {
     let lines = json(host.get(&format!("/v1/documents/{id}/pages/3/text"), &key).await).await;
     assert_eq!(lines["lines"][0]["text"], "Text of page 3.");
     // What failed or has not ended has neither.
-    for path in ["pages/4/image", "pages/4/text", "pages/5", "pages/5/image", "pages/0", "pages/x", "pages/-1"] {
+    for path in [
+        "pages/4/image",
+        "pages/4/text",
+        "pages/5",
+        "pages/5/image",
+        "pages/0",
+        "pages/x",
+        "pages/-1",
+    ] {
         let answer = host.get(&format!("/v1/documents/{id}/{path}"), &key).await;
         assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
     }
@@ -144,7 +193,10 @@ async fn markdown_is_what_a_run_writes() {
     let (a, key) = host.tenant("a", &[Scope::Read]).await;
     let id = ingest(&host, &a, "d").await;
     let answer = host.get(&format!("/v1/documents/{id}/markdown"), &key).await;
-    assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/markdown; charset=utf-8");
+    assert_eq!(
+        answer.headers()[header::CONTENT_TYPE],
+        "text/markdown; charset=utf-8"
+    );
     let all = text(answer).await;
     for part in [
         "# A \\<b>report",
@@ -155,10 +207,18 @@ async fn markdown_is_what_a_run_writes() {
     ] {
         assert!(all.contains(part), "{part} is not in {all}");
     }
-    let part = text(host.get(&format!("/v1/documents/{id}/markdown?from=2&to=3"), &key).await).await;
-    assert!(!part.contains("<!-- page 1 -->") && part.contains("<!-- page 3 -->") && !part.contains("page 4"));
+    let part = text(
+        host.get(&format!("/v1/documents/{id}/markdown?from=2&to=3"), &key)
+            .await,
+    )
+    .await;
+    assert!(
+        !part.contains("<!-- page 1 -->") && part.contains("<!-- page 3 -->") && !part.contains("page 4")
+    );
     for range in ["from=0", "from=3&to=2", "from=x", "first=1"] {
-        let answer = host.get(&format!("/v1/documents/{id}/markdown?{range}"), &key).await;
+        let answer = host
+            .get(&format!("/v1/documents/{id}/markdown?{range}"), &key)
+            .await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{range}");
     }
 }
@@ -170,9 +230,15 @@ async fn the_list_is_read_part_by_part_though_it_changes() {
     let (b, _) = host.tenant("b", &[Scope::Read]).await;
     let id = |n: u32| DocumentId::of(&n.to_be_bytes());
     // Several have the same age.
-    let entries = (0..25).map(|n| Entry::Document(record(&a, id(n), u64::from(n / 4)))).collect();
+    let entries = (0..25)
+        .map(|n| Entry::Document(record(&a, id(n), u64::from(n / 4))))
+        .collect();
     host.app.ledger.commit(entries).await.unwrap();
-    host.app.ledger.commit(vec![Entry::Document(record(&b, id(100), 3))]).await.unwrap();
+    host.app
+        .ledger
+        .commit(vec![Entry::Document(record(&b, id(100), 3))])
+        .await
+        .unwrap();
     let (mut seen, mut cursor, mut parts) = (Vec::new(), String::new(), 0);
     loop {
         let list = json(host.get(&format!("/v1/documents?limit=7{cursor}"), &key).await).await;
@@ -183,19 +249,33 @@ async fn the_list_is_read_part_by_part_though_it_changes() {
         };
         cursor = format!("&cursor={next}");
         // What the cursor names is gone by the next part, and newer ones have come.
-        let last: DocumentId = seen.last().unwrap()["document"].as_str().unwrap().parse().unwrap();
+        let last: DocumentId = seen.last().unwrap()["document"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
         host.app.ledger.forget(&a, &last).await.unwrap();
         let newer = Entry::Document(record(&a, id(1000 + parts), 99));
         host.app.ledger.commit(vec![newer]).await.unwrap();
     }
     assert_eq!((seen.len(), parts), (25, 4));
-    let ages: Vec<_> = seen.iter().map(|d| d["created_millis"].as_u64().unwrap()).collect();
+    let ages: Vec<_> = seen
+        .iter()
+        .map(|d| d["created_millis"].as_u64().unwrap())
+        .collect();
     assert!(ages.is_sorted_by(|one, next| one >= next));
     let mut ids: Vec<_> = seen.iter().map(|d| d["document"].as_str().unwrap()).collect();
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 25, "each once");
-    for wrong in ["limit=0", "limit=1001", "limit=x", "cursor=x", "cursor=1-x", "page=2"] {
+    for wrong in [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "cursor=x",
+        "cursor=1-x",
+        "page=2",
+    ] {
         let answer = host.get(&format!("/v1/documents?{wrong}"), &key).await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{wrong}");
     }
@@ -244,9 +324,21 @@ async fn a_foreign_document_does_not_exist() {
     std::fs::write(&original, b"d").unwrap();
     for path in ["", "/pages/1", "/pages/1/image", "/pages/1/text", "/markdown"] {
         let path = format!("/v1/documents/{id}{path}");
-        assert_eq!(host.get(&path, &foreign).await.status(), StatusCode::NOT_FOUND, "{path}");
-        assert_eq!(host.get(&path, &no_reader).await.status(), StatusCode::FORBIDDEN, "{path}");
-        assert_eq!(host.get(&path, "weir_0_0").await.status(), StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(
+            host.get(&path, &foreign).await.status(),
+            StatusCode::NOT_FOUND,
+            "{path}"
+        );
+        assert_eq!(
+            host.get(&path, &no_reader).await.status(),
+            StatusCode::FORBIDDEN,
+            "{path}"
+        );
+        assert_eq!(
+            host.get(&path, "weir_0_0").await.status(),
+            StatusCode::UNAUTHORIZED,
+            "{path}"
+        );
     }
     let path = format!("/v1/documents/{id}");
     let delete = |key: &str| host.send(Host::request("DELETE", &path, key, Body::empty()));
@@ -277,13 +369,19 @@ async fn a_link_is_of_no_use_for_anything_else() {
         link.replace("/image/150.jpg", "/ocr.json"),
     ] {
         assert_ne!(other, link);
-        assert_eq!(get(other.clone()).await.status(), StatusCode::FORBIDDEN, "{other}");
+        assert_eq!(
+            get(other.clone()).await.status(),
+            StatusCode::FORBIDDEN,
+            "{other}"
+        );
     }
     let (path, _) = link.split_once('?').unwrap();
     assert_eq!(get(path.to_owned()).await.status(), StatusCode::BAD_REQUEST);
     // It ends with its tenant, and with what it leads to.
     host.blobs.delete(&a, "").await.unwrap();
     assert_eq!(get(link.to_owned()).await.status(), StatusCode::NOT_FOUND);
-    weir_core::tenancy::Registry::remove_tenant(host.memory.as_ref(), &a).await.unwrap();
+    weir_core::tenancy::Registry::remove_tenant(host.memory.as_ref(), &a)
+        .await
+        .unwrap();
     assert_eq!(get(link.to_owned()).await.status(), StatusCode::FORBIDDEN);
 }

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use weir_core::decision::{
-    BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate, Reading,
-    Section, Situation, SummaryPlan, Verdict,
+    BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate,
+    Reading, Section, Situation, SummaryPlan, Verdict,
 };
 use weir_core::manifest::{Manifest, Pipeline};
 use weir_core::order::OrderOptions;
@@ -22,7 +22,9 @@ use weir_core::ports::{
     Drawing, DrawnPage, JobPolicy, OpenDocument, Policies, PolicyRequest, Rasterizer, Source,
 };
 use weir_core::text::Line;
-use weir_core::{DocumentId, JobId, Lane, PageFacts, PageNumber, PolicyError, RasterError, StorageError, TenantId};
+use weir_core::{
+    DocumentId, JobId, Lane, PageFacts, PageNumber, PolicyError, RasterError, StorageError, TenantId,
+};
 
 use crate::app::{PipelineError, Pipelines};
 
@@ -79,7 +81,9 @@ impl Rasterizer for Works {
             path: source.path.display().to_string(),
             reason: error.to_string(),
         })?;
-        let pages = text.split_once(" pages").and_then(|(number, _)| number.parse().ok());
+        let pages = text
+            .split_once(" pages")
+            .and_then(|(number, _)| number.parse().ok());
         let info = DocumentInfo {
             pages: pages.ok_or_else(|| RasterError::NotPdf("it has no pages".into()))?,
             ..DocumentInfo::default()
@@ -194,7 +198,12 @@ impl JobPolicy for Decisions {
 
 #[async_trait]
 impl Pipelines for Works {
-    async fn resolve(&self, _: &TenantId, name: &str, options: &OrderOptions) -> Result<Arc<Pipeline>, PipelineError> {
+    async fn resolve(
+        &self,
+        _: &TenantId,
+        name: &str,
+        options: &OrderOptions,
+    ) -> Result<Arc<Pipeline>, PipelineError> {
         let mut manifest = Manifest::embedded();
         if name != manifest.name {
             return Err(PipelineError::Unknown(name.to_owned()));
@@ -202,7 +211,11 @@ impl Pipelines for Works {
         if let Some(dpi) = options.dpi {
             manifest.settings.insert("dpi".into(), i64::from(dpi).into());
         }
-        Ok(Arc::new(Pipeline::new(manifest, Default::default(), Default::default())))
+        Ok(Arc::new(Pipeline::new(
+            manifest,
+            Default::default(),
+            Default::default(),
+        )))
     }
 }
 
@@ -224,13 +237,16 @@ impl Files {
     }
 
     fn fresh(&self, kind: &str) -> PathBuf {
-        self.folder.join(format!("{kind}-{}", self.next.fetch_add(1, Ordering::Relaxed)))
+        self.folder
+            .join(format!("{kind}-{}", self.next.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// Names of all files there are.
     pub(crate) fn names(&self) -> Vec<String> {
         let files = std::fs::read_dir(&self.folder).unwrap();
-        let names: BTreeSet<_> = files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+        let names: BTreeSet<_> = files
+            .map(|f| f.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.into_iter().collect()
     }
 }
@@ -261,10 +277,19 @@ impl Originals for Files {
 
     async fn staged(&self) -> Result<Vec<Staged>, StorageError> {
         let staged = self.staged.lock();
-        Ok(staged.iter().filter(|staged| staged.path.exists()).cloned().collect())
+        Ok(staged
+            .iter()
+            .filter(|staged| staged.path.exists())
+            .cloned()
+            .collect())
     }
 
-    async fn commit(&self, tenant: &TenantId, from: &Path, document: &DocumentId) -> Result<(), StorageError> {
+    async fn commit(
+        &self,
+        tenant: &TenantId,
+        from: &Path,
+        document: &DocumentId,
+    ) -> Result<(), StorageError> {
         std::fs::rename(from, self.path(tenant, document)).map_err(|e| StorageError::io("a file", &e))
     }
 

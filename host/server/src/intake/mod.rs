@@ -49,8 +49,8 @@ use crate::wire::Body;
 use multipart::{Form, FormError, Head, boundary};
 pub(crate) use order::{JobOptions, LaneName, idempotency_key};
 use order::{Wish, file_name};
-pub(crate) use upload::{Arrived, recover, size};
 use upload::Incoming;
+pub(crate) use upload::{Arrived, recover, size};
 
 /// Most bytes of the options, and of what surrounds files in a form.
 const OPTION_BYTES: usize = 64 << 10;
@@ -85,7 +85,10 @@ pub(crate) struct NewJob {
 
 /// Where a document is.
 #[derive(Debug, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "each of the documents is {\"document\": \"<its id>\"} or {\"url\": \"https://…\"}, with a name if you like")]
+#[serde(
+    untagged,
+    expecting = "each of the documents is {\"document\": \"<its id>\"} or {\"url\": \"https://…\"}, with a name if you like"
+)]
 pub(crate) enum DocumentSource {
     /// Here, since an earlier job brought it.
     Known(KnownDocument),
@@ -109,7 +112,7 @@ pub(crate) struct KnownDocument {
 #[serde(deny_unknown_fields)]
 pub(crate) struct RemoteDocument {
     /// Its address: `https` or `http`, without credentials.
-    #[schema(format = Uri, max_length = 4096)]
+    #[schema(format = "uri", max_length = 4096)]
     url: String,
     /// What it is called in this job; the end of the address if it is not given.
     name: Option<String>,
@@ -150,11 +153,20 @@ pub(crate) async fn submit(
     idempotency_key(&headers)?;
     let place = admit(&app, &caller.tenant).await?;
     let mut intake = Intake::new(Arc::clone(&app), caller.tenant, &headers).await?;
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let content_type = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let options = if let Some(boundary) = boundary(content_type) {
         let body = request.into_body().into_data_stream();
         intake.read_form(Form::new(body, &boundary)).await?
-    } else if content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+    } else if content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .eq_ignore_ascii_case("application/json")
+    {
         let Body(job): Body<NewJob> = Body::from_request(request, &()).await?;
         intake.gather(job.documents).await?;
         job.options
@@ -170,18 +182,25 @@ pub(crate) async fn submit(
 /// Asks everything that can refuse a job before its bytes are taken, and keeps it a place in the queue.
 pub(crate) async fn admit(app: &Arc<App>, tenant: &Tenant) -> Result<Place, Problem> {
     if app.stopping.is_cancelled() {
-        return Err(Problem::stopping("the host is stopping: submit to another one, or again when it is back").after(LATER));
+        return Err(Problem::stopping(
+            "the host is stopping: submit to another one, or again when it is back",
+        )
+        .after(LATER));
     }
     if let Some(why) = app.admission.overload() {
         return Err(Problem::overloaded(format!("{why}: submit again later")).after(LATER));
     }
     app.quotas.today(app, tenant).await?;
     let limit = app.quotas.limits(tenant).queued_jobs;
-    app.admission.reserve(&tenant.id, limit).map_err(|refusal| match refusal {
-        Refusal::Tenant => app.quotas.queue_is_full(app, tenant),
-        Refusal::Host => Problem::overloaded("as many jobs wait on this host as may: submit again later").after(LATER),
-        Refusal::Leaving => Problem::suspended("the tenant is being removed"),
-    })
+    app.admission
+        .reserve(&tenant.id, limit)
+        .map_err(|refusal| match refusal {
+            Refusal::Tenant => app.quotas.queue_is_full(app, tenant),
+            Refusal::Host => {
+                Problem::overloaded("as many jobs wait on this host as may: submit again later").after(LATER)
+            }
+            Refusal::Leaving => Problem::suspended("the tenant is being removed"),
+        })
 }
 
 /// Writes a job down, gives its files their names and lets it wait. Answers with the job that stands for the request, and
@@ -198,7 +217,9 @@ pub(crate) async fn accept(
         Put::New => {}
         Put::Before(job) => return Ok((job, true)),
         Put::Differs => {
-            return Err(Problem::reused("this Idempotency-Key was sent with another request: use a new one"));
+            return Err(Problem::reused(
+                "this Idempotency-Key was sent with another request: use a new one",
+            ));
         }
     }
     let used = Usage {
@@ -218,13 +239,21 @@ pub(crate) async fn accept(
 }
 
 /// The answer to a job that was put in.
-pub(crate) async fn accepted(app: &App, tenant: &Tenant, job: JobId, before: bool) -> Result<Response, Problem> {
+pub(crate) async fn accepted(
+    app: &App,
+    tenant: &Tenant,
+    job: JobId,
+    before: bool,
+) -> Result<Response, Problem> {
     let view = JobView::find(app, &tenant.id, &job).await?;
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
-    let location = HeaderValue::from_str(&format!("/v1/jobs/{job}")).map_err(|e| Problem::internal(e.to_string()))?;
+    let location =
+        HeaderValue::from_str(&format!("/v1/jobs/{job}")).map_err(|e| Problem::internal(e.to_string()))?;
     response.headers_mut().insert(header::LOCATION, location);
     if before {
-        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+        response
+            .headers_mut()
+            .insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
 }
@@ -244,7 +273,10 @@ struct Intake {
 
 impl Intake {
     async fn new(app: Arc<App>, tenant: Tenant, headers: &HeaderMap) -> Result<Self, Problem> {
-        let (host, quota) = (app.settings.server_upload_bytes, app.quotas.limits(&tenant).upload_bytes);
+        let (host, quota) = (
+            app.settings.server_upload_bytes,
+            app.quotas.limits(&tenant).upload_bytes,
+        );
         let limit = quota.map_or(host, |quota| quota.min(host));
         let intake = Self {
             left: limit,
@@ -256,7 +288,9 @@ impl Intake {
             tenant,
             app,
         };
-        let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let announced = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let announced = announced.unwrap_or_default().saturating_sub(FORM_BYTES);
         if announced > limit {
             return Err(intake.too_large());
@@ -268,7 +302,10 @@ impl Intake {
     /// Whether the tenant may keep `more` bytes, with those of its jobs that wait.
     async fn room_for(&self, more: u64) -> Result<(), Problem> {
         let waiting = self.app.admission.waiting_bytes(&self.tenant.id);
-        self.app.quotas.storage(&self.app, &self.tenant, more.saturating_add(waiting)).await
+        self.app
+            .quotas
+            .storage(&self.app, &self.tenant, more.saturating_add(waiting))
+            .await
     }
 
     fn too_large(&self) -> Problem {
@@ -276,14 +313,19 @@ impl Intake {
     }
 
     fn count(&mut self, bytes: usize) -> Result<(), Problem> {
-        self.left = self.left.checked_sub(bytes as u64).ok_or_else(|| self.too_large())?;
+        self.left = self
+            .left
+            .checked_sub(bytes as u64)
+            .ok_or_else(|| self.too_large())?;
         Ok(())
     }
 
     fn one_more(&self) -> Result<(), Problem> {
         let most = self.app.settings.server_upload_files as usize;
         if self.files.len() >= most {
-            return Err(Problem::too_large(format!("a submission has at most {most} files")));
+            return Err(Problem::too_large(format!(
+                "a submission has at most {most} files"
+            )));
         }
         Ok(())
     }
@@ -308,7 +350,11 @@ impl Intake {
                 "file" => self.take(&head, &mut form).await?,
                 "options" if options.is_none() => options = Some(read_options(&mut form).await?),
                 "options" => return Err(Problem::unprocessable("options is given twice")),
-                _ => return Err(Problem::unprocessable("a form has parts named `file` and `options`, and no others")),
+                _ => {
+                    return Err(Problem::unprocessable(
+                        "a form has parts named `file` and `options`, and no others",
+                    ));
+                }
             }
         }
         Ok(options.unwrap_or_default())
@@ -338,7 +384,8 @@ impl Intake {
                 DocumentSource::Known(known) => self.find(known).await?,
                 DocumentSource::Remote(remote) => {
                     let fetched = tokio::time::timeout_at(end, self.fetch(remote)).await;
-                    fetched.map_err(|_late| Problem::unprocessable("the URLs could not be fetched in time"))??;
+                    fetched
+                        .map_err(|_late| Problem::unprocessable("the URLs could not be fetched in time"))??;
                 }
             }
         }
@@ -348,10 +395,17 @@ impl Intake {
     async fn find(&mut self, known: KnownDocument) -> Result<(), Problem> {
         let (tenant, document) = (&self.tenant.id, known.document);
         let unknown = || Problem::not_found(format!("document {document} is not here: send the file"));
-        let bytes = size(self.app.originals.as_ref(), tenant, &document).await?.ok_or_else(unknown)?;
+        let bytes = size(self.app.originals.as_ref(), tenant, &document)
+            .await?
+            .ok_or_else(unknown)?;
         let name = match known.name {
             Some(name) => Some(name),
-            None => self.app.ledger.document(tenant, &document).await?.map(|record| record.name),
+            None => self
+                .app
+                .ledger
+                .document(tenant, &document)
+                .await?
+                .map(|record| record.name),
         };
         self.files.push(OrderedFile {
             name: file_name(name.as_deref(), self.files.len() + 1),
@@ -377,7 +431,11 @@ impl Intake {
         }
         let mut incoming = Incoming::begin(&self.app.originals).await?;
         let mut bytes = 0_u64;
-        while let Some(chunk) = answer.chunk().await.map_err(|error| refused(failed(&url, &error)))? {
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| refused(failed(&url, &error)))?
+        {
             self.count(chunk.len())?;
             bytes += chunk.len() as u64;
             incoming.write(&chunk).await?;
@@ -385,7 +443,9 @@ impl Intake {
         if bytes == 0 {
             return Err(refused(answered(&url, "answered with nothing".into())));
         }
-        let name = remote.name.or_else(|| Some(url.path_segments()?.next_back()?.to_owned()));
+        let name = remote
+            .name
+            .or_else(|| Some(url.path_segments()?.next_back()?.to_owned()));
         let name = file_name(name.as_deref(), self.files.len() + 1);
         self.add(name, incoming.finish(&self.tenant.id, &self.job).await?);
         Ok(())
@@ -398,8 +458,13 @@ impl Intake {
         }
         wish.unlock(&mut self.files)?;
         let idempotency = wish.idempotency(headers, &self.files)?;
-        self.room_for(self.arrived.iter().map(|file| file.bytes).sum()).await?;
-        let resolved = self.app.pipelines.resolve(&self.tenant.id, &wish.pipeline, &wish.options).await;
+        self.room_for(self.arrived.iter().map(|file| file.bytes).sum())
+            .await?;
+        let resolved = self
+            .app
+            .pipelines
+            .resolve(&self.tenant.id, &wish.pipeline, &wish.options)
+            .await;
         let pipeline = resolved.map_err(|error| match error {
             PipelineError::Unknown(_) => Problem::not_found(error.to_string()),
             PipelineError::Unusable { .. } => Problem::unprocessable(error.to_string()),
@@ -421,7 +486,8 @@ impl Intake {
             webhook: wish.webhook,
         };
         let (app, arrived) = (Arc::clone(&self.app), self.arrived);
-        let accepting = async move { accept(&app, &order, &record, idempotency.as_ref(), arrived, place).await };
+        let accepting =
+            async move { accept(&app, &order, &record, idempotency.as_ref(), arrived, place).await };
         let (job, before) = self.app.to_the_end(accepting).await?;
         accepted(&self.app, &self.tenant, job, before).await
     }
@@ -434,7 +500,9 @@ where
     let mut json = Vec::new();
     while let Some(chunk) = form.chunk().await.map_err(broken)? {
         if json.len() + chunk.len() > OPTION_BYTES {
-            return Err(Problem::too_large(format!("options has at most {OPTION_BYTES} bytes")));
+            return Err(Problem::too_large(format!(
+                "options has at most {OPTION_BYTES} bytes"
+            )));
         }
         json.extend_from_slice(&chunk);
     }

@@ -40,7 +40,8 @@ pub(super) fn boundary(content_type: &str) -> Option<String> {
         return None;
     }
     let boundary = parameter(parameters, "boundary")?;
-    let sound = (1..=BOUNDARY_BYTES).contains(&boundary.len()) && boundary.bytes().all(|b| (b' '..=b'~').contains(&b));
+    let sound = (1..=BOUNDARY_BYTES).contains(&boundary.len())
+        && boundary.bytes().all(|b| (b' '..=b'~').contains(&b));
     sound.then_some(boundary)
 }
 
@@ -107,7 +108,9 @@ where
         }
         let headers = self.until(b"\r\n\r\n").await?;
         self.place = Place::Content;
-        head(&headers).map(Some).ok_or(FormError::Broken("a part has no name"))
+        head(&headers)
+            .map(Some)
+            .ok_or(FormError::Broken("a part has no name"))
     }
 
     /// The next bytes of the part's content; `None` at its end.
@@ -140,7 +143,11 @@ where
             if let Some(at) = find(&self.held, end) {
                 let found = self.held.split_to(at).freeze();
                 let _ = self.held.split_to(end.len());
-                return if found.len() <= HEADER_BYTES { Ok(found) } else { Err(TOO_LONG.into()) };
+                return if found.len() <= HEADER_BYTES {
+                    Ok(found)
+                } else {
+                    Err(TOO_LONG.into())
+                };
             }
             if self.held.len() > HEADER_BYTES {
                 return Err(TOO_LONG.into());
@@ -179,7 +186,9 @@ fn head(headers: &[u8]) -> Option<Head> {
     let headers = String::from_utf8_lossy(headers);
     let disposition = headers.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.trim().eq_ignore_ascii_case("content-disposition").then_some(value)
+        name.trim()
+            .eq_ignore_ascii_case("content-disposition")
+            .then_some(value)
     })?;
     let (kind, parameters) = disposition.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("form-data") {
@@ -261,7 +270,10 @@ mod tests {
 
     /// Reads a body that comes in pieces of so many bytes; also the most that was ever held.
     fn read(body: &[u8], piece: usize) -> (Result<Parts, FormError<Infallible>>, usize) {
-        let pieces: Vec<_> = body.chunks(piece.max(1)).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+        let pieces: Vec<_> = body
+            .chunks(piece.max(1))
+            .map(|c| Ok(Bytes::copy_from_slice(c)))
+            .collect();
         let mut form = Form::new(stream::iter(pieces), "XX");
         let mut most = 0;
         let read = async {
@@ -281,7 +293,9 @@ mod tests {
     }
 
     fn part(disposition: &str, content: &str) -> String {
-        format!("--XX\r\nContent-Disposition: form-data; {disposition}\r\nContent-Type: x/y\r\n\r\n{content}\r\n")
+        format!(
+            "--XX\r\nContent-Disposition: form-data; {disposition}\r\nContent-Type: x/y\r\n\r\n{content}\r\n"
+        )
     }
 
     fn head_of(name: &str, file: Option<&str>) -> Head {
@@ -319,7 +333,10 @@ mod tests {
             (r#"name="f"; filename="say \"hi\".pdf""#, "say \"hi\".pdf"),
             (r#"name="f"; filename="C:\docs\a.pdf""#, r"C:\docs\a.pdf"),
             (r#"name="f"; filename="naïve.pdf""#, "naïve.pdf"),
-            (r#"name="f"; filename="x"; filename*=UTF-8''na%C3%AFve.pdf"#, "naïve.pdf"),
+            (
+                r#"name="f"; filename="x"; filename*=UTF-8''na%C3%AFve.pdf"#,
+                "naïve.pdf",
+            ),
             (r#"name="f"; filename="x"; filename*=UTF-8''%zz"#, "x"),
             (r#"name="f"; filename="""#, ""),
         ] {
@@ -340,11 +357,26 @@ mod tests {
             ("--XY\r\n".into(), "ends before"),
             ("--XXY\r\n\r\n".into(), "behind a boundary"),
             ("--XX\r\n\r\n--XX--".into(), "no name"),
-            ("--XX\r\nContent-Disposition: form-data\r\n\r\n\r\n--XX--".into(), "no name"),
-            ("--XX\r\nContent-Disposition: attachment; name=x\r\n\r\n\r\n--XX--".into(), "no name"),
-            ("--XX\r\nContent-Disposition: form-data; name=\"x\r\n\r\n\r\n--XX--".into(), "no name"),
-            ("x".repeat(HEADER_BYTES + 100) + "\r\n" + &whole + "--XX--", "boundary is not"),
-            (format!("--XX\r\nA: {}\r\n\r\n", "x".repeat(HEADER_BYTES)), "too long"),
+            (
+                "--XX\r\nContent-Disposition: form-data\r\n\r\n\r\n--XX--".into(),
+                "no name",
+            ),
+            (
+                "--XX\r\nContent-Disposition: attachment; name=x\r\n\r\n\r\n--XX--".into(),
+                "no name",
+            ),
+            (
+                "--XX\r\nContent-Disposition: form-data; name=\"x\r\n\r\n\r\n--XX--".into(),
+                "no name",
+            ),
+            (
+                "x".repeat(HEADER_BYTES + 100) + "\r\n" + &whole + "--XX--",
+                "boundary is not",
+            ),
+            (
+                format!("--XX\r\nA: {}\r\n\r\n", "x".repeat(HEADER_BYTES)),
+                "too long",
+            ),
             (format!("--XX{}", " ".repeat(3 * HEADER_BYTES)), "too long"),
         ] {
             for piece in [1, 1000, 1 << 20] {
@@ -375,6 +407,9 @@ mod tests {
         ] {
             assert_eq!(boundary(text).as_deref(), expected, "{text}");
         }
-        assert_eq!(boundary(&format!("multipart/form-data; boundary={}", "x".repeat(71))), None);
+        assert_eq!(
+            boundary(&format!("multipart/form-data; boundary={}", "x".repeat(71))),
+            None
+        );
     }
 }

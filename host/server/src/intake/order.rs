@@ -23,7 +23,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// How a job is to be done. Everything may be left out.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct JobOptions {
     /// Only these pages of each document.
     pages: Option<PageRange>,
@@ -33,6 +33,7 @@ pub(crate) struct JobOptions {
     /// When text is recognized in page images; `auto` does where a page has no text of its own.
     ocr: Option<OcrUse>,
     /// Whether pages are done again that are done already.
+    #[serde(default)]
     force: bool,
     /// Name of the pipeline; `default` if it is not given.
     #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
@@ -43,6 +44,7 @@ pub(crate) struct JobOptions {
     /// Whom to tell when the job has ended.
     webhook: Option<WebhookAddress>,
     /// Passwords of encrypted files, by the names of the files. Forgotten when the job has ended.
+    #[serde(default)]
     passwords: BTreeMap<String, String>,
 }
 
@@ -91,7 +93,7 @@ pub(crate) enum LaneName {
 #[serde(deny_unknown_fields)]
 pub(crate) struct WebhookAddress {
     /// Where to: `https`, or `http`; a public address.
-    #[schema(format = Uri, max_length = 4096)]
+    #[schema(format = "uri", max_length = 4096)]
     url: String,
     /// Key of the signature.
     #[schema(min_length = 1, max_length = 1024)]
@@ -105,7 +107,6 @@ impl std::fmt::Debug for WebhookAddress {
 }
 
 /// [`JobOptions`], understood.
-#[derive(Debug)]
 pub(crate) struct Wish {
     pub(crate) pipeline: String,
     pub(crate) lane: Option<Lane>,
@@ -117,15 +118,25 @@ pub(crate) struct Wish {
 impl JobOptions {
     /// What is wished, once it is within bounds.
     pub(crate) fn understand(self, outbound: &Outbound) -> Result<Wish, Problem> {
-        let pages = self.pages.map(|range| (range.first, range.last.unwrap_or(PageNumber::MAX)));
+        let pages = self
+            .pages
+            .map(|range| (range.first, range.last.unwrap_or(PageNumber::MAX)));
         if pages.is_some_and(|(first, last)| first < 1 || first > last) {
-            return Err(Problem::unprocessable("pages go from a first one, at least 1, to a last one that is not before it"));
+            return Err(Problem::unprocessable(
+                "pages go from a first one, at least 1, to a last one that is not before it",
+            ));
         }
         if self.dpi.is_some_and(|dpi| !(36..=600).contains(&dpi)) {
             return Err(Problem::unprocessable("dpi is from 36 to 600"));
         }
-        if self.passwords.values().any(|password| password.len() > SECRET_BYTES) {
-            return Err(Problem::unprocessable(format!("a password has at most {SECRET_BYTES} bytes")));
+        if self
+            .passwords
+            .values()
+            .any(|password| password.len() > SECRET_BYTES)
+        {
+            return Err(Problem::unprocessable(format!(
+                "a password has at most {SECRET_BYTES} bytes"
+            )));
         }
         let webhook = match self.webhook {
             None => None,
@@ -135,7 +146,9 @@ impl JobOptions {
                         "a webhook's URL has at most {URL_BYTES} bytes and its secret 1 to {SECRET_BYTES}"
                     )));
                 }
-                let url = outbound.url(&url).map_err(|error| Problem::unprocessable(error.to_string()))?;
+                let url = outbound
+                    .url(&url)
+                    .map_err(|error| Problem::unprocessable(error.to_string()))?;
                 Some(Webhook {
                     url: url.into(),
                     secret,
@@ -168,7 +181,9 @@ impl Wish {
         for (name, password) in &self.passwords {
             let mut named = files.iter_mut().filter(|file| file.name == *name).peekable();
             if named.peek().is_none() {
-                return Err(Problem::unprocessable("passwords names a file that is not in this submission"));
+                return Err(Problem::unprocessable(
+                    "passwords names a file that is not in this submission",
+                ));
             }
             named.for_each(|file| file.password = Some(password.clone()));
         }
@@ -176,7 +191,11 @@ impl Wish {
     }
 
     /// The request by its `Idempotency-Key`, if it has one.
-    pub(crate) fn idempotency(&self, headers: &HeaderMap, files: &[OrderedFile]) -> Result<Option<Idempotency>, Problem> {
+    pub(crate) fn idempotency(
+        &self,
+        headers: &HeaderMap,
+        files: &[OrderedFile],
+    ) -> Result<Option<Idempotency>, Problem> {
         #[derive(Serialize)]
         struct Canonical<'a> {
             pipeline: &'a str,
@@ -195,7 +214,8 @@ impl Wish {
             webhook: &self.webhook,
             files,
         };
-        let canonical = serde_json::to_vec(&canonical).map_err(|error| Problem::internal(error.to_string()))?;
+        let canonical =
+            serde_json::to_vec(&canonical).map_err(|error| Problem::internal(error.to_string()))?;
         Ok(Some(Idempotency {
             key,
             digest: Sha256::digest(canonical).into(),
@@ -209,16 +229,23 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     let Some(key) = keys.next() else {
         return Ok(None);
     };
-    let text = key.to_str().ok().filter(|text| (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()));
+    let text = key
+        .to_str()
+        .ok()
+        .filter(|text| (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic()));
     match (text, keys.next()) {
         (Some(text), None) => Ok(Some(text.to_owned())),
-        _ => Err(Problem::invalid("Idempotency-Key is one word of 1 to 255 visible characters")),
+        _ => Err(Problem::invalid(
+            "Idempotency-Key is one word of 1 to 255 visible characters",
+        )),
     }
 }
 
 /// A file's name as it is kept: what a client says, without folders and what cannot be shown.
 pub(crate) fn file_name(given: Option<&str>, number: usize) -> String {
-    let last = given.and_then(|name| name.rsplit(['/', '\\']).next()).unwrap_or_default();
+    let last = given
+        .and_then(|name| name.rsplit(['/', '\\']).next())
+        .unwrap_or_default();
     let mut name: String = last.chars().filter(|c| !c.is_control()).collect();
     while name.len() > NAME_BYTES {
         name.pop();
@@ -258,7 +285,10 @@ mod tests {
         assert_eq!(wish.options, OrderOptions::default());
         let wish = understood(r#"{"pages":{"first":3},"ocr":"never","lane":"bulk","dpi":36}"#).unwrap();
         assert_eq!(wish.options.pages, Some((3, PageNumber::MAX)));
-        assert_eq!((wish.options.ocr.as_deref(), wish.lane), (Some("never"), Some(Lane::Bulk)));
+        assert_eq!(
+            (wish.options.ocr.as_deref(), wish.lane),
+            (Some("never"), Some(Lane::Bulk))
+        );
     }
 
     #[test]
@@ -290,7 +320,12 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(IDEMPOTENCY_KEY, HeaderValue::from_static("k"));
         let digest = |json: &str, files: &[OrderedFile]| {
-            understood(json).unwrap().idempotency(&headers, files).unwrap().unwrap().digest
+            understood(json)
+                .unwrap()
+                .idempotency(&headers, files)
+                .unwrap()
+                .unwrap()
+                .digest
         };
         let first = digest("{}", &[file("a")]);
         assert_eq!(first, digest(r#"{"force":false}"#, &[file("a")]));

@@ -108,7 +108,9 @@ impl Arrived {
 }
 
 async fn keep(originals: &dyn Originals, staged: &Staged) -> Result<(), StorageError> {
-    originals.commit(&staged.tenant, &staged.path, &staged.document).await
+    originals
+        .commit(&staged.tenant, &staged.path, &staged.document)
+        .await
 }
 
 /// Puts right what the last process left when it ended: keeps what belongs to a job, removes the rest.
@@ -148,7 +150,12 @@ mod tests {
     use super::*;
     use crate::fakes::{Files, Host};
 
-    async fn arrive(originals: &Arc<dyn Originals>, tenant: &TenantId, job: JobId, content: &[u8]) -> Arrived {
+    async fn arrive(
+        originals: &Arc<dyn Originals>,
+        tenant: &TenantId,
+        job: JobId,
+        content: &[u8],
+    ) -> Arrived {
         let mut incoming = Incoming::begin(originals).await.unwrap();
         for bytes in content.chunks(3) {
             incoming.write(bytes).await.unwrap();
@@ -160,7 +167,8 @@ mod tests {
     async fn a_file_is_an_original_only_when_it_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::new(folder.path());
-        let (originals, tenant, job): (Arc<dyn Originals>, _, _) = (files.clone(), TenantId::single(), JobId::new());
+        let (originals, tenant, job): (Arc<dyn Originals>, _, _) =
+            (files.clone(), TenantId::single(), JobId::new());
         let arrived = arrive(&originals, &tenant, job, b"content").await;
         let document = DocumentId::of(b"content");
         assert_eq!((arrived.document(), arrived.bytes), (document, 7));
@@ -187,6 +195,9 @@ mod tests {
         assert_eq!(originals.staged().await.unwrap().len(), 2);
         recover(&*originals, &*host.memory).await.unwrap();
         assert_eq!(originals.staged().await.unwrap(), []);
-        assert_eq!(originals.list(&tenant).await.unwrap(), [DocumentId::of(b"accepted")]);
+        assert_eq!(
+            originals.list(&tenant).await.unwrap(),
+            [DocumentId::of(b"accepted")]
+        );
     }
 }

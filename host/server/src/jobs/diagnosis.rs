@@ -47,7 +47,10 @@ pub(crate) struct StageEvidence {
 /// What holds a job up that has come so far.
 pub(crate) fn diagnose(progress: &Progress) -> Diagnosis {
     let (bottleneck, sentence) = judge(&progress.looks);
-    let stages = Stage::ALL.into_iter().zip(progress.looks).filter(|(_, looks)| looks.count > 0);
+    let stages = Stage::ALL
+        .into_iter()
+        .zip(progress.looks)
+        .filter(|(_, looks)| looks.count > 0);
     Diagnosis {
         bottleneck,
         sentence,
@@ -70,23 +73,42 @@ fn judge(all: &[Looks; Stage::ALL.len()]) -> (Option<Stage>, String) {
     let always_full = |stage: &Stage| share(of(*stage).full, &of(*stage)) >= ALWAYS;
     let always_empty = |stage: &Stage| of(*stage).count > 0 && share(of(*stage).empty, &of(*stage)) >= ALWAYS;
     let evidence = |stage: Stage, what: &str, times: u32| {
-        format!("the queue before {stage} was {what} in {times} of {} looks", of(stage).count)
+        format!(
+            "the queue before {stage} was {what} in {times} of {} looks",
+            of(stage).count
+        )
     };
     if all.iter().all(|looks| looks.count == 0) {
-        return (None, "no batch of pages has been drawn yet, so nothing can be said".into());
+        return (
+            None,
+            "no batch of pages has been drawn yet, so nothing can be said".into(),
+        );
     }
     // A full queue before a stage fills those before it in turn, so the last one counts.
     let downstream = [Stage::Upsert, Stage::Embed, Stage::Read, Stage::Store];
     if let Some(stage) = downstream.into_iter().find(always_full) {
         let why = evidence(stage, "full", of(stage).full);
-        let behind = if stage == Stage::Upsert { "embedding waits for it" } else { "drawing waits for it" };
-        return (Some(stage), format!("{stage} is the bottleneck: {why}, so {behind}"));
+        let behind = if stage == Stage::Upsert {
+            "embedding waits for it"
+        } else {
+            "drawing waits for it"
+        };
+        return (
+            Some(stage),
+            format!("{stage} is the bottleneck: {why}, so {behind}"),
+        );
     }
     let filled_by_drawing = [Stage::Read, Stage::Store];
     let seen = filled_by_drawing.into_iter().filter(|stage| of(*stage).count > 0);
     if seen.clone().count() > 0 && seen.clone().all(|stage| always_empty(&stage)) {
-        let why: Vec<_> = seen.map(|stage| evidence(stage, "empty", of(stage).empty)).collect();
-        let sentence = format!("{} is the bottleneck: {}, so the rest waits for pages", Stage::Rasterize, why.join(" and "));
+        let why: Vec<_> = seen
+            .map(|stage| evidence(stage, "empty", of(stage).empty))
+            .collect();
+        let sentence = format!(
+            "{} is the bottleneck: {}, so the rest waits for pages",
+            Stage::Rasterize,
+            why.join(" and ")
+        );
         return (Some(Stage::Rasterize), sentence);
     }
     let cost = |stage: &Stage| of(*stage).millis_per_page / of(*stage).workers.max(1) as f32;
@@ -102,7 +124,10 @@ fn judge(all: &[Looks; Stage::ALL.len()]) -> (Option<Stage>, String) {
             );
             (None, sentence)
         }
-        None => (None, "no stage has finished a page yet, so nothing can be said".into()),
+        None => (
+            None,
+            "no stage has finished a page yet, so nothing can be said".into(),
+        ),
     }
 }
 
@@ -149,12 +174,22 @@ mod tests {
 
         let balanced = with(&[(Stage::Read, 5, 5, 10.0)]);
         assert_eq!(balanced.bottleneck, None);
-        assert!(balanced.sentence.contains("embed takes longest, 30 ms a page with 2 workers"), "{}", balanced.sentence);
+        assert!(
+            balanced
+                .sentence
+                .contains("embed takes longest, 30 ms a page with 2 workers"),
+            "{}",
+            balanced.sentence
+        );
         assert_eq!(balanced.stages.len(), 3);
     }
 
     #[test]
     fn nothing_seen_nothing_said() {
-        assert!(diagnose(&Progress::default()).sentence.contains("nothing can be said"));
+        assert!(
+            diagnose(&Progress::default())
+                .sentence
+                .contains("nothing can be said")
+        );
     }
 }

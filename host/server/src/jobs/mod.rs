@@ -156,7 +156,11 @@ pub(crate) async fn cancel(
         Cancelled::Unknown => match app.ledger.job(caller.id(), &job).await? {
             // It ended since it was looked at.
             Some(record) if record.state.is_ended() => (StatusCode::OK, record),
-            _ => return Err(Problem::stopping("the job is not in this host's hands just now: cancel it again")),
+            _ => {
+                return Err(Problem::stopping(
+                    "the job is not in this host's hands just now: cancel it again",
+                ));
+            }
         },
     };
     Ok((status, Json(JobView::of(&app, record, order).await?)))
@@ -195,13 +199,22 @@ pub(crate) async fn retry(
     caller.may(Scope::Ingest)?;
     let key = idempotency_key(&headers)?;
     let (past, order) = find(&app, caller.id(), &job).await?;
-    let order = order.ok_or_else(|| Problem::conflict("the job was not put in over HTTP: run it again as it was run"))?;
+    let order = order
+        .ok_or_else(|| Problem::conflict("the job was not put in over HTTP: run it again as it was run"))?;
     if !matches!(past.state, JobState::Failed | JobState::Cancelled) {
-        return Err(Problem::conflict("only a job that failed or was cancelled is tried again"));
+        return Err(Problem::conflict(
+            "only a job that failed or was cancelled is tried again",
+        ));
     }
     for file in &order.files {
-        if size(app.originals.as_ref(), caller.id(), &file.document).await?.is_none() {
-            return Err(Problem::conflict(format!("document {} is not here any more: send the file", file.document)));
+        if size(app.originals.as_ref(), caller.id(), &file.document)
+            .await?
+            .is_none()
+        {
+            return Err(Problem::conflict(format!(
+                "document {} is not here any more: send the file",
+                file.document
+            )));
         }
     }
     let place = admit(&app, &caller.tenant).await?;
@@ -220,7 +233,8 @@ pub(crate) async fn retry(
         digest: Sha256::digest(format!("retry {job}")).into(),
     });
     let ours = Arc::clone(&app);
-    let accepting = async move { accept(&ours, &order, &record, idempotency.as_ref(), Vec::new(), place).await };
+    let accepting =
+        async move { accept(&ours, &order, &record, idempotency.as_ref(), Vec::new(), place).await };
     let (job, before) = app.to_the_end(accepting).await?;
     accepted(&app, &caller.tenant, job, before).await
 }

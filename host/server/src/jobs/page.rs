@@ -90,7 +90,10 @@ pub(crate) async fn job_page(
     let (record, order) = find(&app, tenant, &job).await?;
     let files = order.map(|order| order.files).unwrap_or_default();
     let document = which(&files, query.document)?;
-    let known = app.ledger.pages(tenant, &document, Some(&record.revision)).await?;
+    let known = app
+        .ledger
+        .pages(tenant, &document, Some(&record.revision))
+        .await?;
     let mut view = JobPage {
         document,
         page,
@@ -101,8 +104,17 @@ pub(crate) async fn job_page(
         lines_url: None,
         error: None,
     };
-    match known.into_iter().find(|known| known.page == page).map(|known| known.state) {
-        Some(PageState::Done { source, passages, image, text }) => {
+    match known
+        .into_iter()
+        .find(|known| known.page == page)
+        .map(|known| known.state)
+    {
+        Some(PageState::Done {
+            source,
+            passages,
+            image,
+            text,
+        }) => {
             view.state = PageStateName::Done;
             (view.source, view.passages) = (Some(source), Some(passages));
             let link = |key: String| app.links.to(tenant, &key);
@@ -113,7 +125,11 @@ pub(crate) async fn job_page(
             view.error = Some(error.into());
         }
         None => {
-            let pages = app.ledger.document(tenant, &document).await?.map(|document| document.pages);
+            let pages = app
+                .ledger
+                .document(tenant, &document)
+                .await?
+                .map(|document| document.pages);
             let to_come = !record.state.is_ended() && pages.is_some_and(|pages| (1..=pages).contains(&page));
             if !to_come {
                 return Err(Problem::not_found("the job has made no such page"));
@@ -127,9 +143,13 @@ pub(crate) async fn job_page(
 fn which(files: &[OrderedFile], asked: Option<DocumentId>) -> Result<DocumentId, Problem> {
     match (asked, files) {
         (None, [only]) => Ok(only.document),
-        (None, [first, rest @ ..]) if rest.iter().all(|file| file.document == first.document) => Ok(first.document),
+        (None, [first, rest @ ..]) if rest.iter().all(|file| file.document == first.document) => {
+            Ok(first.document)
+        }
         (None, []) => Err(Problem::not_found("the job has no documents that are known")),
-        (None, _) => Err(Problem::invalid("the job has several documents: say which one with ?document=")),
+        (None, _) => Err(Problem::invalid(
+            "the job has several documents: say which one with ?document=",
+        )),
         (Some(document), files) if files.iter().any(|file| file.document == document) => Ok(document),
         (Some(_), _) => Err(Problem::not_found("the job has no such document")),
     }

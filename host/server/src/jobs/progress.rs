@@ -105,7 +105,11 @@ impl Progress {
         self.at_millis = event.at_millis;
         let document = event.document;
         match &event.what {
-            EventKind::DocumentStarted { name, pages, already_done } => {
+            EventKind::DocumentStarted {
+                name,
+                pages,
+                already_done,
+            } => {
                 // Once more after a restart: what was done until then is in `already_done` and was counted.
                 if let Some(seen) = self.open(document) {
                     seen.state = DocumentState::Running;
@@ -136,7 +140,11 @@ impl Progress {
                     }
                 }
             }
-            EventKind::Progress { percent, message, seconds_left } => {
+            EventKind::Progress {
+                percent,
+                message,
+                seconds_left,
+            } => {
                 if let Some(seen) = self.open(document) {
                     seen.said = Some(Said {
                         percent: *percent,
@@ -145,7 +153,13 @@ impl Progress {
                     });
                 }
             }
-            EventKind::DocumentDone { name, pages, searchable, failed, .. } => {
+            EventKind::DocumentDone {
+                name,
+                pages,
+                searchable,
+                failed,
+                ..
+            } => {
                 let seen = self.ending(document, name);
                 seen.state = DocumentState::Done;
                 seen.pages = Some(*pages);
@@ -173,11 +187,17 @@ impl Progress {
     /// The document that is in work under this id. The same file twice in one job is worked on once at a time.
     fn open(&mut self, document: Option<DocumentId>) -> Option<&mut DocumentProgress> {
         let open = |seen: &&mut DocumentProgress| seen.document == document && !seen.state.is_ended();
-        self.documents.iter_mut().rev().find(open).filter(|_| document.is_some())
+        self.documents
+            .iter_mut()
+            .rev()
+            .find(open)
+            .filter(|_| document.is_some())
     }
 
     fn ending(&mut self, document: Option<DocumentId>, name: &str) -> &mut DocumentProgress {
-        let known = |seen: &DocumentProgress| document.is_some() && seen.document == document && !seen.state.is_ended();
+        let known = |seen: &DocumentProgress| {
+            document.is_some() && seen.document == document && !seen.state.is_ended()
+        };
         let at = self.documents.iter().rposition(known).unwrap_or_else(|| {
             self.documents.push(DocumentProgress {
                 name: name.to_owned(),
@@ -213,7 +233,11 @@ impl Progress {
             let is_it = |seen: &DocumentProgress| {
                 seen.name == file.name && seen.document.is_none_or(|document| document == file.document)
             };
-            let mut free = self.documents.iter().zip(&mut taken).filter(|(seen, taken)| !**taken && is_it(seen));
+            let mut free = self
+                .documents
+                .iter()
+                .zip(&mut taken)
+                .filter(|(seen, taken)| !**taken && is_it(seen));
             free.next().map(|(seen, taken)| {
                 *taken = true;
                 seen
@@ -235,7 +259,12 @@ struct Kept {
 
 impl ProgressBook {
     /// How far a job has come.
-    pub(crate) async fn of(&self, ledger: &dyn Ledger, tenant: &TenantId, job: &JobId) -> Result<Progress, StorageError> {
+    pub(crate) async fn of(
+        &self,
+        ledger: &dyn Ledger,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<Progress, StorageError> {
         let kept = self.entry(job);
         // Whoever asks about the same job meanwhile waits for this reading in place of reading too.
         let mut progress = kept.lock().await;
@@ -254,7 +283,11 @@ impl ProgressBook {
         kept.clock += 1;
         let now = kept.clock;
         if kept.jobs.len() >= KEPT && !kept.jobs.contains_key(job) {
-            let oldest = kept.jobs.iter().min_by_key(|(_, (asked, _))| *asked).map(|(job, _)| *job);
+            let oldest = kept
+                .jobs
+                .iter()
+                .min_by_key(|(_, (asked, _))| *asked)
+                .map(|(job, _)| *job);
             oldest.map(|oldest| kept.jobs.remove(&oldest));
         }
         let (asked, progress) = kept.jobs.entry(*job).or_default();
@@ -322,7 +355,13 @@ mod tests {
             stage: Stage::Read,
             error: note(),
         };
-        let events = [(a, started("a", 4)), (a, done(1)), (a, failed), (a, started("a", 5)), (a, done(5))];
+        let events = [
+            (a, started("a", 4)),
+            (a, done(1)),
+            (a, failed),
+            (a, started("a", 5)),
+            (a, done(5)),
+        ];
         let seen = progress(&events);
         let of_files = seen.of_files(&[file("a", b"a"), file("b", b"b")]);
         let first = of_files[0].unwrap();
@@ -330,7 +369,10 @@ mod tests {
         assert_eq!((first.done, first.searchable, first.failed), (6, 2, 1));
         assert_eq!(first.failures[0].page, 3);
         assert!(of_files[1].is_none());
-        assert_eq!((seen.seq, seen.began_millis, seen.at_millis, seen.ended), (5, Some(10), 50, false));
+        assert_eq!(
+            (seen.seq, seen.began_millis, seen.at_millis, seen.ended),
+            (5, Some(10), 50, false)
+        );
     }
 
     #[test]
@@ -339,36 +381,54 @@ mod tests {
         let events = [
             (a, started("a", 0)),
             (a, done(1)),
-            (a, EventKind::DocumentDone {
-                name: "a".into(),
-                pages: 10,
-                searchable: 7,
-                skipped: 0,
-                failed: vec![FailedPage { page: 2, error: note() }],
-            }),
-            (None, EventKind::DocumentFailed {
-                name: "broken".into(),
-                error: note(),
-                done: 0,
-            }),
+            (
+                a,
+                EventKind::DocumentDone {
+                    name: "a".into(),
+                    pages: 10,
+                    searchable: 7,
+                    skipped: 0,
+                    failed: vec![FailedPage {
+                        page: 2,
+                        error: note(),
+                    }],
+                },
+            ),
+            (
+                None,
+                EventKind::DocumentFailed {
+                    name: "broken".into(),
+                    error: note(),
+                    done: 0,
+                },
+            ),
             (b, started("b", 0)),
-            (b, EventKind::DocumentCancelled {
-                name: "b".into(),
-                done: 3,
-            }),
-            (None, EventKind::JobEnded {
-                state: JobState::Failed,
-            }),
+            (
+                b,
+                EventKind::DocumentCancelled {
+                    name: "b".into(),
+                    done: 3,
+                },
+            ),
+            (
+                None,
+                EventKind::JobEnded {
+                    state: JobState::Failed,
+                },
+            ),
         ];
         let seen = progress(&events);
         let files = [file("a", b"a"), file("b", b"b"), file("broken", b"c")];
         let of_files: Vec<_> = seen.of_files(&files).into_iter().map(Option::unwrap).collect();
         let states: Vec<_> = of_files.iter().map(|d| (d.state, d.done, d.searchable)).collect();
-        assert_eq!(states, [
-            (DocumentState::Done, 9, 7),
-            (DocumentState::Cancelled, 3, 0),
-            (DocumentState::Failed, 0, 0),
-        ]);
+        assert_eq!(
+            states,
+            [
+                (DocumentState::Done, 9, 7),
+                (DocumentState::Cancelled, 3, 0),
+                (DocumentState::Failed, 0, 0),
+            ]
+        );
         assert!(of_files[2].error.is_some() && seen.ended);
     }
 
@@ -382,10 +442,21 @@ mod tests {
             skipped: 0,
             failed: vec![],
         };
-        let seen = progress(&[(a, started("a", 0)), (a, end), (a, started("a", 10)), (a, done(1))]);
+        let seen = progress(&[
+            (a, started("a", 0)),
+            (a, end),
+            (a, started("a", 10)),
+            (a, done(1)),
+        ]);
         let of_files = seen.of_files(&[file("a", b"a"), file("a", b"a")]);
         let states: Vec<_> = of_files.iter().map(|d| d.map(|d| (d.state, d.done))).collect();
-        assert_eq!(states, [Some((DocumentState::Done, 10)), Some((DocumentState::Running, 10))]);
+        assert_eq!(
+            states,
+            [
+                Some((DocumentState::Done, 10)),
+                Some((DocumentState::Running, 10))
+            ]
+        );
     }
 
     #[test]
@@ -398,6 +469,9 @@ mod tests {
             book.entry(&first);
         }
         assert_eq!(book.0.lock().jobs.len(), KEPT);
-        assert!(Arc::ptr_eq(&kept, &book.entry(&first)), "the one asked about most lately stays");
+        assert!(
+            Arc::ptr_eq(&kept, &book.entry(&first)),
+            "the one asked about most lately stays"
+        );
     }
 }

@@ -188,10 +188,16 @@ impl JobView {
         let (tenant, id) = (&record.tenant, record.id);
         let progress = app.progress.of(app.ledger.as_ref(), tenant, &id).await?;
         let (lane, files) = order.map(|order| (order.lane, order.files)).unwrap_or_default();
-        let standing = app.admission.standing(tenant, id).filter(|_| !record.state.is_ended());
+        let standing = app
+            .admission
+            .standing(tenant, id)
+            .filter(|_| !record.state.is_ended());
         let (position, held, since, cancelling) = match standing {
             Some(Standing::Waiting { position, held }) => (Some(position), held, None, false),
-            Some(Standing::Running { since_millis, cancelling }) => (None, None, Some(since_millis), cancelling),
+            Some(Standing::Running {
+                since_millis,
+                cancelling,
+            }) => (None, None, Some(since_millis), cancelling),
             None => (None, None, None, false),
         };
         let made = record.created_millis;
@@ -207,14 +213,20 @@ impl JobView {
             created_millis: made,
             started_millis: progress.began_millis.map(|after| made + after).or(since),
             ended_millis: record.state.is_ended().then_some(made + progress.at_millis),
-            documents: documents.map(|(seen, file)| DocumentView::new(file, seen)).collect(),
+            documents: documents
+                .map(|(seen, file)| DocumentView::new(file, seen))
+                .collect(),
             id,
         })
     }
 }
 
 /// A tenant's job with its order. One that ran by `weir run` has no order.
-pub(super) async fn find(app: &App, tenant: &TenantId, job: &JobId) -> Result<(JobRecord, Option<Order>), Problem> {
+pub(super) async fn find(
+    app: &App,
+    tenant: &TenantId,
+    job: &JobId,
+) -> Result<(JobRecord, Option<Order>), Problem> {
     let (record, order) = tokio::try_join!(app.ledger.job(tenant, job), app.orders.order(tenant, job))?;
     let record = record.ok_or_else(|| Problem::not_found("there is no job of this id"))?;
     Ok((record, order))

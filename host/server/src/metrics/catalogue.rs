@@ -36,7 +36,8 @@ const WORK: &[f64] = &[
 ];
 /// A component's decision: microseconds, or its deadline.
 const CALL: &[f64] = &[
-    0.000_002, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.05, 0.1, 1.0,
+    0.000_002, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.05, 0.1,
+    1.0,
 ];
 /// A write that waits for the disk.
 const WRITE: &[f64] = &[
@@ -112,12 +113,14 @@ mod tests {
 
     /// The names that the macros of `metrics` are given in a source text.
     fn recorded(text: &str) -> impl Iterator<Item = &str> {
-        ["counter!(", "gauge!(", "histogram!("].into_iter().flat_map(move |call| {
-            text.split(call).skip(1).filter_map(|rest| {
-                let name = rest.trim_start().strip_prefix('"')?;
-                name.split('"').next()
+        ["counter!(", "gauge!(", "histogram!("]
+            .into_iter()
+            .flat_map(move |call| {
+                text.split(call).skip(1).filter_map(|rest| {
+                    let name = rest.trim_start().strip_prefix('"')?;
+                    name.split('"').next()
+                })
             })
-        })
     }
 
     #[test]
@@ -126,10 +129,17 @@ mod tests {
         let mut files = Vec::new();
         rust_files(&host, &mut files);
         let mut seen = BTreeSet::new();
-        for file in files.iter().filter(|file| file.components().any(|c| c.as_os_str() == "src")) {
+        for file in files
+            .iter()
+            .filter(|file| file.components().any(|c| c.as_os_str() == "src"))
+        {
             let text = std::fs::read_to_string(file).unwrap();
             for name in recorded(&text).filter(|name| !name.is_empty()) {
-                assert!(names().contains(name), "{name} in {} is not described", file.display());
+                assert!(
+                    names().contains(name),
+                    "{name} in {} is not described",
+                    file.display()
+                );
                 seen.insert(name.to_owned());
             }
         }
@@ -142,7 +152,9 @@ mod tests {
         assert_eq!(names().len(), CATALOGUE.len());
         for entry in CATALOGUE {
             match entry.kind {
-                Kind::Histogram(buckets) => assert!(!buckets.is_empty() && buckets.is_sorted(), "{}", entry.name),
+                Kind::Histogram(buckets) => {
+                    assert!(!buckets.is_empty() && buckets.is_sorted(), "{}", entry.name)
+                }
                 Kind::Counter => assert!(entry.name.ends_with("_total"), "{}", entry.name),
                 Kind::Gauge => assert!(!entry.name.ends_with("_total"), "{}", entry.name),
             }
@@ -156,7 +168,10 @@ mod tests {
         let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let mut asked = 0;
         for word in words.filter(|word| word.starts_with("weir_") || word.starts_with("process_")) {
-            let name = word.trim_end_matches("_bucket").trim_end_matches("_count").trim_end_matches("_sum");
+            let name = word
+                .trim_end_matches("_bucket")
+                .trim_end_matches("_count")
+                .trim_end_matches("_sum");
             assert!(names().contains(name) || names().contains(word), "no {word}");
             asked += 1;
         }

@@ -33,12 +33,7 @@ fn routed(router: &axum::Router) -> BTreeSet<String> {
     let shown = format!("{router:?}");
     let (_, paths) = shown.split_once("paths: {").expect("the paths of a router");
     let (paths, _) = paths.split_once("} }").unwrap();
-    let paths: BTreeSet<String> = paths
-        .split('"')
-        .skip(1)
-        .step_by(2)
-        .map(str::to_owned)
-        .collect();
+    let paths: BTreeSet<String> = paths.split('"').skip(1).step_by(2).map(str::to_owned).collect();
     assert!(paths.contains("/healthz"), "{shown}");
     paths
 }
@@ -47,7 +42,12 @@ fn routed(router: &axum::Router) -> BTreeSet<String> {
 async fn every_route_is_described_or_a_page_for_people() {
     let (router, description) = described();
     let pages: BTreeSet<String> = crate::page::paths().collect();
-    let described: BTreeSet<String> = description["paths"].as_object().unwrap().keys().cloned().collect();
+    let described: BTreeSet<String> = description["paths"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
     let routed = routed(&router);
     let unsaid: Vec<_> = routed
         .iter()
@@ -62,7 +62,10 @@ async fn every_route_is_described_or_a_page_for_people() {
 async fn every_operation_says_what_it_answers() {
     let (_, description) = described();
     for (name, operation) in operations(&description) {
-        assert!(operation["summary"].as_str().is_some_and(|s| !s.is_empty()), "{name}: no summary");
+        assert!(
+            operation["summary"].as_str().is_some_and(|s| !s.is_empty()),
+            "{name}: no summary"
+        );
         let responses = operation["responses"].as_object().unwrap();
         let good = responses.keys().any(|status| status.starts_with(['1', '2', '3']));
         assert!(good, "{name}: never goes well");
@@ -78,7 +81,10 @@ async fn every_operation_says_what_it_answers() {
                 }
                 b'2' if status != "204" => {
                     let content = content.unwrap_or_else(|| panic!("{name} {status}: no body"));
-                    assert!(content.values().all(|body| !body["schema"].is_null()), "{name} {status}: no schema");
+                    assert!(
+                        content.values().all(|body| !body["schema"].is_null()),
+                        "{name} {status}: no schema"
+                    );
                 }
                 _ => {}
             }
@@ -90,11 +96,17 @@ async fn every_operation_says_what_it_answers() {
 async fn a_key_is_asked_for_unless_an_operation_says_otherwise() {
     let (_, description) = described();
     assert_eq!(description["security"][0]["key"], serde_json::json!([]));
-    assert_eq!(description["components"]["securitySchemes"]["key"]["scheme"], "bearer");
+    assert_eq!(
+        description["components"]["securitySchemes"]["key"]["scheme"],
+        "bearer"
+    );
     for (name, operation) in operations(&description) {
         if operation.get("security").is_none() {
             for status in ["401", "403"] {
-                assert!(operation["responses"].get(status).is_some(), "{name}: {status} is not described");
+                assert!(
+                    operation["responses"].get(status).is_some(),
+                    "{name}: {status} is not described"
+                );
             }
         }
     }
@@ -111,10 +123,21 @@ async fn every_group_is_introduced_and_every_name_used_once() {
         .collect();
     let mut names = BTreeSet::new();
     for (name, operation) in operations(&description) {
-        let tags: Vec<_> = operation["tags"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
-        assert!(!tags.is_empty() && tags.iter().all(|tag| groups.contains(tag)), "{name}: {tags:?}");
+        let tags: Vec<_> = operation["tags"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|t| t.as_str().unwrap())
+            .collect();
+        assert!(
+            !tags.is_empty() && tags.iter().all(|tag| groups.contains(tag)),
+            "{name}: {tags:?}"
+        );
         let id = operation["operationId"].as_str().unwrap();
-        assert!(names.insert(id.to_owned()), "{name}: another operation is called {id}");
+        assert!(
+            names.insert(id.to_owned()),
+            "{name}: another operation is called {id}"
+        );
     }
 }
 

@@ -12,7 +12,10 @@ async fn ask(path: &str, tag: Option<&HeaderValue>) -> Response {
         request = request.header(header::IF_NONE_MATCH, tag);
     }
     let router: Router = router(&OpenApi::default());
-    router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    router
+        .oneshot(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap()
 }
 
 async fn text(path: &str) -> String {
@@ -42,8 +45,13 @@ async fn what_the_browser_has_is_not_sent_again() {
 async fn nothing_may_be_loaded_from_elsewhere() {
     for path in paths() {
         let response = ask(&path, None).await;
-        let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap();
-        assert!(policy.starts_with("default-src 'self'; img-src 'self' blob:;"), "{path}: {policy}");
+        let policy = response.headers()[header::CONTENT_SECURITY_POLICY]
+            .to_str()
+            .unwrap();
+        assert!(
+            policy.starts_with("default-src 'self'; img-src 'self' blob:;"),
+            "{path}: {policy}"
+        );
         assert!(!policy.contains("unsafe"), "{path}: {policy}");
     }
 }
@@ -73,7 +81,15 @@ async fn documents_have_no_script_or_style_of_their_own() {
 #[test]
 fn scripts_do_not_make_html_of_text() {
     for (name, _, content) in FILES.iter().filter(|(_, media, _)| *media == SCRIPT) {
-        for means in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "DOMParser"] {
+        for means in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "Function(",
+            "DOMParser",
+        ] {
             assert!(!content.contains(means), "{name} has {means}");
         }
     }
@@ -82,7 +98,11 @@ fn scripts_do_not_make_html_of_text() {
 #[tokio::test]
 async fn every_reference_leads_to_a_file() {
     let paths: BTreeSet<String> = paths().collect();
-    let folder = paths.iter().find_map(|path| path.strip_suffix("/app.js")).unwrap().to_owned();
+    let folder = paths
+        .iter()
+        .find_map(|path| path.strip_suffix("/app.js"))
+        .unwrap()
+        .to_owned();
     let mut followed = 0;
     for path in ["/", "/docs", "/problems", "/problems/not-found"] {
         let html = text(path).await;

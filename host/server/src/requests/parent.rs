@@ -1,8 +1,8 @@
 //! `traceparent` of W3C Trace Context: `00-<trace, 32 digits>-<span, 16 digits>-<flags, 2 digits>`.
 
 use axum::http::HeaderMap;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 
 /// The span of another process that a request belongs to.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,9 +59,17 @@ mod tests {
     #[test]
     fn a_parent_is_taken() {
         let parent = Parent::parse(&format!("00-{TRACE}-{SPAN}-01")).unwrap();
-        assert_eq!((parent.trace().to_string(), parent.span.to_string()), (TRACE.into(), SPAN.into()));
+        assert_eq!(
+            (parent.trace().to_string(), parent.span.to_string()),
+            (TRACE.into(), SPAN.into())
+        );
         assert!(parent.flags.is_sampled() && parent.context().span().span_context().is_remote());
-        assert!(!Parent::parse(&format!("00-{TRACE}-{SPAN}-00")).unwrap().flags.is_sampled());
+        assert!(
+            !Parent::parse(&format!("00-{TRACE}-{SPAN}-00"))
+                .unwrap()
+                .flags
+                .is_sampled()
+        );
         assert!(Parent::parse(&format!("01-{TRACE}-{SPAN}-01-later")).is_some());
     }
 

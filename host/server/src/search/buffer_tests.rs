@@ -26,8 +26,13 @@ struct Model {
 impl Answers for Model {
     async fn answer(&self, queries: Vec<SearchRequest>) -> Vec<Result<Vec<Hit>, SearchError>> {
         let tenant = queries[0].tenant.to_string();
-        assert!(queries.iter().all(|q| q.tenant.as_str() == tenant), "one tenant a batch");
-        self.batches.lock().push((tenant, queries.len(), self.began.elapsed()));
+        assert!(
+            queries.iter().all(|q| q.tenant.as_str() == tenant),
+            "one tenant a batch"
+        );
+        self.batches
+            .lock()
+            .push((tenant, queries.len(), self.began.elapsed()));
         self.lets.acquire().await.unwrap().forget();
         queries.iter().map(|_| Ok(Vec::new())).collect()
     }
@@ -74,7 +79,10 @@ impl Bench {
         // In virtual time this passes once everything has come to rest.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let batches = self.model.batches.lock();
-        batches.iter().map(|(t, n, at)| (t.clone(), *n, at.as_millis())).collect()
+        batches
+            .iter()
+            .map(|(t, n, at)| (t.clone(), *n, at.as_millis()))
+            .collect()
     }
 }
 
@@ -108,7 +116,10 @@ async fn queries_behind_a_batch_under_way_gather_until_it_ends() {
     assert_eq!(bench.batches().await.len(), 1, "they wait");
     bench.model.lets.add_permits(1);
     let batches = bench.batches().await;
-    assert_eq!(batches[1].1, 31, "and leave together, before the linger time is over: {batches:?}");
+    assert_eq!(
+        batches[1].1, 31,
+        "and leave together, before the linger time is over: {batches:?}"
+    );
     assert!(batches[1].2 < 100);
     bench.model.lets.add_permits(1);
     for ticket in first.into_iter().chain(rest) {
@@ -147,7 +158,10 @@ async fn tenants_take_turns() {
     let lone = bench.ask("lone", 1).remove(0).unwrap();
     bench.model.lets.add_permits(1);
     let batches = bench.batches().await;
-    assert_eq!(batches[1].0, "lone", "its turn comes after one batch of the other's: {batches:?}");
+    assert_eq!(
+        batches[1].0, "lone",
+        "its turn comes after one batch of the other's: {batches:?}"
+    );
     bench.model.lets.add_permits(1);
     assert!(lone.answer().await.is_ok());
     assert_eq!(bench.batches().await.last().unwrap().0, "flood");
@@ -159,7 +173,10 @@ async fn a_full_buffer_refuses_whoever_fills_it_and_nobody_else() {
     let _under_way = bench.ask("flood", 4);
     bench.batches().await;
     let mut flood = bench.ask("flood", 12);
-    let refused: Vec<_> = flood.iter().map(|t| t.as_ref().err().map(Problem::status)).collect();
+    let refused: Vec<_> = flood
+        .iter()
+        .map(|t| t.as_ref().err().map(Problem::status))
+        .collect();
     assert_eq!(refused[9..], [None, Some(503), Some(503)]);
     // Another tenant takes the place of the newest.
     let lone = bench.ask("lone", 1).remove(0);
@@ -223,7 +240,12 @@ async fn a_model_that_dies_does_not_hold_the_next_batch() {
     let buffer = SearchBuffer::new(&Settings::default());
     let _running = Running(tokio::spawn(Arc::clone(&buffer).run(Arc::new(Dying), 1)));
     let a = tenant("a");
-    let ask = |count: usize| buffer.put(&a, (0..count).map(|_| SearchRequest::new(a.clone(), "q")).collect());
+    let ask = |count: usize| {
+        buffer.put(
+            &a,
+            (0..count).map(|_| SearchRequest::new(a.clone(), "q")).collect(),
+        )
+    };
     for ticket in ask(1) {
         assert_eq!(ticket.unwrap().answer().await.unwrap_err().status(), 500);
     }

@@ -83,7 +83,10 @@ async fn answer(
     };
     let hits: Vec<Hit> = match answered {
         Ok(hits) => hits,
-        Err(problem) => return drop(send(&chunks, "problem", &problem).await),
+        Err(problem) => {
+            send(&chunks, "problem", &problem).await;
+            return;
+        }
     };
     let done = Done {
         hits: hits.len(),

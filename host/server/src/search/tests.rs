@@ -26,7 +26,11 @@ impl Bench {
     fn new(settings: Settings) -> Self {
         let host = Host::with(settings);
         let mut running = JoinSet::new();
-        running.spawn(SearchBuffer::run(Arc::clone(&host.app.searches), Arc::clone(&host.app) as _, 2));
+        running.spawn(SearchBuffer::run(
+            Arc::clone(&host.app.searches),
+            Arc::clone(&host.app) as _,
+            2,
+        ));
         Self {
             host,
             _running: running,
@@ -56,7 +60,10 @@ fn point(document: &DocumentId, page: u32, text: &str) -> Point {
 }
 
 fn keep(host: &Host, tenant: &TenantId, collection: &str, point: Point) {
-    host.vectors.0.lock().push((tenant.clone(), collection.to_owned(), point));
+    host.vectors
+        .0
+        .lock()
+        .push((tenant.clone(), collection.to_owned(), point));
 }
 
 async fn found(host: &Host, key: &str, search: Value) -> Vec<Value> {
@@ -72,18 +79,38 @@ async fn a_hit_says_where_it_stands_and_how_to_see_it() {
     let (a, key) = host.tenant("a", &[Scope::Read]).await;
     let document = DocumentId::of(b"d");
     keep(host, &a, "c", point(&document, 3, "warranty"));
-    host.app.engine.ports().blobs.put(&a, &image_key(&document, 3, 150, "jpg"), b"image").await.unwrap();
-    host.app.engine.ports().blobs.put(&a, &lines_key(&document, 3), b"{}").await.unwrap();
+    host.app
+        .engine
+        .ports()
+        .blobs
+        .put(&a, &image_key(&document, 3, 150, "jpg"), b"image")
+        .await
+        .unwrap();
+    host.app
+        .engine
+        .ports()
+        .blobs
+        .put(&a, &lines_key(&document, 3), b"{}")
+        .await
+        .unwrap();
     let hits = found(host, &key, json!({ "query": " warranty " })).await;
     assert_eq!(hits.len(), 1);
     let hit = &hits[0];
     assert_eq!(hit["document"], document.to_string());
-    assert_eq!((&hit["name"], &hit["page"], &hit["text"]), (&json!("warranty.pdf"), &json!(3), &json!("warranty")));
-    assert_eq!(hit["box"], json!({ "x": 0.25, "y": 0.5, "width": 0.125, "height": 0.0625 }));
+    assert_eq!(
+        (&hit["name"], &hit["page"], &hit["text"]),
+        (&json!("warranty.pdf"), &json!(3), &json!("warranty"))
+    );
+    assert_eq!(
+        hit["box"],
+        json!({ "x": 0.25, "y": 0.5, "width": 0.125, "height": 0.0625 })
+    );
     // Its links need no key.
     for (link, content) in [("image_url", "image"), ("lines_url", "{}")] {
         let link = hit[link].as_str().unwrap();
-        let request = axum::http::Request::get(link).body(axum::body::Body::empty()).unwrap();
+        let request = axum::http::Request::get(link)
+            .body(axum::body::Body::empty())
+            .unwrap();
         let answer = host.send(request).await;
         assert_eq!(answer.status(), StatusCode::OK, "{link}");
         let bytes = axum::body::to_bytes(answer.into_body(), 100).await.unwrap();
@@ -101,13 +128,20 @@ async fn a_search_never_leaves_its_tenant_whatever_the_filter_says() {
     keep(host, &a, "c", point(&mine, 1, "secret"));
     keep(host, &a, "other", point(&mine, 2, "secret"));
     keep(host, &b, "c", point(&theirs, 1, "secret"));
-    let count = async |filter: Value| found(host, &of_a, json!({ "query": "secret", "filter": filter })).await.len();
+    let count = async |filter: Value| {
+        found(host, &of_a, json!({ "query": "secret", "filter": filter }))
+            .await
+            .len()
+    };
     assert_eq!(count(json!({})).await, 2);
     assert_eq!(count(json!({ "documents": [theirs] })).await, 0);
     assert_eq!(count(json!({ "documents": [mine, theirs] })).await, 2);
     assert_eq!(count(json!({ "collection": "c" })).await, 1);
     assert_eq!(count(json!({ "labels": { "kind": "k2" } })).await, 1);
-    assert_eq!(count(json!({ "labels": { "kind": "k2" }, "collection": "c" })).await, 0);
+    assert_eq!(
+        count(json!({ "labels": { "kind": "k2" }, "collection": "c" })).await,
+        0
+    );
     let hits = found(host, &of_a, json!({ "query": "secret", "top_k": 1 })).await;
     assert_eq!(hits.len(), 1);
 }
@@ -139,18 +173,26 @@ async fn what_is_out_of_bounds_is_refused() {
             assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{search}");
             assert_eq!(body(answer).await["type"], "/problems/unprocessable");
         }
-        let answer = host.post("/v1/search/batch", &key, &json!({ "queries": [search] })).await;
+        let answer = host
+            .post("/v1/search/batch", &key, &json!({ "queries": [search] }))
+            .await;
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
     }
     for queries in [json!([]), json!(vec![json!({ "query": "x" }); 33])] {
-        let answer = host.post("/v1/search/batch", &key, &json!({ "queries": queries })).await;
+        let answer = host
+            .post("/v1/search/batch", &key, &json!({ "queries": queries }))
+            .await;
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
     }
     for path in ["/v1/search", "/v1/search/batch", "/v1/stream/query"] {
         let search = json!({ "query": "x", "queries": [{ "query": "x" }] });
         let refused = host.post(path, "weir_0_0", &search).await;
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
-        let search = if path.ends_with("batch") { json!({ "queries": [{ "query": "x" }] }) } else { json!({ "query": "x" }) };
+        let search = if path.ends_with("batch") {
+            json!({ "queries": [{ "query": "x" }] })
+        } else {
+            json!({ "query": "x" })
+        };
         let refused = host.post(path, &no_reader, &search).await;
         assert_eq!(refused.status(), StatusCode::FORBIDDEN);
         let get = host.get(path, &key).await;
@@ -172,9 +214,15 @@ async fn queries_at_the_same_time_share_embedding_batches() {
     assert_eq!(host.embedder.texts.load(Ordering::Relaxed), 32);
     assert!(calls <= 3, "{calls} calls for 32 queries");
     let queries: Vec<_> = (0..32).map(|n| json!({ "query": format!("q{n}") })).collect();
-    let answer = host.post("/v1/search/batch", &key, &json!({ "queries": queries })).await;
+    let answer = host
+        .post("/v1/search/batch", &key, &json!({ "queries": queries }))
+        .await;
     assert_eq!(body(answer).await["results"].as_array().unwrap().len(), 32);
-    assert_eq!(host.embedder.calls.load(Ordering::Relaxed), calls + 1, "a batch is one call");
+    assert_eq!(
+        host.embedder.calls.load(Ordering::Relaxed),
+        calls + 1,
+        "a batch is one call"
+    );
 }
 
 #[tokio::test]
@@ -183,13 +231,26 @@ async fn answers_of_a_batch_are_in_the_order_of_its_queries() {
     let host = &bench.host;
     let (a, key) = host.tenant("a", &[Scope::Read]).await;
     for n in 0..5 {
-        keep(host, &a, "c", point(&DocumentId::of(&[n]), 1, &format!("word{n}")));
+        keep(
+            host,
+            &a,
+            "c",
+            point(&DocumentId::of(&[n]), 1, &format!("word{n}")),
+        );
     }
-    let queries: Vec<_> = [3, 0, 4, 9].iter().map(|n| json!({ "query": format!("word{n}") })).collect();
-    let answer = host.post("/v1/search/batch", &key, &json!({ "queries": queries })).await;
+    let queries: Vec<_> = [3, 0, 4, 9]
+        .iter()
+        .map(|n| json!({ "query": format!("word{n}") }))
+        .collect();
+    let answer = host
+        .post("/v1/search/batch", &key, &json!({ "queries": queries }))
+        .await;
     let answer = body(answer).await;
     let first = |n: usize| answer["results"][n]["hits"][0]["text"].as_str();
-    assert_eq!([first(0), first(1), first(2), first(3)], [Some("word3"), Some("word0"), Some("word4"), None]);
+    assert_eq!(
+        [first(0), first(1), first(2), first(3)],
+        [Some("word3"), Some("word0"), Some("word4"), None]
+    );
 }
 
 #[tokio::test]
@@ -214,7 +275,9 @@ async fn a_streamed_query_ends_with_done() {
     for page in 1..=3 {
         keep(host, &a, "c", point(&DocumentId::of(b"d"), page, "word"));
     }
-    let answer = host.post("/v1/stream/query", &key, &json!({ "query": "word", "top_k": 2 })).await;
+    let answer = host
+        .post("/v1/stream/query", &key, &json!({ "query": "word", "top_k": 2 }))
+        .await;
     assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
     let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
     let text = std::str::from_utf8(&bytes).unwrap();
@@ -253,11 +316,17 @@ async fn query_streams_are_bounded_in_number_and_time() {
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(refused.headers().contains_key(header::RETRY_AFTER));
     let _third = host.post("/v1/stream/query", &b, &search).await;
-    assert_eq!(host.post("/v1/stream/query", &b, &search).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(
+        host.post("/v1/stream/query", &b, &search).await.status(),
+        StatusCode::TOO_MANY_REQUESTS
+    );
     drop(second);
     let bytes = axum::body::to_bytes(first.into_body(), 1 << 20).await.unwrap();
     let text = std::str::from_utf8(&bytes).unwrap();
-    assert!(text.starts_with("event: problem\ndata: {\"type\":\"/problems/overloaded\""), "{text}");
+    assert!(
+        text.starts_with("event: problem\ndata: {\"type\":\"/problems/overloaded\""),
+        "{text}"
+    );
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(host.app.query_streams.open(), 0, "also the one that nobody reads");
 }

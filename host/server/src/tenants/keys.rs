@@ -164,12 +164,23 @@ pub(crate) async fn create_key(
     let _one = app.registry_turn.lock().await;
     known(&app, &tenant).await?;
     let now = now_millis();
-    if app.registry.keys(&tenant).await?.iter().filter(|key| counts(key, now)).count() >= KEYS {
-        return Err(Problem::conflict(format!("the tenant has {KEYS} keys: revoke some first")));
+    if app
+        .registry
+        .keys(&tenant)
+        .await?
+        .iter()
+        .filter(|key| counts(key, now))
+        .count()
+        >= KEYS
+    {
+        return Err(Problem::conflict(format!(
+            "the tenant has {KEYS} keys: revoke some first"
+        )));
     }
     let expires = new.days.map(|days| now + u64::from(days) * DAY_MILLIS);
     let scopes = new.scopes.into_iter().map(Scope::from).collect();
-    let key = mint(&tenant, scopes, &new.label, now, expires).map_err(|error| Problem::internal(error.to_string()))?;
+    let key = mint(&tenant, scopes, &new.label, now, expires)
+        .map_err(|error| Problem::internal(error.to_string()))?;
     app.registry.put_key(&key.record).await?;
     Ok((StatusCode::CREATED, Json(key.into())))
 }
@@ -246,10 +257,18 @@ pub(crate) async fn rotate_key(
         let mut old = own(&ours, &caller, &key).await?;
         let now = now_millis();
         if !counts(&old, now) {
-            return Err(Problem::conflict("the key is revoked or has expired: make a new one"));
+            return Err(Problem::conflict(
+                "the key is revoked or has expired: make a new one",
+            ));
         }
-        let fresh = mint(&old.tenant, old.scopes.clone(), &old.label, now, old.expires_millis)
-            .map_err(|error| Problem::internal(error.to_string()))?;
+        let fresh = mint(
+            &old.tenant,
+            old.scopes.clone(),
+            &old.label,
+            now,
+            old.expires_millis,
+        )
+        .map_err(|error| Problem::internal(error.to_string()))?;
         // Cut short in between, both count, and the old one can be replaced again.
         ours.registry.put_key(&fresh.record).await?;
         old.revoked_millis = Some(now);

@@ -24,7 +24,8 @@ use crate::problem::Problem;
 use crate::wire::{Body, Route};
 
 pub(crate) use keys::{
-    __path_create_key, __path_keys, __path_revoke_key, __path_rotate_key, create_key, keys, revoke_key, rotate_key,
+    __path_create_key, __path_keys, __path_revoke_key, __path_rotate_key, create_key, keys, revoke_key,
+    rotate_key,
 };
 
 /// How long a tenant's jobs and uploads have to end when it is removed.
@@ -157,7 +158,8 @@ pub(crate) async fn create_tenant(
         return Err(Problem::conflict(format!("tenant {} exists already", tenant.id)));
     }
     app.registry.put_tenant(&tenant).await?;
-    let location = HeaderValue::from_str(&format!("/v1/tenants/{}", tenant.id)).map_err(|e| Problem::internal(e.to_string()))?;
+    let location = HeaderValue::from_str(&format!("/v1/tenants/{}", tenant.id))
+        .map_err(|e| Problem::internal(e.to_string()))?;
     let view = Json(TenantView::from(tenant));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], view).into_response())
 }
@@ -169,7 +171,10 @@ pub(crate) async fn create_tenant(
     (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
     (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn tenants(State(app): State<Arc<App>>, caller: Caller) -> Result<Json<TenantList>, Problem> {
+pub(crate) async fn tenants(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+) -> Result<Json<TenantList>, Problem> {
     caller.may(Scope::Admin)?;
     let tenants = app.registry.tenants().await?;
     Ok(Json(TenantList {
@@ -227,7 +232,9 @@ pub(crate) async fn change_tenant(
     if let Some(state) = change.state {
         record.state = state.into();
         if record.state == TenantState::Suspended && tenant == *caller.id() {
-            return Err(Problem::conflict("a key cannot suspend its own tenant: nobody could undo it with the key"));
+            return Err(Problem::conflict(
+                "a key cannot suspend its own tenant: nobody could undo it with the key",
+            ));
         }
     }
     if let Some(to) = change.weight {
@@ -264,11 +271,14 @@ pub(crate) async fn remove_tenant(
 ) -> Result<StatusCode, Problem> {
     caller.may(Scope::Admin)?;
     if tenant == *caller.id() {
-        return Err(Problem::conflict("a key cannot remove its own tenant: use `weir tenant delete`"));
+        return Err(Problem::conflict(
+            "a key cannot remove its own tenant: use `weir tenant delete`",
+        ));
     }
     known(&app, &tenant).await?;
     let ours = Arc::clone(&app);
-    app.to_the_end(async move { remove(&ours, &tenant).await }).await?;
+    app.to_the_end(async move { remove(&ours, &tenant).await })
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -304,11 +314,15 @@ fn weight(weight: f64) -> Result<f64, Problem> {
     if weight > 0.0 && weight <= HEAVIEST {
         Ok(weight)
     } else {
-        Err(Problem::unprocessable(format!("weight is above 0 and at most {HEAVIEST}")))
+        Err(Problem::unprocessable(format!(
+            "weight is above 0 and at most {HEAVIEST}"
+        )))
     }
 }
 
 fn quota<'a>(quotas: &'a mut Quotas, name: &str) -> Result<&'a mut Option<u64>, Problem> {
     let names = || format!("there is no such quota: there are {}", Quotas::NAMES.join(", "));
-    quotas.by_name_mut(name).ok_or_else(|| Problem::unprocessable(names()))
+    quotas
+        .by_name_mut(name)
+        .ok_or_else(|| Problem::unprocessable(names()))
 }

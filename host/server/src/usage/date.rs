@@ -24,7 +24,11 @@ impl fmt::Display for Date {
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let from_march = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * from_march + 2) / 5 + 1;
-        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+        let month = if from_march < 10 {
+            from_march + 3
+        } else {
+            from_march - 9
+        };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
         write!(f, "{year:04}-{month:02}-{day:02}")
     }
@@ -37,7 +41,9 @@ impl FromStr for Date {
         let wrong = || format!("'{text}' is no day: write it as 2026-11-21");
         let mut parts = text.splitn(3, '-');
         let mut part = |digits: usize| {
-            let part = parts.next().filter(|part| part.len() == digits && part.bytes().all(|b| b.is_ascii_digit()))?;
+            let part = parts
+                .next()
+                .filter(|part| part.len() == digits && part.bytes().all(|b| b.is_ascii_digit()))?;
             part.parse::<i64>().ok()
         };
         let (year, month, day) = part(4)
@@ -50,9 +56,15 @@ impl FromStr for Date {
         let from_march = (month + 9) % 12;
         let day_of_year = (153 * from_march + 2) / 5 + day - 1;
         let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-        let date = Day::try_from(era * DAYS_OF_400_YEARS + day_of_era - SHIFT).map(Self).map_err(|_| wrong())?;
+        let date = Day::try_from(era * DAYS_OF_400_YEARS + day_of_era - SHIFT)
+            .map(Self)
+            .map_err(|_| wrong())?;
         // A day that does not exist, as February 30th, is another day when it is written out.
-        if date.to_string() == text { Ok(date) } else { Err(wrong()) }
+        if date.to_string() == text {
+            Ok(date)
+        } else {
+            Err(wrong())
+        }
     }
 }
 
@@ -94,7 +106,16 @@ mod tests {
 
     #[test]
     fn what_is_no_day_is_refused() {
-        for text in ["", "2026-02-30", "2026-13-01", "2026-00-10", "2026-1-1", "1969-12-31", "2026-11-21x", "+026-11-21"] {
+        for text in [
+            "",
+            "2026-02-30",
+            "2026-13-01",
+            "2026-00-10",
+            "2026-1-1",
+            "1969-12-31",
+            "2026-11-21x",
+            "+026-11-21",
+        ] {
             assert!(text.parse::<Date>().is_err(), "{text}");
         }
     }

@@ -41,13 +41,22 @@ impl Metering {
     }
 
     /// What a tenant has used on this day so far.
-    pub(crate) async fn standing(&self, book: &dyn UsageBook, tenant: &TenantId, day: Day) -> Result<Usage, StorageError> {
+    pub(crate) async fn standing(
+        &self,
+        book: &dyn UsageBook,
+        tenant: &TenantId,
+        day: Day,
+    ) -> Result<Usage, StorageError> {
         if let Some(usage) = self.state.lock().standing(tenant, day) {
             return Ok(usage);
         }
         let _book = self.book.lock().await;
         let days = book.usage(tenant, day, day).await?;
-        let written = days.into_iter().find(|(of, _)| *of == day).map(|(_, usage)| usage).unwrap_or_default();
+        let written = days
+            .into_iter()
+            .find(|(of, _)| *of == day)
+            .map(|(_, usage)| usage)
+            .unwrap_or_default();
         let mut state = self.state.lock();
         if state.written.len() >= KEPT {
             state.written.clear();
@@ -67,7 +76,10 @@ impl Metering {
         let _book = self.book.lock().await;
         let mut days: BTreeMap<Day, Usage> = book.usage(tenant, from, to).await?.into_iter().collect();
         let state = self.state.lock();
-        let own = state.unwritten.iter().filter(|((day, of), _)| of == tenant && (from..=to).contains(day));
+        let own = state
+            .unwritten
+            .iter()
+            .filter(|((day, of), _)| of == tenant && (from..=to).contains(day));
         for ((day, _), usage) in own {
             days.entry(*day).or_default().add(usage);
         }
@@ -116,7 +128,11 @@ impl Meter for Metering {
     fn used(&self, tenant: &TenantId, usage: &Usage) {
         let day = day_of(now_millis());
         let mut state = self.state.lock();
-        state.unwritten.entry((day, tenant.clone())).or_default().add(usage);
+        state
+            .unwritten
+            .entry((day, tenant.clone()))
+            .or_default()
+            .add(usage);
     }
 }
 
@@ -187,8 +203,14 @@ mod tests {
         metering.write(&*book).await.unwrap();
         metering.write(&*book).await.unwrap();
         assert_eq!(standing().await, 8);
-        assert_eq!(metering.days(&*book, &tenant, today, today).await.unwrap()[&today].pages, 8);
-        assert_eq!(book.usage(&tenant, today, today).await.unwrap(), [(today, pages(8))]);
+        assert_eq!(
+            metering.days(&*book, &tenant, today, today).await.unwrap()[&today].pages,
+            8
+        );
+        assert_eq!(
+            book.usage(&tenant, today, today).await.unwrap(),
+            [(today, pages(8))]
+        );
         assert!(metering.state.lock().unwritten.is_empty());
     }
 
@@ -200,6 +222,9 @@ mod tests {
         let stop = CancellationToken::new();
         stop.cancel();
         metering.keep_writing(&*book, stop).await;
-        assert_eq!(book.usage(&tenant, today, today).await.unwrap(), [(today, pages(3))]);
+        assert_eq!(
+            book.usage(&tenant, today, today).await.unwrap(),
+            [(today, pages(3))]
+        );
     }
 }

@@ -121,7 +121,9 @@ pub(crate) async fn usage(
     let to = days.to.map_or(today, |date| date.0);
     let from = days.from.map_or(to.saturating_sub(USUAL - 1), |date| date.0);
     if from > to || to - from >= DAYS {
-        return Err(Problem::invalid(format!("ask for 1 to {DAYS} days, from the first to the last")));
+        return Err(Problem::invalid(format!(
+            "ask for 1 to {DAYS} days, from the first to the last"
+        )));
     }
     let (book, tenant) = (app.usage.as_ref(), caller.id());
     let (used, now, stored) = tokio::try_join!(
@@ -134,7 +136,10 @@ pub(crate) async fn usage(
     let quota = |quota, limit, used| QuotaStanding { quota, limit, used };
     Ok(Json(UsageReport {
         tenant: tenant.to_string(),
-        days: used.iter().map(|(day, used)| DayUsed::new(Date(*day), used)).collect(),
+        days: used
+            .iter()
+            .map(|(day, used)| DayUsed::new(Date(*day), used))
+            .collect(),
         quotas: vec![
             quota("concurrent_jobs", limits.concurrent_jobs, Some(running as u64)),
             quota("queued_jobs", limits.queued_jobs, Some(waiting as u64)),
@@ -147,7 +152,11 @@ pub(crate) async fn usage(
                 limits.inference_millis_per_day,
                 Some(now.inference_micros / 1000),
             ),
-            quota("guest_millis_per_day", limits.guest_millis_per_day, Some(now.guest_micros / 1000)),
+            quota(
+                "guest_millis_per_day",
+                limits.guest_millis_per_day,
+                Some(now.guest_micros / 1000),
+            ),
             quota("guest_memory_bytes", limits.guest_memory_bytes, None),
         ],
     }))

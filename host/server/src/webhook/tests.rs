@@ -41,7 +41,11 @@ impl Post for World {
         let before = {
             let mut letters = self.letters.lock();
             letters.push((letter.clone(), Instant::now()));
-            letters.iter().filter(|(l, _)| l.delivery == letter.delivery).count() - 1
+            letters
+                .iter()
+                .filter(|(l, _)| l.delivery == letter.delivery)
+                .count()
+                - 1
         };
         {
             let mut under_way = self.under_way.lock();
@@ -108,7 +112,10 @@ impl Bench {
                 secret: "secret".into(),
             }),
         };
-        self.memory.put(&job_record(&tenant, job, JobState::Queued), &order, None).await.unwrap();
+        self.memory
+            .put(&job_record(&tenant, job, JobState::Queued), &order, None)
+            .await
+            .unwrap();
         (tenant, job)
     }
 
@@ -188,19 +195,36 @@ async fn what_it_says_is_signed() {
     bench.ledger.commit(entries).await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
     let letter = bench.world.letters.lock()[0].0.clone();
-    assert_eq!((letter.url.as_str(), letter.delivery.clone()), ("https://ok/hook", job.to_string()));
+    assert_eq!(
+        (letter.url.as_str(), letter.delivery.clone()),
+        ("https://ok/hook", job.to_string())
+    );
     let body: serde_json::Value = serde_json::from_slice(&letter.body).unwrap();
     assert_eq!(body["type"], "job-ended");
-    assert_eq!((&body["job"], &body["state"]), (&job.to_string().into(), &"failed".into()));
+    assert_eq!(
+        (&body["job"], &body["state"]),
+        (&job.to_string().into(), &"failed".into())
+    );
     assert_eq!(body["documents"][0]["document"], document.to_string());
-    assert_eq!((&body["documents"][0]["done"], &body["documents"][0]["failed"]), (&9.into(), &1.into()));
+    assert_eq!(
+        (&body["documents"][0]["done"], &body["documents"][0]["failed"]),
+        (&9.into(), &1.into())
+    );
     assert_eq!(body["documents"][1]["error"]["kind"], "not-a-pdf");
     assert_eq!(
         body["counts"],
         serde_json::json!({ "documents": 2, "documents_done": 1, "pages_done": 9, "pages_failed": 1 })
     );
-    let seconds = letter.signature.strip_prefix("t=").and_then(|s| s.split_once(",v1=")).unwrap().0;
-    assert_eq!(letter.signature, signature("secret", seconds.parse().unwrap(), &letter.body));
+    let seconds = letter
+        .signature
+        .strip_prefix("t=")
+        .and_then(|s| s.split_once(",v1="))
+        .unwrap()
+        .0;
+    assert_eq!(
+        letter.signature,
+        signature("secret", seconds.parse().unwrap(), &letter.body)
+    );
 }
 
 #[test]
@@ -223,7 +247,10 @@ async fn one_that_fails_is_tried_again_after_growing_pauses_for_about_a_day() {
     assert_eq!(times.len(), 8);
     assert_eq!(bench.owed().await, 0, "it is given up");
     let pauses: Vec<_> = times.windows(2).map(|w| (w[1] - w[0]).as_secs_f64()).collect();
-    for (pause, wanted) in pauses.iter().zip([15.0, 60.0, 240.0, 960.0, 3840.0, 15_360.0, 61_440.0]) {
+    for (pause, wanted) in pauses
+        .iter()
+        .zip([15.0, 60.0, 240.0, 960.0, 3840.0, 15_360.0, 61_440.0])
+    {
         assert!((0.74 * wanted..1.27 * wanted).contains(pause), "{pauses:?}");
     }
     let whole = pauses.iter().sum::<f64>() / 3600.0;
@@ -264,7 +291,13 @@ async fn one_that_hangs_holds_nobody_up() {
         assert!(times[0] - began < Duration::from_millis(200));
     }
     tokio::time::sleep(Duration::from_secs(100)).await;
-    let most: HashMap<_, _> = bench.world.under_way.lock().iter().map(|(h, (_, most))| (h.clone(), *most)).collect();
+    let most: HashMap<_, _> = bench
+        .world
+        .under_way
+        .lock()
+        .iter()
+        .map(|(h, (_, most))| (h.clone(), *most))
+        .collect();
     assert_eq!((most["slow"], most["ok"]), (2, 2), "two a host");
     assert!(bench.times(&orders[10].1).len() <= 2);
 }
@@ -285,7 +318,11 @@ async fn a_tenant_with_many_bad_receivers_leaves_places_to_others() {
     bench.end(&order).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert_eq!(bench.times(&order.1).len(), 1);
-    assert_eq!(bench.world.letters.lock().len(), 9, "eight of one tenant at a time");
+    assert_eq!(
+        bench.world.letters.lock().len(),
+        9,
+        "eight of one tenant at a time"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,9 +335,16 @@ async fn what_is_owed_is_delivered_after_a_restart() {
     // The host dies; one job ends in its last moment.
     bench.running.abort();
     bench.end(&early).await;
-    let bench = Bench::new(Arc::clone(&bench.memory), Arc::clone(&bench.world), &Settings::default());
+    let bench = Bench::new(
+        Arc::clone(&bench.memory),
+        Arc::clone(&bench.world),
+        &Settings::default(),
+    );
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!((bench.times(&failed.1).len(), bench.times(&early.1).len()), (2, 1));
+    assert_eq!(
+        (bench.times(&failed.1).len(), bench.times(&early.1).len()),
+        (2, 1)
+    );
     assert_eq!(bench.owed().await, 0);
 }
 
@@ -319,5 +363,8 @@ async fn settings_have_an_effect() {
     let times = bench.times(&order.1);
     assert_eq!(times.len(), 3);
     let first = (times[1] - times[0]).as_secs_f64();
-    assert!((2.74..3.27).contains(&first), "two seconds for an answer and one for the pause: {first}");
+    assert!(
+        (2.74..3.27).contains(&first),
+        "two seconds for an answer and one for the pause: {first}"
+    );
 }

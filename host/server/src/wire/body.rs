@@ -58,7 +58,10 @@ impl HttpBody for Paced {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let now = Instant::now();
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             let began = *self.began.get_or_insert(now);
@@ -124,6 +127,9 @@ mod tests {
         let began = Instant::now();
         assert_eq!(read(2, 31).await, Err("nothing came for 30s".into()));
         assert_eq!(began.elapsed(), Duration::from_secs(30));
-        assert_eq!(read(1000, 10).await, Err("it came more slowly than 1 KiB a second".into()));
+        assert_eq!(
+            read(1000, 10).await,
+            Err("it came more slowly than 1 KiB a second".into())
+        );
     }
 }
