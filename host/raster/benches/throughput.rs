@@ -1,7 +1,7 @@
 //! Pages a second, drawn and encoded, with one worker and with two, against PDFium from Python and against poppler.
 //!
 //! ```text
-//! cargo bench -p weir-raster -- [PAGES] [ROUNDS]
+//! cargo bench --profile dev --workspace --bench throughput -- [PAGES] [ROUNDS]
 //! ```
 //!
 //! Every round measures each of them once, in turn, so that what else the machine does falls on all alike; the ratios are
@@ -101,7 +101,8 @@ fn pdftoppm(pdf: &Path, folder: &Path) -> Option<Taken> {
     let (begun, used) = (Instant::now(), ended_children());
     let mut command = Command::new("pdftoppm");
     command
-        .args(["-jpeg", "-r", "150"])
+        // The quality that the workers encode at; its own would be 75.
+        .args(["-jpeg", "-jpegopt", "quality=85", "-r", "150"])
         .arg(pdf)
         .arg(folder.join("page"));
     let status = command.stderr(Stdio::null()).status().ok()?;
