@@ -119,7 +119,7 @@ impl Weir {
 pub struct Running {
     child: Child,
     output: BufReader<std::process::ChildStdout>,
-    errors: std::thread::JoinHandle<String>,
+    errors: Option<std::thread::JoinHandle<String>>,
     started: Instant,
     lines: Vec<Value>,
     /// Milliseconds from the start at which each line came.
@@ -144,7 +144,7 @@ impl Running {
         Self {
             child,
             output,
-            errors,
+            errors: Some(errors),
             started: Instant::now(),
             lines: Vec::new(),
             at: Vec::new(),
@@ -191,14 +191,22 @@ impl Running {
         while self.line().is_some() {}
         let status = self.child.wait().unwrap();
         let took = self.started.elapsed();
-        let errors = self.errors.join().unwrap();
+        let errors = self.errors.take().map(|errors| errors.join().unwrap());
         Ended {
             code: status.code().unwrap_or(-1),
-            lines: self.lines,
-            at: self.at,
-            errors,
+            lines: std::mem::take(&mut self.lines),
+            at: std::mem::take(&mut self.at),
+            errors: errors.unwrap_or_default(),
             took,
         }
+    }
+}
+
+/// A test that fails leaves nothing running.
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

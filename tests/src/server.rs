@@ -60,7 +60,7 @@ impl Server {
 
     /// Makes a tenant over the interface and gives a client for it.
     pub fn tenant(&self, name: &str, more: Value) -> Client {
-        let mut wanted = json!({ "tenant": name });
+        let mut wanted = json!({ "id": name });
         wanted
             .as_object_mut()
             .unwrap()

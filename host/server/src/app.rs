@@ -284,8 +284,9 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(signed::signed_lines))
         .split_for_parts();
     let wait = Duration::from_secs(app.settings.server_stall_seconds.into());
+    let tasks = app.tasks.clone();
     let paced = move |request: Request| {
-        let request = request.map(|body| axum::body::Body::new(Paced::new(body, wait)));
+        let request = request.map(|body| axum::body::Body::new(Paced::new(body, wait, tasks.clone())));
         std::future::ready(request)
     };
     let router = router

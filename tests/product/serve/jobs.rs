@@ -104,13 +104,17 @@ fn a_request_sent_twice_counts_once() {
     let server = Server::start(&weir, &[]);
     let client = server.admin();
     let file = weir_samples::text_document(2, 1);
-    let word = [("idempotency-key", "the same request")];
+    let word = [("idempotency-key", "the-same-request")];
     let submit = || {
         let (client, file) = (client.clone(), file.clone());
         std::thread::spawn(move || client.submit(&[("a.pdf", &file)], &json!({}), &word))
     };
     let both = [submit(), submit()].map(|sent| sent.join().unwrap());
-    assert_eq!(both[0].body["id"], both[1].body["id"], "{both:?}");
+    assert_eq!(
+        (both[0].status, &both[0].body["id"]),
+        (202, &both[1].body["id"]),
+        "{both:?}"
+    );
     client.wait(both[0].body["id"].as_str().unwrap());
     assert_eq!(client.get("/v1/jobs").body["jobs"].as_array().unwrap().len(), 1);
 
