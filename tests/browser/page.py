@@ -5,6 +5,7 @@ Every step waits for what it is about, never for a time. Each screenshot is writ
 
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -103,7 +104,7 @@ def fills_live(visit, samples):
     expect(done.first).to_be_visible(timeout=PATIENCE)
     seen, of = done.count(), leaves.count()
     assert state(card).inner_text() == "running" and seen < of, f"not live: {seen} of {of} when the first was seen"
-    expect(card.locator(".document .message").first).to_contain_text("%")
+    expect(card.locator(".document .message", has_text="%").first).to_be_visible()
     expect(card.locator("canvas.drawn").first).to_be_visible(timeout=PATIENCE)
     visit.look("running", whole=True)
     expect(state(card)).to_have_text("done", timeout=PATIENCE)
@@ -180,7 +181,7 @@ def keeps_documents(visit):
 def cancels_and_retries(visit, samples):
     page = visit.page
     page.get_by_role("link", name="Jobs", exact=True).click()
-    card = visit.hand_in(os.path.join(samples, "survey.pdf"))
+    card = visit.hand_in(os.path.join(samples, "scan.pdf"))
     expect(card.locator(".leaf[data-state=done]").first).to_be_visible(timeout=PATIENCE)
     card.get_by_role("button", name="Cancel").click()
     expect(state(card)).to_have_text("cancelled", timeout=PATIENCE)
@@ -223,9 +224,18 @@ def explains_the_interface(visit):
     visit.look("problems")
 
 
-def main(weir, samples, pictures):
+def write_samples(program, folder):
+    """The samples, a scan that takes long enough to be cancelled and a book that takes long enough to be interrupted."""
+    subprocess.run([program, folder], check=True)
+    for kind, pages, name in (("scanned-book", 12, "scan.pdf"), ("book", 150, "book.pdf")):
+        subprocess.run([program, "--only", kind, "--pages", str(pages), os.path.join(folder, name)], check=True)
+
+
+def main(weir, program, pictures):
     os.makedirs(pictures, exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
+        samples = os.path.join(folder, "samples")
+        write_samples(program, samples)
         sandbox = [] if os.geteuid() else ["--no-sandbox"]
         browser = playwright.chromium.launch(executable_path=os.environ["WEIR_CHROMIUM"], args=sandbox)
         failed, passed = 0, 0

@@ -91,7 +91,7 @@ function example(schema, depth = 0) {
 }
 
 function table(head, rows) {
-  return el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table" },
+  return el("div", { class: "wide", tabindex: "0", role: "group", "aria-label": "Table" },
     el("table", {},
       el("thead", {}, el("tr", {}, ...head.map((cell) => el("th", { scope: "col" }, cell)))),
       el("tbody", {}, ...rows.map((cells) => el("tr", {}, ...cells.map((cell) => el("td", {}, ...[].concat(cell))))))));

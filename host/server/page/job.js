@@ -25,7 +25,7 @@ export class JobCard {
     this.seen = 0;
     this.spokenAt = 0;
 
-    this.title = el("span", { class: "name" }, "…");
+    this.title = el("h2", { class: "name" }, "…");
     this.chip = el("span", { class: "chip" });
     this.line = el("span", { class: "hint" }, when(job.created_millis));
     this.bar = el("progress", { max: 100, value: 0, "aria-label": "Progress of the job" });
@@ -255,7 +255,7 @@ class DocumentPart {
     this.message = el("p", { class: "message" });
     this.figure = el("span", { class: "hint" });
     this.sheet = new Sheet(document, name, pages);
-    this.node = el("section", { class: "document", "aria-label": name },
+    this.node = el("div", { class: "document", role: "group", "aria-label": name },
       el("h3", {}, name, " ", this.figure), this.bar, this.message, this.sheet.node);
     this.begin({ already_done: before });
   }
