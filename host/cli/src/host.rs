@@ -50,7 +50,10 @@ impl Host {
         wrap: impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>,
         meter: Option<Arc<dyn Meter>>,
     ) -> Result<Self> {
-        let inference_config = InferenceConfig::from_settings(settings, places.assets.clone());
+        let inference_config = InferenceConfig {
+            meter: meter.clone(),
+            ..InferenceConfig::from_settings(settings, places.assets.clone())
+        };
         inference_config.check(Capability::Embed)?;
         inference_config.check(Capability::Read)?;
         let inference = Inference::load(inference_config)?;
@@ -70,7 +73,7 @@ impl Host {
             cache: places.cache.join("components"),
             recordings: settings.policy_record.then(|| places.data.join("recordings")),
             state: storage.ledger.clone(),
-            meter: None,
+            meter: meter.clone(),
         })?;
         let ports = Ports {
             rasterizer: rasterizer.clone(),

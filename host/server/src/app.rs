@@ -27,7 +27,7 @@ use crate::hub::Announced;
 use crate::jobs::ProgressBook;
 use crate::listen::Listener;
 use crate::metrics::{self, Metrics};
-use crate::openapi::Description;
+use crate::openapi::{self, Description};
 use crate::outbound::Outbound;
 use crate::places::Places;
 use crate::problem::Problem;
@@ -269,7 +269,6 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(tenants::rotate_key))
         .routes(routes!(metrics::metrics))
         .routes(routes!(events::job_events))
-        .routes(routes!(events::job_events_ws))
         .routes(routes!(events::tenant_events))
         .routes(routes!(search::search))
         .routes(routes!(search::search_batch))
@@ -283,6 +282,7 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(signed::signed_image))
         .routes(routes!(signed::signed_lines))
         .split_for_parts();
+    let description = openapi::finished(description);
     let wait = Duration::from_secs(app.settings.server_stall_seconds.into());
     let tasks = app.tasks.clone();
     let paced = move |request: Request| {
@@ -290,6 +290,11 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         std::future::ready(request)
     };
     let router = router
+        // No operation that OpenAPI could describe: what it does is said with the events over HTTP.
+        .route(
+            "/v1/jobs/{id}/events/ws",
+            axum::routing::any(events::job_events_ws),
+        )
         .merge(page::router(&description))
         .fallback(|| async { Problem::not_found("there is nothing at this path: see /docs") })
         .method_not_allowed_fallback(|| async { Problem::method("see /docs for the methods of this path") })

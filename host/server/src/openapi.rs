@@ -3,7 +3,9 @@
 //! Each handler says what it takes and answers; what holds for all of them is said here: the key, the groups, and the one
 //! form of every refusal. Tests hold every route to having a description and every description to being whole.
 
+use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{OpenApi as OpenApiDescription, RefOr, Schema};
 use utoipa::{Modify, OpenApi};
 
 /// What holds for the whole interface.
@@ -35,7 +37,7 @@ pub(crate) struct Description;
 struct Keys;
 
 impl Modify for Keys {
-    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+    fn modify(&self, description: &mut OpenApiDescription) {
         let key = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .bearer_format("weir_<id>_<secret>")
@@ -48,6 +50,29 @@ impl Modify for Keys {
             .get_or_insert_default()
             .add_security_scheme("key", SecurityScheme::Http(key));
     }
+}
+
+/// The description with what no annotation can say: a parameter that is not given is left out, never null.
+pub(crate) fn finished(mut description: OpenApiDescription) -> OpenApiDescription {
+    let items = description.paths.paths.values_mut();
+    let operations = items.flat_map(|item| {
+        [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ]
+    });
+    for parameter in operations.flatten().flat_map(|o| &mut o.parameters).flatten() {
+        if let RefOr::T(parameter) = parameter
+            && let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
+            && let SchemaType::Array(types) = &mut object.schema_type
+        {
+            types.retain(|kind| *kind != Type::Null);
+        }
+    }
+    description
 }
 
 #[cfg(test)]

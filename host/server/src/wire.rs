@@ -4,4 +4,4 @@ mod body;
 mod extract;
 
 pub(crate) use body::Paced;
-pub(crate) use extract::{Body, Params, Route};
+pub(crate) use extract::{Body, Params, Route, maybe_object, object};

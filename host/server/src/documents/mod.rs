@@ -83,6 +83,7 @@ pub(crate) struct Documents {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Part {
     /// `next` of the part before.
+    #[param(pattern = "^[0-9]{1,15}-[0-9a-f]{64}$")]
     cursor: Option<String>,
     /// Documents wanted.
     #[param(minimum = 1, maximum = 1000, default = 100)]

@@ -133,7 +133,7 @@ pub(super) async fn begin(app: &App, tenant: &TenantId, job: &JobId, after: u64)
     match from_it.as_slice() {
         [at] if at.seq == after && record.state.is_ended() => Ok(Begin::Ended),
         [at, ..] if at.seq == after => Ok(Begin::After(after)),
-        _ => Err(Problem::invalid(format!(
+        _ => Err(Problem::conflict(format!(
             "the job has no event {after}: begin again without a number"
         ))),
     }

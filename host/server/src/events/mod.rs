@@ -20,5 +20,7 @@ mod tests;
 mod ws;
 
 pub(crate) use feed::Feeds;
-pub(crate) use sse::{__path_job_events, __path_tenant_events, job_events, response, tenant_events};
-pub(crate) use ws::{__path_job_events_ws, job_events_ws};
+pub(crate) use sse::{
+    __path_job_events, __path_tenant_events, SentEvent, job_events, response, tenant_events,
+};
+pub(crate) use ws::job_events_ws;

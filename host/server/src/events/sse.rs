@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use weir_core::JobId;
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::Scope;
@@ -38,23 +38,56 @@ const GREETING: &[u8] = b"retry: 1000\n\n";
 const BEAT: &[u8] = b": still here\n\n";
 const LAST_EVENT_ID: &str = "last-event-id";
 
+/// One event of a stream, by its fields.
+#[derive(ToSchema)]
+#[allow(dead_code)] // only its description is used
+pub(crate) struct SentEvent {
+    /// What `Last-Event-ID` says to go on behind it; answers to a query have none.
+    id: Option<String>,
+    /// Its type.
+    event: Option<String>,
+    /// The event as JSON.
+    data: Option<String>,
+    /// Milliseconds after which to come back when the connection is lost.
+    retry: Option<u32>,
+}
+
+/// The number of an event, within what clients and the ledger can count to.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "u64")]
+pub(super) struct Seq(pub(super) u64);
+
+impl TryFrom<u64> for Seq {
+    type Error = &'static str;
+
+    fn try_from(number: u64) -> Result<Self, Self::Error> {
+        if number < 10_u64.pow(18) {
+            Ok(Self(number))
+        } else {
+            Err("no event has a number of more than 18 digits")
+        }
+    }
+}
+
 /// Where to go on.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct After {
     /// Only what follows this number; the header `Last-Event-ID` stands over it.
-    pub(super) after: Option<u64>,
+    #[param(value_type = Option<u64>, maximum = 999_999_999_999_999_999_u64)]
+    pub(super) after: Option<Seq>,
 }
 
 impl After {
     fn or_header(&self, headers: &HeaderMap) -> Result<Option<u64>, Problem> {
         match headers.get(LAST_EVENT_ID).map(HeaderValue::as_bytes) {
-            None | Some(b"") => Ok(self.after),
+            None | Some(b"") => Ok(self.after.map(|after| after.0)),
             Some(text) => std::str::from_utf8(text)
                 .ok()
-                .and_then(|text| text.trim().parse().ok())
-                .map(Some)
+                .and_then(|text| text.trim().parse::<u64>().ok())
+                .and_then(|number| Seq::try_from(number).ok())
+                .map(|seq| Some(seq.0))
                 .ok_or_else(|| Problem::invalid("Last-Event-ID is the id of an event, a number")),
         }
     }
@@ -64,19 +97,24 @@ impl After {
 ///
 /// Every event from the first on, or from the one after `Last-Event-ID`, each as it is committed: `id` is its number, `event`
 /// its type, `data` the event as JSON. The stream ends with the job.
+///
+/// The same events come over a WebSocket at `/v1/jobs/{id}/events/ws`, with `after` in the query: each is a text frame of
+/// JSON, the host sends pings and closes with 1000 after the job's last event. The key comes in the header or, from a
+/// browser, as subprotocol `weir.bearer.<key>` beside `weir.events`.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "events",
     params(
         ("id" = uuid::Uuid, Path, description = "the job"),
         After,
-        ("Last-Event-ID" = Option<u64>, Header, description = "number of the last event seen"),
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{0,18}$", description = "number of the last event seen"),
     ),
     responses(
-        (status = 200, description = "the events", content_type = "text/event-stream", body = String),
+        (status = 200, description = "the events", content_type = "text/event-stream", body = SentEvent),
         (status = 204, description = "the job has ended and there is nothing after that event"),
-        (status = 400, description = "no such event", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "not a number", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "no such job", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "the job has no such event", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "too many streams", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "the host is stopping", body = Problem, content_type = "application/problem+json"),
     ))]
@@ -113,11 +151,12 @@ pub(crate) async fn job_events(
 #[utoipa::path(get, path = "/v1/events", tag = "events",
     params(
         After,
-        ("Last-Event-ID" = Option<u64>, Header, description = "place of the last event seen"),
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{0,18}$", description = "place of the last event seen"),
     ),
     responses(
-        (status = 200, description = "the events", content_type = "text/event-stream", body = String),
-        (status = 400, description = "no such place", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "the events", content_type = "text/event-stream", body = SentEvent),
+        (status = 400, description = "not a number", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "no event has this place", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "too many streams", body = Problem, content_type = "application/problem+json"),
@@ -134,7 +173,7 @@ pub(crate) async fn tenant_events(
     if let Some(place) = after
         && place > app.ledger.tenant_place(caller.id()).await?
     {
-        return Err(Problem::invalid(format!(
+        return Err(Problem::conflict(format!(
             "there is no event at place {place}: begin again without a number"
         )));
     }

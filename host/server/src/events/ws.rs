@@ -70,18 +70,6 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 ///
 /// Each event is a text frame of JSON; the host sends pings and closes with 1000 after the job's last event. The key comes in
 /// the header or, from a browser, as subprotocol `weir.bearer.<key>` beside `weir.events`.
-#[utoipa::path(get, path = "/v1/jobs/{id}/events/ws", tag = "events",
-    params(("id" = uuid::Uuid, Path, description = "the job"), After),
-    responses(
-        (status = 101, description = "the connection is a WebSocket now"),
-        (status = 400, description = "no such event", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 426, description = "not a WebSocket", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many streams", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "the host is stopping", body = Problem, content_type = "application/problem+json"),
-    ))]
 pub(crate) async fn job_events_ws(
     State(app): State<Arc<App>>,
     SocketCaller(caller): SocketCaller,
@@ -90,7 +78,7 @@ pub(crate) async fn job_events_ws(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
-    let after = after.after.unwrap_or(0);
+    let after = after.after.map_or(0, |after| after.0);
     let seq = match begin(&app, caller.id(), &job, after).await? {
         Begin::After(seq) => Some(seq),
         Begin::Ended => None,

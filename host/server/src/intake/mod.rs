@@ -44,7 +44,7 @@ use crate::jobs::JobView;
 use crate::outbound::{OutboundError, answered, failed};
 use crate::problem::Problem;
 use crate::quota::QuotaDesk;
-use crate::wire::Body;
+use crate::wire::{Body, object};
 
 use multipart::{Form, FormError, Head, boundary};
 pub(crate) use order::{JobOptions, LaneName, idempotency_key};
@@ -61,7 +61,8 @@ const LATER: Duration = Duration::from_secs(10);
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// Files to be ingested.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code)] // only its description is used
 pub(crate) struct JobForm {
     /// The files, one or more parts of this name. What is no PDF is accepted and fails by name.
@@ -79,7 +80,7 @@ pub(crate) struct NewJob {
     #[schema(min_items = 1, max_items = 1000)]
     documents: Vec<DocumentSource>,
     /// How the job is to be done.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     options: JobOptions,
 }
 
@@ -124,7 +125,7 @@ pub(crate) struct RemoteDocument {
 /// host has already, or can fetch, as JSON. The answer comes when everything is on the host's disk and the job is written
 /// down: from then on it is not lost. With an `Idempotency-Key`, the same request sent twice is one job.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs",
-    params(("Idempotency-Key" = Option<String>, Header, description = "a word for this request, 1 to 255 visible characters")),
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "a word for this request, 1 to 255 visible characters")),
     request_body(content((JobForm = "multipart/form-data"), (NewJob = "application/json"))),
     responses(
         (status = 202, description = "the job waits", body = JobView, headers(
@@ -422,6 +423,8 @@ impl Intake {
         }
         let refused = |error: OutboundError| match error {
             OutboundError::Certificates(_) => Problem::forbidden(format!("{error}: send the file")),
+            OutboundError::NotPublic { .. } => Problem::forbidden(error.to_string()),
+            OutboundError::Answer { .. } => Problem::not_found(error.to_string()),
             _ => Problem::unprocessable(error.to_string()),
         };
         let url = self.app.outbound.url(&remote.url).map_err(refused)?;

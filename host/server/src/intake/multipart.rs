@@ -232,11 +232,21 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
     while let Some((at, character)) = characters.next() {
         match character {
             '"' => return Some((value, text.get(at + 1..).unwrap_or_default())),
-            '\\' if characters.next_if(|(_, next)| *next == '"').is_some() => value.push('"'),
+            '\\' if is_mark(text.get(at + 1..).unwrap_or_default()) => {
+                characters.next();
+                value.push('"');
+            }
             other => value.push(other),
         }
     }
     None
+}
+
+/// Whether a quotation mark behind a backslash belongs to the value, as curl means it. Browsers write a backslash as it is,
+/// so where the value may end behind it, it does.
+fn is_mark(behind: &str) -> bool {
+    let rest = behind.strip_prefix('"').map(str::trim_start);
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(';'))
 }
 
 /// `UTF-8''na%C3%AFve.pdf` (RFC 5987).

@@ -11,6 +11,7 @@ use weir_core::{Lane, PageNumber};
 
 use crate::outbound::Outbound;
 use crate::problem::Problem;
+use crate::wire::maybe_object;
 
 /// Longest name of a file.
 const NAME_BYTES: usize = 255;
@@ -26,6 +27,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobOptions {
     /// Only these pages of each document.
+    #[serde(default, deserialize_with = "maybe_object")]
     pages: Option<PageRange>,
     /// Resolution of page images.
     #[schema(minimum = 36, maximum = 600)]
@@ -42,6 +44,7 @@ pub(crate) struct JobOptions {
     #[schema(value_type = Option<LaneName>)]
     lane: Option<Lane>,
     /// Whom to tell when the job has ended.
+    #[serde(default, deserialize_with = "maybe_object")]
     webhook: Option<WebhookAddress>,
     /// Passwords of encrypted files, by the names of the files. Forgotten when the job has ended.
     #[serde(default)]
@@ -118,13 +121,13 @@ pub(crate) struct Wish {
 impl JobOptions {
     /// What is wished, once it is within bounds.
     pub(crate) fn understand(self, outbound: &Outbound) -> Result<Wish, Problem> {
-        let pages = self
-            .pages
-            .map(|range| (range.first, range.last.unwrap_or(PageNumber::MAX)));
-        if pages.is_some_and(|(first, last)| first < 1 || first > last) {
-            return Err(Problem::unprocessable(
-                "pages go from a first one, at least 1, to a last one that is not before it",
-            ));
+        // Whichever way round they are said.
+        let pages = self.pages.map(|range| {
+            let last = range.last.unwrap_or(PageNumber::MAX);
+            (range.first.min(last), range.first.max(last))
+        });
+        if pages.is_some_and(|(first, _)| first < 1) {
+            return Err(Problem::unprocessable("pages are counted from 1"));
         }
         if self.dpi.is_some_and(|dpi| !(36..=600).contains(&dpi)) {
             return Err(Problem::unprocessable("dpi is from 36 to 600"));
@@ -181,7 +184,7 @@ impl Wish {
         for (name, password) in &self.passwords {
             let mut named = files.iter_mut().filter(|file| file.name == *name).peekable();
             if named.peek().is_none() {
-                return Err(Problem::unprocessable(
+                return Err(Problem::not_found(
                     "passwords names a file that is not in this submission",
                 ));
             }

@@ -173,7 +173,7 @@ pub(crate) async fn cancel(
 #[utoipa::path(post, path = "/v1/jobs/{job}/retry", tag = "jobs",
     params(
         ("job" = String, Path, description = "its id", format = Uuid),
-        ("Idempotency-Key" = Option<String>, Header, description = "a word for this request, 1 to 255 visible characters"),
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "a word for this request, 1 to 255 visible characters"),
     ),
     responses(
         (status = 202, description = "the new job waits", body = JobView, headers(

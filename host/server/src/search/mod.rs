@@ -17,13 +17,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_core::search::{Hit, lines_key};
 use weir_core::tenancy::Scope;
+use weir_core::usage::{Meter as _, Usage};
 use weir_core::{DocumentId, Rect, TenantId};
 use weir_engine::{SearchError, SearchRequest};
 
 use crate::app::App;
 use crate::auth::Caller;
 use crate::problem::Problem;
-use crate::wire::Body;
+use crate::wire::{Body, object};
 
 use buffer::Ticket;
 pub(crate) use buffer::{Answers, SearchBuffer};
@@ -31,28 +32,33 @@ pub(crate) use stream_query::{__path_stream_query, stream_query};
 
 /// Queries of one request.
 const QUERIES: usize = 32;
-/// Bytes of a query.
-const QUERY_BYTES: usize = 4096;
+/// Characters of a query.
+const QUERY_LENGTH: usize = 4096;
 /// Most hits of a query.
 const MOST_HITS: usize = 100;
 /// Documents and labels that a filter may name.
 const FILTERED: usize = 100;
-/// Bytes of a name in a filter.
-const NAME_BYTES: usize = 256;
+/// Characters of a name in a filter.
+const NAME_LENGTH: usize = 256;
 
 /// A query.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Search {
     /// What is looked for, in words.
-    #[schema(min_length = 1, max_length = 4096, example = "how long is the warranty")]
+    #[schema(
+        min_length = 1,
+        max_length = 4096,
+        pattern = r"\S",
+        example = "how long is the warranty"
+    )]
     query: String,
     /// Hits wanted.
     #[serde(default = "five")]
     #[schema(minimum = 1, maximum = 100, default = 5)]
     top_k: usize,
     /// Where it is looked for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     filter: Filter,
 }
 
@@ -60,12 +66,18 @@ const fn five() -> usize {
     5
 }
 
+/// A document's id: the SHA-256 of its bytes.
+#[derive(ToSchema)]
+#[schema(pattern = "^[0-9a-f]{64}$")]
+#[allow(dead_code)] // only its description is used
+pub(crate) struct DocumentHash(String);
+
 /// Narrows a search; everything named must hold.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Filter {
     /// Only in these documents; in all if none are named.
-    #[schema(value_type = Vec<String>, max_items = 100)]
+    #[schema(value_type = Vec<DocumentHash>, max_items = 100)]
     documents: Vec<DocumentId>,
     /// Only in this collection.
     #[schema(max_length = 256)]
@@ -164,8 +176,8 @@ impl Search {
         let text = self.query.trim();
         let wrong = if text.is_empty() {
             Some("query is empty: say what is looked for".to_owned())
-        } else if self.query.len() > QUERY_BYTES {
-            Some(format!("query is longer than {QUERY_BYTES} bytes"))
+        } else if self.query.chars().count() > QUERY_LENGTH {
+            Some(format!("query is longer than {QUERY_LENGTH} characters"))
         } else if !(1..=MOST_HITS).contains(&self.top_k) {
             Some(format!("top_k is from 1 to {MOST_HITS}"))
         } else if documents.len() > FILTERED || labels.len() > FILTERED {
@@ -176,9 +188,11 @@ impl Search {
             .iter()
             .flat_map(|(name, value)| [name, value])
             .chain(&collection)
-            .any(|n| n.len() > NAME_BYTES)
+            .any(|n| n.chars().count() > NAME_LENGTH)
         {
-            Some(format!("a name in the filter is longer than {NAME_BYTES} bytes"))
+            Some(format!(
+                "a name in the filter is longer than {NAME_LENGTH} characters"
+            ))
         } else {
             None
         };
@@ -219,7 +233,13 @@ impl Answers for App {
 
 /// Puts queries of a tenant into the buffer.
 fn put(app: &App, tenant: &TenantId, requests: Vec<SearchRequest>) -> Vec<Result<Ticket, Problem>> {
-    app.searches.put(tenant, requests)
+    let tickets = app.searches.put(tenant, requests);
+    let usage = Usage {
+        searches: tickets.iter().filter(|ticket| ticket.is_ok()).count() as u64,
+        ..Usage::default()
+    };
+    app.metering.used(tenant, &usage);
+    tickets
 }
 
 /// Puts one query in.

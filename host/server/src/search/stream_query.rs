@@ -17,6 +17,7 @@ use super::{FoundPassage, Search, ask};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::events;
+use crate::events::SentEvent;
 use crate::places::Place;
 use crate::problem::Problem;
 use crate::wire::Body;
@@ -39,7 +40,7 @@ struct Done {
 /// Server-Sent Events: `hit` for each passage, the best first, then `done` with the number of hits and the milliseconds it
 /// took; or `problem`. At most `stream.streams` at one time, each of at most `stream.seconds`.
 #[utoipa::path(post, path = "/v1/stream/query", tag = "search", request_body = Search, responses(
-    (status = 200, description = "the hits", content_type = "text/event-stream", body = String),
+    (status = 200, description = "the hits", content_type = "text/event-stream", body = SentEvent),
     (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
     (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
     (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),

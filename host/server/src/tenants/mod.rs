@@ -63,13 +63,39 @@ pub(crate) struct NewTenant {
     #[serde(default = "one")]
     #[schema(exclusive_minimum = 0, maximum = 1000, default = 1)]
     weight: f64,
-    /// Quotas that differ from the host's, by name; 0 is no limit.
+    /// Quotas that differ from the host's; 0 is no limit.
     #[serde(default)]
-    quotas: BTreeMap<String, u64>,
+    #[schema(value_type = QuotaLimits)]
+    quotas: BTreeMap<String, Option<u64>>,
 }
 
 const fn one() -> f64 {
     1.0
+}
+
+/// Limits by the names of quotas.
+#[derive(ToSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)] // only its description is used
+pub(crate) struct QuotaLimits {
+    /// Jobs in work at one time.
+    concurrent_jobs: Option<u64>,
+    /// Jobs waiting.
+    queued_jobs: Option<u64>,
+    /// HTTP requests a second, on average.
+    requests_per_second: Option<u64>,
+    /// Bytes of one submission.
+    upload_bytes: Option<u64>,
+    /// Pages a day (UTC).
+    pages_per_day: Option<u64>,
+    /// Bytes of documents and page images kept.
+    stored_bytes: Option<u64>,
+    /// Milliseconds of models a day (UTC).
+    inference_millis_per_day: Option<u64>,
+    /// Milliseconds of components' CPU a day (UTC).
+    guest_millis_per_day: Option<u64>,
+    /// Bytes of memory of one component's instance.
+    guest_memory_bytes: Option<u64>,
 }
 
 /// What is to be different of a tenant; what is left out stays.
@@ -81,8 +107,9 @@ pub(crate) struct TenantChange {
     /// Its share of a busy host.
     #[schema(exclusive_minimum = 0, maximum = 1000)]
     weight: Option<f64>,
-    /// Quotas by name: a limit, 0 for none, or null for the host's.
+    /// Quotas: a limit, 0 for none, or null for the host's.
     #[serde(default)]
+    #[schema(value_type = QuotaLimits)]
     quotas: BTreeMap<String, Option<u64>>,
 }
 
@@ -150,7 +177,7 @@ pub(crate) async fn create_tenant(
         created_millis: now_millis(),
     };
     for (name, limit) in new.quotas {
-        *quota(&mut tenant.quotas, &name)? = Some(limit);
+        *quota(&mut tenant.quotas, &name)? = within(limit)?;
     }
     // Two requests at once must not make one tenant twice.
     let _one = app.registry_turn.lock().await;
@@ -241,7 +268,7 @@ pub(crate) async fn change_tenant(
         record.weight = weight(to)?;
     }
     for (name, limit) in change.quotas {
-        *quota(&mut record.quotas, &name)? = limit;
+        *quota(&mut record.quotas, &name)? = within(limit)?;
     }
     app.registry.put_tenant(&record).await?;
     app.admission.reconsider(&tenant);
@@ -318,6 +345,17 @@ fn weight(weight: f64) -> Result<f64, Problem> {
             "weight is above 0 and at most {HEAVIEST}"
         )))
     }
+}
+
+/// A limit that every client can read: JSON's numbers are often signed ones of 64 bits.
+fn within(limit: Option<u64>) -> Result<Option<u64>, Problem> {
+    if limit.is_some_and(|limit| i64::try_from(limit).is_err()) {
+        return Err(Problem::unprocessable(format!(
+            "a limit is at most {}: 0 is none",
+            i64::MAX
+        )));
+    }
+    Ok(limit)
 }
 
 fn quota<'a>(quotas: &'a mut Quotas, name: &str) -> Result<&'a mut Option<u64>, Problem> {

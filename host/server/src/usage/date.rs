@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use weir_core::usage::Day;
 
-/// A day (UTC), from 1970 to 9999.
+/// A day (UTC), from 1970 to 9999. Nothing was used before, so an earlier day is read as the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Date(pub(crate) Day);
@@ -56,9 +56,13 @@ impl FromStr for Date {
         let from_march = (month + 9) % 12;
         let day_of_year = (153 * from_march + 2) / 5 + day - 1;
         let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-        let date = Day::try_from(era * DAYS_OF_400_YEARS + day_of_era - SHIFT)
-            .map(Self)
-            .map_err(|_| wrong())?;
+        let days = era * DAYS_OF_400_YEARS + day_of_era - SHIFT;
+        if year < 1970 {
+            // The calendar repeats itself every 400 years, so this day is one if that of 2000 years later is.
+            let later = format!("{:04}-{month:02}-{day:02}", year + 2000);
+            return later.parse::<Self>().map(|_| Self(0)).map_err(|_| wrong());
+        }
+        let date = Day::try_from(days).map(Self).map_err(|_| wrong())?;
         // A day that does not exist, as February 30th, is another day when it is written out.
         if date.to_string() == text {
             Ok(date)
@@ -105,6 +109,13 @@ mod tests {
     }
 
     #[test]
+    fn days_before_all_use_are_the_first() {
+        for text in ["0000-01-01", "0000-02-29", "1600-02-29", "1969-12-31"] {
+            assert_eq!(text.parse(), Ok(Date(0)), "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_no_day_is_refused() {
         for text in [
             "",
@@ -112,7 +123,7 @@ mod tests {
             "2026-13-01",
             "2026-00-10",
             "2026-1-1",
-            "1969-12-31",
+            "1900-02-29",
             "2026-11-21x",
             "+026-11-21",
         ] {

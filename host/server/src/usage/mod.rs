@@ -30,10 +30,10 @@ const USUAL: u32 = 30;
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Days {
-    /// First day (UTC), as `2026-11-21`; 30 days before the last if it is not given.
+    /// First day (UTC), as `2026-11-21`; if it is not given, the thirtieth up to the last.
     #[param(value_type = Option<String>, format = Date)]
     from: Option<Date>,
-    /// Last day; today if it is not given. At most 366 days in all.
+    /// Last day; today if it is not given. At most the 366 days up to it are answered.
     #[param(value_type = Option<String>, format = Date)]
     to: Option<Date>,
 }
@@ -120,11 +120,7 @@ pub(crate) async fn usage(
     let today = day_of(now_millis());
     let to = days.to.map_or(today, |date| date.0);
     let from = days.from.map_or(to.saturating_sub(USUAL - 1), |date| date.0);
-    if from > to || to - from >= DAYS {
-        return Err(Problem::invalid(format!(
-            "ask for 1 to {DAYS} days, from the first to the last"
-        )));
-    }
+    let from = from.max(to.saturating_sub(DAYS - 1));
     let (book, tenant) = (app.usage.as_ref(), caller.id());
     let (used, now, stored) = tokio::try_join!(
         app.metering.days(book, tenant, from, to),

@@ -3,7 +3,9 @@
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody, JsonRejection};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request};
 use axum::http::request;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize as _, Deserializer};
+use serde_json::Value;
 
 use crate::problem::Problem;
 
@@ -20,9 +22,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match Json::from_request(request, state).await {
-            Ok(Json(body)) => Ok(Self(body)),
-            Err(JsonRejection::JsonDataError(e)) => Err(Problem::unprocessable(e.body_text())),
+        match Json::<Value>::from_request(request, state).await {
+            Ok(Json(body @ Value::Object(_))) => T::deserialize(whole(body))
+                .map(Self)
+                .map_err(|e| Problem::unprocessable(e.to_string())),
+            Ok(Json(_)) => Err(Problem::unprocessable("the body is to be a JSON object")),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::unsupported(
                 "send the body as `Content-Type: application/json`",
             )),
@@ -34,6 +38,42 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             }
             Err(other) => Err(Problem::invalid(other.body_text())),
         }
+    }
+}
+
+/// For a field that is an object: derived code would also take a list of its fields' values.
+pub(crate) fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<T, D::Error> {
+    maybe_object(from)?.ok_or_else(|| D::Error::custom("expected an object"))
+}
+
+/// The same for a field that may be null.
+pub(crate) fn maybe_object<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    match Value::deserialize(from)? {
+        Value::Null => Ok(None),
+        value @ Value::Object(_) => T::deserialize(value).map(Some).map_err(D::Error::custom),
+        _ => Err(D::Error::custom("expected an object")),
+    }
+}
+
+/// The same with 5.0 as 5: JSON has one kind of number, and some clients write whole ones so.
+fn whole(value: Value) -> Value {
+    /// From here on not every whole number is one of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < EXACT => {
+                Value::from(float as i64)
+            }
+            _ => Value::Number(number),
+        },
+        Value::Array(values) => values.into_iter().map(whole).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (name, whole(value)))
+            .collect(),
+        other => other,
     }
 }
 
