@@ -10,6 +10,6 @@ mod work;
 pub(crate) use host::{Host, app, eventually};
 pub(crate) use memory::Memory;
 pub(crate) use records::{commit_events, job_record, order};
-pub(crate) use requests::{Refusal, form, job_of, json, refusal};
+pub(crate) use requests::{Refusal, form, job_of, json, measured, refusal};
 pub(crate) use stores::{Blobs, Counting, Vectors};
 pub(crate) use work::{Files, Works};

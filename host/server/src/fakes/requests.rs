@@ -5,10 +5,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
+use metrics_exporter_prometheus::PrometheusRecorder;
 use serde_json::Value;
 use tower::ServiceExt as _;
 use weir_core::JobId;
-use weir_core::tenancy::Scope;
 
 use super::Host;
 use crate::app::routes;
@@ -43,18 +43,6 @@ impl Host {
     /// The answer to a DELETE with a key.
     pub(crate) async fn delete(&self, path: &str, key: &str) -> Response<Body> {
         self.send(Host::request("DELETE", path, key, Body::empty())).await
-    }
-
-    /// A measurement as it is written for Prometheus, by name and labels; 0 if it has not been recorded.
-    pub(crate) async fn measured(&self, series: &str) -> f64 {
-        let (_, key) = self.tenant("watch", &[Scope::Admin]).await;
-        let body = self.get("/metrics", &key).await.into_body();
-        let text = axum::body::to_bytes(body, 16 << 20).await.unwrap();
-        let text = String::from_utf8(text.to_vec()).unwrap();
-        let values = text
-            .lines()
-            .filter_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        values.map(|value| value.parse::<f64>().unwrap()).sum()
     }
 
     pub(crate) fn request(method: &str, path: &str, key: &str, body: Body) -> Request<Body> {
@@ -143,4 +131,13 @@ pub(crate) async fn refusal(answer: Response<Body>) -> Refusal {
         quota: text("quota"),
         retry_after: retry_after.map(|seconds| seconds.to_str().unwrap().parse().unwrap()),
     }
+}
+
+/// A measurement by name and labels, as it is written for Prometheus; 0 if it has not been recorded.
+pub(crate) fn measured(recorder: &PrometheusRecorder, series: &str) -> f64 {
+    let text = recorder.handle().render();
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.map_or(0.0, |value| value.parse().unwrap())
 }
