@@ -135,10 +135,10 @@ async fn a_command_writes_while_the_server_does() {
         .unwrap();
     let (t, id) = (TenantId::single(), JobId::new());
     let mut written = 0;
-    let mut left = None;
+    let mut left = false;
     // Those of the components' state read before they write, which is where a second writer could get in between.
-    while left.is_none() || written < 150 {
-        left = left.or(command.try_wait().unwrap());
+    while !left || written < 150 {
+        left = left || command.try_wait().unwrap().is_some();
         written += 1;
         let entries = vec![Entry::Event(t.clone(), event(id, written))];
         storage.ledger.commit(entries).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_command_writes_while_the_server_does() {
             .await
             .unwrap();
     }
-    assert!(left.unwrap().success());
+    assert!(command.wait().unwrap().success());
     let registry: &dyn Registry = &*storage.ledger;
     assert_eq!(registry.tenants().await.unwrap().len(), 150);
     for n in 0..150 {

@@ -1,5 +1,6 @@
 //! The end of a job that the engine does not have: cancelled while it waited, or never to be started.
 
+use metrics::counter;
 use weir_core::StorageError;
 use weir_core::event::{ErrorNote, Event, EventKind};
 use weir_core::ledger::{Entry, JobRecord, JobState};
@@ -59,6 +60,18 @@ pub(crate) async fn conclude(
         entries.push(Entry::Event(record.tenant.clone(), event));
     }
     app.ledger.commit(entries).await?;
+    count(state);
     app.orders.forget_passwords(&record.tenant, &record.id).await?;
     Ok(record)
+}
+
+/// Counts the end of a job.
+pub(super) fn count(state: JobState) {
+    let state = match state {
+        JobState::Done => "done",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+        JobState::Queued | JobState::Running => return,
+    };
+    counter!("weir_jobs_ended_total", "state" => state).increment(1);
 }

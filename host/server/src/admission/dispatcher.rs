@@ -14,6 +14,7 @@ use weir_core::tenancy::TenantState;
 use weir_core::{StorageError, TenantId};
 use weir_engine::{DocumentEnd, DocumentSpec, JobOutcome, JobSpec};
 
+use super::conclude::count;
 use super::{HELD, Next, Slot, conclude};
 use crate::app::{App, PipelineError};
 
@@ -178,6 +179,7 @@ async fn run(app: &App, slot: Slot, spec: JobSpec) {
         let why = outcome.error.map(|error| error.message).unwrap_or_default();
         return later(app, slot, &why).await;
     }
+    count(outcome.state);
     slot.settle(pages(&outcome));
     if let Err(error) = app.orders.forget_passwords(&tenant, &job).await {
         tracing::warn!(%job, %error, "passwords of a job that has ended are still kept");

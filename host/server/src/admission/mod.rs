@@ -7,16 +7,17 @@
 
 mod conclude;
 mod dispatcher;
+mod guards;
 mod pressure;
 mod queue;
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::gauge;
+use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -29,8 +30,10 @@ use crate::app::now_millis;
 
 pub(crate) use conclude::conclude;
 pub(crate) use dispatcher::{dispatch, restore};
-use queue::JobQueue;
+use guards::Leaving;
+pub(crate) use guards::{Place, Slot};
 pub(crate) use queue::Waiting;
+use state::{Running, State, Terms};
 
 /// Bytes of a PDF that count as a page, where nothing else is known of it.
 const PAGE_BYTES: f64 = 100_000.0;
@@ -50,35 +53,6 @@ pub(crate) struct Admission {
     state: Mutex<State>,
     wake: Notify,
     moved: watch::Sender<()>,
-}
-
-#[derive(Default)]
-struct State {
-    queue: JobQueue,
-    /// Places in the queue of submissions under way.
-    reserved: HashMap<TenantId, usize>,
-    running: HashMap<JobId, Running>,
-    terms: HashMap<TenantId, Terms>,
-    /// Tenants that are being removed.
-    leaving: HashSet<TenantId>,
-}
-
-struct Running {
-    tenant: TenantId,
-    cancel: CancellationToken,
-    since_millis: u64,
-}
-
-/// What a tenant may do now.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Terms {
-    pub(crate) weight: f64,
-    /// Jobs in work at one time.
-    pub(crate) concurrent: usize,
-    /// Why none of its jobs is begun, if none is: the name of a quota, or `suspended`.
-    pub(crate) held: Option<&'static str>,
-    /// Until when this is relied on, on the queue's clock.
-    until: Duration,
 }
 
 /// What the dispatcher does next.
@@ -157,6 +131,7 @@ impl Admission {
             return Err(Refusal::Tenant);
         }
         if state.queue.len() + state.reserved.values().sum::<usize>() >= self.most_waiting {
+            shed("places");
             return Err(Refusal::Host);
         }
         *state.reserved.entry(tenant.clone()).or_default() += 1;
@@ -325,7 +300,7 @@ impl Admission {
     /// Takes a tenant out: cancels its jobs, takes no more, and returns when none is left and no submission is under way.
     /// Dropping the guard lets the tenant in again.
     pub(crate) async fn leave(self: &Arc<Self>, tenant: &TenantId) -> Leaving {
-        let mut moved = self.moved.subscribe();
+        let mut moved = self.moves();
         let leaving = Leaving {
             admission: Arc::clone(self),
             tenant: tenant.clone(),
@@ -351,12 +326,13 @@ impl Admission {
         }
     }
 
-    /// Why no more jobs should be accepted now, if so.
+    /// Why no more jobs should be accepted now, if so. Whoever asks has one that is refused then, and it is counted.
     pub(crate) fn overload(&self) -> Option<String> {
         if self.min_free > 0
             && let Some(free) = pressure::available_bytes()
             && free < self.min_free
         {
+            shed("memory");
             return Some(format!(
                 "only {} MiB of memory are available on this host",
                 free >> 20
@@ -368,7 +344,10 @@ impl Admission {
         let waited = state
             .queue
             .longest_without_turn(now, |tenant| state.may_at_all(tenant, now))?;
-        (waited > limit).then(|| format!("jobs have waited for {} s without a turn", waited.as_secs()))
+        (waited > limit).then(|| {
+            shed("turns");
+            format!("jobs have waited for {} s without a turn", waited.as_secs())
+        })
     }
 
     /// Changes whenever a job begins to wait, begins, or ends.
@@ -388,95 +367,7 @@ impl Admission {
     }
 }
 
-impl State {
-    fn in_work(&self, tenant: &TenantId) -> usize {
-        self.running
-            .values()
-            .filter(|running| running.tenant == *tenant)
-            .count()
-    }
-
-    /// Whether a job of the tenant may begin, as far as is known.
-    fn may(&self, tenant: &TenantId, slots: usize, now: Duration) -> bool {
-        let free = slots.saturating_sub(self.running.len());
-        let kept_for_others = if self.in_work(tenant) == 0 { 0 } else { slots / 4 };
-        free > kept_for_others && self.may_at_all(tenant, now)
-    }
-
-    /// The same, were there places enough.
-    fn may_at_all(&self, tenant: &TenantId, now: Duration) -> bool {
-        self.terms.get(tenant).is_none_or(|terms| {
-            (terms.held.is_none() || now >= terms.until) && self.in_work(tenant) < terms.concurrent
-        })
-    }
-}
-
-/// A place in the queue for a submission under way; given up when it is dropped.
-pub(crate) struct Place {
-    admission: Arc<Admission>,
-    tenant: TenantId,
-}
-
-impl Place {
-    /// The job of this order waits here from now on.
-    pub(crate) fn fill(self, order: &Order) {
-        self.admission
-            .put(self.admission.waiting(order, self.admission.now()));
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut state = self.admission.state.lock();
-        if let Some(own) = state.reserved.get_mut(&self.tenant) {
-            *own -= 1;
-            if *own == 0 {
-                state.reserved.remove(&self.tenant);
-            }
-        }
-        self.admission.changed(&state);
-    }
-}
-
-/// A job's place in work; free again when it is dropped.
-pub(crate) struct Slot {
-    admission: Arc<Admission>,
-    pub(crate) job: Waiting,
-    /// Its tenant's share.
-    pub(crate) weight: f64,
-    /// Cancelled when the job is to be.
-    pub(crate) cancel: CancellationToken,
-}
-
-impl Slot {
-    /// The job was of so many pages.
-    pub(crate) fn settle(&self, pages: f64) {
-        let mut state = self.admission.state.lock();
-        state
-            .queue
-            .settle(&self.job.tenant, self.weight, self.job.cost, pages);
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut state = self.admission.state.lock();
-        state.running.remove(&self.job.job);
-        self.admission.changed(&state);
-    }
-}
-
-/// A tenant without jobs, that gets no more until this is dropped.
-pub(crate) struct Leaving {
-    admission: Arc<Admission>,
-    tenant: TenantId,
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        let mut state = self.admission.state.lock();
-        state.leaving.remove(&self.tenant);
-        state.terms.remove(&self.tenant);
-        self.admission.changed(&state);
-    }
+/// Counts a job that was not taken for want of something.
+fn shed(reason: &'static str) {
+    counter!("weir_shed_total", "reason" => reason).increment(1);
 }

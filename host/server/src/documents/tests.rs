@@ -5,6 +5,7 @@ use axum::http::{StatusCode, header};
 use serde_json::Value;
 use weir_core::event::ErrorNote;
 use weir_core::ledger::{DocumentRecord, Entry, JobState, PageRecord, PageState};
+use weir_core::original::Originals as _;
 use weir_core::page::OutlineEntry;
 use weir_core::ports::{BlobStore as _, Ledger as _};
 use weir_core::search::{image_key, lines_key};
@@ -199,9 +200,9 @@ async fn markdown_is_what_a_run_writes() {
     );
     let all = text(answer).await;
     for part in [
-        "# A \\<b>report",
+        "# A \\<b\\>report\\</b\\>",
         "<!-- page 1 -->",
-        "![Page 1](pages/1/image)",
+        "![Page 1](<pages/1/image>)",
         "Text of page 2.",
         "**Page 4 could not be read:** page 4 cannot be read",
     ] {
@@ -286,8 +287,7 @@ async fn a_document_is_deleted_with_everything_unless_a_job_has_it() {
     let host = Host::new();
     let (a, key) = host.tenant("a", &[Scope::Read, Scope::Ingest]).await;
     let id = ingest(&host, &a, "d").await;
-    let original = host.data.path().join("originals/a").join(id.to_string());
-    std::fs::create_dir_all(original.parent().unwrap()).unwrap();
+    let original = host.files.path(&a, &id);
     std::fs::write(&original, b"d").unwrap();
     let path = format!("/v1/documents/{id}");
     let delete = || host.send(Host::request("DELETE", &path, &key, Body::empty()));
@@ -319,8 +319,7 @@ async fn a_foreign_document_does_not_exist() {
     let (_, no_reader) = host.tenant("c", &[Scope::Components]).await;
     let id = ingest(&host, &a, "d").await;
     ingest(&host, &b, "another").await;
-    let original = host.data.path().join("originals/a").join(id.to_string());
-    std::fs::create_dir_all(original.parent().unwrap()).unwrap();
+    let original = host.files.path(&a, &id);
     std::fs::write(&original, b"d").unwrap();
     for path in ["", "/pages/1", "/pages/1/image", "/pages/1/text", "/markdown"] {
         let path = format!("/v1/documents/{id}{path}");

@@ -1,5 +1,6 @@
 //! Jobs after they were put in: looked at, cancelled, tried again, diagnosed.
 
+mod book;
 mod diagnosis;
 mod page;
 mod progress;
@@ -29,9 +30,9 @@ use crate::intake::{accept, accepted, admit, idempotency_key, size};
 use crate::problem::Problem;
 use crate::wire::{Params, Route};
 
+pub(crate) use book::ProgressBook;
 use diagnosis::{Diagnosis, diagnose};
 pub(crate) use page::{__path_job_page, job_page};
-pub(crate) use progress::ProgressBook;
 pub(crate) use view::JobView;
 use view::{JobStateName, JobSummary, find};
 

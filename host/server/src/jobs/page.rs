@@ -73,7 +73,7 @@ pub(crate) struct JobPage {
     ),
     responses(
         (status = 200, description = "the page", body = JobPage),
-        (status = 400, description = "which document?", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "which document?", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "no such job, document or page", body = Problem, content_type = "application/problem+json"),
@@ -147,7 +147,7 @@ fn which(files: &[OrderedFile], asked: Option<DocumentId>) -> Result<DocumentId,
             Ok(first.document)
         }
         (None, []) => Err(Problem::not_found("the job has no documents that are known")),
-        (None, _) => Err(Problem::invalid(
+        (None, _) => Err(Problem::conflict(
             "the job has several documents: say which one with ?document=",
         )),
         (Some(document), files) if files.iter().any(|file| file.document == document) => Ok(document),

@@ -9,10 +9,12 @@
 //! waiting gives way: its newest is dropped, or the newcomer refused if that is one of its own. Both are told so and counted.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use metrics::{counter, gauge, histogram};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
@@ -158,10 +160,15 @@ async fn answer(buffer: Arc<SearchBuffer>, answers: Arc<dyn Answers>, tenant: Te
     let _under_way = UnderWay { buffer, tenant };
     histogram!("weir_query_batch").record(batch.len() as f64);
     let (queries, replies): (Vec<_>, Vec<_>) = batch.into_iter().map(|w| (w.query, w.reply)).unzip();
-    let answers = answers.answer(queries).await;
-    for (reply, answer) in replies.into_iter().zip(answers) {
+    let answered = AssertUnwindSafe(answers.answer(queries)).catch_unwind().await;
+    let died = || Problem::internal("the search died: this is a fault of the host, see its log");
+    let mut answers = answered
+        .into_iter()
+        .flatten()
+        .map(|answer| answer.map_err(Problem::from));
+    for reply in replies {
         // Whoever asked may have gone.
-        let _ = reply.send(answer.map_err(Problem::from));
+        let _ = reply.send(answers.next().unwrap_or_else(|| Err(died())));
     }
 }
 
@@ -195,15 +202,19 @@ impl Line {
 
 impl Lines {
     fn line(&mut self, tenant: &TenantId) -> &mut Line {
-        let place = self.tenants.iter().position(|line| line.tenant == *tenant);
-        let place = place.unwrap_or(self.tenants.len());
-        if place == self.tenants.len() {
-            self.tenants.push_back(Line {
+        let known = self.tenants.iter().position(|line| line.tenant == *tenant);
+        let place = known.unwrap_or_else(|| {
+            // Whoever is being served has had its turn; who waits for one keeps its place before a newcomer.
+            let served = self.tenants.iter().position(|line| line.under_way > 0);
+            let place = served.unwrap_or(self.tenants.len());
+            let line = Line {
                 tenant: tenant.clone(),
                 queries: VecDeque::new(),
                 under_way: 0,
-            });
-        }
+            };
+            self.tenants.insert(place, line);
+            place
+        });
         // There is one at this place, from before or from just now.
         self.tenants.get_mut(place).unwrap_or_else(|| unreachable!())
     }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use weir_core::settings::Settings;
 use weir_core::tenancy::Scope;
 
-use crate::fakes::{Host, commit_events, tenant};
+use crate::fakes::{Host, commit_events};
 use crate::listen::Listener;
 
 const READERS: usize = 1000;
@@ -37,22 +37,29 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
         server_listen: "127.0.0.1:0".parse().unwrap(),
         ..Settings::default()
     };
-    let memory = std::sync::Arc::default();
-    let built = Host::over(&memory, settings.clone());
-    let app = built.server.app();
+    let (server, host) = Host::serving(settings.clone());
     let listener = Listener::bind(&settings).await.unwrap();
     let address = listener.address().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(built.server.serve(listener, async { drop(stopped.await) }));
+    let serving = tokio::spawn(server.serve(listener, async { drop(stopped.await) }));
+
+    // It serves once it has looked for jobs of an earlier process, which these are not.
+    let mut probe = TcpStream::connect(address).await.unwrap();
+    probe
+        .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    assert!(probe.read(&mut [0; 64]).await.unwrap() > 0);
+    drop(probe);
 
     let mut jobs = Vec::new();
     for n in 0..TENANTS {
-        let (tenant, key) = tenant(&memory, &format!("t{n}"), &[Scope::Read]).await;
+        let (tenant, key) = host.tenant(&format!("t{n}"), &[Scope::Read]).await;
         let job = weir_core::JobId::new();
-        commit_events(app.ledger.as_ref(), &tenant, job, 1, 1, false).await;
+        commit_events(host.app.ledger.as_ref(), &tenant, job, 1, 1, false).await;
         let record = crate::fakes::job_record(&tenant, job, weir_core::ledger::JobState::Running);
         let record = weir_core::ledger::Entry::Job(record);
-        weir_core::ports::Ledger::commit(app.ledger.as_ref(), vec![record])
+        weir_core::ports::Ledger::commit(host.app.ledger.as_ref(), vec![record])
             .await
             .unwrap();
         jobs.push((tenant, key, job));
@@ -85,7 +92,7 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
             }
         });
     }
-    while app.streams.open() < READERS {
+    while host.app.streams.open() < READERS {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let connected = resident();
@@ -93,7 +100,7 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
     for from in (2..=EVENTS).step_by(20) {
         for (tenant, _, job) in &jobs {
             let to = (from + 19).min(EVENTS);
-            commit_events(app.ledger.as_ref(), tenant, *job, from, to, to == EVENTS).await;
+            commit_events(host.app.ledger.as_ref(), tenant, *job, from, to, to == EVENTS).await;
         }
     }
     let mut delivered = 0;
@@ -112,5 +119,5 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
     assert!(per_reader < 256 << 10, "{per_reader} bytes a reader");
     stop.send(()).unwrap();
     serving.await.unwrap().unwrap();
-    assert_eq!(app.streams.open(), 0);
+    assert_eq!(host.app.streams.open(), 0);
 }

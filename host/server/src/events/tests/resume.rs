@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 use weir_core::TenantId;
 use weir_core::ledger::{Entry, JobState};
 use weir_core::ports::Ledger as _;
-use weir_core::settings::Settings;
 use weir_core::tenancy::Scope;
 
 use super::super::feed::Feeds;
@@ -38,9 +37,7 @@ async fn fifty_reconnects_at_random_see_every_event_once_and_in_order_also_over_
     for round in 0..=50 {
         if round == 25 {
             // The host is started again over the same ledger.
-            let memory = Arc::clone(&host.memory);
-            let built = Host::over(&memory, Settings::default());
-            host.app = built.server.app();
+            host = host.again();
         }
         let (app, tenant) = (Arc::clone(&host.app), tenant.clone());
         let (mut writes, from) = (Dice(round + 1), written + 1);

@@ -1,0 +1,363 @@
+//! What is written down, kept in one place as a ledger would.
+
+use std::collections::{BTreeMap, HashMap};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use weir_core::event::Event;
+use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
+use weir_core::order::{Idempotency, JobFilter, Order, Orders, Put};
+use weir_core::ports::Ledger;
+use weir_core::tenancy::{KeyRecord, Registry, Tenant};
+use weir_core::usage::{Day, Usage, UsageBook};
+use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
+
+/// What is known of jobs, documents, tenants and keys.
+#[derive(Default)]
+pub(crate) struct Memory(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    jobs: Vec<JobRecord>,
+    documents: Vec<DocumentRecord>,
+    pages: BTreeMap<(TenantId, DocumentId, PageNumber), PageRecord>,
+    /// In the order of writing: the place is the index and one.
+    events: Vec<(TenantId, Event)>,
+    orders: Vec<Order>,
+    webhooks: BTreeMap<(TenantId, JobId), u32>,
+    tenants: BTreeMap<TenantId, Tenant>,
+    keys: BTreeMap<String, KeyRecord>,
+    usage: HashMap<(TenantId, Day), Usage>,
+    words: HashMap<(TenantId, String), ([u8; 32], JobId)>,
+    stored: HashMap<TenantId, u64>,
+    reads: usize,
+    failing: bool,
+}
+
+impl Memory {
+    /// How often events were read.
+    pub(crate) fn reads(&self) -> usize {
+        self.0.lock().reads
+    }
+
+    /// Whether events can be read.
+    pub(crate) fn fail(&self, failing: bool) {
+        self.0.lock().failing = failing;
+    }
+
+    /// What a tenant keeps.
+    pub(crate) fn store(&self, tenant: &TenantId, bytes: u64) {
+        self.0.lock().stored.insert(tenant.clone(), bytes);
+    }
+
+    fn reading(&self) -> Result<(), StorageError> {
+        let mut kept = self.0.lock();
+        kept.reads += 1;
+        if kept.failing {
+            return Err(StorageError::Failed {
+                what: "events".into(),
+                reason: "the test says so".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Ledger for Memory {
+    async fn commit(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
+        let mut kept = self.0.lock();
+        for entry in entries {
+            match entry {
+                Entry::Job(job) => match kept.jobs.iter_mut().find(|j| j.id == job.id) {
+                    Some(known) => *known = job,
+                    None => kept.jobs.push(job),
+                },
+                Entry::Document(document) => {
+                    kept.documents
+                        .retain(|d| (&d.tenant, d.id) != (&document.tenant, document.id));
+                    kept.documents.push(document);
+                }
+                Entry::Page(page) => {
+                    kept.pages
+                        .insert((page.tenant.clone(), page.document, page.page), page);
+                }
+                Entry::Event(tenant, event) => {
+                    let same =
+                        |(t, e): &(TenantId, Event)| *t == tenant && (e.job, e.seq) == (event.job, event.seq);
+                    if !kept.events.iter().rev().take(1000).any(same) {
+                        kept.events.push((tenant, event));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn document(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Option<DocumentRecord>, StorageError> {
+        let kept = self.0.lock();
+        let mut documents = kept.documents.iter();
+        Ok(documents
+            .find(|d| (&d.tenant, &d.id) == (tenant, document))
+            .cloned())
+    }
+
+    async fn documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        let kept = self.0.lock();
+        let mut documents: Vec<_> = kept
+            .documents
+            .iter()
+            .filter(|d| d.tenant == *tenant)
+            .cloned()
+            .collect();
+        documents.sort_by_key(|d| std::cmp::Reverse(d.created_millis));
+        Ok(documents)
+    }
+
+    async fn pages(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        _revision: Option<&RevisionId>,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        let kept = self.0.lock();
+        let pages = kept.pages.values();
+        Ok(pages
+            .filter(|p| (&p.tenant, &p.document) == (tenant, document))
+            .cloned()
+            .collect())
+    }
+
+    async fn job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
+        let kept = self.0.lock();
+        let mut jobs = kept.jobs.iter();
+        Ok(jobs.find(|j| (&j.tenant, &j.id) == (tenant, job)).cloned())
+    }
+
+    async fn unfinished(&self) -> Result<Vec<JobRecord>, StorageError> {
+        let kept = self.0.lock();
+        let unfinished = kept.jobs.iter().filter(|j| !j.state.is_ended());
+        let mut unfinished: Vec<_> = unfinished.cloned().collect();
+        unfinished.sort_by_key(|j| j.created_millis);
+        Ok(unfinished)
+    }
+
+    async fn events(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StorageError> {
+        self.reading()?;
+        // A read takes a moment, in which others commit.
+        let events = {
+            let kept = self.0.lock();
+            let of_job = kept
+                .events
+                .iter()
+                .filter(|(t, e)| t == tenant && e.job == *job && e.seq > after);
+            of_job.take(limit).map(|(_, e)| e.clone()).collect()
+        };
+        tokio::task::yield_now().await;
+        Ok(events)
+    }
+
+    async fn tenant_events(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StorageError> {
+        self.reading()?;
+        let events = {
+            let kept = self.0.lock();
+            let placed = (1..).zip(&kept.events).skip(usize::try_from(after).unwrap());
+            placed
+                .filter(|(_, (t, _))| t == tenant)
+                .take(limit)
+                .map(|(place, (_, e))| (place, e.clone()))
+                .collect()
+        };
+        tokio::task::yield_now().await;
+        Ok(events)
+    }
+
+    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        let kept = self.0.lock();
+        Ok((1..)
+            .zip(&kept.events)
+            .filter(|(_, (t, _))| t == tenant)
+            .map(|(p, _)| p)
+            .last()
+            .unwrap_or(0))
+    }
+
+    async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
+        let mut kept = self.0.lock();
+        let before = kept.documents.len();
+        kept.documents
+            .retain(|d| (&d.tenant, &d.id) != (tenant, document));
+        kept.pages.retain(|(t, d, _), _| (t, d) != (tenant, document));
+        Ok(kept.documents.len() < before)
+    }
+}
+
+#[async_trait]
+impl Orders for Memory {
+    async fn put(
+        &self,
+        record: &JobRecord,
+        order: &Order,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Put, StorageError> {
+        let mut kept = self.0.lock();
+        if let Some(Idempotency { key, digest }) = idempotency {
+            let word = (order.tenant.clone(), key.clone());
+            match kept.words.get(&word) {
+                Some((known, job)) if known == digest => return Ok(Put::Before(*job)),
+                Some(_) => return Ok(Put::Differs),
+                None => drop(kept.words.insert(word, (*digest, order.job))),
+            }
+        }
+        kept.jobs.push(record.clone());
+        kept.orders.push(order.clone());
+        if order.webhook.is_some() {
+            kept.webhooks.insert((order.tenant.clone(), order.job), 0);
+        }
+        Ok(Put::New)
+    }
+
+    async fn order(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Order>, StorageError> {
+        let kept = self.0.lock();
+        let mut orders = kept.orders.iter();
+        Ok(orders.find(|o| (&o.tenant, &o.job) == (tenant, job)).cloned())
+    }
+
+    async fn forget_passwords(&self, tenant: &TenantId, job: &JobId) -> Result<(), StorageError> {
+        let mut kept = self.0.lock();
+        let order = kept
+            .orders
+            .iter_mut()
+            .find(|o| (&o.tenant, &o.job) == (tenant, job));
+        order
+            .into_iter()
+            .flat_map(|order| &mut order.files)
+            .for_each(|file| file.password = None);
+        Ok(())
+    }
+
+    async fn jobs(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>, StorageError> {
+        let kept = self.0.lock();
+        let mut jobs: Vec<_> = kept
+            .jobs
+            .iter()
+            .filter(|j| j.tenant == *tenant && filter.state.is_none_or(|state| state == j.state))
+            .filter(|j| filter.before.is_none_or(|before| j.id.0 < before.0))
+            .cloned()
+            .collect();
+        jobs.sort_by_key(|j| std::cmp::Reverse(j.id.0));
+        jobs.truncate(filter.limit);
+        Ok(jobs)
+    }
+
+    async fn owed_webhooks(&self) -> Result<Vec<(TenantId, JobId, u32)>, StorageError> {
+        let kept = self.0.lock();
+        let owed = kept.webhooks.iter();
+        Ok(owed
+            .map(|((tenant, job), tries)| (tenant.clone(), *job, *tries))
+            .collect())
+    }
+
+    async fn webhook_tried(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        tries: Option<u32>,
+    ) -> Result<(), StorageError> {
+        let (key, mut kept) = ((tenant.clone(), *job), self.0.lock());
+        match tries {
+            Some(tries) => drop(kept.webhooks.insert(key, tries)),
+            None => drop(kept.webhooks.remove(&key)),
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Registry for Memory {
+    async fn put_tenant(&self, tenant: &Tenant) -> Result<(), StorageError> {
+        self.0.lock().tenants.insert(tenant.id.clone(), tenant.clone());
+        Ok(())
+    }
+
+    async fn tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
+        Ok(self.0.lock().tenants.get(id).cloned())
+    }
+
+    async fn tenants(&self) -> Result<Vec<Tenant>, StorageError> {
+        Ok(self.0.lock().tenants.values().cloned().collect())
+    }
+
+    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
+        let mut kept = self.0.lock();
+        kept.keys.retain(|_, key| key.tenant != *id);
+        kept.jobs.retain(|job| job.tenant != *id);
+        kept.orders.retain(|order| order.tenant != *id);
+        kept.documents.retain(|document| document.tenant != *id);
+        kept.pages.retain(|(tenant, ..), _| tenant != id);
+        kept.events.retain(|(tenant, _)| tenant != id);
+        Ok(kept.tenants.remove(id).is_some())
+    }
+
+    async fn put_key(&self, key: &KeyRecord) -> Result<(), StorageError> {
+        self.0.lock().keys.insert(key.id.clone(), key.clone());
+        Ok(())
+    }
+
+    async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StorageError> {
+        Ok(self.0.lock().keys.get(id).cloned())
+    }
+
+    async fn keys(&self, tenant: &TenantId) -> Result<Vec<KeyRecord>, StorageError> {
+        let kept = self.0.lock();
+        Ok(kept
+            .keys
+            .values()
+            .filter(|k| k.tenant == *tenant)
+            .cloned()
+            .collect())
+    }
+}
+
+#[async_trait]
+impl UsageBook for Memory {
+    async fn add(&self, day: Day, amounts: Vec<(TenantId, Usage)>) -> Result<(), StorageError> {
+        let mut kept = self.0.lock();
+        if kept.failing {
+            return Err(StorageError::Full { what: "usage".into() });
+        }
+        for (tenant, usage) in amounts {
+            kept.usage.entry((tenant, day)).or_default().add(&usage);
+        }
+        Ok(())
+    }
+
+    async fn usage(&self, tenant: &TenantId, from: Day, to: Day) -> Result<Vec<(Day, Usage)>, StorageError> {
+        let kept = self.0.lock();
+        let mut days: Vec<_> = (kept.usage.iter())
+            .filter(|((t, day), _)| t == tenant && (from..=to).contains(day))
+            .map(|((_, day), usage)| (*day, *usage))
+            .collect();
+        days.sort_by_key(|(day, _)| *day);
+        Ok(days)
+    }
+
+    async fn stored_bytes(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        Ok(self.0.lock().stored.get(tenant).copied().unwrap_or(0))
+    }
+}

@@ -1,0 +1,200 @@
+//! Documents that the host has or fetches, as JSON.
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header;
+use axum::routing::get;
+use serde_json::{Value, json};
+use weir_core::settings::Settings;
+use weir_core::tenancy::Scope;
+use weir_core::{DocumentId, TenantId};
+
+use super::{assert_nothing_of, jobs};
+use crate::fakes::{Host, json as body, refusal};
+
+async fn order(host: &Host, key: &str, documents: &Value) -> axum::http::Response<Body> {
+    host.post("/v1/jobs", key, &json!({ "documents": documents }))
+        .await
+}
+
+#[tokio::test]
+async fn a_document_that_is_here_is_not_sent_again() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+    let document = host.original(&a, "1 pages").to_string();
+    let options = json!({"dpi": 100, "passwords": {"again.pdf": "p"}});
+    let documents = json!([{"document": document}, {"document": document, "name": "../again.pdf"}]);
+    let answer = host
+        .post(
+            "/v1/jobs",
+            &key,
+            &json!({"documents": documents, "options": options}),
+        )
+        .await;
+    assert_eq!(answer.status(), 202);
+    let job = body(answer).await;
+    let seen: Vec<_> = job["documents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| {
+            (
+                d["name"].as_str().unwrap(),
+                d["document"].as_str().unwrap(),
+                &d["bytes"],
+            )
+        })
+        .collect();
+    let bytes = Value::from(7);
+    assert_eq!(
+        seen,
+        [
+            ("document-1", document.as_str(), &bytes),
+            ("again.pdf", document.as_str(), &bytes)
+        ]
+    );
+    assert_eq!(host.files.names(), [format!("a-{document}")]);
+}
+
+#[tokio::test]
+async fn a_foreign_document_is_none() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+    let (b, _) = host.tenant("b", &[Scope::Ingest]).await;
+    let foreign = host.original(&b, "1 pages").to_string();
+    let absent = DocumentId::of(b"nowhere").to_string();
+    let mut said = Vec::new();
+    for document in [&foreign, &absent] {
+        let refused = refusal(order(&host, &key, &json!([{ "document": document }])).await).await;
+        assert_eq!(refused.status, 404);
+        said.push(refused.detail.replace(document, "it"));
+    }
+    assert_eq!(said[0], said[1], "nobody learns what another has");
+    assert_eq!(jobs(&host, &a).await, 0);
+    let own: TenantId = a;
+    assert_eq!(host.app.admission.counts(&own), (0, 0));
+}
+
+#[tokio::test]
+async fn what_is_no_order_is_refused() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+    let url = "https://1.1.1.1/a.pdf";
+    let document = DocumentId::of(b"d").to_string();
+    for documents in [
+        json!([]),
+        json!({}),
+        json!(["a.pdf"]),
+        json!([{}]),
+        json!([{"name": "a.pdf"}]),
+        json!([{"document": "abc"}]),
+        json!([{"document": document, "url": url}]),
+        json!([{"document": document, "password": "p"}]),
+        json!([{"url": 7}]),
+    ] {
+        let refused = refusal(order(&host, &key, &documents).await).await;
+        assert_eq!(refused.status, 422, "{documents}: {refused:?}");
+    }
+    for (text, status) in [
+        (r#"{"documents":"#, 400),
+        ("", 400),
+        (r#"{"files":[]}"#, 422),
+        ("[]", 422),
+        (
+            &format!(
+                r#"{{"documents":[],"options":{{"dpi":1,"x":"{}"}}}}"#,
+                "x".repeat(3 << 20)
+            ),
+            413,
+        ),
+    ] {
+        let request = Host::request("POST", "/v1/jobs", &key, Body::from(text.to_owned()));
+        let refused = refusal(host.send(request).await).await;
+        assert_eq!(refused.status, status, "{refused:?}");
+    }
+    assert_nothing_of(&host, &a, "no order").await;
+}
+
+#[tokio::test]
+async fn only_public_addresses_are_fetched_from_and_only_where_that_is_on() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+    for url in [
+        "http://127.0.0.1/a.pdf",
+        "http://localhost/a.pdf",
+        "https://10.1.2.3/",
+        "https://192.168.0.1/",
+        "http://169.254.169.254/latest/meta-data",
+        "http://[::1]/",
+        "http://[::ffff:10.0.0.1]/",
+        "http://2130706433/",
+        "https://user:hunter2@example.com/",
+        "file:///etc/passwd",
+        "a.pdf",
+    ] {
+        let refused = refusal(order(&host, &key, &json!([{ "url": url }])).await).await;
+        assert_eq!(refused.status, 422, "{url}: {refused:?}");
+        assert!(!refused.detail.contains("hunter2"), "{refused:?}");
+        assert_nothing_of(&host, &a, url).await;
+    }
+
+    let host = Host::with(Settings {
+        server_fetch: false,
+        ..Settings::default()
+    });
+    let (_, key) = host.tenant("a", &[Scope::Ingest]).await;
+    let refused = refusal(order(&host, &key, &json!([{"url": "https://1.1.1.1/"}])).await).await;
+    assert_eq!(refused.status, 403, "{refused:?}");
+}
+
+/// A server on this machine.
+async fn serve() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let endless = || async {
+        let pieces = futures::stream::repeat_with(|| std::io::Result::Ok(vec![b'x'; 4096]));
+        Body::from_stream(pieces)
+    };
+    let router = Router::new()
+        .route("/docs/report.pdf", get(|| async { "3 pages" }))
+        .route("/empty", get(|| async { "" }))
+        .route("/endless", get(endless));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn what_is_fetched_is_a_file_like_any_other() {
+    let host = Host::with(Settings {
+        server_fetch_private: true,
+        server_upload_bytes: 1 << 20,
+        ..Settings::default()
+    });
+    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+    let server = serve().await;
+    for (path, status) in [("/empty", 422), ("/nothing", 422), ("/endless", 413)] {
+        let documents = json!([
+            {"url": format!("{server}/docs/report.pdf")},
+            {"url": format!("{server}{path}")},
+        ]);
+        let refused = refusal(order(&host, &key, &documents).await).await;
+        assert_eq!(refused.status, status, "{path}: {refused:?}");
+        assert_nothing_of(&host, &a, path).await;
+    }
+    let documents = json!([
+        {"url": format!("{server}/docs/report.pdf?token=secret#page=2")},
+        {"url": format!("{server}/docs/report.pdf"), "name": "b.pdf"},
+    ]);
+    let answer = order(&host, &key, &documents).await;
+    assert!(answer.headers().contains_key(header::LOCATION));
+    let job = body(answer).await;
+    let document = DocumentId::of(b"3 pages").to_string();
+    for (at, name) in ["report.pdf", "b.pdf"].into_iter().enumerate() {
+        let seen = &job["documents"][at];
+        assert_eq!(
+            (&seen["name"], &seen["document"]),
+            (&json!(name), &json!(document))
+        );
+    }
+    assert_eq!(host.files.names(), [format!("a-{document}")]);
+}

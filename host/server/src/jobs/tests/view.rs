@@ -1,0 +1,276 @@
+//! A job while it waits, while it is in work, and afterwards.
+
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::{Value, json};
+use weir_core::decision::{QueueState, StageTime};
+use weir_core::event::{ErrorNote, Event, EventKind};
+use weir_core::ledger::{Entry, JobState, PageRecord, PageState};
+use weir_core::ports::Ledger as _;
+use weir_core::tenancy::Scope;
+use weir_core::{DocumentId, JobId, RevisionId, Stage};
+
+use super::view;
+use crate::fakes::{Host, eventually, form, job_of, json as body};
+
+#[tokio::test]
+async fn a_job_tells_how_far_it_has_come() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
+    let before = host.submitted(&key, "1 pages").await;
+    let job = host.submitted(&key, "3 pages").await;
+    let waiting = view(&host, &key, job).await;
+    assert_eq!(
+        (&waiting["state"], &waiting["position"], &waiting["lane"]),
+        (&json!("queued"), &json!(2), &Value::Null)
+    );
+    assert_eq!(
+        (&waiting["started_millis"], &waiting["ended_millis"]),
+        (&Value::Null, &Value::Null)
+    );
+    let document = &waiting["documents"][0];
+    assert_eq!(
+        (&document["state"], &document["pages"], &document["done"]),
+        (&json!("waiting"), &Value::Null, &json!(0))
+    );
+
+    host.delete(&format!("/v1/jobs/{before}"), &key).await;
+    assert_eq!(view(&host, &key, job).await["position"], 1);
+    host.works.hold();
+    host.works.let_pages(1);
+    let _dispatching = host.dispatching();
+    let done = async || view(&host, &key, job).await["documents"][0]["done"] == 1;
+    eventually(host.app.ledger.bell(&a), done).await;
+    let running = view(&host, &key, job).await;
+    assert_eq!(
+        (&running["state"], &running["position"]),
+        (&json!("running"), &Value::Null)
+    );
+    assert_eq!(
+        (&running["cancelling"], &running["ended_millis"]),
+        (&json!(false), &Value::Null)
+    );
+    let document = &running["documents"][0];
+    assert_eq!(
+        (&document["state"], &document["pages"]),
+        (&json!("running"), &json!(3))
+    );
+
+    host.works.let_pages(2);
+    host.until(&a, job, JobState::Done).await;
+    let ended = view(&host, &key, job).await;
+    assert_eq!(ended["state"], "done");
+    let document = &ended["documents"][0];
+    assert_eq!(
+        (&document["state"], &document["done"], &document["failed"]),
+        (&json!("done"), &json!(3), &json!(0))
+    );
+    let time = |name: &str| ended[name].as_u64().unwrap();
+    assert!(time("created_millis") <= time("started_millis"));
+    assert!(time("started_millis") <= time("ended_millis"));
+    for same in ["id", "created_millis", "revision", "pipeline"] {
+        assert_eq!(waiting[same], ended[same], "{same}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_document_fails_by_name_and_the_others_do_not() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
+    let parts = [
+        ("file", Some("bad.pdf"), "nothing"),
+        ("file", Some("good.pdf"), "2 pages"),
+        ("file", Some("again.pdf"), "2 pages"),
+    ];
+    let job = job_of(host.send(Host::submission(&key, form(&parts))).await).await;
+    let _dispatching = host.dispatching();
+    host.until(&a, job, JobState::Failed).await;
+    let view = view(&host, &key, job).await;
+    let documents: Vec<_> = view["documents"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| {
+            (
+                d["name"].as_str().unwrap(),
+                d["state"].as_str().unwrap(),
+                d["done"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        documents,
+        [
+            ("bad.pdf", "failed", 0),
+            ("good.pdf", "done", 2),
+            ("again.pdf", "done", 2)
+        ]
+    );
+    let error = &view["documents"][0]["error"];
+    assert_eq!(error["kind"], "not-a-pdf", "{error}");
+    assert_eq!(view["documents"][1]["error"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_page_waits_and_then_leads_to_its_lines() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
+    let job = host.submitted(&key, "3 pages").await;
+    let page = async |page: &str| host.get(&format!("/v1/jobs/{job}/pages/{page}"), &key).await;
+    assert_eq!(page("1").await.status(), 404, "nobody has opened it yet");
+    host.works.hold();
+    host.works.let_pages(1);
+    let document = DocumentId::of(b"3 pages");
+    let _dispatching = host.dispatching();
+    let pages = async || host.memory.pages(&a, &document, None).await.unwrap();
+    eventually(host.app.ledger.bell(&a), async || pages().await.len() == 1).await;
+    let done = pages().await[0].page;
+    for number in 1..=3 {
+        let seen = body(page(&number.to_string()).await).await;
+        assert_eq!(
+            (&seen["page"], &seen["document"]),
+            (&json!(number), &json!(document.to_string()))
+        );
+        if number != done {
+            assert_eq!(
+                (&seen["state"], &seen["lines_url"]),
+                (&json!("waiting"), &Value::Null)
+            );
+            continue;
+        }
+        assert_eq!(
+            (&seen["state"], &seen["source"]),
+            (&json!("done"), &json!("text-layer"))
+        );
+        assert_eq!((&seen["image_url"], &seen["passages"]), (&Value::Null, &json!(0)));
+        // The link needs no key.
+        let link = Request::get(seen["lines_url"].as_str().unwrap());
+        let lines = body(host.send(link.body(Body::empty()).unwrap()).await).await;
+        assert_eq!(lines["page"], done);
+    }
+    for none in ["0", "4", "x", "-1", "99999999999"] {
+        assert_eq!(page(none).await.status(), 404, "{none}");
+    }
+    host.works.let_pages(2);
+    host.until(&a, job, JobState::Done).await;
+    assert_eq!(body(page("2").await).await["state"], "done");
+}
+
+#[tokio::test]
+async fn a_page_says_why_it_failed() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Read]).await;
+    let (job, document) = (JobId::new(), DocumentId::of(b"d"));
+    host.order(&a, job, document).await;
+    let error = ErrorNote {
+        kind: "page-unreadable".into(),
+        message: "page 7 cannot be read".into(),
+    };
+    let record = PageRecord {
+        tenant: a.clone(),
+        document,
+        page: 7,
+        revision: RevisionId::of(b"revision"),
+        job,
+        state: PageState::Failed { error },
+    };
+    host.memory.commit(vec![Entry::Page(record)]).await.unwrap();
+    let page = body(host.get(&format!("/v1/jobs/{job}/pages/7"), &key).await).await;
+    assert_eq!(
+        (&page["state"], &page["error"]["kind"]),
+        (&json!("failed"), &json!("page-unreadable"))
+    );
+}
+
+#[tokio::test]
+async fn of_several_documents_one_has_to_be_named() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
+    let parts = [
+        ("file", Some("a.pdf"), "1 pages"),
+        ("file", Some("b.pdf"), "2 pages"),
+    ];
+    let job = job_of(host.send(Host::submission(&key, form(&parts))).await).await;
+    let twice = job_of(host.send(Host::submission(&key, form(&[parts[0]; 2]))).await).await;
+    let _dispatching = host.dispatching();
+    host.until(&a, job, JobState::Done).await;
+    host.until(&a, twice, JobState::Done).await;
+    let second = DocumentId::of(b"2 pages");
+    for (of, query, status) in [
+        (job, String::new(), 400),
+        (job, format!("?document={second}"), 200),
+        (job, format!("?document={}", DocumentId::of(b"3 pages")), 404),
+        (job, "?document=b.pdf".into(), 400),
+        (twice, String::new(), 200),
+        (twice, format!("?document={second}"), 404),
+    ] {
+        let answer = host.get(&format!("/v1/jobs/{of}/pages/1{query}"), &key).await;
+        assert_eq!(answer.status(), status, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_diagnosis_says_which_stage_holds_the_job_up() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Read]).await;
+    let job = JobId::new();
+    host.order(&a, job, DocumentId::of(b"d")).await;
+    let diagnosis = async || body(host.get(&format!("/v1/jobs/{job}/diagnosis"), &key).await).await;
+    let first = diagnosis().await;
+    assert_eq!(
+        (&first["bottleneck"], &first["stages"]),
+        (&Value::Null, &json!([]))
+    );
+    assert!(
+        first["sentence"]
+            .as_str()
+            .unwrap()
+            .contains("nothing can be said")
+    );
+
+    let queue = |stage, depth| QueueState {
+        stage,
+        depth,
+        capacity: 8,
+        workers: 2,
+    };
+    let times = vec![StageTime {
+        stage: Stage::Read,
+        pages: 5,
+        millis_per_page: 250.0,
+    }];
+    for seq in 1..=10 {
+        let what = EventKind::BatchRasterized {
+            first_page: 1,
+            pages: 1,
+            dpi: 150,
+            queues: vec![queue(Stage::Read, 8), queue(Stage::Store, 0)],
+            times: times.clone(),
+        };
+        let event = Event {
+            seq,
+            job,
+            document: Some(DocumentId::of(b"d")),
+            at_millis: seq,
+            what,
+        };
+        host.memory
+            .commit(vec![Entry::Event(a.clone(), event)])
+            .await
+            .unwrap();
+    }
+    let then = diagnosis().await;
+    assert_eq!(then["bottleneck"], "read");
+    let sentence = then["sentence"].as_str().unwrap();
+    assert!(sentence.contains("full in 10 of 10 looks"), "{sentence}");
+    let read = then["stages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|s| s["stage"] == "read")
+        .unwrap();
+    assert_eq!(
+        (&read["full"], &read["workers"], &read["millis_per_page"]),
+        (&json!(10), &json!(2), &json!(250.0))
+    );
+}
