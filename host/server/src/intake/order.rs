@@ -303,7 +303,7 @@ mod tests {
             r#"{"ocr":"sometimes"}"#,
             r#"{"lane":"fast"}"#,
             r#"{"pages":{"first":0}}"#,
-            r#"{"pages":{"first":3,"last":2}}"#,
+            r#"{"pages":[3,2]}"#,
             r#"{"pages":{"from":3}}"#,
             r#"{"webhook":{"url":"http://127.0.0.1/","secret":"s"}}"#,
             r#"{"webhook":{"url":"https://example.com/","secret":""}}"#,
@@ -311,6 +311,8 @@ mod tests {
         ] {
             assert!(understood(json).is_err(), "{json}");
         }
+        let wish = understood(r#"{"pages":{"first":3,"last":2}}"#).unwrap();
+        assert_eq!(wish.options.pages, Some((2, 3)));
         let wish = understood(r#"{"passwords":{"b.pdf":"p"}}"#).unwrap();
         assert!(wish.unlock(&mut [file("a.pdf")]).is_err());
         let mut files = [file("b.pdf"), file("a.pdf"), file("b.pdf")];

@@ -130,7 +130,7 @@ async fn who_may_not_is_refused_before_there_is_a_socket() {
         connect(address, &format!("{path}?after=9"), &bearer(&key))
             .await
             .err(),
-        Some(400)
+        Some(409)
     );
 }
 

@@ -49,7 +49,12 @@ async fn what_cannot_be_followed_is_refused() {
             StatusCode::NOT_FOUND,
         ),
         ("/v1/jobs/none/events".into(), &key, StatusCode::NOT_FOUND),
-        (format!("{path}?after=4"), &key, StatusCode::BAD_REQUEST),
+        (format!("{path}?after=4"), &key, StatusCode::CONFLICT),
+        (
+            format!("{path}?after={}", u64::MAX),
+            &key,
+            StatusCode::BAD_REQUEST,
+        ),
         (format!("{path}?after=x"), &key, StatusCode::BAD_REQUEST),
         (format!("{path}?since=1"), &key, StatusCode::BAD_REQUEST),
         (path.clone(), &no_reader, StatusCode::FORBIDDEN),

@@ -93,7 +93,8 @@ async fn what_is_refused_leaves_nothing() {
         (with(r#"{"dpi":601}"#), 422, "unprocessable"),
         (with(r#"{"colour":"red"}"#), 422, "unprocessable"),
         (with(r#"{"pipeline":"unknown"}"#), 404, "not-found"),
-        (with(r#"{"passwords":{"b.pdf":"p"}}"#), 422, "unprocessable"),
+        (with(r#"{"passwords":{"b.pdf":"p"}}"#), 404, "not-found"),
+        (with(r#"{"pages":[1,2]}"#), 422, "unprocessable"),
         (
             with(r#"{"webhook":{"url":"http://10.0.0.1/","secret":"s"}}"#),
             422,

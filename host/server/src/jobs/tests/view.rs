@@ -197,7 +197,7 @@ async fn of_several_documents_one_has_to_be_named() {
     host.until(&a, twice, JobState::Done).await;
     let second = DocumentId::of(b"2 pages");
     for (of, query, status) in [
-        (job, String::new(), 400),
+        (job, String::new(), 409),
         (job, format!("?document={second}"), 200),
         (job, format!("?document={}", DocumentId::of(b"3 pages")), 404),
         (job, "?document=b.pdf".into(), 400),
