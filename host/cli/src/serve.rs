@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use weir_core::TenantId;
 use weir_core::manifest::{Manifest, Pipeline};
@@ -23,6 +24,7 @@ use crate::{pipeline, tenants};
 pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
     // Before anything is opened, so that an address in use is said at once.
     let listener = Listener::bind(settings).await?;
+    allow_descriptors();
     // Before anything that records is made.
     weir_server::measure();
     let mut announced = None;
@@ -53,6 +55,19 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
     below.close().await?;
     served?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A connection is a descriptor, and the usual 1,024 of a process are a limit for programs that use `select`. What the machine
+/// allows at most stays the limit.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the number of open files cannot be raised");
+    }
 }
 
 /// The default pipeline for every tenant.

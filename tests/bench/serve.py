@@ -1,0 +1,232 @@
+"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [weights] [load] [thirty]
+
+Starts a server of its own for each part, with SAMPLES (the program) making the documents, and tells what its clients see:
+
+fairness   a tenant's three-page documents, one after the other, on an idle host and while another tenant has 200 jobs waiting
+weights    pages of two tenants who both have more work than the host can do, with weights 3 and 1
+load       1,000 readers of a job's events while 200 documents a second are handed in for ten seconds
+thirty     30 files in one request: when the first page can be found, and when all are done
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import os
+import pathlib
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+
+from whole import memory
+
+BORDER = "weir-bench-border"
+
+
+def form(files):
+    parts = []
+    for name, content in files:
+        head = f'--{BORDER}\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+        parts += [head.encode(), content, b"\r\n"]
+    return b"".join([*parts, f"--{BORDER}--\r\n".encode()])
+
+
+class Samples:
+    """Documents of text, each different."""
+
+    def __init__(self, program, folder):
+        self.program, self.path, self.seed = program, folder / "sample.pdf", 0
+
+    def text(self, pages):
+        self.seed += 1
+        command = [self.program, "--only", "text", "--pages", str(pages), "--seed", str(self.seed), str(self.path)]
+        subprocess.run(command, check=True)
+        return self.path.read_bytes()
+
+
+class Server:
+    def __init__(self, weir, folder, settings):
+        sets = [part for setting in settings for part in ("--set", setting)]
+        command = [weir, "serve", "--json", "--listen", "127.0.0.1:0", "--data", str(folder / "data"), *sets]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        said = json.loads(self.process.stdout.readline())
+        host, port = said["address"].removeprefix("http://").rsplit(":", 1)
+        self.place, self.admin = (host, int(port)), said["admin_key"]
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(timeout=60) != 0:
+            raise SystemExit(f"the server ended with {self.process.returncode}")
+
+    async def tenant(self, name, weight=1):
+        status, said = await self.ask("POST", "/v1/tenants", self.admin, {"id": name, "weight": weight})
+        assert status == 201, said
+        status, said = await self.ask("POST", f"/v1/tenants/{name}/keys", self.admin, {"scopes": ["ingest", "read"], "label": "bench"})
+        assert status == 201, said
+        return said["secret"]
+
+    async def open(self, method, path, key, body=b"", kind="application/json"):
+        reader, writer = await asyncio.open_connection(*self.place, limit=1 << 20)
+        head = f"{method} {path} HTTP/1.1\r\nhost: weir\r\nauthorization: Bearer {key}\r\nconnection: close\r\n"
+        if body:
+            head += f"content-type: {kind}\r\ncontent-length: {len(body)}\r\n"
+        writer.write(head.encode() + b"\r\n" + body)
+        await writer.drain()
+        status = int((await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1])
+        return status, reader, writer
+
+    async def ask(self, method, path, key, body=None):
+        sent = b"" if body is None else json.dumps(body).encode()
+        return await self.whole(await self.open(method, path, key, sent))
+
+    async def whole(self, opened):
+        status, reader, writer = opened
+        answer = await reader.read()
+        writer.close()
+        return status, json.loads(answer[answer.find(b"{") : answer.rfind(b"}") + 1] or b"{}")
+
+    async def submit(self, key, *documents):
+        files = [(f"{number}.pdf", content) for number, content in enumerate(documents)]
+        opened = await self.open("POST", "/v1/jobs", key, form(files), f"multipart/form-data; boundary={BORDER}")
+        return await self.whole(opened)
+
+    async def events(self, key, job):
+        """What the stream of a job says, as it comes."""
+        status, reader, writer = await self.open("GET", f"/v1/jobs/{job}/events", key)
+        assert status == 200, status
+        try:
+            while line := await reader.readline():
+                if line.startswith(b"data:"):
+                    yield json.loads(line[5:])
+        finally:
+            writer.close()
+
+    async def seconds(self, key, *documents):
+        """Until the first page can be found, and until the job has ended."""
+        began, first = time.monotonic(), None
+        status, job = await self.submit(key, *documents)
+        assert status == 202, job
+        async for event in self.events(key, job["id"]):
+            if event["type"] == "page-done":
+                first = first or time.monotonic() - began
+            if event["type"] == "job-ended":
+                assert event["state"] == "done", event
+                return first, time.monotonic() - began
+        raise SystemExit("a stream ended before its job")
+
+    async def pages(self, key):
+        _, usage = await self.ask("GET", "/v1/usage", key)
+        return sum(day["pages"] for day in usage["days"])
+
+
+def p95(values):
+    return sorted(values)[math.ceil(0.95 * len(values)) - 1]
+
+
+async def fairness(server, samples):
+    flooding, polite = await server.tenant("flooding"), await server.tenant("polite")
+    small = [samples.text(3) for _ in range(42)]
+    await server.seconds(polite, small.pop())
+    await server.seconds(polite, small.pop())
+    idle = [(await server.seconds(polite, small.pop()))[1] for _ in range(20)]
+    for document in [samples.text(10) for _ in range(200)]:
+        status, said = await server.submit(flooding, document)
+        assert status == 202, said
+    flooded = [(await server.seconds(polite, small.pop()))[1] for _ in range(20)]
+    _, still = await server.ask("GET", "/v1/jobs?state=queued&limit=1000", flooding)
+    print(f"fairness   p95 of a three-page document: {p95(idle):.2f} s idle, {p95(flooded):.2f} s beside 200 jobs: {p95(flooded) / p95(idle):.2f} ×")
+    print(f"           medians {statistics.median(idle):.2f} and {statistics.median(flooded):.2f} s; {len(still['jobs'])} of the 200 still waited at the end")
+
+
+async def weights(server, samples):
+    keys = [await server.tenant("three", 3), await server.tenant("one", 1)]
+    documents = [samples.text(10) for _ in range(160)]
+    for at, document in enumerate(documents):
+        status, said = await server.submit(keys[at % 2], document)
+        assert status == 202, said
+    await asyncio.sleep(3)
+    before = [await server.pages(key) for key in keys]
+    began = time.monotonic()
+    await asyncio.sleep(30)
+    three, one = [await server.pages(key) - past for key, past in zip(keys, before, strict=True)]
+    took = time.monotonic() - began
+    print(f"weights    3 to 1 give {three / took:.1f} and {one / took:.1f} pages/s: {three / one:.2f} to 1")
+
+
+async def load(server, samples):
+    readers, rate, seconds = 1000, 200, 10
+    keys = [await server.tenant(f"reader-{number}") for number in range(4)]
+    handing_in = await server.tenant("handing-in")
+    documents = [samples.text(1) for _ in range(rate * seconds)]
+    jobs = []
+    for key in keys:
+        status, job = await server.submit(key, samples.text(30))
+        assert status == 202, job
+        jobs.append(job["id"])
+    peak, ended = 0, asyncio.Event()
+
+    async def watch():
+        nonlocal peak
+        while not ended.is_set():
+            peak = max(peak, await asyncio.to_thread(memory, server.process.pid))
+            await asyncio.sleep(0.5)
+
+    async def read(number):
+        seen = [event["seq"] async for event in server.events(keys[number % 4], jobs[number % 4])]
+        assert seen == list(range(1, len(seen) + 1)), f"reader {number} misses events"
+        return len(seen)
+
+    async def hand_in(at, document):
+        await asyncio.sleep(max(0, at - time.monotonic()))
+        began = time.monotonic()
+        status, _ = await server.submit(handing_in, document)
+        return status, time.monotonic() - began
+
+    before = memory(server.process.pid)
+    watching = asyncio.create_task(watch())
+    reading = [asyncio.create_task(read(number)) for number in range(readers)]
+    start = time.monotonic()
+    answers = await asyncio.gather(*(hand_in(start + n / rate, document) for n, document in enumerate(documents)))
+    took = time.monotonic() - start
+    read_by_all = sum(await asyncio.gather(*reading))
+    ended.set()
+    await watching
+    times = sorted(time for _, time in answers)
+    statuses = {status: sum(s == status for s, _ in answers) for status in {s for s, _ in answers}}
+    print(f"load       {len(answers)} documents handed in within {took:.1f} s ({len(answers) / took:.0f}/s), answers {statuses}")
+    print(f"           median {times[len(times) // 2] * 1000:.0f} ms, p99 {times[len(times) * 99 // 100] * 1000:.0f} ms")
+    print(f"           {readers} readers saw {read_by_all} events, each all of its job's in order")
+    print(f"           memory {before / 2**20:.0f} MiB before, {peak / 2**20:.0f} MiB at most")
+
+
+async def thirty(server, samples):
+    key = await server.tenant("thirty")
+    await server.seconds(key, samples.text(1))
+    first, all_done = await server.seconds(key, *(samples.text(6) for _ in range(30)))
+    print(f"thirty     first page of 30 files after {first:.2f} s, all 180 pages after {all_done:.2f} s: 1/{all_done / first:.0f}")
+
+
+PARTS = {"fairness": fairness, "weights": weights, "load": load, "thirty": thirty}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("weir")
+    parser.add_argument("samples")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all if none are named")
+    options = parser.parse_args()
+    for name in options.parts or PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            settings = ["quota.requests_per_second=100000", "quota.queued_jobs=10000", "server.max_wait_seconds=100000"]
+            server = Server(options.weir, folder, settings)
+            try:
+                asyncio.run(PARTS[name](server, Samples(os.path.abspath(options.samples), folder)))
+                server.stop()
+            finally:
+                server.process.kill()
+
+
+main()
