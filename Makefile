@@ -81,6 +81,7 @@ bench: components build samples
 	cargo bench --profile dev --locked --workspace --benches
 	tests/bench/run ocr.py '$(target)/debug/examples/ocr_bench' '$(samples)/handbook.pdf' '$(samples)/survey.pdf'
 	tests/bench/run whole.py '$(weir)' '$(or $(WEIR_PATHS_ASSETS),$(share)/assets)' '$(samples)/handbook.pdf' '$(samples)/letter-scan.pdf'
+	tests/bench/run serve.py '$(weir)' '$(target)/debug/samples'
 
 clean:
 	cargo clean
