@@ -3,6 +3,9 @@
 //! Queues tell: pages pile up in front of the slowest stage, the queues behind it stay empty, and the rasterizer is the
 //! slowest where nothing piles up anywhere. A full queue makes the stage in front of it wait until its own queue is full too, so
 //! of several full ones the last counts. Where no queue is near full, the stages' own times decide.
+//!
+//! The queues are looked at when a batch has been drawn. Drawing stops where it is held up, so the look that shows a full queue
+//! may be the last for a long time: it counts at once, while one that shows room only counts with those before it.
 
 use weir_sdk::{QueueState, Stage, StageTime};
 
@@ -20,6 +23,8 @@ const ENOUGH_PAGES: u32 = 4;
 pub(crate) struct Bottleneck {
     looks: u32,
     fill: [f32; Stage::ALL.len()],
+    /// Whether the last look found it full.
+    full: [bool; Stage::ALL.len()],
     millis: [f32; Stage::ALL.len()],
 }
 
@@ -28,10 +33,12 @@ impl Bottleneck {
     pub(crate) fn look(&mut self, queues: &[QueueState], times: &[StageTime]) {
         let weight = if self.looks == 0 { 1.0 } else { WEIGHT };
         self.looks += 1;
-        for ((stage, fill), millis) in Stage::ALL.into_iter().zip(&mut self.fill).zip(&mut self.millis) {
+        let seen = self.fill.iter_mut().zip(&mut self.full).zip(&mut self.millis);
+        for (stage, ((fill, full), millis)) in Stage::ALL.into_iter().zip(seen) {
             let queue = queues.iter().find(|q| q.stage == stage);
             let now = queue.map_or(0.0, |q| q.depth as f32 / q.capacity.max(1) as f32);
             *fill += (now.min(1.0) - *fill) * weight;
+            *full = now >= FULL;
             let time = times.iter().find(|t| t.stage == stage && t.pages >= ENOUGH_PAGES);
             let workers = queue.map_or(1, |q| q.workers.max(1));
             *millis = time.map_or(0.0, |t| t.millis_per_page / workers as f32);
@@ -46,7 +53,9 @@ impl Bottleneck {
             return None;
         }
         let behind_raster = || stages().filter(|((stage, _), _)| *stage != Stage::Rasterize);
-        if let Some(((stage, _), _)) = behind_raster().rfind(|((_, fill), _)| *fill >= FULL) {
+        let filled = Stage::ALL.into_iter().zip(self.fill).zip(self.full);
+        let mut filled = filled.filter(|((stage, _), _)| *stage != Stage::Rasterize);
+        if let Some(((stage, _), _)) = filled.rfind(|((_, fill), full)| *full || *fill >= FULL) {
             return Some(stage);
         }
         if !all_drawn && behind_raster().all(|((_, fill), _)| fill <= EMPTY) {
@@ -118,6 +127,17 @@ mod tests {
         assert_eq!(look([10, 0, 10, 0, 0], [1.0; 5]), Some(Stage::Read));
         assert_eq!(look([10, 0, 10, 10, 0], [1.0; 5]), Some(Stage::Embed));
         assert_eq!(look([10, 0, 10, 10, 9], [1.0; 5]), Some(Stage::Upsert));
+    }
+
+    #[test]
+    fn a_queue_that_has_just_become_full_decides() {
+        let mut bottleneck = Bottleneck::default();
+        for _ in 0..5 {
+            see(&mut bottleneck, [0; 5], [9.0, 1.0, 1.0, 0.0, 0.0]);
+        }
+        assert_eq!(bottleneck.stage(false), Some(Stage::Rasterize));
+        see(&mut bottleneck, [0, 0, 7, 10, 0], [9.0, 1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(bottleneck.stage(false), Some(Stage::Embed));
     }
 
     #[test]
