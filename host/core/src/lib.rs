@@ -4,6 +4,7 @@
 //! adapter crates implement them; the `weir` command joins the two. Text layout, decisions and events are plain data,
 //! so that the same engine runs against PDFium and ONNX Runtime or against fakes in virtual time.
 
+pub mod component;
 pub mod decision;
 pub mod error;
 pub mod event;
@@ -16,6 +17,7 @@ pub mod order;
 pub mod original;
 pub mod page;
 pub mod ports;
+pub mod rollout;
 pub mod search;
 pub mod settings;
 pub mod tenancy;

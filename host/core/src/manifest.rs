@@ -16,6 +16,10 @@
 //! [limits]
 //! call-millis = 20
 //! memory-bytes = 8388608
+//!
+//! [judge]                        # when a canary of this revision is promoted or rolled back
+//! jobs = 20
+//! slower = 0.1
 //! ```
 
 use std::collections::BTreeMap;
@@ -25,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::id::{RevisionId, is_name};
+use crate::rollout::Judge;
 
 /// What a component decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -67,6 +72,25 @@ pub enum Capability {
     Inference,
 }
 
+impl Capability {
+    /// Every right.
+    pub const ALL: [Self; 3] = [Self::State, Self::Rasterizer, Self::Inference];
+
+    /// Its name in a manifest, which is that of its interface.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Rasterizer => "rasterizer",
+            Self::Inference => "inference",
+        }
+    }
+
+    /// The right of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|capability| capability.name() == name)
+    }
+}
+
 /// What happens after a component failed to decide.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -97,6 +121,9 @@ pub struct Grants {
     pub grant: Vec<Capability>,
 }
 
+/// A setting's value: a text, a number, true or false, or a date.
+pub type SettingValue = toml::Value;
+
 /// `pipeline.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -111,13 +138,16 @@ pub struct Manifest {
     pub components: BTreeMap<Role, PathBuf>,
     /// Settings for components.
     #[serde(default)]
-    pub settings: BTreeMap<String, toml::Value>,
+    pub settings: BTreeMap<String, SettingValue>,
     /// Rights.
     #[serde(default)]
     pub capabilities: Grants,
     /// Limits.
     #[serde(default)]
     pub limits: Limits,
+    /// When a canary is promoted or rolled back. No part of what a job does, and so none of its revision.
+    #[serde(default)]
+    pub judge: Judge,
 }
 
 /// A manifest that cannot be used.
@@ -140,6 +170,7 @@ impl Manifest {
             settings: BTreeMap::new(),
             capabilities: Grants::default(),
             limits: Limits::default(),
+            judge: Judge::default(),
         }
     }
 
@@ -151,36 +182,48 @@ impl Manifest {
         };
         let mut manifest: Self =
             toml::from_str(text).map_err(|e| wrong(e.to_string().trim().replace('\n', " ")))?;
-        if !is_name(&manifest.name) {
-            return Err(wrong(format!(
-                "name '{}' is not 1 to 64 characters of a-z, 0-9, '-' and '_'",
-                manifest.name
-            )));
-        }
-        if manifest.settings.values().any(|v| v.is_table() || v.is_array()) {
-            return Err(wrong("[settings] takes plain values only".into()));
-        }
-        if manifest
-            .limits
-            .memory_bytes
-            .is_some_and(|b| !((1 << 20)..=(64 << 20)).contains(&b))
-        {
-            return Err(wrong(
-                "limits.memory-bytes is not within 1048576 to 67108864".into(),
-            ));
-        }
-        if manifest
-            .limits
-            .call_millis
-            .is_some_and(|m| !(1..=60_000).contains(&m))
-        {
-            return Err(wrong("limits.call-millis is not within 1 to 60000".into()));
-        }
+        manifest.check().map_err(wrong)?;
         let folder = place.parent().unwrap_or(Path::new(""));
         for path in manifest.components.values_mut() {
             *path = folder.join(&*path);
         }
         Ok(manifest)
+    }
+
+    /// Whether its values are within their ranges; the error says which is not.
+    pub fn check(&self) -> Result<(), String> {
+        if !is_name(&self.name) {
+            return Err(format!(
+                "name '{}' is not 1 to 64 characters of a-z, 0-9, '-' and '_'",
+                self.name
+            ));
+        }
+        if self.settings.values().any(|v| v.is_table() || v.is_array()) {
+            return Err("[settings] takes plain values only".into());
+        }
+        let memory = self.limits.memory_bytes;
+        if memory.is_some_and(|b| !((1 << 20)..=(64 << 20)).contains(&b)) {
+            return Err("limits.memory-bytes is not within 1048576 to 67108864".into());
+        }
+        if self
+            .limits
+            .call_millis
+            .is_some_and(|m| !(1..=60_000).contains(&m))
+        {
+            return Err("limits.call-millis is not within 1 to 60000".into());
+        }
+        self.judge.check()
+    }
+
+    /// Puts a job's options over the settings. They are part of the revision, so that a job that recognizes all text does pages
+    /// again that were done without.
+    pub fn with_options(&mut self, dpi: Option<u32>, ocr: Option<&str>) {
+        if let Some(dpi) = dpi {
+            self.settings.insert("dpi".into(), i64::from(dpi).into());
+        }
+        if let Some(ocr) = ocr {
+            self.settings.insert("ocr".into(), ocr.into());
+        }
     }
 
     /// A setting's value as text.
@@ -278,6 +321,8 @@ mod tests {
             ("name = 'a'\n[capabilities]\ngrant = ['network']", "network"),
             ("name = 'a'\n[limits]\nmemory-bytes = 5", "memory-bytes"),
             ("name = 'a'\n[settings]\nx = [1]", "plain values"),
+            ("name = 'a'\n[judge]\njobs = 0", "judge.jobs"),
+            ("name = 'a'\n[judge]\nslow = 0.1", "slow"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(
@@ -302,5 +347,6 @@ mod tests {
         assert_eq!(a.revision, make("name = 'a'", 1).revision);
         assert_ne!(a.revision, make("name = 'a'", 2).revision);
         assert_ne!(a.revision, make("name = 'a'\n[settings]\ndpi = 1", 1).revision);
+        assert_eq!(a.revision, make("name = 'a'\n[judge]\njobs = 5", 1).revision);
     }
 }

@@ -378,9 +378,25 @@ pub trait Policies: Send + Sync {
     async fn open(&self, request: PolicyRequest<'_>) -> Result<Arc<dyn JobPolicy>, PolicyError>;
 }
 
+/// How often the components of a job were asked, and how often that went wrong.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PolicyTally {
+    /// Calls made.
+    pub calls: u64,
+    /// Calls that trapped, passed a limit other than the deadline, or were answered with nonsense.
+    pub traps: u64,
+    /// Calls that passed their deadline.
+    pub timeouts: u64,
+}
+
 /// The decisions of one job. Answers are within the ranges that [`crate::decision`] gives.
 #[async_trait]
 pub trait JobPolicy: Send + Sync {
+    /// What was asked so far.
+    fn tally(&self) -> PolicyTally {
+        PolicyTally::default()
+    }
+
     /// How to take the next batch.
     async fn plan(&self, situation: Situation) -> Result<BatchPlan, PolicyError>;
 

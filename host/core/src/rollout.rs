@@ -1,0 +1,791 @@
+//! Revisions of pipelines, and who gets which.
+//!
+//! A revision is a manifest with the components it names by digest. It is numbered from 1 within its pipeline and never
+//! changes. What changes is the rollout: which revision is stable, and which, as a canary, gets a share of the jobs. A job is
+//! given its revision when it begins and keeps it to its end, over every restart; that choice is written down with it, and so
+//! is how the job went, which is what a canary is judged by.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::component::{ComponentDigest, ComponentRecord, ComponentsByRole};
+use crate::error::StorageError;
+use crate::id::{JobId, TenantId};
+use crate::ledger::JobState;
+use crate::manifest::Manifest;
+
+/// What a revision is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// Settings, rights, limits; its paths are empty, since components are named by digest.
+    pub manifest: Manifest,
+    /// The roles that are not left to the default components.
+    pub components: ComponentsByRole,
+}
+
+/// A revision of a pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Revision {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The pipeline.
+    pub pipeline: String,
+    /// Its number, from 1.
+    pub number: u32,
+    /// What it is made of.
+    pub recipe: Recipe,
+    /// When it was pushed, in milliseconds since 1970.
+    pub created_millis: u64,
+    /// Public part of the key it was pushed with.
+    pub by: String,
+}
+
+/// When a canary is judged, and by what.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
+pub struct Judge {
+    /// Whether it is promoted or rolled back by itself.
+    pub automatic: bool,
+    /// Jobs of the canary that must have ended before it can be promoted; as many of the stable revision are looked at.
+    pub jobs: u32,
+    /// Makespan per page beyond the stable revision's by which it is rolled back, as a share: 0.1 is a tenth.
+    pub slower: f64,
+    /// Share of jobs that fail, beyond the stable revision's, by which it is rolled back.
+    pub failures: f64,
+    /// Share of calls that pass their deadline, beyond the stable revision's.
+    pub timeouts: f64,
+    /// Share of pages on which a component traps or answers nonsense, beyond the stable revision's.
+    pub traps: f64,
+    /// Share of pages skipped or failed, beyond the stable revision's.
+    pub skipped: f64,
+}
+
+impl Default for Judge {
+    /// A tenth slower, a twentieth more failures, a tenth more timeouts: the usual rule for undoing a roll-out.
+    fn default() -> Self {
+        Self {
+            automatic: true,
+            jobs: 20,
+            slower: 0.1,
+            failures: 0.05,
+            timeouts: 0.1,
+            traps: 0.02,
+            skipped: 0.02,
+        }
+    }
+}
+
+/// Who gets which revision of a pipeline.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// What jobs get that do not get the canary; `None` until a revision has been activated.
+    pub stable: Option<u32>,
+    /// What some get.
+    pub canary: Option<Canary>,
+    /// What was stable before, for a roll-back.
+    pub previous: Option<u32>,
+    /// What is put beside the real decisions without effect.
+    pub shadow: Option<u32>,
+    /// Whether it stays as it is until it is unpinned.
+    pub pinned: bool,
+    /// Grows with each change.
+    pub version: u64,
+}
+
+/// A revision on trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canary {
+    /// Which.
+    pub revision: u32,
+    /// Share of jobs that get it, 1 to 99.
+    pub percent: u32,
+    /// Since when, in milliseconds since 1970.
+    pub since_millis: u64,
+}
+
+/// Which of the two a job was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Arm {
+    /// The stable revision.
+    Stable,
+    /// The one on trial.
+    Canary,
+}
+
+/// What a job was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Assignment {
+    /// The revision.
+    pub revision: u32,
+    /// As what.
+    pub arm: Arm,
+}
+
+impl Rollout {
+    /// What a job gets. It follows from the job's id, so that no two ways of asking differ; `None` if nothing is active.
+    pub fn assign(&self, job: &JobId) -> Option<Assignment> {
+        let stable = self.stable.map(|revision| Assignment {
+            revision,
+            arm: Arm::Stable,
+        });
+        let canary = self.canary.filter(|canary| hundredth(job) < canary.percent);
+        let canary = canary.map(|canary| Assignment {
+            revision: canary.revision,
+            arm: Arm::Canary,
+        });
+        canary.or(stable)
+    }
+
+    /// What becomes of it, or why that cannot be. (Which revisions there are is not known here.)
+    pub fn change(&self, change: &Change, now_millis: u64) -> Result<Self, ChangeError> {
+        let mut next = self.clone();
+        if self.pinned && !matches!(change, Change::Unpin) {
+            return Err(ChangeError::Pinned);
+        }
+        match *change {
+            Change::Activate { revision } => {
+                next.canary = None;
+                next.go_to(revision);
+            }
+            Change::Canary { revision, percent } => {
+                if !(1..=99).contains(&percent) {
+                    return Err(ChangeError::Percent(percent));
+                }
+                match self.stable {
+                    None => return Err(ChangeError::NothingActive),
+                    Some(stable) if stable == revision => return Err(ChangeError::IsStable(revision)),
+                    Some(_) => {}
+                }
+                let since_millis = match self.canary {
+                    Some(canary) if canary.revision == revision => canary.since_millis,
+                    _ => now_millis,
+                };
+                next.canary = Some(Canary {
+                    revision,
+                    percent,
+                    since_millis,
+                });
+            }
+            Change::Promote => {
+                let canary = next.canary.take().ok_or(ChangeError::NoCanary)?;
+                next.go_to(canary.revision);
+            }
+            Change::RollBack => match (next.canary.take(), self.previous) {
+                (Some(_), _) => {}
+                (None, Some(previous)) => {
+                    next.stable = Some(previous);
+                    next.previous = None;
+                }
+                (None, None) => return Err(ChangeError::NothingBefore),
+            },
+            Change::Pin { revision } => {
+                next.canary = None;
+                next.go_to(revision);
+                next.pinned = true;
+            }
+            Change::Unpin => next.pinned = false,
+            Change::Shadow { revision } => next.shadow = revision,
+        }
+        next.version += 1;
+        Ok(next)
+    }
+
+    fn go_to(&mut self, revision: u32) {
+        if self.stable != Some(revision) {
+            self.previous = self.stable.replace(revision);
+        }
+    }
+}
+
+/// A number from 0 to 99 that is a job's own, spread evenly.
+fn hundredth(job: &JobId) -> u32 {
+    let digest: [u8; 32] = Sha256::digest(job.to_string().as_bytes()).into();
+    let first = u64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default());
+    u32::try_from(first % 100).unwrap_or(0)
+}
+
+/// A change of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Change {
+    /// New jobs get this revision.
+    Activate {
+        /// Which.
+        revision: u32,
+    },
+    /// So many of a hundred new jobs get this revision.
+    Canary {
+        /// Which.
+        revision: u32,
+        /// Of a hundred, 1 to 99.
+        percent: u32,
+    },
+    /// The canary becomes stable.
+    Promote,
+    /// The canary ends or, where there is none, what was stable before is again.
+    #[serde(rename = "rollback")]
+    RollBack,
+    /// New jobs get this revision, and no other change is taken until it is unpinned.
+    Pin {
+        /// Which.
+        revision: u32,
+    },
+    /// Changes are taken again.
+    Unpin,
+    /// This revision decides beside the real one without effect; nothing: none does.
+    Shadow {
+        /// Which.
+        revision: Option<u32>,
+    },
+}
+
+impl Change {
+    /// Its name on the wire.
+    pub const fn action(&self) -> &'static str {
+        match self {
+            Self::Activate { .. } => "activate",
+            Self::Canary { .. } => "canary",
+            Self::Promote => "promote",
+            Self::RollBack => "rollback",
+            Self::Pin { .. } => "pin",
+            Self::Unpin => "unpin",
+            Self::Shadow { .. } => "shadow",
+        }
+    }
+
+    /// The revision it names.
+    pub const fn revision(&self) -> Option<u32> {
+        match *self {
+            Self::Activate { revision } | Self::Canary { revision, .. } | Self::Pin { revision } => {
+                Some(revision)
+            }
+            Self::Shadow { revision } => revision,
+            Self::Promote | Self::RollBack | Self::Unpin => None,
+        }
+    }
+}
+
+/// A change that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// It was meant for another version.
+    #[error("the rollout has been changed since: it is at version {0}")]
+    Moved(u64),
+    /// It is pinned.
+    #[error("the pipeline is pinned: unpin it first")]
+    Pinned,
+    /// A share that is none.
+    #[error("{0} percent is no canary: give 1 to 99, or activate the revision")]
+    Percent(u32),
+    /// A canary beside nothing.
+    #[error("no revision is active: activate one first")]
+    NothingActive,
+    /// A canary beside itself.
+    #[error("revision {0} is the stable one already")]
+    IsStable(u32),
+    /// There is none to promote.
+    #[error("there is no canary to promote")]
+    NoCanary,
+    /// There is nothing to go back to.
+    #[error("there is no canary, and nothing was stable before: activate a revision")]
+    NothingBefore,
+}
+
+/// An entry of a pipeline's history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChangeRecord {
+    /// Its place, from 1.
+    pub seq: u64,
+    /// When, in milliseconds since 1970.
+    pub at_millis: u64,
+    /// Public part of the key of whoever made it; `judge` if nobody did.
+    pub by: String,
+    /// What was done.
+    pub what: History,
+    /// What it was done for, if a canary was judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+}
+
+/// What a pipeline's history tells of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum History {
+    /// A revision was pushed.
+    Pushed {
+        /// Its number.
+        revision: u32,
+    },
+    /// The rollout was changed.
+    Changed {
+        /// How.
+        change: Change,
+        /// From.
+        from: Rollout,
+        /// To.
+        to: Rollout,
+    },
+}
+
+/// How a job went, as far as its revision is judged by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Showing {
+    /// Jobs that ended.
+    pub jobs: u64,
+    /// Those that failed.
+    pub failed_jobs: u64,
+    /// Pages done, skipped or failed.
+    pub pages: u64,
+    /// Pages skipped or failed.
+    pub failed_pages: u64,
+    /// Calls of components.
+    pub calls: u64,
+    /// Those that trapped or answered nonsense.
+    pub traps: u64,
+    /// Those that passed their deadline.
+    pub timeouts: u64,
+    /// Milliseconds that jobs took from their start to their end, for those that had pages to do.
+    pub millis: u64,
+}
+
+impl Showing {
+    /// Both together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            jobs: self.jobs + other.jobs,
+            failed_jobs: self.failed_jobs + other.failed_jobs,
+            pages: self.pages + other.pages,
+            failed_pages: self.failed_pages + other.failed_pages,
+            calls: self.calls + other.calls,
+            traps: self.traps + other.traps,
+            timeouts: self.timeouts + other.timeouts,
+            millis: self.millis + other.millis,
+        }
+    }
+}
+
+/// What a canary and the stable revision showed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The canary, since it began.
+    pub canary: Showing,
+    /// The stable revision, in the same time.
+    pub stable: Showing,
+    /// Why it ended as it did, in a sentence.
+    pub reason: String,
+}
+
+/// What follows from how a canary did.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Judgement {
+    /// It is too early to say.
+    Wait,
+    /// It did no worse.
+    Promote(String),
+    /// It did worse in this.
+    RollBack(String),
+}
+
+/// Jobs of either revision from which on a bad showing is believed before the trial is over.
+const ENOUGH: u64 = 5;
+
+impl Judge {
+    /// Compares a canary with the stable revision. Bad showings count as soon as there are a few jobs of both, a good one
+    /// only when the trial is over. Without stable jobs beside it a canary is compared with a revision that does nothing
+    /// wrong and is as quick.
+    pub fn of(&self, canary: &Showing, stable: &Showing) -> Judgement {
+        let wanted = u64::from(self.jobs.max(1));
+        if canary.jobs < ENOUGH.min(wanted) {
+            return Judgement::Wait;
+        }
+        let share = |part: u64, of: u64| part as f64 / of.max(1) as f64;
+        let shares: [(&str, f64, fn(&Showing) -> (u64, u64)); 4] = [
+            ("jobs fail", self.failures, |s| (s.failed_jobs, s.jobs)),
+            ("of calls are too late", self.timeouts, |s| (s.timeouts, s.calls)),
+            ("traps for a page", self.traps, |s| (s.traps, s.pages)),
+            ("of pages are skipped or fail", self.skipped, |s| {
+                (s.failed_pages, s.pages)
+            }),
+        ];
+        for (what, allowed, of) in shares {
+            let ((new, all_new), (old, all_old)) = (of(canary), of(stable));
+            let (new, old) = (share(new, all_new), share(old, all_old));
+            if new - old > allowed {
+                return Judgement::RollBack(format!(
+                    "{what}: {:.1} % against {:.1} % of the stable revision, {:.1} points are allowed",
+                    new * 100.0,
+                    old * 100.0,
+                    allowed * 100.0
+                ));
+            }
+        }
+        let pace = |s: &Showing| share(s.millis, s.pages);
+        let enough = |s: &Showing| s.jobs >= ENOUGH.min(wanted) && s.pages > 0;
+        if canary.jobs >= wanted && enough(canary) && enough(stable) {
+            let (new, old) = (pace(canary), pace(stable));
+            if new > old * (1.0 + self.slower) {
+                return Judgement::RollBack(format!(
+                    "a page takes {new:.0} ms against {old:.0} ms of the stable revision, {:.0} % more are allowed",
+                    self.slower * 100.0
+                ));
+            }
+        }
+        // Pace is noise without company; a trial that has none goes on until it has.
+        if canary.jobs < wanted || (stable.jobs < ENOUGH.min(wanted)) {
+            return Judgement::Wait;
+        }
+        Judgement::Promote(format!(
+            "after {} jobs beside {} of the stable revision nothing was worse than its rule allows",
+            canary.jobs, stable.jobs
+        ))
+    }
+
+    /// Whether its figures can be meant.
+    pub fn check(&self) -> Result<(), String> {
+        let shares = [
+            ("slower", self.slower),
+            ("failures", self.failures),
+            ("timeouts", self.timeouts),
+            ("traps", self.traps),
+            ("skipped", self.skipped),
+        ];
+        for (name, share) in shares {
+            if !(0.0..=10.0).contains(&share) {
+                return Err(format!("judge.{name} is {share}, not within 0 to 10"));
+            }
+        }
+        if !(1..=100_000).contains(&self.jobs) {
+            return Err(format!("judge.jobs is {}, not within 1 to 100000", self.jobs));
+        }
+        Ok(())
+    }
+}
+
+/// How a job of a revision ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobShowing {
+    /// Whose it was.
+    pub tenant: TenantId,
+    /// The job.
+    pub job: JobId,
+    /// The state it ended in.
+    pub state: JobState,
+    /// When, in milliseconds since 1970.
+    pub at_millis: u64,
+    /// What it showed.
+    pub showing: Showing,
+}
+
+/// How long showings are kept.
+pub const SHOWINGS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A pipeline and its rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineRecord {
+    /// Its name.
+    pub name: String,
+    /// Revisions it has.
+    pub revisions: u32,
+    /// Who gets which.
+    pub rollout: Rollout,
+}
+
+/// Keeps components' records, revisions, rollouts and how they did. Every call is a tenant's own.
+#[async_trait]
+pub trait PipelineBook: Send + Sync {
+    /// Writes a component's record; one that is there already stays as it is, but for its name.
+    async fn put_component(&self, record: &ComponentRecord) -> Result<(), StorageError>;
+
+    /// A component's record.
+    async fn component(
+        &self,
+        tenant: &TenantId,
+        digest: &ComponentDigest,
+    ) -> Result<Option<ComponentRecord>, StorageError>;
+
+    /// A tenant's components, newest first.
+    async fn components(&self, tenant: &TenantId) -> Result<Vec<ComponentRecord>, StorageError>;
+
+    /// Forgets a component that no revision names; `Err` with the pipeline and number of one that does.
+    async fn forget_component(
+        &self,
+        tenant: &TenantId,
+        digest: &ComponentDigest,
+    ) -> Result<Result<bool, (String, u32)>, StorageError>;
+
+    /// Adds a revision under the next number, with its entry in the history. The same recipe as the newest one's is that one
+    /// again: pushing twice is pushing once. `Err` names a component that is not here.
+    async fn add_revision(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        recipe: &Recipe,
+        by: &str,
+        now_millis: u64,
+    ) -> Result<Result<Revision, ComponentDigest>, StorageError>;
+
+    /// A revision.
+    async fn revision(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        number: u32,
+    ) -> Result<Option<Revision>, StorageError>;
+
+    /// A pipeline's revisions before a number, newest first, at most `limit`.
+    async fn revisions(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        before: Option<u32>,
+        limit: usize,
+    ) -> Result<Vec<Revision>, StorageError>;
+
+    /// A tenant's pipelines, by name.
+    async fn pipelines(&self, tenant: &TenantId) -> Result<Vec<PipelineRecord>, StorageError>;
+
+    /// A pipeline; `None` if nothing was ever pushed under that name.
+    async fn pipeline(&self, tenant: &TenantId, name: &str) -> Result<Option<PipelineRecord>, StorageError>;
+
+    /// Changes a rollout, if it is at `version` where one is given, and writes its history, all or nothing; durable when it
+    /// returns, with the rollout as it is then. `Err` says why the change cannot be.
+    #[allow(clippy::too_many_arguments)] // what a line of the history is made of
+    async fn change_rollout(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        version: Option<u64>,
+        change: &Change,
+        by: &str,
+        evidence: Option<Evidence>,
+        now_millis: u64,
+    ) -> Result<Result<Rollout, ChangeError>, StorageError>;
+
+    /// A pipeline's history before a place, newest first, at most `limit`.
+    async fn history(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<ChangeRecord>, StorageError>;
+
+    /// What a job was given; if it has been given nothing, what the rollout gives it now, written down before this returns.
+    /// `None` if nothing is active.
+    async fn assign(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        job: &JobId,
+    ) -> Result<Option<Assignment>, StorageError>;
+
+    /// What a job was given, if it was.
+    async fn assignment(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Assignment>, StorageError>;
+
+    /// Writes down how a job went that was given a revision; once, however often it is told.
+    async fn show(&self, showing: &JobShowing) -> Result<(), StorageError>;
+
+    /// What a revision has shown since then, of the last `jobs` jobs at most.
+    async fn showing(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        revision: u32,
+        since_millis: u64,
+        jobs: u32,
+    ) -> Result<Showing, StorageError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(changes: &[Change]) -> Rollout {
+        changes.iter().fold(Rollout::default(), |rollout, change| {
+            rollout.change(change, 7).unwrap()
+        })
+    }
+
+    const ACTIVATE_1: Change = Change::Activate { revision: 1 };
+    const CANARY_2: Change = Change::Canary {
+        revision: 2,
+        percent: 10,
+    };
+
+    #[test]
+    fn a_canary_gets_its_share_and_the_same_jobs_each_time() {
+        let rollout = after(&[ACTIVATE_1, CANARY_2]);
+        let jobs: Vec<_> = (0..5000).map(|_| JobId::new()).collect();
+        let canary = |rollout: &Rollout| {
+            let given = jobs.iter().map(|job| rollout.assign(job).unwrap());
+            given.map(|a| a.arm == Arm::Canary).collect::<Vec<_>>()
+        };
+        let ten = canary(&rollout);
+        let count = ten.iter().filter(|c| **c).count();
+        assert!((400..600).contains(&count), "{count}");
+        assert_eq!(ten, canary(&rollout));
+        // Those that had it at a tenth have it at a half.
+        let half = rollout.change(
+            &Change::Canary {
+                revision: 2,
+                percent: 50,
+            },
+            9,
+        );
+        let half = half.unwrap();
+        assert_eq!(half.canary.unwrap().since_millis, 7);
+        assert!(ten.iter().zip(canary(&half)).all(|(ten, half)| !ten || half));
+    }
+
+    #[test]
+    fn what_was_stable_is_again_after_a_roll_back() {
+        let rollout = after(&[ACTIVATE_1, Change::Activate { revision: 2 }, Change::RollBack]);
+        assert_eq!((rollout.stable, rollout.previous), (Some(1), None));
+        assert_eq!(
+            rollout.change(&Change::RollBack, 0),
+            Err(ChangeError::NothingBefore)
+        );
+        // With a canary it is the canary that goes.
+        let rollout = after(&[
+            ACTIVATE_1,
+            Change::Activate { revision: 3 },
+            CANARY_2,
+            Change::RollBack,
+        ]);
+        assert_eq!((rollout.stable, rollout.canary), (Some(3), None));
+        let rollout = after(&[ACTIVATE_1, CANARY_2, Change::Promote]);
+        assert_eq!((rollout.stable, rollout.previous), (Some(2), Some(1)));
+    }
+
+    #[test]
+    fn a_pinned_pipeline_stays_until_it_is_unpinned() {
+        let rollout = after(&[ACTIVATE_1, CANARY_2, Change::Pin { revision: 3 }]);
+        assert_eq!((rollout.stable, rollout.canary), (Some(3), None));
+        for change in [ACTIVATE_1, CANARY_2, Change::Promote, Change::RollBack] {
+            assert_eq!(rollout.change(&change, 0), Err(ChangeError::Pinned));
+        }
+        let rollout = rollout.change(&Change::Unpin, 0).unwrap();
+        assert_eq!(rollout.change(&Change::RollBack, 0).unwrap().stable, Some(1));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let empty = Rollout::default();
+        assert_eq!(empty.assign(&JobId::new()), None);
+        assert_eq!(empty.change(&CANARY_2, 0), Err(ChangeError::NothingActive));
+        assert_eq!(empty.change(&Change::Promote, 0), Err(ChangeError::NoCanary));
+        let one = after(&[ACTIVATE_1]);
+        for percent in [0, 100] {
+            let change = Change::Canary { revision: 2, percent };
+            assert_eq!(one.change(&change, 0), Err(ChangeError::Percent(percent)));
+        }
+        let itself = Change::Canary {
+            revision: 1,
+            percent: 5,
+        };
+        assert_eq!(one.change(&itself, 0), Err(ChangeError::IsStable(1)));
+    }
+
+    /// So many jobs of ten pages, a second each.
+    fn good(jobs: u64) -> Showing {
+        Showing {
+            jobs,
+            pages: 10 * jobs,
+            calls: 30 * jobs,
+            millis: 1000 * jobs,
+            ..Showing::default()
+        }
+    }
+
+    #[test]
+    fn a_canary_is_judged_by_what_it_did_worse() {
+        let judge = Judge::default();
+        assert_eq!(judge.of(&good(4), &good(40)), Judgement::Wait);
+        assert_eq!(judge.of(&good(19), &good(40)), Judgement::Wait);
+        assert_eq!(judge.of(&good(20), &good(4)), Judgement::Wait);
+        assert!(matches!(judge.of(&good(20), &good(40)), Judgement::Promote(_)));
+        let worse = [
+            (
+                "trap",
+                Showing {
+                    traps: 10,
+                    ..good(20)
+                },
+            ),
+            (
+                "fail",
+                Showing {
+                    failed_jobs: 2,
+                    ..good(20)
+                },
+            ),
+            (
+                "late",
+                Showing {
+                    timeouts: 90,
+                    ..good(20)
+                },
+            ),
+            (
+                "skipped",
+                Showing {
+                    failed_pages: 10,
+                    ..good(20)
+                },
+            ),
+            (
+                "ms",
+                Showing {
+                    millis: 23_000,
+                    ..good(20)
+                },
+            ),
+        ];
+        for (what, showing) in worse {
+            match judge.of(&showing, &good(40)) {
+                Judgement::RollBack(reason) => assert!(reason.contains(what), "{reason}"),
+                other => panic!("{what}: {other:?}"),
+            }
+            // Of both it is no reason.
+            let all = judge.of(&showing, &showing);
+            assert!(matches!(all, Judgement::Promote(_)), "{what}: {all:?}");
+        }
+        // Five jobs are enough to see what goes wrong, but not how quick it is.
+        let failing = Showing {
+            failed_jobs: 5,
+            ..good(5)
+        };
+        assert!(matches!(judge.of(&failing, &good(5)), Judgement::RollBack(_)));
+        let slow = Showing {
+            millis: 50_000,
+            ..good(5)
+        };
+        assert_eq!(judge.of(&slow, &good(5)), Judgement::Wait);
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_meant_is_refused() {
+        assert_eq!(Judge::default().check(), Ok(()));
+        for wrong in [
+            Judge {
+                jobs: 0,
+                ..Judge::default()
+            },
+            Judge {
+                slower: f64::NAN,
+                ..Judge::default()
+            },
+            Judge {
+                traps: -0.1,
+                ..Judge::default()
+            },
+        ] {
+            assert!(wrong.check().is_err());
+        }
+    }
+}
