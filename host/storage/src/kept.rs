@@ -1,11 +1,11 @@
-//! How many bytes each tenant keeps in originals and blobs.
+//! How many bytes each tenant keeps in originals, blobs and components.
 //!
 //! Quotas ask for it before every upload, so it is a number that every change of a file corrects, and no walk through the
 //! files. The number is written down with the ledger's commits, which would be made anyway. A process that is killed may
 //! have changed files since the last of them. So a number is only believed at the next start if its holder closed the
 //! folder; otherwise the old one stands in while the tenant is recounted in the background, beside all other work.
 //!
-//! A recount goes unit by unit, a unit being a document's original or the folder of its blobs. Changes in one unit and its
+//! A recount goes unit by unit, a unit being a document's original, the folder of its blobs or a component. Changes in one unit and its
 //! count exclude each other, those of different units do not. A change in a unit that has been counted is added to the new
 //! number. One that comes before its unit's turn is left to the count; the unit is remembered then, for a unit made while
 //! the folder is being read may not be listed.

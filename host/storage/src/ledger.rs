@@ -9,6 +9,7 @@ mod columns;
 mod database;
 mod desk;
 mod orders;
+mod pipelines;
 mod rows;
 mod state;
 mod tenants;
@@ -38,8 +39,8 @@ const READS: usize = 4;
 /// Most events one call answers with.
 const MAX_EVENTS: usize = 10_000;
 
-/// A [`Ledger`], [`PolicyState`], [`Registry`], [`Orders`](weir_core::order::Orders) and
-/// [`UsageBook`](weir_core::usage::UsageBook) in a SQLite file.
+/// A [`Ledger`], [`PolicyState`], [`Registry`], [`Orders`](weir_core::order::Orders),
+/// [`PipelineBook`](weir_core::rollout::PipelineBook) and [`UsageBook`](weir_core::usage::UsageBook) in a SQLite file.
 pub struct SqliteLedger {
     writer: Arc<Worker<Writer>>,
     reader: LedgerReader,

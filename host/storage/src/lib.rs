@@ -16,6 +16,8 @@
 
 mod attach;
 mod blobs;
+mod components;
+mod files;
 mod folder;
 mod kept;
 mod ledger;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 
 pub use attach::search;
 pub use blobs::FileBlobs;
+pub use components::FileComponents;
 pub use ledger::{LedgerReader, SqliteLedger, TenantDesk};
 pub use originals::FileOriginals;
 pub use removal::remove_tenant;
@@ -49,11 +52,14 @@ pub struct Storage {
     recount: Recount,
     /// What clients sent.
     pub originals: Arc<FileOriginals>,
+    /// What tenants pushed.
+    pub components: Arc<FileComponents>,
     /// Page images and texts.
     pub blobs: Arc<FileBlobs>,
     /// Passages.
     pub vectors: Arc<EdgeVectors>,
-    /// Documents, jobs, pages and events; also the components' state, tenants, orders and usage.
+    /// Documents, jobs, pages and events; also the components' state, tenants, orders, usage, and
+    /// the revisions of pipelines.
     pub ledger: Arc<SqliteLedger>,
 }
 
@@ -69,23 +75,26 @@ impl Storage {
             let (ledger, exact) = SqliteLedger::open(&folder, Arc::clone(&lock))?;
             let kept = ledger.kept();
             let originals = FileOriginals::open(&folder, Arc::clone(kept))?;
+            let components = FileComponents::open(&folder, Arc::clone(kept))?;
             let blobs = FileBlobs::open(&folder, Arc::clone(kept))?;
             let vectors = EdgeVectors::open(&folder, &model, dimensions, lock)?;
             // Before anyone can change a file.
             let recount = Recount::start(&folder, kept, &exact)?;
-            Ok((originals, blobs, vectors, ledger, recount))
+            Ok(((originals, components), blobs, vectors, ledger, recount))
         });
-        let (originals, blobs, vectors, ledger, recount) =
+        let ((originals, components), blobs, vectors, ledger, recount) =
             opened.await.map_err(|e| StorageError::Failed {
                 what: data.display().to_string(),
                 reason: e.to_string(),
             })??;
         let (originals, blobs) = (Arc::new(originals), Arc::new(blobs));
+        let components = Arc::new(components);
         let (vectors, ledger) = (Arc::new(vectors), Arc::new(ledger));
         let desk = SearchDesk::open(data, &vectors)?;
         Ok(Self {
             recount,
             originals,
+            components,
             blobs,
             vectors,
             ledger,

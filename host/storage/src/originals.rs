@@ -1,76 +1,39 @@
 //! Originals as files: `<data>/originals/<tenant>/<document>`.
 //!
-//! A file is received in a folder that the next opener empties, synced, renamed into its tenant's folder, and that folder
-//! synced: unlike blobs, which can be made again from it, an original that was acknowledged must not be lost. What is staged
-//! for a job is in a folder that is not emptied, under a name that says whose it is.
+//! What is staged for a job is in a folder that is not emptied at the next start, under a name that says whose it is.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use weir_core::original::{Originals, Staged};
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
+use crate::files::{TenantFiles, failed};
 use crate::folder::{make_private, sync_folder};
-use crate::kept::{Kept, size};
+use crate::kept::Kept;
 
-/// Holds what is being received. No tenant can have a name with a dot.
-const UNFINISHED: &str = ".unfinished";
 /// Holds `<tenant>.<job>.<document>.<number>`; nothing in it has a dot.
 const STAGED: &str = ".staged";
 
 /// An [`Originals`] of files.
-pub struct FileOriginals {
-    inner: Arc<Inner>,
-    next: AtomicU64,
-}
-
-struct Inner {
-    root: PathBuf,
-    kept: Arc<Kept>,
-}
+pub struct FileOriginals(Arc<TenantFiles>);
 
 impl FileOriginals {
     /// Opens `<data>/originals`, making it if need be. Blocks on the disk. Only one process may have it open: another's
     /// unfinished files are removed.
     pub(crate) fn open(data: &Path, kept: Arc<Kept>) -> Result<Self, StorageError> {
-        let root = data.join("originals");
-        let unfinished = root.join(UNFINISHED);
-        match fs::remove_dir_all(&unfinished) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(&unfinished, &e)),
-            _ => {}
-        }
-        make_private(&unfinished)?;
-        make_private(&root.join(STAGED))?;
-        Ok(Self {
-            inner: Arc::new(Inner { root, kept }),
-            next: AtomicU64::new(0),
-        })
-    }
-
-    async fn blocking<R: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Inner) -> Result<R, StorageError> + Send + 'static,
-    ) -> Result<R, StorageError> {
-        let inner = Arc::clone(&self.inner);
-        match tokio::task::spawn_blocking(move || work(&inner)).await {
-            Ok(result) => result,
-            Err(e) => Err(StorageError::Failed {
-                what: self.inner.root.display().to_string(),
-                reason: e.to_string(),
-            }),
-        }
+        let files = TenantFiles::open(data.join("originals"), kept)?;
+        make_private(&files.root().join(STAGED))?;
+        Ok(Self(Arc::new(files)))
     }
 }
 
 #[async_trait]
 impl Originals for FileOriginals {
     fn unfinished(&self) -> PathBuf {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.inner.root.join(UNFINISHED).join(number.to_string())
+        self.0.unfinished()
     }
 
     async fn stage(
@@ -80,14 +43,15 @@ impl Originals for FileOriginals {
         job: &JobId,
         document: &DocumentId,
     ) -> Result<PathBuf, StorageError> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{tenant}.{job}.{document}.{number}");
-        let (unfinished, staged) = (unfinished.to_owned(), self.inner.root.join(STAGED).join(name));
-        self.blocking(move |inner| inner.stage(&unfinished, staged)).await
+        let name = format!("{tenant}.{job}.{document}.{}", self.0.number());
+        let unfinished = unfinished.to_owned();
+        self.0
+            .blocking(move |files| stage(files.root(), &unfinished, &name))
+            .await
     }
 
     async fn staged(&self) -> Result<Vec<Staged>, StorageError> {
-        self.blocking(Inner::staged).await
+        self.0.blocking(|files| staged(files.root())).await
     }
 
     async fn commit(
@@ -96,125 +60,55 @@ impl Originals for FileOriginals {
         unfinished: &Path,
         document: &DocumentId,
     ) -> Result<(), StorageError> {
-        let (tenant, unfinished, document) = (tenant.clone(), unfinished.to_owned(), *document);
-        self.blocking(move |inner| inner.commit(&tenant, &unfinished, &document))
+        let (tenant, unfinished, name) = (tenant.clone(), unfinished.to_owned(), document.to_string());
+        self.0
+            .blocking(move |files| files.commit(&tenant, &unfinished, &name))
             .await
     }
 
     fn path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf {
-        self.inner.path(tenant, document)
+        self.0.path(tenant, &document.to_string())
     }
 
     async fn remove(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
-        let (tenant, document) = (tenant.clone(), *document);
-        self.blocking(move |inner| inner.remove(&tenant, &document)).await
+        let (tenant, name) = (tenant.clone(), document.to_string());
+        self.0.blocking(move |files| files.remove(&tenant, &name)).await
     }
 
     async fn list(&self, tenant: &TenantId) -> Result<Vec<DocumentId>, StorageError> {
         let tenant = tenant.clone();
-        self.blocking(move |inner| inner.list(&tenant)).await
+        let names = self.0.blocking(move |files| files.list(&tenant)).await?;
+        let mut documents: Vec<DocumentId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        documents.sort_unstable();
+        Ok(documents)
     }
 
     async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
         let tenant = tenant.clone();
-        self.blocking(move |inner| {
-            for document in inner.list(&tenant)? {
-                inner.remove(&tenant, &document)?;
-            }
-            // One that has come meanwhile stays, and the folder with it.
-            let _ = fs::remove_dir(inner.folder(&tenant));
-            Ok(())
-        })
-        .await
+        self.0.blocking(move |files| files.clear(&tenant)).await
     }
 }
 
-impl Inner {
-    fn folder(&self, tenant: &TenantId) -> PathBuf {
-        self.root.join(tenant.as_str())
-    }
+fn stage(root: &Path, unfinished: &Path, name: &str) -> Result<PathBuf, StorageError> {
+    let staged = root.join(STAGED).join(name);
+    File::open(unfinished)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| fs::rename(unfinished, &staged))
+        .and_then(|()| sync_folder(&root.join(STAGED)))
+        .map_err(|e| failed(&staged, &e))?;
+    Ok(staged)
+}
 
-    fn path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf {
-        self.folder(tenant).join(document.to_string())
+fn staged(root: &Path) -> Result<Vec<Staged>, StorageError> {
+    let folder = root.join(STAGED);
+    let io = |e: std::io::Error| failed(&folder, &e);
+    let mut all = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name();
+        all.extend(name.to_str().and_then(|name| staged_as(name, entry.path())));
     }
-
-    fn stage(&self, unfinished: &Path, staged: PathBuf) -> Result<PathBuf, StorageError> {
-        File::open(unfinished)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(unfinished, &staged))
-            .and_then(|()| sync_folder(&self.root.join(STAGED)))
-            .map_err(|e| failed(&staged, &e))?;
-        Ok(staged)
-    }
-
-    fn staged(&self) -> Result<Vec<Staged>, StorageError> {
-        let folder = self.root.join(STAGED);
-        let io = |e: std::io::Error| failed(&folder, &e);
-        let mut all = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let name = entry.file_name();
-            all.extend(name.to_str().and_then(|name| staged_as(name, entry.path())));
-        }
-        Ok(all)
-    }
-
-    fn commit(
-        &self,
-        tenant: &TenantId,
-        unfinished: &Path,
-        document: &DocumentId,
-    ) -> Result<(), StorageError> {
-        let (folder, path) = (self.folder(tenant), self.path(tenant, document));
-        let io = |e: std::io::Error| failed(&path, &e);
-        File::open(unfinished)
-            .and_then(|file| file.sync_all())
-            .map_err(io)?;
-        let new_folder = !folder.exists();
-        make_private(&folder)?;
-        let committed = self.kept.change(tenant, &path, || {
-            let grown = size(unfinished)? - size(&path)?;
-            fs::rename(unfinished, &path)?;
-            Ok(grown)
-        });
-        committed.map_err(io)?;
-        sync_folder(&folder).map_err(io)?;
-        if new_folder {
-            sync_folder(&self.root).map_err(io)?;
-        }
-        Ok(())
-    }
-
-    fn remove(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
-        let path = self.path(tenant, document);
-        let mut was_kept = true;
-        let removed = self.kept.change(tenant, &path, || {
-            let bytes = size(&path)?;
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => was_kept = false,
-                removed => removed?,
-            }
-            Ok(-bytes)
-        });
-        removed.map_err(|e| failed(&path, &e))?;
-        Ok(was_kept)
-    }
-
-    fn list(&self, tenant: &TenantId) -> Result<Vec<DocumentId>, StorageError> {
-        let folder = self.folder(tenant);
-        let io = |e: std::io::Error| failed(&folder, &e);
-        let entries = match fs::read_dir(&folder) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.map_err(io)?,
-        };
-        let mut documents = Vec::new();
-        for entry in entries {
-            let name = entry.map_err(io)?.file_name();
-            documents.extend(name.to_str().and_then(|name| name.parse::<DocumentId>().ok()));
-        }
-        documents.sort_unstable();
-        Ok(documents)
-    }
+    Ok(all)
 }
 
 /// What the name of a staged file says.
@@ -226,10 +120,6 @@ fn staged_as(name: &str, path: PathBuf) -> Option<Staged> {
         document: parts.next()?.parse().ok()?,
         path,
     })
-}
-
-fn failed(path: &Path, error: &std::io::Error) -> StorageError {
-    StorageError::io(path.display().to_string(), error)
 }
 
 #[cfg(test)]

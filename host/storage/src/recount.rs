@@ -14,7 +14,7 @@ use weir_core::{StorageError, TenantId};
 use crate::kept::Kept;
 
 /// Folders that have one for each tenant.
-const FOLDERS: [&str; 2] = ["originals", "blobs"];
+const FOLDERS: [&str; 3] = ["originals", "blobs", "components"];
 
 /// Ends with the thread, and the thread with it.
 pub(crate) struct Recount {

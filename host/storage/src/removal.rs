@@ -6,12 +6,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use weir_core::component::ComponentStore as _;
 use weir_core::original::Originals;
 use weir_core::ports::{BlobStore, VectorStore};
 use weir_core::tenancy::Registry;
 use weir_core::{StorageError, TenantId};
 
 use crate::blobs::FileBlobs;
+use crate::components::FileComponents;
 use crate::folder::{FolderLock, make_private};
 use crate::ledger::SqliteLedger;
 use crate::originals::FileOriginals;
@@ -29,14 +31,16 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
         let kept = ledger.kept();
         let originals = FileOriginals::open(&folder, Arc::clone(kept))?;
         let blobs = FileBlobs::open(&folder, Arc::clone(kept))?;
+        let components = FileComponents::open(&folder, Arc::clone(kept))?;
         let vectors = EdgeVectors::open_again(&folder, lock)?;
         let recount = Recount::start(&folder, kept, &exact)?;
-        Ok((ledger, originals, blobs, vectors, recount))
+        Ok((ledger, (originals, components), blobs, vectors, recount))
     });
-    let (ledger, originals, blobs, vectors, recount) = opened.await.map_err(|e| StorageError::Failed {
-        what: data.display().to_string(),
-        reason: e.to_string(),
-    })??;
+    let (ledger, (originals, components), blobs, vectors, recount) =
+        opened.await.map_err(|e| StorageError::Failed {
+            what: data.display().to_string(),
+            reason: e.to_string(),
+        })??;
     let removed = async {
         if let Some(vectors) = &vectors {
             vectors.clear(tenant).await?;
@@ -44,6 +48,7 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
         }
         blobs.delete(tenant, "").await?;
         originals.clear(tenant).await?;
+        components.clear(tenant).await?;
         ledger.remove_tenant(tenant).await
     };
     let removed = removed.await;

@@ -16,7 +16,11 @@ use weir_core::StorageError;
 use crate::folder::free_bytes;
 
 /// The schema, step by step; a file says in `user_version` how many it has taken.
-const STEPS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const STEPS: [&str; 3] = [
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+];
 /// How long a call waits for another process, such as a backup.
 const BUSY: Duration = Duration::from_secs(10);
 /// Statements a connection keeps compiled: more than there are.

@@ -7,16 +7,26 @@ use weir_core::{StorageError, TenantId};
 use super::columns::{from_json, integer, natural, natural_or_null, parsed, to_json, unreadable};
 
 /// Tables of what a tenant has, each with a column that tells its rows apart.
-const MANY: [(&str, &str); 6] = [
+const MANY: [(&str, &str); 7] = [
     ("events", "place"),
     ("pages", "rowid"),
     ("documents", "rowid"),
     ("orders", "rowid"),
     ("jobs", "rowid"),
     ("words", "word"),
+    ("assignments", "job"),
 ];
 /// Those that have few rows of a tenant.
-const FEW: [&str; 4] = ["keys", "policy_state", "usage", "kept"];
+const FEW: [&str; 8] = [
+    "keys",
+    "policy_state",
+    "usage",
+    "kept",
+    "components",
+    "revisions",
+    "rollouts",
+    "history",
+];
 
 pub(super) fn put(transaction: &Transaction<'_>, tenant: &Tenant) -> Result<()> {
     transaction
