@@ -16,7 +16,7 @@ use crate::guest::JobContext;
 use crate::instance::{CallLimits, Seat};
 use crate::job::{Assigned, Job};
 use crate::library::Library;
-use crate::link::Granted;
+use crate::link::{Granted, Linked};
 use crate::recording::{Component, Opened, Recorder, Writer};
 use crate::stats::{HostMeter, HostStats, JobMeter};
 use crate::ticker::Ticker;
@@ -106,6 +106,15 @@ impl PolicyHost {
         }))
     }
 
+    /// A component, compiled and linked with these rights.
+    pub(crate) async fn linked(
+        &self,
+        file: &ComponentFile,
+        granted: Granted,
+    ) -> Result<Arc<Linked>, PolicyError> {
+        self.house.library.get(file, granted).await
+    }
+
     /// What has been done so far.
     pub fn stats(&self) -> HostStats {
         self.house.meter.read(self.house.places.available_permits())
@@ -120,6 +129,17 @@ impl PolicyHost {
 
     /// Instances for one job. As [`Policies::open`], but the job can be asked for its [`stats`](Job::stats).
     pub async fn open_job(&self, request: PolicyRequest<'_>) -> Result<Arc<Job>, PolicyError> {
+        let state = Arc::clone(&self.house.state);
+        self.open_with(request, state, self.house.writer.as_ref()).await
+    }
+
+    /// The same, with this for what components remember, and recorded only by this.
+    pub(crate) async fn open_with(
+        &self,
+        request: PolicyRequest<'_>,
+        state: Arc<dyn PolicyState>,
+        writer: Option<&Writer>,
+    ) -> Result<Arc<Job>, PolicyError> {
         let house = &self.house;
         let manifest = &request.pipeline.manifest;
         let granted = Granted::new(&manifest.capabilities.grant);
@@ -159,7 +179,7 @@ impl PolicyHost {
             request.job,
             manifest.clone(),
             request.capabilities.clone(),
-            Arc::clone(&house.state),
+            state,
         ));
         let limits = CallLimits {
             millis: manifest.limits.call_millis.map_or(house.limits.millis, |m| {
@@ -171,10 +191,7 @@ impl PolicyHost {
                 .map_or(house.limits.memory_bytes, memory),
             ..house.limits
         };
-        let recorder = house
-            .writer
-            .as_ref()
-            .map(|writer| Recorder::new(writer, opened(&request, &wanted)));
+        let recorder = writer.map(|writer| Recorder::new(writer, opened(&request, &wanted)));
         let mut seats = Vec::with_capacity(wanted.len());
         for (want, linked) in wanted.iter().zip(linked) {
             let seat = Seat::new(

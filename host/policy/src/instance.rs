@@ -131,8 +131,9 @@ impl Seat {
                 })
             }
             Err(stopped) => {
-                meter.trapped();
-                Err(self.explain(D::FUNCTION, &stopped, live.store.data_mut()))
+                let error = self.explain(D::FUNCTION, &stopped, live.store.data_mut());
+                meter.trapped(&error);
+                Err(error)
             }
         };
         if let Err(error) = &answer {

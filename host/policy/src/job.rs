@@ -13,7 +13,7 @@ use weir_core::decision::{
 use weir_core::event::ErrorNote;
 use weir_core::manifest::Role;
 use weir_core::page::PageFacts;
-use weir_core::ports::JobPolicy;
+use weir_core::ports::{JobPolicy, PolicyTally};
 use weir_core::{DocumentId, PolicyError};
 
 use crate::guest::JobContext;
@@ -117,6 +117,15 @@ impl Drop for Job {
 
 #[async_trait]
 impl JobPolicy for Job {
+    fn tally(&self) -> PolicyTally {
+        let stats = self.stats();
+        PolicyTally {
+            calls: stats.calls,
+            traps: stats.traps.saturating_sub(stats.late) + stats.nonsense,
+            timeouts: stats.late,
+        }
+    }
+
     async fn plan(&self, situation: Situation) -> Result<BatchPlan, PolicyError> {
         self.decide(situation).await
     }

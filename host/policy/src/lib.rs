@@ -16,6 +16,7 @@ mod compiler;
 mod config;
 mod engine;
 mod failure;
+mod gate;
 mod guest;
 mod host;
 mod instance;

@@ -5,6 +5,7 @@
 
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::{Engine, Result};
+use weir_core::component::ComponentFacts;
 use weir_core::manifest::{Capability, Role};
 
 use crate::bindings::{batching, chunking, inference, log, progress, rasterizer, routing, settings, state};
@@ -52,12 +53,14 @@ pub(crate) struct Linked {
     pub(crate) progress: Option<progress::GuestIndices>,
     /// Names of everything it exports, for the error about what it does not.
     exports: Vec<String>,
+    /// The capabilities it imports.
+    capabilities: Vec<Capability>,
 }
 
 impl Linked {
     /// Links a component; the error says which import stands in the way.
     pub(crate) fn new(engine: &Engine, component: &Component, granted: Granted) -> Result<Self, String> {
-        check_imports(engine, component, granted)?;
+        let capabilities = check_imports(engine, component, granted)?;
         let one_line = |e: wasmtime::Error| format!("{e:#}").replace('\n', " ");
         let instance = linker(engine, granted)
             .and_then(|linker| linker.instantiate_pre(component))
@@ -87,6 +90,30 @@ impl Linked {
                 .map_err(one_line)?,
             instance,
             exports,
+            capabilities,
+        })
+    }
+
+    /// What it is; the error says that it has no role, and what it has instead.
+    pub(crate) fn facts(&self) -> Result<ComponentFacts, String> {
+        let has = |role: &Role| self.exports.contains(&interface(*role));
+        let roles: Vec<Role> = Role::ALL.into_iter().filter(has).collect();
+        if !roles.is_empty() {
+            return Ok(ComponentFacts {
+                roles,
+                capabilities: self.capabilities.clone(),
+            });
+        }
+        let other = self.exports.iter().find(|name| name.starts_with(PACKAGE));
+        Err(match other {
+            Some(name) => format!(
+                "it exports {name}, and this Weir speaks {PACKAGE}…{VERSION}: build it against this Weir's wit/"
+            ),
+            None => format!(
+                "it has no role: it exports {}, and a component exports one or more of {}",
+                listed(&self.exports),
+                Role::ALL.map(interface).join(", ")
+            ),
         })
     }
 
@@ -96,14 +123,18 @@ impl Linked {
         if self.exports.contains(&interface) {
             return Ok(());
         }
-        let has = match self.exports.as_slice() {
-            [] => "nothing".into(),
-            names => names.join(", "),
-        };
         Err(format!(
-            "it does not export {interface}, which the role {} needs; it exports {has}",
-            role.name()
+            "it does not export {interface}, which the role {} needs; it exports {}",
+            role.name(),
+            listed(&self.exports)
         ))
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => "nothing".into(),
+        names => names.join(", "),
     }
 }
 
@@ -111,7 +142,13 @@ fn interface(role: Role) -> String {
     format!("{PACKAGE}{}{VERSION}", role.name())
 }
 
-fn check_imports(engine: &Engine, component: &Component, granted: Granted) -> Result<(), String> {
+/// The capabilities a component imports, if it may have all of them.
+fn check_imports(
+    engine: &Engine,
+    component: &Component,
+    granted: Granted,
+) -> Result<Vec<Capability>, String> {
+    let mut capabilities = Vec::new();
     for (import, _) in component.component_type().imports(engine) {
         let Some(name) = import.strip_prefix(PACKAGE) else {
             if import.starts_with("wasi:") {
@@ -121,7 +158,7 @@ fn check_imports(engine: &Engine, component: &Component, granted: Granted) -> Re
         };
         let plain = name.strip_suffix(VERSION).unwrap_or(name);
         match granted.allows(plain) {
-            Some(true) => {}
+            Some(true) => capabilities.extend(Capability::named(plain)),
             Some(false) => {
                 return Err(format!(
                     "it imports {import}, which is not granted: add \"{plain}\" to [capabilities] grant in the manifest"
@@ -130,7 +167,9 @@ fn check_imports(engine: &Engine, component: &Component, granted: Granted) -> Re
             None => return Err(format!("it imports {import}, which Weir {VERSION} does not have")),
         }
     }
-    Ok(())
+    capabilities.sort_unstable();
+    capabilities.dedup();
+    Ok(capabilities)
 }
 
 fn linker(engine: &Engine, granted: Granted) -> Result<Linker<Guest>> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use weir_core::TenantId;
 use weir_core::usage::{Meter, Usage};
+use weir_core::{PolicyError, TenantId};
 
 use crate::measures::Measures;
 
@@ -20,6 +20,8 @@ pub struct JobStats {
     pub calls: u64,
     /// Calls that were not answered: traps, deadlines, limits.
     pub traps: u64,
+    /// Those of them that passed their deadline.
+    pub late: u64,
     /// Calls that were answered with nonsense.
     pub nonsense: u64,
     /// Calls that a default component answered in place of another.
@@ -50,6 +52,7 @@ pub(crate) struct JobMeter {
     told_micros: AtomicU64,
     calls: AtomicU64,
     traps: AtomicU64,
+    late: AtomicU64,
     nonsense: AtomicU64,
     stood_in: AtomicU64,
     guest_nanos: AtomicU64,
@@ -72,6 +75,7 @@ impl JobMeter {
             told_micros: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             traps: AtomicU64::new(0),
+            late: AtomicU64::new(0),
             nonsense: AtomicU64::new(0),
             stood_in: AtomicU64::new(0),
             guest_nanos: AtomicU64::new(0),
@@ -106,8 +110,11 @@ impl JobMeter {
         }
     }
 
-    pub(crate) fn trapped(&self) {
+    pub(crate) fn trapped(&self, error: &PolicyError) {
         add(&self.traps, 1);
+        if matches!(error, PolicyError::Deadline { .. }) {
+            add(&self.late, 1);
+        }
     }
 
     pub(crate) fn nonsense(&self) {
@@ -123,6 +130,7 @@ impl JobMeter {
         JobStats {
             calls: get(&self.calls),
             traps: get(&self.traps),
+            late: get(&self.late),
             nonsense: get(&self.nonsense),
             stood_in: get(&self.stood_in),
             guest_time: Duration::from_nanos(get(&self.guest_nanos)),

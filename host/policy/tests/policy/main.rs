@@ -13,6 +13,7 @@
 mod asking;
 mod crowd;
 mod defaults;
+mod gate;
 mod hostile;
 mod metering;
 mod nonsense;
