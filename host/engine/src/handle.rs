@@ -106,5 +106,6 @@ fn dropped(id: JobId) -> JobOutcome {
             "the job was dropped before its end: start it again, it goes on from there",
         )),
         documents: Vec::new(),
+        policy: weir_core::ports::PolicyTally::default(),
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::ledger::{Entry, JobRecord, JobState};
 use weir_core::manifest::Pipeline;
-use weir_core::ports::{Account, JobPolicy, PolicyRequest};
+use weir_core::ports::{Account, JobPolicy, PolicyRequest, PolicyTally};
 use weir_core::{JobId, Lane, StorageError, TenantId};
 
 use crate::Host;
@@ -149,6 +149,7 @@ impl Start {
                 state: JobState::Running,
                 error: Some(StageError::from(unread).note()),
                 documents: Vec::new(),
+                policy: PolicyTally::default(),
             };
         }
         // A journal that is gone tells the documents so.
@@ -156,9 +157,13 @@ impl Start {
             slot.write(vec![Entry::Job(self.record.clone())]);
         }
         let work = AssertUnwindSafe(self.work(observer)).catch_unwind();
-        let (documents, mut error) = work.await.unwrap_or_else(|_| {
+        let Worked {
+            documents,
+            mut error,
+            policy,
+        } = work.await.unwrap_or_else(|_| {
             let message = "the job's task died: this is a fault of the host, see its log";
-            (Vec::new(), Some(note(STAGE_DIED, message)))
+            Worked::failed(Vec::new(), note(STAGE_DIED, message))
         });
         let failed = |d: &DocumentOutcome| matches!(d.end, DocumentEnd::Failed { .. });
         let cancelled = |d: &DocumentOutcome| matches!(d.end, DocumentEnd::Cancelled { .. });
@@ -192,6 +197,7 @@ impl Start {
             state,
             error,
             documents,
+            policy,
         }
     }
 
@@ -209,8 +215,7 @@ impl Start {
         Ok(())
     }
 
-    /// The documents, and why the job as a whole has failed if it has.
-    async fn work(&self, observer: Observer) -> (Vec<DocumentOutcome>, Option<ErrorNote>) {
+    async fn work(&self, observer: Observer) -> Worked {
         let (tenant, id) = (&self.spec.tenant, self.record.id);
         let ports = &self.host.ports;
         // A decision is waited for, and batches of its texts have no company to wait for.
@@ -235,7 +240,7 @@ impl Start {
                 for spec in &self.spec.documents {
                     outcomes.push(refuse(&self.log, spec, &error).await);
                 }
-                return (outcomes, Some(error));
+                return Worked::failed(outcomes, error);
             }
         };
         let job = Arc::new(Job {
@@ -251,8 +256,29 @@ impl Start {
             halt: self.halt.clone(),
             capabilities,
         });
-        let outcomes = job.observed(observer, &self.spec.documents).await;
-        (outcomes, self.halt.failure())
+        Worked {
+            documents: job.observed(observer, &self.spec.documents).await,
+            error: self.halt.failure(),
+            policy: job.policy.tally(),
+        }
+    }
+}
+
+/// What came of a job's documents.
+struct Worked {
+    documents: Vec<DocumentOutcome>,
+    /// Why the job as a whole has failed, if it has.
+    error: Option<ErrorNote>,
+    policy: PolicyTally,
+}
+
+impl Worked {
+    fn failed(documents: Vec<DocumentOutcome>, error: ErrorNote) -> Self {
+        Self {
+            documents,
+            error: Some(error),
+            policy: PolicyTally::default(),
+        }
     }
 }
 

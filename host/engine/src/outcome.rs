@@ -2,6 +2,7 @@
 
 use weir_core::event::{ErrorNote, FailedPage};
 use weir_core::ledger::JobState;
+use weir_core::ports::PolicyTally;
 use weir_core::{DocumentId, JobId};
 
 /// What has become of a job.
@@ -16,6 +17,8 @@ pub struct JobOutcome {
     pub error: Option<ErrorNote>,
     /// What became of each document, in the order they were given.
     pub documents: Vec<DocumentOutcome>,
+    /// How its components did.
+    pub policy: PolicyTally,
 }
 
 /// What became of a document.
