@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::tenancy::Scope;
 
+use crate::pipelines::PipelineCommand;
+
 /// What `weir --help` ends with.
 const AFTER: &str = "\
 Examples:
@@ -76,6 +78,9 @@ pub(crate) enum Command {
     /// Make and revoke tenants' keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Push pipelines to a server and roll them out
+    #[command(subcommand)]
+    Pipeline(PipelineCommand),
     /// Say what is installed, what is missing and how to get it
     Doctor,
     /// List the settings, their values and what they do

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use weir_core::StorageError;
+use weir_core::component::{ComponentStore, Gate};
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::original::Originals;
 use weir_core::page::Lane;
@@ -34,6 +35,7 @@ pub(crate) struct Below {
     rasterizer: Arc<RasterPool>,
     /// Held so that models end after the engine that uses them.
     _inference: Inference,
+    policies: Arc<PolicyHost>,
     storage: Storage,
 }
 
@@ -82,7 +84,7 @@ impl Host {
             blobs: storage.blobs.clone(),
             vectors: storage.vectors.clone(),
             ledger: wrap(storage.ledger.clone()),
-            policies,
+            policies: policies.clone(),
             language_model: None,
             meter,
         };
@@ -92,6 +94,7 @@ impl Host {
             below: Below {
                 rasterizer,
                 _inference: inference,
+                policies,
                 storage,
             },
         })
@@ -105,6 +108,16 @@ impl Host {
     /// What clients sent.
     pub(crate) fn originals(&self) -> Arc<dyn Originals> {
         self.below.storage.originals.clone()
+    }
+
+    /// What tenants pushed.
+    pub(crate) fn components(&self) -> Arc<dyn ComponentStore> {
+        self.below.storage.components.clone()
+    }
+
+    /// What components have to pass.
+    pub(crate) fn gate(&self) -> Arc<dyn Gate> {
+        self.below.policies.clone()
     }
 
     /// What is written down.

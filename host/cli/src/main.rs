@@ -13,7 +13,9 @@ mod host;
 mod log;
 mod output;
 mod pipeline;
+mod pipelines;
 mod places;
+mod remote;
 mod run;
 mod search;
 mod serve;
@@ -74,6 +76,7 @@ fn command(cli: &Cli) -> ExitCode {
             Command::Serve(_) => serve::run(json, &settings, &places).await,
             Command::Tenant(command) => tenants::tenant(command, json, &places).await,
             Command::Key(command) => tenants::key(command, json, &places).await,
+            Command::Pipeline(command) => pipelines::run(command, json).await,
             Command::Doctor => doctor::run(json, &settings, &places).await,
             Command::Settings => configuration::list(&settings, json).map(|()| ExitCode::SUCCESS),
         }

@@ -9,8 +9,7 @@ use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 
 use crate::args::Run;
 
-/// The pipeline of a run: its manifest, with the command line's options over the manifest's settings. They are part of the
-/// revision, so that `--ocr always` does pages again that were done without.
+/// The pipeline of a run: its manifest, with the command line's options over the manifest's settings.
 pub(crate) fn load(run: &Run, defaults: &Path) -> Result<Pipeline> {
     let mut manifest = match &run.pipeline {
         Some(path) => {
@@ -20,32 +19,31 @@ pub(crate) fn load(run: &Run, defaults: &Path) -> Result<Pipeline> {
         }
         None => Manifest::embedded(),
     };
-    with_options(&mut manifest, run.dpi, run.ocr.as_deref());
+    manifest.with_options(run.dpi, run.ocr.as_deref());
     build(manifest, defaults)
 }
 
-/// Puts a job's options over the manifest's settings.
-pub(crate) fn with_options(manifest: &mut Manifest, dpi: Option<u32>, ocr: Option<&str>) {
-    if let Some(dpi) = dpi {
-        manifest.settings.insert("dpi".into(), i64::from(dpi).into());
+/// A manifest with its component files.
+fn build(manifest: Manifest, defaults: &Path) -> Result<Pipeline> {
+    let mut files = BTreeMap::new();
+    for (role, path) in &manifest.components {
+        files.insert(*role, component(path)?);
     }
-    if let Some(ocr) = ocr {
-        manifest.settings.insert("ocr".into(), ocr.into());
-    }
+    with_defaults(manifest, files, defaults)
 }
 
-/// A manifest with its component files.
-pub(crate) fn build(manifest: Manifest, defaults: &Path) -> Result<Pipeline> {
+/// A manifest with these component files, and the defaults for the rest.
+pub(crate) fn with_defaults(
+    manifest: Manifest,
+    mut files: BTreeMap<Role, ComponentFile>,
+    defaults: &Path,
+) -> Result<Pipeline> {
     let mut default_files = BTreeMap::new();
-    let mut files = BTreeMap::new();
     for role in Role::ALL {
         let file = component(&defaults.join(format!("{}.wasm", role.name())))
             .context("a default component is missing: run `make components`, or set paths.components")?;
         default_files.insert(role, file.clone());
-        files.insert(role, file);
-    }
-    for (role, path) in &manifest.components {
-        files.insert(*role, component(path)?);
+        files.entry(role).or_insert(file);
     }
     Ok(Pipeline::new(manifest, files, default_files))
 }

@@ -1,5 +1,6 @@
 //! `weir serve`: many tenants over HTTP.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,11 +11,10 @@ use async_trait::async_trait;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use weir_core::TenantId;
-use weir_core::manifest::{Manifest, Pipeline};
-use weir_core::order::OrderOptions;
+use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::settings::Settings;
 use weir_core::tenancy::{Registry, Scope};
-use weir_server::{Announced, Listener, Metering, PipelineError, Pipelines, Server, ServerParts, SigningKey};
+use weir_server::{Announced, Defaults, Listener, Metering, Server, ServerParts, SigningKey};
 
 use crate::host::Host;
 use crate::places::Places;
@@ -35,18 +35,19 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
     let store = host.store();
     let key = first_key(store.as_ref()).await?;
     say(json, &listener, key.as_deref())?;
-    let originals = host.originals();
+    let (originals, components, gate) = (host.originals(), host.components(), host.gate());
     let (engine, below) = host.split();
     let server = Server::new(ServerParts {
         engine,
         ledger,
         registry: store.clone(),
         orders: store.clone(),
-        usage: store,
+        usage: store.clone(),
         metering,
-        pipelines: Arc::new(Defaults {
-            components: places.components.clone(),
-        }),
+        pipelines: store,
+        components,
+        gate,
+        defaults: Arc::new(Shipped(places.components.clone())),
         originals,
         signing: SigningKey::open(&places.data)?,
         settings: settings.clone(),
@@ -70,33 +71,22 @@ fn allow_descriptors() {
     }
 }
 
-/// The default pipeline for every tenant.
-struct Defaults {
-    components: PathBuf,
-}
+/// The components that come with Weir.
+struct Shipped(PathBuf);
 
 #[async_trait]
-impl Pipelines for Defaults {
-    async fn resolve(
+impl Defaults for Shipped {
+    async fn pipeline(
         &self,
-        _tenant: &TenantId,
-        name: &str,
-        options: &OrderOptions,
-    ) -> Result<Arc<Pipeline>, PipelineError> {
-        let mut manifest = Manifest::embedded();
-        if name != manifest.name {
-            return Err(PipelineError::Unknown(name.to_owned()));
-        }
-        pipeline::with_options(&mut manifest, options.dpi, options.ocr.as_deref());
-        let (name, components) = (name.to_owned(), self.components.clone());
-        let unusable = |reason: String| PipelineError::Unusable {
-            name: name.clone(),
-            reason,
-        };
-        let built = tokio::task::spawn_blocking(move || pipeline::build(manifest, &components));
+        manifest: Manifest,
+        components: BTreeMap<Role, ComponentFile>,
+    ) -> Result<Arc<Pipeline>, String> {
+        let folder = self.0.clone();
+        let built =
+            tokio::task::spawn_blocking(move || pipeline::with_defaults(manifest, components, &folder));
         match built.await {
-            Ok(built) => built.map(Arc::new).map_err(|e| unusable(format!("{e:#}"))),
-            Err(died) => Err(unusable(died.to_string())),
+            Ok(built) => built.map(Arc::new).map_err(|e| format!("{e:#}")),
+            Err(died) => Err(died.to_string()),
         }
     }
 }

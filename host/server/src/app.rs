@@ -11,13 +11,14 @@ use tokio_util::task::TaskTracker;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use weir_core::manifest::Pipeline;
-use weir_core::order::{OrderOptions, Orders};
+use weir_core::StorageError;
+use weir_core::component::{ComponentStore, Gate};
+use weir_core::order::Orders;
 use weir_core::original::Originals;
+use weir_core::rollout::PipelineBook;
 use weir_core::settings::Settings;
 use weir_core::tenancy::Registry;
 use weir_core::usage::UsageBook;
-use weir_core::{StorageError, TenantId};
 use weir_engine::Engine;
 
 use crate::admission::{self, Admission};
@@ -29,6 +30,7 @@ use crate::listen::Listener;
 use crate::metrics::{self, Metrics};
 use crate::openapi::{self, Description};
 use crate::outbound::Outbound;
+use crate::pipelines::{self, Defaults, Shelf};
 use crate::places::Places;
 use crate::problem::Problem;
 use crate::quota::QuotaDesk;
@@ -38,34 +40,6 @@ use crate::usage::Metering;
 use crate::webhook::{Post, Webhooks};
 use crate::wire::Paced;
 use crate::{headers, health, intake, jobs, page, requests, tenants, usage};
-
-/// Finds the pipeline a job runs.
-#[async_trait::async_trait]
-pub trait Pipelines: Send + Sync {
-    /// The tenant's pipeline of this name with a job's options over its settings.
-    async fn resolve(
-        &self,
-        tenant: &TenantId,
-        name: &str,
-        options: &OrderOptions,
-    ) -> Result<Arc<Pipeline>, PipelineError>;
-}
-
-/// A pipeline that cannot be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PipelineError {
-    /// The tenant has none of that name.
-    #[error("there is no pipeline '{0}'")]
-    Unknown(String),
-    /// It exists and cannot be loaded.
-    #[error("pipeline '{name}' cannot be used: {reason}")]
-    Unusable {
-        /// Its name.
-        name: String,
-        /// Why.
-        reason: String,
-    },
-}
 
 /// What a server is made of.
 pub struct ServerParts {
@@ -81,8 +55,14 @@ pub struct ServerParts {
     pub usage: Arc<dyn UsageBook>,
     /// Told of what tenants use, by whoever works for them.
     pub metering: Arc<Metering>,
-    /// Pipelines by name.
-    pub pipelines: Arc<dyn Pipelines>,
+    /// Revisions of tenants' pipelines.
+    pub pipelines: Arc<dyn PipelineBook>,
+    /// The components they are made of.
+    pub components: Arc<dyn ComponentStore>,
+    /// Looks at components before they are let in.
+    pub gate: Arc<dyn Gate>,
+    /// The host's own components.
+    pub defaults: Arc<dyn Defaults>,
     /// The files that clients sent.
     pub originals: Arc<dyn Originals>,
     /// Signs links to page images and lines.
@@ -99,7 +79,7 @@ pub struct App {
     pub(crate) orders: Arc<dyn Orders>,
     pub(crate) usage: Arc<dyn UsageBook>,
     pub(crate) metering: Arc<Metering>,
-    pub(crate) pipelines: Arc<dyn Pipelines>,
+    pub(crate) shelf: Shelf,
     pub(crate) originals: Arc<dyn Originals>,
     pub(crate) settings: Settings,
     pub(crate) quotas: QuotaDesk,
@@ -139,6 +119,9 @@ impl Server {
             usage,
             metering,
             pipelines,
+            components,
+            gate,
+            defaults,
             originals,
             signing,
             settings,
@@ -157,7 +140,7 @@ impl Server {
                 orders,
                 usage,
                 metering,
-                pipelines,
+                shelf: Shelf::new(pipelines, components, gate, defaults),
                 originals,
                 quotas: QuotaDesk::new(&settings),
                 admission: Admission::new(&settings),
@@ -258,6 +241,14 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::job_diagnosis))
         .routes(routes!(usage::usage))
+        .routes(routes!(pipelines::push_component, pipelines::components))
+        .routes(routes!(pipelines::component, pipelines::remove_component))
+        .routes(routes!(pipelines::pipelines))
+        .routes(routes!(pipelines::pipeline))
+        .routes(routes!(pipelines::push_revision, pipelines::revisions))
+        .routes(routes!(pipelines::revision))
+        .routes(routes!(pipelines::rollout, pipelines::change_rollout))
+        .routes(routes!(pipelines::history))
         .routes(routes!(tenants::create_tenant, tenants::tenants))
         .routes(routes!(
             tenants::tenant,

@@ -2,6 +2,7 @@
 
 mod host;
 mod memory;
+mod pipelines;
 mod records;
 mod requests;
 mod stores;
@@ -9,6 +10,7 @@ mod work;
 
 pub(crate) use host::{Host, app, eventually};
 pub(crate) use memory::Memory;
+pub(crate) use pipelines::Components;
 pub(crate) use records::{commit_events, job_record, order};
 pub(crate) use requests::{Refusal, form, job_of, json, measured, refusal};
 pub(crate) use stores::{Blobs, Counting, Vectors};

@@ -16,6 +16,7 @@
 //! | `admission` | whose job is next, and how many run |
 //! | `quota`, `usage` | what a tenant may use, and what it has used |
 //! | `jobs` | jobs looked at, cancelled, tried again, diagnosed |
+//! | `pipelines` | tenants' components and revisions, and which jobs get which |
 //! | `tenants` | tenants and keys, for whoever runs the host |
 //! | `hub` | what has been committed, told to whoever follows |
 //! | `requests` | what every request passes: a span, a measurement, an id, a net |
@@ -52,6 +53,7 @@ mod metrics;
 mod openapi;
 mod outbound;
 mod page;
+mod pipelines;
 mod places;
 mod problem;
 mod quota;
@@ -65,11 +67,12 @@ mod usage;
 mod webhook;
 mod wire;
 
-pub use app::{App, PipelineError, Pipelines, Server, ServerParts};
+pub use app::{App, Server, ServerParts};
 pub use auth::{FreshKey, MintError, mint};
 pub use hub::Announced;
 pub use listen::{ListenError, Listener};
 pub use metrics::measure;
+pub use pipelines::Defaults;
 pub use problem::Problem;
 pub use signed::SigningKey;
 pub use usage::Metering;

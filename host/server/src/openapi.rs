@@ -26,6 +26,7 @@ use utoipa::{Modify, OpenApi};
         (name = "events", description = "What happens to jobs, as it happens"),
         (name = "documents", description = "What has been taken in: pages, their images, their text"),
         (name = "search", description = "Passages by meaning and by words"),
+        (name = "pipelines", description = "The tenant's own logic: components, revisions, and which jobs get which; for keys with the scope `components`"),
         (name = "usage", description = "What the tenant has used, and what it may use"),
         (name = "tenants", description = "Tenants and their keys; for keys with the scope `admin`"),
         (name = "host", description = "The host itself"),

@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weir_core::event::ErrorNote;
-use weir_core::ledger::JobRecord;
+use weir_core::ledger::{JobRecord, JobState};
 use weir_core::manifest::Pipeline;
 use weir_core::order::Order;
 use weir_core::ports::Ledger as _;
+use weir_core::rollout::Assignment;
 use weir_core::tenancy::TenantState;
 use weir_core::{StorageError, TenantId};
 use weir_engine::{DocumentEnd, DocumentSpec, JobOutcome, JobSpec};
 
 use super::conclude::count;
 use super::{HELD, Next, Slot, conclude};
-use crate::app::{App, PipelineError};
+use crate::app::App;
+use crate::pipelines::{self, Ended, PipelineError};
 
 /// Starts jobs until `stop`, and returns when none is followed any more: the engine has to be ended for that.
 pub(crate) async fn dispatch(app: Arc<App>, stop: CancellationToken) {
@@ -106,7 +109,7 @@ async fn follow(app: &App, slot: Slot) {
         Err(Unstarted::Never(_)) => return,
     };
     match specify(app, &slot, &record, &order).await {
-        Ok(spec) => run(app, slot, spec).await,
+        Ok((spec, given)) => run(app, slot, spec, given, record.state == JobState::Queued).await,
         Err(Unstarted::Later(error)) => later(app, slot, &error.to_string()).await,
         Err(Unstarted::Never(error)) => {
             if let Err(error) = conclude(app, record, Some(&order), Some(error)).await {
@@ -116,16 +119,22 @@ async fn follow(app: &App, slot: Slot) {
     }
 }
 
-/// What the engine is told.
-async fn specify(app: &App, slot: &Slot, record: &JobRecord, order: &Order) -> Result<JobSpec, Unstarted> {
+/// What the engine is told, and which revision the job was given if its pipeline is the tenant's.
+async fn specify(
+    app: &App,
+    slot: &Slot,
+    record: &JobRecord,
+    order: &Order,
+) -> Result<(JobSpec, Option<Assignment>), Unstarted> {
     let resolved = app
-        .pipelines
-        .resolve(&order.tenant, &record.pipeline, &order.options)
+        .shelf
+        .give(&order.tenant, &record.pipeline, &order.options, &order.job)
         .await;
-    let pipeline = resolved.map_err(|error| {
-        let kind = match &error {
-            PipelineError::Unknown(_) => "no-pipeline",
+    let (pipeline, given) = resolved.map_err(|error| {
+        let kind = match error {
+            PipelineError::Unknown(_) | PipelineError::Inactive(_) => "no-pipeline",
             PipelineError::Unusable { .. } => "pipeline-unusable",
+            PipelineError::Storage(error) => return Unstarted::Later(error),
         };
         Unstarted::Never(note(kind, &error.to_string()))
     })?;
@@ -140,7 +149,7 @@ async fn specify(app: &App, slot: &Slot, record: &JobRecord, order: &Order) -> R
         password: file.password.clone(),
         pages: pages.clone(),
     });
-    Ok(JobSpec {
+    let spec = JobSpec {
         id: order.job,
         tenant: order.tenant.clone(),
         pipeline: within(pipeline, memory, app.settings.policy_memory_bytes),
@@ -148,7 +157,8 @@ async fn specify(app: &App, slot: &Slot, record: &JobRecord, order: &Order) -> R
         force: order.options.force,
         lane: Some(slot.job.lane),
         weight: slot.weight,
-    })
+    };
+    Ok((spec, given))
 }
 
 /// The pipeline with at most `limit` bytes for an instance of a component. Its revision stays: a component decides the same
@@ -165,8 +175,9 @@ fn within(pipeline: Arc<Pipeline>, limit: Option<u64>, usual: u64) -> Arc<Pipeli
     }
 }
 
-async fn run(app: &App, slot: Slot, spec: JobSpec) {
+async fn run(app: &App, slot: Slot, spec: JobSpec, given: Option<Assignment>, first: bool) {
     let (tenant, job) = (spec.tenant.clone(), spec.id);
+    let (pipeline, began) = (spec.pipeline.manifest.name.clone(), Instant::now());
     let handle = app.engine.start(spec);
     let outcome = tokio::select! {
         outcome = handle.wait() => outcome,
@@ -180,6 +191,17 @@ async fn run(app: &App, slot: Slot, spec: JobSpec) {
         return later(app, slot, &why).await;
     }
     count(outcome.state);
+    if let Some(given) = given {
+        let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ended = Ended {
+            tenant: &tenant,
+            job,
+            pipeline: &pipeline,
+            outcome: &outcome,
+            millis: first.then_some(took),
+        };
+        pipelines::ended(&app.shelf, given, ended).await;
+    }
     slot.settle(pages(&outcome));
     if let Err(error) = app.orders.forget_passwords(&tenant, &job).await {
         tracing::warn!(%job, %error, "passwords of a job that has ended are still kept");

@@ -11,7 +11,7 @@ use weir_core::settings::Settings;
 use weir_core::{JobId, TenantId};
 use weir_engine::{Engine, EngineConfig, Ports};
 
-use super::{Blobs, Counting, Files, Memory, Vectors, Works};
+use super::{Blobs, Components, Counting, Files, Memory, Vectors, Works};
 use crate::admission::dispatch;
 use crate::app::{App, Server, ServerParts};
 use crate::hub::Announced;
@@ -30,6 +30,7 @@ pub(crate) struct Host {
     pub(crate) embedder: Arc<Counting>,
     pub(crate) works: Arc<Works>,
     pub(crate) files: Arc<Files>,
+    pub(crate) components: Arc<Components>,
     data: Arc<tempfile::TempDir>,
 }
 
@@ -72,6 +73,7 @@ impl Host {
             meter: Some(metering.clone()),
         };
         let files = Files::new(&data.path().join("originals"));
+        let components = Components::new(&data.path().join("components"));
         let server = Server::new(ServerParts {
             engine: Engine::new(ports, EngineConfig::from_settings(&settings)),
             ledger,
@@ -79,7 +81,10 @@ impl Host {
             orders: memory.clone(),
             usage: memory.clone(),
             metering,
-            pipelines: works.clone(),
+            pipelines: memory.clone(),
+            components: components.clone(),
+            gate: works.clone(),
+            defaults: works.clone(),
             originals: files.clone(),
             signing: SigningKey::open(data.path()).unwrap(),
             settings,
@@ -92,6 +97,7 @@ impl Host {
             embedder,
             works,
             files,
+            components,
             data,
         };
         (server, host)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::order::{Idempotency, JobFilter, Order, Orders, Put};
@@ -12,9 +12,11 @@ use weir_core::tenancy::{KeyRecord, Registry, Tenant};
 use weir_core::usage::{Day, Usage, UsageBook};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
-/// What is known of jobs, documents, tenants and keys.
+use super::pipelines::Pipelines;
+
+/// What is known of jobs, documents, tenants, keys and pipelines.
 #[derive(Default)]
-pub(crate) struct Memory(Mutex<Kept>);
+pub(crate) struct Memory(Mutex<Kept>, Mutex<Pipelines>);
 
 #[derive(Default)]
 struct Kept {
@@ -35,6 +37,10 @@ struct Kept {
 }
 
 impl Memory {
+    pub(super) fn pipelines(&self) -> MutexGuard<'_, Pipelines> {
+        self.1.lock()
+    }
+
     /// How often events were read.
     pub(crate) fn reads(&self) -> usize {
         self.0.lock().reads

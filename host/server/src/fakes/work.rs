@@ -1,7 +1,7 @@
 //! What jobs need, for tests of what goes on around them: a file `"3 pages …"` is a document of so many pages, pages are done
 //! only when the test lets them be, and everything that is asked is written down.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use weir_core::decision::{
     BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate,
     Reading, Section, Situation, SummaryPlan, Verdict,
 };
-use weir_core::manifest::{Manifest, Pipeline};
-use weir_core::order::OrderOptions;
+use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::original::{Originals, Staged};
 use weir_core::page::DocumentInfo;
 use weir_core::ports::{
-    Drawing, DrawnPage, JobPolicy, OpenDocument, Policies, PolicyRequest, Rasterizer, Source,
+    Drawing, DrawnPage, JobPolicy, OpenDocument, Policies, PolicyRequest, PolicyTally, Rasterizer, Source,
 };
 use weir_core::text::Line;
 use weir_core::{
-    DocumentId, JobId, Lane, PageFacts, PageNumber, PolicyError, RasterError, StorageError, TenantId,
+    DocumentId, JobId, Lane, PageFacts, PageNumber, PolicyError, RasterError, RevisionId, StorageError,
+    TenantId,
 };
 
-use crate::app::{PipelineError, Pipelines};
+use crate::pipelines::Defaults;
 
-/// Opens documents, decides, and knows the one pipeline `default`.
+/// Opens documents, decides, and has no components of its own.
 pub(crate) struct Works {
     /// One permit lets one page be read.
     pages: Arc<Semaphore>,
@@ -40,6 +40,7 @@ pub(crate) struct Works {
 pub(crate) struct Opened {
     pub(crate) tenant: TenantId,
     pub(crate) job: JobId,
+    pub(crate) revision: RevisionId,
     pub(crate) memory_bytes: Option<u64>,
 }
 
@@ -135,7 +136,10 @@ impl OpenDocument for Document {
     }
 }
 
-struct Decisions;
+struct Decisions {
+    /// What the setting of this name says.
+    traps: u64,
+}
 
 #[async_trait]
 impl Policies for Works {
@@ -143,14 +147,26 @@ impl Policies for Works {
         self.opened.lock().push(Opened {
             tenant: request.tenant.clone(),
             job: request.job,
+            revision: request.pipeline.revision,
             memory_bytes: request.pipeline.manifest.limits.memory_bytes,
         });
-        Ok(Arc::new(Decisions))
+        let traps = request.pipeline.manifest.setting("traps");
+        Ok(Arc::new(Decisions {
+            traps: traps.map_or(0, |traps| traps.parse().unwrap()),
+        }))
     }
 }
 
 #[async_trait]
 impl JobPolicy for Decisions {
+    fn tally(&self) -> PolicyTally {
+        PolicyTally {
+            calls: 10,
+            traps: self.traps,
+            timeouts: 0,
+        }
+    }
+
     async fn plan(&self, _: Situation) -> Result<BatchPlan, PolicyError> {
         Ok(BatchPlan {
             pages: 1,
@@ -197,25 +213,13 @@ impl JobPolicy for Decisions {
 }
 
 #[async_trait]
-impl Pipelines for Works {
-    async fn resolve(
+impl Defaults for Works {
+    async fn pipeline(
         &self,
-        _: &TenantId,
-        name: &str,
-        options: &OrderOptions,
-    ) -> Result<Arc<Pipeline>, PipelineError> {
-        let mut manifest = Manifest::embedded();
-        if name != manifest.name {
-            return Err(PipelineError::Unknown(name.to_owned()));
-        }
-        if let Some(dpi) = options.dpi {
-            manifest.settings.insert("dpi".into(), i64::from(dpi).into());
-        }
-        Ok(Arc::new(Pipeline::new(
-            manifest,
-            Default::default(),
-            Default::default(),
-        )))
+        manifest: Manifest,
+        components: BTreeMap<Role, ComponentFile>,
+    ) -> Result<Arc<Pipeline>, String> {
+        Ok(Arc::new(Pipeline::new(manifest, components, BTreeMap::new())))
     }
 }
 

@@ -19,8 +19,9 @@ use super::order::{JobOptions, Wish, file_name};
 use super::upload::{Arrived, Incoming, size};
 use super::{DocumentSource, KnownDocument, RemoteDocument, accept, accepted};
 use crate::admission::Place;
-use crate::app::{App, PipelineError, now_millis};
+use crate::app::{App, now_millis};
 use crate::outbound::{OutboundError, answered, failed};
+use crate::pipelines::PipelineError;
 use crate::problem::Problem;
 use crate::quota::QuotaDesk;
 
@@ -239,12 +240,14 @@ impl Submission {
             .await?;
         let resolved = self
             .app
-            .pipelines
-            .resolve(&self.tenant.id, &wish.pipeline, &wish.options)
+            .shelf
+            .preview(&self.tenant.id, &wish.pipeline, &wish.options, &self.job)
             .await;
         let pipeline = resolved.map_err(|error| match error {
             PipelineError::Unknown(_) => Problem::not_found(error.to_string()),
+            PipelineError::Inactive(_) => Problem::conflict(error.to_string()),
             PipelineError::Unusable { .. } => Problem::unprocessable(error.to_string()),
+            PipelineError::Storage(error) => error.into(),
         })?;
         let record = JobRecord {
             id: self.job,

@@ -88,8 +88,10 @@ pub(crate) struct JobView {
     cancelling: bool,
     /// The pipeline it runs.
     pipeline: String,
-    /// The pipeline's revision.
+    /// What it runs, or ran last: a hash over the components and settings.
     revision: String,
+    /// The number of the pipeline's revision that it was given, if the pipeline is the tenant's and the job has begun.
+    pipeline_revision: Option<u32>,
     /// The lane that was asked for; null if the size of the files decides.
     #[schema(value_type = Option<LaneName>)]
     lane: Option<Lane>,
@@ -187,6 +189,7 @@ impl JobView {
     pub(crate) async fn of(app: &App, record: JobRecord, order: Option<Order>) -> Result<Self, StorageError> {
         let (tenant, id) = (&record.tenant, record.id);
         let progress = app.progress.of(app.ledger.as_ref(), tenant, &id).await?;
+        let given = app.shelf.book.assignment(tenant, &id).await?;
         let (lane, files) = order.map(|order| (order.lane, order.files)).unwrap_or_default();
         let standing = app
             .admission
@@ -207,6 +210,7 @@ impl JobView {
             cancelling,
             pipeline: record.pipeline,
             revision: record.revision.to_string(),
+            pipeline_revision: given.map(|given| given.revision),
             lane,
             position,
             held,

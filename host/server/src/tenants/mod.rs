@@ -326,6 +326,7 @@ async fn remove(app: &Arc<App>, tenant: &TenantId) -> Result<(), Problem> {
     ports.vectors.flush().await?;
     ports.blobs.delete(tenant, "").await?;
     app.originals.clear(tenant).await?;
+    app.shelf.store.clear(tenant).await?;
     app.registry.remove_tenant(tenant).await?;
     app.metering.forget(tenant);
     Ok(())

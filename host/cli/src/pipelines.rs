@@ -1,0 +1,360 @@
+//! `weir pipeline …`: a tenant's logic on a running server, pushed and rolled out.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+use weir_core::manifest::Manifest;
+
+use crate::remote::{Remote, ServerArgs};
+
+/// `weir pipeline …`.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  weir pipeline push pipeline.toml                     the next revision, with the components it names
+  weir pipeline push pipeline.toml --activate          … which new jobs get at once
+  weir pipeline canary reports 4 10                    10 of 100 new jobs get revision 4, until it is judged
+  weir pipeline rollback reports                       back to what was before
+
+The key is taken from WEIR_KEY or --key-file and needs the scope components.")]
+pub(crate) enum PipelineCommand {
+    /// Push a manifest and its components as the next revision
+    Push {
+        /// The manifest
+        #[arg(default_value = "pipeline.toml")]
+        manifest: PathBuf,
+        /// New jobs get it at once
+        #[arg(long, conflicts_with = "canary")]
+        activate: bool,
+        /// So many of 100 new jobs get it
+        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
+        canary: Option<u32>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// List the tenant's pipelines
+    List {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Show which revision new jobs get, and how a canary does
+    Show {
+        /// The pipeline
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// List a pipeline's revisions
+    Revisions {
+        /// The pipeline
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// List what was done to a pipeline, by whom and when
+    History {
+        /// The pipeline
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// New jobs get this revision
+    Activate {
+        /// The pipeline
+        name: String,
+        /// The revision's number
+        revision: u32,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// So many of 100 new jobs get this revision, until it is promoted or rolled back
+    Canary {
+        /// The pipeline
+        name: String,
+        /// The revision's number
+        revision: u32,
+        /// Of 100 new jobs
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=99))]
+        percent: u32,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// The canary becomes what new jobs get
+    Promote {
+        /// The pipeline
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// The canary ends or, where there is none, what was before is again
+    Rollback {
+        /// The pipeline
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// New jobs get this revision, and no change is taken until it is unpinned
+    Pin {
+        /// The pipeline
+        name: String,
+        /// The revision's number
+        revision: u32,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Take changes again
+    Unpin {
+        /// The pipeline
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+/// Does it.
+#[allow(clippy::print_stdout)]
+pub(crate) async fn run(command: &PipelineCommand, json: bool) -> Result<ExitCode> {
+    use PipelineCommand as C;
+    let (answer, show): (Value, fn(&Value)) = match command {
+        C::Push {
+            manifest,
+            activate,
+            canary,
+            server,
+        } => {
+            let remote = Remote::new(server)?;
+            let revision = push(&remote, manifest).await?;
+            let (name, number) = (text(&revision, "pipeline"), &revision["number"]);
+            let action = match (activate, canary) {
+                (true, _) => Some(json!({ "action": "activate", "revision": number })),
+                (_, Some(percent)) => {
+                    Some(json!({ "action": "canary", "revision": number, "percent": percent }))
+                }
+                _ => None,
+            };
+            if let Some(action) = action {
+                change(&remote, &name, &action).await?;
+            }
+            (revision, show_revision)
+        }
+        C::List { server } => (Remote::new(server)?.get("/v1/pipelines").await?, show_pipelines),
+        C::Show { name, server } => {
+            let path = format!("/v1/pipelines/{}/rollout", segment(name));
+            (Remote::new(server)?.get(&path).await?, show_rollout)
+        }
+        C::Revisions { name, server } => {
+            let path = format!("/v1/pipelines/{}/revisions?limit=200", segment(name));
+            (Remote::new(server)?.get(&path).await?, show_revisions)
+        }
+        C::History { name, server } => {
+            let path = format!("/v1/pipelines/{}/history?limit=200", segment(name));
+            (Remote::new(server)?.get(&path).await?, show_history)
+        }
+        C::Activate {
+            name,
+            revision,
+            server,
+        } => {
+            changed(
+                server,
+                name,
+                &json!({ "action": "activate", "revision": revision }),
+            )
+            .await?
+        }
+        C::Canary {
+            name,
+            revision,
+            percent,
+            server,
+        } => {
+            let action = json!({ "action": "canary", "revision": revision, "percent": percent });
+            changed(server, name, &action).await?
+        }
+        C::Promote { name, server } => changed(server, name, &json!({ "action": "promote" })).await?,
+        C::Rollback { name, server } => changed(server, name, &json!({ "action": "rollback" })).await?,
+        C::Pin {
+            name,
+            revision,
+            server,
+        } => changed(server, name, &json!({ "action": "pin", "revision": revision })).await?,
+        C::Unpin { name, server } => changed(server, name, &json!({ "action": "unpin" })).await?,
+    };
+    if json {
+        println!("{answer}");
+    } else {
+        show(&answer);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn changed(server: &ServerArgs, name: &str, action: &Value) -> Result<(Value, fn(&Value))> {
+    let answer = change(&Remote::new(server)?, name, action).await?;
+    Ok((json!({ "rollout": answer }), show_rollout))
+}
+
+async fn change(remote: &Remote, name: &str, action: &Value) -> Result<Value> {
+    remote
+        .post(&format!("/v1/pipelines/{}/rollout", segment(name)), action)
+        .await
+}
+
+/// Pushes the components a manifest names, and the manifest.
+async fn push(remote: &Remote, path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let manifest = Manifest::parse(path, &text)?;
+    let mut components = Map::new();
+    for (role, file) in &manifest.components {
+        let pushed = push_component(remote, file, None).await?;
+        components.insert(role.name().into(), pushed["digest"].clone());
+    }
+    let settings: Map<String, Value> = manifest
+        .settings
+        .iter()
+        .map(|(name, value)| Ok((name.clone(), serde_json::to_value(value)?)))
+        .collect::<Result<_>>()?;
+    let judge = &manifest.judge;
+    let body = json!({
+        "components": components,
+        "settings": settings,
+        "capabilities": manifest.capabilities.grant,
+        "on_trap": manifest.on_trap,
+        "limits": { "call_millis": manifest.limits.call_millis, "memory_bytes": manifest.limits.memory_bytes },
+        "judge": {
+            "automatic": judge.automatic, "jobs": judge.jobs, "slower": judge.slower, "failures": judge.failures,
+            "timeouts": judge.timeouts, "traps": judge.traps, "skipped": judge.skipped,
+        },
+    });
+    remote
+        .post(
+            &format!("/v1/pipelines/{}/revisions", segment(&manifest.name)),
+            &body,
+        )
+        .await
+}
+
+/// Pushes a component, under its file's name if no other is given.
+pub(crate) async fn push_component(remote: &Remote, file: &Path, name: Option<&str>) -> Result<Value> {
+    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let stem = file.file_stem().map(|stem| stem.to_string_lossy().to_lowercase());
+    let name = name.map_or_else(|| stem.unwrap_or_default(), str::to_owned);
+    remote
+        .push(&segment(&name), bytes)
+        .await
+        .with_context(|| format!("{} is not let in", file.display()))
+}
+
+/// A name as a part of a path. Names have no character that would have to be written otherwise; what is no name the server
+/// refuses.
+fn segment(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    name.chars().map(|c| if plain(c) { c } else { '~' }).collect()
+}
+
+fn text(value: &Value, field: &str) -> String {
+    match &value[field] {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}
+
+fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    value[field].as_array().into_iter().flatten()
+}
+
+#[allow(clippy::print_stdout)]
+fn show_revision(revision: &Value) {
+    let roles: Vec<String> = revision["components"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(component)
+        .collect();
+    let roles = match roles.is_empty() {
+        true => "the host's own components".to_owned(),
+        false => roles.join(", "),
+    };
+    println!(
+        "{} revision {}: {roles}",
+        text(revision, "pipeline"),
+        text(revision, "number")
+    );
+}
+
+fn component((role, digest): (&String, &Value)) -> String {
+    let digest = digest.as_str().unwrap_or_default();
+    let short: String = digest.chars().take("sha256:".len() + 12).collect();
+    format!("{role} {short}")
+}
+
+#[allow(clippy::print_stdout)]
+fn show_pipelines(answer: &Value) {
+    for pipeline in list(answer, "pipelines") {
+        let (name, revisions) = (text(pipeline, "name"), text(pipeline, "revisions"));
+        println!(
+            "{name:<24} {revisions:>4} revisions  {}",
+            rollout(&pipeline["rollout"])
+        );
+    }
+}
+
+fn rollout(rollout: &Value) -> String {
+    let mut said = match &rollout["stable"] {
+        Value::Null => "none active".to_owned(),
+        stable => format!("stable {stable}"),
+    };
+    if let Some(canary) = rollout["canary"].as_object() {
+        said += &format!(", canary {} for {} %", canary["revision"], canary["percent"]);
+    }
+    if rollout["pinned"] == true {
+        said += ", pinned";
+    }
+    said
+}
+
+#[allow(clippy::print_stdout)]
+fn show_rollout(answer: &Value) {
+    println!("{}", rollout(&answer["rollout"]));
+    let trial = &answer["trial"];
+    for arm in ["canary", "stable"] {
+        let shown = &trial[arm];
+        if shown.is_object() {
+            println!(
+                "  {arm:<7} {} jobs ({} failed), {} pages ({} failed), {} traps, {} timeouts, {} ms",
+                shown["jobs"],
+                shown["failed_jobs"],
+                shown["pages"],
+                shown["failed_pages"],
+                shown["traps"],
+                shown["timeouts"],
+                shown["millis"],
+            );
+        }
+    }
+    if let Some(reason) = trial["reason"].as_str() {
+        println!("  {}: {reason}", text(trial, "judgement"));
+    }
+}
+
+#[allow(clippy::print_stdout)]
+fn show_revisions(answer: &Value) {
+    list(answer, "revisions").for_each(show_revision);
+}
+
+#[allow(clippy::print_stdout)]
+fn show_history(answer: &Value) {
+    for entry in list(answer, "entries") {
+        let (action, revision) = (text(entry, "action"), text(entry, "revision"));
+        let reason = entry["evidence"]["reason"].as_str().unwrap_or_default();
+        println!(
+            "{:>4}  {:>13}  {:<12}  {action:<9} {revision:<4} {reason}",
+            text(entry, "seq"),
+            text(entry, "at_millis"),
+            text(entry, "by"),
+        );
+    }
+}

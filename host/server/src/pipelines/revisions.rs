@@ -1,0 +1,496 @@
+//! Pipelines and their revisions over HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use weir_core::component::ComponentDigest;
+use weir_core::id::is_name;
+use weir_core::manifest::{Capability, Grants, Limits, Manifest, OnTrap, Role, SettingValue};
+use weir_core::rollout::{Judge, PipelineRecord, Recipe, Revision};
+use weir_core::tenancy::Scope;
+
+use super::components::{CapabilityName, RoleName, refused};
+use super::rollout::RolloutView;
+use crate::app::{App, now_millis};
+use crate::auth::Caller;
+use crate::problem::Problem;
+use crate::wire::{Body, Params, Route, maybe_object};
+
+/// Most revisions in one answer, and how many unless told.
+const MOST: usize = 200;
+const USUAL: usize = 50;
+/// Most settings of a pipeline, and bytes of a name and a value.
+const SETTINGS: usize = 200;
+const SETTING_BYTES: usize = 4096;
+
+/// What happens after a component failed to decide.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum OnTrapName {
+    /// The default component answers this call.
+    #[default]
+    Default,
+    /// The job fails.
+    Fail,
+}
+
+/// Limits of a call, where they differ from the host's.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LimitsBody {
+    /// Deadline in milliseconds.
+    #[schema(minimum = 1, maximum = 60000)]
+    call_millis: Option<u32>,
+    /// Memory of an instance in bytes.
+    #[schema(minimum = 1048576, maximum = 67108864)]
+    memory_bytes: Option<u64>,
+}
+
+/// When a canary is promoted or rolled back. Shares are of 1: 0.1 is a tenth more than the stable revision has.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct JudgeBody {
+    /// Whether that happens by itself.
+    automatic: bool,
+    /// Jobs of the canary that must have ended before it can be promoted.
+    #[schema(minimum = 1, maximum = 100000)]
+    jobs: u32,
+    /// Milliseconds per page.
+    #[schema(minimum = 0, maximum = 10)]
+    slower: f64,
+    /// Jobs that fail.
+    #[schema(minimum = 0, maximum = 10)]
+    failures: f64,
+    /// Calls that pass their deadline.
+    #[schema(minimum = 0, maximum = 10)]
+    timeouts: f64,
+    /// Traps for a page.
+    #[schema(minimum = 0, maximum = 10)]
+    traps: f64,
+    /// Pages skipped or failed.
+    #[schema(minimum = 0, maximum = 10)]
+    skipped: f64,
+}
+
+impl Default for JudgeBody {
+    fn default() -> Self {
+        Judge::default().into()
+    }
+}
+
+impl From<Judge> for JudgeBody {
+    fn from(judge: Judge) -> Self {
+        Self {
+            automatic: judge.automatic,
+            jobs: judge.jobs,
+            slower: judge.slower,
+            failures: judge.failures,
+            timeouts: judge.timeouts,
+            traps: judge.traps,
+            skipped: judge.skipped,
+        }
+    }
+}
+
+impl From<JudgeBody> for Judge {
+    fn from(body: JudgeBody) -> Self {
+        Self {
+            automatic: body.automatic,
+            jobs: body.jobs,
+            slower: body.slower,
+            failures: body.failures,
+            timeouts: body.timeouts,
+            traps: body.traps,
+            skipped: body.skipped,
+        }
+    }
+}
+
+/// The value of a setting.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum SettingBody {
+    /// True or false.
+    Truth(bool),
+    /// A whole number.
+    Whole(i64),
+    /// A number.
+    Number(f64),
+    /// A text.
+    Text(String),
+}
+
+impl From<SettingValue> for SettingBody {
+    fn from(value: SettingValue) -> Self {
+        match value {
+            SettingValue::Boolean(truth) => Self::Truth(truth),
+            SettingValue::Integer(whole) => Self::Whole(whole),
+            SettingValue::Float(number) => Self::Number(number),
+            SettingValue::String(text) => Self::Text(text),
+            other => Self::Text(other.to_string()),
+        }
+    }
+}
+
+impl From<SettingBody> for SettingValue {
+    fn from(body: SettingBody) -> Self {
+        match body {
+            SettingBody::Truth(truth) => Self::Boolean(truth),
+            SettingBody::Whole(whole) => Self::Integer(whole),
+            SettingBody::Number(number) => Self::Float(number),
+            SettingBody::Text(text) => Self::String(text),
+        }
+    }
+}
+
+/// A revision to be pushed.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct NewRevision {
+    /// Components by role: a digest, or the name of a component that was pushed, which means the newest of that name. Roles
+    /// that are left out are the host's own.
+    #[schema(value_type = BTreeMap<String, String>)]
+    components: BTreeMap<RoleName, String>,
+    /// Settings that components read.
+    settings: BTreeMap<String, SettingBody>,
+    /// Rights.
+    #[schema(max_items = 3)]
+    capabilities: Vec<CapabilityName>,
+    /// After a component failed to decide.
+    on_trap: OnTrapName,
+    /// Limits of calls.
+    #[serde(deserialize_with = "maybe_object")]
+    limits: Option<LimitsBody>,
+    /// When a canary of this revision is promoted or rolled back.
+    #[serde(deserialize_with = "maybe_object")]
+    judge: Option<JudgeBody>,
+}
+
+/// A revision.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RevisionView {
+    /// The pipeline.
+    pipeline: String,
+    /// Its number, from 1.
+    number: u32,
+    /// Digests of components by role; the host's own decide in the others.
+    #[schema(value_type = BTreeMap<String, String>)]
+    components: BTreeMap<Role, ComponentDigest>,
+    /// Settings that components read.
+    settings: BTreeMap<String, SettingBody>,
+    /// Rights.
+    #[schema(value_type = Vec<CapabilityName>)]
+    capabilities: Vec<Capability>,
+    /// After a component failed to decide.
+    #[schema(value_type = OnTrapName)]
+    on_trap: OnTrap,
+    /// Limits of calls.
+    limits: LimitsBody,
+    /// When a canary of this revision is promoted or rolled back.
+    judge: JudgeBody,
+    /// When it was pushed, in milliseconds since 1970.
+    created_millis: u64,
+    /// Public part of the key it was pushed with.
+    by: String,
+}
+
+impl From<Revision> for RevisionView {
+    fn from(revision: Revision) -> Self {
+        let manifest = revision.recipe.manifest;
+        Self {
+            pipeline: revision.pipeline,
+            number: revision.number,
+            components: revision.recipe.components,
+            settings: manifest
+                .settings
+                .into_iter()
+                .map(|(k, v)| (k, v.into()))
+                .collect(),
+            capabilities: manifest.capabilities.grant,
+            on_trap: manifest.on_trap,
+            limits: LimitsBody {
+                call_millis: manifest.limits.call_millis,
+                memory_bytes: manifest.limits.memory_bytes,
+            },
+            judge: manifest.judge.into(),
+            created_millis: revision.created_millis,
+            by: revision.by,
+        }
+    }
+}
+
+/// A pipeline's revisions.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RevisionList {
+    /// The newest first.
+    revisions: Vec<RevisionView>,
+    /// What `before` is to be for the next ones, if there may be more.
+    next: Option<u32>,
+}
+
+/// A pipeline.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PipelineView {
+    /// Its name.
+    name: String,
+    /// Revisions it has.
+    revisions: u32,
+    /// Which of them new jobs get.
+    rollout: RolloutView,
+}
+
+impl From<PipelineRecord> for PipelineView {
+    fn from(record: PipelineRecord) -> Self {
+        Self {
+            name: record.name,
+            revisions: record.revisions,
+            rollout: record.rollout.into(),
+        }
+    }
+}
+
+/// A tenant's pipelines.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PipelineList {
+    /// By name.
+    pipelines: Vec<PipelineView>,
+}
+
+/// Which revisions.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct RevisionPage {
+    /// Only those before this one.
+    #[param(minimum = 1)]
+    before: Option<u32>,
+    /// At most so many.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<usize>,
+}
+
+/// Lists the tenant's pipelines.
+#[utoipa::path(get, path = "/v1/pipelines", tag = "pipelines",
+    responses(
+        (status = 200, description = "the pipelines", body = PipelineList),
+        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn pipelines(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+) -> Result<Json<PipelineList>, Problem> {
+    caller.may(Scope::Components)?;
+    let pipelines = app.shelf.book.pipelines(caller.id()).await?;
+    Ok(Json(PipelineList {
+        pipelines: pipelines.into_iter().map(PipelineView::from).collect(),
+    }))
+}
+
+/// Tells of a pipeline.
+#[utoipa::path(get, path = "/v1/pipelines/{name}", tag = "pipelines",
+    params(("name" = String, Path, description = "the pipeline's name")),
+    responses(
+        (status = 200, description = "the pipeline", body = PipelineView),
+        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "no such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn pipeline(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Route(name): Route<String>,
+) -> Result<Json<PipelineView>, Problem> {
+    caller.may(Scope::Components)?;
+    Ok(Json(known(&app, &caller, &name).await?.into()))
+}
+
+/// The tenant's pipeline of this name; a problem if it has none.
+pub(super) async fn known(app: &App, caller: &Caller, name: &str) -> Result<PipelineRecord, Problem> {
+    let record = app.shelf.book.pipeline(caller.id(), name).await?;
+    record.ok_or_else(|| Problem::not_found(format!("there is no pipeline '{name}': push a revision of it")))
+}
+
+/// Pushes a revision.
+///
+/// It gets the next number of the pipeline, and no job runs it before it is activated or made a canary. The components are
+/// asked once in each role, with the rights and settings given, before it is kept. The same revision as the newest pushed
+/// again is answered with 200.
+#[utoipa::path(post, path = "/v1/pipelines/{name}/revisions", tag = "pipelines", request_body = NewRevision,
+    params(("name" = String, Path, description = "the pipeline's name", pattern = "^[a-z0-9_-]{1,64}$")),
+    responses(
+        (status = 201, description = "the revision", body = RevisionView),
+        (status = 200, description = "it is the newest already", body = RevisionView),
+        (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "no such component", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "the body broke off", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "no JSON by its type", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "it cannot be used, and why", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn push_revision(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Route(name): Route<String>,
+    Body(new): Body<NewRevision>,
+) -> Result<(StatusCode, Json<RevisionView>), Problem> {
+    caller.may(Scope::Components)?;
+    if !is_name(&name) {
+        return Err(Problem::unprocessable(
+            "a pipeline's name has 1 to 64 characters of a-z, 0-9, '-' and '_'",
+        ));
+    }
+    let recipe = recipe(&app, &caller, &name, new).await?;
+    let built = app.shelf.build(caller.id(), recipe.clone()).await;
+    let built = built.map_err(Problem::unprocessable)?;
+    app.shelf
+        .gate
+        .rehearse(caller.id(), &built)
+        .await
+        .map_err(refused)?;
+    let before = app.shelf.book.revisions(caller.id(), &name, None, 1).await?;
+    let added = app
+        .shelf
+        .book
+        .add_revision(caller.id(), &name, &recipe, &caller.key, now_millis())
+        .await?;
+    let revision =
+        added.map_err(|digest| Problem::not_found(format!("component {digest} is not here: push it")))?;
+    let is_old = before
+        .first()
+        .is_some_and(|newest| newest.number == revision.number);
+    let status = if is_old {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+    Ok((status, Json(revision.into())))
+}
+
+async fn recipe(app: &App, caller: &Caller, name: &str, new: NewRevision) -> Result<Recipe, Problem> {
+    let long = |(name, value): (&String, &SettingBody)| {
+        let text = matches!(value, SettingBody::Text(text) if text.len() > SETTING_BYTES);
+        name.len() > SETTING_BYTES || text
+    };
+    if new.settings.len() > SETTINGS || new.settings.iter().any(long) {
+        return Err(Problem::unprocessable(format!(
+            "a pipeline has at most {SETTINGS} settings, with names and values of at most {SETTING_BYTES} bytes"
+        )));
+    }
+    let mut grant: Vec<Capability> = new.capabilities.into_iter().map(Capability::from).collect();
+    grant.sort_unstable();
+    grant.dedup();
+    let limits = new.limits.unwrap_or_default();
+    let manifest = Manifest {
+        name: name.to_owned(),
+        on_trap: match new.on_trap {
+            OnTrapName::Default => OnTrap::Default,
+            OnTrapName::Fail => OnTrap::Fail,
+        },
+        components: BTreeMap::new(),
+        settings: new.settings.into_iter().map(|(k, v)| (k, v.into())).collect(),
+        capabilities: Grants { grant },
+        limits: Limits {
+            call_millis: limits.call_millis,
+            memory_bytes: limits.memory_bytes,
+        },
+        judge: new.judge.unwrap_or_default().into(),
+    };
+    manifest.check().map_err(Problem::unprocessable)?;
+    let mut components = BTreeMap::new();
+    let mut all = None;
+    for (role, named) in new.components {
+        let digest = match named.parse::<ComponentDigest>() {
+            Ok(digest) => app
+                .shelf
+                .book
+                .component(caller.id(), &digest)
+                .await?
+                .map(|record| record.digest),
+            Err(_) => {
+                if all.is_none() {
+                    all = Some(app.shelf.book.components(caller.id()).await?);
+                }
+                let newest = all.iter().flatten().find(|record| record.name == named);
+                newest.map(|record| record.digest)
+            }
+        };
+        let named: String = named.chars().take(80).collect();
+        let missing = || Problem::not_found(format!("component '{named}' is not here: push it"));
+        components.insert(role.into(), digest.ok_or_else(missing)?);
+    }
+    Ok(Recipe { manifest, components })
+}
+
+/// Lists a pipeline's revisions.
+#[utoipa::path(get, path = "/v1/pipelines/{name}/revisions", tag = "pipelines",
+    params(("name" = String, Path, description = "the pipeline's name"), RevisionPage),
+    responses(
+        (status = 200, description = "the revisions", body = RevisionList),
+        (status = 400, description = "out of bounds", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "no such pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn revisions(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Route(name): Route<String>,
+    Params(page): Params<RevisionPage>,
+) -> Result<Json<RevisionList>, Problem> {
+    caller.may(Scope::Components)?;
+    let limit = page.limit.unwrap_or(USUAL);
+    if !(1..=MOST).contains(&limit) || page.before == Some(0) {
+        return Err(Problem::invalid(format!(
+            "limit is from 1 to {MOST}, and before is at least 1"
+        )));
+    }
+    known(&app, &caller, &name).await?;
+    let revisions = app
+        .shelf
+        .book
+        .revisions(caller.id(), &name, page.before, limit)
+        .await?;
+    let last = revisions.last().map(|revision| revision.number);
+    Ok(Json(RevisionList {
+        next: last.filter(|number| revisions.len() == limit && *number > 1),
+        revisions: revisions.into_iter().map(RevisionView::from).collect(),
+    }))
+}
+
+/// Tells of a revision.
+#[utoipa::path(get, path = "/v1/pipelines/{name}/revisions/{number}", tag = "pipelines",
+    params(
+        ("name" = String, Path, description = "the pipeline's name"),
+        ("number" = u32, Path, description = "the revision's number", minimum = 1),
+    ),
+    responses(
+        (status = 200, description = "the revision", body = RevisionView),
+        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "no such revision", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+    ))]
+pub(crate) async fn revision(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Route((name, number)): Route<(String, u32)>,
+) -> Result<Json<RevisionView>, Problem> {
+    caller.may(Scope::Components)?;
+    let revision = app.shelf.book.revision(caller.id(), &name, number).await?;
+    revision
+        .map(|revision| Json(revision.into()))
+        .ok_or_else(|| Problem::not_found(format!("pipeline '{name}' has no revision {number}")))
+}
