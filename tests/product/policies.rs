@@ -5,24 +5,12 @@ use weir_tests::{Ended, Weir};
 /// Runs a two-page document with a hostile component in a role.
 fn with(role: &str, component: &str, on_trap: &str, more: &str) -> Ended {
     let weir = Weir::new();
-    let path = components().join(format!("{component}.wasm"));
-    assert!(
-        path.exists(),
-        "{} is not there: run `make components`",
-        path.display()
-    );
+    let path = weir_tests::component(component);
     let manifest =
         format!("name = \"hostile\"\non-trap = \"{on_trap}\"\n[components]\n{role} = {path:?}\n{more}");
     let manifest = weir.file("pipeline.toml", manifest.as_bytes());
     let file = weir.file("good.pdf", &weir_samples::book(2, 7));
     weir.ingest(&[file.to_str().unwrap(), "--pipeline", manifest.to_str().unwrap()])
-}
-
-fn components() -> std::path::PathBuf {
-    std::env::var_os("WEIR_HOSTILE_COMPONENTS").map_or_else(
-        || std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/components"),
-        std::path::PathBuf::from,
-    )
 }
 
 #[test]

@@ -34,6 +34,21 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// A built component that is not among the defaults.
+pub fn component(name: &str) -> PathBuf {
+    let folder = std::env::var_os("WEIR_HOSTILE_COMPONENTS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/components"),
+        PathBuf::from,
+    );
+    let path = folder.join(format!("{name}.wasm"));
+    assert!(
+        path.exists(),
+        "{} is not there: run `make components`",
+        path.display()
+    );
+    path
+}
+
 /// A weir with a data folder of its own.
 pub struct Weir {
     folder: TempDir,

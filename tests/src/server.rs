@@ -60,6 +60,11 @@ impl Server {
 
     /// Makes a tenant over the interface and gives a client for it.
     pub fn tenant(&self, name: &str, more: Value) -> Client {
+        self.tenant_with(name, more, &["ingest", "read"])
+    }
+
+    /// The same with these scopes.
+    pub fn tenant_with(&self, name: &str, more: Value, scopes: &[&str]) -> Client {
         let mut wanted = json!({ "id": name });
         wanted
             .as_object_mut()
@@ -68,7 +73,7 @@ impl Server {
         let admin = self.admin();
         let made = admin.post("/v1/tenants", &wanted);
         assert_eq!(made.status, 201, "{}", made.body);
-        let scopes = json!({ "scopes": ["ingest", "read"], "label": "test" });
+        let scopes = json!({ "scopes": scopes, "label": "test" });
         let key = admin.post(&format!("/v1/tenants/{name}/keys"), &scopes);
         assert_eq!(key.status, 201, "{}", key.body);
         self.client(key.body["secret"].as_str().expect("the key's text"))
@@ -165,6 +170,13 @@ impl Client {
 
     pub fn post(&self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, body)
+    }
+
+    /// Pushes a component.
+    pub fn push(&self, name: &str, component: &[u8]) -> Answer {
+        let path = format!("/v1/components?name={name}");
+        let kind = [("content-type", "application/wasm")];
+        Answer::of(self.ask("POST", &path, &kind, Some(component)))
     }
 
     pub fn bytes(&self, path: &str) -> (u16, Vec<u8>) {
