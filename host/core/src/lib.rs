@@ -17,6 +17,7 @@ pub mod order;
 pub mod original;
 pub mod page;
 pub mod ports;
+pub mod replay;
 pub mod rollout;
 pub mod search;
 pub mod settings;

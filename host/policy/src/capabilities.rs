@@ -15,6 +15,7 @@ use crate::bindings::rasterizer::{Brightness, Picture};
 use crate::bindings::refusals::Refusal;
 use crate::bindings::{inference, log, rasterizer, refusals, settings, state, types};
 use crate::guest::Guest;
+use crate::heard::{self, question};
 
 /// Bytes of a text or prompt for a model, and of a page's text.
 const TEXT_BYTES: usize = 64 << 10;
@@ -57,14 +58,22 @@ fn cut(mut text: String, bytes: usize) -> String {
 }
 
 impl Guest {
-    async fn wait<T>(
+    /// Asks, unless the answer is known from when the call was recorded; `shape` makes of it what the guest is told.
+    async fn ask<T: Send, R: heard::Answer>(
         &mut self,
+        question: u64,
         asked: impl Future<Output = std::result::Result<T, ErrorNote>> + Send,
-    ) -> std::result::Result<T, Refusal> {
+        shape: impl FnOnce(T) -> std::result::Result<R, Refusal> + Send,
+    ) -> std::result::Result<R, Refusal> {
+        if let Some(known) = self.ear.again(question) {
+            return known;
+        }
         let started = Instant::now();
         let answer = asked.await;
         self.add_wait(started.elapsed());
-        answer.map_err(refusal)
+        let answer = answer.map_err(refusal).and_then(shape);
+        self.ear.hear(question, &answer);
+        answer
     }
 }
 
@@ -88,67 +97,69 @@ impl state::Host for Guest {
         if key.len() > KEY_BYTES {
             return invalid("a key has at most 256 bytes");
         }
-        let job = self.job.clone();
-        Ok(self
-            .wait(job.state.get(&job.tenant, &job.manifest.name, &key))
-            .await)
+        let (job, question) = (self.job.clone(), question("state.get", &key));
+        let asked = job.state.get(&job.tenant, &job.manifest.name, &key);
+        Ok(self.ask(question, asked, Ok).await)
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>) -> Answer<()> {
         if key.len() > KEY_BYTES || value.len() > VALUE_BYTES {
             return invalid("a key has at most 256 bytes, a value 65536");
         }
-        let job = self.job.clone();
-        Ok(self
-            .wait(job.state.set(&job.tenant, &job.manifest.name, &key, value))
-            .await)
+        let (job, question) = (self.job.clone(), question("state.set", &(&key, &value)));
+        let asked = job.state.set(&job.tenant, &job.manifest.name, &key, value);
+        Ok(self.ask(question, asked, Ok).await)
     }
 
     async fn delete(&mut self, key: String) -> Answer<()> {
-        let job = self.job.clone();
-        Ok(self
-            .wait(job.state.delete(&job.tenant, &job.manifest.name, &key))
-            .await)
+        let (job, question) = (self.job.clone(), question("state.delete", &key));
+        let asked = job.state.delete(&job.tenant, &job.manifest.name, &key);
+        Ok(self.ask(question, asked, Ok).await)
     }
 }
 
 impl Guest {
-    /// A preview whose pixels are as many as its sides say.
-    async fn drawn(
+    /// What `shape` makes of a preview whose pixels are as many as its sides say.
+    async fn drawn<R: heard::Answer>(
         &mut self,
+        question: u64,
         id: &str,
         page: PageNumber,
         longest_side: u32,
-    ) -> std::result::Result<Picture, Refusal> {
+        shape: impl FnOnce(Picture) -> R + Send,
+    ) -> std::result::Result<R, Refusal> {
         let document = document(id)?;
         let job = self.job.clone();
-        let (width, height, pixels) = self
-            .wait(job.capabilities.preview(&document, page, longest_side))
-            .await?;
-        if pixels.len() as u64 != u64::from(width) * u64::from(height) {
-            return Err(Refusal::Failed("the preview is incomplete".into()));
-        }
-        Ok(Picture {
-            width,
-            height,
-            pixels,
-        })
+        let asked = job.capabilities.preview(&document, page, longest_side);
+        let whole = |(width, height, pixels): (u32, u32, Vec<u8>)| {
+            if pixels.len() as u64 != u64::from(width) * u64::from(height) {
+                return Err(Refusal::Failed("the preview is incomplete".into()));
+            }
+            Ok(shape(Picture {
+                width,
+                height,
+                pixels,
+            }))
+        };
+        self.ask(question, asked, whole).await
     }
 }
 
 impl rasterizer::Host for Guest {
     async fn statistics(&mut self, id: String, page: PageNumber) -> Answer<Brightness> {
-        Ok(self
-            .drawn(&id, page, MEASURED_SIDE)
-            .await
-            .map(|picture| brightness(&picture.pixels)))
+        let question = question("rasterizer.statistics", &(&id, page));
+        let measured = |picture: Picture| brightness(&picture.pixels);
+        Ok(self.drawn(question, &id, page, MEASURED_SIDE, measured).await)
     }
 
     async fn preview(&mut self, id: String, page: PageNumber, longest_side: u32) -> Answer<Picture> {
         if !(8..=128).contains(&longest_side) {
             return invalid("longest-side is from 8 to 128 pixels");
         }
-        Ok(self.drawn(&id, page, longest_side).await)
+        let question = question("rasterizer.preview", &(&id, page, longest_side));
+        Ok(self
+            .drawn(question, &id, page, longest_side, |picture| picture)
+            .await)
     }
 
     async fn text(&mut self, id: String, page: PageNumber) -> Answer<String> {
@@ -156,9 +167,9 @@ impl rasterizer::Host for Guest {
             Ok(document) => document,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let job = self.job.clone();
-        let text = self.wait(job.capabilities.page_text(&document, page)).await;
-        Ok(text.map(|text| cut(text, TEXT_BYTES)))
+        let (job, question) = (self.job.clone(), question("rasterizer.text", &(&id, page)));
+        let asked = job.capabilities.page_text(&document, page);
+        Ok(self.ask(question, asked, |text| Ok(cut(text, TEXT_BYTES))).await)
     }
 }
 
@@ -179,8 +190,9 @@ impl inference::Host for Guest {
         if text.len() > TEXT_BYTES {
             return invalid("a text has at most 65536 bytes");
         }
-        let job = self.job.clone();
-        Ok(self.wait(job.capabilities.count_tokens(&text)).await)
+        let (job, question) = (self.job.clone(), question("inference.count-tokens", &text));
+        let asked = job.capabilities.count_tokens(&text);
+        Ok(self.ask(question, asked, Ok).await)
     }
 
     async fn similarities(&mut self, text: String, others: Vec<String>) -> Answer<Vec<f32>> {
@@ -193,22 +205,20 @@ impl inference::Host for Guest {
         if others.is_empty() {
             return Ok(Ok(Vec::new()));
         }
+        let question = question("inference.similarities", &(&text, &others));
         let mut texts = others;
         texts.insert(0, text);
         let count = texts.len();
         let job = self.job.clone();
-        let vectors = match self.wait(job.capabilities.embed(texts)).await {
-            Ok(vectors) => vectors,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        match vectors.split_first() {
+        let compared = |vectors: Vec<Vec<f32>>| match vectors.split_first() {
             Some((first, rest)) if vectors.len() == count => {
-                Ok(Ok(rest.iter().map(|other| cosine(first, other)).collect()))
+                Ok(rest.iter().map(|other| cosine(first, other)).collect())
             }
-            _ => Ok(Err(Refusal::Failed(
-                "the model did not answer for each text".into(),
-            ))),
-        }
+            _ => Err(Refusal::Failed("the model did not answer for each text".into())),
+        };
+        Ok(self
+            .ask::<_, Vec<f32>>(question, job.capabilities.embed(texts), compared)
+            .await)
     }
 
     async fn recognize(&mut self, id: String, page: PageNumber, region: Region) -> Answer<String> {
@@ -232,11 +242,13 @@ impl inference::Host for Guest {
             width: region.width,
             height: region.height,
         };
-        let job = self.job.clone();
-        let text = self
-            .wait(job.capabilities.recognize(&document, page, region))
-            .await;
-        Ok(text.map(|text| cut(text, TEXT_BYTES)))
+        let sides = (region.x, region.y, region.width, region.height);
+        let (job, question) = (
+            self.job.clone(),
+            question("inference.recognize", &(&id, page, sides)),
+        );
+        let asked = job.capabilities.recognize(&document, page, region);
+        Ok(self.ask(question, asked, |text| Ok(cut(text, TEXT_BYTES))).await)
     }
 
     async fn generate(&mut self, prompt: String, max_tokens: u32) -> Answer<String> {
@@ -246,8 +258,12 @@ impl inference::Host for Guest {
         if !(1..=4096).contains(&max_tokens) {
             return invalid("max-tokens is from 1 to 4096");
         }
-        let job = self.job.clone();
-        Ok(self.wait(job.capabilities.generate(&prompt, max_tokens)).await)
+        let (job, question) = (
+            self.job.clone(),
+            question("inference.generate", &(&prompt, max_tokens)),
+        );
+        let asked = job.capabilities.generate(&prompt, max_tokens);
+        Ok(self.ask(question, asked, Ok).await)
     }
 }
 

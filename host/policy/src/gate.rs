@@ -135,7 +135,7 @@ fn started() -> Observation {
 
 /// Capabilities with nothing behind them, and a state that is forgotten.
 #[derive(Default)]
-struct Empty {
+pub(crate) struct Empty {
     asked: AtomicBool,
     state: Mutex<HashMap<String, Vec<u8>>>,
 }

@@ -11,6 +11,7 @@ use weir_core::{JobId, TenantId};
 
 use crate::bindings::log::Level;
 use crate::engine::TABLE_ELEMENTS;
+use crate::heard::Ear;
 use crate::wasi::Wasi;
 
 /// Lines a job may write to its tenant's log.
@@ -64,6 +65,8 @@ pub(crate) struct Guest {
     waited: Duration,
     /// The last error this call wrote to the log: a panic's message, if it panicked.
     complaint: Option<String>,
+    /// What this call hears from capabilities.
+    pub(crate) ear: Ear,
     wasi: Option<Box<Wasi>>,
 }
 
@@ -79,6 +82,7 @@ impl Guest {
             ticks: 0,
             waited: Duration::ZERO,
             complaint: None,
+            ear: Ear::Deaf,
             wasi: None,
         }
     }

@@ -1,5 +1,6 @@
 //! The adapter: opens the components of a job.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,7 +18,7 @@ use crate::instance::{CallLimits, Seat};
 use crate::job::{Assigned, Job};
 use crate::library::Library;
 use crate::link::{Granted, Linked};
-use crate::recording::{Component, Opened, Recorder, Writer};
+use crate::recording::{self, Component, Opened, Recorder, Writer};
 use crate::stats::{HostMeter, HostStats, JobMeter};
 use crate::ticker::Ticker;
 
@@ -120,6 +121,14 @@ impl PolicyHost {
         self.house.meter.read(self.house.places.available_permits())
     }
 
+    /// Where the calls of jobs are, if they are recorded.
+    pub(crate) fn recordings(&self) -> Option<PathBuf> {
+        self.house
+            .writer
+            .as_ref()
+            .map(|writer| writer.folder().to_owned())
+    }
+
     /// Returns when the calls of every job that has been dropped are in their files.
     pub async fn flush_recordings(&self) {
         if let Some(writer) = &self.house.writer {
@@ -191,7 +200,7 @@ impl PolicyHost {
                 .map_or(house.limits.memory_bytes, memory),
             ..house.limits
         };
-        let recorder = writer.map(|writer| Recorder::new(writer, opened(&request, &wanted)));
+        let recorder = writer.map(|writer| Recorder::new(writer, opened(&request, &wanted, &roles)));
         let mut seats = Vec::with_capacity(wanted.len());
         for (want, linked) in wanted.iter().zip(linked) {
             let seat = Seat::new(
@@ -262,7 +271,15 @@ fn assign<'a>(request: &PolicyRequest<'a>) -> (Vec<Wanted<'a>>, [Assigned; Role:
     (wanted, roles)
 }
 
-fn opened(request: &PolicyRequest<'_>, wanted: &[Wanted<'_>]) -> Opened {
+fn opened(request: &PolicyRequest<'_>, wanted: &[Wanted<'_>], roles: &[Assigned; Role::ALL.len()]) -> Opened {
+    let place = |index: usize| u16::try_from(index).unwrap_or(u16::MAX);
+    let assigned = Role::ALL.into_iter().zip(roles).filter_map(|(role, assigned)| {
+        Some(recording::Assigned {
+            role,
+            first: place(assigned.first?),
+            stand_in: assigned.stand_in.map(place),
+        })
+    });
     let manifest = &request.pipeline.manifest;
     Opened {
         tenant: request.tenant.clone(),
@@ -281,6 +298,9 @@ fn opened(request: &PolicyRequest<'_>, wanted: &[Wanted<'_>]) -> Opened {
                 digest: want.file.digest,
             })
             .collect(),
+        assigned: assigned.collect(),
+        grants: manifest.capabilities.grant.clone(),
+        limits: manifest.limits,
     }
 }
 

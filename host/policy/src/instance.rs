@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use weir_core::manifest::Role;
 use crate::bindings::{batching, chunking, progress, routing};
 use crate::failure::Failed;
 use crate::guest::{Guest, JobContext};
+use crate::heard::{Ear, Heard};
 use crate::link::Linked;
 use crate::roles::Decision;
 use crate::stats::{HostMeter, JobMeter};
@@ -60,6 +62,20 @@ pub(crate) struct Seat {
     context: Arc<JobContext>,
     host: Arc<HostMeter>,
     live: Mutex<Option<Box<Live>>>,
+    turns: AtomicU32,
+}
+
+/// What came of asking.
+pub(crate) struct Asked<A> {
+    pub(crate) answer: Result<A, PolicyError>,
+    /// How long it took, with what it waited for.
+    pub(crate) took: Duration,
+    /// Its place among the calls of this instance and those before it, which is the order in which they were answered.
+    pub(crate) turn: u32,
+    /// What capabilities answered.
+    pub(crate) heard: Vec<Heard>,
+    /// Questions to capabilities that had no answer, of a call that was had again.
+    pub(crate) missed: u32,
 }
 
 impl Seat {
@@ -79,6 +95,7 @@ impl Seat {
             context,
             host,
             live: Mutex::new(None),
+            turns: AtomicU32::new(0),
         }
     }
 
@@ -91,29 +108,39 @@ impl Seat {
         Ok(())
     }
 
-    /// Asks for a decision. Says how long the guest took.
+    /// Asks for a decision. What capabilities answer goes to `ear`, or comes from there.
     pub(crate) async fn ask<D: Decision>(
         &self,
         question: &D,
         meter: &JobMeter,
-    ) -> (Result<D::Answer, PolicyError>, Duration) {
+        ear: Ear,
+    ) -> Asked<D::Answer> {
         let mut place = self.live.lock().await;
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let mut live = match place.take() {
             Some(live) => live,
             None => match self.make().await {
                 Ok(live) => live,
                 Err(error) => {
                     self.host.measures.failed(D::ROLE, &error);
-                    return (Err(error), Duration::ZERO);
+                    return Asked {
+                        answer: Err(error),
+                        took: Duration::ZERO,
+                        turn,
+                        heard: Vec::new(),
+                        missed: 0,
+                    };
                 }
             },
         };
         live.store.data_mut().begin(self.limits.millis);
+        live.store.data_mut().ear = ear;
         live.store.set_epoch_deadline(1);
         let started = Instant::now();
         let said = patiently(pin!(question.ask(&mut live))).await;
         let took = started.elapsed();
         let waited = live.store.data().waited();
+        let (heard, missed) = live.store.data_mut().ear.take();
         let ran = took.saturating_sub(waited);
         meter.called(ran, waited);
         self.host.measures.called(D::ROLE, ran.as_secs_f64());
@@ -139,7 +166,18 @@ impl Seat {
         if let Err(error) = &answer {
             self.host.measures.failed(D::ROLE, error);
         }
-        (answer, took)
+        Asked {
+            answer,
+            took,
+            turn,
+            heard,
+            missed,
+        }
+    }
+
+    /// Throws the instance away.
+    pub(crate) async fn forget(&self) {
+        *self.live.lock().await = None;
     }
 
     async fn make(&self) -> Result<Box<Live>, PolicyError> {

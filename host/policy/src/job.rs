@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
@@ -17,8 +16,9 @@ use weir_core::ports::{JobPolicy, PolicyTally};
 use weir_core::{DocumentId, PolicyError};
 
 use crate::guest::JobContext;
+use crate::heard::Ear;
 use crate::host::OpenJob;
-use crate::instance::Seat;
+use crate::instance::{Asked, Seat};
 use crate::recording::{Call, Recorder};
 use crate::roles::{Decision, Observed, PageFound};
 use crate::stats::{JobMeter, JobStats};
@@ -49,52 +49,74 @@ impl Job {
     }
 
     async fn decide<D: Decision>(&self, question: D) -> Result<D::Answer, PolicyError> {
+        let ear = || match self.recorder {
+            Some(_) => Ear::listening(),
+            None => Ear::Deaf,
+        };
+        self.decide_hearing(question, ear).await.0
+    }
+
+    /// The same; what capabilities answer goes to an `ear` of each call, or comes from there. Says how many of their answers
+    /// were missed.
+    pub(crate) async fn decide_hearing<D: Decision>(
+        &self,
+        question: D,
+        ear: impl Fn() -> Ear,
+    ) -> (Result<D::Answer, PolicyError>, u32) {
         let assigned = self.roles.get(D::ROLE as usize).copied().unwrap_or_default();
         let seat = |place: Option<usize>| place.and_then(|i| Some((i, self.seats.get(i)?)));
         let Some((asked, first)) = seat(assigned.first) else {
-            return Err(PolicyError::Unusable {
+            let none = PolicyError::Unusable {
                 component: D::ROLE.name().into(),
                 reason: format!("the pipeline has no component for the role {}", D::ROLE.name()),
-            });
+            };
+            return (Err(none), 0);
         };
-        let (answer, took) = first.ask(&question, &self.meter).await;
-        let error = match answer {
-            Ok(answer) => {
-                self.record(asked, took, question, || Ok(answer.clone()));
-                return Ok(answer);
+        let said = first.ask(&question, &self.meter, ear()).await;
+        let missed = said.missed;
+        let error = match &said.answer {
+            Ok(_) => {
+                let answer = said.answer.clone();
+                self.record(asked, said, question);
+                return (answer, missed);
             }
-            Err(error) => error,
+            Err(error) => error.clone(),
         };
         let Some((instead, stand_in)) = seat(assigned.stand_in) else {
-            self.record(asked, took, question, || Err(note(&error)));
-            return Err(error);
+            self.record(asked, said, question);
+            return (Err(error), missed);
         };
-        self.record(asked, took, question.clone(), || Err(note(&error)));
+        self.record(asked, said, question.clone());
         self.context.capabilities.policy_failed(&error);
         self.meter.stood_in();
-        let (answer, took) = stand_in.ask(&question, &self.meter).await;
-        self.record(instead, took, question, || answer.clone().map_err(|e| note(&e)));
-        answer
+        let said = stand_in.ask(&question, &self.meter, ear()).await;
+        let (answer, missed) = (said.answer.clone(), missed + said.missed);
+        self.record(instead, said, question);
+        (answer, missed)
     }
 
-    fn record<D: Decision>(
-        &self,
-        seat: usize,
-        took: Duration,
-        question: D,
-        answer: impl FnOnce() -> Result<D::Answer, ErrorNote>,
-    ) {
+    /// Throws away the instance that decides in a role, as one is whose caller went away.
+    pub(crate) async fn forget(&self, role: Role) {
+        let assigned = self.roles.get(role as usize).copied().unwrap_or_default();
+        if let Some(seat) = assigned.first.and_then(|place| self.seats.get(place)) {
+            seat.forget().await;
+        }
+    }
+
+    fn record<D: Decision>(&self, seat: usize, said: Asked<D::Answer>, question: D) {
         if let Some(recorder) = &self.recorder {
             recorder.push(Call {
                 component: u16::try_from(seat).unwrap_or(u16::MAX),
-                micros: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
-                exchange: question.exchange(answer()),
+                turn: said.turn,
+                micros: u32::try_from(said.took.as_micros()).unwrap_or(u32::MAX),
+                heard: said.heard,
+                exchange: question.exchange(said.answer.map_err(|error| note(&error))),
             });
         }
     }
 }
 
-fn note(error: &PolicyError) -> ErrorNote {
+pub(crate) fn note(error: &PolicyError) -> ErrorNote {
     ErrorNote {
         kind: error.kind().into(),
         message: error.to_string(),

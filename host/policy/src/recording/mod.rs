@@ -18,8 +18,11 @@ use weir_core::decision::{
     Section, Situation, SummaryPlan, Verdict,
 };
 use weir_core::event::ErrorNote;
+use weir_core::manifest::{Capability, Limits, Role};
 use weir_core::page::PageFacts;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
+
+use crate::heard::Heard;
 
 pub use read::read_recording;
 pub(crate) use write::{Recorder, Writer};
@@ -50,6 +53,23 @@ pub struct Opened {
     pub settings: BTreeMap<String, String>,
     /// Its components; a call refers to them by place.
     pub components: Vec<Component>,
+    /// Which of them decides in each role.
+    pub assigned: Vec<Assigned>,
+    /// The rights they had.
+    pub grants: Vec<Capability>,
+    /// Limits of their calls, where they differed from the host's.
+    pub limits: Limits,
+}
+
+/// Who decides in a role, as places in [`Opened::components`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// The role.
+    pub role: Role,
+    /// Who is asked.
+    pub first: u16,
+    /// Who is asked if that fails.
+    pub stand_in: Option<u16>,
 }
 
 impl Opened {
@@ -74,10 +94,22 @@ pub struct Component {
 pub struct Call {
     /// Which one, as its place in [`Opened::components`].
     pub component: u16,
+    /// Its place among that one's calls since the job was opened.
+    pub turn: u32,
     /// Microseconds it took, with what it waited for.
     pub micros: u32,
+    /// What capabilities answered it.
+    pub heard: Vec<Heard>,
     /// What was asked and answered.
     pub exchange: Exchange,
+}
+
+impl Call {
+    /// About how many bytes it holds.
+    fn weight(&self) -> usize {
+        let heard: usize = self.heard.iter().map(|heard| heard.answer.len()).sum();
+        size_of::<Self>() + heard + self.exchange.weight()
+    }
 }
 
 /// A question with its answer, or with the reason why there was none.

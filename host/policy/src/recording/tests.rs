@@ -1,6 +1,7 @@
 use super::super::{Component, Exchange, read_recording};
 use super::*;
 use weir_core::decision::{PageRoute, Reading};
+use weir_core::manifest::Limits;
 use weir_core::page::PageFacts;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 
@@ -15,6 +16,9 @@ fn opened(job: JobId) -> Opened {
             name: "routing".into(),
             digest: [7; 32],
         }],
+        assigned: Vec::new(),
+        grants: Vec::new(),
+        limits: Limits::default(),
     }
 }
 
@@ -35,7 +39,9 @@ fn call(page: u32) -> Call {
     };
     Call {
         component: 0,
+        turn: page,
         micros: 1,
+        heard: Vec::new(),
         exchange: Exchange::Page(DocumentId::of(b"d"), facts, Ok(route)),
     }
 }

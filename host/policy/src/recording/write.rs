@@ -69,6 +69,10 @@ impl Writer {
         })
     }
 
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Returns when what was ordered before is in its files.
     pub(crate) async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
@@ -129,7 +133,7 @@ impl Recorder {
         if self.tape.stopped.load(Ordering::Relaxed) {
             return;
         }
-        let weight = size_of::<Call>() + call.exchange.weight();
+        let weight = call.weight();
         let mut pending = self.pending.lock();
         pending.frames.push(Frame::Call(Box::new(call)));
         pending.weight += weight;

@@ -19,4 +19,5 @@ mod metering;
 mod nonsense;
 mod opening;
 mod recordings;
+mod replay;
 mod support;
