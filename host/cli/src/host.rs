@@ -11,7 +11,8 @@ use weir_core::component::{ComponentStore, Gate};
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::original::Originals;
 use weir_core::page::Lane;
-use weir_core::ports::{Account, BlobStore, Ledger};
+use weir_core::ports::{Account, BlobStore, Ledger, PolicyState};
+use weir_core::replay::Replays;
 use weir_core::search::{Hit, Query};
 use weir_core::settings::Settings;
 use weir_core::usage::Meter;
@@ -65,17 +66,9 @@ impl Host {
         let storage = Storage::open(&places.data, embedder.dimensions(), EMBEDDING).await?;
         let rasterizer = Arc::new(RasterPool::new(raster_config(settings, places)?)?);
         let policies = PolicyHost::new(PolicyConfig {
-            instances: settings.policy_instances,
-            call_millis: settings.policy_call_millis,
-            memory_bytes: settings.policy_memory_bytes,
-            output_bytes: settings.policy_output_bytes,
-            compile_seconds: settings.policy_compile_seconds,
-            compile_bytes: settings.policy_compile_bytes,
-            compile_command: this_binary(COMPILE_COMPONENT)?,
-            cache: places.cache.join("components"),
             recordings: settings.policy_record.then(|| places.data.join("recordings")),
-            state: storage.ledger.clone(),
             meter: meter.clone(),
+            ..policy_config(settings, places, storage.ledger.clone())?
         })?;
         let ports = Ports {
             rasterizer: rasterizer.clone(),
@@ -117,6 +110,11 @@ impl Host {
 
     /// What components have to pass.
     pub(crate) fn gate(&self) -> Arc<dyn Gate> {
+        self.below.policies.clone()
+    }
+
+    /// Who has decisions again.
+    pub(crate) fn replays(&self) -> Arc<dyn Replays> {
         self.below.policies.clone()
     }
 
@@ -174,6 +172,27 @@ pub(crate) fn raster_config(settings: &Settings, places: &Places) -> Result<Rast
         this_binary(RASTER_WORKER)?,
         places.assets.join("lib/libpdfium.so"),
     ))
+}
+
+/// The sandbox that the settings describe, which records nothing and tells nobody.
+pub(crate) fn policy_config(
+    settings: &Settings,
+    places: &Places,
+    state: Arc<dyn PolicyState>,
+) -> Result<PolicyConfig> {
+    Ok(PolicyConfig {
+        instances: settings.policy_instances,
+        call_millis: settings.policy_call_millis,
+        memory_bytes: settings.policy_memory_bytes,
+        output_bytes: settings.policy_output_bytes,
+        compile_seconds: settings.policy_compile_seconds,
+        compile_bytes: settings.policy_compile_bytes,
+        compile_command: this_binary(COMPILE_COMPONENT)?,
+        cache: places.cache.join("components"),
+        recordings: None,
+        state,
+        meter: None,
+    })
 }
 
 /// This program under a hidden name.

@@ -35,7 +35,8 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
     let store = host.store();
     let key = first_key(store.as_ref()).await?;
     say(json, &listener, key.as_deref())?;
-    let (originals, components, gate) = (host.originals(), host.components(), host.gate());
+    let (originals, components) = (host.originals(), host.components());
+    let (gate, replays) = (host.gate(), host.replays());
     let (engine, below) = host.split();
     let server = Server::new(ServerParts {
         engine,
@@ -47,6 +48,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
         pipelines: store,
         components,
         gate,
+        replays,
         defaults: Arc::new(Shipped(places.components.clone())),
         originals,
         signing: SigningKey::open(&places.data)?,

@@ -15,6 +15,7 @@ use weir_core::StorageError;
 use weir_core::component::{ComponentStore, Gate};
 use weir_core::order::Orders;
 use weir_core::original::Originals;
+use weir_core::replay::Replays;
 use weir_core::rollout::PipelineBook;
 use weir_core::settings::Settings;
 use weir_core::tenancy::Registry;
@@ -61,6 +62,8 @@ pub struct ServerParts {
     pub components: Arc<dyn ComponentStore>,
     /// Looks at components before they are let in.
     pub gate: Arc<dyn Gate>,
+    /// Has the decisions of jobs again.
+    pub replays: Arc<dyn Replays>,
     /// The host's own components.
     pub defaults: Arc<dyn Defaults>,
     /// The files that clients sent.
@@ -121,6 +124,7 @@ impl Server {
             pipelines,
             components,
             gate,
+            replays,
             defaults,
             originals,
             signing,
@@ -140,7 +144,7 @@ impl Server {
                 orders,
                 usage,
                 metering,
-                shelf: Shelf::new(pipelines, components, gate, defaults),
+                shelf: Shelf::new(pipelines, components, gate, replays, defaults),
                 originals,
                 quotas: QuotaDesk::new(&settings),
                 admission: Admission::new(&settings),
@@ -249,6 +253,7 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(pipelines::revision))
         .routes(routes!(pipelines::rollout, pipelines::change_rollout))
         .routes(routes!(pipelines::history))
+        .routes(routes!(pipelines::replay))
         .routes(routes!(tenants::create_tenant, tenants::tenants))
         .routes(routes!(
             tenants::tenant,

@@ -84,6 +84,7 @@ impl Host {
             pipelines: memory.clone(),
             components: components.clone(),
             gate: works.clone(),
+            replays: works.clone(),
             defaults: works.clone(),
             originals: files.clone(),
             signing: SigningKey::open(data.path()).unwrap(),

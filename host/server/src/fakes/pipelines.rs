@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use async_trait::async_trait;
 use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord, ComponentStore, Gate};
 use weir_core::manifest::{ComponentFile, Pipeline, Role};
+use weir_core::replay::{ReplayError, ReplayReport, Replays};
 use weir_core::rollout::{
     Assignment, Change, ChangeError, ChangeRecord, Evidence, History, JobShowing, PipelineBook,
     PipelineRecord, Recipe, Revision, Rollout, Showing,
@@ -376,5 +377,27 @@ impl Gate for Works {
             }
         }
         Ok(())
+    }
+}
+
+/// Jobs that were opened here are recorded, with one decision, which differs under another revision.
+#[async_trait]
+impl Replays for Works {
+    async fn replay(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        pipeline: &Pipeline,
+    ) -> Result<ReplayReport, ReplayError> {
+        let opened = self.opened();
+        let ran = opened
+            .iter()
+            .find(|opened| (&opened.tenant, &opened.job) == (tenant, job));
+        let ran = ran.ok_or(ReplayError::NotRecorded(*job))?;
+        Ok(ReplayReport {
+            decisions: 1,
+            differing: u64::from(ran.revision != pipeline.revision),
+            ..ReplayReport::default()
+        })
     }
 }

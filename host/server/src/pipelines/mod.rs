@@ -7,6 +7,7 @@
 
 mod components;
 mod history;
+mod replay;
 mod revisions;
 mod rollout;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use parking_lot::Mutex;
 use weir_core::component::{ComponentStore, Gate};
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::order::OrderOptions;
+use weir_core::replay::Replays;
 use weir_core::rollout::{Assignment, PipelineBook, PipelineRecord, Recipe};
 use weir_core::{JobId, StorageError, TenantId};
 
@@ -29,6 +31,7 @@ pub(crate) use components::{
     components, push_component, remove_component,
 };
 pub(crate) use history::{__path_history, history};
+pub(crate) use replay::{__path_replay, replay};
 pub(crate) use revisions::{
     __path_pipeline, __path_pipelines, __path_push_revision, __path_revision, __path_revisions, pipeline,
     pipelines, push_revision, revision, revisions,
@@ -78,6 +81,7 @@ pub(crate) struct Shelf {
     pub(crate) book: Arc<dyn PipelineBook>,
     pub(crate) store: Arc<dyn ComponentStore>,
     pub(crate) gate: Arc<dyn Gate>,
+    pub(crate) replays: Arc<dyn Replays>,
     defaults: Arc<dyn Defaults>,
     /// Tenants one of whose components is being looked at.
     pushing: Mutex<HashSet<TenantId>>,
@@ -88,12 +92,14 @@ impl Shelf {
         book: Arc<dyn PipelineBook>,
         store: Arc<dyn ComponentStore>,
         gate: Arc<dyn Gate>,
+        replays: Arc<dyn Replays>,
         defaults: Arc<dyn Defaults>,
     ) -> Self {
         Self {
             book,
             store,
             gate,
+            replays,
             defaults,
             pushing: Mutex::default(),
         }

@@ -323,3 +323,39 @@ async fn it_takes_the_right_key_and_other_tenants_have_nothing() {
     assert_eq!(stolen.status(), 404);
     assert_eq!(host.delete(&component, &other).await.status(), 404);
 }
+
+#[tokio::test]
+async fn a_job_is_replayed_with_its_own_revision_or_another() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &ALL).await;
+    let (_, other) = host.tenant("b", &ALL).await;
+    let _dispatching = host.dispatching();
+    for dpi in [100, 200] {
+        revision(&host, &key, json!({ "dpi": dpi })).await;
+    }
+    change(&host, &key, json!({ "action": "activate", "revision": 1 })).await;
+    let (job, _) = run(&host, &a, &key, 1).await;
+    // What is active by then is of no concern.
+    change(&host, &key, json!({ "action": "activate", "revision": 2 })).await;
+    let path = format!("/v1/jobs/{job}/replay");
+    let differing = async |with: Value| {
+        let report = expect(200, host.post(&path, &key, &with).await).await;
+        assert_eq!(report["decisions"], 1);
+        report["differing"].clone()
+    };
+    assert_eq!(differing(json!({})).await, 0);
+    assert_eq!(differing(json!({ "revision": 1 })).await, 0);
+    assert_eq!(differing(json!({ "revision": 2 })).await, 1);
+    let missing = host.post(&path, &key, &json!({ "revision": 3 })).await;
+    assert_eq!(refusal(missing).await.status, 404);
+    assert_eq!(
+        refusal(host.post(&path, &other, &json!({})).await).await.status,
+        404
+    );
+    let waits = host.job(&a).await;
+    let path = format!("/v1/jobs/{waits}/replay");
+    assert_eq!(
+        refusal(host.post(&path, &key, &json!({})).await).await.status,
+        404
+    );
+}
