@@ -20,6 +20,7 @@ use crate::events::{EventLog, Observer};
 use crate::failure::{STAGE_DIED, StageError, Stop, note};
 use crate::halt::Halt;
 use crate::handle::JobHandle;
+use crate::head_start;
 use crate::lineup::Lineup;
 use crate::outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
 use crate::past::Past;
@@ -108,6 +109,7 @@ pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, impl Future
     );
     let (handle, end) = JobHandle::new(id, Arc::clone(&log), halt.clone());
     let listed = host.jobs.list(handle.clone(), &host.measures.running);
+    let (tenant, urgent) = (spec.tenant.clone(), spec.lane != Some(Lane::Bulk));
     let start = Start {
         record: JobRecord {
             id,
@@ -117,13 +119,13 @@ pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, impl Future
             state: JobState::Running,
             created_millis: now_millis(),
         },
-        host,
+        host: Arc::clone(&host),
         spec,
         log,
         halt,
     };
     let run = async move {
-        let outcome = start.run(observer).await;
+        let outcome = head_start::run(&host, &tenant, urgent, start.run(observer)).await;
         // Who hears of the end may start the job again.
         drop(listed);
         end.announce(outcome);

@@ -22,6 +22,7 @@ mod failure;
 mod gate;
 mod halt;
 mod handle;
+mod head_start;
 mod history;
 mod identity;
 mod in_work;
@@ -57,6 +58,7 @@ use weir_core::settings::Settings;
 use weir_core::usage::Meter;
 use weir_core::{JobId, Stage, StorageError};
 
+use crate::head_start::HeadStarts;
 use crate::in_work::InWork;
 use crate::jobs::Jobs;
 use crate::journal::Journal;
@@ -108,6 +110,8 @@ pub struct EngineConfig {
     pub commit_entries: usize,
     /// Time that pages in flight have when their job is cancelled.
     pub cancel_grace: Duration,
+    /// How long a job that someone waits for, of a tenant with nothing else in work, may go ahead of other tenants'.
+    pub head_start: Duration,
 }
 
 impl EngineConfig {
@@ -120,6 +124,7 @@ impl EngineConfig {
             commit_every: Duration::from_millis(settings.engine_commit_millis.into()),
             commit_entries: settings.engine_commit_entries as usize,
             cancel_grace: Duration::from_millis(settings.engine_cancel_millis.into()),
+            head_start: Duration::from_millis(settings.engine_head_start_millis.into()),
         }
     }
 }
@@ -141,6 +146,7 @@ pub(crate) struct Host {
     ports: Ports,
     config: EngineConfig,
     seats: HostSeats,
+    head_starts: Arc<HeadStarts>,
     journal: Journal,
     in_work: Arc<InWork>,
     jobs: Arc<Jobs>,
@@ -167,22 +173,25 @@ impl Engine {
         let mut running = Running::default();
         running.journal.spawn(writing);
         let drawing = ports.rasterizer.workers();
+        let head_starts = Arc::new(HeadStarts::new(config.head_start));
         let seats = HostSeats {
-            rasterize: Seats::new(Stage::Rasterize, drawing),
-            store: Seats::new(Stage::Store, config.store_workers),
+            rasterize: Seats::new(Stage::Rasterize, drawing, &head_starts),
+            store: Seats::new(Stage::Store, config.store_workers, &head_starts),
             ocr: Seats::new(
                 Stage::Read,
                 ports.reader.as_ref().map_or(1, |reader| reader.workers()),
+                &head_starts,
             ),
-            text_layer: Seats::new(Stage::Read, drawing),
-            embed: Seats::new(Stage::Embed, ports.embedder.workers()),
-            upsert: Seats::new(Stage::Upsert, config.upsert_workers),
+            text_layer: Seats::new(Stage::Read, drawing, &head_starts),
+            embed: Seats::new(Stage::Embed, ports.embedder.workers(), &head_starts),
+            upsert: Seats::new(Stage::Upsert, config.upsert_workers, &head_starts),
         };
         Self {
             host: Arc::new(Host {
                 ports,
                 config,
                 seats,
+                head_starts,
                 journal,
                 in_work: Arc::default(),
                 jobs: Arc::default(),

@@ -20,6 +20,21 @@ pub(crate) struct HostSeats {
     pub(crate) upsert: Seats,
 }
 
+impl HostSeats {
+    /// See [`Seats::admit`].
+    pub(crate) fn admit(&self) {
+        let all = [
+            &self.rasterize,
+            &self.store,
+            &self.ocr,
+            &self.text_layer,
+            &self.embed,
+            &self.upsert,
+        ];
+        all.into_iter().for_each(Seats::admit);
+    }
+}
+
 /// A document's rooms.
 pub(crate) struct Rooms {
     pub(crate) rasterize: Room,

@@ -21,6 +21,7 @@ use weir_core::decision::{QueueState, StageTime};
 use weir_core::ports::Account;
 
 use crate::gate::{Gate, Pass};
+use crate::head_start::HeadStarts;
 use crate::line::Party;
 use crate::measures::StageMeasures;
 
@@ -37,13 +38,18 @@ pub(crate) struct Seats {
 
 impl Seats {
     /// So many seats of a stage, at least 1.
-    pub(crate) fn new(stage: Stage, count: u32) -> Self {
+    pub(crate) fn new(stage: Stage, count: u32, head_starts: &Arc<HeadStarts>) -> Self {
         let count = count.max(1);
         Self {
-            gate: Gate::new(count as usize),
+            gate: Gate::shared(count as usize, head_starts),
             count,
             measures: Arc::new(StageMeasures::of(stage)),
         }
+    }
+
+    /// Whoever waits looks again whether it may sit down, since a head start is over.
+    pub(crate) fn admit(&self) {
+        self.gate.admit();
     }
 }
 
@@ -228,6 +234,10 @@ mod tests {
 
     use super::*;
 
+    fn seats(stage: Stage) -> Seats {
+        Seats::new(stage, 1, &Arc::new(HeadStarts::new(Duration::ZERO)))
+    }
+
     fn account() -> Account {
         Account {
             tenant: TenantId::single(),
@@ -239,7 +249,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn depth_counts_those_who_came_and_capacity_those_who_booked_too() {
-        let seats = Seats::new(Stage::Read, 1);
+        let seats = seats(Stage::Read);
         let room = Room::new(Stage::Read, &seats, &account());
         room.set_capacity(2);
         let booked = room.book().await;
@@ -265,7 +275,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_is_the_mean_of_the_last_sixteen() {
-        let seats = Seats::new(Stage::Embed, 1);
+        let seats = seats(Stage::Embed);
         let room = Room::new(Stage::Embed, &seats, &account());
         for millis in [1000, 10] {
             for _ in 0..16 {
@@ -280,7 +290,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_page_sent_back_never_waits_for_a_place() {
-        let seats = Seats::new(Stage::Read, 1);
+        let seats = seats(Stage::Read);
         let room = Room::new(Stage::Read, &seats, &account());
         let seated = room.book().await.arrive().seat().await;
         let next = room.book().await.arrive();
