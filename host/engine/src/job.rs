@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::task::{Id, JoinError, JoinSet};
+use tracing::Instrument as _;
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::ledger::{Entry, JobRecord, JobState};
 use weir_core::manifest::Pipeline;
@@ -23,6 +24,7 @@ use crate::handle::JobHandle;
 use crate::lineup::Lineup;
 use crate::outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
 use crate::past::Past;
+use crate::spans;
 use crate::spec::{DocumentSpec, JobSpec};
 
 /// A job in work: what its documents share.
@@ -278,7 +280,8 @@ impl Job {
     /// Runs the documents while the observer shows their events to the progress component.
     async fn observed(self: &Arc<Self>, observer: Observer, specs: &[DocumentSpec]) -> Vec<DocumentOutcome> {
         let mut observing = JoinSet::new();
-        observing.spawn(observer.run(Arc::clone(&self.log), Arc::clone(&self.policy), self.halt.clone()));
+        let observer = observer.run(Arc::clone(&self.log), Arc::clone(&self.policy), self.halt.clone());
+        observing.spawn(observer.in_current_span());
         let outcomes = {
             let mut documents = std::pin::pin!(self.documents(specs));
             tokio::select! {
@@ -311,7 +314,9 @@ impl Job {
                     break;
                 };
                 let job = Arc::clone(self);
-                let task = running.spawn(async move { document::ingest(&job, &spec).await });
+                let span = spans::document(&spec.name);
+                let ingest = async move { document::ingest(&job, &spec).await };
+                let task = running.spawn(ingest.instrument(span));
                 if take_large {
                     large = Some(task.id());
                 }

@@ -38,6 +38,7 @@ mod past;
 mod plan;
 mod rooms;
 mod search;
+mod spans;
 mod spec;
 mod stage;
 mod text;
@@ -51,6 +52,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use weir_core::ports::{
+use tracing::Instrument as _;
     BlobStore, Embedder, LanguageModel, Ledger, Policies, Rasterizer, Reader, VectorStore,
 };
 use weir_core::settings::Settings;
@@ -194,6 +196,8 @@ impl Engine {
 
     /// Starts a job, or goes on with one that the ledger knows: see [`JobSpec`]. One that is in work already is not started
     /// twice; the handle is then of that one.
+    ///
+    /// What the job does is traced below the span that is current now, which the caller makes one of the job.
     pub fn start(&self, spec: JobSpec) -> JobHandle {
         let mut running = self.running.lock();
         while running.jobs.try_join_next().is_some() {}
@@ -201,7 +205,7 @@ impl Engine {
             return handle;
         }
         let (handle, run) = job::prepare(Arc::clone(&self.host), spec);
-        running.jobs.spawn(run);
+        running.jobs.spawn(run.in_current_span());
         handle
     }
 

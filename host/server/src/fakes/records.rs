@@ -90,6 +90,7 @@ pub(crate) fn order(tenant: &TenantId, job: JobId, document: DocumentId) -> Orde
         files: vec![file],
         options: OrderOptions::default(),
         webhook: None,
+        trace: None,
     }
 }
 

@@ -28,6 +28,7 @@ use crate::app::{App, now_millis};
 use crate::auth::Caller;
 use crate::intake::{accept, accepted, admit, idempotency_key, size};
 use crate::problem::Problem;
+use crate::requests;
 use crate::wire::{Params, Route};
 
 pub(crate) use book::ProgressBook;
@@ -221,6 +222,7 @@ pub(crate) async fn retry(
     let place = admit(&app, &caller.tenant).await?;
     let order = Order {
         job: JobId::new(),
+        trace: requests::here(),
         ..order
     };
     let record = JobRecord {

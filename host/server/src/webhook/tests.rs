@@ -111,6 +111,7 @@ impl Bench {
                 url: format!("https://{host}/hook"),
                 secret: "secret".into(),
             }),
+            trace: None,
         };
         self.memory
             .put(&job_record(&tenant, job, JobState::Queued), &order, None)
