@@ -26,6 +26,7 @@ use crate::outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
 use crate::past::Past;
 use crate::spans;
 use crate::spec::{DocumentSpec, JobSpec};
+use crate::spent::Spent;
 
 /// A job in work: what its documents share.
 pub(crate) struct Job {
@@ -42,6 +43,7 @@ pub(crate) struct Job {
     pub(crate) log: Arc<EventLog>,
     pub(crate) halt: Halt,
     pub(crate) capabilities: Arc<JobCapabilities>,
+    pub(crate) spent: Arc<Spent>,
 }
 
 impl Job {
@@ -108,7 +110,8 @@ pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, impl Future
             .saturating_mul(2)
             .saturating_add(512),
     );
-    let (handle, end) = JobHandle::new(id, Arc::clone(&log), halt.clone());
+    let spent = Spent::new(&host.seats);
+    let (handle, end) = JobHandle::new(id, Arc::clone(&log), halt.clone(), Arc::clone(&spent));
     let listed = host.jobs.list(handle.clone(), &host.measures.running);
     let start = Start {
         record: JobRecord {
@@ -123,6 +126,7 @@ pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, impl Future
         spec,
         log,
         halt,
+        spent,
     };
     let run = async move {
         let outcome = start.run(observer).await;
@@ -140,6 +144,7 @@ struct Start {
     spec: JobSpec,
     log: Arc<EventLog>,
     halt: Halt,
+    spent: Arc<Spent>,
 }
 
 impl Start {
@@ -179,8 +184,9 @@ impl Start {
         if state != JobState::Running {
             self.record.state = state;
             let entries = vec![Entry::Job(self.record.clone())];
+            let stages = self.spent.work();
             self.log
-                .record(entries, None, EventKind::JobEnded { state })
+                .record(entries, None, EventKind::JobEnded { state, stages })
                 .await;
         }
         if let Err(unwritten) = self.host.journal.sync().await {
@@ -252,6 +258,7 @@ impl Start {
             log: Arc::clone(&self.log),
             halt: self.halt.clone(),
             capabilities,
+            spent: Arc::clone(&self.spent),
         });
         let outcomes = job.observed(observer, &self.spec.documents).await;
         (outcomes, self.halt.failure())

@@ -40,6 +40,7 @@ mod rooms;
 mod search;
 mod spans;
 mod spec;
+mod spent;
 mod stage;
 mod text;
 mod upsert;
@@ -51,8 +52,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use weir_core::ports::{
 use tracing::Instrument as _;
+use weir_core::ports::{
     BlobStore, Embedder, LanguageModel, Ledger, Policies, Rasterizer, Reader, VectorStore,
 };
 use weir_core::settings::Settings;
@@ -169,14 +170,13 @@ impl Engine {
         let mut running = Running::default();
         running.journal.spawn(writing);
         let drawing = ports.rasterizer.workers();
+        let ocr = ports.reader.as_ref().map_or(1, |reader| reader.workers());
+        let ocr = Seats::new(Stage::Read, ocr);
         let seats = HostSeats {
             rasterize: Seats::new(Stage::Rasterize, drawing),
             store: Seats::new(Stage::Store, config.store_workers),
-            ocr: Seats::new(
-                Stage::Read,
-                ports.reader.as_ref().map_or(1, |reader| reader.workers()),
-            ),
-            text_layer: Seats::new(Stage::Read, drawing),
+            text_layer: ocr.beside("text-layer", drawing),
+            ocr,
             embed: Seats::new(Stage::Embed, ports.embedder.workers()),
             upsert: Seats::new(Stage::Upsert, config.upsert_workers),
         };

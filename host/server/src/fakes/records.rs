@@ -118,6 +118,7 @@ pub(crate) async fn commit_events(
             let what = if ends && seq == to {
                 EventKind::JobEnded {
                     state: JobState::Done,
+                    stages: Vec::new(),
                 }
             } else {
                 EventKind::PageDone {

@@ -66,8 +66,11 @@ catalogue! {
     "weir_jobs_running" Gauge Count "Jobs in work";
     "weir_jobs_ended_total" Counter Count "Jobs that ended, by state: done, failed or cancelled";
     "weir_shed_total" Counter Count "Jobs that were not taken, by reason, which is what the host lacks: memory, turns or places";
-    "weir_stage_seconds" Histogram(WORK) Seconds "Time a page occupies a worker, by stage";
+    "weir_stage_seconds" Histogram(WORK) Seconds "Time a page occupies a worker, by stage; a text layer is read in `text-layer`";
+    "weir_workers" Gauge Count "Pages that can be in work at one time, by stage";
+    "weir_workers_busy" Gauge Count "Pages in work, by stage";
     "weir_queue_depth" Gauge Count "Pages waiting, by the stage they wait for";
+    "weir_queue_capacity" Gauge Count "Pages that may wait before those ahead are held back, by stage; nothing without work";
     "weir_pages_total" Counter Count "Pages that ended, by outcome";
     "weir_ledger_commits_total" Counter Count "Groups written to the ledger, by outcome";
     "weir_ledger_commit_seconds" Histogram(WRITE) Seconds "From a group's first byte until it is durable";
