@@ -87,6 +87,7 @@ catalogue! {
 
     // Models
     "weir_model_batch_size" Histogram(BATCH) Count "Inputs of a batch, by model";
+    "weir_model_failures_total" Counter Count "Requests that a model failed to answer, by model";
     "weir_model_seconds" Histogram(WORK) Seconds "Time of a batch, by model";
     "weir_model_waiting" Gauge Count "Requests waiting, by model";
 
@@ -177,10 +178,37 @@ mod tests {
         }
     }
 
+    fn deployed(file: &str) -> String {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../deploy")
+            .join(file);
+        std::fs::read_to_string(file).unwrap()
+    }
+
+    #[test]
+    fn every_alert_is_shown_firing_and_not_firing() {
+        let rules = deployed("alerts.yml");
+        let shown = deployed("alerts.test.yml");
+        let alerts: Vec<_> = rules
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- alert: "))
+            .collect();
+        assert!(alerts.len() > 5, "{alerts:?}");
+        for alert in alerts {
+            assert!(
+                shown.contains(&format!("alertname: {alert}, exp_alerts: []")),
+                "{alert} not firing"
+            );
+            assert!(
+                shown.contains(&format!("alertname: {alert}\n        exp_alerts:\n")),
+                "{alert} firing"
+            );
+        }
+    }
+
     #[test]
     fn alerts_are_about_what_is_measured() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/alerts.yml");
-        let rules = std::fs::read_to_string(file).unwrap();
+        let rules = deployed("alerts.yml");
         let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let mut asked = 0;
         for word in words.filter(|word| word.starts_with("weir_") || word.starts_with("process_")) {
