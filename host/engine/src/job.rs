@@ -323,7 +323,7 @@ impl Job {
                 let job = Arc::clone(self);
                 let span = spans::document(&spec.name);
                 let ingest = async move { document::ingest(&job, &spec).await };
-                let task = running.spawn(ingest.instrument(span));
+                let task = running.spawn(ingest.instrument(span).in_current_span());
                 if take_large {
                     large = Some(task.id());
                 }

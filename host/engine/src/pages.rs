@@ -115,7 +115,8 @@ impl<'a> Pages<'a> {
                 page = taken.recv(), if !all_taken => match page {
                     Some(page) => {
                         let span = spans::page(page.facts.number);
-                        self.tasks.spawn(page::run(Arc::clone(work), page).instrument(span));
+                        let run = page::run(Arc::clone(work), page).instrument(span);
+                        self.tasks.spawn(run.in_current_span());
                     }
                     None => all_taken = true,
                 },

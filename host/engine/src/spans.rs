@@ -2,6 +2,9 @@
 //!
 //! A stage's span is the time in its seat, so that a page's waiting shows as the gap between two of them. What a component is
 //! asked is a span of the policy host's, below the one that asked.
+//!
+//! A task enters its own span within the one that is current: where nobody wants the former it is none, and what is logged is
+//! still to say which job it is about.
 
 use tracing::{Span, info_span};
 use weir_core::{PageNumber, Stage};

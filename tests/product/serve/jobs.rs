@@ -226,7 +226,7 @@ fn a_cancelled_job_keeps_what_is_done_and_can_be_tried_again() {
 #[test]
 fn a_file_that_is_no_pdf_fails_by_name_and_harms_no_other() {
     let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
+    let server = Server::start(&weir, &["--set", "log.format=json"]);
     let client = server.admin();
     let good = weir_samples::text_document(2, 5);
     let answer = client.submit(
@@ -235,7 +235,8 @@ fn a_file_that_is_no_pdf_fails_by_name_and_harms_no_other() {
         &[],
     );
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait(answer.body["id"].as_str().unwrap());
+    let job = answer.body["id"].as_str().unwrap();
+    let events = client.wait(job);
     let failed = events.iter().find(|e| e["type"] == "document-failed").unwrap();
     assert_eq!(
         (&failed["name"], &failed["error"]["kind"]),
@@ -243,5 +244,18 @@ fn a_file_that_is_no_pdf_fails_by_name_and_harms_no_other() {
     );
     let done = events.iter().find(|e| e["type"] == "document-done").unwrap();
     assert_eq!(done["name"], "good.pdf");
-    server.stop();
+
+    // The log says whose it was.
+    let log = server.stop().errors;
+    let line = log
+        .lines()
+        .find(|line| line.contains("document failed"))
+        .expect(&log);
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let span = &line["spans"][0];
+    assert_eq!(
+        (&span["job"], &span["tenant"]),
+        (&job.into(), &"default".into()),
+        "{line}"
+    );
 }
