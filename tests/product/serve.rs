@@ -4,3 +4,4 @@ mod events;
 mod faults;
 mod isolation;
 mod jobs;
+mod traces;

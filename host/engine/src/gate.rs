@@ -103,10 +103,11 @@ impl Gate {
         }
     }
 
-    /// Makes the gate wider or narrower. Those inside stay.
-    pub(crate) fn set_capacity(&self, capacity: usize) {
-        self.0.state.lock().capacity = capacity.max(1);
+    /// Makes the gate wider or narrower, and says how wide it was. Those inside stay.
+    pub(crate) fn set_capacity(&self, capacity: usize) -> usize {
+        let before = std::mem::replace(&mut self.0.state.lock().capacity, capacity.max(1));
         self.admit();
+        before
     }
 
     /// How many may be inside.

@@ -39,7 +39,9 @@ mod past;
 mod plan;
 mod rooms;
 mod search;
+mod spans;
 mod spec;
+mod spent;
 mod stage;
 mod text;
 mod upsert;
@@ -51,6 +53,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 use weir_core::ports::{
     BlobStore, Embedder, LanguageModel, Ledger, Policies, Rasterizer, Reader, VectorStore,
 };
@@ -174,15 +177,13 @@ impl Engine {
         running.journal.spawn(writing);
         let drawing = ports.rasterizer.workers();
         let head_starts = Arc::new(HeadStarts::new(config.head_start));
+        let ocr = ports.reader.as_ref().map_or(1, |reader| reader.workers());
+        let ocr = Seats::new(Stage::Read, ocr, &head_starts);
         let seats = HostSeats {
             rasterize: Seats::new(Stage::Rasterize, drawing, &head_starts),
             store: Seats::new(Stage::Store, config.store_workers, &head_starts),
-            ocr: Seats::new(
-                Stage::Read,
-                ports.reader.as_ref().map_or(1, |reader| reader.workers()),
-                &head_starts,
-            ),
-            text_layer: Seats::new(Stage::Read, drawing, &head_starts),
+            text_layer: ocr.beside("text-layer", drawing, &head_starts),
+            ocr,
             embed: Seats::new(Stage::Embed, ports.embedder.workers(), &head_starts),
             upsert: Seats::new(Stage::Upsert, config.upsert_workers, &head_starts),
         };
@@ -203,6 +204,8 @@ impl Engine {
 
     /// Starts a job, or goes on with one that the ledger knows: see [`JobSpec`]. One that is in work already is not started
     /// twice; the handle is then of that one.
+    ///
+    /// What the job does is traced below the span that is current now, which the caller makes one of the job.
     pub fn start(&self, spec: JobSpec) -> JobHandle {
         let mut running = self.running.lock();
         while running.jobs.try_join_next().is_some() {}
@@ -210,7 +213,7 @@ impl Engine {
             return handle;
         }
         let (handle, run) = job::prepare(Arc::clone(&self.host), spec);
-        running.jobs.spawn(run);
+        running.jobs.spawn(run.in_current_span());
         handle
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
 use weir_core::decision::{
     BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate,
     Section, Situation, SummaryPlan, Verdict,
@@ -57,7 +58,7 @@ impl Job {
                 reason: format!("the pipeline has no component for the role {}", D::ROLE.name()),
             });
         };
-        let (answer, took) = first.ask(&question, &self.meter).await;
+        let (answer, took) = self.ask(first, &question).await;
         let error = match answer {
             Ok(answer) => {
                 self.record(asked, took, question, || Ok(answer.clone()));
@@ -72,9 +73,18 @@ impl Job {
         self.record(asked, took, question.clone(), || Err(note(&error)));
         self.context.capabilities.policy_failed(&error);
         self.meter.stood_in();
-        let (answer, took) = stand_in.ask(&question, &self.meter).await;
+        let (answer, took) = self.ask(stand_in, &question).await;
         self.record(instead, took, question, || answer.clone().map_err(|e| note(&e)));
         answer
+    }
+
+    async fn ask<D: Decision>(
+        &self,
+        seat: &Seat,
+        question: &D,
+    ) -> (Result<D::Answer, PolicyError>, Duration) {
+        let span = tracing::info_span!("guest", function = D::FUNCTION);
+        seat.ask(question, &self.meter).instrument(span).await
     }
 
     fn record<D: Decision>(

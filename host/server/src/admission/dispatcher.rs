@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use weir_core::event::ErrorNote;
 use weir_core::ledger::JobRecord;
 use weir_core::manifest::Pipeline;
@@ -17,6 +18,7 @@ use weir_engine::{DocumentEnd, DocumentSpec, JobOutcome, JobSpec};
 use super::conclude::count;
 use super::{HELD, Next, Slot, conclude};
 use crate::app::{App, PipelineError};
+use crate::requests;
 
 /// Starts jobs until `stop`, and returns when none is followed any more: the engine has to be ended for that.
 pub(crate) async fn dispatch(app: Arc<App>, stop: CancellationToken) {
@@ -105,6 +107,13 @@ async fn follow(app: &App, slot: Slot) {
         // Removed meanwhile, with its tenant: there is nobody to tell.
         Err(Unstarted::Never(_)) => return,
     };
+    // Of the level of errors, so that whatever is logged of a job says whose it is.
+    let span = tracing::error_span!("job", %job, %tenant);
+    requests::goes_on(&span, order.trace.as_deref());
+    start(app, slot, record, order).instrument(span).await;
+}
+
+async fn start(app: &App, slot: Slot, record: JobRecord, order: Order) {
     match specify(app, &slot, &record, &order).await {
         Ok(spec) => run(app, slot, spec).await,
         Err(Unstarted::Later(error)) => later(app, slot, &error.to_string()).await,

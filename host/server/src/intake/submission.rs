@@ -23,6 +23,7 @@ use crate::app::{App, PipelineError, now_millis};
 use crate::outbound::{OutboundError, answered, failed};
 use crate::problem::Problem;
 use crate::quota::QuotaDesk;
+use crate::requests;
 
 /// Most bytes of the options, and of what surrounds files in a form.
 const OPTION_BYTES: usize = 64 << 10;
@@ -261,6 +262,7 @@ impl Submission {
             files: self.files,
             options: wish.options,
             webhook: wish.webhook,
+            trace: requests::here(),
         };
         let (app, arrived) = (Arc::clone(&self.app), self.arrived);
         let accepting =
