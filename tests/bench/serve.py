@@ -2,7 +2,8 @@
 
 Starts a server of its own for each part, with SAMPLES (the program) making the documents, and tells what its clients see:
 
-fairness   a tenant's three-page documents, one after the other, on an idle host and while another tenant has 200 jobs waiting
+fairness   a tenant's three-page documents, one now and then, on an idle host and while another tenant has 200 jobs waiting; and
+           handed in without a pause, one after the other
 weights    pages of two tenants who both have more work than the host can do, with weights 3 and 1
 load       1,000 readers of a job's events while 200 documents a second are handed in for ten seconds
 thirty     30 files in one request: when the first page can be found, and when all are done
@@ -14,6 +15,7 @@ import json
 import math
 import os
 import pathlib
+import random
 import signal
 import statistics
 import subprocess
@@ -127,17 +129,29 @@ def p95(values):
 
 async def fairness(server, samples):
     flooding, polite = await server.tenant("flooding"), await server.tenant("polite")
-    small = [samples.text(3) for _ in range(42)]
+    small = [samples.text(3) for _ in range(82)]
+    draw = random.Random(1)
+
+    async def times(pause):
+        took = []
+        for _ in range(20):
+            # Seconds that follow no beat, so that the documents meet the others' work at any point of it.
+            await asyncio.sleep(pause * draw.uniform(0.5, 1.5))
+            took.append((await server.seconds(polite, small.pop()))[1])
+        return took
+
     await server.seconds(polite, small.pop())
     await server.seconds(polite, small.pop())
-    idle = [(await server.seconds(polite, small.pop()))[1] for _ in range(20)]
+    idle, idle_row = await times(0.6), await times(0)
     for document in [samples.text(10) for _ in range(200)]:
         status, said = await server.submit(flooding, document)
         assert status == 202, said
-    flooded = [(await server.seconds(polite, small.pop()))[1] for _ in range(20)]
+    flooded, flooded_row = await times(0.6), await times(0)
     _, still = await server.ask("GET", "/v1/jobs?state=queued&limit=200", flooding)
-    print(f"fairness   p95 of a three-page document: {p95(idle):.2f} s idle, {p95(flooded):.2f} s beside 200 jobs: {p95(flooded) / p95(idle):.2f} ×")
-    print(f"           medians {statistics.median(idle):.2f} and {statistics.median(flooded):.2f} s; {len(still['jobs'])} of the 200 still waited at the end")
+    for what, alone, beside in [("now and then", idle, flooded), ("in a row", idle_row, flooded_row)]:
+        print(f"fairness   three pages {what}: p95 {p95(alone):.2f} s idle, {p95(beside):.2f} s beside 200 jobs: {p95(beside) / p95(alone):.2f} ×")
+        print(f"           medians {statistics.median(alone):.2f} and {statistics.median(beside):.2f} s")
+    print(f"           {len(still['jobs'])} of the 200 still waited at the end")
 
 
 async def weights(server, samples):

@@ -8,6 +8,7 @@
     missing_docs
 )]
 
+pub mod collector;
 pub mod processes;
 pub mod server;
 

@@ -51,7 +51,8 @@ pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Pla
         force: run.force,
         ..JobSpec::new(tenant.clone(), pipeline, documents)
     };
-    let job = Arc::new(host.engine.start(spec));
+    let span = tracing::info_span!("job", job = %spec.id);
+    let job = Arc::new(span.in_scope(|| host.engine.start(spec)));
     let interrupts = tokio::spawn(cancel_on_signal(Arc::clone(&job)));
 
     let wanted = run.pages.clone().unwrap_or(1..=u32::MAX);

@@ -36,6 +36,19 @@ pub struct StageTime {
     pub pages: u32,
 }
 
+/// What a stage has done for a job, all its documents together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageWork {
+    /// The stage.
+    pub stage: Stage,
+    /// Pages it is done with.
+    pub pages: u32,
+    /// Milliseconds that its workers had pages in hand, also such as failed, summed over workers.
+    pub busy_millis: u64,
+    /// Pages it can work on at once.
+    pub workers: u32,
+}
+
 /// Where models run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::{QueueState, StageTime};
+use crate::decision::{QueueState, StageTime, StageWork};
 use crate::id::{DocumentId, JobId, PageNumber};
 use crate::page::Stage;
 
@@ -142,6 +142,9 @@ pub enum EventKind {
     JobEnded {
         /// How.
         state: crate::ledger::JobState,
+        /// What each stage did for it since the host last began with it; stages that did nothing are left out.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        stages: Vec<StageWork>,
     },
 }
 
@@ -226,6 +229,7 @@ mod tests {
             EventKind::DocumentCancelled { name, done: 0 },
             EventKind::JobEnded {
                 state: JobState::Done,
+                stages: Vec::new(),
             },
         ];
         for kind in kinds {

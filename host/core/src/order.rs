@@ -23,6 +23,9 @@ pub struct Order {
     pub options: OrderOptions,
     /// Whom to tell when it has ended.
     pub webhook: Option<Webhook>,
+    /// The span of the request, as a `traceparent` of W3C Trace Context, if traces are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<String>,
 }
 
 impl std::fmt::Debug for Order {

@@ -195,7 +195,7 @@ impl Ingest<'_> {
             id,
             name: name.clone(),
             open,
-            rooms: Rooms::new(&job.host.seats, &account),
+            rooms: Rooms::new(&job.host.seats, &account, &job.spent),
             route,
             account,
             load: Load::default(),

@@ -2,8 +2,8 @@
 //!
 //! It is the one primitive that backpressure and fairness are made of: a stage's workers are a gate for the whole host,
 //! a document's waiting room before a stage is another. A semaphore would do for one document; a gate also decides between
-//! those who wait, see [`Line`], and its width can change while it is in use, since every batch plan may ask for longer or
-//! shorter queues.
+//! those who wait, see [`Line`], keeps places free for those who have a head start, where it is one that tenants share, and
+//! its width can change while it is in use, since every batch plan may ask for longer or shorter queues.
 
 use std::sync::Arc;
 
@@ -11,11 +11,20 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use weir_core::TenantId;
+
+use crate::head_start::HeadStarts;
 use crate::line::{Line, Party};
 
 /// Lets at most `capacity` through at a time.
 #[derive(Clone)]
-pub(crate) struct Gate(Arc<Mutex<State>>);
+pub(crate) struct Gate(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    /// Who may be ahead of the others here; `None` where all are one document's.
+    head_starts: Option<Arc<HeadStarts>>,
+}
 
 struct State {
     capacity: usize,
@@ -30,25 +39,40 @@ struct Waiting {
 
 /// The right to be inside, until it is dropped.
 pub(crate) struct Pass {
-    gate: Arc<Mutex<State>>,
+    gate: Gate,
     party: Arc<Party>,
 }
 
 impl Gate {
-    /// A gate as wide as `capacity`, at least 1.
+    /// A gate as wide as `capacity`, at least 1, for one document.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self(Arc::new(Mutex::new(State {
+        Self::with(capacity, None)
+    }
+
+    /// A gate that tenants share.
+    pub(crate) fn shared(capacity: usize, head_starts: &Arc<HeadStarts>) -> Self {
+        Self::with(capacity, Some(Arc::clone(head_starts)))
+    }
+
+    fn with(capacity: usize, head_starts: Option<Arc<HeadStarts>>) -> Self {
+        let state = State {
             capacity: capacity.max(1),
             inside: 0,
             line: Line::new(Instant::now()),
-        })))
+        };
+        Self(Arc::new(Inner {
+            state: Mutex::new(state),
+            head_starts,
+        }))
     }
 
     /// Waits for `party`'s turn. Giving up the wait costs nobody anything.
     pub(crate) async fn enter(&self, party: Arc<Party>) -> Pass {
         let turn = {
-            let mut state = self.0.lock();
-            if state.inside < state.capacity && state.line.is_empty() {
+            let mut state = self.0.state.lock();
+            if state.line.is_empty()
+                && state.inside < room_of(state.capacity, self.0.ahead(), &party.account.tenant)
+            {
                 return self.let_in(&mut state, party);
             }
             let (turn, answer) = oneshot::channel();
@@ -59,44 +83,50 @@ impl Gate {
             state.line.push(&party, waiting, Instant::now());
             answer
         };
+        // Those before it may be waiting for more than it has to wait for.
+        self.admit();
         // The sender lives in the state, which this gate keeps alive, so the answer always comes.
         turn.await.unwrap_or_else(|_| self.enter_over(party))
     }
 
     /// Enters at once, even if that makes one too many; the next to leave makes up for it.
     pub(crate) fn enter_over(&self, party: Arc<Party>) -> Pass {
-        self.let_in(&mut self.0.lock(), party)
+        self.let_in(&mut self.0.state.lock(), party)
     }
 
     fn let_in(&self, state: &mut State, party: Arc<Party>) -> Pass {
         state.inside += 1;
         state.line.enter(&party, Instant::now());
         Pass {
-            gate: Arc::clone(&self.0),
+            gate: self.clone(),
             party,
         }
     }
 
-    /// Makes the gate wider or narrower. Those inside stay.
-    pub(crate) fn set_capacity(&self, capacity: usize) {
-        self.0.lock().capacity = capacity.max(1);
+    /// Makes the gate wider or narrower, and says how wide it was. Those inside stay.
+    pub(crate) fn set_capacity(&self, capacity: usize) -> usize {
+        let before = std::mem::replace(&mut self.0.state.lock().capacity, capacity.max(1));
         self.admit();
+        before
     }
 
     /// How many may be inside.
     pub(crate) fn capacity(&self) -> usize {
-        self.0.lock().capacity
+        self.0.state.lock().capacity
     }
 
     /// Lets in whoever is next, as long as there is room.
-    fn admit(&self) {
+    pub(crate) fn admit(&self) {
         loop {
             let (pass, turn) = {
-                let mut state = self.0.lock();
-                if state.inside >= state.capacity {
+                let mut state = self.0.state.lock();
+                let (inside, capacity) = (state.inside, state.capacity);
+                if inside >= capacity {
                     return;
                 }
-                let next = state.line.pop(|w| !w.turn.is_closed(), Instant::now());
+                let ahead = self.0.ahead();
+                let may = |tenant: &TenantId| inside < room_of(capacity, ahead, tenant);
+                let next = state.line.pop(may, |w| !w.turn.is_closed(), Instant::now());
                 let Some(next) = next else { return };
                 (self.let_in(&mut state, next.party), next.turn)
             };
@@ -106,14 +136,29 @@ impl Gate {
     }
 }
 
+impl Inner {
+    /// Who is ahead, if anybody is.
+    fn ahead(&self) -> Option<&HeadStarts> {
+        self.head_starts.as_deref().filter(|starts| starts.any())
+    }
+}
+
+/// How many may be inside for one of this tenant to go in: all, or less than half while others are ahead of it.
+fn room_of(capacity: usize, ahead: Option<&HeadStarts>, tenant: &TenantId) -> usize {
+    match ahead {
+        Some(starts) if !starts.is_ahead(tenant) => capacity.saturating_sub(1) / 2,
+        _ => capacity,
+    }
+}
+
 impl Drop for Pass {
     fn drop(&mut self) {
         {
-            let mut state = self.gate.lock();
+            let mut state = self.gate.0.state.lock();
             state.inside -= 1;
             state.line.leave(&self.party, Instant::now());
         }
-        Gate(Arc::clone(&self.gate)).admit();
+        self.gate.admit();
     }
 }
 
@@ -128,8 +173,12 @@ mod tests {
     use super::*;
 
     fn party(room: u64) -> Arc<Party> {
+        party_of(&TenantId::single(), room)
+    }
+
+    fn party_of(tenant: &TenantId, room: u64) -> Arc<Party> {
         let account = Account {
-            tenant: TenantId::single(),
+            tenant: tenant.clone(),
             lane: Lane::Bulk,
             linger: Duration::ZERO,
             weight: 1.0,
@@ -203,5 +252,36 @@ mod tests {
         assert!(now(&mut waits).is_none());
         gate.set_capacity(2);
         assert!(now(waits).is_some());
+    }
+
+    #[tokio::test]
+    async fn the_greater_half_is_kept_for_those_who_are_ahead() {
+        let starts = Arc::new(HeadStarts::new(Duration::from_secs(1)));
+        let (flood, small): (TenantId, TenantId) = ("flood".parse().unwrap(), "small".parse().unwrap());
+        let _flood = starts.begin(&flood, false, Instant::now());
+        let gate = Gate::shared(5, &starts);
+        let mut inside = Vec::new();
+        for room in 0..5 {
+            inside.push(gate.enter(party_of(&flood, room)).await);
+        }
+        let mut waits: Vec<_> = (5..10)
+            .map(|room| Box::pin(gate.enter(party_of(&flood, room))))
+            .collect();
+        waits.iter_mut().for_each(|w| assert!(now(w).is_none()));
+
+        // Places that fall free stay free, until only two are taken; the one who is ahead finds them.
+        let mut begun = starts.begin(&small, true, Instant::now());
+        inside.truncate(2);
+        waits.iter_mut().for_each(|w| assert!(now(w).is_none()));
+        let ahead = now(gate.enter(party_of(&small, 10))).unwrap();
+        inside.truncate(0);
+        let went_in = waits.iter_mut().filter_map(now).collect::<Vec<_>>();
+        assert_eq!(went_in.len(), 1);
+
+        drop(ahead);
+        starts.end(&small, &mut begun, Instant::now());
+        gate.admit();
+        let went_in = waits.into_iter().skip(1).filter_map(now).collect::<Vec<_>>();
+        assert_eq!(went_in.len(), 4);
     }
 }

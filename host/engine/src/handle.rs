@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use tokio::sync::watch;
+use weir_core::decision::StageWork;
 use weir_core::event::Event;
 use weir_core::ledger::JobState;
 use weir_core::{JobId, StorageError};
@@ -13,6 +14,7 @@ use crate::events::EventLog;
 use crate::failure::{STAGE_DIED, note};
 use crate::halt::Halt;
 use crate::outcome::JobOutcome;
+use crate::spent::Spent;
 
 /// A job that was started. The engine owns the job: dropping the handle changes nothing.
 #[derive(Clone)]
@@ -20,19 +22,26 @@ pub struct JobHandle {
     id: JobId,
     log: Arc<EventLog>,
     halt: Halt,
+    spent: Arc<Spent>,
     ended: watch::Receiver<Option<JobOutcome>>,
 }
 
 impl JobHandle {
     /// The handle, and the duty to announce the job's end.
-    pub(crate) fn new(id: JobId, log: Arc<EventLog>, halt: Halt) -> (Self, End) {
+    pub(crate) fn new(id: JobId, log: Arc<EventLog>, halt: Halt, spent: Arc<Spent>) -> (Self, End) {
         let (announced, ended) = watch::channel(None);
         let end = End {
             id,
             log: Arc::clone(&log),
             announced,
         };
-        let handle = Self { id, log, halt, ended };
+        let handle = Self {
+            id,
+            log,
+            halt,
+            spent,
+            ended,
+        };
         (handle, end)
     }
 
@@ -51,6 +60,11 @@ impl JobHandle {
     /// The same, from the event after `seq` on.
     pub fn events_after(&self, seq: u64) -> BoxStream<'static, Result<Event, StorageError>> {
         self.log.watch(seq)
+    }
+
+    /// What each stage has done for the job so far, since it was started here.
+    pub fn work(&self) -> Vec<StageWork> {
+        self.spent.work()
     }
 
     /// Takes no further pages; those in flight may end within the grace, then they are dropped. What is done is kept.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::task::{Id, JoinError, JoinSet};
+use tracing::Instrument as _;
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::ledger::{Entry, JobRecord, JobState};
 use weir_core::manifest::Pipeline;
@@ -20,10 +21,13 @@ use crate::events::{EventLog, Observer};
 use crate::failure::{STAGE_DIED, StageError, Stop, note};
 use crate::halt::Halt;
 use crate::handle::JobHandle;
+use crate::head_start;
 use crate::lineup::Lineup;
 use crate::outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
 use crate::past::Past;
+use crate::spans;
 use crate::spec::{DocumentSpec, JobSpec};
+use crate::spent::Spent;
 
 /// A job in work: what its documents share.
 pub(crate) struct Job {
@@ -40,6 +44,7 @@ pub(crate) struct Job {
     pub(crate) log: Arc<EventLog>,
     pub(crate) halt: Halt,
     pub(crate) capabilities: Arc<JobCapabilities>,
+    pub(crate) spent: Arc<Spent>,
 }
 
 impl Job {
@@ -106,8 +111,10 @@ pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, impl Future
             .saturating_mul(2)
             .saturating_add(512),
     );
-    let (handle, end) = JobHandle::new(id, Arc::clone(&log), halt.clone());
+    let spent = Spent::new(&host.seats);
+    let (handle, end) = JobHandle::new(id, Arc::clone(&log), halt.clone(), Arc::clone(&spent));
     let listed = host.jobs.list(handle.clone(), &host.measures.running);
+    let (tenant, urgent) = (spec.tenant.clone(), spec.lane != Some(Lane::Bulk));
     let start = Start {
         record: JobRecord {
             id,
@@ -117,13 +124,14 @@ pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, impl Future
             state: JobState::Running,
             created_millis: now_millis(),
         },
-        host,
+        host: Arc::clone(&host),
         spec,
         log,
         halt,
+        spent,
     };
     let run = async move {
-        let outcome = start.run(observer).await;
+        let outcome = head_start::run(&host, &tenant, urgent, start.run(observer)).await;
         // Who hears of the end may start the job again.
         drop(listed);
         end.announce(outcome);
@@ -138,6 +146,7 @@ struct Start {
     spec: JobSpec,
     log: Arc<EventLog>,
     halt: Halt,
+    spent: Arc<Spent>,
 }
 
 impl Start {
@@ -182,8 +191,9 @@ impl Start {
         if state != JobState::Running {
             self.record.state = state;
             let entries = vec![Entry::Job(self.record.clone())];
+            let stages = self.spent.work();
             self.log
-                .record(entries, None, EventKind::JobEnded { state })
+                .record(entries, None, EventKind::JobEnded { state, stages })
                 .await;
         }
         if let Err(unwritten) = self.host.journal.sync().await {
@@ -255,6 +265,7 @@ impl Start {
             log: Arc::clone(&self.log),
             halt: self.halt.clone(),
             capabilities,
+            spent: Arc::clone(&self.spent),
         });
         Worked {
             documents: job.observed(observer, &self.spec.documents).await,
@@ -304,7 +315,8 @@ impl Job {
     /// Runs the documents while the observer shows their events to the progress component.
     async fn observed(self: &Arc<Self>, observer: Observer, specs: &[DocumentSpec]) -> Vec<DocumentOutcome> {
         let mut observing = JoinSet::new();
-        observing.spawn(observer.run(Arc::clone(&self.log), Arc::clone(&self.policy), self.halt.clone()));
+        let observer = observer.run(Arc::clone(&self.log), Arc::clone(&self.policy), self.halt.clone());
+        observing.spawn(observer.in_current_span());
         let outcomes = {
             let mut documents = std::pin::pin!(self.documents(specs));
             tokio::select! {
@@ -337,7 +349,9 @@ impl Job {
                     break;
                 };
                 let job = Arc::clone(self);
-                let task = running.spawn(async move { document::ingest(&job, &spec).await });
+                let span = spans::document(&spec.name);
+                let ingest = async move { document::ingest(&job, &spec).await };
+                let task = running.spawn(ingest.instrument(span).in_current_span());
                 if take_large {
                     large = Some(task.id());
                 }

@@ -22,6 +22,7 @@ mod failure;
 mod gate;
 mod halt;
 mod handle;
+mod head_start;
 mod history;
 mod identity;
 mod in_work;
@@ -38,7 +39,9 @@ mod past;
 mod plan;
 mod rooms;
 mod search;
+mod spans;
 mod spec;
+mod spent;
 mod stage;
 mod text;
 mod upsert;
@@ -50,6 +53,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 use weir_core::ports::{
     BlobStore, Embedder, LanguageModel, Ledger, Policies, Rasterizer, Reader, VectorStore,
 };
@@ -57,6 +61,7 @@ use weir_core::settings::Settings;
 use weir_core::usage::Meter;
 use weir_core::{JobId, Stage, StorageError};
 
+use crate::head_start::HeadStarts;
 use crate::in_work::InWork;
 use crate::jobs::Jobs;
 use crate::journal::Journal;
@@ -108,6 +113,8 @@ pub struct EngineConfig {
     pub commit_entries: usize,
     /// Time that pages in flight have when their job is cancelled.
     pub cancel_grace: Duration,
+    /// How long a job that someone waits for, of a tenant with nothing else in work, may go ahead of other tenants'.
+    pub head_start: Duration,
 }
 
 impl EngineConfig {
@@ -120,6 +127,7 @@ impl EngineConfig {
             commit_every: Duration::from_millis(settings.engine_commit_millis.into()),
             commit_entries: settings.engine_commit_entries as usize,
             cancel_grace: Duration::from_millis(settings.engine_cancel_millis.into()),
+            head_start: Duration::from_millis(settings.engine_head_start_millis.into()),
         }
     }
 }
@@ -141,6 +149,7 @@ pub(crate) struct Host {
     ports: Ports,
     config: EngineConfig,
     seats: HostSeats,
+    head_starts: Arc<HeadStarts>,
     journal: Journal,
     in_work: Arc<InWork>,
     jobs: Arc<Jobs>,
@@ -167,22 +176,23 @@ impl Engine {
         let mut running = Running::default();
         running.journal.spawn(writing);
         let drawing = ports.rasterizer.workers();
+        let head_starts = Arc::new(HeadStarts::new(config.head_start));
+        let ocr = ports.reader.as_ref().map_or(1, |reader| reader.workers());
+        let ocr = Seats::new(Stage::Read, ocr, &head_starts);
         let seats = HostSeats {
-            rasterize: Seats::new(Stage::Rasterize, drawing),
-            store: Seats::new(Stage::Store, config.store_workers),
-            ocr: Seats::new(
-                Stage::Read,
-                ports.reader.as_ref().map_or(1, |reader| reader.workers()),
-            ),
-            text_layer: Seats::new(Stage::Read, drawing),
-            embed: Seats::new(Stage::Embed, ports.embedder.workers()),
-            upsert: Seats::new(Stage::Upsert, config.upsert_workers),
+            rasterize: Seats::new(Stage::Rasterize, drawing, &head_starts),
+            store: Seats::new(Stage::Store, config.store_workers, &head_starts),
+            text_layer: ocr.beside("text-layer", drawing, &head_starts),
+            ocr,
+            embed: Seats::new(Stage::Embed, ports.embedder.workers(), &head_starts),
+            upsert: Seats::new(Stage::Upsert, config.upsert_workers, &head_starts),
         };
         Self {
             host: Arc::new(Host {
                 ports,
                 config,
                 seats,
+                head_starts,
                 journal,
                 in_work: Arc::default(),
                 jobs: Arc::default(),
@@ -194,6 +204,8 @@ impl Engine {
 
     /// Starts a job, or goes on with one that the ledger knows: see [`JobSpec`]. One that is in work already is not started
     /// twice; the handle is then of that one.
+    ///
+    /// What the job does is traced below the span that is current now, which the caller makes one of the job.
     pub fn start(&self, spec: JobSpec) -> JobHandle {
         let mut running = self.running.lock();
         while running.jobs.try_join_next().is_some() {}
@@ -201,7 +213,7 @@ impl Engine {
             return handle;
         }
         let (handle, run) = job::prepare(Arc::clone(&self.host), spec);
-        running.jobs.spawn(run);
+        running.jobs.spawn(run.in_current_span());
         handle
     }
 

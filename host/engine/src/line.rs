@@ -7,8 +7,9 @@
 //! place sees its clock run that many times as fast, so the next places that fall free go to the newcomer until it holds
 //! its share, not just every second one.
 //!
-//! A clock that has fallen behind those who were served is set forward when its owner comes back, so nobody gains by having
-//! been idle. One that is ahead stays so, and nobody loses its past by going away for a moment.
+//! A clock that has fallen behind those who were served is set forward when its owner comes back, so nobody saves up a share
+//! by having been idle; what a newcomer gets beyond its share is a matter of its own (`head_start`), and all this knows of it
+//! is who may go in. A clock that is ahead stays so, and nobody loses its past by going away for a moment.
 //!
 //! The lanes come first, interactive work counting an eighth, as it does before the models behind the stages (in the
 //! inference queue): were the two to disagree, each would undo what the other put in order. Rooms of one tenant take plain
@@ -151,24 +152,20 @@ impl<T> Line<T> {
         }
     }
 
-    /// Takes out whose turn it is. Those who are not `wanted` any more are passed over at no cost to the others of their
-    /// account. Whoever is taken still has to [`Self::enter`].
-    pub(crate) fn pop(&mut self, wanted: impl Fn(&T) -> bool, now: Instant) -> Option<T> {
-        loop {
-            let interactive_first = self.bulk.waiting == 0
-                || (self.interactive.waiting > 0
-                    && self.interactive.clock.at(now) <= self.bulk.clock.at(now));
-            let lane = match interactive_first {
-                true => &mut self.interactive,
-                false => &mut self.bulk,
-            };
-            if lane.waiting == 0 {
-                return None;
-            }
-            if let Some(next) = lane.pop(&wanted, &mut self.served, now) {
-                return Some(next);
-            }
-        }
+    /// Takes out whose turn it is, of the tenants who `may` go in. Those who are not `wanted` any more are passed over at no
+    /// cost to the others of their account. Whoever is taken still has to [`Self::enter`].
+    pub(crate) fn pop(
+        &mut self,
+        may: impl Fn(&TenantId) -> bool,
+        wanted: impl Fn(&T) -> bool,
+        now: Instant,
+    ) -> Option<T> {
+        let mut lanes = [&mut self.interactive, &mut self.bulk];
+        lanes.sort_by(|a, b| a.clock.at(now).total_cmp(&b.clock.at(now)));
+        let served = &mut self.served;
+        lanes
+            .into_iter()
+            .find_map(|lane| lane.pop(&may, &wanted, served, now))
     }
 
     /// One more is inside, be it out of the line or past it.
@@ -227,28 +224,36 @@ impl<T> LaneLine<T> {
     }
 
     /// Of the tenant with the earliest clock (or, of several, the one that was served the longest ago) the room whose turn it
-    /// is. `None` if nobody there is wanted any more.
-    fn pop(&mut self, wanted: impl Fn(&T) -> bool, served: &mut u64, now: Instant) -> Option<T> {
-        let waiting = self.tenants.values_mut().filter(|t| !t.turns.is_empty());
-        let tenant = waiting.min_by(|a, b| {
-            let clocks = a.clock.at(now).total_cmp(&b.clock.at(now));
-            clocks.then(a.served.cmp(&b.served))
-        })?;
-        while let Some(mut turn) = tenant.turns.pop_front() {
-            while let Some(next) = turn.waiting.pop_front() {
-                self.waiting -= 1;
-                if !wanted(&next) {
-                    continue;
+    /// is. `None` if nobody there who may is wanted any more.
+    fn pop(
+        &mut self,
+        may: impl Fn(&TenantId) -> bool,
+        wanted: impl Fn(&T) -> bool,
+        served: &mut u64,
+        now: Instant,
+    ) -> Option<T> {
+        loop {
+            let waiting = self.tenants.iter_mut();
+            let waiting = waiting.filter(|(id, tenant)| !tenant.turns.is_empty() && may(id));
+            let (_, tenant) = waiting.min_by(|(_, a), (_, b)| {
+                let clocks = a.clock.at(now).total_cmp(&b.clock.at(now));
+                clocks.then(a.served.cmp(&b.served))
+            })?;
+            while let Some(mut turn) = tenant.turns.pop_front() {
+                while let Some(next) = turn.waiting.pop_front() {
+                    self.waiting -= 1;
+                    if !wanted(&next) {
+                        continue;
+                    }
+                    if !turn.waiting.is_empty() {
+                        tenant.turns.push_back(turn);
+                    }
+                    *served += 1;
+                    tenant.served = *served;
+                    return Some(next);
                 }
-                if !turn.waiting.is_empty() {
-                    tenant.turns.push_back(turn);
-                }
-                *served += 1;
-                tenant.served = *served;
-                return Some(next);
             }
         }
-        None
     }
 
     /// A tenant whose clock says no more than one that starts anew would.
@@ -316,7 +321,7 @@ mod tests {
 
         fn fill(&mut self) {
             while self.inside.len() < self.places {
-                let Some((party, stay)) = self.line.pop(|_| true, self.now) else {
+                let Some((party, stay)) = self.line.pop(|_| true, |_| true, self.now) else {
                     return;
                 };
                 self.line.enter(&party, self.now);
@@ -440,7 +445,7 @@ mod tests {
             now += ms(1000);
             line.leave(&inside, now);
             let early_waits = line.bulk.tenants[&early.account.tenant].turns[0].waiting.len();
-            line.pop(|()| true, now).unwrap();
+            line.pop(|_| true, |()| true, now).unwrap();
             let early_left = line.bulk.tenants[&early.account.tenant]
                 .turns
                 .front()
@@ -470,9 +475,23 @@ mod tests {
         ] {
             line.push(&party(tenant, Lane::Bulk, 1.0), name, now);
         }
-        let order: Vec<_> = std::iter::from_fn(|| line.pop(|name| *name != "gone", now)).collect();
+        let order: Vec<_> = std::iter::from_fn(|| line.pop(|_| true, |name| *name != "gone", now)).collect();
         assert_eq!(order, ["a1", "b1"]);
         assert!(line.is_empty());
+    }
+
+    #[test]
+    fn who_may_not_go_in_waits_and_keeps_its_turn() {
+        let mut line = Line::new(Instant::now());
+        let now = Instant::now();
+        for (tenant, lane) in [("a", Lane::Interactive), ("b", Lane::Bulk), ("c", Lane::Bulk)] {
+            line.push(&party(tenant, lane, 1.0), tenant, now);
+        }
+        let only_c = |id: &TenantId| id.to_string() == "c";
+        assert_eq!(line.pop(only_c, |_| true, now), Some("c"));
+        assert_eq!(line.pop(only_c, |_| true, now), None);
+        let rest: Vec<_> = std::iter::from_fn(|| line.pop(|_| true, |_| true, now)).collect();
+        assert_eq!(rest, ["a", "b"]);
     }
 
     #[test]
@@ -482,7 +501,7 @@ mod tests {
         for tenant in 0..500 {
             let party = party(&format!("t{tenant}"), Lane::Interactive, f64::NAN);
             line.push(&party, (), now);
-            assert_eq!(line.pop(|()| true, now), Some(()));
+            assert_eq!(line.pop(|_| true, |()| true, now), Some(()));
             line.enter(&party, now);
             now += ms(10);
             line.leave(&party, now);

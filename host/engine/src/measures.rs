@@ -6,30 +6,55 @@
 use metrics::{Counter, Gauge, Histogram, Unit};
 use weir_core::Stage;
 
-/// Instruments of a stage.
-pub(crate) struct StageMeasures {
+/// Instruments of a stage's workers.
+pub(crate) struct SeatMeasures {
     /// Seconds that a page sat in a seat.
     pub(crate) seconds: Histogram,
-    /// Pages in waiting rooms, of all documents.
-    pub(crate) depth: Gauge,
+    /// Seats that are taken.
+    pub(crate) busy: Gauge,
 }
 
-impl StageMeasures {
-    pub(crate) fn of(stage: Stage) -> Self {
+impl SeatMeasures {
+    /// For as many workers of this name.
+    pub(crate) fn of(name: &'static str, workers: u32) -> Self {
         metrics::describe_histogram!(
             "weir_stage_seconds",
             Unit::Seconds,
             "Time that a page was in work in a stage"
         );
+        metrics::describe_gauge!("weir_workers", Unit::Count, "Workers of a stage");
+        metrics::describe_gauge!("weir_workers_busy", Unit::Count, "Workers of a stage with a page");
+        metrics::gauge!("weir_workers", "stage" => name).set(workers);
+        Self {
+            seconds: metrics::histogram!("weir_stage_seconds", "stage" => name),
+            busy: metrics::gauge!("weir_workers_busy", "stage" => name),
+        }
+    }
+}
+
+/// Instruments of the waiting rooms before a stage, of all documents together.
+pub(crate) struct RoomMeasures {
+    /// Pages that wait.
+    pub(crate) depth: Gauge,
+    /// Pages that may.
+    pub(crate) capacity: Gauge,
+}
+
+impl RoomMeasures {
+    pub(crate) fn of(stage: Stage) -> Self {
         metrics::describe_gauge!(
             "weir_queue_depth",
             Unit::Count,
             "Pages that wait before a stage, of all documents"
         );
-        let stage = stage.to_string();
+        metrics::describe_gauge!(
+            "weir_queue_capacity",
+            Unit::Count,
+            "Pages that may wait before a stage, of all documents"
+        );
         Self {
-            seconds: metrics::histogram!("weir_stage_seconds", "stage" => stage.clone()),
-            depth: metrics::gauge!("weir_queue_depth", "stage" => stage),
+            depth: metrics::gauge!("weir_queue_depth", "stage" => stage.name()),
+            capacity: metrics::gauge!("weir_queue_capacity", "stage" => stage.name()),
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use tokio::time::sleep;
+use tracing::Instrument as _;
 use weir_core::decision::{PageRoute, Reading};
 use weir_core::event::{ErrorNote, EventKind, FailedPage};
 use weir_core::ledger::{Entry, PageRecord, PageState};
@@ -19,6 +20,7 @@ use weir_core::{PageFacts, PageNumber, Stage};
 
 use crate::batch::Batch;
 use crate::failure::{StageError, Stop, judge};
+use crate::spans;
 use crate::stage::{Place, Seated, Seats, Waiting};
 use crate::work::Work;
 
@@ -235,7 +237,7 @@ impl Page {
                 Stage::Rasterize => work.job.unless_stopping(seating).await?,
                 _ => seating.await,
             };
-            match step().await {
+            match step().instrument(spans::stage(stage)).await {
                 Ok(value) => {
                     self.batch.spent(stage, seat.finished(1));
                     return Ok((seat, value));

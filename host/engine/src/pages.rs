@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout_at;
+use tracing::Instrument as _;
 use weir_core::event::FailedPage;
 use weir_core::{PageFacts, PageNumber};
 
@@ -16,6 +17,7 @@ use crate::document::Unfinished;
 use crate::failure::{STAGE_DIED, note};
 use crate::page::{self, PageEnd};
 use crate::plan;
+use crate::spans;
 use crate::work::Work;
 
 /// How a document's pages stand.
@@ -112,7 +114,9 @@ impl<'a> Pages<'a> {
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.count(ended)?,
                 page = taken.recv(), if !all_taken => match page {
                     Some(page) => {
-                        self.tasks.spawn(page::run(Arc::clone(work), page));
+                        let span = spans::page(page.facts.number);
+                        let run = page::run(Arc::clone(work), page).instrument(span);
+                        self.tasks.spawn(run.in_current_span());
                     }
                     None => all_taken = true,
                 },

@@ -1,11 +1,13 @@
 //! The waiting rooms of one document, and the seats of the host they lead to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weir_core::Stage;
 use weir_core::decision::{BatchPlan, QueueState, StageTime};
 use weir_core::ports::Account;
 
+use crate::spent::Spent;
 use crate::stage::{Room, Seats};
 
 /// The seats of every stage, for the whole host.
@@ -18,6 +20,32 @@ pub(crate) struct HostSeats {
     pub(crate) text_layer: Seats,
     pub(crate) embed: Seats,
     pub(crate) upsert: Seats,
+}
+
+impl HostSeats {
+    /// See [`Seats::admit`].
+    pub(crate) fn admit(&self) {
+        let all = [
+            &self.rasterize,
+            &self.store,
+            &self.ocr,
+            &self.text_layer,
+            &self.embed,
+            &self.upsert,
+        ];
+        all.into_iter().for_each(Seats::admit);
+    }
+
+    /// A stage's usual seats.
+    pub(crate) const fn of(&self, stage: Stage) -> &Seats {
+        match stage {
+            Stage::Rasterize => &self.rasterize,
+            Stage::Store => &self.store,
+            Stage::Read => &self.ocr,
+            Stage::Embed => &self.embed,
+            Stage::Upsert => &self.upsert,
+        }
+    }
 }
 
 /// A document's rooms.
@@ -34,14 +62,15 @@ pub(crate) struct Rooms {
 
 impl Rooms {
     /// Rooms with one place each, until the first batch is planned.
-    pub(crate) fn new(seats: &HostSeats, account: &Account) -> Self {
+    pub(crate) fn new(seats: &HostSeats, account: &Account, spent: &Arc<Spent>) -> Self {
+        let room = |stage| Room::new(stage, seats.of(stage), account, spent);
         Self {
-            rasterize: Room::new(Stage::Rasterize, &seats.rasterize, account),
-            store: Room::new(Stage::Store, &seats.store, account),
-            lines: Room::new(Stage::Store, &seats.store, account),
-            read: Room::new(Stage::Read, &seats.ocr, account),
-            embed: Room::new(Stage::Embed, &seats.embed, account),
-            upsert: Room::new(Stage::Upsert, &seats.upsert, account),
+            rasterize: room(Stage::Rasterize),
+            store: room(Stage::Store),
+            lines: room(Stage::Store),
+            read: room(Stage::Read),
+            embed: room(Stage::Embed),
+            upsert: room(Stage::Upsert),
         }
     }
 

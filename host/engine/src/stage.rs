@@ -21,8 +21,10 @@ use weir_core::decision::{QueueState, StageTime};
 use weir_core::ports::Account;
 
 use crate::gate::{Gate, Pass};
+use crate::head_start::HeadStarts;
 use crate::line::Party;
-use crate::measures::StageMeasures;
+use crate::measures::{RoomMeasures, SeatMeasures};
+use crate::spent::Spent;
 
 /// Pages a stage's time is the mean of.
 const MEAN_OF: usize = 16;
@@ -32,18 +34,50 @@ const MEAN_OF: usize = 16;
 pub(crate) struct Seats {
     gate: Gate,
     count: u32,
-    measures: Arc<StageMeasures>,
+    measures: Arc<SeatMeasures>,
+    /// Of the rooms before them.
+    rooms: Arc<RoomMeasures>,
 }
 
 impl Seats {
     /// So many seats of a stage, at least 1.
-    pub(crate) fn new(stage: Stage, count: u32) -> Self {
+    pub(crate) fn new(stage: Stage, count: u32, head_starts: &Arc<HeadStarts>) -> Self {
+        Self::measured(
+            stage.name(),
+            count,
+            head_starts,
+            Arc::new(RoomMeasures::of(stage)),
+        )
+    }
+
+    /// Other seats that are reached from the same rooms, measured under a name of their own.
+    pub(crate) fn beside(&self, name: &'static str, count: u32, head_starts: &Arc<HeadStarts>) -> Self {
+        Self::measured(name, count, head_starts, Arc::clone(&self.rooms))
+    }
+
+    /// How many.
+    pub(crate) const fn count(&self) -> u32 {
+        self.count
+    }
+
+    fn measured(
+        name: &'static str,
+        count: u32,
+        head_starts: &Arc<HeadStarts>,
+        rooms: Arc<RoomMeasures>,
+    ) -> Self {
         let count = count.max(1);
         Self {
-            gate: Gate::new(count as usize),
+            gate: Gate::shared(count as usize, head_starts),
             count,
-            measures: Arc::new(StageMeasures::of(stage)),
+            measures: Arc::new(SeatMeasures::of(name, count)),
+            rooms,
         }
+    }
+
+    /// Whoever waits looks again whether it may sit down, since a head start is over.
+    pub(crate) fn admit(&self) {
+        self.gate.admit();
     }
 }
 
@@ -59,6 +93,15 @@ struct Inner {
     party: Arc<Party>,
     depth: AtomicU32,
     times: Mutex<Times>,
+    /// The job's sums.
+    spent: Arc<Spent>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let measures = &self.seats.rooms;
+        measures.capacity.decrement(self.places.capacity() as f64);
+    }
 }
 
 #[derive(Default)]
@@ -70,8 +113,9 @@ struct Times {
 
 impl Room {
     /// A room before `seats`, with one place until [`Self::set_capacity`].
-    pub(crate) fn new(stage: Stage, seats: &Seats, account: &Account) -> Self {
+    pub(crate) fn new(stage: Stage, seats: &Seats, account: &Account, spent: &Arc<Spent>) -> Self {
         static ROOMS: AtomicU64 = AtomicU64::new(0);
+        seats.rooms.capacity.increment(1.0);
         Self(Arc::new(Inner {
             stage,
             seats: seats.clone(),
@@ -82,12 +126,16 @@ impl Room {
             }),
             depth: AtomicU32::new(0),
             times: Mutex::default(),
+            spent: Arc::clone(spent),
         }))
     }
 
     /// Changes how many may wait here. Those inside stay.
     pub(crate) fn set_capacity(&self, pages: u32) {
-        self.0.places.set_capacity(pages as usize);
+        let before = self.0.places.set_capacity(pages as usize);
+        let now = self.0.places.capacity();
+        let measures = &self.0.seats.rooms;
+        measures.capacity.increment(now as f64 - before as f64);
     }
 
     /// A place for a page that will come.
@@ -150,7 +198,7 @@ impl Place {
     /// The page is here.
     pub(crate) fn arrive(self) -> Waiting {
         self.room.0.depth.fetch_add(1, Ordering::Relaxed);
-        self.room.0.seats.measures.depth.increment(1.0);
+        self.room.0.seats.rooms.depth.increment(1.0);
         Waiting {
             _pass: self.pass,
             room: self.room,
@@ -174,9 +222,13 @@ impl Waiting {
     /// The same, with seats other than the stage's usual ones.
     pub(crate) async fn seat_at(self, seats: &Seats) -> Seated {
         let seat = seats.gate.enter(Arc::clone(&self.room.0.party)).await;
+        let since = Instant::now();
+        seats.measures.busy.increment(1.0);
+        self.room.0.spent.sit(self.room.0.stage, since);
         Seated {
             room: self.room.clone(),
-            since: Instant::now(),
+            since,
+            measures: Arc::clone(&seats.measures),
             _seat: seat,
         }
     }
@@ -185,7 +237,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.room.0.depth.fetch_sub(1, Ordering::Relaxed);
-        self.room.0.seats.measures.depth.decrement(1.0);
+        self.room.0.seats.rooms.depth.decrement(1.0);
     }
 }
 
@@ -194,6 +246,14 @@ pub(crate) struct Seated {
     _seat: Pass,
     room: Room,
     since: Instant,
+    measures: Arc<SeatMeasures>,
+}
+
+impl Drop for Seated {
+    fn drop(&mut self) {
+        self.measures.busy.decrement(1.0);
+        self.room.0.spent.rise(self.room.0.stage, self.since);
+    }
 }
 
 impl Seated {
@@ -201,8 +261,10 @@ impl Seated {
     pub(crate) fn finished(&self, pages: u32) -> Duration {
         let took = self.since.elapsed();
         let each = took / pages.max(1);
-        let measures = &self.room.0.seats.measures;
-        measures.seconds.record_many(each.as_secs_f64(), pages as usize);
+        self.measures
+            .seconds
+            .record_many(each.as_secs_f64(), pages as usize);
+        self.room.0.spent.done(self.room.0.stage, pages);
         let mut times = self.room.0.times.lock();
         for _ in 0..pages.min(MEAN_OF as u32) {
             if times.last.len() == MEAN_OF {
@@ -227,6 +289,7 @@ mod tests {
     use weir_core::{Lane, TenantId};
 
     use super::*;
+    use crate::rooms::HostSeats;
 
     fn account() -> Account {
         Account {
@@ -237,10 +300,23 @@ mod tests {
         }
     }
 
+    fn room(stage: Stage) -> Room {
+        let head_starts = Arc::new(HeadStarts::new(Duration::ZERO));
+        let one = |stage| Seats::new(stage, 1, &head_starts);
+        let seats = HostSeats {
+            rasterize: one(Stage::Rasterize),
+            store: one(Stage::Store),
+            ocr: one(Stage::Read),
+            text_layer: one(Stage::Read),
+            embed: one(Stage::Embed),
+            upsert: one(Stage::Upsert),
+        };
+        Room::new(stage, seats.of(stage), &account(), &Spent::new(&seats))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn depth_counts_those_who_came_and_capacity_those_who_booked_too() {
-        let seats = Seats::new(Stage::Read, 1);
-        let room = Room::new(Stage::Read, &seats, &account());
+        let room = room(Stage::Read);
         room.set_capacity(2);
         let booked = room.book().await;
         assert_eq!((room.queue().depth, room.queue().capacity), (0, 2));
@@ -265,8 +341,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_is_the_mean_of_the_last_sixteen() {
-        let seats = Seats::new(Stage::Embed, 1);
-        let room = Room::new(Stage::Embed, &seats, &account());
+        let room = room(Stage::Embed);
         for millis in [1000, 10] {
             for _ in 0..16 {
                 let seated = room.book().await.arrive().seat().await;
@@ -279,9 +354,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_jobs_sums_have_whoever_sits_now() {
+        let room = room(Stage::Read);
+        let work = || {
+            let work = room.0.spent.work();
+            work.iter()
+                .map(|work| (work.stage, work.pages, work.busy_millis))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(work(), []);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        let seated = room.book().await.arrive().seat().await;
+        tokio::time::advance(Duration::from_millis(40)).await;
+        assert_eq!(work(), [(Stage::Read, 0, 40)]);
+        seated.finished(1);
+        drop(seated);
+        let failed = room.book().await.arrive().seat().await;
+        tokio::time::advance(Duration::from_millis(2)).await;
+        drop(failed);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(work(), [(Stage::Read, 1, 42)]);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_page_sent_back_never_waits_for_a_place() {
-        let seats = Seats::new(Stage::Read, 1);
-        let room = Room::new(Stage::Read, &seats, &account());
+        let room = room(Stage::Read);
         let seated = room.book().await.arrive().seat().await;
         let next = room.book().await.arrive();
         let again = seated.back();

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use tokio::time::sleep;
+use tracing::Instrument as _;
 use weir_core::decision::{Heading, PassageSource, Reading};
 use weir_core::id::passage_id;
 use weir_core::page::PageImage;
@@ -12,6 +13,7 @@ use weir_core::{InferenceError, PageNumber, PolicyError, Stage, layout};
 
 use crate::failure::{StageError, Stop, judge, note};
 use crate::page::Page;
+use crate::spans;
 use crate::stage::{Place, Waiting};
 use crate::upsert::Passages;
 use crate::work::Work;
@@ -104,7 +106,8 @@ impl Page {
         let mut attempt = 1;
         loop {
             let seat = waiting.seat().await;
-            let Err(error) = put().await else { return Ok(()) };
+            let put = put().instrument(spans::stage(Stage::Store));
+            let Err(error) = put.await else { return Ok(()) };
             waiting = self
                 .again(work, Stage::Store, seat, &mut attempt, error.into())
                 .await?;
@@ -137,7 +140,9 @@ impl Page {
         let mut waiting = upsert.arrive();
         let mut attempt = 1;
         loop {
-            match work.upserts.put(waiting, passages.clone()).await {
+            // With its wait for the pages that are written in one go with it.
+            let put = work.upserts.put(waiting, passages.clone());
+            match put.instrument(spans::stage(Stage::Upsert)).await {
                 Ok(spent) => {
                     self.batch.spent(Stage::Upsert, spent);
                     return Ok(count);

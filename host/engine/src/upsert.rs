@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 use weir_core::ports::VectorStore;
 use weir_core::search::Point;
 use weir_core::{DocumentId, PageNumber, Stage, StorageError, TenantId};
@@ -55,7 +56,7 @@ impl Upserts {
         let (ready, inbox) = mpsc::unbounded_channel();
         (
             Self(ready),
-            AbortOnDropHandle::new(tokio::spawn(target.run(inbox))),
+            AbortOnDropHandle::new(tokio::spawn(target.run(inbox).in_current_span())),
         )
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::Instrument as _;
 use weir_core::decision::{
     BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate,
     Section, Situation, SummaryPlan, Verdict,
@@ -72,7 +73,7 @@ impl Job {
             };
             return (Err(none), 0);
         };
-        let said = first.ask(&question, &self.meter, ear()).await;
+        let said = self.ask(first, &question, ear()).await;
         let missed = said.missed;
         let error = match &said.answer {
             Ok(_) => {
@@ -89,10 +90,15 @@ impl Job {
         self.record(asked, said, question.clone());
         self.context.capabilities.policy_failed(&error);
         self.meter.stood_in();
-        let said = stand_in.ask(&question, &self.meter, ear()).await;
+        let said = self.ask(stand_in, &question, ear()).await;
         let (answer, missed) = (said.answer.clone(), missed + said.missed);
         self.record(instead, said, question);
         (answer, missed)
+    }
+
+    async fn ask<D: Decision>(&self, seat: &Seat, question: &D, ear: Ear) -> Asked<D::Answer> {
+        let span = tracing::info_span!("guest", function = D::FUNCTION);
+        seat.ask(question, &self.meter, ear).instrument(span).await
     }
 
     /// Throws away the instance that decides in a role, as one is whose caller went away.

@@ -8,6 +8,7 @@ use axum::{Router, middleware};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -229,7 +230,7 @@ impl App {
         &self,
         work: impl Future<Output = Result<T, Problem>> + Send + 'static,
     ) -> Result<T, Problem> {
-        let worked = self.tasks.spawn(work).await;
+        let worked = self.tasks.spawn(work.in_current_span()).await;
         worked.unwrap_or_else(|died| Err(Problem::internal(format!("a task of the host died: {died}"))))
     }
 }

@@ -110,6 +110,7 @@ impl Metrics {
     (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
     (status = 403, description = "the key lacks the scope `admin`", body = Problem, content_type = "application/problem+json"),
     (status = 404, description = "metrics are off", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn metrics(
     State(app): State<Arc<App>>,

@@ -3,9 +3,10 @@
 //! Each handler says what it takes and answers; what holds for all of them is said here: the key, the groups, and the one
 //! form of every refusal. Tests hold every route to having a description and every description to being whole.
 
+use utoipa::openapi::header::Header;
 use utoipa::openapi::schema::{SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{OpenApi as OpenApiDescription, RefOr, Schema};
+use utoipa::openapi::{Object, OpenApi as OpenApiDescription, RefOr, Schema};
 use utoipa::{Modify, OpenApi};
 
 /// What holds for the whole interface.
@@ -53,7 +54,8 @@ impl Modify for Keys {
     }
 }
 
-/// The description with what no annotation can say: a parameter that is not given is left out, never null.
+/// The description with what no annotation can say, or every one would have to: a parameter that is not given is left out,
+/// never null, and whoever has to wait is told for how long.
 pub(crate) fn finished(mut description: OpenApiDescription) -> OpenApiDescription {
     let items = description.paths.paths.values_mut();
     let operations = items.flat_map(|item| {
@@ -65,15 +67,32 @@ pub(crate) fn finished(mut description: OpenApiDescription) -> OpenApiDescriptio
             &mut item.patch,
         ]
     });
-    for parameter in operations.flatten().flat_map(|o| &mut o.parameters).flatten() {
-        if let RefOr::T(parameter) = parameter
-            && let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
-            && let SchemaType::Array(types) = &mut object.schema_type
-        {
-            types.retain(|kind| *kind != Type::Null);
+    for operation in operations.flatten() {
+        for parameter in operation.parameters.iter_mut().flatten() {
+            if let RefOr::T(parameter) = parameter
+                && let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema
+                && let SchemaType::Array(types) = &mut object.schema_type
+            {
+                types.retain(|kind| *kind != Type::Null);
+            }
+        }
+        for (status, response) in &mut operation.responses.responses {
+            if matches!(status.as_str(), "429" | "503")
+                && let RefOr::T(response) = response
+            {
+                response
+                    .headers
+                    .insert("Retry-After".into(), RefOr::T(retry_after()));
+            }
         }
     }
     description
+}
+
+fn retry_after() -> Header {
+    let mut header = Header::new(Object::with_type(Type::Integer));
+    header.description = Some("seconds after which to come again, where that can be told".into());
+    header
 }
 
 #[cfg(test)]

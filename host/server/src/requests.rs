@@ -15,7 +15,6 @@ use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use metrics::{counter, gauge, histogram};
-use opentelemetry::trace::TraceContextExt as _;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
@@ -24,6 +23,19 @@ use uuid::Uuid;
 
 use crate::problem::Problem;
 use parent::Parent;
+
+/// The span of the request in hand, for [`goes_on`]; `None` if no traces are made.
+pub(crate) fn here() -> Option<String> {
+    Some(Parent::of_span(&Span::current())?.to_string())
+}
+
+/// Makes `span` part of the trace that a request began, which may have been answered long ago.
+pub(crate) fn goes_on(span: &Span, trace: Option<&str>) {
+    if let Some(parent) = trace.and_then(Parent::parse) {
+        // Nobody exports traces if this is refused.
+        let _ = span.set_parent(parent.context());
+    }
+}
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What is at no route, in labels.
@@ -86,11 +98,9 @@ async fn watched(request: Request, next: Next) -> Response {
 
 /// The id of the trace that is exported, or one that is new.
 fn fresh_id(span: &Span) -> String {
-    let trace = span.context().span().span_context().trace_id();
-    if trace == opentelemetry::TraceId::INVALID {
-        Uuid::now_v7().simple().to_string()
-    } else {
-        trace.to_string()
+    match Parent::of_span(span) {
+        Some(parent) => parent.trace().to_string(),
+        None => Uuid::now_v7().simple().to_string(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use weir_tests::Weir;
-use weir_tests::server::Server;
+use weir_tests::server::{Client, Server};
 
 #[test]
 fn a_document_goes_in_and_its_pages_come_out() {
@@ -59,6 +59,76 @@ fn a_document_goes_in_and_its_pages_come_out() {
     );
     assert_eq!(client.post("/v1/search", &query).body["hits"], json!([]));
     assert_eq!(server.stop().code, 0);
+}
+
+/// Pages with text are read in a millisecond, scans in a second or two: what was seen while the former were drawn says nothing
+/// of the latter.
+#[test]
+fn a_diagnosis_is_not_misled_by_pages_of_two_kinds() {
+    let weir = Weir::new();
+    let server = Server::start(&weir, &[]);
+    let client = server.admin();
+    let (scan, text) = (weir_samples::letter_scan(), weir_samples::text_document(20, 4));
+    let answer = client.submit(&[("scan.pdf", &scan), ("text.pdf", &text)], &json!({}), &[]);
+    let job = answer.body["id"].as_str().unwrap();
+    client.wait(job);
+    let diagnosis = client.get(&format!("/v1/jobs/{job}/diagnosis")).body;
+    let sentence = diagnosis["sentence"].as_str().unwrap();
+    assert!(
+        sentence.starts_with("read is the bottleneck") || sentence.contains("read has most to do"),
+        "{diagnosis}"
+    );
+    let of = |stage: &str| {
+        let stages = diagnosis["stages"].as_array().unwrap();
+        stages.iter().find(|seen| seen["stage"] == stage).unwrap()
+    };
+    assert_eq!(of("read")["pages"], 23, "{diagnosis}");
+    let busy = |stage: &str| of(stage)["busy_millis"].as_u64().unwrap();
+    assert!(busy("read") > busy("embed"), "{diagnosis}");
+    server.stop();
+}
+
+#[test]
+fn what_a_job_uses_is_metered_to_its_tenant() {
+    let weir = Weir::new();
+    let server = Server::start(&weir, &[]);
+    let (client, other) = (server.tenant("one", json!({})), server.tenant("two", json!({})));
+    let file = weir_samples::book(60, 7);
+    let began = std::time::Instant::now();
+    let job = client.job("a.pdf", &file);
+    client.wait(&job);
+    let took = u64::try_from(began.elapsed().as_millis()).unwrap();
+    let used = |client: &Client, what: &str| {
+        let usage = client.get("/v1/usage").body;
+        let days = usage["days"].as_array().unwrap();
+        // More than one, if it is midnight.
+        days.iter().map(|day| day[what].as_u64().unwrap()).sum::<u64>()
+    };
+    let of = |what| used(&client, what);
+    assert_eq!(
+        (of("jobs"), of("pages"), of("upload_bytes")),
+        (1, 60, file.len() as u64)
+    );
+    let (models, components) = (of("inference_millis"), of("guest_millis"));
+    let cores = std::thread::available_parallelism().unwrap().get() as u64;
+    assert!(
+        (1..=took * cores).contains(&models),
+        "models worked {models} ms within {took} ms"
+    );
+    assert!(
+        (1..=took).contains(&components) && components < models,
+        "components ran {components} ms within {took} ms"
+    );
+    for what in [
+        "jobs",
+        "pages",
+        "upload_bytes",
+        "inference_millis",
+        "guest_millis",
+    ] {
+        assert_eq!(used(&other, what), 0, "{what} of another tenant");
+    }
+    server.stop();
 }
 
 #[test]
@@ -156,7 +226,7 @@ fn a_cancelled_job_keeps_what_is_done_and_can_be_tried_again() {
 #[test]
 fn a_file_that_is_no_pdf_fails_by_name_and_harms_no_other() {
     let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
+    let server = Server::start(&weir, &["--set", "log.format=json"]);
     let client = server.admin();
     let good = weir_samples::text_document(2, 5);
     let answer = client.submit(
@@ -165,7 +235,8 @@ fn a_file_that_is_no_pdf_fails_by_name_and_harms_no_other() {
         &[],
     );
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait(answer.body["id"].as_str().unwrap());
+    let job = answer.body["id"].as_str().unwrap();
+    let events = client.wait(job);
     let failed = events.iter().find(|e| e["type"] == "document-failed").unwrap();
     assert_eq!(
         (&failed["name"], &failed["error"]["kind"]),
@@ -173,5 +244,18 @@ fn a_file_that_is_no_pdf_fails_by_name_and_harms_no_other() {
     );
     let done = events.iter().find(|e| e["type"] == "document-done").unwrap();
     assert_eq!(done["name"], "good.pdf");
-    server.stop();
+
+    // The log says whose it was.
+    let log = server.stop().errors;
+    let line = log
+        .lines()
+        .find(|line| line.contains("document failed"))
+        .expect(&log);
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let span = &line["spans"][0];
+    assert_eq!(
+        (&span["job"], &span["tenant"]),
+        (&job.into(), &"default".into()),
+        "{line}"
+    );
 }

@@ -63,6 +63,9 @@ settings! {
         if |v| (1..=10_000).contains(&v);
     /// How long pages in flight may take to end when a job is cancelled.
     "engine.cancel_millis" => engine_cancel_millis: u32 = "1000", "milliseconds, 0 to 60000" if |v| v <= 60_000;
+    /// How long a job that someone waits for, of a tenant with nothing else in work, may go ahead of other tenants'; 0: never.
+    "engine.head_start_millis" => engine_head_start_millis: u32 = "500", "milliseconds, 0 to 10000"
+        if |v| v <= 10_000;
 
     /// Component instances alive at once.
     "policy.instances" => policy_instances: u32 = "1000", "instances, 1 to 10000" if |v| (1..=10_000).contains(&v);

@@ -47,7 +47,8 @@ async fn wherever_a_job_hangs_it_is_cancelled_within_the_grace() {
         assert!(matches!(
             events[events.len() - 1].what,
             EventKind::JobEnded {
-                state: JobState::Cancelled
+                state: JobState::Cancelled,
+                ..
             }
         ));
         // Nothing of it is left.

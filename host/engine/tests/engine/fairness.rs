@@ -4,11 +4,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use weir_core::Lane;
 use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
 use weir_core::ports::Ledger as _;
+use weir_core::{Lane, Stage};
 use weir_engine::{Engine, JobSpec};
 
 use crate::fakes::{Fakes, job_of};
@@ -88,6 +88,44 @@ async fn three_pages_beside_a_flood_take_at_most_half_as_long_again() {
     // Where there is one worker of each kind, somebody's page is always in its hands; it takes the other lane to be next.
     let ratio = beside_a_flood(1, Some(Lane::Interactive)).await;
     assert!(ratio <= 1.5, "{ratio:.2} in the interactive lane");
+}
+
+/// The same on a machine of two cores that all stages share, with pages of text as they are on such a machine.
+async fn beside_a_flood_on_two_cores(head_start: Duration) -> f64 {
+    let mut fakes = Fakes::new();
+    for (stage, millis) in [
+        (Stage::Rasterize, 15),
+        (Stage::Store, 1),
+        (Stage::Read, 4),
+        (Stage::Embed, 20),
+        (Stage::Upsert, 2),
+    ] {
+        fakes = fakes.cost(stage, millis).workers(stage, 2);
+    }
+    fakes.config.upsert_workers = 2;
+    fakes.config.head_start = head_start;
+    fakes.stages.uneven.store(true, Ordering::SeqCst);
+    fakes.stages.cores.store(2, Ordering::SeqCst);
+    let engine = fakes.engine();
+    let idle = p95(&fakes, &engine, "idle", None).await;
+    for _ in 0..5 {
+        flood(&fakes, &engine, &job_of(tenant("crowd"), []), 4, 500);
+    }
+    sleep(Duration::from_secs(2)).await;
+    let busy = p95(&fakes, &engine, "busy", None).await;
+    assert!(!fakes.ledger.unfinished().await.unwrap().is_empty());
+    drop(engine);
+    busy / idle
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_start_makes_up_for_cores_that_stages_share() {
+    let fair = beside_a_flood_on_two_cores(Duration::ZERO).await;
+    let ahead = beside_a_flood_on_two_cores(Duration::from_millis(500)).await;
+    assert!(
+        ahead <= 1.5 && fair > 2.0,
+        "{ahead:.2} with it, {fair:.2} without"
+    );
 }
 
 /// Pages that tenants finished in a span of time, each of them flooding the host.

@@ -73,7 +73,8 @@ async fn a_document_becomes_searchable_page_by_page() {
     assert!(matches!(
         last[0],
         EventKind::JobEnded {
-            state: JobState::Done
+            state: JobState::Done,
+            ..
         }
     ));
     assert!(matches!(last[1], EventKind::DocumentDone { .. }));

@@ -69,7 +69,11 @@ async fn recorders_hear_of_jobs_stages_and_commits() {
     let handle = engine.start(job([fakes.document("a.pdf", 20)]));
     sleep(Duration::from_millis(450)).await;
     assert_eq!(value("weir_jobs_running "), 1.0);
-    assert!(value(r#"weir_queue_depth{stage="read"} "#) >= 8.0);
+    let depth = value(r#"weir_queue_depth{stage="read"} "#);
+    assert!(depth >= 8.0);
+    assert!(depth <= value(r#"weir_queue_capacity{stage="read"} "#));
+    let workers = value(r#"weir_workers{stage="read"} "#);
+    assert_eq!(value(r#"weir_workers_busy{stage="read"} "#), workers);
     handle.wait().await;
     assert_eq!(value("weir_jobs_running "), 0.0);
     for stage in Stage::ALL {
@@ -78,6 +82,13 @@ async fn recorders_hear_of_jobs_stages_and_commits() {
             0.0,
             "{stage}"
         );
+        for none in ["queue_capacity", "workers_busy"] {
+            assert_eq!(
+                value(&format!("weir_{none}{{stage=\"{stage}\"}} ")),
+                0.0,
+                "{none} of {stage}"
+            );
+        }
     }
     assert_eq!(value(r#"weir_pages_total{outcome="done"} "#), 19.0);
     assert_eq!(value(r#"weir_pages_total{outcome="failed"} "#), 1.0);

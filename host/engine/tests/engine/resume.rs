@@ -71,7 +71,8 @@ fn assert_one_log(events: &[Event], which: &str) {
         matches!(
             last,
             Some(EventKind::JobEnded {
-                state: JobState::Done
+                state: JobState::Done,
+                ..
             })
         ),
         "{which}: {last:?}"

@@ -78,6 +78,13 @@ impl<I, O> Job<'_, I, O> {
     /// Sends the answer, unless another part has.
     pub(crate) fn answer(self, answer: Result<O, InferenceError>) {
         if let Some(sender) = self.reply.0.lock().take() {
+            // What it was given wrongly is not the model's failure.
+            if answer
+                .as_ref()
+                .is_err_and(|e| !matches!(e, InferenceError::Input { .. }))
+            {
+                self.shared.measures.failures.increment(1);
+            }
             // The caller may have gone; then nobody is owed an answer.
             let _ = sender.send(answer);
         }

@@ -1,6 +1,6 @@
 //! What a model tells whoever watches the host. The instruments are taken from the recorder once, when the model is set up.
 
-use metrics::{Gauge, Histogram, Unit};
+use metrics::{Counter, Gauge, Histogram, Unit};
 
 /// Instruments of a model.
 pub(super) struct Measures {
@@ -10,6 +10,8 @@ pub(super) struct Measures {
     pub(super) seconds: Histogram,
     /// Requests that wait.
     pub(super) waiting: Gauge,
+    /// Requests that it failed to answer.
+    pub(super) failures: Counter,
 }
 
 impl Measures {
@@ -25,10 +27,16 @@ impl Measures {
             Unit::Count,
             "Requests that wait for a model"
         );
+        metrics::describe_counter!(
+            "weir_model_failures_total",
+            Unit::Count,
+            "Requests that a model failed to answer"
+        );
         Self {
             batch_size: metrics::histogram!("weir_model_batch_size", "model" => model),
             seconds: metrics::histogram!("weir_model_seconds", "model" => model),
             waiting: metrics::gauge!("weir_model_waiting", "model" => model),
+            failures: metrics::counter!("weir_model_failures_total", "model" => model),
         }
     }
 }

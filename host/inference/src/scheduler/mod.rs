@@ -356,6 +356,7 @@ impl<I, O> Shared<I, O> {
                 model = self.sharing.name,
                 "the model panicked and is opened again"
             );
+            self.measures.failures.increment(1);
             *model = None;
         }
     }

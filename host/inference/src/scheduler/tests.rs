@@ -275,9 +275,12 @@ async fn a_model_that_cannot_be_opened_is_tried_again() {
         }
     }
     let model_missing = Arc::clone(&missing);
-    let scheduler = Scheduler::new(sharing, move |_| match model_missing.load(Ordering::SeqCst) {
-        0 => Ok(Box::new(Echo)),
-        _ => Err(crate::runtime::missing("fake.onnx")),
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let scheduler = metrics::with_local_recorder(&recorder, || {
+        Scheduler::new(sharing, move |_| match model_missing.load(Ordering::SeqCst) {
+            0 => Ok(Box::new(Echo)),
+            _ => Err(crate::runtime::missing("fake.onnx")),
+        })
     });
     let error = scheduler.submit(&account("a"), items(1..4)).await.unwrap_err();
     assert_eq!(error.to_string(), "fake.onnx is not available: run `make setup`");
@@ -285,6 +288,11 @@ async fn a_model_that_cannot_be_opened_is_tried_again() {
     assert_eq!(
         scheduler.submit(&account("a"), items(1..4)).await.unwrap(),
         [1, 2, 3]
+    );
+    let text = recorder.handle().render();
+    assert!(
+        text.contains("weir_model_failures_total{model=\"fake\"} 3\n"),
+        "{text}"
     );
 }
 

@@ -46,7 +46,13 @@ pub(crate) async fn conclude(
         };
         (Some(file.document), what)
     });
-    let last = (None, EventKind::JobEnded { state });
+    let last = (
+        None,
+        EventKind::JobEnded {
+            state,
+            stages: Vec::new(),
+        },
+    );
     record.state = state;
     let mut entries = vec![Entry::Job(record.clone())];
     for (seq, (document, what)) in (past.seq + 1..).zip(ends.chain([last])) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 use weir_core::event::ErrorNote;
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::manifest::Pipeline;
@@ -20,6 +21,7 @@ use super::conclude::count;
 use super::{HELD, Next, Slot, conclude};
 use crate::app::App;
 use crate::pipelines::{self, Ended, PipelineError};
+use crate::requests;
 
 /// Starts jobs until `stop`, and returns when none is followed any more: the engine has to be ended for that.
 pub(crate) async fn dispatch(app: Arc<App>, stop: CancellationToken) {
@@ -108,6 +110,13 @@ async fn follow(app: &App, slot: Slot) {
         // Removed meanwhile, with its tenant: there is nobody to tell.
         Err(Unstarted::Never(_)) => return,
     };
+    // Of the level of errors, so that whatever is logged of a job says whose it is.
+    let span = tracing::error_span!("job", %job, %tenant);
+    requests::goes_on(&span, order.trace.as_deref());
+    start(app, slot, record, order).instrument(span).await;
+}
+
+async fn start(app: &App, slot: Slot, record: JobRecord, order: Order) {
     match specify(app, &slot, &record, &order).await {
         Ok((spec, given)) => run(app, slot, spec, given, record.state == JobState::Queued).await,
         Err(Unstarted::Later(error)) => later(app, slot, &error.to_string()).await,

@@ -48,8 +48,10 @@ impl Default for Renderers {
 #[into_params(parameter_in = Query)]
 pub(crate) struct Range {
     /// The first, 1 if it is not said.
+    #[param(value_type = Option<u32>)]
     from: Option<PageNumber>,
     /// The last; the document's last if it is not said.
+    #[param(value_type = Option<u32>)]
     to: Option<PageNumber>,
 }
 

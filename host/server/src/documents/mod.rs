@@ -143,6 +143,7 @@ pub(crate) struct Document {
     /// Its pages that have ended, in order.
     page_states: Vec<PageFound>,
     /// `after` of the part that follows, if there is one.
+    #[schema(value_type = Option<u32>)]
     next: Option<PageNumber>,
 }
 
@@ -154,6 +155,7 @@ pub(crate) struct Chapter {
     /// Its depth; chapters of the first level have 1.
     level: u8,
     /// Where it begins, if that is known.
+    #[schema(value_type = Option<u32>)]
     page: Option<PageNumber>,
 }
 
@@ -170,6 +172,7 @@ impl From<OutlineEntry> for Chapter {
 #[into_params(parameter_in = Query)]
 pub(crate) struct PagesPart {
     /// Only pages behind this one.
+    #[param(value_type = Option<u32>)]
     after: Option<PageNumber>,
     /// Pages wanted.
     #[param(minimum = 1, maximum = 1000, default = 100)]

@@ -24,6 +24,7 @@ use crate::wire::Route;
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PageFound {
     /// Its number, from 1.
+    #[schema(value_type = u32)]
     page: PageNumber,
     /// The job that did it.
     #[schema(value_type = uuid::Uuid)]

@@ -2,6 +2,9 @@
 //!
 //! `id` is what a client that reconnects sends back as `Last-Event-ID`, so a browser's EventSource resumes by itself; after
 //! a job's end it is answered 204, which tells it to stay away.
+//!
+//! An empty line is sent behind an event and nowhere else. By the standard one behind a comment or `retry` means nothing, but
+//! there are clients that make an event without data of it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,9 +36,9 @@ const UNDER_WAY: usize = 2;
 /// Events of at least so many bytes are sent from the copy that all readers share.
 const LARGE: usize = 4096;
 /// What a stream begins with: a client that loses it comes back after a second.
-const GREETING: &[u8] = b"retry: 1000\n\n";
+const GREETING: &[u8] = b"retry: 1000\n";
 /// A comment, which clients pass over.
-const BEAT: &[u8] = b": still here\n\n";
+const BEAT: &[u8] = b": still here\n";
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// One event of a stream, by its fields.

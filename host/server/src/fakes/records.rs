@@ -90,6 +90,7 @@ pub(crate) fn order(tenant: &TenantId, job: JobId, document: DocumentId) -> Orde
         files: vec![file],
         options: OrderOptions::default(),
         webhook: None,
+        trace: None,
     }
 }
 
@@ -117,6 +118,7 @@ pub(crate) async fn commit_events(
             let what = if ends && seq == to {
                 EventKind::JobEnded {
                     state: JobState::Done,
+                    stages: Vec::new(),
                 }
             } else {
                 EventKind::PageDone {

@@ -1,6 +1,7 @@
 //! What a submission says of how its job is to be done, checked once, here.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ const NAME_BYTES: usize = 255;
 const SECRET_BYTES: usize = 1024;
 /// Longest URL.
 const URL_BYTES: usize = 4096;
+/// Numbers that a page may have.
+const PAGES: RangeInclusive<PageNumber> = 1..=1_000_000;
 /// The header that names a request.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -56,11 +59,11 @@ pub(crate) struct JobOptions {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PageRange {
     /// The first page.
-    #[schema(minimum = 1, maximum = 1_000_000)]
+    #[schema(value_type = u32, minimum = 1, maximum = 1_000_000)]
     #[serde(default = "one")]
     first: PageNumber,
     /// The last page; the document's last if it is not given.
-    #[schema(minimum = 1, maximum = 1_000_000)]
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 1_000_000)]
     last: Option<PageNumber>,
 }
 
@@ -121,14 +124,20 @@ pub(crate) struct Wish {
 impl JobOptions {
     /// What is wished, once it is within bounds.
     pub(crate) fn understand(self, outbound: &Outbound) -> Result<Wish, Problem> {
+        let said = self
+            .pages
+            .map(|range| (range.first, range.last.unwrap_or(range.first)));
+        if said.is_some_and(|(first, last)| !PAGES.contains(&first) || !PAGES.contains(&last)) {
+            return Err(Problem::unprocessable(format!(
+                "pages are counted from 1 to {}",
+                PAGES.end()
+            )));
+        }
         // Whichever way round they are said.
         let pages = self.pages.map(|range| {
             let last = range.last.unwrap_or(PageNumber::MAX);
             (range.first.min(last), range.first.max(last))
         });
-        if pages.is_some_and(|(first, _)| first < 1) {
-            return Err(Problem::unprocessable("pages are counted from 1"));
-        }
         if self.dpi.is_some_and(|dpi| !(36..=600).contains(&dpi)) {
             return Err(Problem::unprocessable("dpi is from 36 to 600"));
         }
@@ -308,6 +317,7 @@ mod tests {
             r#"{"webhook":{"url":"http://127.0.0.1/","secret":"s"}}"#,
             r#"{"webhook":{"url":"https://example.com/","secret":""}}"#,
             r#"{"webhook":{"url":"mailto:a@example.com","secret":"s"}}"#,
+            r#"{"pages":{"last":1000001}}"#,
         ] {
             assert!(understood(json).is_err(), "{json}");
         }

@@ -24,6 +24,7 @@ use crate::outbound::{OutboundError, answered, failed};
 use crate::pipelines::PipelineError;
 use crate::problem::Problem;
 use crate::quota::QuotaDesk;
+use crate::requests;
 
 /// Most bytes of the options, and of what surrounds files in a form.
 const OPTION_BYTES: usize = 64 << 10;
@@ -264,6 +265,7 @@ impl Submission {
             files: self.files,
             options: wish.options,
             webhook: wish.webhook,
+            trace: requests::here(),
         };
         let (app, arrived) = (Arc::clone(&self.app), self.arrived);
         let accepting =

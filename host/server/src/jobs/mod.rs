@@ -28,6 +28,7 @@ use crate::app::{App, now_millis};
 use crate::auth::Caller;
 use crate::intake::{accept, accepted, admit, idempotency_key, size};
 use crate::problem::Problem;
+use crate::requests;
 use crate::wire::{Params, Route};
 
 pub(crate) use book::ProgressBook;
@@ -221,6 +222,7 @@ pub(crate) async fn retry(
     let place = admit(&app, &caller.tenant).await?;
     let order = Order {
         job: JobId::new(),
+        trace: requests::here(),
         ..order
     };
     let record = JobRecord {
@@ -256,7 +258,14 @@ pub(crate) async fn job_diagnosis(
     Route(job): Route<JobId>,
 ) -> Result<Json<Diagnosis>, Problem> {
     caller.may(Scope::Read)?;
-    find(&app, caller.id(), &job).await?;
+    let (record, _) = find(&app, caller.id(), &job).await?;
+    // Asked before its events: should it end between the two, they say the same.
+    let live = app.engine.job(&job);
     let progress = app.progress.of(app.ledger.as_ref(), caller.id(), &job).await?;
-    Ok(Json(diagnose(&progress)))
+    let (work, until) = match live.filter(|_| !progress.ended) {
+        Some(live) => (live.work(), now_millis().saturating_sub(record.created_millis)),
+        None => (progress.work.clone(), progress.at_millis),
+    };
+    let millis = until.saturating_sub(progress.taken_up_millis);
+    Ok(Json(diagnose(&progress, &work, millis)))
 }

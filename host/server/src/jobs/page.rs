@@ -73,6 +73,7 @@ pub(crate) struct JobPage {
     ),
     responses(
         (status = 200, description = "the page", body = JobPage),
+        (status = 400, description = "not a document's id", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "which document?", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),

@@ -1,6 +1,6 @@
 //! How far a job has come, from its events.
 
-use weir_core::decision::{QueueState, StageTime};
+use weir_core::decision::{QueueState, StageWork};
 use weir_core::event::{ErrorNote, Event, EventKind, FailedPage};
 use weir_core::order::OrderedFile;
 use weir_core::{DocumentId, Stage};
@@ -62,14 +62,12 @@ pub(crate) struct Said {
     seconds_left: Option<u32>,
 }
 
-/// The queue before a stage, as it was whenever a batch of pages had been drawn, and how long the stage takes.
+/// The queue before a stage, as it was whenever a batch of pages had been drawn.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Looks {
     pub(crate) count: u32,
     pub(crate) empty: u32,
     pub(crate) full: u32,
-    pub(crate) workers: u32,
-    pub(crate) millis_per_page: f32,
 }
 
 /// What a job's events add up to.
@@ -80,16 +78,22 @@ pub(crate) struct Progress {
     /// When the first and the last happened, in milliseconds since the job was made.
     pub(crate) began_millis: Option<u64>,
     pub(crate) at_millis: u64,
+    /// When the host began with it, the last time that it did.
+    pub(crate) taken_up_millis: u64,
     pub(crate) ended: bool,
     pub(crate) documents: Vec<DocumentProgress>,
     pub(crate) looks: [Looks; Stage::ALL.len()],
+    /// What the stages did for it, once it has ended.
+    pub(crate) work: Vec<StageWork>,
 }
 
 impl Progress {
     /// Takes the next event.
     pub(crate) fn apply(&mut self, event: &Event) {
         self.seq = event.seq;
-        self.began_millis.get_or_insert(event.at_millis);
+        if self.began_millis.is_none() {
+            (self.began_millis, self.taken_up_millis) = (Some(event.at_millis), event.at_millis);
+        }
         self.at_millis = event.at_millis;
         let document = event.document;
         match &event.what {
@@ -101,6 +105,7 @@ impl Progress {
                 // Once more after a restart: what was done until then is in `already_done` and was counted.
                 if let Some(seen) = self.open(document) {
                     seen.state = DocumentState::Running;
+                    self.taken_up_millis = event.at_millis;
                     return;
                 }
                 self.documents.push(DocumentProgress {
@@ -112,7 +117,7 @@ impl Progress {
                     ..DocumentProgress::default()
                 });
             }
-            EventKind::BatchRasterized { queues, times, .. } => self.look(queues, times),
+            EventKind::BatchRasterized { queues, .. } => self.look(queues),
             EventKind::PageDone { searchable, .. } => {
                 if let Some(seen) = self.open(document) {
                     seen.done = (seen.done + 1).min(seen.pages.unwrap_or(u32::MAX));
@@ -167,7 +172,10 @@ impl Progress {
                 seen.state = DocumentState::Cancelled;
                 seen.done = *done;
             }
-            EventKind::JobEnded { .. } => self.ended = true,
+            EventKind::JobEnded { stages, .. } => {
+                self.ended = true;
+                self.work.clone_from(stages);
+            }
             EventKind::PageRetried { .. } | EventKind::PolicyFailed { .. } => {}
         }
     }
@@ -198,18 +206,12 @@ impl Progress {
         self.documents.get_mut(at).unwrap_or_else(|| unreachable!())
     }
 
-    fn look(&mut self, queues: &[QueueState], times: &[StageTime]) {
+    fn look(&mut self, queues: &[QueueState]) {
         for queue in queues {
             if let Some(looks) = self.looks.get_mut(queue.stage as usize) {
                 looks.count += 1;
                 looks.empty += u32::from(queue.depth == 0);
                 looks.full += u32::from(queue.depth >= queue.capacity);
-                looks.workers = queue.workers;
-            }
-        }
-        for time in times.iter().filter(|time| time.pages > 0) {
-            if let Some(looks) = self.looks.get_mut(time.stage as usize) {
-                looks.millis_per_page = time.millis_per_page;
             }
         }
     }
@@ -313,6 +315,7 @@ mod tests {
             (seen.seq, seen.began_millis, seen.at_millis, seen.ended),
             (5, Some(10), 50, false)
         );
+        assert_eq!(seen.taken_up_millis, 40);
     }
 
     #[test]
@@ -354,6 +357,7 @@ mod tests {
                 None,
                 EventKind::JobEnded {
                     state: JobState::Failed,
+                    stages: Vec::new(),
                 },
             ),
         ];

@@ -66,8 +66,11 @@ catalogue! {
     "weir_jobs_running" Gauge Count "Jobs in work";
     "weir_jobs_ended_total" Counter Count "Jobs that ended, by state: done, failed or cancelled";
     "weir_shed_total" Counter Count "Jobs that were not taken, by reason, which is what the host lacks: memory, turns or places";
-    "weir_stage_seconds" Histogram(WORK) Seconds "Time a page occupies a worker, by stage";
+    "weir_stage_seconds" Histogram(WORK) Seconds "Time a page occupies a worker, by stage; a text layer is read in `text-layer`";
+    "weir_workers" Gauge Count "Pages that can be in work at one time, by stage";
+    "weir_workers_busy" Gauge Count "Pages in work, by stage";
     "weir_queue_depth" Gauge Count "Pages waiting, by the stage they wait for";
+    "weir_queue_capacity" Gauge Count "Pages that may wait before those ahead are held back, by stage; nothing without work";
     "weir_pages_total" Counter Count "Pages that ended, by outcome";
     "weir_ledger_commits_total" Counter Count "Groups written to the ledger, by outcome";
     "weir_ledger_commit_seconds" Histogram(WRITE) Seconds "From a group's first byte until it is durable";
@@ -84,6 +87,7 @@ catalogue! {
 
     // Models
     "weir_model_batch_size" Histogram(BATCH) Count "Inputs of a batch, by model";
+    "weir_model_failures_total" Counter Count "Requests that a model failed to answer, by model";
     "weir_model_seconds" Histogram(WORK) Seconds "Time of a batch, by model";
     "weir_model_waiting" Gauge Count "Requests waiting, by model";
 
@@ -174,10 +178,37 @@ mod tests {
         }
     }
 
+    fn deployed(file: &str) -> String {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../deploy")
+            .join(file);
+        std::fs::read_to_string(file).unwrap()
+    }
+
+    #[test]
+    fn every_alert_is_shown_firing_and_not_firing() {
+        let rules = deployed("alerts.yml");
+        let shown = deployed("alerts.test.yml");
+        let alerts: Vec<_> = rules
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("- alert: "))
+            .collect();
+        assert!(alerts.len() > 5, "{alerts:?}");
+        for alert in alerts {
+            assert!(
+                shown.contains(&format!("alertname: {alert}, exp_alerts: []")),
+                "{alert} not firing"
+            );
+            assert!(
+                shown.contains(&format!("alertname: {alert}\n        exp_alerts:\n")),
+                "{alert} firing"
+            );
+        }
+    }
+
     #[test]
     fn alerts_are_about_what_is_measured() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/alerts.yml");
-        let rules = std::fs::read_to_string(file).unwrap();
+        let rules = deployed("alerts.yml");
         let words = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let mut asked = 0;
         for word in words.filter(|word| word.starts_with("weir_") || word.starts_with("process_")) {

@@ -103,13 +103,61 @@ async fn a_key_is_asked_for_unless_an_operation_says_otherwise() {
         "bearer"
     );
     for (name, operation) in operations(&description) {
-        if operation.get("security").is_none() {
-            for status in ["401", "403"] {
+        let keyless = |security: &Value| {
+            let all = security.as_array().unwrap();
+            all.iter().all(|one| one.get("key").is_none())
+        };
+        if !operation.get("security").is_some_and(keyless) {
+            // Whoever is recognized may still be too many, whatever they ask for.
+            for status in ["401", "403", "429"] {
                 assert!(
                     operation["responses"].get(status).is_some(),
                     "{name}: {status} is not described"
                 );
             }
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_can_be_asked_wrongly_says_so() {
+    let (_, description) = described();
+    for (name, operation) in operations(&description) {
+        let parameters = operation["parameters"].as_array();
+        let asks = |parameter: &Value| ["query", "header"].contains(&parameter["in"].as_str().unwrap());
+        if parameters.is_some_and(|all| all.iter().any(asks)) {
+            assert!(
+                operation["responses"].get("400").is_some(),
+                "{name}: 400 is not described"
+            );
+        }
+    }
+}
+
+/// A field whose Rust type is another name for a number would be described as a thing of that name, without its bounds.
+#[tokio::test]
+async fn numbers_are_described_as_numbers() {
+    let (_, description) = described();
+    for name in description["components"]["schemas"].as_object().unwrap().keys() {
+        assert!(name.starts_with(|first: char| first.is_uppercase()), "{name}");
+    }
+    let last = &description["components"]["schemas"]["PageRange"]["properties"]["last"];
+    assert_eq!(
+        (&last["minimum"], &last["maximum"]),
+        (&1.into(), &1_000_000.into())
+    );
+}
+
+#[tokio::test]
+async fn whoever_has_to_wait_is_told_for_how_long() {
+    let (_, description) = described();
+    for (name, operation) in operations(&description) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            assert_eq!(
+                response["headers"].get("Retry-After").is_some(),
+                ["429", "503"].contains(&status.as_str()),
+                "{name}: {status}"
+            );
         }
     }
 }

@@ -1,10 +1,14 @@
 //! `traceparent` of W3C Trace Context: `00-<trace, 32 digits>-<span, 16 digits>-<flags, 2 digits>`.
 
+use std::fmt;
+
 use axum::http::HeaderMap;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-/// The span of another process that a request belongs to.
+/// A span that others belong to: one of another process, or one that has ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Parent {
     trace: TraceId,
@@ -18,7 +22,18 @@ impl Parent {
         Self::parse(headers.get("traceparent")?.to_str().ok()?)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    /// `None` if no traces are made.
+    pub(super) fn of_span(span: &Span) -> Option<Self> {
+        let context = span.context();
+        let context = context.span().span_context().clone();
+        context.is_valid().then(|| Self {
+            trace: context.trace_id(),
+            span: context.span_id(),
+            flags: context.trace_flags(),
+        })
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let mut part = |digits: usize| {
             let part = parts.next()?;
@@ -49,6 +64,12 @@ impl Parent {
     }
 }
 
+impl fmt::Display for Parent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{}-{}-{:02x}", self.trace, self.span, self.flags)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +92,9 @@ mod tests {
                 .is_sampled()
         );
         assert!(Parent::parse(&format!("01-{TRACE}-{SPAN}-01-later")).is_some());
+        let written = parent.to_string();
+        assert_eq!(written, format!("00-{TRACE}-{SPAN}-01"));
+        assert_eq!(Parent::parse(&written), Some(parent));
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl Bench {
                 url: format!("https://{host}/hook"),
                 secret: "secret".into(),
             }),
+            trace: None,
         };
         self.memory
             .put(&job_record(&tenant, job, JobState::Queued), &order, None)
@@ -189,7 +190,14 @@ async fn what_it_says_is_signed() {
     let entries = vec![
         event(1, Some(document), done),
         event(2, None, failed),
-        event(3, None, EventKind::JobEnded { state }),
+        event(
+            3,
+            None,
+            EventKind::JobEnded {
+                state,
+                stages: Vec::new(),
+            },
+        ),
         Entry::Job(job_record(&tenant, job, state)),
     ];
     bench.ledger.commit(entries).await.unwrap();

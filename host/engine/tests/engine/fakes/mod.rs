@@ -86,6 +86,9 @@ pub struct Stages {
     pub cost: Mutex<HashMap<Stage, Duration>>,
     /// Whether pages take from 60 to 140 % of that, as real ones do. Where all take the same, a busy host falls into step.
     pub uneven: AtomicBool,
+    /// Cores that all stages share, so that what is under way at once gets slower; 0: none of them lacks any.
+    pub cores: AtomicU32,
+    busy: AtomicU32,
     pub faults: Mutex<Arc<Faults>>,
     attempts: Mutex<HashMap<(Stage, u32), u32>>,
     pub meters: HashMap<Stage, Arc<Meter>>,
@@ -102,6 +105,8 @@ impl Default for Stages {
         Self {
             cost: Mutex::default(),
             uneven: AtomicBool::new(false),
+            cores: AtomicU32::new(0),
+            busy: AtomicU32::new(0),
             faults: Mutex::new(Arc::new(|_, _, _| None)),
             attempts: Mutex::default(),
             meters: Stage::ALL.map(|s| (s, Arc::default())).into(),
@@ -133,6 +138,24 @@ impl Stages {
         }
     }
 
+    /// Work that takes so long with a core to itself.
+    async fn compute(&self, mut work: Duration) {
+        const SLICE: Duration = Duration::from_millis(1);
+        let cores = self.cores.load(Ordering::SeqCst);
+        if cores == 0 {
+            return tokio::time::sleep(work).await;
+        }
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        // Steps that are dropped stay counted; nobody cancels where cores are counted.
+        while !work.is_zero() {
+            let slice = work.min(SLICE);
+            let crowd = f64::from(self.busy.load(Ordering::SeqCst)) / f64::from(cores);
+            tokio::time::sleep(slice.mul_f64(crowd.max(1.0))).await;
+            work -= slice;
+        }
+        self.busy.fetch_sub(1, Ordering::SeqCst);
+    }
+
     /// The work of a stage on a page, and the fault it meets there.
     pub async fn work(&self, stage: Stage, pages: &[u32]) -> Option<Fault> {
         let meter = self.meter(stage);
@@ -143,7 +166,7 @@ impl Stages {
             let share = (meter.calls() as f64 * 0.618_033_988_749_895).fract();
             cost = cost.mul_f64(0.6 + 0.8 * share);
         }
-        tokio::time::sleep(cost * u32::try_from(pages.len()).unwrap()).await;
+        self.compute(cost * u32::try_from(pages.len()).unwrap()).await;
         let mut met = None;
         for page in pages {
             let attempt = {

@@ -88,7 +88,8 @@ async fn a_job_that_nobody_ordered_ends() {
     assert_eq!(
         events[3].what,
         EventKind::JobEnded {
-            state: JobState::Failed
+            state: JobState::Failed,
+            stages: Vec::new(),
         }
     );
     assert_eq!(host.app.admission.counts(&a), (0, 0));

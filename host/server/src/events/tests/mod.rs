@@ -38,6 +38,8 @@ pub(super) struct Client {
     text: String,
     /// Comments so far.
     pub(super) beats: usize,
+    /// Empty lines so far that ended no event.
+    pub(super) empty: usize,
 }
 
 impl Client {
@@ -48,19 +50,26 @@ impl Client {
             body: response.into_body().into_data_stream(),
             text: String::new(),
             beats: 0,
+            empty: 0,
         }
     }
 
     /// The next event; `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Option<Received> {
+        let mut block = String::new();
         loop {
-            while let Some((block, rest)) = self.text.split_once("\n\n") {
-                let (block, rest) = (block.to_owned(), rest.to_owned());
+            while let Some((line, rest)) = self.text.split_once('\n') {
+                let (line, rest) = (line.to_owned(), rest.to_owned());
                 self.text = rest;
-                if block.starts_with(':') {
+                if line.starts_with(':') {
                     self.beats += 1;
+                } else if !line.is_empty() {
+                    block.push_str(&line);
+                    block.push('\n');
                 } else if block.contains("data: ") {
                     return Some(received(&block));
+                } else {
+                    self.empty += 1;
                 }
             }
             let chunk = self.body.next().await?.unwrap();

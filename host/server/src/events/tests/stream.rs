@@ -22,7 +22,7 @@ async fn an_event_on_the_wire() {
     let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
     let document = weir_core::DocumentId::of(b"document");
     let wanted = format!(
-        "retry: 1000\n\n\
+        "retry: 1000\n\
          id: 1\nevent: page-done\ndata: {{\"seq\":1,\"job\":\"{job}\",\"document\":\"{document}\",\"at_millis\":1,\
          \"type\":\"page-done\",\"page\":1,\"searchable\":true,\"passages\":1}}\n\n\
          id: 2\nevent: job-ended\ndata: {{\"seq\":2,\"job\":\"{job}\",\"document\":\"{document}\",\"at_millis\":2,\
@@ -147,6 +147,12 @@ async fn a_quiet_stream_beats() {
             .is_err()
     );
     assert_eq!(client.beats, 3);
+    host.events(&tenant, job, 1, 1, false).await;
+    assert_eq!(client.soon().await.unwrap().id, 1);
+    assert_eq!(
+        client.empty, 0,
+        "an empty line behind a beat is an event to some clients"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,7 +36,10 @@ async fn a_job_that_waits_has_ended_with_the_answer() {
         events.iter().map(|event| event.what.clone()).collect::<Vec<_>>(),
         [
             EventKind::DocumentCancelled { name, done: 0 },
-            EventKind::JobEnded { state }
+            EventKind::JobEnded {
+                state,
+                stages: Vec::new()
+            }
         ]
     );
     // Once more changes nothing.

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
-use weir_core::decision::{QueueState, StageTime};
+use weir_core::decision::{QueueState, StageWork};
 use weir_core::event::{ErrorNote, Event, EventKind};
 use weir_core::ledger::{Entry, JobState, PageRecord, PageState};
 use weir_core::ports::Ledger as _;
@@ -234,19 +234,7 @@ async fn a_diagnosis_says_which_stage_holds_the_job_up() {
         capacity: 8,
         workers: 2,
     };
-    let times = vec![StageTime {
-        stage: Stage::Read,
-        pages: 5,
-        millis_per_page: 250.0,
-    }];
-    for seq in 1..=10 {
-        let what = EventKind::BatchRasterized {
-            first_page: 1,
-            pages: 1,
-            dpi: 150,
-            queues: vec![queue(Stage::Read, 8), queue(Stage::Store, 0)],
-            times: times.clone(),
-        };
+    let commit = async |seq, what| {
         let event = Event {
             seq,
             job,
@@ -254,15 +242,34 @@ async fn a_diagnosis_says_which_stage_holds_the_job_up() {
             at_millis: seq,
             what,
         };
-        host.memory
-            .commit(vec![Entry::Event(a.clone(), event)])
-            .await
-            .unwrap();
+        let entry = Entry::Event(a.clone(), event);
+        host.memory.commit(vec![entry]).await.unwrap();
+    };
+    for seq in 1..=10 {
+        let what = EventKind::BatchRasterized {
+            first_page: 1,
+            pages: 1,
+            dpi: 150,
+            queues: vec![queue(Stage::Read, 8), queue(Stage::Store, 0)],
+            times: Vec::new(),
+        };
+        commit(seq, what).await;
     }
     let then = diagnosis().await;
     assert_eq!(then["bottleneck"], "read");
     let sentence = then["sentence"].as_str().unwrap();
     assert!(sentence.contains("full in 10 of 10 looks"), "{sentence}");
+    let ended = EventKind::JobEnded {
+        state: JobState::Done,
+        stages: vec![StageWork {
+            stage: Stage::Read,
+            pages: 5,
+            busy_millis: 1250,
+            workers: 2,
+        }],
+    };
+    commit(11, ended).await;
+    let then = diagnosis().await;
     let read = then["stages"]
         .as_array()
         .unwrap()
@@ -270,7 +277,9 @@ async fn a_diagnosis_says_which_stage_holds_the_job_up() {
         .find(|s| s["stage"] == "read")
         .unwrap();
     assert_eq!(
-        (&read["full"], &read["workers"], &read["millis_per_page"]),
-        (&json!(10), &json!(2), &json!(250.0))
+        read,
+        &json!({
+            "stage": "read", "looks": 10, "empty": 0, "full": 10, "workers": 2, "pages": 5, "busy_millis": 1250
+        })
     );
 }
