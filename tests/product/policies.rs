@@ -47,3 +47,42 @@ fn what_is_not_granted_is_refused_before_any_work() {
     assert!(told.contains("state") && told.contains("grant"), "{told}");
     assert!(ended.events("page-done").is_empty());
 }
+
+#[test]
+fn a_job_is_replayed_by_its_own_components_and_by_others() {
+    let weir = Weir::new();
+    let file = weir.file("good.pdf", &weir_samples::book(3, 7));
+    let ran = weir.ingest(&[file.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}", ran.errors);
+    let job = ran.lines[0]["job"].as_str().unwrap();
+
+    let same = weir.run(&["replay", job, "--json"]);
+    assert_eq!(same.code, 0, "{}", same.errors);
+    let report = &same.lines[0];
+    assert_eq!(
+        (&report["differing"], &report["before"]),
+        (&0.into(), &report["after"])
+    );
+    assert!(report["decisions"].as_u64() > Some(10), "{report}");
+
+    let text_only = weir_tests::component("text-only");
+    let other = weir.run(&["replay", job, "--with", text_only.to_str().unwrap(), "--json"]);
+    assert_eq!(other.code, 1, "{}", other.errors);
+    let report = &other.lines[0];
+    assert!(report["differing"].as_u64() > Some(0), "{report}");
+    assert!(
+        report["differences"][0]["function"]
+            .as_str()
+            .unwrap()
+            .starts_with("routing."),
+        "{report}"
+    );
+
+    let never = weir.run(&["replay", "01890000-0000-7000-8000-000000000000"]);
+    assert_eq!(never.code, 1);
+    assert!(
+        never.errors.contains("were the job's calls recorded"),
+        "{}",
+        never.errors
+    );
+}

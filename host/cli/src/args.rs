@@ -10,6 +10,7 @@ use weir_core::id::{DocumentId, TenantId};
 use weir_core::tenancy::Scope;
 
 use crate::pipelines::PipelineCommand;
+use crate::replay::Replay;
 
 /// What `weir --help` ends with.
 const AFTER: &str = "\
@@ -81,6 +82,8 @@ pub(crate) enum Command {
     /// Push pipelines to a server and roll them out
     #[command(subcommand)]
     Pipeline(PipelineCommand),
+    /// Have a job's decisions again, by its components or others
+    Replay(Replay),
     /// Say what is installed, what is missing and how to get it
     Doctor,
     /// List the settings, their values and what they do

@@ -16,6 +16,7 @@ mod pipeline;
 mod pipelines;
 mod places;
 mod remote;
+mod replay;
 mod run;
 mod search;
 mod serve;
@@ -77,6 +78,7 @@ fn command(cli: &Cli) -> ExitCode {
             Command::Tenant(command) => tenants::tenant(command, json, &places).await,
             Command::Key(command) => tenants::key(command, json, &places).await,
             Command::Pipeline(command) => pipelines::run(command, json).await,
+            Command::Replay(replay) => replay::run(replay, json, &settings, &places).await,
             Command::Doctor => doctor::run(json, &settings, &places).await,
             Command::Settings => configuration::list(&settings, json).map(|()| ExitCode::SUCCESS),
         }

@@ -24,7 +24,7 @@ pub(crate) fn load(run: &Run, defaults: &Path) -> Result<Pipeline> {
 }
 
 /// A manifest with its component files.
-fn build(manifest: Manifest, defaults: &Path) -> Result<Pipeline> {
+pub(crate) fn build(manifest: Manifest, defaults: &Path) -> Result<Pipeline> {
     let mut files = BTreeMap::new();
     for (role, path) in &manifest.components {
         files.insert(*role, component(path)?);
@@ -48,7 +48,8 @@ pub(crate) fn with_defaults(
     Ok(Pipeline::new(manifest, files, default_files))
 }
 
-fn component(path: &Path) -> Result<ComponentFile> {
+/// A component file, with its digest.
+pub(crate) fn component(path: &Path) -> Result<ComponentFile> {
     let bytes =
         std::fs::read(path).with_context(|| format!("cannot read the component {}", path.display()))?;
     let name = path

@@ -18,7 +18,9 @@ use weir_core::decision::{
     Section, Situation, SummaryPlan, Verdict,
 };
 use weir_core::event::ErrorNote;
-use weir_core::manifest::{Capability, Limits, Role};
+use weir_core::manifest::{
+    Capability, ComponentFile, Limits, Manifest, OnTrap, Pipeline, Role, SettingValue,
+};
 use weir_core::page::PageFacts;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 
@@ -73,6 +75,30 @@ pub struct Assigned {
 }
 
 impl Opened {
+    /// The pipeline that the job ran, of files that are found by digest. Its revision is not that of the job if the pipeline has
+    /// components that were not opened.
+    pub fn pipeline(&self, mut find: impl FnMut(&Component) -> ComponentFile) -> Pipeline {
+        let mut manifest = Manifest::embedded();
+        manifest.name.clone_from(&self.pipeline);
+        manifest.settings = self
+            .settings
+            .iter()
+            .map(|(name, value)| (name.clone(), SettingValue::String(value.clone())))
+            .collect();
+        manifest.capabilities.grant.clone_from(&self.grants);
+        manifest.limits = self.limits;
+        let (mut components, mut defaults) = (BTreeMap::new(), BTreeMap::new());
+        for assigned in &self.assigned {
+            let mut file = |place: u16| self.components.get(usize::from(place)).map(&mut find);
+            components.extend(file(assigned.first).map(|file| (assigned.role, file)));
+            if let Some(place) = assigned.stand_in {
+                manifest.on_trap = OnTrap::Default;
+                defaults.extend(file(place).map(|file| (assigned.role, file)));
+            }
+        }
+        Pipeline::new(manifest, components, defaults)
+    }
+
     /// About how many bytes it holds.
     fn weight(&self) -> usize {
         let settings: usize = self.settings.iter().map(|(k, v)| k.len() + v.len()).sum();

@@ -1,0 +1,218 @@
+//! `weir replay`: a job's decisions had again, by the components it ran or by others, before any job runs them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use async_trait::async_trait;
+use clap::Args;
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use weir_core::component::Gate as _;
+use weir_core::event::ErrorNote;
+use weir_core::manifest::{ComponentFile, Manifest, Pipeline};
+use weir_core::ports::PolicyState;
+use weir_core::replay::{Effect, ReplayReport};
+use weir_core::settings::Settings;
+use weir_core::{JobId, TenantId};
+use weir_policy::{Frame, Opened, PolicyHost, read_recording};
+
+use crate::host::policy_config;
+use crate::pipeline;
+use crate::places::Places;
+use crate::remote::{Remote, ServerArgs};
+
+/// `weir replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir replay JOB                              the components it ran decide the same again
+  weir replay JOB --with routing.wasm          what this component would decide otherwise
+  weir replay JOB --with pipeline.toml         … or this pipeline
+  weir replay JOB --revision 4                 … or this revision, on the server at --server
+
+Exit code 1 says that a decision differs.")]
+pub(crate) struct Replay {
+    /// The job
+    pub(crate) job: JobId,
+    /// A component, for the roles it has, or a pipeline's manifest
+    #[arg(long, value_name = "FILE", conflicts_with = "revision")]
+    pub(crate) with: Option<PathBuf>,
+    /// A revision of the job's pipeline on a server
+    #[arg(long, value_name = "N")]
+    pub(crate) revision: Option<u32>,
+    /// Whose job it is, in the data folder
+    #[arg(long, value_name = "TENANT", default_value = "default")]
+    pub(crate) tenant: TenantId,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// Replays a job.
+#[allow(clippy::print_stdout)]
+pub(crate) async fn run(
+    replay: &Replay,
+    json: bool,
+    settings: &Settings,
+    places: &Places,
+) -> Result<ExitCode> {
+    let report = match replay.revision {
+        Some(revision) => {
+            let path = format!("/v1/jobs/{}/replay", replay.job);
+            let answer = Remote::new(&replay.server)?
+                .post(&path, &json!({ "revision": revision }))
+                .await?;
+            serde_json::from_value(answer)?
+        }
+        None => here(replay, settings, places).await?,
+    };
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        show(&report);
+    }
+    Ok(ExitCode::from(u8::from(report.differing > 0)))
+}
+
+async fn here(replay: &Replay, settings: &Settings, places: &Places) -> Result<ReplayReport> {
+    let folder = places.data.join("recordings").join(replay.tenant.as_str());
+    let path = folder.join(format!("{}.calls", replay.job));
+    let frames = read_recording(&path).with_context(|| {
+        format!(
+            "cannot read {}: were the job's calls recorded (policy.record)?",
+            path.display()
+        )
+    })?;
+    let opened = frames.iter().find_map(|frame| match frame {
+        Frame::Opened(opened) => Some(opened.as_ref().clone()),
+        _ => None,
+    });
+    let opened = opened.context("the recording has no calls")?;
+    let host = PolicyHost::new(policy_config(settings, places, Arc::new(Nothing))?)?;
+    let pipeline = match &replay.with {
+        None => recorded(&opened, replay, places)?,
+        Some(path) if path.extension().is_some_and(|end| end == "toml") => {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            pipeline::build(Manifest::parse(path, &text)?, &places.components)?
+        }
+        Some(path) => {
+            let file = pipeline::component(path)?;
+            let facts = host.inspect(&file).await?;
+            let mut pipeline = recorded(&opened, replay, places)?;
+            pipeline.manifest.capabilities.grant.extend(facts.capabilities);
+            for role in facts.roles {
+                pipeline.components.insert(role, file.clone());
+            }
+            Pipeline::new(pipeline.manifest, pipeline.components, pipeline.defaults)
+        }
+    };
+    Ok(host.replay_frames(frames, &pipeline).await?)
+}
+
+/// The pipeline that the job ran, with the files that have its components' digests.
+fn recorded(opened: &Opened, replay: &Replay, places: &Places) -> Result<Pipeline> {
+    let pushed = places.data.join("components").join(replay.tenant.as_str());
+    let mut files = BTreeMap::new();
+    for folder in [&places.components, &pushed] {
+        for path in wasm(folder)? {
+            let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            files.insert(<[u8; 32]>::from(Sha256::digest(&bytes)), path);
+        }
+    }
+    let mut missing = None;
+    let pipeline = opened.pipeline(|component| {
+        let path = files.get(&component.digest).cloned();
+        if path.is_none() {
+            missing.get_or_insert_with(|| component.name.clone());
+        }
+        ComponentFile {
+            name: component.name.clone(),
+            path: path.unwrap_or_default(),
+            digest: component.digest,
+        }
+    });
+    match missing {
+        Some(name) => bail!(
+            "the component '{name}' that the job ran is not here any more: name the pipeline with --with pipeline.toml"
+        ),
+        None => Ok(pipeline),
+    }
+}
+
+fn wasm(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("cannot read {}", folder.display()))?,
+    };
+    let paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(paths
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "wasm"))
+        .collect())
+}
+
+#[allow(clippy::print_stdout)]
+fn show(report: &ReplayReport) {
+    for difference in &report.differences {
+        println!("{}, {}", difference.function, difference.about);
+        println!("  - {}", difference.before);
+        println!("  + {}", difference.after);
+    }
+    let told = report.differences.len() as u64;
+    if report.differing > told {
+        println!("… and {} more", report.differing - told);
+    }
+    println!("{} decisions, {} differ", report.decisions, report.differing);
+    let lines: [(&str, fn(&Effect) -> u64); 12] = [
+        ("batches", |e| e.batches),
+        ("pages in batches", |e| e.batch_pages),
+        ("pages by text layer", |e| e.text_layer),
+        ("pages by OCR", |e| e.ocr),
+        ("pages by vision model", |e| e.vision_model),
+        ("pages not read", |e| e.not_read),
+        ("passages", |e| e.passages),
+        ("model calls", |e| e.model_calls),
+        ("retries", |e| e.retries),
+        ("given up", |e| e.given_up),
+        ("updates", |e| e.updates),
+        ("not decided", |e| e.errors),
+    ];
+    for (name, of) in lines {
+        let (before, after) = (of(&report.before), of(&report.after));
+        if before != after {
+            println!("  {name}: {before} → {after}");
+        }
+    }
+    if report.missed > 0 {
+        println!(
+            "  {} questions to the host were new and had no answer",
+            report.missed
+        );
+    }
+    if let Some(why) = &report.incomplete {
+        println!("  the recording ends before the job did: {why}");
+    }
+}
+
+/// Replayed components have a state of their own.
+struct Nothing;
+
+#[async_trait]
+impl PolicyState for Nothing {
+    async fn get(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
+        Ok(None)
+    }
+
+    async fn set(&self, _: &TenantId, _: &str, _: &str, _: Vec<u8>) -> Result<(), ErrorNote> {
+        Ok(())
+    }
+
+    async fn delete(&self, _: &TenantId, _: &str, _: &str) -> Result<(), ErrorNote> {
+        Ok(())
+    }
+}
