@@ -127,7 +127,7 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool) -> Result<ExitCod
         } => {
             let remote = Remote::new(server)?;
             let revision = push(&remote, manifest).await?;
-            let (name, number) = (text(&revision, "pipeline"), &revision["number"]);
+            let (name, number) = (text(&revision, "pipeline"), at(&revision, "/number"));
             let action = match (activate, canary) {
                 (true, _) => Some(json!({ "action": "activate", "revision": number })),
                 (_, Some(percent)) => {
@@ -209,7 +209,7 @@ async fn push(remote: &Remote, path: &Path) -> Result<Value> {
     let mut components = Map::new();
     for (role, file) in &manifest.components {
         let pushed = push_component(remote, file, None).await?;
-        components.insert(role.name().into(), pushed["digest"].clone());
+        components.insert(role.name().into(), at(&pushed, "/digest").clone());
     }
     let settings: Map<String, Value> = manifest
         .settings
@@ -254,8 +254,13 @@ fn segment(name: &str) -> String {
     name.chars().map(|c| if plain(c) { c } else { '~' }).collect()
 }
 
+/// What is there, or null.
+fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
 fn text(value: &Value, field: &str) -> String {
-    match &value[field] {
+    match value.get(field).unwrap_or(&Value::Null) {
         Value::String(text) => text.clone(),
         Value::Null => "-".into(),
         other => other.to_string(),
@@ -263,12 +268,12 @@ fn text(value: &Value, field: &str) -> String {
 }
 
 fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
-    value[field].as_array().into_iter().flatten()
+    value.get(field).and_then(Value::as_array).into_iter().flatten()
 }
 
 #[allow(clippy::print_stdout)]
 fn show_revision(revision: &Value) {
-    let roles: Vec<String> = revision["components"]
+    let roles: Vec<String> = at(revision, "/components")
         .as_object()
         .into_iter()
         .flatten()
@@ -297,20 +302,25 @@ fn show_pipelines(answer: &Value) {
         let (name, revisions) = (text(pipeline, "name"), text(pipeline, "revisions"));
         println!(
             "{name:<24} {revisions:>4} revisions  {}",
-            rollout(&pipeline["rollout"])
+            rollout(at(pipeline, "/rollout"))
         );
     }
 }
 
 fn rollout(rollout: &Value) -> String {
-    let mut said = match &rollout["stable"] {
+    let mut said = match at(rollout, "/stable") {
         Value::Null => "none active".to_owned(),
         stable => format!("stable {stable}"),
     };
-    if let Some(canary) = rollout["canary"].as_object() {
-        said += &format!(", canary {} for {} %", canary["revision"], canary["percent"]);
+    let canary = at(rollout, "/canary");
+    if canary.is_object() {
+        said += &format!(
+            ", canary {} for {} %",
+            at(canary, "/revision"),
+            at(canary, "/percent")
+        );
     }
-    if rollout["pinned"] == true {
+    if at(rollout, "/pinned") == true {
         said += ", pinned";
     }
     said
@@ -318,24 +328,24 @@ fn rollout(rollout: &Value) -> String {
 
 #[allow(clippy::print_stdout)]
 fn show_rollout(answer: &Value) {
-    println!("{}", rollout(&answer["rollout"]));
-    let trial = &answer["trial"];
+    println!("{}", rollout(at(answer, "/rollout")));
+    let trial = at(answer, "/trial");
     for arm in ["canary", "stable"] {
-        let shown = &trial[arm];
+        let shown = trial.get(arm).unwrap_or(&Value::Null);
         if shown.is_object() {
             println!(
                 "  {arm:<7} {} jobs ({} failed), {} pages ({} failed), {} traps, {} timeouts, {} ms",
-                shown["jobs"],
-                shown["failed_jobs"],
-                shown["pages"],
-                shown["failed_pages"],
-                shown["traps"],
-                shown["timeouts"],
-                shown["millis"],
+                at(shown, "/jobs"),
+                at(shown, "/failed_jobs"),
+                at(shown, "/pages"),
+                at(shown, "/failed_pages"),
+                at(shown, "/traps"),
+                at(shown, "/timeouts"),
+                at(shown, "/millis"),
             );
         }
     }
-    if let Some(reason) = trial["reason"].as_str() {
+    if let Some(reason) = at(trial, "/reason").as_str() {
         println!("  {}: {reason}", text(trial, "judgement"));
     }
 }
@@ -349,7 +359,7 @@ fn show_revisions(answer: &Value) {
 fn show_history(answer: &Value) {
     for entry in list(answer, "entries") {
         let (action, revision) = (text(entry, "action"), text(entry, "revision"));
-        let reason = entry["evidence"]["reason"].as_str().unwrap_or_default();
+        let reason = at(entry, "/evidence/reason").as_str().unwrap_or_default();
         println!(
             "{:>4}  {:>13}  {:<12}  {action:<9} {revision:<4} {reason}",
             text(entry, "seq"),

@@ -156,6 +156,8 @@ fn wasm(folder: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
+type Count = fn(&Effect) -> u64;
+
 #[allow(clippy::print_stdout)]
 fn show(report: &ReplayReport) {
     for difference in &report.differences {
@@ -168,7 +170,7 @@ fn show(report: &ReplayReport) {
         println!("… and {} more", report.differing - told);
     }
     println!("{} decisions, {} differ", report.decisions, report.differing);
-    let lines: [(&str, fn(&Effect) -> u64); 12] = [
+    let lines: [(&str, Count); 12] = [
         ("batches", |e| e.batches),
         ("pages in batches", |e| e.batch_pages),
         ("pages by text layer", |e| e.text_layer),

@@ -87,8 +87,6 @@ pub struct Rollout {
     pub canary: Option<Canary>,
     /// What was stable before, for a roll-back.
     pub previous: Option<u32>,
-    /// What is put beside the real decisions without effect.
-    pub shadow: Option<u32>,
     /// Whether it stays as it is until it is unpinned.
     pub pinned: bool,
     /// Grows with each change.
@@ -188,7 +186,6 @@ impl Rollout {
                 next.pinned = true;
             }
             Change::Unpin => next.pinned = false,
-            Change::Shadow { revision } => next.shadow = revision,
         }
         next.version += 1;
         Ok(next)
@@ -236,11 +233,6 @@ pub enum Change {
     },
     /// Changes are taken again.
     Unpin,
-    /// This revision decides beside the real one without effect; nothing: none does.
-    Shadow {
-        /// Which.
-        revision: Option<u32>,
-    },
 }
 
 impl Change {
@@ -253,7 +245,6 @@ impl Change {
             Self::RollBack => "rollback",
             Self::Pin { .. } => "pin",
             Self::Unpin => "unpin",
-            Self::Shadow { .. } => "shadow",
         }
     }
 
@@ -263,7 +254,6 @@ impl Change {
             Self::Activate { revision } | Self::Canary { revision, .. } | Self::Pin { revision } => {
                 Some(revision)
             }
-            Self::Shadow { revision } => revision,
             Self::Promote | Self::RollBack | Self::Unpin => None,
         }
     }
@@ -391,6 +381,9 @@ pub enum Judgement {
     RollBack(String),
 }
 
+/// What is compared: its name, by how much the canary may have more of it, and the counts it is the quotient of.
+type Share = (&'static str, f64, fn(&Showing) -> (u64, u64));
+
 /// Jobs of either revision from which on a bad showing is believed before the trial is over.
 const ENOUGH: u64 = 5;
 
@@ -404,7 +397,7 @@ impl Judge {
             return Judgement::Wait;
         }
         let share = |part: u64, of: u64| part as f64 / of.max(1) as f64;
-        let shares: [(&str, f64, fn(&Showing) -> (u64, u64)); 4] = [
+        let shares: [Share; 4] = [
             ("jobs fail", self.failures, |s| (s.failed_jobs, s.jobs)),
             ("of calls are too late", self.timeouts, |s| (s.timeouts, s.calls)),
             ("traps for a page", self.traps, |s| (s.traps, s.pages)),

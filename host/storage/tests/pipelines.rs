@@ -87,7 +87,7 @@ async fn what_was_pushed_is_there_after_a_restart_and_only_for_its_tenant() {
         book.component(&a, &record.digest).await.unwrap().as_ref(),
         Some(&record)
     );
-    assert_eq!(book.components(&a).await.unwrap(), [record.clone()]);
+    assert_eq!(book.components(&a).await.unwrap(), std::slice::from_ref(&record));
     assert_eq!(book.revision(&a, "reports", 1).await.unwrap(), Some(added));
     let pipelines = book.pipelines(&a).await.unwrap();
     assert_eq!((pipelines.len(), pipelines[0].revisions), (1, 1));

@@ -25,8 +25,6 @@ pub(crate) struct RolloutView {
     canary: Option<CanaryView>,
     /// What was stable before.
     previous: Option<u32>,
-    /// What decides beside the real one without effect.
-    shadow: Option<u32>,
     /// Whether no change is taken until it is unpinned.
     pinned: bool,
     /// Grows with each change.
@@ -54,7 +52,6 @@ impl From<Rollout> for RolloutView {
                 since_millis: canary.since_millis,
             }),
             previous: rollout.previous,
-            shadow: rollout.shadow,
             pinned: rollout.pinned,
             version: rollout.version,
         }
@@ -135,8 +132,6 @@ pub(crate) enum Action {
     Pin,
     /// Changes are taken again.
     Unpin,
-    /// The revision decides beside the real one without effect; none does if none is given.
-    Shadow,
 }
 
 /// A change to be made.
@@ -145,7 +140,7 @@ pub(crate) enum Action {
 pub(crate) struct RolloutChange {
     /// What is to be done.
     action: Action,
-    /// The revision, for `activate`, `canary`, `pin` and `shadow`.
+    /// The revision, for `activate`, `canary` and `pin`.
     #[schema(minimum = 1)]
     revision: Option<u32>,
     /// Of a hundred new jobs, for `canary`.
@@ -161,10 +156,7 @@ impl RolloutChange {
             what.ok_or_else(|| Problem::unprocessable(format!("this action needs a {name}")))
         };
         let revision = || of(self.revision, "revision");
-        let takes_revision = matches!(
-            self.action,
-            Action::Activate | Action::Canary | Action::Pin | Action::Shadow
-        );
+        let takes_revision = matches!(self.action, Action::Activate | Action::Canary | Action::Pin);
         if self.revision.is_some() && !takes_revision {
             return Err(Problem::unprocessable("this action takes no revision"));
         }
@@ -185,9 +177,6 @@ impl RolloutChange {
                 revision: revision()?,
             },
             Action::Unpin => Change::Unpin,
-            Action::Shadow => Change::Shadow {
-                revision: self.revision,
-            },
         })
     }
 }
