@@ -9,6 +9,7 @@ pub mod decision;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod judge;
 pub mod layout;
 pub mod ledger;
 pub mod manifest;

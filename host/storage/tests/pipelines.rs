@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 
 use tempfile::TempDir;
 use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord};
+use weir_core::judge::{Evidence, Showing};
 use weir_core::ledger::JobState;
 use weir_core::manifest::{Capability, Manifest, Role};
-use weir_core::rollout::{
-    Arm, Change, ChangeError, Evidence, History, JobShowing, PipelineBook as _, Recipe, Showing,
-};
+use weir_core::rollout::{Arm, Change, ChangeError, History, JobShowing, PipelineBook as _, Recipe};
 use weir_core::tenancy::Registry as _;
 use weir_core::{JobId, TenantId};
 use weir_storage::Storage;

@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord, ComponentStore, Gate};
+use weir_core::judge::{Evidence, Showing};
 use weir_core::manifest::{ComponentFile, Pipeline, Role};
 use weir_core::replay::{ReplayError, ReplayReport, Replays};
 use weir_core::rollout::{
-    Assignment, Change, ChangeError, ChangeRecord, Evidence, History, JobShowing, PipelineBook,
-    PipelineRecord, Recipe, Revision, Rollout, Showing,
+    Assignment, Change, ChangeError, ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord, Recipe,
+    Revision, Rollout,
 };
 use weir_core::{JobId, PolicyError, StorageError, TenantId};
 

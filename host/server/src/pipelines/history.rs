@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use weir_core::rollout::{Change, ChangeRecord, Evidence, History};
+use weir_core::judge::Evidence;
+use weir_core::rollout::{Change, ChangeRecord, History};
 use weir_core::tenancy::Scope;
 
 use super::revisions::known;

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use weir_core::component::ComponentDigest;
 use weir_core::id::is_name;
+use weir_core::judge::Judge;
 use weir_core::manifest::{Capability, Grants, Limits, Manifest, OnTrap, Role, SettingValue};
-use weir_core::rollout::{Judge, PipelineRecord, Recipe, Revision};
+use weir_core::rollout::{PipelineRecord, Recipe, Revision};
 use weir_core::tenancy::Scope;
 
 use super::components::{CapabilityName, RoleName, refused};

@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use weir_core::rollout::{Change, Rollout, Showing};
+use weir_core::judge::Showing;
+use weir_core::rollout::{Change, Rollout};
 use weir_core::tenancy::Scope;
 
 use super::revisions::known;

@@ -4,10 +4,9 @@
 //! judged at once, by the rule of its own manifest. A judgement is a change like any other, made for the version it was come
 //! to at: whoever changes the rollout in the meantime is not overruled.
 
+use weir_core::judge::{Evidence, Judgement, Showing};
 use weir_core::ledger::JobState;
-use weir_core::rollout::{
-    Assignment, Change, Evidence, JobShowing, Judgement, PipelineBook, Rollout, Showing,
-};
+use weir_core::rollout::{Assignment, Change, JobShowing, PipelineBook, Rollout};
 use weir_core::{JobId, StorageError, TenantId};
 use weir_engine::{DocumentEnd, JobOutcome};
 

@@ -6,9 +6,10 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::component::{ComponentDigest, ComponentRecord};
+use weir_core::judge::{Evidence, Showing};
 use weir_core::rollout::{
-    Arm, Assignment, Change, ChangeError, ChangeRecord, Evidence, History, JobShowing, PipelineBook,
-    PipelineRecord, Recipe, Revision, Rollout, SHOWINGS_KEPT, Showing,
+    Arm, Assignment, Change, ChangeError, ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord,
+    Recipe, Revision, Rollout, SHOWINGS_KEPT,
 };
 use weir_core::{JobId, StorageError, TenantId};
 
