@@ -133,6 +133,9 @@ impl Kept {
                 self.count(tenant, &unit?.path())?;
             }
         }
+        // A unit that was just being removed is not listed any more, and its removal may not have been told yet: told after the
+        // end it would be taken off a second time.
+        self.units.iter().for_each(|unit| drop(unit.lock()));
         while let Some(unit) = self.left_or_end(tenant) {
             self.count(tenant, &unit)?;
         }

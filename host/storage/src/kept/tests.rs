@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 
@@ -89,6 +90,33 @@ fn changes_beside_a_recount_are_counted_once() {
         let there = u64::try_from(size(&folder).unwrap()).unwrap();
         assert_eq!(kept.close(), [(t, there, true)]);
     }
+}
+
+/// The removal's files are gone before the recount lists what there is, and it is told after the recount would have ended.
+#[test]
+fn a_removal_under_way_at_a_recount_is_taken_off_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, t) = (dir.path().join("t"), TenantId::single());
+    let kept = Kept::new([]);
+    write(&kept, &t, &folder.join("stays"), "a", 10);
+    let goes = folder.join("goes");
+    write(&kept, &t, &goes, "a", 100);
+    kept.doubt(&t);
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        kept.change(&t, &goes, || {
+            fs::remove_dir_all(&goes)?;
+            scope.spawn(|| {
+                kept.recount(&t, std::slice::from_ref(&folder), &never()).unwrap();
+                ended.send(()).unwrap();
+            });
+            // It does not end before this is told; were it to, it would within this time.
+            assert!(end.recv_timeout(Duration::from_millis(300)).is_err());
+            Ok(-100)
+        })
+        .unwrap();
+    });
+    assert_eq!(kept.close(), [(t, 10, true)]);
 }
 
 #[test]
