@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand};
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::tenancy::Scope;
 
+use crate::component::{ComponentCommand, Dev};
+
 /// What `weir --help` ends with.
 const AFTER: &str = "\
 Examples:
@@ -76,6 +78,11 @@ pub(crate) enum Command {
     /// Make and revoke tenants' keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Write components: decisions in Rust, JavaScript or Python
+    #[command(subcommand)]
+    Component(ComponentCommand),
+    /// Build a component, test it and run a document through it after each change
+    Dev(Dev),
     /// Say what is installed, what is missing and how to get it
     Doctor,
     /// List the settings, their values and what they do

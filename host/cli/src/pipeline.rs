@@ -50,7 +50,7 @@ pub(crate) fn build(manifest: Manifest, defaults: &Path) -> Result<Pipeline> {
     Ok(Pipeline::new(manifest, files, default_files))
 }
 
-fn component(path: &Path) -> Result<ComponentFile> {
+pub(crate) fn component(path: &Path) -> Result<ComponentFile> {
     let bytes =
         std::fs::read(path).with_context(|| format!("cannot read the component {}", path.display()))?;
     let name = path
