@@ -33,6 +33,7 @@ struct Outcome {
     written: bool,
     /// What the component asked and the case did not answer.
     unanswered: Vec<String>,
+    /// How long the calls took.
     took: Duration,
 }
 
@@ -123,9 +124,7 @@ impl Sandbox {
     /// Asks what a case asks and compares what is decided.
     async fn judge(&self, case: &Case, write: bool) -> Result<Outcome> {
         let stand_in = Arc::new(StandIn::new(case.answers.clone()));
-        let started = Instant::now();
-        let decided = self.ask(case, &stand_in).await?;
-        let took = started.elapsed();
+        let (decided, took) = self.ask(case, &stand_in).await?;
         let mut written = false;
         let differences = match (&case.expected, decided) {
             (Expected::Decision(expected), Ok(decisions)) => {
@@ -177,7 +176,7 @@ impl Sandbox {
     }
 
     /// A job of a case's calls: their decisions, or the first error. The outer error is about the case or the component as a whole.
-    async fn ask(&self, case: &Case, stand_in: &Arc<StandIn>) -> Result<Result<Vec<Value>, PolicyError>> {
+    async fn ask(&self, case: &Case, stand_in: &Arc<StandIn>) -> Result<(Result<Vec<Value>, PolicyError>, Duration)> {
         for call in &case.calls {
             if !self.manifest.components.contains_key(&call.role()) {
                 bail!(
@@ -208,16 +207,17 @@ impl Sandbox {
             Err(error @ (PolicyError::Unusable { .. } | PolicyError::Exhausted { .. })) => {
                 return Err(error.into());
             }
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok((Err(error), Duration::ZERO)),
         };
+        let started = Instant::now();
         let mut decisions = Vec::with_capacity(case.calls.len());
         for call in case.calls.clone() {
             match call.ask(&*job).await {
                 Ok(decision) => decisions.push(decision),
-                Err(error) => return Ok(Err(error)),
+                Err(error) => return Ok((Err(error), started.elapsed())),
             }
         }
-        Ok(Ok(decisions))
+        Ok((Ok(decisions), started.elapsed()))
     }
 }
 

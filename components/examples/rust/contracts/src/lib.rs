@@ -55,12 +55,20 @@ impl Routing for Contracts {
         }
         DocumentRoute {
             collection: if is_contract { "contracts" } else { "default" }.into(),
-            lane: if is_contract { Lane::Interactive } else { Lane::Bulk },
+            lane: if is_contract {
+                Lane::Interactive
+            } else {
+                Lane::Bulk
+            },
             models: ModelPreferences {
                 ocr: None,
                 text_embedding: None,
             },
-            labels: if is_contract { vec![label("kind", "contract")] } else { Vec::new() },
+            labels: if is_contract {
+                vec![label("kind", "contract")]
+            } else {
+                Vec::new()
+            },
         }
     }
 
@@ -92,8 +100,12 @@ impl Routing for Contracts {
 
     fn failed(&mut self, failure: Failure) -> Verdict {
         match failure.kind.as_str() {
-            "page-unreadable" | "page-too-large" | "page-deadline" | "worker-died" | "model-input" => Verdict::SkipPage,
-            "model-queue-full" if failure.attempt < 5 => Verdict::RetryAfter(250 << failure.attempt.saturating_sub(1)),
+            "page-unreadable" | "page-too-large" | "page-deadline" | "worker-died" | "model-input" => {
+                Verdict::SkipPage
+            }
+            "model-queue-full" if failure.attempt < 5 => {
+                Verdict::RetryAfter(250 << failure.attempt.saturating_sub(1))
+            }
             _ => Verdict::FailDocument,
         }
     }
@@ -101,14 +113,20 @@ impl Routing for Contracts {
 
 /// How the first page begins; nothing, if that cannot be seen.
 fn opening(facts: &DocumentFacts) -> String {
-    let has_text = facts.first_pages.first().is_some_and(|page| page.text_chars >= TEXT);
+    let has_text = facts
+        .first_pages
+        .first()
+        .is_some_and(|page| page.text_chars >= TEXT);
     let seen = if has_text {
         rasterizer::text(&facts.document, 1).map(|text| text.chars().take(OPENING_CHARS).collect())
     } else {
         recognize(&facts.document, 1, OPENING)
     };
     seen.unwrap_or_else(|refusal| {
-        log::warn(&format!("{}: its opening cannot be seen: {refusal:?}", facts.name));
+        log::warn(&format!(
+            "{}: its opening cannot be seen: {refusal:?}",
+            facts.name
+        ));
         String::new()
     })
 }
@@ -133,7 +151,10 @@ fn has_gutter(picture: &Picture) -> bool {
         .take(height - height * 3 / 20)
         .skip(height * 3 / 20)
         .collect();
-    let blank = |x: usize| rows.iter().all(|row| row.get(x).is_some_and(|pixel| *pixel >= 250));
+    let blank = |x: usize| {
+        rows.iter()
+            .all(|row| row.get(x).is_some_and(|pixel| *pixel >= 250))
+    };
     let printed = |from: usize, to: usize| (from..to).any(|x| !blank(x));
     (width * 2 / 5..width * 3 / 5).any(blank) && printed(0, width * 2 / 5) && printed(width * 3 / 5, width)
 }
