@@ -5,8 +5,11 @@ Each function raises :class:`Refusal` if it is refused.
 
 from typing import Sequence
 
-from wit_world.imports import inference as _host
-from wit_world.imports.inference import Region
+try:
+    from wit_world.imports import inference as _host
+    from wit_world.imports.inference import Region
+except ImportError:
+    raise ImportError('pipeline.toml does not grant it: add "inference" to [capabilities] grant') from None
 
 from .refusal import Refusal, asking
 

@@ -1,7 +1,10 @@
 """A closer look at a page; the manifest must grant ``rasterizer``. Each function raises :class:`Refusal` if it is refused."""
 
-from wit_world.imports import rasterizer as _host
-from wit_world.imports.rasterizer import Brightness, Picture
+try:
+    from wit_world.imports import rasterizer as _host
+    from wit_world.imports.rasterizer import Brightness, Picture
+except ImportError:
+    raise ImportError('pipeline.toml does not grant it: add "rasterizer" to [capabilities] grant') from None
 
 from .refusal import Refusal, asking
 

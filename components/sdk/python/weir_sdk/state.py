@@ -6,7 +6,10 @@ function raises :class:`Refusal` if it is refused.
 
 from typing import Optional
 
-from wit_world.imports import state as _host
+try:
+    from wit_world.imports import state as _host
+except ImportError:
+    raise ImportError('pipeline.toml does not grant it: add "state" to [capabilities] grant') from None
 
 from .refusal import Refusal, asking
 

@@ -97,8 +97,8 @@ mod tests {
         assert_eq!(
             between(&expected, &decided),
             [
-                r#"[0].labels[0]: expected {"name":"a"}, decided nothing"#,
                 r#"[0].reading: expected "ocr", decided "nothing""#,
+                r#"[0].labels[0]: expected {"name":"a"}, decided nothing"#,
                 "[0].store: expected null, decided true",
                 "[1].pages: expected 2, decided 3",
             ]

@@ -176,7 +176,11 @@ impl Sandbox {
     }
 
     /// A job of a case's calls: their decisions, or the first error. The outer error is about the case or the component as a whole.
-    async fn ask(&self, case: &Case, stand_in: &Arc<StandIn>) -> Result<(Result<Vec<Value>, PolicyError>, Duration)> {
+    async fn ask(
+        &self,
+        case: &Case,
+        stand_in: &Arc<StandIn>,
+    ) -> Result<(Result<Vec<Value>, PolicyError>, Duration)> {
         for call in &case.calls {
             if !self.manifest.components.contains_key(&call.role()) {
                 bail!(

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use tokio::process::Command;
 
-use super::tool::{find, installed, run};
+use super::tool::{find, installed, run, run_or};
 use super::{Places, Source, embedded, world};
 
 /// Version of componentize-qjs; `templates/tools/js` has its hashes.
@@ -32,8 +32,17 @@ pub(super) async fn build(source: &Source, contract: &Path, places: &Places) -> 
         .arg("--output")
         .arg(&output)
         .current_dir(&source.folder);
-    run(&mut command, "componentize-qjs").await?;
+    run_or(&mut command, "componentize-qjs", not_granted).await?;
     Ok(output)
+}
+
+/// Whether a build failed because the world lacks a capability that was imported.
+fn not_granted(said: &str) -> Option<String> {
+    let missing = |name: &&str| said.contains(&format!("Error resolving module 'weir:pipeline/{name}@"));
+    let name = ["state", "rasterizer", "inference"].into_iter().find(missing)?;
+    Some(format!(
+        "pipeline.toml does not grant it: add \"{name}\" to [capabilities] grant"
+    ))
 }
 
 async fn tool(places: &Places) -> Result<PathBuf> {
@@ -60,7 +69,14 @@ async fn tool(places: &Places) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::VERSION;
+    use super::{VERSION, not_granted};
+
+    #[test]
+    fn a_capability_that_is_not_granted_is_named() {
+        let said = "Error: Error resolving module 'weir:pipeline/inference@0.1.0' from '/node_modules/weir-sdk/inference.js'";
+        assert!(not_granted(said).unwrap().contains("add \"inference\""));
+        assert_eq!(not_granted("Error: expecting ';'"), None);
+    }
 
     #[test]
     fn the_hashes_are_those_of_the_version() {

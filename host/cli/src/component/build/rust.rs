@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use tokio::process::Command;
 
-use super::tool::{find, run};
+use super::tool::{find, run, run_shown};
 use super::{Source, embedded};
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -65,7 +65,7 @@ pub(super) async fn build(source: &Source) -> Result<PathBuf> {
             .env("RUSTC_BOOTSTRAP", "1")
             .arg("-Zbuild-std=std,panic_abort");
     }
-    let said = run(&mut command, "cargo build").await?;
+    let said = run_shown(&mut command, "cargo build").await?;
     made(&said, &source.folder).with_context(|| {
         format!(
             "cargo made no component of {}: its Cargo.toml needs crate-type = [\"cdylib\"] under [lib]",

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
@@ -18,21 +18,53 @@ pub(super) fn find(name: &str, remedy: &str) -> Result<PathBuf> {
 }
 
 /// Runs a program to its end and gives what it wrote to its standard output. It ends with this process, or with the future.
-#[allow(clippy::print_stderr)]
 pub(super) async fn run(command: &mut Command, doing: &str) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .with_context(|| format!("cannot start {}", command.as_std().get_program().display()))?;
+    run_or(command, doing, |_| None).await
+}
+
+/// The same; from what it wrote before it failed, `explain` may know better than "the reason stands above".
+#[allow(clippy::print_stderr)]
+pub(super) async fn run_or(
+    command: &mut Command,
+    doing: &str,
+    explain: impl FnOnce(&str) -> Option<String>,
+) -> Result<String> {
+    let output = output(command, Stdio::piped()).await?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(said);
     }
     // What a compiler has to say about the source belongs to whoever wrote it, unchanged.
-    eprint!("{said}{}", String::from_utf8_lossy(&output.stderr));
-    bail!("{doing} failed ({}); the reason stands above", output.status)
+    let said = said + &String::from_utf8_lossy(&output.stderr);
+    eprint!("{said}");
+    let reason = explain(&said).unwrap_or_else(|| "the reason stands above".into());
+    bail!("{doing} failed ({}): {reason}", output.status)
+}
+
+/// The same for a program that takes its time and says what it does meanwhile: its standard error is shown as it comes.
+pub(super) async fn run_shown(command: &mut Command, doing: &str) -> Result<String> {
+    let output = output(command, Stdio::inherit()).await?;
+    if !output.status.success() {
+        bail!("{doing} failed ({}): the reason stands above", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+async fn output(command: &mut Command, errors: Stdio) -> Result<Output> {
+    let child = command
+        // Where a tool broke is of no use to whoever wrote what it broke on.
+        .env("RUST_BACKTRACE", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(errors)
+        .kill_on_drop(true)
+        .spawn();
+    let cannot = || format!("cannot run {}", command.as_std().get_program().display());
+    child
+        .with_context(cannot)?
+        .wait_with_output()
+        .await
+        .with_context(cannot)
 }
 
 /// A toolchain below the cache, installed if it is not there. `install` fills the folder. What was left half installed is
