@@ -164,7 +164,7 @@ fn files(new: &New) -> Vec<(&'static str, String)> {
         "helpers",
         helpers
             .into_iter()
-            .filter(|name| used(&name))
+            .filter(|name| used(name))
             .collect::<Vec<_>>()
             .join(", "),
     ));

@@ -1,8 +1,10 @@
 //! Rust: cargo, for `wasm32-unknown-unknown`, with a linker that makes components.
 //!
 //! Two toolchains will do, as for the guests of this repository (`components/build`): one that has the target's standard
-//! library, which rustup adds, or one that has the library's source, which Debian packages. Paths are mapped to fixed names, so
-//! that the same source gives the same bytes in every folder and a pipeline's revision does not depend on where it was built.
+//! library, which rustup adds, or one that has the library's source, which Debian packages. Paths of the library and of crates
+//! are mapped to fixed names and cargo names the folder's own relatively, so that the same source gives the same bytes in every
+//! folder and a pipeline's revision does not depend on where it was built. The flags are the same for every folder, so folders
+//! that share a target folder share what it holds.
 
 use std::path::{Path, PathBuf};
 
@@ -56,10 +58,7 @@ pub(super) async fn build(source: &Source) -> Result<PathBuf> {
         .current_dir(&source.folder)
         .env("PATH", std::env::join_paths(folders)?)
         .env("RUSTC", &compiler.rustc)
-        .env(
-            "CARGO_ENCODED_RUSTFLAGS",
-            compiler.flags(&linker, &source.folder).join("\x1f"),
-        );
+        .env("CARGO_ENCODED_RUSTFLAGS", compiler.flags(&linker).join("\x1f"));
     if compiler.builds_std {
         command
             .env("RUSTC_BOOTSTRAP", "1")
@@ -134,7 +133,7 @@ impl Compiler {
         })
     }
 
-    fn flags(&self, linker: &Path, folder: &Path) -> Vec<String> {
+    fn flags(&self, linker: &Path) -> Vec<String> {
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
         let registries = home
@@ -145,8 +144,7 @@ impl Compiler {
             .filter_map(Result::ok)
             .map(|registry| (registry.path(), "/crates"));
         let source = self.sysroot.join("lib/rustlib/src/rust");
-        let mapped = [(folder.to_owned(), "/component"), (source, "/rust")]
-            .into_iter()
+        let mapped = std::iter::once((source, "/rust"))
             .chain(crates)
             .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
         [
