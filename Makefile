@@ -30,11 +30,12 @@ export PDF ASK
 guests := cd components && env -u CARGO_TARGET_DIR
 defaults := batching routing chunking progress
 
-.PHONY: help run test setup components build samples lint bench clean
+.PHONY: help run test setup components build samples examples lint bench clean
 
 help:
 	@echo 'make run [PDF=file-or-folder] [ASK="a question"]   ingest documents and answer a question from them'
 	@echo 'make test                                          run every test'
+	@echo 'make examples [LANGUAGES="rust js python"]         build the example components and compare their decisions'
 	@echo 'make lint                                          formatting and clippy'
 	@echo 'make bench                                         measure, and compare with peers (long)'
 	@echo 'make setup | components | build | samples          the steps of these'
@@ -67,6 +68,12 @@ test: components build
 	$(if $(shell command -v cargo-nextest),cargo nextest run --locked --workspace,cargo test --locked --workspace --all-targets)
 	cargo test --locked --workspace --doc --quiet
 	$(guests) OUT='$(target)/components' cargo test --locked --workspace --quiet
+
+# Not among the tests: it takes Node.js and npm, which nothing else here needs, and 24 s of CPU for each component in Python (10 to
+# build it, 14 to compile it for the host). `make test` asks the Rust examples the same cases.
+examples: components build samples
+	@deploy/setup examples
+	@WEIR='$(weir)' SAMPLES='$(samples)' components/examples/check $(LANGUAGES)
 
 lint:
 	@deploy/setup lint

@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod cancel;
+mod components;
 mod crash;
 mod ingest;
 mod memory;

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::tenancy::Scope;
 
+use crate::component::{ComponentCommand, Dev};
 use crate::pipelines::PipelineCommand;
 use crate::replay::Replay;
 
@@ -84,6 +85,11 @@ pub(crate) enum Command {
     Pipeline(PipelineCommand),
     /// Have a job's decisions again, by its components or others
     Replay(Replay),
+    /// Write components: decisions in Rust, JavaScript or Python
+    #[command(subcommand)]
+    Component(ComponentCommand),
+    /// Build a component, test it and run a document through it after each change
+    Dev(Dev),
     /// Say what is installed, what is missing and how to get it
     Doctor,
     /// List the settings, their values and what they do

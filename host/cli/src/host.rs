@@ -196,7 +196,7 @@ pub(crate) fn policy_config(
 }
 
 /// This program under a hidden name.
-fn this_binary(name: &str) -> Result<Vec<OsString>> {
+pub(crate) fn this_binary(name: &str) -> Result<Vec<OsString>> {
     let binary: PathBuf = std::env::current_exe().context("cannot find the weir binary itself")?;
     Ok(vec![binary.into(), name.into()])
 }

@@ -4,6 +4,7 @@
 //! machine needs. They are told apart before anything else happens: a worker has no runtime, no settings and no log.
 
 mod args;
+mod component;
 mod configuration;
 mod display;
 mod doctor;
@@ -79,6 +80,8 @@ fn command(cli: &Cli) -> ExitCode {
             Command::Key(command) => tenants::key(command, json, &places).await,
             Command::Pipeline(command) => pipelines::run(command, json).await,
             Command::Replay(replay) => replay::run(replay, json, &settings, &places).await,
+            Command::Component(command) => component::run(command, json, &settings, &places).await,
+            Command::Dev(dev) => component::dev(dev, &settings, &places).await,
             Command::Doctor => doctor::run(json, &settings, &places).await,
             Command::Settings => configuration::list(&settings, json).map(|()| ExitCode::SUCCESS),
         }

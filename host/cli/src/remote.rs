@@ -78,6 +78,11 @@ impl Remote {
         self.answer(request).await
     }
 
+    /// Removes what is at a path.
+    pub(crate) async fn delete(&self, path: &str) -> Result<()> {
+        self.answer(self.request(Method::DELETE, path)).await.map(drop)
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.server));
         request.header("authorization", format!("Bearer {}", self.key))

@@ -16,14 +16,17 @@ use fixture::{
     direction, document, event, job, key_record, open, order, page_done, point, query, tenant, tenant_record,
     word,
 };
+use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord, ComponentStore};
 use weir_core::ledger::{Entry, JobState};
+use weir_core::manifest::{Manifest, Role};
 use weir_core::order::Orders;
 use weir_core::original::Originals;
 use weir_core::ports::{BlobStore, Ledger, PolicyState, VectorStore};
+use weir_core::rollout::{Change, PipelineBook, Recipe};
 use weir_core::tenancy::{Quotas, Registry, Scope, Tenant, TenantState};
 use weir_core::usage::{Usage, UsageBook};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
-use weir_storage::{Storage, TenantDesk, remove_tenant};
+use weir_storage::{SqliteLedger, Storage, TenantDesk, remove_tenant};
 
 const DATA: &str = "WEIR_TEST_DATA";
 
@@ -227,6 +230,11 @@ async fn furnish(storage: &Storage, t: &TenantId) {
         .commit(t, &unfinished, &DocumentId::of(b"d"))
         .await
         .unwrap();
+    let unfinished = storage.components.unfinished();
+    std::fs::write(&unfinished, "wasm").unwrap();
+    let digest = ComponentDigest::of(b"wasm");
+    storage.components.commit(t, &unfinished, &digest).await.unwrap();
+    furnish_pipeline(ledger, t, digest).await;
     // Of no document that the ledger knows.
     let stray = vec![point("stray", 1, 0, "words", direction(0.0))];
     storage.vectors.upsert(t, "main", stray).await.unwrap();
@@ -234,6 +242,36 @@ async fn furnish(storage: &Storage, t: &TenantId) {
     storage.vectors.upsert(t, "main", known).await.unwrap();
     // Last, for a commit also writes down what is kept.
     ledger.commit(entries).await.unwrap();
+}
+
+/// A pipeline with a component, and a job that was given its revision.
+async fn furnish_pipeline(ledger: &SqliteLedger, t: &TenantId, digest: ComponentDigest) {
+    let record = ComponentRecord {
+        tenant: t.clone(),
+        digest,
+        name: "ours".into(),
+        bytes: 4,
+        facts: ComponentFacts {
+            roles: vec![Role::Routing],
+            capabilities: Vec::new(),
+        },
+        created_millis: 1,
+        by: "key".into(),
+    };
+    ledger.put_component(&record).await.unwrap();
+    let recipe = Recipe {
+        manifest: Manifest::embedded(),
+        components: [(Role::Routing, digest)].into(),
+    };
+    ledger
+        .add_revision(t, "p", &recipe, "key", 1)
+        .await
+        .unwrap()
+        .unwrap();
+    let activate = Change::Activate { revision: 1 };
+    let changed = ledger.change_rollout(t, "p", None, &activate, "key", None, 1);
+    changed.await.unwrap().unwrap();
+    ledger.assign(t, "p", &JobId::new()).await.unwrap();
 }
 
 /// How many rows each table with a column for the tenant has of one.
@@ -250,7 +288,7 @@ fn rows(data: &Path, t: &TenantId) -> Vec<(String, u32)> {
         .unwrap()
         .collect::<Result<_, _>>()
         .unwrap();
-    assert!(tables.len() >= 11, "{tables:?}");
+    assert!(tables.len() >= 16, "{tables:?}");
     tables
         .into_iter()
         .map(|(table, column)| {
@@ -282,7 +320,7 @@ async fn a_removed_tenant_leaves_nothing_and_takes_nothing_along() {
         assert_eq!(count, 0, "{table}");
     }
     assert_eq!(rows(dir.path(), &b), before);
-    for folder in ["blobs", "originals"] {
+    for folder in ["blobs", "originals", "components"] {
         assert!(!dir.path().join(folder).join("a").exists());
         assert!(dir.path().join(folder).join("b").exists());
     }
@@ -291,7 +329,7 @@ async fn a_removed_tenant_leaves_nothing_and_takes_nothing_along() {
     assert!(storage.vectors.search(&a, &all).await.unwrap().is_empty());
     assert_eq!(storage.vectors.search(&b, &all).await.unwrap().len(), 2);
     assert_eq!(storage.ledger.stored_bytes(&a).await.unwrap(), 0);
-    assert_eq!(storage.ledger.stored_bytes(&b).await.unwrap(), 6);
+    assert_eq!(storage.ledger.stored_bytes(&b).await.unwrap(), 10);
     storage.close().await.unwrap();
 }
 

@@ -16,7 +16,12 @@ const ALL: [&str; 3] = ["ingest", "read", "components"];
 fn command(weir: &Weir, server: &Server, client: &Client, arguments: &[&str]) -> Ended {
     let mut all = vec!["pipeline"];
     all.extend(arguments);
-    let mut command = weir.command(&all);
+    at(weir, server, client, &all)
+}
+
+/// `weir …` with the tenant's server and key.
+fn at(weir: &Weir, server: &Server, client: &Client, all: &[&str]) -> Ended {
+    let mut command = weir.command(all);
     command
         .env("WEIR_SERVER", format!("http://{}", server.address))
         .env("WEIR_KEY", client.key());
@@ -295,7 +300,23 @@ fn components_are_kept_once_and_go_with_their_tenant() {
     let weir = Weir::new();
     let server = Server::start(&weir, &[]);
     let client = server.tenant_with("ours", json!({}), &ALL);
-    let bytes = std::fs::read(component("text-only")).unwrap();
+    let path = component("text-only");
+    let bytes = std::fs::read(&path).unwrap();
+    let run = |arguments: &[&str]| {
+        let ended = at(&weir, &server, &client, arguments);
+        assert_eq!(ended.code, 0, "{}", ended.errors);
+        ended.lines
+    };
+    let pushed = run(&["component", "push", path.to_str().unwrap(), "--json"]);
+    let digest = pushed[0]["digest"].as_str().unwrap();
+    assert_eq!(pushed[0]["name"], "text-only");
+    assert_eq!(
+        run(&["component", "list", "--json"])[0]["components"],
+        json!([pushed[0]])
+    );
+    run(&["component", "remove", digest]);
+    assert_eq!(run(&["component", "list", "--json"])[0]["components"], json!([]));
+
     let pushed = client.push("one", &bytes);
     assert_eq!(pushed.status, 201, "{}", pushed.body);
     assert_eq!(pushed.body["roles"], json!(["routing"]));

@@ -1,0 +1,153 @@
+"""Progress in Spanish, with the section being read.
+
+Whoever waits for a long report wants to know where it has got to, and "capítulo 7" says more than "42 %". So the text of each page that
+is done is looked at for a numbered heading, and the last one found is named. Something is said at the beginning, at each new section,
+each few percent, at each failure and at the end.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Optional
+
+from weir_sdk import Stage, policy, rasterizer, settings
+from weir_sdk.progress import (
+    DocumentEnded,
+    DocumentStarted,
+    Event,
+    Event_DocumentDone,
+    Event_DocumentFailed,
+    Event_DocumentStarted,
+    Event_PageDone,
+    Event_PageFailed,
+    PageDone,
+    PageFailed,
+    Update,
+)
+
+VERBS = {
+    Stage.RASTERIZE: "dibujar",
+    Stage.STORE: "guardar",
+    Stage.READ: "leer",
+    Stage.EMBED: "indexar",
+    Stage.UPSERT: "indexar",
+}
+# A number and a title.
+HEADING = re.compile(r"[0-9][0-9.]* (.)")
+
+
+@dataclass
+class Document:
+    """A document in work."""
+
+    started: int
+    pages: int
+    already_done: int
+    done: int
+    failed: int = 0
+    section: Optional[str] = None
+    told: float = 0.0
+
+    def percent(self) -> float:
+        return min((self.done + self.failed) * 100 / max(self.pages, 1), 100.0)
+
+    def seconds_left(self, at_millis: int) -> Optional[int]:
+        """Seconds for the pages left at the pace so far, rounded up; unknown before the first page of this job."""
+        new = max(self.done + self.failed - self.already_done, 0) * 1000
+        left = max(self.pages - self.done - self.failed, 0)
+        elapsed = max(at_millis - self.started, 0)
+        return min((elapsed * left + new - 1) // new, 2**32 - 1) if new > 0 else None
+
+    def update(self, at_millis: int, document: str, message: str) -> Update:
+        self.told = self.percent()
+        return Update(document, self.told, message[:500], self.seconds_left(at_millis))
+
+
+class Spanish:
+    def __init__(self) -> None:
+        # Percent between two updates.
+        self.step = settings.within("step-percent", 5.0, 0.0, 100.0)
+        self.documents: dict[str, Document] = {}
+
+    def observe(self, at_millis: int, event: Event) -> list[Update]:
+        match event:
+            case Event_DocumentStarted(started):
+                return self.started(at_millis, started)
+            case Event_PageDone(page):
+                return self.page_done(at_millis, page)
+            case Event_PageFailed(page):
+                return self.page_failed(at_millis, page)
+            case Event_DocumentDone(ended):
+                return self.ended(at_millis, ended, True)
+            case Event_DocumentFailed(ended):
+                return self.ended(at_millis, ended, False)
+        return []
+
+    def started(self, at_millis: int, event: DocumentStarted) -> list[Update]:
+        document = Document(at_millis, event.pages, event.already_done, event.already_done)
+        self.documents[event.document] = document
+        before = f", {event.already_done} ya estaban hechas" if event.already_done else ""
+        return [document.update(at_millis, event.document, f"«{event.name}»: {pages(event.pages)}{before}")]
+
+    def page_done(self, at_millis: int, event: PageDone) -> list[Update]:
+        document = self.documents.get(event.document)
+        if document is None:
+            return []
+        document.done += 1
+        section = heading(text_of(event.document, event.page))
+        is_new = section is not None and section != document.section
+        document.section = section or document.section
+        ends = document.done + document.failed >= document.pages
+        if not is_new and not ends and document.percent() - document.told < self.step:
+            return []
+        counted = f"{document.done} de {pages(document.pages)}"
+        message = f"Leyendo «{document.section}»: {counted}" if document.section else counted
+        return [document.update(at_millis, event.document, message)]
+
+    def page_failed(self, at_millis: int, event: PageFailed) -> list[Update]:
+        document = self.documents.get(event.document)
+        if document is None:
+            return []
+        document.failed += 1
+        message = f"La página {event.page} no se pudo {VERBS[event.stage]}: {event.message}"
+        return [document.update(at_millis, event.document, message)]
+
+    def ended(self, at_millis: int, event: DocumentEnded, well: bool) -> list[Update]:
+        document = self.documents.pop(event.document, None)
+        if document is None:
+            return []
+        tenths = max(at_millis - document.started, 0) // 100
+        if well:
+            message = f"Listo: {pages(event.done)} en {tenths // 10},{tenths % 10} s"
+        else:
+            message = f"Detenido: {event.done} de {pages(document.pages)}"
+        if event.failed:
+            message += f", {event.failed} con errores"
+        update = document.update(at_millis, event.document, message)
+        update.percent = 100.0 if well else update.percent
+        update.seconds_left = 0 if well else None
+        return [update]
+
+
+def pages(count: int) -> str:
+    return "1 página" if count == 1 else f"{count} páginas"
+
+
+def text_of(document: str, page: int) -> str:
+    try:
+        return rasterizer.text(document, page)
+    except rasterizer.Refusal:
+        return ""  # the page is done all the same
+
+
+def heading(text: str) -> Optional[str]:
+    """The first line of a page that is a numbered heading: `3 Las compuertas`, `2.1. Alcance`."""
+    lines = (line.strip() for line in text.split("\n")[:200])
+    return next(filter(is_heading, lines), None)
+
+
+def is_heading(line: str) -> bool:
+    title = HEADING.match(line)
+    return title is not None and title[1].isupper() and 5 <= len(line) <= 70 and not line.endswith(".")
+
+
+Progress = policy(Spanish).Progress

@@ -1,0 +1,25 @@
+use weir_sdk::Range;
+use weir_sdk::chunking::{Chunking, PassageSource};
+====
+    /// Longest passage.
+    passage_bytes: u32,
+====
+            passage_bytes: settings::within("passage-bytes", 900, 50..=100_000),
+====
+impl Chunking for Policy {
+    /// As many lines as fit a passage.
+    fn passages(&mut self, source: PassageSource) -> Vec<Range> {
+        let mut passages: Vec<Range> = Vec::new();
+        let mut start = 0;
+        for line in source.text.split('\n') {
+            let end = start + line.len() as u32;
+            match passages.last_mut() {
+                Some(last) if end - last.start <= self.passage_bytes => last.end = end,
+                _ if line.trim().is_empty() => {}
+                _ => passages.push(Range { start, end }),
+            }
+            start = end + 1;
+        }
+        passages
+    }
+}

@@ -1,0 +1,35 @@
+use weir_sdk::routing::{Failure, PageRoute, Reading, Routing, Verdict};
+use weir_sdk::{DocumentId, PageFacts};
+====
+    /// Characters from which a page's text layer is trusted.
+    min_chars: u32,
+====
+            min_chars: settings::get_or("min-chars", 200),
+====
+impl Routing for Policy {
+    /// A page is read by its text layer, or by OCR if it is a picture; an empty one is kept and not searched.
+    fn page(&mut self, _document: DocumentId, page: PageFacts) -> PageRoute {
+        let reading = if page.text_chars >= self.min_chars {
+            Reading::TextLayer
+        } else if page.image_coverage >= 0.1 {
+            Reading::Ocr
+        } else {
+            Reading::Nothing
+        };
+        PageRoute {
+            reading,
+            embed: reading != Reading::Nothing,
+            store: true,
+            labels: Vec::new(),
+        }
+    }
+
+    /// A page has three attempts; then the others go on without it.
+    fn failed(&mut self, failure: Failure) -> Verdict {
+        if failure.attempt < 3 {
+            Verdict::RetryAfter(500)
+        } else {
+            Verdict::SkipPage
+        }
+    }
+}

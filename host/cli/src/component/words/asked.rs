@@ -1,0 +1,467 @@
+//! What a component is asked.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use weir_core::decision::{self, Observation};
+use weir_core::{DocumentId, PageNumber, Stage, page};
+
+/// A call of one of the contract's functions.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "function", content = "input", deny_unknown_fields)]
+pub(crate) enum Call {
+    #[serde(rename = "batching.plan")]
+    Plan(Situation),
+    #[serde(rename = "routing.document")]
+    Document(DocumentFacts),
+    #[serde(rename = "routing.page")]
+    Page(Page),
+    #[serde(rename = "routing.failed")]
+    Failed(Failure),
+    #[serde(rename = "chunking.passages")]
+    Passages(PassageSource),
+    #[serde(rename = "chunking.summarize")]
+    Summarize(Section),
+    #[serde(rename = "progress.observe")]
+    Observe(Observed),
+}
+
+/// The document that a case speaks of if it names none.
+fn some_document() -> DocumentId {
+    DocumentId::from_digest([0; 32])
+}
+
+const fn yes() -> bool {
+    true
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// A4 in points.
+const fn width() -> f32 {
+    595.0
+}
+
+const fn height() -> f32 {
+    842.0
+}
+
+/// What the default embedding model takes.
+const fn model_tokens() -> u32 {
+    256
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct PageFacts {
+    number: PageNumber,
+    #[serde(default = "width")]
+    width: f32,
+    #[serde(default = "height")]
+    height: f32,
+    #[serde(default)]
+    text_chars: u32,
+    #[serde(default)]
+    image_coverage: f32,
+    #[serde(default = "yes")]
+    readable: bool,
+}
+
+impl From<PageFacts> for page::PageFacts {
+    fn from(facts: PageFacts) -> Self {
+        Self {
+            number: facts.number,
+            width: facts.width,
+            height: facts.height,
+            text_chars: facts.text_chars,
+            image_coverage: facts.image_coverage,
+            readable: facts.readable,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct QueueState {
+    stage: Stage,
+    depth: u32,
+    capacity: u32,
+    #[serde(default = "one")]
+    workers: u32,
+}
+
+impl From<QueueState> for decision::QueueState {
+    fn from(queue: QueueState) -> Self {
+        Self {
+            stage: queue.stage,
+            depth: queue.depth,
+            capacity: queue.capacity,
+            workers: queue.workers,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct StageTime {
+    stage: Stage,
+    millis_per_page: f32,
+    pages: u32,
+}
+
+impl From<StageTime> for decision::StageTime {
+    fn from(time: StageTime) -> Self {
+        Self {
+            stage: time.stage,
+            millis_per_page: time.millis_per_page,
+            pages: time.pages,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum DeviceKind {
+    #[default]
+    Cpu,
+    Gpu,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct Device {
+    kind: DeviceKind,
+    memory_bytes: u64,
+    cores: u32,
+}
+
+impl Default for Device {
+    fn default() -> Self {
+        Self {
+            kind: DeviceKind::Cpu,
+            memory_bytes: 8 << 30,
+            cores: 4,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Situation {
+    #[serde(default = "some_document")]
+    document: DocumentId,
+    total_pages: u32,
+    remaining_pages: u32,
+    #[serde(default)]
+    next: Vec<PageFacts>,
+    #[serde(default)]
+    queues: Vec<QueueState>,
+    #[serde(default)]
+    times: Vec<StageTime>,
+    #[serde(default)]
+    device: Device,
+    #[serde(default = "image_budget")]
+    free_image_bytes: u64,
+}
+
+const fn image_budget() -> u64 {
+    256 << 20
+}
+
+impl From<Situation> for decision::Situation {
+    fn from(situation: Situation) -> Self {
+        Self {
+            document: situation.document,
+            total_pages: situation.total_pages,
+            remaining_pages: situation.remaining_pages,
+            next: all(situation.next),
+            queues: all(situation.queues),
+            times: all(situation.times),
+            device: decision::Device {
+                gpu: situation.device.kind == DeviceKind::Gpu,
+                memory_bytes: situation.device.memory_bytes,
+                cores: situation.device.cores,
+            },
+            free_image_bytes: situation.free_image_bytes,
+        }
+    }
+}
+
+fn all<A: Into<B>, B>(of: Vec<A>) -> Vec<B> {
+    of.into_iter().map(Into::into).collect()
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct DocumentFacts {
+    #[serde(default = "some_document")]
+    document: DocumentId,
+    name: String,
+    #[serde(default)]
+    bytes: u64,
+    pages: u32,
+    #[serde(default)]
+    title: Option<String>,
+    #[serde(default)]
+    outline_entries: u32,
+    #[serde(default)]
+    first_pages: Vec<PageFacts>,
+}
+
+impl From<DocumentFacts> for decision::DocumentFacts {
+    fn from(facts: DocumentFacts) -> Self {
+        Self {
+            document: facts.document,
+            name: facts.name,
+            bytes: facts.bytes,
+            pages: facts.pages,
+            title: facts.title,
+            outline_entries: facts.outline_entries,
+            first_pages: all(facts.first_pages),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Page {
+    #[serde(default = "some_document")]
+    document: DocumentId,
+    facts: PageFacts,
+}
+
+impl From<Page> for (DocumentId, page::PageFacts) {
+    fn from(page: Page) -> Self {
+        (page.document, page.facts.into())
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Failure {
+    #[serde(default = "some_document")]
+    document: DocumentId,
+    page: PageNumber,
+    stage: Stage,
+    attempt: u32,
+    kind: String,
+    #[serde(default)]
+    message: String,
+}
+
+impl From<Failure> for decision::Failure {
+    fn from(failure: Failure) -> Self {
+        Self {
+            document: failure.document,
+            page: failure.page,
+            stage: failure.stage,
+            attempt: failure.attempt,
+            kind: failure.kind,
+            message: failure.message,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Heading {
+    at: Range<u32>,
+    level: u8,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct PassageSource {
+    #[serde(default = "some_document")]
+    document: DocumentId,
+    #[serde(default = "one")]
+    page: PageNumber,
+    text: String,
+    #[serde(default)]
+    headings: Vec<Heading>,
+    #[serde(default = "model_tokens")]
+    max_tokens: u32,
+}
+
+impl From<PassageSource> for decision::PassageSource {
+    fn from(source: PassageSource) -> Self {
+        let headings = source.headings.into_iter().map(|heading| decision::Heading {
+            at: heading.at,
+            level: heading.level,
+        });
+        Self {
+            document: source.document,
+            page: source.page,
+            text: source.text,
+            headings: headings.collect(),
+            max_tokens: source.max_tokens,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Section {
+    #[serde(default = "some_document")]
+    document: DocumentId,
+    title: String,
+    #[serde(default = "top_level")]
+    level: u8,
+    #[serde(default = "one")]
+    first_page: PageNumber,
+    #[serde(default = "one")]
+    last_page: PageNumber,
+    text: String,
+}
+
+const fn top_level() -> u8 {
+    1
+}
+
+impl From<Section> for decision::Section {
+    fn from(section: Section) -> Self {
+        Self {
+            document: section.document,
+            title: section.title,
+            level: section.level,
+            first_page: section.first_page,
+            last_page: section.last_page,
+            text: section.text,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct Observed {
+    pub(super) at_millis: u64,
+    pub(super) event: Event,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(
+    rename_all = "kebab-case",
+    rename_all_fields = "kebab-case",
+    deny_unknown_fields
+)]
+pub(crate) enum Event {
+    DocumentStarted {
+        #[serde(default = "some_document")]
+        document: DocumentId,
+        name: String,
+        pages: u32,
+        #[serde(default)]
+        already_done: u32,
+    },
+    BatchRasterized {
+        #[serde(default = "some_document")]
+        document: DocumentId,
+        pages: u32,
+        #[serde(default)]
+        queues: Vec<QueueState>,
+        #[serde(default)]
+        times: Vec<StageTime>,
+    },
+    PageDone {
+        #[serde(default = "some_document")]
+        document: DocumentId,
+        page: PageNumber,
+        #[serde(default = "yes")]
+        searchable: bool,
+        #[serde(default = "one")]
+        passages: u32,
+    },
+    PageFailed {
+        #[serde(default = "some_document")]
+        document: DocumentId,
+        page: PageNumber,
+        stage: Stage,
+        #[serde(default)]
+        message: String,
+    },
+    DocumentDone {
+        #[serde(default = "some_document")]
+        document: DocumentId,
+        done: u32,
+        #[serde(default)]
+        failed: u32,
+    },
+    DocumentFailed {
+        #[serde(default = "some_document")]
+        document: DocumentId,
+        done: u32,
+        #[serde(default)]
+        failed: u32,
+    },
+}
+
+impl From<Event> for Observation {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::DocumentStarted {
+                document,
+                name,
+                pages,
+                already_done,
+            } => Self::DocumentStarted {
+                document,
+                name,
+                pages,
+                already_done,
+            },
+            Event::BatchRasterized {
+                document,
+                pages,
+                queues,
+                times,
+            } => Self::BatchRasterized {
+                document,
+                pages,
+                queues: all(queues),
+                times: all(times),
+            },
+            Event::PageDone {
+                document,
+                page,
+                searchable,
+                passages,
+            } => Self::PageDone {
+                document,
+                page,
+                searchable,
+                passages,
+            },
+            Event::PageFailed {
+                document,
+                page,
+                stage,
+                message,
+            } => Self::PageFailed {
+                document,
+                page,
+                stage,
+                message,
+            },
+            Event::DocumentDone {
+                document,
+                done,
+                failed,
+            } => Self::DocumentDone {
+                document,
+                done,
+                failed,
+            },
+            Event::DocumentFailed {
+                document,
+                done,
+                failed,
+            } => Self::DocumentFailed {
+                document,
+                done,
+                failed,
+            },
+        }
+    }
+}
