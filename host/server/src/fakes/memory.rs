@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
-use weir_core::order::{Idempotency, JobFilter, Order, Orders, Put};
+use weir_core::order::{Earlier, Idempotency, JobFilter, Order, Orders, Put};
 use weir_core::ports::Ledger;
 use weir_core::tenancy::{KeyRecord, Registry, Tenant};
 use weir_core::usage::{Day, Usage, UsageBook};
@@ -230,6 +230,12 @@ impl Orders for Memory {
             kept.webhooks.insert((order.tenant.clone(), order.job), 0);
         }
         Ok(Put::New)
+    }
+
+    async fn earlier(&self, tenant: &TenantId, word: &str) -> Result<Option<Earlier>, StorageError> {
+        let word = (tenant.clone(), word.to_owned());
+        let known = self.0.lock().words.get(&word).copied();
+        Ok(known.map(|(digest, job)| Earlier { digest, job }))
     }
 
     async fn order(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Order>, StorageError> {
