@@ -32,6 +32,7 @@ struct Kept {
     stored: HashMap<TenantId, u64>,
     reads: usize,
     failing: bool,
+    full: bool,
 }
 
 impl Memory {
@@ -43,6 +44,11 @@ impl Memory {
     /// Whether events can be read.
     pub(crate) fn fail(&self, failing: bool) {
         self.0.lock().failing = failing;
+    }
+
+    /// Whether there is no room for anything more in the ledger.
+    pub(crate) fn fill(&self, full: bool) {
+        self.0.lock().full = full;
     }
 
     /// What a tenant keeps.
@@ -67,6 +73,10 @@ impl Memory {
 impl Ledger for Memory {
     async fn commit(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
         let mut kept = self.0.lock();
+        if kept.full {
+            let what = "the ledger".into();
+            return Err(StorageError::Full { what });
+        }
         for entry in entries {
             match entry {
                 Entry::Job(job) => match kept.jobs.iter_mut().find(|j| j.id == job.id) {
