@@ -88,6 +88,15 @@ pub struct Idempotency {
     pub digest: [u8; 32],
 }
 
+/// A request that was put in under a client's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Earlier {
+    /// SHA-256 of what was asked.
+    pub digest: [u8; 32],
+    /// The job it made.
+    pub job: JobId,
+}
+
 /// What became of an order that was put in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Put {
@@ -121,6 +130,9 @@ pub trait Orders: Send + Sync {
         order: &Order,
         idempotency: Option<&Idempotency>,
     ) -> Result<Put, StorageError>;
+
+    /// The request that was put in under this word; `None` if there was none or the word is not known any more.
+    async fn earlier(&self, tenant: &TenantId, word: &str) -> Result<Option<Earlier>, StorageError>;
 
     /// An order.
     async fn order(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Order>, StorageError>;

@@ -222,6 +222,12 @@ impl Engine {
         self.host.jobs.get(id)
     }
 
+    /// Whether what jobs make can be kept now. Writes down what waits for it, and asks the index whether it has room.
+    pub async fn writable(&self) -> Result<(), StorageError> {
+        self.host.journal.sync().await?;
+        self.host.ports.vectors.flush().await
+    }
+
     /// What the engine stands on.
     pub fn ports(&self) -> &Ports {
         &self.host.ports

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -23,9 +23,10 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tower::Layer as _;
 use weir_core::settings::Settings;
 
-use crate::stalled::Stalled;
+use crate::stalled::{GivenUp, Stalled};
 
 /// Most bytes of a request's line and headers.
 const HEADER_BYTES: usize = 64 << 10;
@@ -138,13 +139,14 @@ impl Listener {
             };
             let _ = stream.set_nodelay(true);
             let (server, tls, router) = (Arc::clone(&server), self.tls.clone(), router.clone());
-            let stream = Stalled::new(stream, self.stall);
+            let given_up = GivenUp::default();
+            let stream = Stalled::new(stream, self.stall, given_up.clone());
             let (watcher, deadline) = (graceful.watcher(), self.header_deadline);
             connections.spawn(async move {
                 let _place = place;
                 match encrypted(stream, tls, deadline).await {
                     Ok(stream) => {
-                        let service = TowerToHyperService::new(router);
+                        let service = TowerToHyperService::new(Extension(given_up).layer(router));
                         let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
                         if let Err(error) = watcher.watch(connection.into_owned()).await {
                             tracing::debug!(%peer, %error, "a connection broke off");

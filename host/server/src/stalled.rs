@@ -3,14 +3,41 @@
 //! An answer waits for its client, and a client that never reads would hold its connection for ever: its place, its
 //! descriptor and what is buffered for it. So writing that gets nowhere has a deadline, however the answer is made. It is
 //! the time without any progress that counts, so a slow client may take as long as it needs.
+//!
+//! Whoever answers sees no more than that the client is gone. [`GivenUp`] goes with each request of a connection and tells
+//! him why, where that makes a difference.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+/// Whether a connection was given up because its other end took nothing.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct GivenUp(Arc<AtomicBool>);
+
+impl GivenUp {
+    /// Whether it was.
+    pub(crate) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for GivenUp {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
 
 /// A stream whose writes fail when nothing has been taken for so long.
 pub(crate) struct Stalled<S> {
@@ -18,16 +45,18 @@ pub(crate) struct Stalled<S> {
     patience: Duration,
     deadline: Pin<Box<Sleep>>,
     waiting: bool,
+    given_up: GivenUp,
 }
 
 impl<S> Stalled<S> {
-    /// Fails writes after `patience` without progress.
-    pub(crate) fn new(stream: S, patience: Duration) -> Self {
+    /// Fails writes after `patience` without progress, and says so in `given_up` before.
+    pub(crate) fn new(stream: S, patience: Duration, given_up: GivenUp) -> Self {
         Self {
             stream,
             patience,
             deadline: Box::pin(sleep(patience)),
             waiting: false,
+            given_up,
         }
     }
 
@@ -41,6 +70,7 @@ impl<S> Stalled<S> {
             self.deadline.as_mut().reset(Instant::now() + self.patience);
         }
         ready!(self.deadline.as_mut().poll(context));
+        self.given_up.0.store(true, Ordering::Relaxed);
         Poll::Ready(Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "the client takes nothing",
@@ -100,17 +130,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_write_that_gets_nowhere_fails() {
         let (near, _far) = duplex(8);
-        let mut near = Stalled::new(near, Duration::from_secs(30));
+        let given_up = GivenUp::default();
+        let mut near = Stalled::new(near, Duration::from_secs(30), given_up.clone());
         let began = Instant::now();
         let error = near.write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(began.elapsed(), Duration::from_secs(30));
+        assert!(given_up.is_so());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_is_waited_for() {
         let (near, mut far) = duplex(8);
-        let mut near = Stalled::new(near, Duration::from_secs(30));
+        let given_up = GivenUp::default();
+        let mut near = Stalled::new(near, Duration::from_secs(30), given_up.clone());
         let reading = async {
             let mut all = Vec::new();
             for _ in 0..25 {
@@ -127,5 +160,6 @@ mod tests {
         // Nothing to write is no stall.
         tokio::time::sleep(Duration::from_secs(3600)).await;
         near.write_all(b"x").await.unwrap();
+        assert!(!given_up.is_so());
     }
 }

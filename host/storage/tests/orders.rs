@@ -87,6 +87,10 @@ async fn a_word_counts_once_for_its_tenant() {
     let (second, before) = put(&a, 1).await;
     assert_eq!(before, Put::Before(first));
     assert_eq!(put(&a, 2).await.1, Put::Differs);
+    let earlier = storage.ledger.earlier(&a, "w").await.unwrap().unwrap();
+    assert_eq!((earlier.job, earlier.digest), (first, word("w", 1).digest));
+    assert_eq!(storage.ledger.earlier(&a, "other").await.unwrap(), None);
+    assert_eq!(storage.ledger.earlier(&b, "w").await.unwrap(), None);
     assert_eq!(put(&b, 2).await.1, Put::New);
     assert_eq!(storage.ledger.job(&a, &second).await.unwrap(), None);
     assert_eq!(storage.ledger.order(&a, &second).await.unwrap(), None);

@@ -72,6 +72,7 @@ async fn ask(app: &App, tenant: TenantId) {
         let limits = app.quotas.limits(&record);
         let held = match record.state {
             TenantState::Suspended => Some("suspended"),
+            TenantState::Active if !has_room(app).await => Some("storage"),
             TenantState::Active => app.quotas.spent(app, &record).await?.map(|spent| spent.name),
         };
         Ok((record.weight, limits.concurrent_jobs, held))
@@ -81,6 +82,24 @@ async fn ask(app: &App, tenant: TenantId) {
         (1.0, None, Some("storage"))
     });
     app.admission.agree(tenant, weight, concurrent, held);
+}
+
+/// Whether what a job makes can be kept. It is tried only where a job has failed because it could not.
+async fn has_room(app: &App) -> bool {
+    if !app.admission.is_full() {
+        return true;
+    }
+    match app.engine.writable().await {
+        Ok(()) => {
+            tracing::info!("there is room again: jobs begin");
+            app.admission.has_room();
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no job begins until there is room");
+            false
+        }
+    }
 }
 
 /// Why a job was not started.
@@ -199,6 +218,10 @@ async fn run(app: &App, slot: Slot, spec: JobSpec, given: Option<Assignment>, fi
         let why = outcome.error.map(|error| error.message).unwrap_or_default();
         return later(app, slot, &why).await;
     }
+    if wanted_room(&outcome) {
+        // Before its place is free for another.
+        app.admission.lacks_room();
+    }
     count(outcome.state);
     if let Some(given) = given {
         let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -243,6 +266,20 @@ async fn later(app: &App, slot: Slot, why: &str) {
     drop(slot);
     app.admission.agree(tenant.clone(), 1.0, None, Some("storage"));
     app.admission.put(waiting);
+}
+
+/// Whether the job failed because what it made could not be kept.
+fn wanted_room(outcome: &JobOutcome) -> bool {
+    let full = StorageError::Full { what: String::new() };
+    let of_documents = outcome
+        .documents
+        .iter()
+        .filter_map(|document| match &document.end {
+            DocumentEnd::Failed { error, .. } => Some(error),
+            _ => None,
+        });
+    let mut errors = outcome.error.iter().chain(of_documents);
+    errors.any(|error| error.kind == full.kind())
 }
 
 /// Pages that were worked on.

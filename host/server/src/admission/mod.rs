@@ -252,6 +252,24 @@ impl Admission {
         self.wake.notify_one();
     }
 
+    /// A job has failed for want of room. The next would fail as well, and soon all that wait would have: none begins before
+    /// its tenant's terms have been asked for again.
+    pub(crate) fn lacks_room(&self) {
+        let mut state = self.state.lock();
+        state.full = true;
+        state.terms.clear();
+    }
+
+    /// Whether there has been no room, as far as is known.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state.lock().full
+    }
+
+    /// There is room again.
+    pub(crate) fn has_room(&self) {
+        self.state.lock().full = false;
+    }
+
     /// Where a job of this tenant stands.
     pub(crate) fn standing(&self, tenant: &TenantId, job: JobId) -> Option<Standing> {
         let state = self.state.lock();

@@ -17,6 +17,8 @@ pub(super) struct State {
     pub(super) terms: HashMap<TenantId, Terms>,
     /// Tenants that are being removed.
     pub(super) leaving: HashSet<TenantId>,
+    /// Whether a job has failed for want of room, and none has been seen since.
+    pub(super) full: bool,
 }
 
 pub(super) struct Running {

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::places::Place;
 use crate::problem::Problem;
+use crate::stalled::GivenUp;
 
 /// Where a stream's events go.
 pub(super) trait Sink: Send {
@@ -52,6 +53,7 @@ pub(super) struct Stream {
     /// Whether it ends with an event that ends a job.
     pub(super) one_job: bool,
     pub(super) place: Place,
+    pub(super) given_up: GivenUp,
 }
 
 impl Stream {
@@ -63,6 +65,7 @@ impl Stream {
             mut reader,
             one_job,
             place: _place,
+            given_up,
         } = self;
         let every = Duration::from_secs(app.settings.server_heartbeat_seconds.into());
         let patience = Duration::from_secs(app.settings.server_stall_seconds.into());
@@ -105,6 +108,11 @@ impl Stream {
                 Ok(false) => break End::Gone,
                 Err(_late) => break End::Slow,
             }
+        };
+        // The connection notices first where it has room for events that the client has not taken.
+        let end = match end {
+            End::Gone if given_up.is_so() => End::Slow,
+            end => end,
         };
         if end == End::Slow {
             counter!("weir_event_readers_dropped_total").increment(1);

@@ -29,6 +29,7 @@ use super::reader::Reader;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::problem::Problem;
+use crate::stalled::GivenUp;
 use crate::wire::{Params, Route};
 
 /// Chunks on their way to a client; beyond that the stream waits for it.
@@ -126,6 +127,7 @@ pub(crate) async fn job_events(
     caller: Caller,
     Route(job): Route<JobId>,
     Params(after): Params<After>,
+    given_up: GivenUp,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
@@ -142,6 +144,7 @@ pub(crate) async fn job_events(
             reader,
             one_job: true,
             place,
+            given_up,
         },
         |told| told.seq,
     ))
@@ -169,6 +172,7 @@ pub(crate) async fn tenant_events(
     State(app): State<Arc<App>>,
     caller: Caller,
     Params(after): Params<After>,
+    given_up: GivenUp,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
@@ -189,6 +193,7 @@ pub(crate) async fn tenant_events(
             reader,
             one_job: false,
             place,
+            given_up,
         },
         |told| told.place,
     ))

@@ -26,6 +26,7 @@ use super::sse::After;
 use crate::app::App;
 use crate::auth::{self, Caller};
 use crate::problem::Problem;
+use crate::stalled::GivenUp;
 use crate::wire::{Params, Route};
 
 /// The subprotocol the host answers with.
@@ -75,6 +76,7 @@ pub(crate) async fn job_events_ws(
     SocketCaller(caller): SocketCaller,
     Route(job): Route<JobId>,
     Params(after): Params<After>,
+    given_up: GivenUp,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     caller.may(Scope::Read)?;
@@ -111,6 +113,7 @@ pub(crate) async fn job_events_ws(
                         reader,
                         one_job: true,
                         place,
+                        given_up,
                     };
                     stream.run(&mut sink).await
                 }

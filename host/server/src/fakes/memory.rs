@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
-use weir_core::order::{Idempotency, JobFilter, Order, Orders, Put};
+use weir_core::order::{Earlier, Idempotency, JobFilter, Order, Orders, Put};
 use weir_core::ports::Ledger;
 use weir_core::tenancy::{KeyRecord, Registry, Tenant};
 use weir_core::usage::{Day, Usage, UsageBook};
@@ -34,6 +34,7 @@ struct Kept {
     stored: HashMap<TenantId, u64>,
     reads: usize,
     failing: bool,
+    full: bool,
 }
 
 impl Memory {
@@ -49,6 +50,11 @@ impl Memory {
     /// Whether events can be read.
     pub(crate) fn fail(&self, failing: bool) {
         self.0.lock().failing = failing;
+    }
+
+    /// Whether there is no room for anything more in the ledger.
+    pub(crate) fn fill(&self, full: bool) {
+        self.0.lock().full = full;
     }
 
     /// What a tenant keeps.
@@ -73,6 +79,10 @@ impl Memory {
 impl Ledger for Memory {
     async fn commit(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
         let mut kept = self.0.lock();
+        if kept.full {
+            let what = "the ledger".into();
+            return Err(StorageError::Full { what });
+        }
         for entry in entries {
             match entry {
                 Entry::Job(job) => match kept.jobs.iter_mut().find(|j| j.id == job.id) {
@@ -236,6 +246,12 @@ impl Orders for Memory {
             kept.webhooks.insert((order.tenant.clone(), order.job), 0);
         }
         Ok(Put::New)
+    }
+
+    async fn earlier(&self, tenant: &TenantId, word: &str) -> Result<Option<Earlier>, StorageError> {
+        let word = (tenant.clone(), word.to_owned());
+        let known = self.0.lock().words.get(&word).copied();
+        Ok(known.map(|(digest, job)| Earlier { digest, job }))
     }
 
     async fn order(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Order>, StorageError> {

@@ -9,6 +9,10 @@
 //! refused leaves nothing. Once all is on the disk, a task of its own writes the job down and lets it wait: a client who
 //! hangs up in that moment has a job or has none, never half of one.
 //!
+//! A request whose `Idempotency-Key` is known makes no job, so queue and quotas have no say in it: whoever sends a request again
+//! because the answer was lost is answered, however many jobs wait. Its body is taken all the same, because only the body
+//! tells whether it is the same request.
+//!
 //! A file is not looked into here: one that is no PDF is accepted, and its document fails by name as the job runs, exactly
 //! as with `weir run`. In a submission of thirty files, twenty-nine good ones should not wait for a corrected one.
 
@@ -29,7 +33,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 use weir_core::ledger::JobRecord;
-use weir_core::order::{Idempotency, Order, Put};
+use weir_core::order::{Earlier, Idempotency, Order, Put};
 use weir_core::tenancy::{Scope, Tenant};
 use weir_core::usage::{Meter as _, Usage};
 use weir_core::{DocumentId, JobId};
@@ -142,9 +146,9 @@ pub(crate) async fn submit(
 ) -> Result<Response, Problem> {
     caller.may(Scope::Ingest)?;
     let headers = request.headers().clone();
-    idempotency_key(&headers)?;
-    let place = admit(&app, &caller.tenant).await?;
-    let mut submission = Submission::new(Arc::clone(&app), caller.tenant, &headers).await?;
+    let word = idempotency_key(&headers)?;
+    let admitted = admit(&app, &caller.tenant, word.as_deref()).await?;
+    let mut submission = Submission::new(Arc::clone(&app), caller.tenant, &headers, admitted).await?;
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -168,31 +172,44 @@ pub(crate) async fn submit(
         ));
     };
     let wish = options.understand(&app.outbound)?;
-    submission.put_in(wish, &headers, place).await
+    submission.put_in(wish, &headers).await
 }
 
-/// Asks everything that can refuse a job before its bytes are taken, and keeps it a place in the queue.
-pub(crate) async fn admit(app: &Arc<App>, tenant: &Tenant) -> Result<Place, Problem> {
+/// Why the bytes of a request are taken.
+pub(crate) enum Admitted {
+    /// A place in the queue is kept for its job.
+    New(Place),
+    /// Its word is that of an earlier request.
+    Again(Earlier),
+}
+
+/// Asks everything that can refuse a job before its bytes are taken, and keeps it a place in the queue, unless `word` says that
+/// it is there already.
+pub(crate) async fn admit(app: &Arc<App>, tenant: &Tenant, word: Option<&str>) -> Result<Admitted, Problem> {
     if app.stopping.is_cancelled() {
         return Err(Problem::stopping(
             "the host is stopping: submit to another one, or again when it is back",
         )
         .after(LATER));
     }
+    if let Some(word) = word
+        && let Some(earlier) = app.orders.earlier(&tenant.id, word).await?
+    {
+        return Ok(Admitted::Again(earlier));
+    }
     if let Some(why) = app.admission.overload() {
         return Err(Problem::overloaded(format!("{why}: submit again later")).after(LATER));
     }
     app.quotas.today(app, tenant).await?;
     let limit = app.quotas.limits(tenant).queued_jobs;
-    app.admission
-        .reserve(&tenant.id, limit)
-        .map_err(|refusal| match refusal {
-            Refusal::Tenant => app.quotas.queue_is_full(app, tenant),
-            Refusal::Host => {
-                Problem::overloaded("as many jobs wait on this host as may: submit again later").after(LATER)
-            }
-            Refusal::Leaving => Problem::suspended("the tenant is being removed"),
-        })
+    let place = app.admission.reserve(&tenant.id, limit);
+    place.map(Admitted::New).map_err(|refusal| match refusal {
+        Refusal::Tenant => app.quotas.queue_is_full(app, tenant),
+        Refusal::Host => {
+            Problem::overloaded("as many jobs wait on this host as may: submit again later").after(LATER)
+        }
+        Refusal::Leaving => Problem::suspended("the tenant is being removed"),
+    })
 }
 
 /// Writes a job down, gives its files their names and lets it wait. Answers with the job that stands for the request, and
@@ -208,11 +225,7 @@ pub(crate) async fn accept(
     match app.orders.put(record, order, idempotency).await? {
         Put::New => {}
         Put::Before(job) => return Ok((job, true)),
-        Put::Differs => {
-            return Err(Problem::reused(
-                "this Idempotency-Key was sent with another request: use a new one",
-            ));
-        }
+        Put::Differs => return Err(reused()),
     }
     let used = Usage {
         jobs: 1,
@@ -228,6 +241,23 @@ pub(crate) async fn accept(
     }
     place.fill(order);
     Ok((order.job, false))
+}
+
+/// The answer to a request under the word of an earlier one: that one's, if it asked for the same.
+pub(crate) async fn again(
+    app: &App,
+    tenant: &Tenant,
+    earlier: &Earlier,
+    idempotency: Option<&Idempotency>,
+) -> Result<Response, Problem> {
+    if idempotency.is_none_or(|ours| ours.digest != earlier.digest) {
+        return Err(reused());
+    }
+    accepted(app, tenant, earlier.job, true).await
+}
+
+fn reused() -> Problem {
+    Problem::reused("this Idempotency-Key was sent with another request: use a new one")
 }
 
 /// The answer to a job that was put in.

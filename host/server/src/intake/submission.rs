@@ -17,8 +17,7 @@ use weir_core::tenancy::Tenant;
 use super::multipart::{Form, FormError, Head};
 use super::order::{JobOptions, Wish, file_name};
 use super::upload::{Arrived, Incoming, size};
-use super::{DocumentSource, KnownDocument, RemoteDocument, accept, accepted};
-use crate::admission::Place;
+use super::{Admitted, DocumentSource, KnownDocument, RemoteDocument, accept, accepted, again};
 use crate::app::{App, now_millis};
 use crate::outbound::{OutboundError, answered, failed};
 use crate::pipelines::PipelineError;
@@ -34,6 +33,7 @@ const FORM_BYTES: u64 = 1 << 20;
 pub(super) struct Submission {
     app: Arc<App>,
     tenant: Tenant,
+    admitted: Admitted,
     job: JobId,
     /// Bytes that may still come, and whether the tenant's own quota says so.
     left: u64,
@@ -44,7 +44,12 @@ pub(super) struct Submission {
 }
 
 impl Submission {
-    pub(super) async fn new(app: Arc<App>, tenant: Tenant, headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(super) async fn new(
+        app: Arc<App>,
+        tenant: Tenant,
+        headers: &HeaderMap,
+        admitted: Admitted,
+    ) -> Result<Self, Problem> {
         let (host, quota) = (
             app.settings.server_upload_bytes,
             app.quotas.limits(&tenant).upload_bytes,
@@ -54,6 +59,7 @@ impl Submission {
             left: limit,
             limit,
             own: limit < host,
+            admitted,
             job: JobId::new(),
             files: Vec::new(),
             arrived: Vec::new(),
@@ -71,8 +77,11 @@ impl Submission {
         Ok(submission)
     }
 
-    /// Whether the tenant may keep `more` bytes, with those of its jobs that wait.
+    /// Whether the tenant may keep `more` bytes, with those of its jobs that wait. Of a request that is sent again nothing is kept.
     async fn room_for(&self, more: u64) -> Result<(), Problem> {
+        if matches!(self.admitted, Admitted::Again(_)) {
+            return Ok(());
+        }
         let waiting = self.app.admission.waiting_bytes(&self.tenant.id);
         self.app
             .quotas
@@ -226,12 +235,7 @@ impl Submission {
     }
 
     /// Everything is here: the job is written down.
-    pub(super) async fn put_in(
-        mut self,
-        wish: Wish,
-        headers: &HeaderMap,
-        place: Place,
-    ) -> Result<Response, Problem> {
+    pub(super) async fn put_in(mut self, wish: Wish, headers: &HeaderMap) -> Result<Response, Problem> {
         if self.files.is_empty() {
             return Err(Problem::unprocessable("there is no file: send at least one"));
         }
@@ -239,6 +243,12 @@ impl Submission {
         let idempotency = wish.idempotency(headers, &self.files)?;
         self.room_for(self.arrived.iter().map(|file| file.bytes).sum())
             .await?;
+        let place = match self.admitted {
+            Admitted::New(place) => place,
+            Admitted::Again(earlier) => {
+                return again(&self.app, &self.tenant, &earlier, idempotency.as_ref()).await;
+            }
+        };
         let resolved = self
             .app
             .shelf

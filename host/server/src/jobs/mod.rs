@@ -26,7 +26,7 @@ use weir_core::tenancy::Scope;
 use crate::admission::{Cancelled, conclude};
 use crate::app::{App, now_millis};
 use crate::auth::Caller;
-use crate::intake::{accept, accepted, admit, idempotency_key, size};
+use crate::intake::{Admitted, accept, accepted, admit, again, idempotency_key, size};
 use crate::problem::Problem;
 use crate::requests;
 use crate::wire::{Params, Route};
@@ -208,6 +208,17 @@ pub(crate) async fn retry(
             "only a job that failed or was cancelled is tried again",
         ));
     }
+    let idempotency = key.map(|key| Idempotency {
+        key,
+        digest: Sha256::digest(format!("retry {job}")).into(),
+    });
+    let word = idempotency.as_ref().map(|ours| ours.key.as_str());
+    let place = match admit(&app, &caller.tenant, word).await? {
+        Admitted::New(place) => place,
+        Admitted::Again(earlier) => {
+            return again(&app, &caller.tenant, &earlier, idempotency.as_ref()).await;
+        }
+    };
     for file in &order.files {
         if size(app.originals.as_ref(), caller.id(), &file.document)
             .await?
@@ -219,7 +230,6 @@ pub(crate) async fn retry(
             )));
         }
     }
-    let place = admit(&app, &caller.tenant).await?;
     let order = Order {
         job: JobId::new(),
         trace: requests::here(),
@@ -231,10 +241,6 @@ pub(crate) async fn retry(
         created_millis: now_millis(),
         ..past
     };
-    let idempotency = key.map(|key| Idempotency {
-        key,
-        digest: Sha256::digest(format!("retry {job}")).into(),
-    });
     let ours = Arc::clone(&app);
     let accepting =
         async move { accept(&ours, &order, &record, idempotency.as_ref(), Vec::new(), place).await };

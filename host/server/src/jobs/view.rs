@@ -97,7 +97,8 @@ pub(crate) struct JobView {
     lane: Option<Lane>,
     /// Its place among the tenant's own jobs that wait, from 1.
     position: Option<usize>,
-    /// What keeps all of the tenant's jobs waiting, if something does: the name of a quota, or `suspended`.
+    /// What keeps all of the tenant's jobs waiting, if something does: the name of a quota, `suspended`, or `storage` if
+    /// nothing can be kept.
     #[schema(value_type = Option<String>)]
     held: Option<&'static str>,
     /// When it was made, in milliseconds since 1970.

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
 use weir_core::ledger::JobRecord;
-use weir_core::order::{Idempotency, JobFilter, Order, Orders, Put};
+use weir_core::order::{Earlier, Idempotency, JobFilter, Order, Orders, Put};
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::columns::{from_json, integer, parsed, to_json};
@@ -30,6 +30,15 @@ impl Orders for SqliteLedger {
         let (record, order, word) = (record.clone(), order.clone(), idempotency.cloned());
         self.write_counted(move |t| put(t, &record, &order, word.as_ref()))
             .await
+    }
+
+    async fn earlier(
+        &self,
+        tenant: &TenantId,
+        word: &str,
+    ) -> std::result::Result<Option<Earlier>, StorageError> {
+        let (tenant, word) = (tenant.clone(), word.to_owned());
+        self.reader.read(move |c| known_word(c, &tenant, &word)).await
     }
 
     async fn order(
@@ -92,9 +101,9 @@ fn put(
     word: Option<&Idempotency>,
 ) -> Result<Put> {
     if let Some(word) = word {
-        if let Some((digest, job)) = known_word(transaction, &order.tenant, &word.key)? {
-            return Ok(if digest == word.digest {
-                Put::Before(job)
+        if let Some(earlier) = known_word(transaction, &order.tenant, &word.key)? {
+            return Ok(if earlier.digest == word.digest {
+                Put::Before(earlier.job)
             } else {
                 Put::Differs
             });
@@ -113,10 +122,13 @@ fn put(
     Ok(Put::New)
 }
 
-fn known_word(c: &Connection, tenant: &TenantId, word: &str) -> Result<Option<([u8; 32], JobId)>> {
+fn known_word(c: &Connection, tenant: &TenantId, word: &str) -> Result<Option<Earlier>> {
     c.prepare_cached("SELECT digest, job FROM words WHERE tenant = ?1 AND word = ?2")?
         .query_row(params![tenant.as_str(), word], |row| {
-            Ok((row.get(0)?, parsed(row, 1)?))
+            Ok(Earlier {
+                digest: row.get(0)?,
+                job: parsed(row, 1)?,
+            })
         })
         .optional()
 }

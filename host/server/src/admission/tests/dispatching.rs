@@ -1,5 +1,7 @@
 //! Jobs begin and end on an engine.
 
+use std::time::Duration;
+
 use metrics_exporter_prometheus::PrometheusBuilder;
 use weir_core::ledger::{Entry, JobState};
 use weir_core::order::Orders as _;
@@ -245,4 +247,36 @@ async fn ends_are_counted_by_state() {
         measured(&recorder, &series)
     });
     assert_eq!(counts, [2.0, 1.0, 1.0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_job_fails_for_want_of_room_and_the_others_wait_for_it() {
+    let host = Host::with(one_at_a_time());
+    let (a, _) = host.tenant("a", &[]).await;
+    let (b, _) = host.tenant("b", &[]).await;
+    host.works.hold();
+    let first = waits(&host, &a, "2 pages").await;
+    let others = [
+        (&a, waits(&host, &a, "1 pages a").await),
+        (&b, waits(&host, &b, "1 pages b").await),
+    ];
+    let _dispatching = host.dispatching();
+    host.until(&a, first, JobState::Running).await;
+    host.memory.fill(true);
+    host.works.let_pages(10);
+    host.until_counts(&a, 1, 0).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    for (tenant, job) in others {
+        assert_eq!(host.app.admission.counts(tenant), (1, 0), "no job begins");
+        let standing = host.app.admission.standing(tenant, job);
+        let held = Some("storage");
+        assert_eq!(standing, Some(Standing::Waiting { position: 1, held }));
+    }
+    assert_eq!(host.works.opened().len(), 1);
+
+    host.memory.fill(false);
+    for (tenant, job) in others {
+        host.until(tenant, job, JobState::Done).await;
+    }
+    host.until(&a, first, JobState::Failed).await;
 }

@@ -98,3 +98,25 @@ async fn of_requests_at_once_one_is_the_job() {
     let document = DocumentId::of(b"1 pages");
     assert_eq!(host.files.names(), [format!("a-{document}")]);
 }
+
+#[tokio::test]
+async fn a_request_that_is_sent_again_is_answered_whatever_is_used_up() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+    let first = job_of(host.send(request(&key, "w", "1 pages", "{}")).await).await;
+    let files = host.files.names();
+    for (quota, limit) in [("queued_jobs", 1), ("stored_bytes", 10)] {
+        host.quota(&a, quota, limit).await;
+        let again = host.send(request(&key, "w", "1 pages", "{}")).await;
+        assert!(replayed(&again), "{quota}");
+        assert_eq!(job_of(again).await, first);
+        // Another one is told of the quota, or that the word is taken.
+        let other = refusal(host.send(request(&key, "v", "1 pages", "{}")).await).await;
+        assert_eq!((other.status, other.quota.as_deref()), (429, Some(quota)));
+        let other = refusal(host.send(request(&key, "w", "2 pages", "{}")).await).await;
+        assert_eq!(other.status, 422, "{other:?}");
+        host.quota(&a, quota, 0).await;
+    }
+    assert_eq!(host.app.admission.counts(&a), (1, 0));
+    assert_eq!(host.files.names(), files);
+}

@@ -99,6 +99,13 @@ async fn a_retry_that_is_sent_again_is_the_same_job() {
     assert_eq!(again.headers()["idempotency-replayed"], "true");
     assert_eq!(job_of(again).await, first);
     assert_eq!(host.app.admission.counts(&a), (1, 0));
+    // The queue is full of it, and its file may have gone meanwhile.
+    host.quota(&a, "queued_jobs", 1).await;
+    host.files
+        .remove(&a, &DocumentId::of(b"1 pages a"))
+        .await
+        .unwrap();
+    assert_eq!(job_of(retry(&host, &key, jobs[0], Some("w")).await).await, first);
     let refused = refusal(retry(&host, &key, jobs[1], Some("w")).await).await;
     assert_eq!(
         (refused.status, refused.kind.as_str()),
