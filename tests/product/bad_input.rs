@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
+use weir_tests::disk::SmallDisk;
 use weir_tests::{Ended, Weir};
 
 /// Ingests a bad file together with a good one: the bad one fails by `kind`, the good one is done.
@@ -221,38 +222,14 @@ fn wrong_use() {
 #[test]
 fn a_disk_that_is_full() {
     let weir = Weir::new();
+    let disk = SmallDisk::at(&weir.data(), 256);
     let file = weir.file("book.pdf", &weir_samples::book(30, 7));
-    let small = weir.folder().join("small");
-    std::fs::create_dir(&small).unwrap();
-    // Without the right to mount there is no small disk to fill; containers of CI have it.
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=256m", "tmpfs", small.to_str().unwrap()])
-        .status()
-        .is_ok_and(|s| s.success());
-    assert!(mounted, "this test needs the right to mount a tmpfs");
-    let full = small.join("data");
-    std::fs::write(small.join("ballast"), vec![0; 255 << 20]).unwrap();
-    let run = |data: &Path| {
-        let mut command = std::process::Command::new(weir_tests::binary());
-        command.args([
-            "run",
-            "--json",
-            file.to_str().unwrap(),
-            "--data",
-            data.to_str().unwrap(),
-        ]);
-        weir_tests::Running::start(command).wait()
-    };
-    let ended = run(&full);
-    let told = ended.errors.clone() + &ended.lines.iter().map(Value::to_string).collect::<String>();
-    std::fs::remove_file(small.join("ballast")).unwrap();
-    let after = run(&full);
-    let _ = std::process::Command::new("umount")
-        .arg("-l")
-        .arg(&small)
-        .status();
+    disk.fill();
+    let ended = weir.ingest(&[file.to_str().unwrap()]);
     assert_eq!(ended.code, 1);
-    assert!(told.contains("no space left"), "{told}");
+    one_line(&ended, "no space left");
+    disk.free();
+    let after = weir.ingest(&[file.to_str().unwrap()]);
     assert_eq!(after.code, 0, "with room again the run goes on: {}", after.errors);
     assert_eq!(after.event("document-done")["searchable"], 30);
 }

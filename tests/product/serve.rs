@@ -1,8 +1,13 @@
-//! Many tenants over HTTP: the real server, asked as its clients ask it.
+//! Many tenants over HTTP: the real server, asked as its clients ask it, and as they should not.
 
+mod bodies;
+mod disk;
 mod events;
-mod faults;
+mod headers;
+mod holdings;
 mod isolation;
 mod jobs;
+mod killed;
 mod pipelines;
+mod readers;
 mod traces;

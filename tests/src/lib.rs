@@ -9,8 +9,13 @@
 )]
 
 pub mod collector;
+pub mod disk;
+pub mod holdings;
+pub mod misuse;
 pub mod processes;
 pub mod server;
+pub mod stuck;
+pub mod wire;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -19,6 +24,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+/// Waits until something holds. If it does not within a time that is enough for anything, fails with what it lacked last.
+pub fn eventually(mut holds: impl FnMut() -> Result<(), String>) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while let Err(lacking) = holds() {
+        assert!(Instant::now() < deadline, "{lacking}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
 /// The binary under test: `WEIR_BIN`, or the one beside the running test.
 pub fn binary() -> PathBuf {

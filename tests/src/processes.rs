@@ -47,6 +47,34 @@ pub fn alive(pid: u32) -> bool {
     })
 }
 
+/// How far the memory of one process grows, to the byte that was there for an instant.
+pub struct Growth {
+    pid: u32,
+    before: u64,
+}
+
+impl Growth {
+    /// Counted from now on.
+    pub fn of(pid: u32) -> Self {
+        // Makes the largest size so far the present one (proc_pid_clear_refs(5)).
+        std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+        let before = largest_resident_bytes(pid);
+        Self { pid, before }
+    }
+
+    /// The most that it grew by, in bytes.
+    pub fn most(&self) -> u64 {
+        largest_resident_bytes(self.pid).saturating_sub(self.before)
+    }
+}
+
+fn largest_resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+    let kibibytes = line.trim().strip_suffix(" kB").unwrap();
+    kibibytes.parse::<u64>().unwrap() * 1024
+}
+
 /// Kilobytes that a file of /proc says behind `name`, in bytes.
 fn said(pid: u32, file: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -24,7 +25,11 @@ impl Server {
     pub fn start(weir: &Weir, arguments: &[&str]) -> Self {
         let mut all = vec!["serve", "--json", "--listen", "127.0.0.1:0"];
         all.extend(arguments);
-        let mut running = Running::start(weir.command(&all));
+        Self::listening(Running::start(weir.command(&all)))
+    }
+
+    /// Waits until it listens.
+    fn listening(mut running: Running) -> Self {
         let Some(said) = running.line() else {
             let ended = running.wait();
             panic!("the server did not start: {}", ended.errors);
@@ -35,6 +40,19 @@ impl Server {
             key: said["admin_key"].as_str().map(str::to_owned),
             running,
         }
+    }
+
+    /// One whose soft limit of open files was lowered before it began.
+    pub fn with_few_descriptors(weir: &Weir, soft: u32) -> Self {
+        let wanted = weir.command(&["serve", "--json", "--listen", "127.0.0.1:0"]);
+        let mut command = Command::new("sh");
+        command
+            .arg("-c")
+            .arg(format!("ulimit -S -n {soft} && exec \"$0\" \"$@\""))
+            .arg(wanted.get_program())
+            .args(wanted.get_args())
+            .current_dir(weir.folder());
+        Self::listening(Running::start(command))
     }
 
     pub fn pid(&self) -> u32 {
@@ -189,6 +207,17 @@ impl Client {
             .read_to_end(&mut bytes)
             .unwrap();
         (status, bytes)
+    }
+
+    /// A measurement of the host by name and labels; 0 if it has not been recorded.
+    pub fn measured(&self, series: &str) -> f64 {
+        let answer = self.get("/metrics");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let text = answer.body.as_str().unwrap();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0.0, |value| value.parse().unwrap())
     }
 
     /// Submits files with options and further headers.
