@@ -131,6 +131,7 @@ pub(crate) struct RemoteDocument {
         (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "no such document or pipeline", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "no revision of the pipeline is active", body = Problem, content_type = "application/problem+json"),
         (status = 408, description = "the body broke off", body = Problem, content_type = "application/problem+json"),
         (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "neither form nor JSON", body = Problem, content_type = "application/problem+json"),

@@ -137,7 +137,7 @@ pub(crate) struct ComponentList {
 /// imports, whether it compiles within the limits, and whether it answers when it is asked once in each role. The same bytes
 /// pushed again are answered with 200.
 #[utoipa::path(post, path = "/v1/components", tag = "pipelines", params(PushedAs),
-    request_body(content_type = "application/wasm", description = "the component", content = String),
+    request_body(content_type = "application/octet-stream", description = "the component; `application/wasm` is as good", content = String),
     responses(
         (status = 201, description = "it is kept", body = ComponentView),
         (status = 200, description = "it was here before", body = ComponentView),

@@ -133,7 +133,8 @@ pub(crate) async fn history(
 ) -> Result<Json<HistoryList>, Problem> {
     caller.may(Scope::Components)?;
     let limit = page.limit.unwrap_or(USUAL);
-    if !(1..=MOST).contains(&limit) || page.before == Some(0) {
+    let place = 1..=i64::MAX.cast_unsigned();
+    if !(1..=MOST).contains(&limit) || page.before.is_some_and(|before| !place.contains(&before)) {
         return Err(Problem::invalid(format!(
             "limit is from 1 to {MOST}, and before is at least 1"
         )));

@@ -28,6 +28,8 @@ const USUAL: usize = 50;
 /// Most settings of a pipeline, and bytes of a name and a value.
 const SETTINGS: usize = 200;
 const SETTING_BYTES: usize = 4096;
+/// From here on not every whole number is one of its own.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// What happens after a component failed to decide.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
@@ -118,8 +120,6 @@ impl From<JudgeBody> for Judge {
 pub(crate) enum SettingBody {
     /// True or false.
     Truth(bool),
-    /// A whole number.
-    Whole(i64),
     /// A number.
     Number(f64),
     /// A text.
@@ -130,7 +130,7 @@ impl From<SettingValue> for SettingBody {
     fn from(value: SettingValue) -> Self {
         match value {
             SettingValue::Boolean(truth) => Self::Truth(truth),
-            SettingValue::Integer(whole) => Self::Whole(whole),
+            SettingValue::Integer(whole) => Self::Number(whole as f64),
             SettingValue::Float(number) => Self::Number(number),
             SettingValue::String(text) => Self::Text(text),
             other => Self::Text(other.to_string()),
@@ -142,7 +142,10 @@ impl From<SettingBody> for SettingValue {
     fn from(body: SettingBody) -> Self {
         match body {
             SettingBody::Truth(truth) => Self::Boolean(truth),
-            SettingBody::Whole(whole) => Self::Integer(whole),
+            // JSON has one kind of number; to a component 150 is not 150.0.
+            SettingBody::Number(number) if number.fract() == 0.0 && number.abs() < EXACT => {
+                Self::Integer(number as i64)
+            }
             SettingBody::Number(number) => Self::Float(number),
             SettingBody::Text(text) => Self::String(text),
         }
@@ -389,6 +392,9 @@ async fn recipe(app: &App, caller: &Caller, name: &str, new: NewRevision) -> Res
             "a pipeline has at most {SETTINGS} settings, with names and values of at most {SETTING_BYTES} bytes"
         )));
     }
+    if new.capabilities.len() > Capability::ALL.len() {
+        return Err(Problem::unprocessable("capabilities names each at most once"));
+    }
     let mut grant: Vec<Capability> = new.capabilities.into_iter().map(Capability::from).collect();
     grant.sort_unstable();
     grant.dedup();
@@ -453,7 +459,8 @@ pub(crate) async fn revisions(
 ) -> Result<Json<RevisionList>, Problem> {
     caller.may(Scope::Components)?;
     let limit = page.limit.unwrap_or(USUAL);
-    if !(1..=MOST).contains(&limit) || page.before == Some(0) {
+    let number = 1..=i32::MAX.cast_unsigned();
+    if !(1..=MOST).contains(&limit) || page.before.is_some_and(|before| !number.contains(&before)) {
         return Err(Problem::invalid(format!(
             "limit is from 1 to {MOST}, and before is at least 1"
         )));
