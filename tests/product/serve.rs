@@ -8,6 +8,8 @@ mod holdings;
 mod isolation;
 mod jobs;
 mod killed;
+mod logs;
 mod pipelines;
 mod readers;
+mod shadow;
 mod traces;

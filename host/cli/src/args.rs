@@ -12,6 +12,7 @@ use weir_core::tenancy::Scope;
 use crate::component::{ComponentCommand, Dev};
 use crate::pipelines::PipelineCommand;
 use crate::replay::Replay;
+use crate::said::Log;
 
 /// What `weir --help` ends with.
 const AFTER: &str = "\
@@ -83,6 +84,8 @@ pub(crate) enum Command {
     /// Push pipelines to a server and roll them out
     #[command(subcommand)]
     Pipeline(PipelineCommand),
+    /// Read what a job's components said, and how they failed
+    Log(Log),
     /// Have a job's decisions again, by its components or others
     Replay(Replay),
     /// Write components: decisions in Rust, JavaScript or Python

@@ -19,6 +19,7 @@ mod places;
 mod remote;
 mod replay;
 mod run;
+mod said;
 mod search;
 mod serve;
 mod tenants;
@@ -79,6 +80,7 @@ fn command(cli: &Cli) -> ExitCode {
             Command::Tenant(command) => tenants::tenant(command, json, &places).await,
             Command::Key(command) => tenants::key(command, json, &places).await,
             Command::Pipeline(command) => pipelines::run(command, json).await,
+            Command::Log(log) => said::run(log, json, &places).await,
             Command::Replay(replay) => replay::run(replay, json, &settings, &places).await,
             Command::Component(command) => component::run(command, json, &settings, &places).await,
             Command::Dev(dev) => component::dev(dev, &settings, &places).await,

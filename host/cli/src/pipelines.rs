@@ -17,6 +17,7 @@ Examples:
   weir pipeline push pipeline.toml                     the next revision, with the components it names
   weir pipeline push pipeline.toml --activate          … which new jobs get at once
   weir pipeline canary reports 4 10                    10 of 100 new jobs get revision 4, until it is judged
+  weir pipeline shadow reports 5                       what revision 5 would decide, without effect
   weir pipeline rollback reports                       back to what was before
 
 The key is taken from WEIR_KEY or --key-file and needs the scope components.")]
@@ -105,6 +106,22 @@ pub(crate) enum PipelineCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Ask this revision after each job what it would have decided, without effect
+    Shadow {
+        /// The pipeline
+        name: String,
+        /// The revision's number
+        revision: u32,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Ask the shadow no more
+    Unshadow {
+        /// The pipeline
+        name: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
     /// Take changes again
     Unpin {
         /// The pipeline
@@ -181,6 +198,12 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool) -> Result<ExitCod
             revision,
             server,
         } => changed(server, name, &json!({ "action": "pin", "revision": revision })).await?,
+        C::Shadow {
+            name,
+            revision,
+            server,
+        } => changed(server, name, &json!({ "action": "shadow", "revision": revision })).await?,
+        C::Unshadow { name, server } => changed(server, name, &json!({ "action": "unshadow" })).await?,
         C::Unpin { name, server } => changed(server, name, &json!({ "action": "unpin" })).await?,
     };
     if json {
@@ -320,6 +343,9 @@ fn rollout(rollout: &Value) -> String {
             at(canary, "/percent")
         );
     }
+    if let Some(revision) = at(rollout, "/shadow").as_u64() {
+        said += &format!(", shadow {revision}");
+    }
     if at(rollout, "/pinned") == true {
         said += ", pinned";
     }
@@ -347,6 +373,32 @@ fn show_rollout(answer: &Value) {
     }
     if let Some(reason) = at(trial, "/reason").as_str() {
         println!("  {}: {reason}", text(trial, "judgement"));
+    }
+    show_shadow(at(answer, "/shadow"));
+}
+
+#[allow(clippy::print_stdout)]
+fn show_shadow(shadow: &Value) {
+    if !shadow.is_object() {
+        return;
+    }
+    println!(
+        "  shadow  {} of {} decisions otherwise, in {} of {} jobs",
+        at(shadow, "/differing"),
+        at(shadow, "/decisions"),
+        at(shadow, "/differing_jobs"),
+        at(shadow, "/jobs"),
+    );
+    for example in list(shadow, "examples") {
+        let difference = at(example, "/difference");
+        println!(
+            "    job {}, {} {}: {} instead of {}",
+            text(example, "job"),
+            text(difference, "function"),
+            text(difference, "about"),
+            text(difference, "after"),
+            text(difference, "before"),
+        );
     }
 }
 

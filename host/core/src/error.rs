@@ -296,6 +296,17 @@ pub enum PolicyError {
 }
 
 impl PolicyError {
+    /// The limit that a component went over, if it did.
+    pub fn limit(&self) -> Option<String> {
+        match self {
+            Self::Deadline { millis, .. } => Some(format!("{millis} ms")),
+            Self::Limit { limit, .. } => Some(limit.clone()),
+            Self::Unusable { .. } | Self::Trap { .. } | Self::Nonsense { .. } | Self::Exhausted { .. } => {
+                None
+            }
+        }
+    }
+
     /// A stable word for programs.
     pub const fn kind(&self) -> &'static str {
         match self {

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::{ErrorNote, Event};
 use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 use crate::page::OutlineEntry;
+use crate::said::LogEntry;
 use crate::text::TextSource;
 
 /// A job's life: `queued → running → done │ failed │ cancelled`.
@@ -120,4 +121,6 @@ pub enum Entry {
     Page(PageRecord),
     /// An event happened.
     Event(TenantId, Event),
+    /// A component of one of the tenant's jobs said something.
+    Said(TenantId, LogEntry),
 }

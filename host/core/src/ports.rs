@@ -21,6 +21,7 @@ use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 use crate::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use crate::manifest::Pipeline;
 use crate::page::{DocumentInfo, EncodedImage, Lane, PageFacts, PageImage, Rect};
+use crate::said::{LogEntry, Remark};
 use crate::search::{Hit, Point, Query};
 use crate::text::Line;
 
@@ -258,6 +259,19 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> Result<Vec<(u64, Event)>, StorageError>;
 
+    /// What a job's components said after `seq`, in order, at most `limit`. The oldest of a tenant's jobs are forgotten in time,
+    /// each with all it said.
+    async fn said(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<LogEntry>, StorageError>;
+
+    /// Place of the last thing a job's components said; 0 if there is none.
+    async fn last_said(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError>;
+
     /// Place of the tenant's latest event; 0 if there is none.
     async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
         let mut place = 0;
@@ -337,6 +351,9 @@ pub trait Capabilities: Send + Sync {
 
     /// A default component answered in place of one that failed.
     fn policy_failed(&self, error: &PolicyError);
+
+    /// A component said something, or failed. Never waits.
+    fn said(&self, remark: Remark);
 }
 
 /// Keeps what components remember from job to job, for each tenant and pipeline. At most 1,000 keys of 256 bytes with

@@ -68,6 +68,26 @@ pub struct Effect {
     pub errors: u64,
 }
 
+impl Effect {
+    /// Both together.
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            batches: self.batches + other.batches,
+            batch_pages: self.batch_pages + other.batch_pages,
+            text_layer: self.text_layer + other.text_layer,
+            ocr: self.ocr + other.ocr,
+            vision_model: self.vision_model + other.vision_model,
+            not_read: self.not_read + other.not_read,
+            passages: self.passages + other.passages,
+            model_calls: self.model_calls + other.model_calls,
+            retries: self.retries + other.retries,
+            given_up: self.given_up + other.given_up,
+            updates: self.updates + other.updates,
+            errors: self.errors + other.errors,
+        }
+    }
+}
+
 /// A job whose decisions cannot be had again.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ReplayError {

@@ -17,6 +17,7 @@ use crate::id::{JobId, TenantId};
 use crate::judge::{Evidence, Showing};
 use crate::ledger::JobState;
 use crate::manifest::Manifest;
+use crate::shadow::Shadow;
 
 /// What a revision is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +52,9 @@ pub struct Rollout {
     pub stable: Option<u32>,
     /// What some get.
     pub canary: Option<Canary>,
+    /// What decides beside them, without effect.
+    #[serde(default)]
+    pub shadow: Option<Shadow>,
     /// What was stable before, for a roll-back.
     pub previous: Option<u32>,
     /// Whether it stays as it is until it is unpinned.
@@ -107,7 +111,8 @@ impl Rollout {
     /// What becomes of it, or why that cannot be. (Which revisions there are is not known here.)
     pub fn change(&self, change: &Change, now_millis: u64) -> Result<Self, ChangeError> {
         let mut next = self.clone();
-        if self.pinned && !matches!(change, Change::Unpin) {
+        let without_effect = matches!(change, Change::Unpin | Change::Shadow { .. } | Change::Unshadow);
+        if self.pinned && !without_effect {
             return Err(ChangeError::Pinned);
         }
         match *change {
@@ -152,7 +157,23 @@ impl Rollout {
                 next.pinned = true;
             }
             Change::Unpin => next.pinned = false,
+            Change::Shadow { revision } => {
+                match self.stable {
+                    None => return Err(ChangeError::NothingActive),
+                    Some(stable) if stable == revision => return Err(ChangeError::IsStable(revision)),
+                    Some(_) => {}
+                }
+                next.shadow = Some(Shadow {
+                    revision,
+                    since_millis: now_millis,
+                });
+            }
+            Change::Unshadow => {
+                next.shadow.take().ok_or(ChangeError::NoShadow)?;
+            }
         }
+        // What is stable has nothing to be compared with.
+        next.shadow = next.shadow.filter(|shadow| next.stable != Some(shadow.revision));
         next.version += 1;
         Ok(next)
     }
@@ -199,6 +220,13 @@ pub enum Change {
     },
     /// Changes are taken again.
     Unpin,
+    /// This revision decides beside the real ones, without effect.
+    Shadow {
+        /// Which.
+        revision: u32,
+    },
+    /// The shadow ends.
+    Unshadow,
 }
 
 impl Change {
@@ -211,16 +239,19 @@ impl Change {
             Self::RollBack => "rollback",
             Self::Pin { .. } => "pin",
             Self::Unpin => "unpin",
+            Self::Shadow { .. } => "shadow",
+            Self::Unshadow => "unshadow",
         }
     }
 
     /// The revision it names.
     pub const fn revision(&self) -> Option<u32> {
         match *self {
-            Self::Activate { revision } | Self::Canary { revision, .. } | Self::Pin { revision } => {
-                Some(revision)
-            }
-            Self::Promote | Self::RollBack | Self::Unpin => None,
+            Self::Activate { revision }
+            | Self::Canary { revision, .. }
+            | Self::Pin { revision }
+            | Self::Shadow { revision } => Some(revision),
+            Self::Promote | Self::RollBack | Self::Unpin | Self::Unshadow => None,
         }
     }
 }
@@ -246,6 +277,9 @@ pub enum ChangeError {
     /// There is none to promote.
     #[error("there is no canary to promote")]
     NoCanary,
+    /// There is none to end.
+    #[error("there is no shadow")]
+    NoShadow,
     /// There is nothing to go back to.
     #[error("there is no canary, and nothing was stable before: activate a revision")]
     NothingBefore,
@@ -492,6 +526,25 @@ mod tests {
         }
         let rollout = rollout.change(&Change::Unpin, 0).unwrap();
         assert_eq!(rollout.change(&Change::RollBack, 0).unwrap().stable, Some(1));
+    }
+
+    #[test]
+    fn a_shadow_gets_no_jobs_and_ends_when_it_is_stable() {
+        let shadow = Change::Shadow { revision: 2 };
+        let rollout = after(&[ACTIVATE_1, Change::Pin { revision: 1 }, shadow]);
+        assert_eq!(rollout.shadow.map(|s| (s.revision, s.since_millis)), Some((2, 7)));
+        let given = rollout.assign(&JobId::new()).unwrap();
+        assert_eq!((given.revision, given.arm), (1, Arm::Stable));
+        let rollout = rollout.change(&Change::Unpin, 8).unwrap();
+        let promoted = rollout.change(&Change::Activate { revision: 2 }, 8).unwrap();
+        assert_eq!(promoted.shadow, None);
+        assert_eq!(rollout.change(&Change::Unshadow, 8).unwrap().shadow, None);
+        assert_eq!(promoted.change(&Change::Unshadow, 8), Err(ChangeError::NoShadow));
+        assert_eq!(promoted.change(&shadow, 8), Err(ChangeError::IsStable(2)));
+        assert_eq!(
+            Rollout::default().change(&shadow, 8),
+            Err(ChangeError::NothingActive)
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use weir_core::event::ErrorNote;
 use weir_core::page::PixelFormat;
 use weir_core::ports::{Account, Capabilities, Drawing, Embedder, LanguageModel, OpenDocument, Reader};
+use weir_core::said::Remark;
 use weir_core::text::{Line, PageText, TextSource};
 use weir_core::{DocumentId, InferenceError, PageImage, PageNumber, PolicyError, RasterError, Rect, layout};
 
@@ -143,6 +144,10 @@ impl Capabilities for JobCapabilities {
 
     fn policy_failed(&self, error: &PolicyError) {
         self.log.policy_failed(error);
+    }
+
+    fn said(&self, remark: Remark) {
+        self.log.said(remark);
     }
 }
 

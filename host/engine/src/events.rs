@@ -18,6 +18,7 @@ use weir_core::decision::Observation;
 use weir_core::event::{Event, EventKind};
 use weir_core::ledger::Entry;
 use weir_core::ports::{JobPolicy, Ledger};
+use weir_core::said::{LogEntry, Remark};
 use weir_core::{DocumentId, JobId, PolicyError, StorageError, TenantId};
 
 use crate::failure::note;
@@ -43,6 +44,7 @@ pub(crate) struct EventLog {
     observer: mpsc::Sender<Seen>,
     faults: mpsc::Sender<PolicyError>,
     state: Mutex<State>,
+    said: Mutex<Said>,
     /// Number of the last event.
     grew: watch::Sender<u64>,
     kept: usize,
@@ -53,6 +55,13 @@ struct State {
     last: u64,
     recent: VecDeque<Arc<Event>>,
     closed: bool,
+}
+
+/// What components said, until the next event is written.
+#[derive(Default)]
+struct Said {
+    last: u64,
+    unwritten: Vec<LogEntry>,
 }
 
 /// What the progress component is to see.
@@ -92,15 +101,17 @@ impl EventLog {
             observer,
             faults: report,
             state: Mutex::default(),
+            said: Mutex::default(),
             grew: watch::Sender::new(0),
             kept,
         };
         (Arc::new(log), Observer { seen, faults })
     }
 
-    /// Goes on behind event number `last`, `age` milliseconds after the job was made. To be called before anything is
+    /// Goes on behind event number `last` and `said` by components, `age` milliseconds after the job was made. To be called before anything is
     /// written; those who watch are served from the ledger up to here.
-    pub(crate) fn go_on(&self, last: u64, age: u64) {
+    pub(crate) fn go_on(&self, last: u64, said: u64, age: u64) {
+        self.said.lock().last = said;
         self.age.store(age, Ordering::Relaxed);
         self.state.lock().last = last;
         self.grew.send_replace(last);
@@ -133,6 +144,11 @@ impl EventLog {
         };
         if let Some(slot) = slot {
             let mut entries = entries;
+            let said = std::mem::take(&mut self.said.lock().unwritten);
+            entries.extend(
+                said.into_iter()
+                    .map(|entry| Entry::Said(self.tenant.clone(), entry)),
+            );
             entries.push(Entry::Event(self.tenant.clone(), event.clone()));
             slot.write(entries);
         }
@@ -172,6 +188,20 @@ impl EventLog {
         if self.faults.try_send(error.clone()).is_err() {
             tracing::warn!(job = %self.job, %error, "too many failed component calls, one is not reported");
         }
+    }
+
+    /// Keeps what a component said until the next event, of which there is one for whatever happens in a job. Never waits; what
+    /// a job may say is bounded where it is said.
+    pub(crate) fn said(&self, remark: Remark) {
+        let mut said = self.said.lock();
+        said.last += 1;
+        let entry = LogEntry {
+            job: self.job,
+            seq: said.last,
+            at_millis: self.at_millis(),
+            remark,
+        };
+        said.unwritten.push(entry);
     }
 
     /// Nothing more will be written.

@@ -221,7 +221,9 @@ impl Start {
         self.record.created_millis = made;
         let (seq, at) = past.last.map_or((0, 0), |event| (event.seq, event.at_millis));
         // The clock on the wall may have been set back; that of the log does not go back.
-        self.log.go_on(seq, now_millis().saturating_sub(made).max(at));
+        let said = ledger.last_said(&self.spec.tenant, &self.record.id).await?;
+        self.log
+            .go_on(seq, said, now_millis().saturating_sub(made).max(at));
         Ok(())
     }
 

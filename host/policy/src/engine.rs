@@ -6,7 +6,9 @@
 
 use std::hash::{Hash as _, Hasher as _};
 
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Result};
+use wasmtime::{
+    Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Result, WasmBacktraceDetails,
+};
 
 /// Bytes of stack a guest may use for its calls (its own stack in linear memory counts as memory).
 pub(crate) const STACK_BYTES: usize = 512 << 10;
@@ -20,6 +22,8 @@ pub(crate) const TABLE_ELEMENTS: usize = 20_000;
 /// The settings that compiled code depends on.
 fn code() -> Config {
     let mut config = Config::new();
+    // How much of it a component may have is a matter of its compiler.
+    config.wasm_backtrace_details(WasmBacktraceDetails::Enable);
     config.epoch_interruption(true);
     // Answers must not depend on the machine, or a recording could not be replayed on another.
     config.cranelift_nan_canonicalization(true);

@@ -16,6 +16,7 @@ use weir_core::decision::{Device, DocumentFacts, Heading, Observation, PassageSo
 use weir_core::event::ErrorNote;
 use weir_core::manifest::{Capability, ComponentFile, Manifest, OnTrap, Pipeline, Role};
 use weir_core::ports::{Capabilities, JobPolicy as _, PolicyRequest, PolicyState};
+use weir_core::said::Remark;
 use weir_core::{DocumentId, JobId, PageFacts, PageNumber, PolicyError, Rect, TenantId};
 
 use crate::compiler::unusable;
@@ -177,6 +178,7 @@ impl Capabilities for Empty {
     }
 
     fn policy_failed(&self, _: &PolicyError) {}
+    fn said(&self, _: Remark) {}
 }
 
 #[async_trait]

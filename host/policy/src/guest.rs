@@ -7,6 +7,7 @@ use std::time::Duration;
 use wasmtime::{ResourceLimiter, Result, UpdateDeadline};
 use weir_core::manifest::Manifest;
 use weir_core::ports::{Capabilities, PolicyState};
+use weir_core::said::{LogLevel, Remark, RemarkKind};
 use weir_core::{JobId, TenantId};
 
 use crate::bindings::log::Level;
@@ -16,6 +17,8 @@ use crate::wasi::Wasi;
 
 /// Lines a job may write to its tenant's log.
 const LOG_LINES: u32 = 1000;
+/// The function a guest is in while it is instantiated.
+pub(crate) const START: &str = "start";
 /// Characters of a line.
 const LOG_CHARS: usize = 1000;
 
@@ -27,6 +30,8 @@ pub(crate) struct JobContext {
     pub(crate) capabilities: Arc<dyn Capabilities>,
     pub(crate) state: Arc<dyn PolicyState>,
     lines: AtomicU32,
+    /// Failed calls so far.
+    pub(crate) failures: AtomicU32,
 }
 
 impl JobContext {
@@ -44,6 +49,7 @@ impl JobContext {
             capabilities,
             state,
             lines: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
         }
     }
 }
@@ -59,6 +65,8 @@ pub(crate) struct Guest {
     grown: usize,
     /// Whether this call was denied memory.
     denied: bool,
+    /// The function it is asked in.
+    function: &'static str,
     /// Ticks this call may still run through.
     ticks: u32,
     /// What this call waited for capabilities.
@@ -79,6 +87,7 @@ impl Guest {
             memory: 0,
             grown: 0,
             denied: false,
+            function: START,
             ticks: 0,
             waited: Duration::ZERO,
             complaint: None,
@@ -87,8 +96,9 @@ impl Guest {
         }
     }
 
-    /// Prepares for a call that may run for at least `ticks`.
-    pub(crate) fn begin(&mut self, ticks: u32) {
+    /// Prepares for a call of `function` that may run for at least `ticks`.
+    pub(crate) fn begin(&mut self, function: &'static str, ticks: u32) {
+        self.function = function;
         // The first tick may come at once, so the guest is ended at the one after as many as it may run through.
         self.ticks = ticks;
         self.denied = false;
@@ -131,7 +141,7 @@ impl Guest {
         self.waited += time;
     }
 
-    /// Why the guest gave up, in its own words.
+    /// Why the guest gave up, in its own words, which may have several lines.
     pub(crate) fn take_complaint(&mut self) -> Option<String> {
         self.complaint
             .take()
@@ -141,18 +151,44 @@ impl Guest {
     /// Writes a line to the tenant's log.
     pub(crate) fn log(&mut self, level: Level, message: &str) {
         let line = one_line(message, LOG_CHARS);
-        if self.job.lines.fetch_add(1, Ordering::Relaxed) < LOG_LINES {
-            let (tenant, job, component) = (&self.job.tenant, &self.job.job, &self.component);
-            match level {
-                Level::Debug => tracing::debug!(target: "guest", %tenant, %job, %component, "{line}"),
-                Level::Info => tracing::info!(target: "guest", %tenant, %job, %component, "{line}"),
-                Level::Warn => tracing::warn!(target: "guest", %tenant, %job, %component, "{line}"),
-                Level::Error => tracing::error!(target: "guest", %tenant, %job, %component, "{line}"),
-            }
+        match self.job.lines.fetch_add(1, Ordering::Relaxed) {
+            before if before < LOG_LINES => self.write(level, line.clone()),
+            LOG_LINES => self.write(
+                Level::Warn,
+                format!("{LOG_LINES} lines were written, no more of this job are kept"),
+            ),
+            _ => {}
         }
         if level == Level::Error {
             self.complaint = Some(line);
         }
+    }
+
+    fn write(&self, level: Level, line: String) {
+        let (tenant, job, component) = (&self.job.tenant, &self.job.job, &self.component);
+        let level = match level {
+            Level::Debug => {
+                tracing::debug!(target: "guest", %tenant, %job, %component, "{line}");
+                LogLevel::Debug
+            }
+            Level::Info => {
+                tracing::info!(target: "guest", %tenant, %job, %component, "{line}");
+                LogLevel::Info
+            }
+            Level::Warn => {
+                tracing::warn!(target: "guest", %tenant, %job, %component, "{line}");
+                LogLevel::Warn
+            }
+            Level::Error => {
+                tracing::error!(target: "guest", %tenant, %job, %component, "{line}");
+                LogLevel::Error
+            }
+        };
+        self.job.capabilities.said(Remark {
+            component: component.to_string(),
+            function: self.function.into(),
+            what: RemarkKind::Line { level, message: line },
+        });
     }
 }
 

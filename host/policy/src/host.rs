@@ -204,7 +204,7 @@ impl PolicyHost {
         let mut seats = Vec::with_capacity(wanted.len());
         for (want, linked) in wanted.iter().zip(linked) {
             let seat = Seat::new(
-                Arc::from(want.file.name.as_str()),
+                want.file,
                 linked,
                 want.roles.clone(),
                 limits,

@@ -14,13 +14,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use weir_core::PolicyError;
-use weir_core::manifest::Role;
+use weir_core::manifest::{ComponentFile, Role};
+use weir_core::said::FailureReport;
 
 use crate::bindings::{batching, chunking, progress, routing};
-use crate::failure::Failed;
-use crate::guest::{Guest, JobContext};
+use crate::failure::{Explained, Failed};
+use crate::guest::{Guest, JobContext, START};
 use crate::heard::{Ear, Heard};
+use crate::job::note;
 use crate::link::Linked;
+use crate::report::{asked, hex};
 use crate::roles::Decision;
 use crate::stats::{HostMeter, JobMeter};
 
@@ -56,6 +59,8 @@ pub(crate) struct Roles {
 /// A component's place in a job.
 pub(crate) struct Seat {
     name: Arc<str>,
+    /// SHA-256 of the component.
+    digest: [u8; 32],
     linked: Arc<Linked>,
     roles: Vec<Role>,
     limits: CallLimits,
@@ -80,7 +85,7 @@ pub(crate) struct Asked<A> {
 
 impl Seat {
     pub(crate) fn new(
-        name: Arc<str>,
+        file: &ComponentFile,
         linked: Arc<Linked>,
         roles: Vec<Role>,
         limits: CallLimits,
@@ -88,7 +93,8 @@ impl Seat {
         host: Arc<HostMeter>,
     ) -> Self {
         Self {
-            name,
+            name: Arc::from(file.name.as_str()),
+            digest: file.digest,
             linked,
             roles,
             limits,
@@ -103,7 +109,7 @@ impl Seat {
     pub(crate) async fn fill(&self) -> Result<(), PolicyError> {
         let mut place = self.live.lock().await;
         if place.is_none() {
-            *place = Some(self.make().await?);
+            *place = Some(self.make(0).await?);
         }
         Ok(())
     }
@@ -119,7 +125,7 @@ impl Seat {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let mut live = match place.take() {
             Some(live) => live,
-            None => match self.make().await {
+            None => match self.make(turn).await {
                 Ok(live) => live,
                 Err(error) => {
                     self.host.measures.failed(D::ROLE, &error);
@@ -133,7 +139,7 @@ impl Seat {
                 }
             },
         };
-        live.store.data_mut().begin(self.limits.millis);
+        live.store.data_mut().begin(D::FUNCTION, self.limits.millis);
         live.store.data_mut().ear = ear;
         live.store.set_epoch_deadline(1);
         let started = Instant::now();
@@ -150,22 +156,23 @@ impl Seat {
                 drop(place);
                 question.check(said).map_err(|reason| {
                     meter.nonsense();
-                    PolicyError::Nonsense {
+                    Explained::plainly(PolicyError::Nonsense {
                         component: self.name.to_string(),
                         function: D::FUNCTION,
                         reason,
-                    }
+                    })
                 })
             }
             Err(stopped) => {
-                let error = self.explain(D::FUNCTION, &stopped, live.store.data_mut());
-                meter.trapped(&error);
-                Err(error)
+                let explained = self.explain(D::FUNCTION, &stopped, live.store.data_mut());
+                meter.trapped(&explained.error);
+                Err(explained)
             }
         };
-        if let Err(error) = &answer {
-            self.host.measures.failed(D::ROLE, error);
-        }
+        let answer = answer.map_err(|explained| {
+            self.host.measures.failed(D::ROLE, &explained.error);
+            self.report(D::FUNCTION, turn, asked(question), explained)
+        });
         Asked {
             answer,
             took,
@@ -180,7 +187,32 @@ impl Seat {
         *self.live.lock().await = None;
     }
 
-    async fn make(&self) -> Result<Box<Live>, PolicyError> {
+    /// Tells the tenant of a call that failed.
+    fn report(
+        &self,
+        function: &'static str,
+        turn: u32,
+        question: Option<String>,
+        explained: Explained,
+    ) -> PolicyError {
+        let Explained {
+            error,
+            said,
+            backtrace,
+        } = explained;
+        self.context.report(&self.name, function, || FailureReport {
+            error: note(&error),
+            version: hex(&self.digest),
+            turn,
+            question,
+            limit: error.limit(),
+            said,
+            backtrace,
+        });
+        error
+    }
+
+    async fn make(&self, turn: u32) -> Result<Box<Live>, PolicyError> {
         let guest = Guest::new(
             Arc::clone(&self.context),
             Arc::clone(&self.name),
@@ -190,7 +222,7 @@ impl Seat {
         store.limiter(|guest| guest);
         store.set_hostcall_fuel(self.limits.output_bytes);
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().tick()));
-        store.data_mut().begin(self.limits.millis);
+        store.data_mut().begin(START, self.limits.millis);
         store.set_epoch_deadline(1);
         let started = patiently(pin!(self.start(&mut store))).await;
         match started {
@@ -212,7 +244,10 @@ impl Seat {
                     reason: format!("{error:#}").replace('\n', " "),
                 })
             }
-            Err(stopped) => Err(self.explain("start", &stopped, store.data_mut())),
+            Err(stopped) => {
+                let explained = self.explain(START, &stopped, store.data_mut());
+                Err(self.report(START, turn, None, explained))
+            }
         }
     }
 
@@ -240,7 +275,7 @@ impl Seat {
         })
     }
 
-    fn explain(&self, function: &'static str, stopped: &Stopped, guest: &mut Guest) -> PolicyError {
+    fn explain(&self, function: &'static str, stopped: &Stopped, guest: &mut Guest) -> Explained {
         match stopped {
             Stopped::Error(error) => Failed {
                 function,
@@ -248,11 +283,11 @@ impl Seat {
                 output_bytes: self.limits.output_bytes,
             }
             .explain(error, guest),
-            Stopped::Impatience => PolicyError::Deadline {
+            Stopped::Impatience => Explained::plainly(PolicyError::Deadline {
                 component: self.name.to_string(),
                 function,
                 millis: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
-            },
+            }),
         }
     }
 }

@@ -27,6 +27,7 @@ mod link;
 mod measures;
 mod recording;
 mod replay;
+mod report;
 mod roles;
 mod stats;
 mod ticker;

@@ -19,6 +19,7 @@ use weir_core::original::Originals;
 use weir_core::replay::Replays;
 use weir_core::rollout::PipelineBook;
 use weir_core::settings::Settings;
+use weir_core::shadow::ShadowBook;
 use weir_core::tenancy::Registry;
 use weir_core::usage::UsageBook;
 use weir_engine::Engine;
@@ -59,6 +60,8 @@ pub struct ServerParts {
     pub metering: Arc<Metering>,
     /// Revisions of tenants' pipelines.
     pub pipelines: Arc<dyn PipelineBook>,
+    /// What their shadows would have decided.
+    pub shadows: Arc<dyn ShadowBook>,
     /// The components they are made of.
     pub components: Arc<dyn ComponentStore>,
     /// Looks at components before they are let in.
@@ -123,6 +126,7 @@ impl Server {
             usage,
             metering,
             pipelines,
+            shadows,
             components,
             gate,
             replays,
@@ -145,7 +149,7 @@ impl Server {
                 orders,
                 usage,
                 metering,
-                shelf: Shelf::new(pipelines, components, gate, replays, defaults),
+                shelf: Shelf::new(pipelines, components, gate, replays, shadows, defaults),
                 originals,
                 quotas: QuotaDesk::new(&settings),
                 admission: Admission::new(&settings),
@@ -243,6 +247,7 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(intake::submit, jobs::jobs))
         .routes(routes!(jobs::job, jobs::cancel))
         .routes(routes!(jobs::job_page))
+        .routes(routes!(jobs::job_log))
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::job_diagnosis))
         .routes(routes!(usage::usage))

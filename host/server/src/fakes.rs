@@ -5,6 +5,7 @@ mod memory;
 mod pipelines;
 mod records;
 mod requests;
+mod shadows;
 mod stores;
 mod work;
 

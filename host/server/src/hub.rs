@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::ports::Ledger;
+use weir_core::said::LogEntry;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
 /// A ledger that rings when something has been committed.
@@ -116,6 +117,20 @@ impl Ledger for Announced {
         self.ledger.tenant_events(tenant, after, limit).await
     }
 
+    async fn said(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        self.ledger.said(tenant, job, after, limit).await
+    }
+
+    async fn last_said(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
+        self.ledger.last_said(tenant, job).await
+    }
+
     async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
         self.ledger.tenant_place(tenant).await
     }
@@ -149,6 +164,6 @@ const fn tenant_of(entry: &Entry) -> &TenantId {
         Entry::Job(record) => &record.tenant,
         Entry::Document(record) => &record.tenant,
         Entry::Page(record) => &record.tenant,
-        Entry::Event(tenant, _) => tenant,
+        Entry::Event(tenant, _) | Entry::Said(tenant, _) => tenant,
     }
 }

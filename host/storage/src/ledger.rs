@@ -11,6 +11,8 @@ mod desk;
 mod orders;
 mod pipelines;
 mod rows;
+mod said;
+mod shadows;
 mod state;
 mod tenants;
 mod usage;
@@ -25,6 +27,7 @@ use tokio::sync::Semaphore;
 use weir_core::event::{ErrorNote, Event};
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::ports::{Ledger, PolicyState};
+use weir_core::said::LogEntry;
 use weir_core::tenancy::{KeyRecord, Registry, Tenant};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
 
@@ -185,6 +188,25 @@ impl LedgerReader {
             .await
     }
 
+    /// As [`Ledger::job`].
+    pub async fn job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
+        let (tenant, job) = (tenant.clone(), *job);
+        self.read(move |c| rows::job(c, &tenant, &job)).await
+    }
+
+    /// As [`Ledger::said`].
+    pub async fn said(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_EVENTS));
+        self.read(move |c| said::entries(c, &tenant, &job, after, limit))
+            .await
+    }
+
     async fn read<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
@@ -248,8 +270,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
-        let (tenant, job) = (tenant.clone(), *job);
-        self.reader.read(move |c| rows::job(c, &tenant, &job)).await
+        self.reader.job(tenant, job).await
     }
 
     async fn unfinished(&self) -> Result<Vec<JobRecord>, StorageError> {
@@ -279,6 +300,21 @@ impl Ledger for SqliteLedger {
         self.reader
             .read(move |c| rows::tenant_events(c, &tenant, after, limit))
             .await
+    }
+
+    async fn said(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        self.reader.said(tenant, job, after, limit).await
+    }
+
+    async fn last_said(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
+        let (tenant, job) = (tenant.clone(), *job);
+        self.reader.read(move |c| said::last(c, &tenant, &job)).await
     }
 
     async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {

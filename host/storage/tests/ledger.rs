@@ -14,6 +14,7 @@ use weir_core::event::{ErrorNote, Event};
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord, PageState};
 use weir_core::page::OutlineEntry;
 use weir_core::ports::{Ledger, PolicyState};
+use weir_core::said::{FailureReport, Frame, LogEntry, LogLevel, Remark, RemarkKind};
 use weir_core::tenancy::Registry;
 use weir_core::{JobId, RevisionId, StorageError, TenantId};
 use weir_storage::LedgerReader;
@@ -401,4 +402,85 @@ async fn a_group_is_committed_whole_or_not_at_all() {
         .await
         .unwrap();
     storage.close().await.unwrap();
+}
+
+fn line(job: JobId, seq: u64) -> LogEntry {
+    LogEntry {
+        job,
+        seq,
+        at_millis: 7,
+        remark: Remark {
+            component: "ours".into(),
+            function: "routing.page".into(),
+            what: RemarkKind::Line {
+                level: LogLevel::Warn,
+                message: format!("line {seq}"),
+            },
+        },
+    }
+}
+
+#[tokio::test]
+async fn what_components_say_is_read_back_by_its_tenant_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(dir.path()).await;
+    let (a, b, id) = (tenant("a"), tenant("b"), JobId::new());
+    let report = FailureReport {
+        error: ErrorNote {
+            kind: "component-trap".into(),
+            message: "it trapped".into(),
+        },
+        version: "00".into(),
+        turn: 3,
+        question: None,
+        limit: Some("20 ms".into()),
+        said: Some("two\nlines".into()),
+        backtrace: vec![Frame {
+            function: "f".into(),
+            file: Some("src/lib.rs".into()),
+            line: Some(7),
+        }],
+    };
+    let mut failure = line(id, 2);
+    failure.remark.what = RemarkKind::Failure(Box::new(report));
+    let entries = [line(id, 1), failure, line(id, 3)];
+    let written: Vec<Entry> = entries
+        .iter()
+        .map(|e| Entry::Said(a.clone(), e.clone()))
+        .collect();
+    for _ in 0..2 {
+        storage.ledger.commit(written.clone()).await.unwrap();
+    }
+    let ledger = &storage.ledger;
+    assert_eq!(ledger.said(&a, &id, 0, 10).await.unwrap(), entries);
+    assert_eq!(ledger.said(&a, &id, 1, 1).await.unwrap(), entries[1..2]);
+    assert_eq!(ledger.last_said(&a, &id).await.unwrap(), 3);
+    assert_eq!(ledger.said(&b, &id, 0, 10).await.unwrap(), []);
+    assert_eq!(ledger.last_said(&b, &id).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_tenant_keeps_the_latest_ten_thousand_things_its_components_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(dir.path()).await;
+    let (a, b) = (tenant("a"), tenant("b"));
+    let ledger = &storage.ledger;
+    let jobs: Vec<JobId> = (0..12).map(|_| JobId::new()).collect();
+    assert!(jobs.is_sorted());
+    let other = JobId::new();
+    ledger
+        .commit(vec![Entry::Said(b.clone(), line(other, 1))])
+        .await
+        .unwrap();
+    for job in &jobs {
+        let lines = (1..=1000).map(|seq| Entry::Said(a.clone(), line(*job, seq)));
+        ledger.commit(lines.collect()).await.unwrap();
+    }
+    let mut kept = Vec::new();
+    for job in &jobs {
+        kept.push(ledger.last_said(&a, job).await.unwrap());
+    }
+    // The eleventh and twelfth were still to say their 999 other lines when older ones were looked for.
+    assert_eq!(kept, [[0; 1].as_slice(), [1000; 11].as_slice()].concat());
+    assert_eq!(ledger.last_said(&b, &other).await.unwrap(), 1);
 }

@@ -8,7 +8,9 @@ use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord};
 use weir_core::judge::{Evidence, Showing};
 use weir_core::ledger::JobState;
 use weir_core::manifest::{Capability, Manifest, Role};
+use weir_core::replay::{Difference, ReplayReport};
 use weir_core::rollout::{Arm, Change, ChangeError, History, JobShowing, PipelineBook as _, Recipe};
+use weir_core::shadow::{SHADOW_RUNS, ShadowBook as _, ShadowRun};
 use weir_core::tenancy::Registry as _;
 use weir_core::{JobId, TenantId};
 use weir_storage::Storage;
@@ -314,4 +316,49 @@ async fn nothing_of_it_is_left_of_a_tenant_that_was_removed() {
     assert!(book.revisions(&a, "p", None, 10).await.unwrap().is_empty());
     assert!(book.history(&a, "p", None, 10).await.unwrap().is_empty());
     assert_eq!(book.assignment(&a, &job).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn what_shadows_would_have_decided_is_kept_of_the_last_jobs() {
+    let data = Data::new().await;
+    let ledger = &data.storage.ledger;
+    let (a, b) = (tenant("a"), tenant("b"));
+    let run = |tenant: &TenantId, revision, at_millis, report| ShadowRun {
+        tenant: tenant.clone(),
+        pipeline: "ours".into(),
+        revision,
+        job: JobId::new(),
+        at_millis,
+        report,
+    };
+    let report = ReplayReport {
+        decisions: 7,
+        differing: 1,
+        differences: vec![Difference {
+            function: "routing.page".into(),
+            about: "page 1".into(),
+            before: "ocr".into(),
+            after: "none".into(),
+        }],
+        ..ReplayReport::default()
+    };
+    let early = run(&a, 2, 10, Ok(report.clone()));
+    let other = run(&a, 3, 20, Ok(report.clone()));
+    let late = run(&a, 2, 30, Err("it is gone".into()));
+    let foreign = run(&b, 2, 30, Ok(report.clone()));
+    for run in [&early, &other, &late, &late, &foreign] {
+        ledger.put_shadow_run(run).await.unwrap();
+    }
+    let runs = ledger.shadow_runs(&a, "ours", 2, 0).await.unwrap();
+    assert_eq!(runs, [late.clone(), early]);
+    assert_eq!(ledger.shadow_runs(&a, "ours", 2, 11).await.unwrap(), [late]);
+    assert_eq!(ledger.shadow_runs(&a, "theirs", 2, 0).await.unwrap(), []);
+    for _ in 0..SHADOW_RUNS {
+        let next = run(&a, 4, 40, Ok(report.clone()));
+        ledger.put_shadow_run(&next).await.unwrap();
+    }
+    let kept = ledger.shadow_runs(&a, "ours", 4, 0).await.unwrap().len();
+    assert_eq!(kept, SHADOW_RUNS as usize);
+    assert_eq!(ledger.shadow_runs(&a, "ours", 3, 0).await.unwrap(), []);
+    assert_eq!(ledger.shadow_runs(&b, "ours", 2, 0).await.unwrap(), [foreign]);
 }

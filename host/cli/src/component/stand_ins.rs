@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use weir_core::event::ErrorNote;
 use weir_core::ports::{Capabilities, PolicyState};
+use weir_core::said::Remark;
 use weir_core::{DocumentId, PageNumber, PolicyError, Rect, TenantId};
 
 /// The answers of a case, `capabilities.json`. What a model is asked is looked up by the longest key it begins with.
@@ -131,6 +132,8 @@ impl Capabilities for StandIn {
 
     /// No default component stands in while a component is tested.
     fn policy_failed(&self, _error: &PolicyError) {}
+
+    fn said(&self, _remark: Remark) {}
 }
 
 /// Width, height and pixels of a preview that is written in digits.

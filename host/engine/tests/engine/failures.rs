@@ -10,6 +10,7 @@ use weir_core::event::EventKind;
 use weir_core::id::TenantId;
 use weir_core::ledger::{JobState, PageState};
 use weir_core::ports::Ledger as _;
+use weir_core::said::{LogLevel, Remark, RemarkKind};
 use weir_core::{PolicyError, Stage};
 use weir_engine::{DocumentEnd, DocumentSpec};
 
@@ -317,4 +318,50 @@ async fn a_default_that_took_over_is_reported() {
         _ => None,
     });
     assert_eq!(told.as_deref(), Some("component-trap"));
+}
+
+fn line(message: &str) -> Remark {
+    Remark {
+        component: "ours".into(),
+        function: "routing.page".into(),
+        what: RemarkKind::Line {
+            level: LogLevel::Info,
+            message: message.into(),
+        },
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_components_say_is_kept_in_order_also_over_a_restart() {
+    let mut fakes = Fakes::new();
+    fakes.script.opened = Arc::new(|capabilities| {
+        for message in ["one", "two"] {
+            capabilities.said(line(message));
+        }
+    });
+    let document = fakes.document("a.pdf", 3);
+    let spec = job([document]);
+    let id = spec.id;
+    for _ in 0..2 {
+        let engine = fakes.engine();
+        let outcome = engine.start(spec.clone()).wait().await;
+        assert_eq!(outcome.state, JobState::Done);
+        engine.shutdown(Duration::ZERO).await.unwrap();
+    }
+    let ledger = &fakes.ledger;
+    let tenant = TenantId::single();
+    let said = ledger.said(&tenant, &id, 0, 100).await.unwrap();
+    let lines: Vec<_> = said
+        .iter()
+        .map(|entry| (entry.seq, entry.remark.clone()))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            (1, line("one")),
+            (2, line("two")),
+            (3, line("one")),
+            (4, line("two"))
+        ]
+    );
 }

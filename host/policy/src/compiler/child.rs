@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sha2::{Digest as _, Sha256};
 
+use super::strip::stripped;
 use super::{BYTES, SECONDS};
 
 /// Bytes of compiled code a child may write.
@@ -35,7 +36,7 @@ fn compile() -> Result<(), String> {
     };
     let component = std::fs::read(source).map_err(|e| format!("the component cannot be read: {e}"))?;
     let code = crate::engine::compiling()
-        .and_then(|engine| engine.precompile_component(&component))
+        .and_then(|engine| engine.precompile_component(&stripped(&component)))
         .map_err(|e| format!("{e:#}"))?;
     let mut file = File::create(target).map_err(|e| format!("the compiled code cannot be written: {e}"))?;
     file.write_all(&code)

@@ -7,6 +7,7 @@
 mod cache;
 mod child;
 mod mapped;
+mod strip;
 
 use std::ffi::OsString;
 use std::io::Read as _;

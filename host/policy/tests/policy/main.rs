@@ -20,4 +20,5 @@ mod nonsense;
 mod opening;
 mod recordings;
 mod replay;
+mod reports;
 mod support;

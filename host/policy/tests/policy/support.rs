@@ -13,6 +13,7 @@ use weir_core::event::ErrorNote;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::page::PageFacts;
 use weir_core::ports::{Capabilities, PolicyRequest, PolicyState};
+use weir_core::said::Remark;
 use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, Stage, TenantId};
 use weir_policy::{Job, PolicyConfig, PolicyHost};
 
@@ -106,6 +107,7 @@ pub(crate) async fn open(
 #[derive(Default)]
 pub(crate) struct Port {
     pub(crate) failed: Mutex<Vec<PolicyError>>,
+    pub(crate) said: Mutex<Vec<Remark>>,
     pub(crate) generated: AtomicUsize,
 }
 
@@ -137,6 +139,9 @@ impl Capabilities for Port {
     }
     fn policy_failed(&self, error: &PolicyError) {
         self.failed.lock().push(error.clone());
+    }
+    fn said(&self, remark: Remark) {
+        self.said.lock().push(remark);
     }
 }
 

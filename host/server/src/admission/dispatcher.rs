@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 use weir_core::event::ErrorNote;
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::manifest::Pipeline;
-use weir_core::order::Order;
+use weir_core::order::{Order, OrderOptions};
 use weir_core::ports::Ledger as _;
 use weir_core::rollout::Assignment;
 use weir_core::tenancy::TenantState;
@@ -20,7 +20,7 @@ use weir_engine::{DocumentEnd, DocumentSpec, JobOutcome, JobSpec};
 use super::conclude::count;
 use super::{HELD, Next, Slot, conclude};
 use crate::app::App;
-use crate::pipelines::{self, Ended, PipelineError};
+use crate::pipelines::{self, Compared, Ended, PipelineError};
 use crate::requests;
 
 /// Starts jobs until `stop`, and returns when none is followed any more: the engine has to be ended for that.
@@ -137,7 +137,10 @@ async fn follow(app: &App, slot: Slot) {
 
 async fn start(app: &App, slot: Slot, record: JobRecord, order: Order) {
     match specify(app, &slot, &record, &order).await {
-        Ok((spec, given)) => run(app, slot, spec, given, record.state == JobState::Queued).await,
+        Ok((spec, given)) => {
+            let first = record.state == JobState::Queued;
+            run(app, slot, spec, given, &order.options, first).await;
+        }
         Err(Unstarted::Later(error)) => later(app, slot, &error.to_string()).await,
         Err(Unstarted::Never(error)) => {
             if let Err(error) = conclude(app, record, Some(&order), Some(error)).await {
@@ -203,9 +206,17 @@ fn within(pipeline: Arc<Pipeline>, limit: Option<u64>, usual: u64) -> Arc<Pipeli
     }
 }
 
-async fn run(app: &App, slot: Slot, spec: JobSpec, given: Option<Assignment>, first: bool) {
+async fn run(
+    app: &App,
+    slot: Slot,
+    spec: JobSpec,
+    given: Option<Assignment>,
+    options: &OrderOptions,
+    first: bool,
+) {
     let (tenant, job) = (spec.tenant.clone(), spec.id);
     let (pipeline, began) = (spec.pipeline.manifest.name.clone(), Instant::now());
+    let memory = spec.pipeline.manifest.limits.memory_bytes;
     let handle = app.engine.start(spec);
     let outcome = tokio::select! {
         outcome = handle.wait() => outcome,
@@ -237,6 +248,19 @@ async fn run(app: &App, slot: Slot, spec: JobSpec, given: Option<Assignment>, fi
     slot.settle(pages(&outcome));
     if let Err(error) = app.orders.forget_passwords(&tenant, &job).await {
         tracing::warn!(%job, %error, "passwords of a job that has ended are still kept");
+    }
+    // Its place is for others while its shadow is asked.
+    drop(slot);
+    if let Some(given) = given {
+        let ended = Compared {
+            tenant: &tenant,
+            job,
+            pipeline: &pipeline,
+            options,
+            memory,
+        };
+        let compared = pipelines::compare(&app.shelf, given, ended);
+        app.stopping.run_until_cancelled(compared).await;
     }
 }
 

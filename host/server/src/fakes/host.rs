@@ -82,6 +82,7 @@ impl Host {
             usage: memory.clone(),
             metering,
             pipelines: memory.clone(),
+            shadows: memory.clone(),
             components: components.clone(),
             gate: works.clone(),
             replays: works.clone(),

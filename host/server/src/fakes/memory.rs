@@ -8,6 +8,7 @@ use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::order::{Earlier, Idempotency, JobFilter, Order, Orders, Put};
 use weir_core::ports::Ledger;
+use weir_core::said::LogEntry;
 use weir_core::tenancy::{KeyRecord, Registry, Tenant};
 use weir_core::usage::{Day, Usage, UsageBook};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
@@ -25,6 +26,7 @@ struct Kept {
     pages: BTreeMap<(TenantId, DocumentId, PageNumber), PageRecord>,
     /// In the order of writing: the place is the index and one.
     events: Vec<(TenantId, Event)>,
+    said: BTreeMap<(TenantId, JobId, u64), LogEntry>,
     orders: Vec<Order>,
     webhooks: BTreeMap<(TenantId, JobId), u32>,
     tenants: BTreeMap<TenantId, Tenant>,
@@ -97,6 +99,9 @@ impl Ledger for Memory {
                 Entry::Page(page) => {
                     kept.pages
                         .insert((page.tenant.clone(), page.document, page.page), page);
+                }
+                Entry::Said(tenant, entry) => {
+                    kept.said.insert((tenant, entry.job, entry.seq), entry);
                 }
                 Entry::Event(tenant, event) => {
                     let same =
@@ -181,6 +186,26 @@ impl Ledger for Memory {
         };
         tokio::task::yield_now().await;
         Ok(events)
+    }
+
+    async fn said(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        let kept = self.0.lock();
+        let (from, to) = (after.saturating_add(1), u64::MAX);
+        let of_job = kept
+            .said
+            .range((tenant.clone(), *job, from)..=(tenant.clone(), *job, to));
+        Ok(of_job.take(limit).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    async fn last_said(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
+        let all = self.said(tenant, job, 0, usize::MAX).await?;
+        Ok(all.last().map_or(0, |entry| entry.seq))
     }
 
     async fn tenant_events(

@@ -14,6 +14,7 @@ use weir_core::rollout::{
     Assignment, Change, ChangeError, ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord, Recipe,
     Revision, Rollout,
 };
+use weir_core::shadow::ShadowRun;
 use weir_core::{JobId, PolicyError, StorageError, TenantId};
 
 use super::{Memory, Works};
@@ -26,6 +27,7 @@ pub(super) struct Pipelines {
     rollouts: BTreeMap<(TenantId, String), Rollout>,
     history: HashMap<(TenantId, String), Vec<ChangeRecord>>,
     given: HashMap<(TenantId, JobId), Given>,
+    pub(super) shadow_runs: Vec<ShadowRun>,
 }
 
 struct Given {

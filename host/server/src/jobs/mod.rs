@@ -1,7 +1,8 @@
-//! Jobs after they were put in: looked at, cancelled, tried again, diagnosed.
+//! Jobs after they were put in: looked at, cancelled, tried again, diagnosed; what their components said.
 
 mod book;
 mod diagnosis;
+mod log;
 mod page;
 mod progress;
 #[cfg(test)]
@@ -33,6 +34,7 @@ use crate::wire::{Params, Route};
 
 pub(crate) use book::ProgressBook;
 use diagnosis::{Diagnosis, diagnose};
+pub(crate) use log::{__path_job_log, job_log};
 pub(crate) use page::{__path_job_page, job_page};
 pub(crate) use view::JobView;
 use view::{JobStateName, JobSummary, find};

@@ -10,6 +10,7 @@ mod history;
 mod replay;
 mod revisions;
 mod rollout;
+mod shadow;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -24,6 +25,7 @@ use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::order::OrderOptions;
 use weir_core::replay::Replays;
 use weir_core::rollout::{Assignment, PipelineBook, PipelineRecord, Recipe};
+use weir_core::shadow::ShadowBook;
 use weir_core::{JobId, StorageError, TenantId};
 
 pub(crate) use components::{
@@ -37,6 +39,7 @@ pub(crate) use revisions::{
     pipelines, push_revision, revision, revisions,
 };
 pub(crate) use rollout::{__path_change_rollout, __path_rollout, change_rollout, rollout};
+pub(crate) use shadow::{Compared, compare};
 pub(crate) use trial::{Ended, ended};
 
 /// The pipeline that every tenant has.
@@ -82,9 +85,12 @@ pub(crate) struct Shelf {
     pub(crate) store: Arc<dyn ComponentStore>,
     pub(crate) gate: Arc<dyn Gate>,
     pub(crate) replays: Arc<dyn Replays>,
+    shadows: Arc<dyn ShadowBook>,
     defaults: Arc<dyn Defaults>,
     /// Tenants one of whose components is being looked at.
     pushing: Mutex<HashSet<TenantId>>,
+    /// Tenants one of whose jobs is being compared with a shadow.
+    comparing: Mutex<HashSet<TenantId>>,
 }
 
 impl Shelf {
@@ -93,6 +99,7 @@ impl Shelf {
         store: Arc<dyn ComponentStore>,
         gate: Arc<dyn Gate>,
         replays: Arc<dyn Replays>,
+        shadows: Arc<dyn ShadowBook>,
         defaults: Arc<dyn Defaults>,
     ) -> Self {
         Self {
@@ -100,8 +107,10 @@ impl Shelf {
             store,
             gate,
             replays,
+            shadows,
             defaults,
             pushing: Mutex::default(),
+            comparing: Mutex::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use weir_core::rollout::{Change, Rollout};
 use weir_core::tenancy::Scope;
 
 use super::revisions::known;
+use super::shadow::{self, ShadowView};
 use super::trial;
 use crate::app::{App, now_millis};
 use crate::auth::Caller;
@@ -24,6 +25,8 @@ pub(crate) struct RolloutView {
     stable: Option<u32>,
     /// The revision that some get.
     canary: Option<CanaryView>,
+    /// The revision that decides beside them, without effect.
+    shadow: Option<u32>,
     /// What was stable before.
     previous: Option<u32>,
     /// Whether no change is taken until it is unpinned.
@@ -52,6 +55,7 @@ impl From<Rollout> for RolloutView {
                 percent: canary.percent,
                 since_millis: canary.since_millis,
             }),
+            shadow: rollout.shadow.map(|shadow| shadow.revision),
             previous: rollout.previous,
             pinned: rollout.pinned,
             version: rollout.version,
@@ -102,6 +106,8 @@ pub(crate) struct RolloutState {
     rollout: RolloutView,
     /// The canary beside the stable revision, if there is one.
     trial: Option<TrialView>,
+    /// What the shadow would have decided, if there is one.
+    shadow: Option<ShadowView>,
 }
 
 /// A canary beside the stable revision.
@@ -133,6 +139,10 @@ pub(crate) enum Action {
     Pin,
     /// Changes are taken again.
     Unpin,
+    /// The revision decides beside the real ones, without effect.
+    Shadow,
+    /// The shadow ends.
+    Unshadow,
 }
 
 /// A change to be made.
@@ -141,7 +151,7 @@ pub(crate) enum Action {
 pub(crate) struct RolloutChange {
     /// What is to be done.
     action: Action,
-    /// The revision, for `activate`, `canary` and `pin`.
+    /// The revision, for `activate`, `canary`, `pin` and `shadow`.
     #[schema(minimum = 1)]
     revision: Option<u32>,
     /// Of a hundred new jobs, for `canary`.
@@ -157,7 +167,10 @@ impl RolloutChange {
             what.ok_or_else(|| Problem::unprocessable(format!("this action needs a {name}")))
         };
         let revision = || of(self.revision, "revision");
-        let takes_revision = matches!(self.action, Action::Activate | Action::Canary | Action::Pin);
+        let takes_revision = matches!(
+            self.action,
+            Action::Activate | Action::Canary | Action::Pin | Action::Shadow
+        );
         if self.revision.is_some() && !takes_revision {
             return Err(Problem::unprocessable("this action takes no revision"));
         }
@@ -178,6 +191,10 @@ impl RolloutChange {
                 revision: revision()?,
             },
             Action::Unpin => Change::Unpin,
+            Action::Shadow => Change::Shadow {
+                revision: revision()?,
+            },
+            Action::Unshadow => Change::Unshadow,
         })
     }
 }
@@ -209,7 +226,9 @@ pub(crate) async fn rollout(
             stable: trial.stable.into(),
         }
     });
+    let shadows = app.shelf.shadows.as_ref();
     Ok(Json(RolloutState {
+        shadow: shadow::of(shadows, caller.id(), &name, &record.rollout).await?,
         rollout: record.rollout.into(),
         trial,
     }))

@@ -359,3 +359,49 @@ async fn a_job_is_replayed_with_its_own_revision_or_another() {
         404
     );
 }
+
+#[tokio::test]
+async fn a_shadow_says_what_it_would_have_decided_and_decides_nothing() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &ALL).await;
+    for dpi in [100, 120] {
+        revision(&host, &key, json!({ "dpi": dpi })).await;
+    }
+    let shadow = json!({ "action": "shadow", "revision": 2 });
+    let early = host.post("/v1/pipelines/ours/rollout", &key, &shadow).await;
+    assert_eq!(refusal(early).await.status, 409, "nothing is active");
+    change(&host, &key, json!({ "action": "activate", "revision": 1 })).await;
+    let _dispatching = host.dispatching();
+    let (_, real) = run(&host, &a, &key, 0).await;
+    let changed = change(&host, &key, shadow).await;
+    assert_eq!((&changed["stable"], &changed["shadow"]), (&json!(1), &json!(2)));
+    let shown = async || {
+        let rollout = host.get("/v1/pipelines/ours/rollout", &key).await;
+        expect(200, rollout).await["shadow"].clone()
+    };
+    assert_eq!(shown().await["jobs"], 0, "jobs before it are not its");
+    for number in 1..=3 {
+        let (_, ran) = run(&host, &a, &key, number).await;
+        assert_eq!(ran, real);
+        // It is asked when the job has ended.
+        while shown().await["jobs"] != number {
+            tokio::task::yield_now().await;
+        }
+    }
+    let showing = shown().await;
+    assert_eq!(
+        (
+            &showing["revision"],
+            &showing["differing_jobs"],
+            &showing["differing"]
+        ),
+        (&json!(2), &json!(3), &json!(3)),
+        "{showing}"
+    );
+    let changed = change(&host, &key, json!({ "action": "unshadow" })).await;
+    assert_eq!(changed["shadow"], json!(null));
+    run(&host, &a, &key, 4).await;
+    assert_eq!(shown().await, json!(null));
+    let history = expect(200, host.get("/v1/pipelines/ours/history", &key).await).await;
+    assert_eq!(history["entries"][1]["action"], "shadow", "{history}");
+}

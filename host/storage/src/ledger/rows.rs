@@ -7,6 +7,7 @@ use weir_core::order::JobFilter;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 
 use super::columns::{at_most, from_json, integer, natural, parsed, to_json, unreadable};
+use super::said;
 
 /// Writes one entry.
 pub(super) fn write(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
@@ -15,6 +16,7 @@ pub(super) fn write(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> 
         Entry::Document(document) => write_document(transaction, document),
         Entry::Page(page) => write_page(transaction, page),
         Entry::Event(tenant, event) => write_event(transaction, tenant, event),
+        Entry::Said(tenant, entry) => said::write(transaction, tenant, entry),
     }
 }
 

@@ -17,7 +17,7 @@ const MANY: [(&str, &str); 7] = [
     ("assignments", "job"),
 ];
 /// Those that have few rows of a tenant.
-const FEW: [&str; 8] = [
+const FEW: [&str; 10] = [
     "keys",
     "policy_state",
     "usage",
@@ -26,6 +26,8 @@ const FEW: [&str; 8] = [
     "revisions",
     "rollouts",
     "history",
+    "said",
+    "shadow_runs",
 ];
 
 pub(super) fn put(transaction: &Transaction<'_>, tenant: &Tenant) -> Result<()> {

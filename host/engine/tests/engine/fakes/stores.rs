@@ -11,6 +11,7 @@ use weir_core::event::Event;
 use weir_core::id::{DocumentId, JobId, RevisionId, TenantId};
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord};
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
+use weir_core::said::LogEntry;
 use weir_core::search::{Hit, Point, Query};
 use weir_core::{PageNumber, Stage, StorageError};
 
@@ -280,6 +281,7 @@ pub struct FakeLedger {
 struct Tables {
     pages: HashMap<PageKey, (u64, PageRecord)>,
     events: BTreeMap<(JobId, u64), Event>,
+    said: BTreeMap<(JobId, u64), LogEntry>,
     documents: HashMap<DocumentId, DocumentRecord>,
     jobs: HashMap<JobId, JobRecord>,
     /// Events in the order they were written.
@@ -319,6 +321,10 @@ impl Ledger for FakeLedger {
                 Entry::Page(page) => {
                     let key = (page.tenant.clone(), page.document, page.page, page.revision);
                     state.pages.insert(key, (clock, page));
+                }
+                Entry::Said(_, entry) => {
+                    let before = state.said.insert((entry.job, entry.seq), entry.clone());
+                    assert!(before.is_none_or(|b| b == entry), "two entries have one number");
                 }
                 Entry::Event(tenant, event) => {
                     let before = state.events.insert((event.job, event.seq), event.clone());
@@ -394,6 +400,25 @@ impl Ledger for FakeLedger {
             .filter(|e| e.seq > after)
             .take(limit)
             .collect())
+    }
+
+    async fn said(
+        &self,
+        _: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<LogEntry>, StorageError> {
+        let state = self.state.lock();
+        let of_job = state
+            .said
+            .range((*job, after.saturating_add(1))..=(*job, u64::MAX));
+        Ok(of_job.take(limit).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    async fn last_said(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
+        let all = self.said(tenant, job, 0, usize::MAX).await?;
+        Ok(all.last().map_or(0, |entry| entry.seq))
     }
 
     async fn tenant_events(

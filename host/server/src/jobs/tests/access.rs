@@ -9,10 +9,11 @@ use weir_core::tenancy::Scope;
 use crate::fakes::{Host, json, refusal};
 
 /// What can be done with a job, and the scope that it needs.
-const ROUTES: [(&str, &str, Scope); 5] = [
+const ROUTES: [(&str, &str, Scope); 6] = [
     ("GET", "", Scope::Read),
     ("GET", "/pages/1", Scope::Read),
     ("GET", "/diagnosis", Scope::Read),
+    ("GET", "/log", Scope::Read),
     ("DELETE", "", Scope::Ingest),
     ("POST", "/retry", Scope::Ingest),
 ];

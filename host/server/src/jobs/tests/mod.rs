@@ -3,6 +3,7 @@
 mod access;
 mod cancel;
 mod list;
+mod log;
 mod retry;
 mod view;
 

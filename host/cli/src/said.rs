@@ -1,0 +1,156 @@
+//! `weir log`: what a job's components said, and how they failed.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+use weir_core::said::{LogEntry, LogLevel, RemarkKind};
+use weir_core::{JobId, TenantId};
+use weir_storage::LedgerReader;
+
+use crate::places::Places;
+use crate::remote::{Remote, ServerArgs};
+
+/// Entries that are read at a time.
+const PAGE: usize = 1000;
+
+/// `weir log`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  weir log JOB                 of a job in the data folder
+  weir log JOB --remote        of a job on the server at --server, with a key that has the scope read
+  weir log JOB --json          one entry on each line, with the whole report of a failed call")]
+pub(crate) struct Log {
+    /// The job
+    pub(crate) job: JobId,
+    /// Ask the server instead of the data folder
+    #[arg(long)]
+    pub(crate) remote: bool,
+    /// Whose job it is, in the data folder
+    #[arg(long, value_name = "TENANT", default_value = "default")]
+    pub(crate) tenant: TenantId,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// Prints a job's log.
+pub(crate) async fn run(log: &Log, json: bool, places: &Places) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    let source = Source::of(log, places).await?;
+    let mut after = 0;
+    loop {
+        let (entries, next) = source.page(log, after).await?;
+        for entry in entries {
+            match json {
+                true => writeln!(out, "{entry}")?,
+                false => show(&mut out, &entry)?,
+            }
+        }
+        match next {
+            Some(next) => after = next,
+            None => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// Where the log is read; its entries come as the server tells them.
+enum Source {
+    Here(LedgerReader),
+    Server(Remote),
+}
+
+impl Source {
+    async fn of(log: &Log, places: &Places) -> Result<Self> {
+        if log.remote {
+            return Ok(Self::Server(Remote::new(&log.server)?));
+        }
+        let reader = LedgerReader::open(&places.data)?;
+        if reader.job(&log.tenant, &log.job).await?.is_none() {
+            bail!(
+                "{} has no job {} of the tenant {}",
+                places.data.display(),
+                log.job,
+                log.tenant
+            );
+        }
+        Ok(Self::Here(reader))
+    }
+
+    /// The entries after one, and behind which there may be more.
+    async fn page(&self, log: &Log, after: u64) -> Result<(Vec<Value>, Option<u64>)> {
+        match self {
+            Self::Here(reader) => {
+                let entries = reader.said(&log.tenant, &log.job, after, PAGE).await?;
+                let last = entries.last().map(|entry| entry.seq);
+                let next = last.filter(|_| entries.len() == PAGE);
+                Ok((entries.iter().map(told).collect(), next))
+            }
+            Self::Server(remote) => {
+                let path = format!("/v1/jobs/{}/log?after={after}&limit={PAGE}", log.job);
+                let mut answer = remote.get(&path).await?;
+                let entries = match answer.get_mut("entries").map(Value::take) {
+                    Some(Value::Array(entries)) => entries,
+                    _ => Vec::new(),
+                };
+                Ok((entries, answer.get("next").and_then(Value::as_u64)))
+            }
+        }
+    }
+}
+
+/// An entry as the server tells it, so that a program reads the same from both.
+fn told(entry: &LogEntry) -> Value {
+    let (level, message, failure) = match &entry.remark.what {
+        RemarkKind::Line { level, message } => (*level, message, None),
+        RemarkKind::Failure(report) => (LogLevel::Error, &report.error.message, Some(report)),
+    };
+    json!({
+        "seq": entry.seq,
+        "at_millis": entry.at_millis,
+        "component": entry.remark.component,
+        "function": entry.remark.function,
+        "level": level,
+        "message": message,
+        "failure": failure,
+    })
+}
+
+fn show(out: &mut impl std::io::Write, entry: &Value) -> std::io::Result<()> {
+    let text = |value: &Value, name: &str| {
+        let text = value.get(name).and_then(Value::as_str).unwrap_or_default();
+        text.to_owned()
+    };
+    let seconds = entry.get("at_millis").and_then(Value::as_f64).unwrap_or(0.0) / 1000.0;
+    writeln!(
+        out,
+        "{seconds:>9.3} s  {:<5}  {}  {}",
+        text(entry, "level"),
+        text(entry, "function"),
+        text(entry, "message")
+    )?;
+    let Some(failure) = entry.get("failure").filter(|failure| !failure.is_null()) else {
+        return Ok(());
+    };
+    let turn = failure.get("turn").and_then(Value::as_u64).unwrap_or(0);
+    let component = text(entry, "component");
+    writeln!(
+        out,
+        "             call {turn} of {component} {}",
+        text(failure, "version")
+    )?;
+    for line in text(failure, "said").lines() {
+        writeln!(out, "             | {line}")?;
+    }
+    let frames = failure.get("backtrace").and_then(Value::as_array);
+    for frame in frames.into_iter().flatten() {
+        let place = match (text(frame, "file"), frame.get("line").and_then(Value::as_u64)) {
+            (file, Some(line)) if !file.is_empty() => format!(" at {file}:{line}"),
+            _ => String::new(),
+        };
+        writeln!(out, "             in {}{place}", text(frame, "function"))?;
+    }
+    Ok(())
+}
