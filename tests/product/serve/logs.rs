@@ -6,7 +6,7 @@ use weir_tests::{Running, Weir, component};
 
 /// Pushes a pipeline and makes it the one that new jobs get.
 fn push(client: &Client, weir: &Weir, server: &Server, manifest: &str) {
-    for name in ["hostile-log", "hostile-trap"] {
+    for name in ["hostile-log", "hostile-later"] {
         let bytes = std::fs::read(component(name)).unwrap();
         weir.file(&format!("ours/{name}.wasm"), &bytes);
     }
@@ -41,7 +41,8 @@ fn lines_and_failures_are_read_by_the_tenant_who_wrote_the_component() {
         &ours,
         &weir,
         &server,
-        "name = \"ours\"\n[components]\nrouting = \"hostile-log.wasm\"\nprogress = \"hostile-trap.wasm\"\n",
+        "name = \"ours\"\n[components]\nrouting = \"hostile-later.wasm\"\nprogress = \"hostile-log.wasm\"\n\
+         [settings]\nattack = \"trap\"\n[capabilities]\ngrant = [\"state\", \"inference\", \"rasterizer\"]\n",
     );
     let document = weir_samples::text_document(2, 5);
     let answer = ours.submit(&[("a.pdf", &document)], &json!({ "pipeline": "ours" }), &[]);
@@ -61,7 +62,7 @@ fn lines_and_failures_are_read_by_the_tenant_who_wrote_the_component() {
         (&json!("hostile-log"), &json!("info"))
     );
     let failure = entries.iter().find(|e| !e["failure"].is_null()).unwrap();
-    assert_eq!(failure["function"], "progress.observe", "{failure}");
+    assert_eq!(failure["function"], "routing.page", "{failure}");
     let report = &failure["failure"];
     assert!(
         report["said"].as_str().unwrap().contains("the weir is broken"),

@@ -61,15 +61,12 @@ fn a_shadow_tells_what_would_change_and_changes_nothing() {
     );
     let other = shown(&client, 2);
     assert_eq!(
-        (
-            &other["differing_jobs"],
-            &other["before"]["ocr"],
-            &other["after"]["ocr"]
-        ),
-        (&json!(1), &json!(1), &json!(0)),
+        (&other["before"]["ocr"], &other["after"]["ocr"]),
+        (&json!(1), &json!(0)),
         "{other}"
     );
-    let example = &other["examples"][0]["difference"];
-    assert_eq!(example["function"], "routing.page", "{other}");
+    let examples = other["examples"].as_array().unwrap();
+    let mut functions = examples.iter().map(|e| &e["difference"]["function"]);
+    assert!(functions.any(|function| function == "routing.page"), "{other}");
     assert_eq!(server.stop().code, 0);
 }
