@@ -1,4 +1,4 @@
-"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [weights] [load] [thirty]
+"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [weights] [load] [thirty] [hostile]
 
 Starts a server of its own for each part, with SAMPLES (the program) making the documents, and tells what its clients see:
 
@@ -7,6 +7,8 @@ fairness   a tenant's three-page documents, one now and then, on an idle host an
 weights    pages of two tenants who both have more work than the host can do, with weights 3 and 1
 load       1,000 readers of a job's events while 200 documents a second are handed in for ten seconds
 thirty     30 files in one request: when the first page can be found, and when all are done
+hostile    a tenant's documents beside three tenants who hand in as many, with components that behave, and with such that do
+           everything a component can do to a host; those are `hostile-later.wasm` in $WEIR_HOSTILE_COMPONENTS
 """
 
 import argparse
@@ -27,8 +29,11 @@ from whole import memory
 BORDER = "weir-bench-border"
 
 
-def form(files):
+def form(files, pipeline=None):
     parts = []
+    if pipeline:
+        head = f'--{BORDER}\r\ncontent-disposition: form-data; name="options"\r\ncontent-type: application/json\r\n\r\n'
+        parts += [head.encode(), json.dumps({"pipeline": pipeline}).encode(), b"\r\n"]
     for name, content in files:
         head = f'--{BORDER}\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
         parts += [head.encode(), content, b"\r\n"]
@@ -62,10 +67,10 @@ class Server:
         if self.process.wait(timeout=60) != 0:
             raise SystemExit(f"the server ended with {self.process.returncode}")
 
-    async def tenant(self, name, weight=1):
+    async def tenant(self, name, weight=1, scopes=("ingest", "read")):
         status, said = await self.ask("POST", "/v1/tenants", self.admin, {"id": name, "weight": weight})
         assert status == 201, said
-        status, said = await self.ask("POST", f"/v1/tenants/{name}/keys", self.admin, {"scopes": ["ingest", "read"], "label": "bench"})
+        status, said = await self.ask("POST", f"/v1/tenants/{name}/keys", self.admin, {"scopes": list(scopes), "label": "bench"})
         assert status == 201, said
         return said["secret"]
 
@@ -89,9 +94,9 @@ class Server:
         writer.close()
         return status, json.loads(answer[answer.find(b"{") : answer.rfind(b"}") + 1] or b"{}")
 
-    async def submit(self, key, *documents):
+    async def submit(self, key, *documents, pipeline=None):
         files = [(f"{number}.pdf", content) for number, content in enumerate(documents)]
-        opened = await self.open("POST", "/v1/jobs", key, form(files), f"multipart/form-data; boundary={BORDER}")
+        opened = await self.open("POST", "/v1/jobs", key, form(files, pipeline), f"multipart/form-data; boundary={BORDER}")
         return await self.whole(opened)
 
     async def events(self, key, job):
@@ -222,7 +227,62 @@ async def thirty(server, samples):
     print(f"thirty     first page of 30 files after {first:.2f} s, all 180 pages after {all_done:.2f} s: 1/{all_done / first:.0f}")
 
 
-PARTS = {"fairness": fairness, "weights": weights, "load": load, "thirty": thirty}
+ATTACKS = ["loop", "copy", "log", "sleep", "memory", "stack", "answer", "questions", "handles", "state", "trap", "nonsense"]
+
+
+async def hostile(server, samples):
+    component = pathlib.Path(os.environ["WEIR_HOSTILE_COMPONENTS"], "hostile-later.wasm").read_bytes()
+    polite = await server.tenant("polite")
+    others = [await server.tenant(f"other-{number}", scopes=["ingest", "read", "components"]) for number in range(3)]
+    for key in others:
+        status, said = await server.whole(await server.open("POST", "/v1/components?name=later", key, component, "application/wasm"))
+        assert status == 201, said
+        for name in ["good", *ATTACKS]:
+            revision = {"components": {"routing": "later"}, "settings": {"attack": name}, "capabilities": ["state", "inference"]}
+            status, said = await server.ask("POST", f"/v1/pipelines/{name}/revisions", key, revision)
+            assert status == 201, said
+            status, said = await server.ask("POST", f"/v1/pipelines/{name}/rollout", key, {"action": "activate", "revision": 1})
+            assert status == 200, said
+
+    async def ended(key, job):
+        async for event in server.events(key, job):
+            if event["type"] == "job-ended":
+                assert event["state"] == "done", event
+                return
+        raise SystemExit("a stream ended before its job")
+
+    async def guest_seconds():
+        _, usages = zip(*[await server.ask("GET", "/v1/usage", key) for key in others], strict=True)
+        return sum(day["guest_millis"] for usage in usages for day in usage["days"]) / 1000
+
+    async def makespan(pipelines):
+        ours, theirs = [], []
+        documents = [[samples.text(5) for _ in range(12)] for _ in range(4)]
+        began, before = time.monotonic(), await guest_seconds()
+        for turn in range(12):
+            for key, more in zip(others, documents[1:], strict=True):
+                status, job = await server.submit(key, more[turn], pipeline=pipelines[turn % len(pipelines)])
+                assert status == 202, job
+                theirs.append(ended(key, job["id"]))
+            if turn < 8:
+                status, job = await server.submit(polite, documents[0][turn])
+                assert status == 202, job
+                ours.append(ended(polite, job["id"]))
+        others_end = asyncio.gather(*theirs)
+        await asyncio.gather(*ours)
+        took = time.monotonic() - began
+        assert not others_end.done(), "the others were through before"
+        await others_end
+        return took, await guest_seconds() - before
+
+    await server.seconds(polite, samples.text(3))
+    for _ in range(2):
+        (behaved, little), (attacked, much) = await makespan(["good"]), await makespan(ATTACKS)
+        print(f"hostile    40 pages take {behaved:.1f} s beside three others, {attacked:.1f} s beside three hostile ones: {attacked / behaved:.2f} ×")
+        print(f"           the others' components ran {little:.1f} and {much:.1f} s")
+
+
+PARTS = {"fairness": fairness, "weights": weights, "load": load, "thirty": thirty, "hostile": hostile}
 
 
 def main():

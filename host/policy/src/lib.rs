@@ -30,6 +30,7 @@ mod replay;
 mod roles;
 mod stats;
 mod ticker;
+mod turn;
 mod wasi;
 
 pub use compiler::compile_main;
@@ -37,5 +38,5 @@ pub use config::PolicyConfig;
 pub use heard::Heard;
 pub use host::PolicyHost;
 pub use job::Job;
-pub use recording::{Assigned, Call, Component, Exchange, Frame, Opened, read_recording};
+pub use recording::{Assigned, Call, Component, Exchange, Frame, Opened, Retention, read_recording};
 pub use stats::{HostStats, JobStats};
