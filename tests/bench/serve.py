@@ -1,4 +1,4 @@
-"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [weights] [load] [thirty] [hostile]
+"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [weights] [load] [thirty] [hostile] [density]
 
 Starts a server of its own for each part, with SAMPLES (the program) making the documents, and tells what its clients see:
 
@@ -9,6 +9,8 @@ load       1,000 readers of a job's events while 200 documents a second are hand
 thirty     30 files in one request: when the first page can be found, and when all are done
 hostile    a tenant's documents beside three tenants who hand in as many, with components that behave, and with such that do
            everything a component can do to a host; those are `hostile-later.wasm` in $WEIR_HOSTILE_COMPONENTS
+density    10,000 tenants, each with a pipeline of its own component (one of 200): how long the server takes to start with them, its
+           memory before and after each tenant's components have decided, and how long a tenant waits for that
 """
 
 import argparse
@@ -55,12 +57,13 @@ class Samples:
 
 class Server:
     def __init__(self, weir, folder, settings):
+        self.made_with = weir, folder, settings
         sets = [part for setting in settings for part in ("--set", setting)]
         command = [weir, "serve", "--json", "--listen", "127.0.0.1:0", "--data", str(folder / "data"), *sets]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         said = json.loads(self.process.stdout.readline())
         host, port = said["address"].removeprefix("http://").rsplit(":", 1)
-        self.place, self.admin = (host, int(port)), said["admin_key"]
+        self.place, self.admin = (host, int(port)), said.get("admin_key")
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -282,7 +285,51 @@ async def hostile(server, samples):
         print(f"           the others' components ran {little:.1f} and {much:.1f} s")
 
 
-PARTS = {"fairness": fairness, "weights": weights, "load": load, "thirty": thirty, "hostile": hostile}
+DENSITY, DISTINCT = 10_000, 200
+
+
+async def density(server, samples):
+    routing = pathlib.Path(os.environ["WEIR_HOSTILE_COMPONENTS"], "text-only.wasm").read_bytes()
+    # A section that no program reads: its kind, its length, the length of its name, its name, and which one it is.
+    components = [routing + bytes([0, 11, 6]) + b"number" + number.to_bytes(4, "little") for number in range(DISTINCT)]
+    turns = asyncio.Semaphore(8)
+
+    async def settle(number):
+        async with turns:
+            key = await server.tenant(f"tenant-{number}", scopes=["ingest", "components"])
+            component = components[number % DISTINCT]
+            status, said = await server.whole(await server.open("POST", "/v1/components?name=own", key, component, "application/wasm"))
+            assert status == 201, said
+            revision = {"components": {"routing": "own"}}
+            status, said = await server.ask("POST", "/v1/pipelines/own/revisions", key, revision)
+            assert status == 201, said
+            status, said = await server.ask("POST", "/v1/pipelines/own/rollout", key, {"action": "activate", "revision": 1})
+            assert status == 200, said
+            return key
+
+    began = time.monotonic()
+    keys = await asyncio.gather(*(settle(number) for number in range(DENSITY)))
+    print(f"density    {DENSITY} tenants with a component and a pipeline each were made within {time.monotonic() - began:.0f} s")
+    server.stop()
+    began = time.monotonic()
+    server.__init__(*server.made_with)
+    started = time.monotonic() - began
+    before = memory(server.process.pid)
+    took = []
+    for key in keys:
+        asked = time.monotonic()
+        # A revision is rehearsed before it is taken: each role decides once.
+        revision = {"components": {"routing": "own"}, "settings": {"dpi": 100}}
+        status, said = await server.ask("POST", "/v1/pipelines/own/revisions", key, revision)
+        took.append(time.monotonic() - asked)
+        assert status == 201, said
+    after, took = memory(server.process.pid), sorted(took)
+    print(f"           the server starts within {started:.2f} s")
+    print(f"           memory {before / 2**20:.0f} MiB at first, {after / 2**20:.0f} MiB when each tenant's components have decided")
+    print(f"           for which they wait {took[len(took) // 2] * 1000:.1f} ms in the middle, p99 {took[len(took) * 99 // 100] * 1000:.1f} ms, with all of HTTP and the ledger")
+
+
+PARTS = {"fairness": fairness, "weights": weights, "load": load, "thirty": thirty, "hostile": hostile, "density": density}
 
 
 def main():

@@ -23,7 +23,7 @@ use super::difference;
 use super::source;
 use super::stand_ins::{MemoryState, StandIn};
 use crate::places::Places;
-use crate::{COMPILE_COMPONENT, FAILED, host, pipeline};
+use crate::{FAILED, host, pipeline};
 
 /// What came of a case.
 struct Outcome {
