@@ -1,4 +1,4 @@
-"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [weights] [load] [thirty]
+"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [weights] [load] [thirty] [hostile] [density]
 
 Starts a server of its own for each part, with SAMPLES (the program) making the documents, and tells what its clients see:
 
@@ -7,6 +7,10 @@ fairness   a tenant's three-page documents, one now and then, on an idle host an
 weights    pages of two tenants who both have more work than the host can do, with weights 3 and 1
 load       1,000 readers of a job's events while 200 documents a second are handed in for ten seconds
 thirty     30 files in one request: when the first page can be found, and when all are done
+hostile    a tenant's documents beside three tenants who hand in as many, with components that behave, and with such that do
+           everything a component can do to a host; those are `hostile-later.wasm` in $WEIR_HOSTILE_COMPONENTS
+density    10,000 tenants, each with a pipeline of its own component (one of 200): how long the server takes to start with them, its
+           memory before and after each tenant's components have decided, and how long a tenant waits for that
 """
 
 import argparse
@@ -27,8 +31,11 @@ from whole import memory
 BORDER = "weir-bench-border"
 
 
-def form(files):
+def form(files, pipeline=None):
     parts = []
+    if pipeline:
+        head = f'--{BORDER}\r\ncontent-disposition: form-data; name="options"\r\ncontent-type: application/json\r\n\r\n'
+        parts += [head.encode(), json.dumps({"pipeline": pipeline}).encode(), b"\r\n"]
     for name, content in files:
         head = f'--{BORDER}\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
         parts += [head.encode(), content, b"\r\n"]
@@ -50,22 +57,23 @@ class Samples:
 
 class Server:
     def __init__(self, weir, folder, settings):
+        self.made_with = weir, folder, settings
         sets = [part for setting in settings for part in ("--set", setting)]
         command = [weir, "serve", "--json", "--listen", "127.0.0.1:0", "--data", str(folder / "data"), *sets]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         said = json.loads(self.process.stdout.readline())
         host, port = said["address"].removeprefix("http://").rsplit(":", 1)
-        self.place, self.admin = (host, int(port)), said["admin_key"]
+        self.place, self.admin = (host, int(port)), said.get("admin_key")
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         if self.process.wait(timeout=60) != 0:
             raise SystemExit(f"the server ended with {self.process.returncode}")
 
-    async def tenant(self, name, weight=1):
+    async def tenant(self, name, weight=1, scopes=("ingest", "read")):
         status, said = await self.ask("POST", "/v1/tenants", self.admin, {"id": name, "weight": weight})
         assert status == 201, said
-        status, said = await self.ask("POST", f"/v1/tenants/{name}/keys", self.admin, {"scopes": ["ingest", "read"], "label": "bench"})
+        status, said = await self.ask("POST", f"/v1/tenants/{name}/keys", self.admin, {"scopes": list(scopes), "label": "bench"})
         assert status == 201, said
         return said["secret"]
 
@@ -89,9 +97,9 @@ class Server:
         writer.close()
         return status, json.loads(answer[answer.find(b"{") : answer.rfind(b"}") + 1] or b"{}")
 
-    async def submit(self, key, *documents):
+    async def submit(self, key, *documents, pipeline=None):
         files = [(f"{number}.pdf", content) for number, content in enumerate(documents)]
-        opened = await self.open("POST", "/v1/jobs", key, form(files), f"multipart/form-data; boundary={BORDER}")
+        opened = await self.open("POST", "/v1/jobs", key, form(files, pipeline), f"multipart/form-data; boundary={BORDER}")
         return await self.whole(opened)
 
     async def events(self, key, job):
@@ -222,7 +230,106 @@ async def thirty(server, samples):
     print(f"thirty     first page of 30 files after {first:.2f} s, all 180 pages after {all_done:.2f} s: 1/{all_done / first:.0f}")
 
 
-PARTS = {"fairness": fairness, "weights": weights, "load": load, "thirty": thirty}
+ATTACKS = ["loop", "copy", "log", "sleep", "memory", "stack", "answer", "questions", "handles", "state", "trap", "nonsense"]
+
+
+async def hostile(server, samples):
+    component = pathlib.Path(os.environ["WEIR_HOSTILE_COMPONENTS"], "hostile-later.wasm").read_bytes()
+    polite = await server.tenant("polite")
+    others = [await server.tenant(f"other-{number}", scopes=["ingest", "read", "components"]) for number in range(3)]
+    for key in others:
+        status, said = await server.whole(await server.open("POST", "/v1/components?name=later", key, component, "application/wasm"))
+        assert status == 201, said
+        for name in ["good", *ATTACKS]:
+            revision = {"components": {"routing": "later"}, "settings": {"attack": name}, "capabilities": ["state", "inference"]}
+            status, said = await server.ask("POST", f"/v1/pipelines/{name}/revisions", key, revision)
+            assert status == 201, said
+            status, said = await server.ask("POST", f"/v1/pipelines/{name}/rollout", key, {"action": "activate", "revision": 1})
+            assert status == 200, said
+
+    async def ended(key, job):
+        async for event in server.events(key, job):
+            if event["type"] == "job-ended":
+                assert event["state"] == "done", event
+                return
+        raise SystemExit("a stream ended before its job")
+
+    async def guest_seconds():
+        _, usages = zip(*[await server.ask("GET", "/v1/usage", key) for key in others], strict=True)
+        return sum(day["guest_millis"] for usage in usages for day in usage["days"]) / 1000
+
+    async def makespan(pipelines):
+        ours, theirs = [], []
+        documents = [[samples.text(5) for _ in range(12)] for _ in range(4)]
+        began, before = time.monotonic(), await guest_seconds()
+        for turn in range(12):
+            for key, more in zip(others, documents[1:], strict=True):
+                status, job = await server.submit(key, more[turn], pipeline=pipelines[turn % len(pipelines)])
+                assert status == 202, job
+                theirs.append(ended(key, job["id"]))
+            if turn < 8:
+                status, job = await server.submit(polite, documents[0][turn])
+                assert status == 202, job
+                ours.append(ended(polite, job["id"]))
+        others_end = asyncio.gather(*theirs)
+        await asyncio.gather(*ours)
+        took = time.monotonic() - began
+        assert not others_end.done(), "the others were through before"
+        await others_end
+        return took, await guest_seconds() - before
+
+    await server.seconds(polite, samples.text(3))
+    for _ in range(2):
+        (behaved, little), (attacked, much) = await makespan(["good"]), await makespan(ATTACKS)
+        print(f"hostile    40 pages take {behaved:.1f} s beside three others, {attacked:.1f} s beside three hostile ones: {attacked / behaved:.2f} ×")
+        print(f"           the others' components ran {little:.1f} and {much:.1f} s")
+
+
+DENSITY, DISTINCT = 10_000, 200
+
+
+async def density(server, samples):
+    routing = pathlib.Path(os.environ["WEIR_HOSTILE_COMPONENTS"], "text-only.wasm").read_bytes()
+    # A section that no program reads: its kind, its length, the length of its name, its name, and which one it is.
+    components = [routing + bytes([0, 11, 6]) + b"number" + number.to_bytes(4, "little") for number in range(DISTINCT)]
+    turns = asyncio.Semaphore(8)
+
+    async def settle(number):
+        async with turns:
+            key = await server.tenant(f"tenant-{number}", scopes=["ingest", "components"])
+            component = components[number % DISTINCT]
+            status, said = await server.whole(await server.open("POST", "/v1/components?name=own", key, component, "application/wasm"))
+            assert status == 201, said
+            revision = {"components": {"routing": "own"}}
+            status, said = await server.ask("POST", "/v1/pipelines/own/revisions", key, revision)
+            assert status == 201, said
+            status, said = await server.ask("POST", "/v1/pipelines/own/rollout", key, {"action": "activate", "revision": 1})
+            assert status == 200, said
+            return key
+
+    began = time.monotonic()
+    keys = await asyncio.gather(*(settle(number) for number in range(DENSITY)))
+    print(f"density    {DENSITY} tenants with a component and a pipeline each were made within {time.monotonic() - began:.0f} s")
+    server.stop()
+    began = time.monotonic()
+    server.__init__(*server.made_with)
+    started = time.monotonic() - began
+    before = memory(server.process.pid)
+    took = []
+    for key in keys:
+        asked = time.monotonic()
+        # A revision is rehearsed before it is taken: each role decides once.
+        revision = {"components": {"routing": "own"}, "settings": {"dpi": 100}}
+        status, said = await server.ask("POST", "/v1/pipelines/own/revisions", key, revision)
+        took.append(time.monotonic() - asked)
+        assert status == 201, said
+    after, took = memory(server.process.pid), sorted(took)
+    print(f"           the server starts within {started:.2f} s")
+    print(f"           memory {before / 2**20:.0f} MiB at first, {after / 2**20:.0f} MiB when each tenant's components have decided")
+    print(f"           for which they wait {took[len(took) // 2] * 1000:.1f} ms in the middle, p99 {took[len(took) * 99 // 100] * 1000:.1f} ms, with all of HTTP and the ledger")
+
+
+PARTS = {"fairness": fairness, "weights": weights, "load": load, "thirty": thirty, "hostile": hostile, "density": density}
 
 
 def main():

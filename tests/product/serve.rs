@@ -5,6 +5,7 @@ mod disk;
 mod events;
 mod headers;
 mod holdings;
+mod hostile;
 mod isolation;
 mod jobs;
 mod killed;

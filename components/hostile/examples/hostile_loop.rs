@@ -1,9 +1,5 @@
 //! Never answers.
 
-fn misbehave() {
-    loop {
-        std::hint::black_box(());
-    }
-}
+use weir_hostile::attack;
 
-weir_hostile::in_every_role!(misbehave);
+weir_hostile::in_every_role!(attack::endless);

@@ -1,9 +1,5 @@
 //! Takes memory until there is no more.
 
-fn misbehave() {
-    loop {
-        std::hint::black_box(vec![1_u8; 1 << 20].leak());
-    }
-}
+use weir_hostile::attack;
 
-weir_hostile::in_every_role!(misbehave);
+weir_hostile::in_every_role!(attack::memory);

@@ -1,7 +1,5 @@
 //! Panics in every call; the message must reach the tenant's log, the function's name the error.
 
-fn misbehave() {
-    panic!("the weir is broken");
-}
+use weir_hostile::attack;
 
-weir_hostile::in_every_role!(misbehave);
+weir_hostile::in_every_role!(attack::trap);

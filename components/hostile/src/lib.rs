@@ -1,5 +1,17 @@
 //! Components that misbehave, for tests of the host. Each file in `examples/` is one component, `hostile-….wasm`.
 
+pub mod attack;
+
+/// What wit-bindgen makes of `wit/`.
+#[allow(missing_docs)]
+mod waiting {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "waiting",
+        generate_all,
+    });
+}
+
 /// Exports every role, each function of which first calls the one given and then answers sensibly, if it comes to that.
 #[macro_export]
 macro_rules! in_every_role {
@@ -51,6 +63,7 @@ macro_rules! in_every_role {
     };
 }
 
+use weir_sdk::Label;
 use weir_sdk::batching::Batch;
 use weir_sdk::routing::{DocumentRoute, Lane, ModelPreferences, PageRoute, Reading};
 
@@ -84,6 +97,18 @@ pub fn page_route() -> PageRoute {
         embed: true,
         store: true,
         labels: Vec::new(),
+    }
+}
+
+/// A route whose labels are 100 MiB, and hardly more than one in memory.
+pub fn page_route_of_hundred_mebibytes() -> PageRoute {
+    let labels = attack::hundred_mebibytes().into_iter().map(|value| Label {
+        name: "hundredth".into(),
+        value,
+    });
+    PageRoute {
+        labels: labels.collect(),
+        ..page_route()
     }
 }
 

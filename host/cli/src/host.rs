@@ -18,7 +18,7 @@ use weir_core::settings::Settings;
 use weir_core::usage::Meter;
 use weir_engine::{Engine, EngineConfig, Ports};
 use weir_inference::{Capability, Inference, InferenceConfig};
-use weir_policy::{PolicyConfig, PolicyHost};
+use weir_policy::{PolicyConfig, PolicyHost, Retention};
 use weir_raster::{RasterConfig, RasterPool};
 use weir_storage::{LedgerReader, SqliteLedger, Storage};
 
@@ -189,10 +189,21 @@ pub(crate) fn policy_config(
         compile_bytes: settings.policy_compile_bytes,
         compile_command: this_binary(COMPILE_COMPONENT)?,
         cache: places.cache.join("components"),
+        cache_bytes: settings.policy_cache_bytes,
+        loaded_components: settings.policy_loaded_components,
         recordings: None,
+        retention: retention(settings),
         state,
         meter: None,
     })
+}
+
+/// How long the calls of jobs are kept.
+pub(crate) const fn retention(settings: &Settings) -> Retention {
+    Retention {
+        days: settings.policy_record_days,
+        bytes: settings.policy_record_bytes,
+    }
 }
 
 /// This program under a hidden name.

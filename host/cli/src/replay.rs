@@ -14,12 +14,12 @@ use weir_core::component::Gate as _;
 use weir_core::event::ErrorNote;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline};
 use weir_core::ports::PolicyState;
-use weir_core::replay::{Effect, ReplayReport};
+use weir_core::replay::{Effect, ReplayError, ReplayReport};
 use weir_core::settings::Settings;
 use weir_core::{JobId, TenantId};
 use weir_policy::{Frame, Opened, PolicyHost, read_recording};
 
-use crate::host::policy_config;
+use crate::host::{policy_config, retention};
 use crate::pipeline;
 use crate::places::Places;
 use crate::remote::{Remote, ServerArgs};
@@ -79,12 +79,17 @@ pub(crate) async fn run(
 async fn here(replay: &Replay, settings: &Settings, places: &Places) -> Result<ReplayReport> {
     let folder = places.data.join("recordings").join(replay.tenant.as_str());
     let path = folder.join(format!("{}.calls", replay.job));
-    let frames = read_recording(&path).with_context(|| {
-        format!(
-            "cannot read {}: were the job's calls recorded (policy.record)?",
-            path.display()
-        )
-    })?;
+    let frames = match read_recording(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let why = retention(settings).outlived(&replay.job);
+            return Err(match why {
+                Some(why) => ReplayError::NotKept(replay.job, why),
+                None => ReplayError::NotRecorded(replay.job),
+            })
+            .with_context(|| format!("{} is not there", path.display()));
+        }
+        frames => frames.with_context(|| format!("cannot read {}", path.display()))?,
+    };
     let opened = frames.iter().find_map(|frame| match frame {
         Frame::Opened(opened) => Some(opened.as_ref().clone()),
         _ => None,
@@ -100,7 +105,7 @@ async fn here(replay: &Replay, settings: &Settings, places: &Places) -> Result<R
         }
         Some(path) => {
             let file = pipeline::component(path)?;
-            let facts = host.inspect(&file).await?;
+            let facts = host.inspect(&replay.tenant, &file).await?;
             let mut pipeline = recorded(&opened, replay, places)?;
             pipeline.manifest.capabilities.grant.extend(facts.capabilities);
             for role in facts.roles {

@@ -133,7 +133,8 @@ pub trait ComponentStore: Send + Sync {
 pub trait Gate: Send + Sync {
     /// What a component is. The error says in a sentence what a person can do about it: not a component, another version of
     /// the contract and which function differs, an import that does not exist, too large, too long or too much to compile.
-    async fn inspect(&self, file: &ComponentFile) -> Result<ComponentFacts, PolicyError>;
+    /// What it takes to find out is the tenant's.
+    async fn inspect(&self, tenant: &TenantId, file: &ComponentFile) -> Result<ComponentFacts, PolicyError>;
 
     /// Opens the components of a pipeline as a job would, and asks each role once about a made-up document of one page.
     async fn rehearse(&self, tenant: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError>;

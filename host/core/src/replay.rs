@@ -94,6 +94,9 @@ pub enum ReplayError {
     /// There is no recording.
     #[error("the calls of job {0} were not recorded, or are not kept any more")]
     NotRecorded(JobId),
+    /// There is none any more, and why.
+    #[error("the calls of job {0} are not kept any more: {1}")]
+    NotKept(JobId, String),
     /// There is one that cannot be read.
     #[error("the recording cannot be read: {0}")]
     Unreadable(String),

@@ -27,7 +27,7 @@ use weir_core::page::PageFacts;
 use weir_core::ports::{Capabilities, JobPolicy, Policies, PolicyRequest, PolicyState};
 use weir_core::said::Remark;
 use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, TenantId};
-use weir_policy::{PolicyConfig, PolicyHost};
+use weir_policy::{PolicyConfig, PolicyHost, Retention};
 
 /// Live instances that are weighed, and what they may weigh.
 const INSTANCES: u32 = 10_000;
@@ -117,7 +117,10 @@ fn host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
         compile_bytes: 2 << 30,
         compile_command: vec![env!("CARGO_BIN_EXE_weir-compile").into()],
         cache: folder.join("compiled"),
+        cache_bytes: 8 << 30,
+        loaded_components: 1000,
         recordings: Some(folder.join("recordings")),
+        retention: Retention::default(),
         state: Arc::new(Nothing),
         meter: None,
     })

@@ -64,16 +64,17 @@ impl Guest {
         question: u64,
         asked: impl Future<Output = std::result::Result<T, ErrorNote>> + Send,
         shape: impl FnOnce(T) -> std::result::Result<R, Refusal> + Send,
-    ) -> std::result::Result<R, Refusal> {
+    ) -> Answer<R> {
+        self.question()?;
         if let Some(known) = self.ear.again(question) {
-            return known;
+            return Ok(known);
         }
         let started = Instant::now();
         let answer = asked.await;
         self.add_wait(started.elapsed());
         let answer = answer.map_err(refusal).and_then(shape);
         self.ear.hear(question, &answer);
-        answer
+        Ok(answer)
     }
 }
 
@@ -99,7 +100,7 @@ impl state::Host for Guest {
         }
         let (job, question) = (self.job.clone(), question("state.get", &key));
         let asked = job.state.get(&job.tenant, &job.manifest.name, &key);
-        Ok(self.ask(question, asked, Ok).await)
+        self.ask(question, asked, Ok).await
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>) -> Answer<()> {
@@ -108,13 +109,13 @@ impl state::Host for Guest {
         }
         let (job, question) = (self.job.clone(), question("state.set", &(&key, &value)));
         let asked = job.state.set(&job.tenant, &job.manifest.name, &key, value);
-        Ok(self.ask(question, asked, Ok).await)
+        self.ask(question, asked, Ok).await
     }
 
     async fn delete(&mut self, key: String) -> Answer<()> {
         let (job, question) = (self.job.clone(), question("state.delete", &key));
         let asked = job.state.delete(&job.tenant, &job.manifest.name, &key);
-        Ok(self.ask(question, asked, Ok).await)
+        self.ask(question, asked, Ok).await
     }
 }
 
@@ -127,8 +128,11 @@ impl Guest {
         page: PageNumber,
         longest_side: u32,
         shape: impl FnOnce(Picture) -> R + Send,
-    ) -> std::result::Result<R, Refusal> {
-        let document = document(id)?;
+    ) -> Answer<R> {
+        let document = match document(id) {
+            Ok(document) => document,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         let job = self.job.clone();
         let asked = job.capabilities.preview(&document, page, longest_side);
         let whole = |(width, height, pixels): (u32, u32, Vec<u8>)| {
@@ -149,7 +153,7 @@ impl rasterizer::Host for Guest {
     async fn statistics(&mut self, id: String, page: PageNumber) -> Answer<Brightness> {
         let question = question("rasterizer.statistics", &(&id, page));
         let measured = |picture: Picture| brightness(&picture.pixels);
-        Ok(self.drawn(question, &id, page, MEASURED_SIDE, measured).await)
+        self.drawn(question, &id, page, MEASURED_SIDE, measured).await
     }
 
     async fn preview(&mut self, id: String, page: PageNumber, longest_side: u32) -> Answer<Picture> {
@@ -157,9 +161,8 @@ impl rasterizer::Host for Guest {
             return invalid("longest-side is from 8 to 128 pixels");
         }
         let question = question("rasterizer.preview", &(&id, page, longest_side));
-        Ok(self
-            .drawn(question, &id, page, longest_side, |picture| picture)
-            .await)
+        self.drawn(question, &id, page, longest_side, |picture| picture)
+            .await
     }
 
     async fn text(&mut self, id: String, page: PageNumber) -> Answer<String> {
@@ -169,7 +172,7 @@ impl rasterizer::Host for Guest {
         };
         let (job, question) = (self.job.clone(), question("rasterizer.text", &(&id, page)));
         let asked = job.capabilities.page_text(&document, page);
-        Ok(self.ask(question, asked, |text| Ok(cut(text, TEXT_BYTES))).await)
+        self.ask(question, asked, |text| Ok(cut(text, TEXT_BYTES))).await
     }
 }
 
@@ -192,7 +195,7 @@ impl inference::Host for Guest {
         }
         let (job, question) = (self.job.clone(), question("inference.count-tokens", &text));
         let asked = job.capabilities.count_tokens(&text);
-        Ok(self.ask(question, asked, Ok).await)
+        self.ask(question, asked, Ok).await
     }
 
     async fn similarities(&mut self, text: String, others: Vec<String>) -> Answer<Vec<f32>> {
@@ -216,9 +219,8 @@ impl inference::Host for Guest {
             }
             _ => Err(Refusal::Failed("the model did not answer for each text".into())),
         };
-        Ok(self
-            .ask::<_, Vec<f32>>(question, job.capabilities.embed(texts), compared)
-            .await)
+        self.ask::<_, Vec<f32>>(question, job.capabilities.embed(texts), compared)
+            .await
     }
 
     async fn recognize(&mut self, id: String, page: PageNumber, region: Region) -> Answer<String> {
@@ -248,7 +250,7 @@ impl inference::Host for Guest {
             question("inference.recognize", &(&id, page, sides)),
         );
         let asked = job.capabilities.recognize(&document, page, region);
-        Ok(self.ask(question, asked, |text| Ok(cut(text, TEXT_BYTES))).await)
+        self.ask(question, asked, |text| Ok(cut(text, TEXT_BYTES))).await
     }
 
     async fn generate(&mut self, prompt: String, max_tokens: u32) -> Answer<String> {
@@ -263,7 +265,7 @@ impl inference::Host for Guest {
             question("inference.generate", &(&prompt, max_tokens)),
         );
         let asked = job.capabilities.generate(&prompt, max_tokens);
-        Ok(self.ask(question, asked, Ok).await)
+        self.ask(question, asked, Ok).await
     }
 }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use weir_core::ports::PolicyState;
 use weir_core::usage::Meter;
 
-/// Limits, places and ports of a [`PolicyHost`](crate::PolicyHost). The first six are the settings `policy.*`.
+use crate::recording::Retention;
+
+/// Limits, places and ports of a [`PolicyHost`](crate::PolicyHost). Numbers are the settings `policy.*` of their names.
 pub struct PolicyConfig {
     /// Component instances alive at once, 1 to 10,000. A job takes one for each of its components and one for each
     /// default component that may have to stand in.
@@ -28,8 +30,14 @@ pub struct PolicyConfig {
     /// Folder for compiled components. It holds native code that this process will run, so it is made readable and
     /// writable for this user alone.
     pub cache: PathBuf,
+    /// Bytes that it may hold.
+    pub cache_bytes: u64,
+    /// Components that stay in memory, if no more than these are in use.
+    pub loaded_components: u32,
     /// Folder for the recorded calls of jobs; `None` if they are not recorded.
     pub recordings: Option<PathBuf>,
+    /// How long they are kept.
+    pub retention: Retention,
     /// What components remember from job to job.
     pub state: Arc<dyn PolicyState>,
     /// Hears how long each tenant's components run, if tenants' usage is metered: now and then while a job runs, and at its

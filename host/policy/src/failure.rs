@@ -11,7 +11,8 @@ use weir_core::PolicyError;
 use weir_core::said::Frame;
 
 use crate::engine::STACK_BYTES;
-use crate::guest::{Guest, one_line};
+use crate::guest::{Excess, Guest, one_line};
+use crate::instance::HANDLES;
 
 /// Functions named in a reason, and in a report.
 const NAMED: usize = 6;
@@ -83,6 +84,9 @@ impl Failed {
             function,
             limit,
         };
+        if let Some(Excess(what)) = error.downcast_ref() {
+            return limit(what.clone());
+        }
         let trap = error.downcast_ref::<Trap>().copied();
         match trap {
             Some(Trap::Interrupt) => {
@@ -100,6 +104,7 @@ impl Failed {
             _ if guest.was_denied_memory() => {
                 return limit(format!("{} bytes of memory", guest.memory_limit()));
             }
+            None if is_handles(error) => return limit(format!("{HANDLES} handles")),
             None if is_output(error) => return limit(format!("{} bytes of output", self.output_bytes)),
             _ => {}
         }
@@ -220,11 +225,19 @@ fn runaway(frames: &[Frame]) -> bool {
     frames.len() >= DEEP && times.values().any(|&n| n * 2 >= frames.len())
 }
 
-/// Whether the error is the one for too many bytes handed over. Its type is private to wasmtime, so its words have to do;
-/// the tests with a component that answers too much notice when they change.
+/// Whether the error is the one for too many bytes handed over. Neither it nor the next has a type of its own in wasmtime, so
+/// their words have to do; the tests with components that do these things notice when they change.
 fn is_output(error: &Error) -> bool {
     error
         .root_cause()
         .to_string()
         .contains("fuel allocated for hostcalls")
+}
+
+/// Whether the error is the one for too many handles.
+fn is_handles(error: &Error) -> bool {
+    error
+        .root_cause()
+        .to_string()
+        .contains("store handle limit exceeded")
 }

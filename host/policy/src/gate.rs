@@ -29,14 +29,14 @@ const PAGE: &str =
 
 #[async_trait]
 impl Gate for PolicyHost {
-    async fn inspect(&self, file: &ComponentFile) -> Result<ComponentFacts, PolicyError> {
-        let linked = self.linked(file, Granted::new(&Capability::ALL)).await?;
+    async fn inspect(&self, tenant: &TenantId, file: &ComponentFile) -> Result<ComponentFacts, PolicyError> {
+        let linked = self.linked(file, Granted::new(&Capability::ALL), tenant).await?;
         let facts = linked.facts().map_err(|reason| unusable(file, reason))?;
         let mut manifest = Manifest::embedded();
         manifest.capabilities.grant = facts.capabilities.clone();
         let all = facts.roles.iter().map(|role| (*role, file.clone())).collect();
         let pipeline = Pipeline::new(manifest, all, [].into());
-        self.rehearse(&TenantId::single(), &pipeline).await?;
+        self.rehearse(tenant, &pipeline).await?;
         Ok(facts)
     }
 

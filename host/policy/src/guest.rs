@@ -13,6 +13,7 @@ use weir_core::{JobId, TenantId};
 use crate::bindings::log::Level;
 use crate::engine::TABLE_ELEMENTS;
 use crate::heard::Ear;
+use crate::turn::Turn;
 use crate::wasi::Wasi;
 
 /// Lines a job may write to its tenant's log.
@@ -21,6 +22,14 @@ const LOG_LINES: u32 = 1000;
 pub(crate) const START: &str = "start";
 /// Characters of a line.
 const LOG_CHARS: usize = 1000;
+
+/// Questions to the host in one call: several for each line of a page.
+pub(crate) const QUESTIONS: u32 = 1000;
+
+/// A guest asked for more of something than a call may.
+#[derive(Debug, thiserror::Error)]
+#[error("more than {0}")]
+pub(crate) struct Excess(pub(crate) String);
 
 /// What all instances of a job share.
 pub(crate) struct JobContext {
@@ -67,8 +76,10 @@ pub(crate) struct Guest {
     denied: bool,
     /// The function it is asked in.
     function: &'static str,
-    /// Ticks this call may still run through.
-    ticks: u32,
+    /// How long this call may still run.
+    pub(crate) turn: Turn,
+    /// What this call has asked the host.
+    questions: u32,
     /// What this call waited for capabilities.
     waited: Duration,
     /// The last error this call wrote to the log: a panic's message, if it panicked.
@@ -88,7 +99,8 @@ impl Guest {
             grown: 0,
             denied: false,
             function: START,
-            ticks: 0,
+            turn: Turn::new(),
+            questions: 0,
             waited: Duration::ZERO,
             complaint: None,
             ear: Ear::Deaf,
@@ -96,11 +108,11 @@ impl Guest {
         }
     }
 
-    /// Prepares for a call of `function` that may run for at least `ticks`.
-    pub(crate) fn begin(&mut self, function: &'static str, ticks: u32) {
+    /// Prepares for a call of `function` that may run for so long.
+    pub(crate) fn begin(&mut self, function: &'static str, millis: u32) {
         self.function = function;
-        // The first tick may come at once, so the guest is ended at the one after as many as it may run through.
-        self.ticks = ticks;
+        self.turn.begin(millis);
+        self.questions = 0;
         self.denied = false;
         self.waited = Duration::ZERO;
         self.complaint = None;
@@ -116,13 +128,19 @@ impl Guest {
 
     /// What happens at a tick: the guest lets others run, or is ended.
     pub(crate) fn tick(&mut self) -> UpdateDeadline {
-        match self.ticks.checked_sub(1) {
-            Some(left) => {
-                self.ticks = left;
-                UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
-            }
+        match self.turn.tick() {
+            Some(others) => UpdateDeadline::YieldCustom(1, others),
             None => UpdateDeadline::Interrupt,
         }
+    }
+
+    /// Counts a question to the host.
+    pub(crate) fn question(&mut self) -> Result<()> {
+        self.questions += 1;
+        if self.questions > QUESTIONS {
+            return Err(Excess(format!("{QUESTIONS} questions to the host in a call")).into());
+        }
+        Ok(())
     }
 
     pub(crate) fn was_denied_memory(&self) -> bool {
@@ -139,6 +157,7 @@ impl Guest {
 
     pub(crate) fn add_wait(&mut self, time: Duration) {
         self.waited += time;
+        self.turn.resume();
     }
 
     /// Why the guest gave up, in its own words, which may have several lines.

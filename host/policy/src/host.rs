@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
-use weir_core::PolicyError;
 use weir_core::manifest::{ComponentFile, OnTrap, Role};
 use weir_core::ports::{JobPolicy, Policies, PolicyRequest, PolicyState};
 use weir_core::usage::Meter;
+use weir_core::{PolicyError, TenantId};
 
 use crate::compiler::{Compiler, unusable};
 use crate::config::PolicyConfig;
@@ -18,7 +18,7 @@ use crate::instance::{CallLimits, Seat};
 use crate::job::{Assigned, Job};
 use crate::library::Library;
 use crate::link::{Granted, Linked};
-use crate::recording::{self, Component, Opened, Recorder, Writer};
+use crate::recording::{self, Component, Opened, Recorder, Retention, Writer};
 use crate::stats::{HostMeter, HostStats, JobMeter};
 use crate::ticker::Ticker;
 
@@ -85,7 +85,7 @@ impl PolicyHost {
         let start = |what, e: std::io::Error| broken(what, &e);
         Ok(Arc::new(Self {
             house: Arc::new(House {
-                library: Library::new(engine.clone(), compiler),
+                library: Library::new(engine.clone(), compiler, config.loaded_components),
                 places: Arc::new(Semaphore::new(config.instances as usize)),
                 instances: config.instances,
                 limits: CallLimits {
@@ -98,35 +98,37 @@ impl PolicyHost {
                 told: config.meter,
                 ticker: Ticker::start(engine).map_err(|e| start("the epoch thread cannot be started", e))?,
                 writer: match config.recordings {
-                    Some(folder) => {
-                        Some(Writer::start(folder).map_err(|e| start("calls cannot be recorded", e))?)
-                    }
+                    Some(folder) => Some(
+                        Writer::start(folder, config.retention)
+                            .map_err(|e| start("calls cannot be recorded", e))?,
+                    ),
                     None => None,
                 },
             }),
         }))
     }
 
-    /// A component, compiled and linked with these rights.
+    /// A component, linked with these rights, and compiled on a tenant's account.
     pub(crate) async fn linked(
         &self,
         file: &ComponentFile,
         granted: Granted,
+        payer: &TenantId,
     ) -> Result<Arc<Linked>, PolicyError> {
-        self.house.library.get(file, granted).await
+        self.house.library.get(file, granted, Some(payer)).await
     }
 
     /// What has been done so far.
     pub fn stats(&self) -> HostStats {
-        self.house.meter.read(self.house.places.available_permits())
+        self.house
+            .meter
+            .read(self.house.places.available_permits(), self.house.library.len())
     }
 
-    /// Where the calls of jobs are, if they are recorded.
-    pub(crate) fn recordings(&self) -> Option<PathBuf> {
-        self.house
-            .writer
-            .as_ref()
-            .map(|writer| writer.folder().to_owned())
+    /// Where the calls of jobs are and how long they are kept, if they are recorded.
+    pub(crate) fn recordings(&self) -> Option<(PathBuf, Retention)> {
+        let writer = self.house.writer.as_ref()?;
+        Some((writer.folder().to_owned(), writer.retention()))
     }
 
     /// Returns when the calls of every job that has been dropped are in their files.
@@ -157,7 +159,7 @@ impl PolicyHost {
         // Components first, places second: a place is not held while something compiles.
         let mut linked = Vec::with_capacity(wanted.len());
         for want in &wanted {
-            let component = house.library.get(want.file, granted).await?;
+            let component = house.library.get(want.file, granted, None).await?;
             for role in &want.roles {
                 component
                     .require(*role)

@@ -31,10 +31,13 @@ use crate::stats::{HostMeter, JobMeter};
 /// answer, but not forever.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Handles of resources that an instance may hold at one time. An interpreter holds a handful.
+pub(crate) const HANDLES: usize = 1024;
+
 /// Limits of a component's calls in one job.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CallLimits {
-    /// Milliseconds a call may run, without what it waits for capabilities.
+    /// Milliseconds of CPU a call may take.
     pub(crate) millis: u32,
     /// Bytes of memory.
     pub(crate) memory_bytes: usize,
@@ -145,9 +148,9 @@ impl Seat {
         let started = Instant::now();
         let said = patiently(pin!(question.ask(&mut live))).await;
         let took = started.elapsed();
-        let waited = live.store.data().waited();
+        let (waited, idle) = (live.store.data().waited(), live.store.data().turn.idle());
         let (heard, missed) = live.store.data_mut().ear.take();
-        let ran = took.saturating_sub(waited);
+        let ran = took.saturating_sub(waited + idle);
         meter.called(ran, waited);
         self.host.measures.called(D::ROLE, ran.as_secs_f64());
         let answer = match said {
@@ -221,6 +224,7 @@ impl Seat {
         let mut store = Store::new(self.linked.instance.engine(), guest);
         store.limiter(|guest| guest);
         store.set_hostcall_fuel(self.limits.output_bytes);
+        store.set_max_component_handles(HANDLES);
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().tick()));
         store.data_mut().begin(START, self.limits.millis);
         store.set_epoch_deadline(1);

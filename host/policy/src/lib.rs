@@ -31,6 +31,7 @@ mod report;
 mod roles;
 mod stats;
 mod ticker;
+mod turn;
 mod wasi;
 
 pub use compiler::compile_main;
@@ -38,5 +39,5 @@ pub use config::PolicyConfig;
 pub use heard::Heard;
 pub use host::PolicyHost;
 pub use job::Job;
-pub use recording::{Assigned, Call, Component, Exchange, Frame, Opened, read_recording};
+pub use recording::{Assigned, Call, Component, Exchange, Frame, Opened, Retention, read_recording};
 pub use stats::{HostStats, JobStats};

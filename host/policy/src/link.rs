@@ -9,6 +9,7 @@ use weir_core::component::ComponentFacts;
 use weir_core::manifest::{Capability, Role};
 
 use crate::bindings::{batching, chunking, inference, log, progress, rasterizer, routing, settings, state};
+use crate::compiler::Lease;
 use crate::guest::Guest;
 use crate::wasi;
 
@@ -55,11 +56,18 @@ pub(crate) struct Linked {
     exports: Vec<String>,
     /// The capabilities it imports.
     capabilities: Vec<Capability>,
+    /// Keeps its file.
+    _lease: Lease,
 }
 
 impl Linked {
     /// Links a component; the error says which import stands in the way.
-    pub(crate) fn new(engine: &Engine, component: &Component, granted: Granted) -> Result<Self, String> {
+    pub(crate) fn new(
+        engine: &Engine,
+        component: &Component,
+        lease: Lease,
+        granted: Granted,
+    ) -> Result<Self, String> {
         let capabilities = check_imports(engine, component, granted)?;
         let one_line = |e: wasmtime::Error| format!("{e:#}").replace('\n', " ");
         let instance = linker(engine, granted)
@@ -91,6 +99,7 @@ impl Linked {
             instance,
             exports,
             capabilities,
+            _lease: lease,
         })
     }
 

@@ -39,14 +39,17 @@ impl Replays for PolicyHost {
         job: &JobId,
         pipeline: &Pipeline,
     ) -> Result<ReplayReport, ReplayError> {
-        let folder = self.recordings().ok_or(ReplayError::NotRecorded(*job))?;
+        let (folder, retention) = self.recordings().ok_or(ReplayError::NotRecorded(*job))?;
         self.flush_recordings().await;
         let path = folder.join(tenant.as_str()).join(format!("{job}.calls"));
         let read = tokio::task::spawn_blocking(move || read_recording(&path)).await;
         let frames = match read {
             Ok(Ok(frames)) => frames,
             Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {
-                return Err(ReplayError::NotRecorded(*job));
+                return Err(match retention.outlived(job) {
+                    Some(why) => ReplayError::NotKept(*job, why),
+                    None => ReplayError::NotRecorded(*job),
+                });
             }
             Ok(Err(error)) => return Err(ReplayError::Unreadable(error.to_string())),
             Err(died) => return Err(ReplayError::Unreadable(died.to_string())),

@@ -43,6 +43,8 @@ pub struct HostStats {
     pub instances: u64,
     /// Places for instances that are free.
     pub free_places: usize,
+    /// Components in memory.
+    pub loaded: usize,
 }
 
 pub(crate) struct JobMeter {
@@ -174,13 +176,14 @@ impl HostMeter {
         add(&self.instances, 1);
     }
 
-    pub(crate) fn read(&self, free_places: usize) -> HostStats {
+    pub(crate) fn read(&self, free_places: usize, loaded: usize) -> HostStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         HostStats {
             compilations: get(&self.compilations),
             loads: get(&self.loads),
             instances: get(&self.instances),
             free_places,
+            loaded,
         }
     }
 }

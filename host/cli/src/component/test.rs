@@ -23,7 +23,7 @@ use super::difference;
 use super::source;
 use super::stand_ins::{MemoryState, StandIn};
 use crate::places::Places;
-use crate::{COMPILE_COMPONENT, FAILED, host, pipeline};
+use crate::{FAILED, host, pipeline};
 
 /// What came of a case.
 struct Outcome {
@@ -103,16 +103,7 @@ impl Sandbox {
         let host = PolicyHost::new(PolicyConfig {
             // One for each component of one job.
             instances: u32::try_from(Role::ALL.len())?,
-            call_millis: settings.policy_call_millis,
-            memory_bytes: settings.policy_memory_bytes,
-            output_bytes: settings.policy_output_bytes,
-            compile_seconds: settings.policy_compile_seconds,
-            compile_bytes: settings.policy_compile_bytes,
-            compile_command: host::this_binary(COMPILE_COMPONENT)?,
-            cache: places.cache.join("components"),
-            recordings: None,
-            state: state.clone(),
-            meter: None,
+            ..host::policy_config(settings, places, state.clone())?
         })?;
         Ok(Self {
             host,

@@ -83,8 +83,19 @@ settings! {
     /// Memory that compiling a component may take.
     "policy.compile_bytes" => policy_compile_bytes: u64 = "2147483648", "bytes, 268435456 to 68719476736"
         if |v| (256 << 20..=64 << 30).contains(&v);
+    /// Bytes of compiled components that are kept on disk; those unused for longest go first, and are compiled again if need be.
+    "policy.cache_bytes" => policy_cache_bytes: u64 = "8589934592", "bytes, 67108864 to 1099511627776"
+        if |v| (64 << 20..=1 << 40).contains(&v);
+    /// Components that stay in memory, those that jobs use among them.
+    "policy.loaded_components" => policy_loaded_components: u32 = "1000", "components, 1 to 100000"
+        if |v| (1..=100_000).contains(&v);
     /// Whether the calls of a job are recorded, so that it can be replayed.
     "policy.record" => policy_record: bool = "true", "true or false" if |_v| true;
+    /// Days for which the recording of a job is kept; 0: for ever.
+    "policy.record_days" => policy_record_days: u32 = "30", "days, 0 to 36500" if |v| v <= 36_500;
+    /// Bytes of recordings that are kept on the whole host, the newest of them; 0: no limit.
+    "policy.record_bytes" => policy_record_bytes: u64 = "17179869184", "bytes, 0 or 67108864 to 1099511627776"
+        if |v| v == 0 || (64 << 20..=1 << 40).contains(&v);
 
     /// Jobs of one tenant in work at one time, where the tenant has no quota of its own; 0, here and below: no limit.
     "quota.concurrent_jobs" => quota_concurrent_jobs: u64 = "4", "jobs" if |_v| true;

@@ -3,12 +3,20 @@
 //! Wasmtime checks that a file fits its version and settings but takes the machine code in it on trust. So a file carries a
 //! checksum of itself as its last 32 bytes, and one that is damaged counts as not there. The ELF file in front is not
 //! bothered by what follows it.
+//!
+//! The folder has room for so many bytes. When something new needs it, the file goes that was loaded the longest ago and that
+//! nobody in this process has in memory: a file that is mapped costs nothing to keep mapped and much to compile again. When a
+//! file was loaded last is its time of modification, so that it is known after a restart, too.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempPath;
 use wasmtime::Engine;
@@ -23,25 +31,46 @@ pub(super) const CHECKSUM: usize = 32;
 /// Files of this folder that have no name yet.
 const TEMPORARY: &str = ".compiling-";
 
+/// Age at which such a file has no process any more that will give it one.
+const ABANDONED: Duration = Duration::from_secs(86_400);
+
 pub(super) struct Cache {
     folder: PathBuf,
     fits: u64,
+    most: u64,
+    kept: Mutex<HashMap<PathBuf, Kept>>,
 }
 
+/// A file of the folder.
+struct Kept {
+    bytes: u64,
+    used: SystemTime,
+    loaded: Weak<()>,
+}
+
+/// Whoever holds it has a component in memory, whose file therefore stays.
+pub(crate) type Lease = Arc<()>;
+
 impl Cache {
-    /// Opens the folder, making it if need be, and makes it private.
-    pub(super) fn open(folder: &Path, engine: &Engine) -> Result<Self, PolicyError> {
-        private(folder).map_err(|e| PolicyError::Unusable {
-            component: "any".into(),
-            reason: format!(
-                "the folder {} for compiled components cannot be used: {e}",
-                folder.display()
-            ),
-        })?;
-        Ok(Self {
+    /// Opens the folder, making it if need be, and makes it private. It may hold `most` bytes.
+    pub(super) fn open(folder: &Path, most: u64, engine: &Engine) -> Result<Self, PolicyError> {
+        let kept = private(folder)
+            .and_then(|()| found(folder))
+            .map_err(|e| PolicyError::Unusable {
+                component: "any".into(),
+                reason: format!(
+                    "the folder {} for compiled components cannot be used: {e}",
+                    folder.display()
+                ),
+            })?;
+        let cache = Self {
             folder: folder.to_owned(),
             fits: compatibility(engine),
-        })
+            most,
+            kept: Mutex::new(kept),
+        };
+        cache.make_room();
+        Ok(cache)
     }
 
     fn path(&self, digest: &[u8; 32]) -> PathBuf {
@@ -50,7 +79,9 @@ impl Cache {
     }
 
     /// Loads a compiled component; `None` if there is none or it is damaged.
-    pub(super) fn load(&self, engine: &Engine, digest: &[u8; 32]) -> Option<Component> {
+    pub(super) fn load(&self, engine: &Engine, digest: &[u8; 32]) -> Option<(Component, Lease)> {
+        // Before it is read, so that nobody removes it in between.
+        let lease = self.lease(digest);
         let path = self.path(digest);
         let bytes = fs::read(&path).ok()?;
         let loaded = if has_checksum(&bytes) {
@@ -58,11 +89,59 @@ impl Cache {
         } else {
             Err("its checksum is wrong".into())
         };
-        loaded
+        let component = loaded
             .inspect_err(|reason| {
                 tracing::warn!(file = %path.display(), reason, "a compiled component is damaged and is compiled again");
             })
-            .ok()
+            .ok()?;
+        self.touch(path, bytes.len() as u64, &lease);
+        Some((component, lease))
+    }
+
+    /// That of whoever has it in memory already, or a new one.
+    fn lease(&self, digest: &[u8; 32]) -> Lease {
+        let mut kept = self.kept.lock();
+        let Some(file) = kept.get_mut(&self.path(digest)) else {
+            return Lease::default();
+        };
+        file.loaded.upgrade().unwrap_or_else(|| {
+            let lease = Lease::default();
+            file.loaded = Arc::downgrade(&lease);
+            lease
+        })
+    }
+
+    /// Notes that a file was used just now.
+    fn touch(&self, path: PathBuf, bytes: u64, lease: &Lease) {
+        let used = SystemTime::now();
+        // For the next process only; this one knows.
+        let _ = File::open(&path).and_then(|file| file.set_modified(used));
+        let loaded = Arc::downgrade(lease);
+        self.kept.lock().insert(path, Kept { bytes, used, loaded });
+    }
+
+    /// Removes what was used the longest ago, until there are no more bytes than there may be or all of them are in use.
+    fn make_room(&self) {
+        let mut kept = self.kept.lock();
+        let mut all: u64 = kept.values().map(|file| file.bytes).sum();
+        while all > self.most {
+            let idle = kept.iter().filter(|(_, file)| file.loaded.strong_count() == 0);
+            let Some(path) = idle
+                .min_by_key(|(_, file)| file.used)
+                .map(|(path, _)| path.clone())
+            else {
+                break;
+            };
+            if let Some(file) = kept.remove(&path) {
+                all = all.saturating_sub(file.bytes);
+            }
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(file = %path.display(), %error, "a compiled component cannot be removed");
+                }
+                _ => tracing::debug!(file = %path.display(), "a compiled component made room for others"),
+            }
+        }
     }
 
     /// A new file in the folder, removed unless it is kept.
@@ -73,11 +152,42 @@ impl Cache {
             .map(tempfile::NamedTempFile::into_temp_path)
     }
 
-    /// Gives a finished file its name.
-    pub(super) fn keep(&self, digest: &[u8; 32], finished: TempPath) -> io::Result<()> {
-        File::open(&finished)?.sync_all()?;
-        finished.persist(self.path(digest)).map_err(|e| e.error)
+    /// Gives a finished file its name, and it the room of others if there is no other. Whoever is given the lease has it in
+    /// memory soon.
+    pub(super) fn keep(&self, digest: &[u8; 32], finished: TempPath) -> io::Result<Lease> {
+        let file = File::open(&finished)?;
+        file.sync_all()?;
+        let (bytes, path, lease) = (file.metadata()?.len(), self.path(digest), Lease::default());
+        finished.persist(&path).map_err(|e| e.error)?;
+        self.touch(path, bytes, &lease);
+        self.make_room();
+        Ok(lease)
     }
+}
+
+/// The compiled components of a folder, of any build of Weir. What a process that was killed left half done is removed.
+fn found(folder: &Path) -> io::Result<HashMap<PathBuf, Kept>> {
+    let mut kept = HashMap::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // Another process may have removed it by now.
+        let Ok(about) = entry.metadata() else { continue };
+        let used = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        let path = entry.path();
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(TEMPORARY.as_bytes())
+        {
+            if used.elapsed().is_ok_and(|age| age > ABANDONED) {
+                let _ = fs::remove_file(&path);
+            }
+        } else if path.extension().is_some_and(|end| end == "cwasm") {
+            let (bytes, loaded) = (about.len(), Weak::new());
+            kept.insert(path, Kept { bytes, used, loaded });
+        }
+    }
+    Ok(kept)
 }
 
 fn has_checksum(bytes: &[u8]) -> bool {

@@ -14,6 +14,10 @@ use super::{BYTES, SECONDS};
 /// Bytes of compiled code a child may write.
 const CODE_BYTES: u64 = 512 << 20;
 
+/// By how much its priority is lowered. Linux gives a thread of this one the thirtieth part of what it gives a thread of the
+/// host's, on a core that both want.
+const PRIORITY: i32 = 15;
+
 /// The compiling process: the last two arguments of the command line are the component and the file to write. The host
 /// starts it with the limits in its environment; they are taken before the component is looked at.
 #[allow(clippy::print_stderr)]
@@ -53,6 +57,8 @@ fn limit() -> Result<(), String> {
         };
         setrlimit(resource, limit).map_err(|e| format!("a limit cannot be set: {e}"))
     };
+    // Whoever waits for a component has less of a claim to the machine than the jobs in work.
+    rustix::process::nice(PRIORITY).map_err(|e| format!("the priority cannot be lowered: {e}"))?;
     set(Resource::Core, 0, 0)?;
     set(Resource::Fsize, CODE_BYTES, CODE_BYTES)?;
     if let Some(seconds) = given(SECONDS) {

@@ -25,14 +25,16 @@ use tokio::process::Command;
 use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Component;
-use weir_core::PolicyError;
 use weir_core::manifest::ComponentFile;
+use weir_core::usage::{Meter, Usage};
+use weir_core::{PolicyError, TenantId};
 
 pub use child::compile_main;
 
 use crate::config::PolicyConfig;
 use crate::stats::HostMeter;
 use cache::Cache;
+pub(crate) use cache::Lease;
 
 /// Bytes a component may have: several times the largest interpreter.
 const COMPONENT_BYTES: u64 = 64 << 20;
@@ -56,6 +58,7 @@ pub(crate) struct Compiler {
     bytes: u64,
     turns: Semaphore,
     meter: Arc<HostMeter>,
+    told: Option<Arc<dyn Meter>>,
 }
 
 impl Compiler {
@@ -66,34 +69,39 @@ impl Compiler {
     ) -> Result<Self, PolicyError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            cache: Arc::new(Cache::open(&config.cache, &engine)?),
+            cache: Arc::new(Cache::open(&config.cache, config.cache_bytes, &engine)?),
             engine,
             command: config.compile_command.clone(),
             seconds: config.compile_seconds,
             bytes: config.compile_bytes,
-            turns: Semaphore::new(cores),
+            turns: Semaphore::new(cores.max(2)),
             meter,
+            told: config.meter.clone(),
         })
     }
 
     /// The component, compiled; from the cache if it has been before.
-    pub(crate) async fn component(&self, file: &ComponentFile) -> Result<Component, PolicyError> {
-        if let Some(component) = self.cached(file).await? {
-            return Ok(component);
+    pub(crate) async fn component(
+        &self,
+        file: &ComponentFile,
+        payer: Option<&TenantId>,
+    ) -> Result<(Component, Lease), PolicyError> {
+        if let Some(loaded) = self.cached(file).await? {
+            return Ok(loaded);
         }
         let turn = self.turns.acquire().await.map_err(|e| unusable(file, e))?;
         // While this one waited, another may have made the same.
-        if let Some(component) = self.cached(file).await? {
-            return Ok(component);
+        if let Some(loaded) = self.cached(file).await? {
+            return Ok(loaded);
         }
-        self.compile(file).await?;
+        let _lease = self.compile(file, payer).await?;
         drop(turn);
         self.cached(file)
             .await?
             .ok_or_else(|| unusable(file, "what was compiled cannot be loaded again"))
     }
 
-    async fn cached(&self, file: &ComponentFile) -> Result<Option<Component>, PolicyError> {
+    async fn cached(&self, file: &ComponentFile) -> Result<Option<(Component, Lease)>, PolicyError> {
         let (cache, engine, digest) = (Arc::clone(&self.cache), self.engine.clone(), file.digest);
         let found = tokio::task::spawn_blocking(move || cache.load(&engine, &digest))
             .await
@@ -104,14 +112,14 @@ impl Compiler {
         Ok(found)
     }
 
-    async fn compile(&self, file: &ComponentFile) -> Result<(), PolicyError> {
+    async fn compile(&self, file: &ComponentFile, payer: Option<&TenantId>) -> Result<Lease, PolicyError> {
         let source = self.verified_copy(file).await?;
         let target = self
             .cache
             .temporary()
             .map_err(|e| unusable(file, format!("its cache cannot be written: {e}")))?;
         self.meter.compiling();
-        self.run_child(file, &source, &target).await?;
+        self.run_child(file, payer, &source, &target).await?;
         self.cache
             .keep(&file.digest, target)
             .map_err(|e| unusable(file, format!("its cache cannot be written: {e}")))
@@ -134,7 +142,13 @@ impl Compiler {
         .map_err(|e| unusable(file, e))
     }
 
-    async fn run_child(&self, file: &ComponentFile, source: &Path, target: &Path) -> Result<(), PolicyError> {
+    async fn run_child(
+        &self,
+        file: &ComponentFile,
+        payer: Option<&TenantId>,
+        source: &Path,
+        target: &Path,
+    ) -> Result<(), PolicyError> {
         let Some((program, arguments)) = self.command.split_first() else {
             return Err(unusable(file, "no command to compile it with is set"));
         };
@@ -153,20 +167,26 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| unusable(file, format!("cannot start {}: {e}", program.to_string_lossy())))?;
+        let pid = child.id();
+        let account = || self.account(payer, pid);
         let mut complaint = Vec::new();
         let ended = async {
             if let Some(stderr) = child.stderr.take() {
                 stderr.take(COMPLAINT_BYTES).read_to_end(&mut complaint).await?;
             }
+            // What it was written with is closed, so it has ended, or has told more than anyone reads. Until it is waited for, the
+            // system remembers what it took.
+            account();
             child.wait().await
         };
         // CPU seconds are the limit. The clock only ends a child that does not use them, and is generous with one that
         // hardly gets a turn on a busy machine.
-        let deadline = Duration::from_secs(u64::from(self.seconds) * 4 + 30);
+        let deadline = Duration::from_secs(u64::from(self.seconds) * 10 + 30);
         let ended = tokio::time::timeout(deadline, ended).await;
         let status = match ended {
             Ok(status) => status.map_err(|e| unusable(file, e))?,
             Err(_) => {
+                account();
                 // Waits until it is gone, so that it cannot write any more.
                 let _ = child.kill().await;
                 return Err(unusable(
@@ -182,6 +202,17 @@ impl Compiler {
             return Ok(());
         }
         Err(unusable(file, self.reason(status, &complaint)))
+    }
+
+    /// Puts the CPU time of a child on a tenant's account.
+    fn account(&self, payer: Option<&TenantId>, child: Option<u32>) {
+        if let (Some(meter), Some(tenant), Some(spent)) = (&self.told, payer, child.and_then(spent)) {
+            let usage = Usage {
+                guest_micros: u64::try_from(spent.as_micros()).unwrap_or(u64::MAX),
+                ..Usage::default()
+            };
+            meter.used(tenant, &usage);
+        }
     }
 
     fn reason(&self, status: ExitStatus, complaint: &[u8]) -> String {
@@ -211,6 +242,18 @@ impl Compiler {
             self.bytes
         )
     }
+}
+
+/// CPU time of a process that has not been waited for: see proc_pid_stat(5).
+fn spent(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name, in brackets, may have anything in it.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let mut times = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
+    let ticks = times.next()?.ok()?.saturating_add(times.next()?.ok()?);
+    Some(Duration::from_millis(
+        ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1),
+    ))
 }
 
 fn read_component(path: &Path) -> Result<Vec<u8>, String> {

@@ -5,8 +5,10 @@
 //!
 //! A recording is a sequence of [`Frame`]s, each in front of it its length (four bytes, little end first), encoded by
 //! `postcard`. A job that was resumed has several sittings in one file, each begun by [`Frame::Opened`].
+//! The thread that writes them also removes those that are not to be kept any longer.
 
 mod read;
+mod retention;
 mod write;
 
 use std::collections::BTreeMap;
@@ -27,6 +29,7 @@ use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 use crate::heard::Heard;
 
 pub use read::read_recording;
+pub use retention::Retention;
 pub(crate) use write::{Recorder, Writer};
 
 /// A piece of a recording.

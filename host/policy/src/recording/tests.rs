@@ -63,7 +63,7 @@ fn pages(frames: &[Frame]) -> Vec<u32> {
 fn what_was_recorded_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let job = JobId::new();
-    let writer = Writer::start(folder.path().join("recordings")).unwrap();
+    let writer = Writer::start(folder.path().join("recordings"), Retention::default()).unwrap();
     let recorder = Recorder::new(&writer, opened(job));
     for page in 1..=100 {
         recorder.push(call(page));
@@ -82,7 +82,7 @@ fn a_resumed_job_goes_on_behind_a_torn_frame() {
     let folder = tempfile::tempdir().unwrap();
     let job = JobId::new();
     let sitting = |page| {
-        let writer = Writer::start(folder.path().to_owned()).unwrap();
+        let writer = Writer::start(folder.path().to_owned(), Retention::default()).unwrap();
         Recorder::new(&writer, opened(job)).push(call(page));
     };
     let path = folder.path().join(format!("default/{job}.calls"));
@@ -133,7 +133,7 @@ fn zeros_at_the_end_are_no_frames() {
 #[test]
 fn a_job_that_asked_nothing_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = Writer::start(folder.path().to_owned()).unwrap();
+    let writer = Writer::start(folder.path().to_owned(), Retention::default()).unwrap();
     drop(Recorder::new(&writer, opened(JobId::new())));
     drop(writer);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);

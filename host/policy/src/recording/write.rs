@@ -1,19 +1,21 @@
 //! From calls to files.
 
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Call, Frame, Opened, read};
+use super::retention::sweep;
+use super::{Call, Frame, Opened, Retention, read};
 
 /// Bytes of a job's recording.
 const JOB_BYTES: u64 = 64 << 20;
@@ -27,6 +29,11 @@ const WAITING_BYTES: usize = 32 << 20;
 /// How long the thread rests after it has written all there was. Waking it costs the call that does so some microseconds;
 /// a thread that rests is not woken, so this happens a hundred times a second at most, whatever the jobs do.
 const REST: Duration = Duration::from_millis(10);
+
+/// How often the folder is looked through for recordings that are not to be kept.
+const SWEEP: Duration = Duration::from_secs(600);
+/// The share of the bytes that recordings may have, after which it is looked through in any case.
+const SHARE: u64 = 16;
 
 /// A file being recorded to.
 struct Tape {
@@ -47,22 +54,31 @@ enum Order {
 /// The thread that writes. Dropping it waits until everything is written.
 pub(crate) struct Writer {
     folder: PathBuf,
+    retention: Retention,
     orders: Option<Sender<Order>>,
     waiting: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    pub(crate) fn start(folder: PathBuf) -> io::Result<Self> {
+    pub(crate) fn start(folder: PathBuf, retention: Retention) -> io::Result<Self> {
         make_folder(&folder)?;
         let (orders, received) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let seen = Arc::clone(&waiting);
+        let shelf = Shelf {
+            folder: folder.clone(),
+            retention,
+            waiting: Arc::clone(&waiting),
+            tapes: HashMap::new(),
+            written: 0,
+            next: Instant::now(),
+        };
         let thread = std::thread::Builder::new()
             .name("weir-recorder".into())
-            .spawn(move || write_all(&received, &seen))?;
+            .spawn(move || shelf.serve(&received))?;
         Ok(Self {
             folder,
+            retention,
             orders: Some(orders),
             waiting,
             thread: Some(thread),
@@ -71,6 +87,10 @@ impl Writer {
 
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    pub(crate) const fn retention(&self) -> Retention {
+        self.retention
     }
 
     /// Returns when what was ordered before is in its files.
@@ -183,32 +203,79 @@ impl Drop for Recorder {
     }
 }
 
-fn write_all(orders: &Receiver<Order>, waiting: &AtomicUsize) {
-    while let Ok(first) = orders.recv() {
-        for order in std::iter::once(first).chain(orders.try_iter()) {
-            carry_out(order, waiting);
-        }
-        std::thread::sleep(REST);
-    }
+/// What the thread knows.
+struct Shelf {
+    folder: PathBuf,
+    retention: Retention,
+    waiting: Arc<AtomicUsize>,
+    /// Files that are written to, by path.
+    tapes: HashMap<PathBuf, Weak<Tape>>,
+    /// Bytes written since the folder was looked through.
+    written: u64,
+    /// When it is looked through next.
+    next: Instant,
 }
 
-fn carry_out(order: Order, waiting: &AtomicUsize) {
-    match order {
-        Order::Write { tape, frames, weight } => {
-            if let Err(error) = append(&tape, &frames) {
-                tape.stopped.store(true, Ordering::Relaxed);
-                tracing::warn!(file = %tape.path.display(), %error, "a job's calls are not recorded any further");
+impl Shelf {
+    fn serve(mut self, orders: &Receiver<Order>) {
+        loop {
+            match orders.recv_timeout(self.next.saturating_duration_since(Instant::now())) {
+                Ok(first) => {
+                    for order in std::iter::once(first).chain(orders.try_iter()) {
+                        self.carry_out(order);
+                    }
+                    std::thread::sleep(REST);
+                }
+                Err(RecvTimeoutError::Timeout) => self.sweep(),
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            waiting.fetch_sub(weight, Ordering::Relaxed);
         }
-        Order::Flush(done) => {
-            // Nobody may be waiting any more.
-            let _ = done.send(());
+    }
+
+    fn carry_out(&mut self, order: Order) {
+        match order {
+            Order::Write { tape, frames, weight } => {
+                match append(&tape, &frames) {
+                    Ok(bytes) => self.written += bytes,
+                    Err(error) => {
+                        tape.stopped.store(true, Ordering::Relaxed);
+                        tracing::warn!(file = %tape.path.display(), %error, "a job's calls are not recorded any further");
+                    }
+                }
+                self.tapes.insert(tape.path.clone(), Arc::downgrade(&tape));
+                self.waiting.fetch_sub(weight, Ordering::Relaxed);
+                if self.retention.bytes > 0 && self.written > self.retention.bytes / SHARE {
+                    self.sweep();
+                }
+            }
+            Order::Flush(done) => {
+                // Nobody may be waiting any more.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Removes what is not to be kept.
+    fn sweep(&mut self) {
+        self.written = 0;
+        self.next = Instant::now() + SWEEP;
+        self.tapes.retain(|_, tape| tape.strong_count() > 0);
+        let open = self.tapes.keys().cloned().collect();
+        match sweep(&self.folder, self.retention, &open, SystemTime::now()) {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(
+                removed,
+                "recordings of jobs were removed, as policy.record_days and policy.record_bytes say"
+            ),
+            Err(error) => {
+                tracing::warn!(folder = %self.folder.display(), %error, "recordings cannot be removed");
+            }
         }
     }
 }
 
-fn append(tape: &Tape, frames: &[Frame]) -> io::Result<()> {
+/// Says how many bytes it wrote.
+fn append(tape: &Tape, frames: &[Frame]) -> io::Result<u64> {
     let first = frames.first().is_some_and(|f| matches!(f, Frame::Opened(_)));
     let mut file = open(&tape.path, first)?;
     let length = file.seek(SeekFrom::End(0))?;
@@ -217,7 +284,8 @@ fn append(tape: &Tape, frames: &[Frame]) -> io::Result<()> {
         tape.stopped.store(true, Ordering::Relaxed);
         bytes = encode(&[Frame::Stopped(format!("it has reached {JOB_BYTES} bytes"))])?;
     }
-    file.write_all(&bytes)
+    file.write_all(&bytes)?;
+    Ok(bytes.len() as u64)
 }
 
 /// Opens a recording to be continued. A process that was killed may have left half a frame at its end; what a sitting

@@ -30,7 +30,7 @@ fn written(folder: &Path, bytes: &[u8]) -> ComponentFile {
 }
 
 async fn refusal(component: &ComponentFile) -> String {
-    let error = host().inspect(component).await.unwrap_err();
+    let error = host().inspect(&TenantId::single(), component).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains(&component.name) && !text.contains('\n'), "{text}");
     text
@@ -40,7 +40,10 @@ async fn refusal(component: &ComponentFile) -> String {
 async fn what_a_component_can_decide_and_wants_is_found_out() {
     let host = host();
     for role in Role::ALL {
-        let facts = host.inspect(&component(role.name())).await.unwrap();
+        let facts = host
+            .inspect(&TenantId::single(), &component(role.name()))
+            .await
+            .unwrap();
         assert_eq!((facts.roles, facts.capabilities), (vec![role], Vec::new()));
     }
     for (name, capability) in [
@@ -48,7 +51,7 @@ async fn what_a_component_can_decide_and_wants_is_found_out() {
         ("hostile-rasterizer", Capability::Rasterizer),
         ("hostile-inference", Capability::Inference),
     ] {
-        let facts = host.inspect(&component(name)).await.unwrap();
+        let facts = host.inspect(&TenantId::single(), &component(name)).await.unwrap();
         assert_eq!(facts.capabilities, [capability], "{name}");
     }
 }
@@ -98,7 +101,10 @@ async fn what_fails_when_it_is_asked_is_not_let_in() {
         ("hostile-nonsense-batching", "pages"),
         ("hostile-memory", "memory"),
     ] {
-        let error = host().inspect(&component(name)).await.unwrap_err();
+        let error = host()
+            .inspect(&TenantId::single(), &component(name))
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(part), "{name}: {error}");
         assert!(!matches!(error, PolicyError::Unusable { .. }), "{name}: {error}");
     }
@@ -124,6 +130,6 @@ async fn a_revision_is_rehearsed_with_its_own_rights_and_leaves_no_state() {
     // The digest is not taken on trust.
     let mut other = component("routing");
     other.digest = ComponentDigest::of(b"something else").0;
-    let refused = host.inspect(&other).await.unwrap_err();
+    let refused = host.inspect(&TenantId::single(), &other).await.unwrap_err();
     assert!(refused.to_string().contains("has changed"), "{refused}");
 }

@@ -11,8 +11,10 @@
 )]
 
 mod asking;
+mod bomb;
 mod crowd;
 mod defaults;
+mod flood;
 mod gate;
 mod hostile;
 mod metering;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use parking_lot::Mutex;
 use weir_core::TenantId;
+use weir_core::component::Gate as _;
 use weir_core::manifest::Role;
 use weir_core::usage::{Meter, Usage};
 use weir_policy::PolicyHost;
@@ -56,6 +57,29 @@ async fn the_time_components_run_is_metered_to_the_tenant() {
             .iter()
             .all(|(tenant, _)| *tenant == TenantId::single())
     );
+}
+
+#[tokio::test]
+async fn what_a_component_takes_at_the_gate_is_metered_to_who_pushes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bomb.wasm");
+    std::fs::write(&path, crate::bomb::bomb()).unwrap();
+    let book = Arc::new(Book::default());
+    let mut config = config();
+    config.cache = folder.path().join("compiled");
+    config.compile_seconds = 1;
+    config.call_millis = 20;
+    config.meter = Some(Arc::clone(&book) as _);
+    let host = PolicyHost::new(config).unwrap();
+    let tenant: TenantId = "pushes".parse().unwrap();
+    host.inspect(&tenant, &file(&path)).await.unwrap_err();
+    assert!(book.micros() >= 900_000, "{}", book.micros());
+    let before = book.micros();
+    host.inspect(&tenant, &component("hostile-loop"))
+        .await
+        .unwrap_err();
+    assert!(book.micros() >= before + 20_000, "{}", book.micros());
+    assert!(book.0.lock().iter().all(|(who, _)| *who == tenant));
 }
 
 #[tokio::test]

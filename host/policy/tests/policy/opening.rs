@@ -10,6 +10,7 @@ use weir_core::{JobId, PolicyError, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost};
 
 use crate::asking::ask;
+use crate::bomb::bomb;
 use crate::support::*;
 
 /// A host with a cache of its own.
@@ -189,6 +190,86 @@ async fn a_component_is_compiled_once() {
     assert_leaves_nothing(folder.path());
 }
 
+/// Which of these components are in a folder of compiled ones.
+fn compiled<'a>(folder: &Path, names: &[&'a str]) -> Vec<&'a str> {
+    let files: Vec<String> = fs::read_dir(folder.join("compiled"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let has = |name: &&&str| {
+        let digest = component(name).digest;
+        let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+        files.iter().any(|file| file.starts_with(&hex))
+    };
+    names.iter().filter(has).copied().collect()
+}
+
+#[tokio::test]
+async fn compiled_code_makes_room_for_other_code_but_not_what_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = Arc::new(Port::default());
+    let roles = [Role::Routing, Role::Chunking, Role::Progress];
+    let names = roles.map(Role::name);
+    let one = |role: Role| only(&[role], &component(role.name()));
+    let host = fresh(folder.path(), |_| {});
+    for role in roles {
+        open(&host, &one(role), &port).await.unwrap();
+    }
+    assert_eq!(compiled(folder.path(), &names), names);
+    drop(host);
+    // What was used last is what is used first, as far as another process can know.
+    let host = fresh(folder.path(), |_| {});
+    open(&host, &one(Role::Routing), &port).await.unwrap();
+    drop(host);
+
+    let all: u64 = fs::read_dir(folder.path().join("compiled"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    let host = fresh(folder.path(), |config| {
+        config.cache_bytes = all - 1;
+        config.loaded_components = 1;
+    });
+    assert_eq!(compiled(folder.path(), &names), ["routing", "progress"]);
+    // Routing has been used longer ago than progress when room is needed again, but a job is at it.
+    let job = open(&host, &one(Role::Routing), &port).await.unwrap();
+    open(&host, &one(Role::Progress), &port).await.unwrap();
+    open(&host, &one(Role::Chunking), &port).await.unwrap();
+    assert_eq!(compiled(folder.path(), &names), ["routing", "chunking"]);
+    assert_eq!(host.stats().compilations, 1);
+    ask(&job, "routing.page").await.unwrap();
+}
+
+#[tokio::test]
+async fn so_many_components_stay_in_memory_and_those_in_use_in_any_case() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = Arc::new(Port::default());
+    let host = fresh(folder.path(), |config| config.loaded_components = 2);
+    let one = |role: Role| only(&[role], &component(role.name()));
+    for role in Role::ALL {
+        open(&host, &one(role), &port).await.unwrap();
+    }
+    assert_eq!((host.stats().loaded, host.stats().loads), (2, 4));
+    // The last two are there, the others are loaded again.
+    open(&host, &one(Role::Progress), &port).await.unwrap();
+    open(&host, &one(Role::Chunking), &port).await.unwrap();
+    assert_eq!(host.stats().loads, 4);
+    open(&host, &one(Role::Routing), &port).await.unwrap();
+    open(&host, &one(Role::Chunking), &port).await.unwrap();
+    assert_eq!(host.stats().loads, 5);
+    let mut jobs = Vec::new();
+    for role in Role::ALL {
+        jobs.push(open(&host, &one(role), &port).await.unwrap());
+    }
+    // Two were there when the first was loaded, and had to go for it and for the second.
+    assert_eq!((host.stats().loaded, host.stats().loads), (4, 9));
+    drop(jobs);
+    open(&host, &pipeline("", &[(Role::Routing, "hostile-loop")]), &port)
+        .await
+        .unwrap();
+    assert_eq!(host.stats().compilations, 5);
+}
+
 #[tokio::test]
 async fn compiling_is_limited() {
     let folder = tempfile::tempdir().unwrap();
@@ -245,36 +326,4 @@ async fn a_compilation_nobody_waits_for_is_ended() {
         tokio::task::yield_now().await;
     }
     assert_leaves_nothing(folder.path());
-}
-
-/// A component of one core module with functions so large that compiling them takes minutes and gigabytes.
-fn bomb() -> Vec<u8> {
-    fn leb(mut n: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        loop {
-            let byte = (n & 0x7f) as u8;
-            n >>= 7;
-            if n == 0 {
-                bytes.push(byte);
-                return bytes;
-            }
-            bytes.push(byte | 0x80);
-        }
-    }
-    let sized = |bytes: Vec<u8>| [leb(bytes.len()), bytes].concat();
-    let section = |id: u8, bytes: Vec<u8>| [vec![id], sized(bytes)].concat();
-    const FUNCTIONS: usize = 16;
-    // Each step: local 0 = local 0 * 2 + local 0, behind a block of its own.
-    let step = [
-        0x02, 0x40, 0x20, 0, 0x45, 0x0d, 0, 0x20, 0, 0x20, 0, 0x6a, 0x21, 0, 0x0b,
-    ];
-    let body = [vec![0], step.repeat(100_000), vec![0x20, 0, 0x0b]].concat();
-    let module = [
-        b"\0asm\x01\0\0\0".to_vec(),
-        section(1, vec![1, 0x60, 1, 0x7f, 1, 0x7f]),
-        section(3, [leb(FUNCTIONS), vec![0; FUNCTIONS]].concat()),
-        section(10, [leb(FUNCTIONS), sized(body).repeat(FUNCTIONS)].concat()),
-    ]
-    .concat();
-    [b"\0asm\x0d\0\x01\0".to_vec(), section(1, module)].concat()
 }

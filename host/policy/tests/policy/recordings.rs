@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_core::manifest::Role;
 use weir_core::ports::{JobPolicy, PolicyRequest};
 use weir_core::{JobId, TenantId};
-use weir_policy::{Exchange, Frame, PolicyHost, read_recording};
+use weir_policy::{Exchange, Frame, PolicyHost, Retention, read_recording};
 
 use crate::support::*;
 
@@ -62,4 +62,34 @@ async fn the_calls_of_a_job_are_recorded() {
     assert_eq!((asked, error.kind.as_str()), (&source(), "component-trap"));
     assert_eq!(who(d.component).0, "chunking");
     assert_eq!(d.exchange, Exchange::Passages(source(), Ok(passages)));
+}
+
+#[tokio::test]
+async fn only_so_many_bytes_of_recordings_are_kept_and_the_latest_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config();
+    config.recordings = Some(folder.path().to_owned());
+    // Room for one, and not for two.
+    config.retention = Retention { days: 0, bytes: 6000 };
+    let host = PolicyHost::new(config).unwrap();
+    let pipeline = only(&[Role::Routing], &component("routing"));
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = JobId::new();
+        let request = PolicyRequest {
+            tenant: &TenantId::single(),
+            job: id,
+            pipeline: &pipeline,
+            capabilities: Arc::new(Port::default()),
+        };
+        let job = host.open_job(request).await.unwrap();
+        for number in 1..=50 {
+            job.route_page(&document(), page(number)).await.unwrap();
+        }
+        drop(job);
+        host.flush_recordings().await;
+        ids.push(id);
+    }
+    let kept = |id: &JobId| folder.path().join(format!("default/{id}.calls")).exists();
+    assert_eq!(ids.iter().map(kept).collect::<Vec<_>>(), [false, false, true]);
 }

@@ -23,6 +23,7 @@ impl Recording {
         let folder = tempfile::tempdir().unwrap();
         let mut config = config();
         config.recordings = Some(folder.path().to_owned());
+        config.retention.days = 30;
         Self {
             host: PolicyHost::new(config).unwrap(),
             id: JobId::new(),
@@ -151,6 +152,14 @@ async fn a_job_that_was_not_recorded_cannot_be_replayed() {
     let other = JobId::new();
     let missing = recording.host.replay(&tenant, &other, &pipeline("", &[])).await;
     assert_eq!(missing, Err(ReplayError::NotRecorded(other)));
+    // Of February 2022, as its id says.
+    let old: JobId = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
+    let outlived = recording.host.replay(&tenant, &old, &pipeline("", &[])).await;
+    let said = outlived.unwrap_err().to_string();
+    assert!(
+        said.contains("not kept any more") && said.contains("policy.record_days is 30"),
+        "{said}"
+    );
     let never = host().replay(&tenant, &other, &pipeline("", &[])).await;
     assert_eq!(never, Err(ReplayError::NotRecorded(other)));
 }

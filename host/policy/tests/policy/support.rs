@@ -15,7 +15,7 @@ use weir_core::page::PageFacts;
 use weir_core::ports::{Capabilities, PolicyRequest, PolicyState};
 use weir_core::said::Remark;
 use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, Stage, TenantId};
-use weir_policy::{Job, PolicyConfig, PolicyHost};
+use weir_policy::{Job, PolicyConfig, PolicyHost, Retention};
 
 /// A built component.
 pub(crate) fn component(name: &str) -> ComponentFile {
@@ -78,7 +78,10 @@ pub(crate) fn config() -> PolicyConfig {
         compile_bytes: 2 << 30,
         compile_command: vec![env!("CARGO_BIN_EXE_weir-compile").into()],
         cache: Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"),
+        cache_bytes: 8 << 30,
+        loaded_components: 1000,
         recordings: None,
+        retention: Retention::default(),
         state: Arc::new(MemoryState::default()),
         meter: None,
     }

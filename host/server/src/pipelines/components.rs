@@ -198,7 +198,7 @@ async fn keep(
                 path: arrived.path.clone(),
                 digest: arrived.digest.0,
             };
-            let facts = shelf.gate.inspect(&file).await.map_err(refused)?;
+            let facts = shelf.gate.inspect(caller.id(), &file).await.map_err(refused)?;
             shelf
                 .store
                 .commit(caller.id(), &arrived.path, &arrived.digest)

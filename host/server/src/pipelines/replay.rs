@@ -185,9 +185,9 @@ pub(crate) async fn replay(
     let report = app.shelf.replays.replay(tenant, &job, &pipeline).await;
     match report {
         Ok(report) => Ok(Json(report.into())),
-        Err(ReplayError::NotRecorded(_)) => Err(Problem::not_found(
-            "the calls of this job were not recorded, or are not kept any more",
-        )),
+        Err(error @ (ReplayError::NotRecorded(_) | ReplayError::NotKept(..))) => {
+            Err(Problem::not_found(error.to_string()))
+        }
         Err(ReplayError::Unreadable(reason)) => Err(Problem::internal(reason)),
         Err(ReplayError::Policy(error)) => Err(refused(error)),
     }

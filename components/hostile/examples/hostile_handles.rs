@@ -1,0 +1,5 @@
+//! Collects handles and gives none back.
+
+use weir_hostile::attack;
+
+weir_hostile::in_every_role!(attack::handles);

@@ -1,0 +1,261 @@
+//! Many tenants, each with a component of its own, on one host: `cargo bench -p weir-policy --bench density`.
+//!
+//! Ten thousand tenants have pipelines whose routing component is one of two hundred that differ (by a section that no program
+//! reads, so that all of them do the same work); in the other roles the default components decide. What is timed is a tenant's
+//! first decision: its job opened, the first page routed. It is cold when the tenant's component is not in memory, so that its
+//! compiled code is read and checked, mapped, linked and instantiated. The files are in the system's cache: what a disk takes is
+//! not measured. Needs the default components (`components/build`).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
+use tokio::runtime::Runtime;
+use weir_core::event::ErrorNote;
+use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
+use weir_core::page::PageFacts;
+use weir_core::ports::{Capabilities, JobPolicy as _, PolicyRequest, PolicyState};
+use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, TenantId};
+use weir_policy::{PolicyConfig, PolicyHost, Retention};
+
+const TENANTS: usize = 10_000;
+const DISTINCT: usize = 200;
+/// What a cold tenant's first decision may take.
+const COLD: Duration = Duration::from_millis(5);
+
+/// Nobody asks for anything here.
+struct Nothing;
+
+fn none<T>() -> Result<T, ErrorNote> {
+    Err(ErrorNote {
+        kind: "unavailable".into(),
+        message: "not in a benchmark".into(),
+    })
+}
+
+#[async_trait]
+impl Capabilities for Nothing {
+    async fn preview(&self, _: &DocumentId, _: PageNumber, _: u32) -> Result<(u32, u32, Vec<u8>), ErrorNote> {
+        none()
+    }
+    async fn page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorNote> {
+        none()
+    }
+    async fn count_tokens(&self, _: &str) -> Result<u32, ErrorNote> {
+        none()
+    }
+    async fn embed(&self, _: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorNote> {
+        none()
+    }
+    async fn recognize(&self, _: &DocumentId, _: PageNumber, _: Rect) -> Result<String, ErrorNote> {
+        none()
+    }
+    async fn generate(&self, _: &str, _: u32) -> Result<String, ErrorNote> {
+        none()
+    }
+    fn policy_failed(&self, _: &PolicyError) {}
+}
+
+#[async_trait]
+impl PolicyState for Nothing {
+    async fn get(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
+        none()
+    }
+    async fn set(&self, _: &TenantId, _: &str, _: &str, _: Vec<u8>) -> Result<(), ErrorNote> {
+        none()
+    }
+    async fn delete(&self, _: &TenantId, _: &str, _: &str) -> Result<(), ErrorNote> {
+        none()
+    }
+}
+
+fn built() -> PathBuf {
+    std::env::var_os("WEIR_PATHS_COMPONENTS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components"),
+        PathBuf::from,
+    )
+}
+
+fn component(path: PathBuf) -> ComponentFile {
+    let bytes = std::fs::read(&path)
+        .unwrap_or_else(|_| panic!("{} is missing: run components/build", path.display()));
+    ComponentFile {
+        name: path.file_stem().unwrap().to_string_lossy().into_owned(),
+        digest: Sha256::digest(bytes).into(),
+        path,
+    }
+}
+
+/// The routing component with a custom section behind it that says which one it is.
+fn distinct(folder: &Path, number: usize) -> ComponentFile {
+    let mut bytes = std::fs::read(built().join("routing.wasm")).unwrap();
+    let name = b"number";
+    let number = u32::try_from(number).unwrap();
+    // A section is its kind (0: custom), its length, the length of its name, its name and what is in it.
+    bytes.extend([0, 1 + 6 + 4, 6]);
+    bytes.extend(name);
+    bytes.extend(number.to_le_bytes());
+    let path = folder.join(format!("routing-{number}.wasm"));
+    std::fs::write(&path, bytes).unwrap();
+    component(path)
+}
+
+fn host(folder: &Path, loaded_components: u32) -> Arc<PolicyHost> {
+    PolicyHost::new(PolicyConfig {
+        instances: 1000,
+        call_millis: 50,
+        memory_bytes: 32 << 20,
+        output_bytes: 1 << 20,
+        compile_seconds: 60,
+        compile_bytes: 2 << 30,
+        compile_command: vec![env!("CARGO_BIN_EXE_weir-compile").into()],
+        cache: folder.join("compiled"),
+        cache_bytes: 8 << 30,
+        loaded_components,
+        recordings: Some(folder.join("recordings")),
+        retention: Retention::default(),
+        state: Arc::new(Nothing),
+        meter: None,
+    })
+    .unwrap()
+}
+
+const PAGE: PageFacts = PageFacts {
+    number: 1,
+    width: 612.0,
+    height: 792.0,
+    text_chars: 2400,
+    image_coverage: 0.1,
+    readable: true,
+};
+
+async fn first_decision(host: &PolicyHost, tenant: &TenantId, pipeline: &Pipeline) -> Duration {
+    let began = Instant::now();
+    let request = PolicyRequest {
+        tenant,
+        job: JobId::new(),
+        pipeline,
+        capabilities: Arc::new(Nothing),
+    };
+    let job = host.open_job(request).await.unwrap();
+    job.route_page(&DocumentId::of(b"a document"), PAGE)
+        .await
+        .unwrap();
+    began.elapsed()
+}
+
+fn show(what: &str, mut took: Vec<Duration>) -> Duration {
+    took.sort();
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    println!(
+        "{what}: median {:.2} ms, p99 {:.2} ms, longest {:.2} ms",
+        at(0.5).as_secs_f64() * 1000.0,
+        at(0.99).as_secs_f64() * 1000.0,
+        at(1.0).as_secs_f64() * 1000.0
+    );
+    at(0.99)
+}
+
+fn main() {
+    let runtime = Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let defaults = Role::ALL.map(|role| (role, component(built().join(format!("{}.wasm", role.name())))));
+    let pipelines: Vec<Pipeline> = (0..DISTINCT)
+        .map(|number| {
+            let mut components: std::collections::BTreeMap<_, _> = defaults.clone().into();
+            components.insert(Role::Routing, distinct(folder.path(), number));
+            Pipeline::new(Manifest::embedded(), components, defaults.clone().into())
+        })
+        .collect();
+    let tenants: Vec<TenantId> = (0..TENANTS)
+        .map(|number| format!("tenant-{number}").parse().unwrap())
+        .collect();
+
+    runtime.block_on(async {
+        let compiling = host(folder.path(), 1000);
+        let began = Instant::now();
+        for pair in pipelines.chunks(2) {
+            let both = pair
+                .iter()
+                .map(|pipeline| first_decision(&compiling, &tenants[0], pipeline));
+            futures::future::join_all(both).await;
+        }
+        println!(
+            "{DISTINCT} components compiled within {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
+        drop(compiling);
+        let files = std::fs::read_dir(folder.path().join("compiled")).unwrap();
+        let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        println!(
+            "compiled code on disk: {} KiB each",
+            (bytes / DISTINCT as u64) >> 10
+        );
+
+        // Four places for the default components and one for whoever comes next: all others are cold.
+        let began = Instant::now();
+        let cold = host(folder.path(), 5);
+        println!(
+            "the host is there after {:.1} ms",
+            began.elapsed().as_secs_f64() * 1000.0
+        );
+        first_decision(&cold, &tenants[0], &pipelines[0]).await;
+        let loads = cold.stats().loads;
+        let mut took = Vec::with_capacity(TENANTS);
+        for (number, tenant) in tenants.iter().enumerate().skip(1) {
+            took.push(first_decision(&cold, tenant, &pipelines[number % DISTINCT]).await);
+        }
+        assert_eq!(cold.stats().loads - loads, took.len() as u64, "each was cold");
+        assert_eq!(cold.stats().compilations, 0);
+        let p99 = show("a cold tenant's first decision", took);
+        drop(cold);
+
+        let warm = host(folder.path(), 1000);
+        first_decision(&warm, &tenants[0], &pipelines[0]).await;
+        warm.flush_recordings().await;
+        let before = pss_kib();
+        let mut took = Vec::with_capacity(TENANTS);
+        for (number, tenant) in tenants.iter().enumerate() {
+            let spent = first_decision(&warm, tenant, &pipelines[number % DISTINCT]).await;
+            if number >= DISTINCT {
+                took.push(spent);
+            }
+        }
+        warm.flush_recordings().await;
+        let after = pss_kib();
+        show("that of one whose component is in memory", took);
+        println!(
+            "{} components in memory after {TENANTS} tenants: {} MiB (PSS) more than with one, {} KiB each",
+            warm.stats().loaded,
+            after.saturating_sub(before) >> 10,
+            after.saturating_sub(before) / DISTINCT as u64
+        );
+        assert!(p99 <= COLD, "more than {} ms", COLD.as_millis());
+    });
+}
+
+fn pss_kib() -> u64 {
+    std::fs::read_to_string("/proc/self/smaps_rollup")
+        .unwrap()
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("Pss:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .unwrap()
+}

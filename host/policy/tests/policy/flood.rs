@@ -1,0 +1,133 @@
+//! Components that want too much of the host: of its time, its answers, its handles.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use weir_core::PolicyError;
+use weir_core::manifest::{Capability, Pipeline, Role};
+use weir_core::ports::JobPolicy;
+use weir_policy::PolicyHost;
+
+use crate::asking::{FUNCTIONS, ask};
+use crate::support::*;
+
+/// A pipeline of one component that may import everything.
+fn granted(name: &str, role: Role) -> Pipeline {
+    let mut pipeline = only(&[role], &component(name));
+    pipeline.manifest.capabilities.grant = Capability::ALL.to_vec();
+    pipeline
+}
+
+fn limit(error: &PolicyError) -> &str {
+    match error {
+        PolicyError::Limit { limit, .. } => limit,
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn each_flood_ends_at_a_limit_of_its_own() {
+    for (name, said) in [
+        ("hostile-questions", "1000 questions to the host in a call"),
+        ("hostile-handles", "1024 handles"),
+        ("hostile-answer", "1048576 bytes of output"),
+    ] {
+        let mut pipeline = granted(name, Role::Routing);
+        pipeline.manifest.limits.call_millis = Some(1000);
+        let job = open(&host(), &pipeline, &Arc::new(Port::default()))
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            let error = ask(&job, "routing.page").await.unwrap_err();
+            assert_eq!(limit(&error), said, "{name}");
+        }
+        assert!(job.stats().guest_time > Duration::ZERO);
+    }
+}
+
+#[tokio::test]
+async fn questions_are_counted_for_each_call() {
+    let port = Arc::new(Port::default());
+    let pipeline = granted("hostile-inference", Role::Routing);
+    let job = open(&host(), &pipeline, &port).await.unwrap();
+    for _ in 0..1001 {
+        ask(&job, "routing.page").await.unwrap();
+    }
+    assert_eq!(port.generated.load(Ordering::Relaxed), 1001);
+}
+
+/// CPU time of this thread, on which a test with `current_thread` runs its guests.
+fn cpu() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_instruction_that_takes_long_does_not_stretch_the_deadline() {
+    let host = host();
+    let pipeline = granted("hostile-copy", Role::Routing);
+    let job = open(&host, &pipeline, &Arc::new(Port::default())).await.unwrap();
+    let began = cpu();
+    let error = ask(&job, "routing.page").await.unwrap_err();
+    assert!(
+        matches!(error, PolicyError::Deadline { millis: 50, .. }),
+        "{error}"
+    );
+    // A copy takes several ticks. The memory is filled before the first, and the last is not interrupted.
+    let took = cpu() - began;
+    assert!(took < Duration::from_millis(50 + 50), "{took:?}");
+}
+
+#[tokio::test]
+async fn who_sleeps_by_the_clock_is_woken_at_once_and_late_all_the_same() {
+    let mut config = config();
+    config.call_millis = 5;
+    let host = PolicyHost::new(config).unwrap();
+    for (function, role) in FUNCTIONS {
+        let pipeline = granted("hostile-sleep", role);
+        let job = open(&host, &pipeline, &Arc::new(Port::default())).await.unwrap();
+        let error = ask(&job, function).await.unwrap_err();
+        assert!(
+            matches!(error, PolicyError::Deadline { millis: 5, .. }),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_the_host_waits_for_a_minute_at_most_and_uses_none_of_its_time() {
+    let state = Arc::new(MemoryState::default());
+    let mut config = config();
+    config.state = Arc::clone(&state) as _;
+    let host = PolicyHost::new(config).unwrap();
+    let pipeline = granted("hostile-state", Role::Batching);
+    let job = open(&host, &pipeline, &Arc::new(Port::default())).await.unwrap();
+    state.stuck.store(true, Ordering::Relaxed);
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let error = job.plan(situation()).await.unwrap_err();
+    assert!(
+        matches!(error, PolicyError::Deadline { millis: 60_000, .. }),
+        "{error}"
+    );
+    assert!(began.elapsed() >= Duration::from_secs(60));
+    // By the clock of the machine it was hardly a moment, and the next call finds everything as it should be.
+    state.stuck.store(false, Ordering::Relaxed);
+    job.plan(situation()).await.unwrap();
+}
+
+#[tokio::test]
+async fn trapping_now_and_then_does_not_help() {
+    let mut pipeline = granted("hostile-later", Role::Routing);
+    pipeline.manifest.settings.insert("attack".into(), "trap".into());
+    let job = open(&host(), &pipeline, &Arc::new(Port::default()))
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        ask(&job, "routing.page").await.unwrap();
+        let error = ask(&job, "routing.page").await.unwrap_err();
+        assert_eq!(error.kind(), "component-trap");
+    }
+    assert_eq!((job.stats().calls, job.stats().traps), (6, 3));
+}
