@@ -15,7 +15,7 @@ use crate::guest::{Excess, Guest, one_line};
 use crate::instance::HANDLES;
 
 /// Functions named in a reason, and in a report.
-const NAMED: usize = 6;
+const NAMED: usize = 3;
 const FRAMES: usize = 20;
 /// Characters of a function's or a file's name.
 const NAME: usize = 120;

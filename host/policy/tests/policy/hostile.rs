@@ -39,12 +39,8 @@ async fn a_panic_is_a_trap_with_its_message_and_the_guests_function() {
             ("hostile-trap", function)
         );
         assert!(reason.contains("the weir is broken"), "{reason}");
-        let (interface, name) = function.split_once('.').unwrap();
         assert!(reason.contains("attack::trap"), "{reason}");
-        assert!(
-            reason.contains(&format!("weir:pipeline/{interface}@0.1.0#{name}")),
-            "{reason}"
-        );
+        assert!(reason.contains("attack.rs:"), "{reason}");
         assert!(!error.to_string().contains('\n'), "{error}");
     }
 }

@@ -43,7 +43,16 @@ async fn a_trap_is_reported_with_its_place_in_the_source() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    for (turn, (_, report)) in (0..).zip(&reports) {
+    for (turn, (function, report)) in (0..).zip(&reports) {
+        let (interface, name) = function.split_once('.').unwrap();
+        let export = format!("weir:pipeline/{interface}@0.1.0#{name}");
+        assert!(
+            report
+                .backtrace
+                .iter()
+                .any(|frame| frame.function.contains(&export)),
+            "{report:?}"
+        );
         assert_eq!(report.turn, turn);
         assert_eq!(report.error.kind, "component-trap");
         assert_eq!(report.version, digest);
