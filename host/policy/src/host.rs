@@ -203,6 +203,7 @@ impl PolicyHost {
             ..house.limits
         };
         let recorder = writer.map(|writer| Recorder::new(writer, opened(&request, &wanted, &roles)));
+        let meter = JobMeter::new(request.tenant.clone(), house.told.clone());
         let mut seats = Vec::with_capacity(wanted.len());
         for (want, linked) in wanted.iter().zip(linked) {
             let seat = Seat::new(
@@ -214,7 +215,7 @@ impl PolicyHost {
                 Arc::clone(&house.meter),
             );
             if !want.stands_in {
-                seat.fill().await?;
+                seat.fill(&meter).await?;
             }
             seats.push(seat);
         }
@@ -223,7 +224,7 @@ impl PolicyHost {
             roles,
             context,
             recorder,
-            meter: JobMeter::new(request.tenant.clone(), house.told.clone()),
+            meter,
             _places: places,
             _open: open,
         }))

@@ -109,10 +109,10 @@ impl Seat {
     }
 
     /// Makes the instance before it is asked anything.
-    pub(crate) async fn fill(&self) -> Result<(), PolicyError> {
+    pub(crate) async fn fill(&self, meter: &JobMeter) -> Result<(), PolicyError> {
         let mut place = self.live.lock().await;
         if place.is_none() {
-            *place = Some(self.make(0).await?);
+            *place = Some(self.make(0, meter).await?);
         }
         Ok(())
     }
@@ -128,7 +128,7 @@ impl Seat {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let mut live = match place.take() {
             Some(live) => live,
-            None => match self.make(turn).await {
+            None => match self.make(turn, meter).await {
                 Ok(live) => live,
                 Err(error) => {
                     self.host.measures.failed(D::ROLE, &error);
@@ -215,7 +215,7 @@ impl Seat {
         error
     }
 
-    async fn make(&self, turn: u32) -> Result<Box<Live>, PolicyError> {
+    async fn make(&self, turn: u32, meter: &JobMeter) -> Result<Box<Live>, PolicyError> {
         let guest = Guest::new(
             Arc::clone(&self.context),
             Arc::clone(&self.name),
@@ -228,7 +228,11 @@ impl Seat {
         store.epoch_deadline_callback(|mut context| Ok(context.data_mut().tick()));
         store.data_mut().begin(START, self.limits.millis);
         store.set_epoch_deadline(1);
+        let began = Instant::now();
         let started = patiently(pin!(self.start(&mut store))).await;
+        // A component can have much to do before it is asked anything.
+        let (waited, idle) = (store.data().waited(), store.data().turn.idle());
+        meter.ran(began.elapsed().saturating_sub(waited + idle), waited);
         match started {
             Ok(roles) => {
                 self.host.instantiated();

@@ -87,6 +87,11 @@ impl JobMeter {
 
     pub(crate) fn called(&self, guest: Duration, host: Duration) {
         add(&self.calls, 1);
+        self.ran(guest, host);
+    }
+
+    /// A component ran for so long, and waited for the host for so long.
+    pub(crate) fn ran(&self, guest: Duration, host: Duration) {
         let spent = nanos(guest);
         let before = self.guest_nanos.fetch_add(spent, Ordering::Relaxed);
         if before / TOLD_EVERY != before.saturating_add(spent) / TOLD_EVERY {

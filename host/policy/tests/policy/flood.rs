@@ -11,6 +11,7 @@ use weir_core::ports::JobPolicy;
 use weir_policy::PolicyHost;
 
 use crate::asking::{FUNCTIONS, ask};
+use crate::metering::Book;
 use crate::support::*;
 
 /// A pipeline of one component that may import everything.
@@ -115,6 +116,69 @@ async fn who_waits_for_the_host_waits_for_a_minute_at_most_and_uses_none_of_its_
     // By the clock of the machine it was hardly a moment, and the next call finds everything as it should be.
     state.stuck.store(false, Ordering::Relaxed);
     job.plan(situation()).await.unwrap();
+}
+
+/// A component with a module more, which never ends to start: what it is for a component to have much to do before it is asked.
+fn starting_without_end(component: &[u8]) -> Vec<u8> {
+    // A section is its kind, its length in seven bits a byte, the low ones first, and what is in it.
+    let (mut modules, mut at) = (0, 8);
+    while at < component.len() {
+        modules += u8::from(component[at] == 1);
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            at += 1;
+            length |= usize::from(component[at] & 0x7f) << shift;
+            shift += 7;
+            if component[at] & 0x80 == 0 {
+                break;
+            }
+        }
+        at += 1 + length;
+    }
+    let module = [
+        b"\0asm\x01\0\0\0".as_slice(),
+        &[1, 4, 1, 0x60, 0, 0], // a function type without anything
+        &[3, 2, 1, 0],          // a function of it
+        &[8, 1, 0],             // which is called at the start
+        &[10, 9, 1, 7, 0, 0x03, 0x40, 0x0c, 0, 0x0b, 0x0b], // loop { continue }
+    ]
+    .concat();
+    [
+        component,
+        &[1, u8::try_from(module.len()).unwrap()],
+        &module,
+        &[2, 4, 1, 0, modules, 0], // an instance of that module, without arguments
+    ]
+    .concat()
+}
+
+#[tokio::test]
+async fn a_start_that_never_ends_is_late_and_metered() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("starting.wasm");
+    let routing = std::fs::read(component("routing").path).unwrap();
+    std::fs::write(&path, starting_without_end(&routing)).unwrap();
+    let book = Arc::new(Book::default());
+    let mut config = config();
+    config.call_millis = 20;
+    config.meter = Some(Arc::clone(&book) as _);
+    let host = PolicyHost::new(config).unwrap();
+    let error = open(&host, &only(&[Role::Routing], &file(&path)), &Arc::default())
+        .await
+        .err()
+        .unwrap();
+    assert!(
+        matches!(
+            error,
+            PolicyError::Deadline {
+                function: "start",
+                millis: 20,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(book.micros() >= 20_000, "{}", book.micros());
 }
 
 #[tokio::test]

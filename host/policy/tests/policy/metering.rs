@@ -14,10 +14,10 @@ use crate::asking::ask;
 use crate::support::*;
 
 #[derive(Default)]
-struct Book(Mutex<Vec<(TenantId, Usage)>>);
+pub(crate) struct Book(Mutex<Vec<(TenantId, Usage)>>);
 
 impl Book {
-    fn micros(&self) -> u64 {
+    pub(crate) fn micros(&self) -> u64 {
         self.0.lock().iter().map(|(_, usage)| usage.guest_micros).sum()
     }
 }
