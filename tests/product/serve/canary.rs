@@ -5,7 +5,11 @@ use weir_tests::server::{Client, Server};
 use weir_tests::{Weir, component};
 
 /// Jobs handed in before it is asked whether the canary has been judged.
-const AT_ONCE: u64 = 10;
+const AT_ONCE: u64 = 4;
+
+/// A test machine's noise makes nothing that is as quick half as slow again, and nothing that takes nearly twice as long so quick.
+const AS_QUICK: f64 = 0.5;
+const SLOWER: f64 = 0.2;
 
 /// A pipeline with a stable revision, and a canary beside it for half of the jobs.
 fn on_trial(client: &Client, stable: &Value, canary: &Value) {
@@ -37,7 +41,7 @@ fn hand_in(client: &Client, document: &[u8]) -> String {
 fn judged(client: &Client) -> Value {
     let mut seen = Value::Null;
     // Twice as many as a trial of twenty jobs takes at most.
-    for round in 0..128 {
+    for round in 0..320 {
         let jobs: Vec<_> = (0..AT_ONCE)
             .map(|n| hand_in(client, &weir_samples::text_document(4, round * AT_ONCE + n)))
             .collect();
@@ -66,10 +70,7 @@ fn outcome(new: &Value) -> (Value, Value) {
         "components": { "routing": "trial-fine" },
         "settings": { "embed": false, "dpi": 72, "name": "stable" },
     });
-    let mut canary = new.clone();
-    // A test machine's noise does not take the slow one, which takes more than twice as long, below this, nor a good one above.
-    canary["judge"] = json!({ "slower": 0.4 });
-    on_trial(&client, &stable, &canary);
+    on_trial(&client, &stable, new);
     let entry = judged(&client);
     let (evidence, after) = (
         entry["evidence"].clone(),
@@ -100,6 +101,7 @@ fn a_canary_that_traps_on_one_page_of_twenty_is_rolled_back() {
     let (action, evidence) = outcome(&json!({
         "components": { "routing": "trial-traps" },
         "settings": { "embed": false, "dpi": 72 },
+        "judge": { "slower": AS_QUICK },
     }));
     assert_eq!(action, "rollback", "{evidence}");
     let reason = evidence["reason"].as_str().unwrap();
@@ -117,13 +119,14 @@ fn a_canary_that_takes_longer_for_a_page_is_rolled_back() {
     let (action, evidence) = outcome(&json!({
         "components": { "routing": "trial-slower", "batching": "trial-slower" },
         "settings": { "embed": false, "dpi": 600 },
+        "judge": { "slower": SLOWER },
     }));
     assert_eq!(action, "rollback", "{evidence}");
     let reason = evidence["reason"].as_str().unwrap();
     assert!(reason.starts_with("a page takes +"), "{reason}");
     let pace = |arm: &Value| arm["millis"].as_f64().unwrap() / arm["pages"].as_f64().unwrap();
     let times = pace(&evidence["canary"]) / pace(&evidence["stable"]);
-    assert!(times > 1.5, "{times}: {evidence}");
+    assert!(times > 1.2, "{times}: {evidence}");
 }
 
 #[test]
@@ -131,6 +134,7 @@ fn a_canary_that_is_fine_is_promoted() {
     let (action, evidence) = outcome(&json!({
         "components": { "routing": "trial-fine" },
         "settings": { "embed": false, "dpi": 72, "name": "canary" },
+        "judge": { "slower": AS_QUICK },
     }));
     assert_eq!(action, "promote", "{evidence}");
     let reason = evidence["reason"].as_str().unwrap();

@@ -24,7 +24,7 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    fn new(user: String, secret: String) -> Result<Self> {
+    pub(super) fn new(user: String, secret: String) -> Result<Self> {
         // Docker says so where there is only a token of a kind that is renewed by another protocol.
         ensure!(
             user != "<token>",

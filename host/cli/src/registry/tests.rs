@@ -163,8 +163,11 @@ fn registry(shop: &Shop, login: Option<&str>) -> Registry {
 /// A shop with a component in it, which then begins to lie.
 async fn lying(lie: Lie) -> Arc<Shop> {
     let honest = shop(Lie::None).await;
-    let published = registry(&honest, None).publish(&named(&honest, ":1"), COMPONENT.to_vec());
-    published.await.unwrap();
+    let reference = named(&honest, ":1");
+    registry(&honest, None)
+        .publish(&reference, COMPONENT.to_vec())
+        .await
+        .unwrap();
     let liar = shop(lie).await;
     *liar.blobs.lock() = honest.blobs.lock().clone();
     *liar.manifests.lock() = honest.manifests.lock().clone();
