@@ -1,4 +1,4 @@
-"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [weights] [load] [thirty] [hostile] [density]
+"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [weights] [load] [thirty] [hostile] [density] [swap] [canary]
 
 Starts a server of its own for each part, with SAMPLES (the program) making the documents, and tells what its clients see:
 
@@ -11,6 +11,10 @@ hostile    a tenant's documents beside three tenants who hand in as many, with c
            everything a component can do to a host; those are `hostile-later.wasm` in $WEIR_HOSTILE_COMPONENTS
 density    10,000 tenants, each with a pipeline of its own component (one of 200): how long the server takes to start with them, its
            memory before and after each tenant's components have decided, and how long a tenant waits for that
+swap       100 swaps and 20 roll-backs of a tenant's pipeline while four tenants hand in a job every 100 ms: when they take effect, what
+           the other three see of them
+canary     canaries that are fine, that take 15 % longer for a page and that trap on one page of twenty, five of each beside their stable
+           revision until they are judged; the components lie in `components` beside the folder of WEIR
 """
 
 import argparse
@@ -31,11 +35,9 @@ from whole import memory
 BORDER = "weir-bench-border"
 
 
-def form(files, pipeline=None):
-    parts = []
-    if pipeline:
-        head = f'--{BORDER}\r\ncontent-disposition: form-data; name="options"\r\ncontent-type: application/json\r\n\r\n'
-        parts += [head.encode(), json.dumps({"pipeline": pipeline}).encode(), b"\r\n"]
+def form(files, options):
+    head = f'--{BORDER}\r\ncontent-disposition: form-data; name="options"\r\n\r\n{json.dumps(options)}\r\n'
+    parts = [head.encode()]
     for name, content in files:
         head = f'--{BORDER}\r\ncontent-disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
         parts += [head.encode(), content, b"\r\n"]
@@ -61,6 +63,7 @@ class Server:
         sets = [part for setting in settings for part in ("--set", setting)]
         command = [weir, "serve", "--json", "--listen", "127.0.0.1:0", "--data", str(folder / "data"), *sets]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.weir = weir
         said = json.loads(self.process.stdout.readline())
         host, port = said["address"].removeprefix("http://").rsplit(":", 1)
         self.place, self.admin = (host, int(port)), said.get("admin_key")
@@ -97,10 +100,30 @@ class Server:
         writer.close()
         return status, json.loads(answer[answer.find(b"{") : answer.rfind(b"}") + 1] or b"{}")
 
-    async def submit(self, key, *documents, pipeline=None):
+    async def submit(self, key, *documents, pipeline="default"):
         files = [(f"{number}.pdf", content) for number, content in enumerate(documents)]
-        opened = await self.open("POST", "/v1/jobs", key, form(files, pipeline), f"multipart/form-data; boundary={BORDER}")
+        body = form(files, {"pipeline": pipeline})
+        opened = await self.open("POST", "/v1/jobs", key, body, f"multipart/form-data; boundary={BORDER}")
         return await self.whole(opened)
+
+    async def done(self, key, path, body):
+        """A change that is taken, and what it was answered with."""
+        status, said = await self.ask("POST", path, key, body)
+        assert status in (200, 201), said
+        return said
+
+    async def push(self, key, name, component):
+        opened = await self.open("POST", f"/v1/components?name={name}", key, component.read_bytes(), "application/wasm")
+        status, said = await self.whole(opened)
+        assert status in (200, 201), said
+
+    async def ended(self, key, job):
+        """The job at its end, which is a good one."""
+        async for event in self.events(key, job):
+            if event["type"] == "job-ended":
+                assert event["state"] == "done", event
+                return (await self.ask("GET", f"/v1/jobs/{job}", key))[1]
+        raise SystemExit("a stream ended before its job")
 
     async def events(self, key, job):
         """What the stream of a job says, as it comes."""
@@ -329,7 +352,164 @@ async def density(server, samples):
     print(f"           for which they wait {took[len(took) // 2] * 1000:.1f} ms in the middle, p99 {took[len(took) * 99 // 100] * 1000:.1f} ms, with all of HTTP and the ledger")
 
 
-PARTS = {"fairness": fairness, "weights": weights, "load": load, "thirty": thirty, "hostile": hostile, "density": density}
+async def swap(server, samples):
+    every, swaps, calm = 0.1, 100, 12
+    scopes = ["ingest", "read", "components"]
+    keys = [await server.tenant(f"tenant-{n}", scopes=scopes) for n in range(4)]
+    for key in keys:
+        for dpi in (72, 80, 96):
+            await server.done(key, "/v1/pipelines/ours/revisions", {"settings": {"dpi": dpi}})
+        await server.done(key, "/v1/pipelines/ours/rollout", {"action": "activate", "revision": 1})
+    jobs, calls, handed_in, stop = [], [], 0, asyncio.Event()
+
+    async def one(at, content, swapping):
+        key = keys[at % 4]
+        began = time.monotonic()
+        status, job = await server.submit(key, content, pipeline="ours")
+        assert status == 202, job
+        view = await server.ended(key, job["id"])
+        assert [(d["done"], d["failed"]) for d in view["documents"]] == [(1, 0)], view
+        jobs.append((at % 4, swapping, time.monotonic() - began, view))
+
+    async def steadily(swapping):
+        nonlocal handed_in
+        working = []
+        start, first = time.monotonic(), handed_in
+        while not stop.is_set():
+            await asyncio.sleep(max(0, start + (handed_in - first) * every - time.monotonic()))
+            content = await asyncio.to_thread(samples.text, 1)
+            working.append(asyncio.create_task(one(handed_in, content, swapping)))
+            handed_in += 1
+        await asyncio.gather(*working)
+
+    async def change(action, **more):
+        began = time.monotonic()
+        said = await server.done(keys[0], "/v1/pipelines/ours/rollout", {"action": action, **more})
+        calls.append((time.monotonic() - began, time.time() * 1000, said["stable"]))
+
+    async def period(swapping):
+        stop.clear()
+        load = asyncio.create_task(steadily(swapping))
+        if not swapping:
+            await asyncio.sleep(calm)
+        for number in range(swaps // 2 if swapping else 0):
+            await asyncio.sleep(calm / (swaps // 2))
+            stable = calls[-1][2] if calls else 1
+            await change("activate", revision=stable % 3 + 1)
+            if number % 5 == 4:
+                await change("rollback")
+        stop.set()
+        await load
+
+    await server.ended(keys[0], (await server.submit(keys[0], samples.text(1), pipeline="ours"))[1]["id"])
+    # By turns, so that what else the machine does falls on both.
+    for swapping in (False, True, True, False):
+        await period(swapping)
+    revisions = {}
+    for _, _, _, view in jobs:
+        revisions.setdefault(view["pipeline_revision"], set()).add(view["revision"])
+    assert all(len(hashes) == 1 for hashes in revisions.values()), revisions
+    ours = [view for tenant, swapping, _, view in jobs if tenant == 0 and swapping]
+    late = []
+    for (_, answered, stable), following in zip(calls, [*calls[1:], (0, math.inf, None)], strict=True):
+        until = following[1] - following[0] * 1000
+        begun = [(view["started_millis"], view["pipeline_revision"]) for view in ours if answered < view["started_millis"] < until]
+        late += [began - answered for began, revision in begun if revision != stable]
+    took = sorted(took * 1000 for took, _, _ in calls)
+    print(f"swap       {len(calls)} changes under {len(jobs)} jobs of four tenants, revisions {sorted(revisions)}: none failed, lost or mixed")
+    print(f"           a change is answered after {statistics.median(took):.1f} ms (median), {took[len(took) * 99 // 100]:.1f} ms (p99), {took[-1]:.1f} ms at most")
+    print(f"           of {len(ours)} jobs that began meanwhile {len(late)} began with what had been, {max(late, default=0):.0f} ms after the answer at most")
+    others = {swapping: sorted(t for tenant, s, t, _ in jobs if tenant and s == swapping) for swapping in (False, True)}
+    figures = {s: (statistics.median(ts), ts[len(ts) * 99 // 100]) for s, ts in others.items()}
+    for what, at in (("median", 0), ("p99", 1)):
+        print(f"           the others' jobs, {what}: {figures[True][at] * 1000:.0f} ms beside swaps, {figures[False][at] * 1000:.0f} ms without: {figures[True][at] / figures[False][at]:.2f} ×")
+
+
+async def canary(server, samples):
+    folder = pathlib.Path(os.environ.get("WEIR_HOSTILE_COMPONENTS", pathlib.Path(server.weir).resolve().parent.parent / "components"))
+    scopes, pages, base = ["ingest", "read", "components"], 8, 100
+
+    async def tenant(name):
+        key = await server.tenant(name, scopes=scopes)
+        for component in ("trial-fine", "trial-slower", "trial-traps"):
+            await server.push(key, component, folder / f"{component}.wasm")
+        return key
+
+    def revision(component, dpi=base, **more):
+        roles = ("routing", "batching") if component == "trial-slower" else ("routing",)
+        settings = {"embed": False, "dpi": dpi, **more}
+        return {"components": dict.fromkeys(roles, component), "settings": settings}
+
+    async def run(key):
+        status, job = await server.submit(key, await asyncio.to_thread(samples.text, pages), pipeline="ours")
+        assert status == 202, job
+        view = await server.ended(key, job["id"])
+        return (view["ended_millis"] - view["started_millis"]) / pages
+
+    # What resolution takes 15 % longer than the stable revision's: measured by turns, then between the two next to it.
+    key, steps = await tenant("measured"), [base, 150, 200]
+    for dpi in steps:
+        await server.done(key, "/v1/pipelines/ours/revisions", revision("trial-slower", dpi))
+    paces = {dpi: [] for dpi in steps}
+    for _ in range(150):
+        for number, dpi in enumerate(steps, 1):
+            await server.done(key, "/v1/pipelines/ours/rollout", {"action": "activate", "revision": number})
+            paces[dpi].append(await run(key))
+    medians = {dpi: statistics.median(took) for dpi, took in paces.items()}
+    print("canary     ms for a page by dpi: " + ", ".join(f"{dpi}: {took:.1f}" for dpi, took in medians.items()))
+    goal, slow = medians[base] * 1.15, steps[-1]
+    for one, other in zip(steps, steps[1:]):
+        if medians[one] < goal <= medians[other]:
+            share = (goal - medians[one]) / (medians[other] - medians[one])
+            slow = round(one + share * (other - one))
+            break
+    print(f"           15 % more takes {slow} dpi")
+    seen = {"fine": [], "slower": [], "traps": []}
+
+    async def judged(name, new):
+        key = await tenant(name)
+        # Of the same roles as the slow one, so that resolution is all they differ in.
+        stable = revision("trial-slower") if "slower" in name else revision("trial-fine")
+        for body in (stable, new):
+            await server.done(key, "/v1/pipelines/ours/revisions", body)
+        for action in ({"action": "activate", "revision": 1}, {"action": "canary", "revision": 2, "percent": 50}):
+            await server.done(key, "/v1/pipelines/ours/rollout", action)
+        began, ran = time.monotonic(), 0
+        while True:
+            await run(key)
+            ran += 1
+            entry = (await server.ask("GET", "/v1/pipelines/ours/history?limit=1", key))[1]["entries"][0]
+            if entry["by"] == "judge":
+                break
+        assert entry["to"]["stable"] == (2 if entry["action"] == "promote" else 1), entry
+        evidence = entry["evidence"]
+        pace = {arm: evidence[arm]["millis"] / evidence[arm]["pages"] for arm in ("canary", "stable")}
+        traps = f"{evidence['canary']['traps']} traps on {evidence['canary']['pages']} pages"
+        print(f"           {name}: {entry['action']} after {ran} jobs, {time.monotonic() - began:.0f} s; {pace['canary']:.1f} against {pace['stable']:.1f} ms for a page, {traps}")
+        print(f"             {evidence['reason']}")
+        seen[name.split("-")[0]].append((evidence, entry["action"]))
+
+    kinds = {"fine": revision("trial-fine", name="canary"), "slower": revision("trial-slower", slow), "traps": revision("trial-traps")}
+    for kind, new in kinds.items():
+        for number in range(5):
+            await judged(f"{kind}-{number}", new)
+        # What it was, by all trials: what was aimed at was measured with the same noise.
+        total = {arm: [sum(evidence[arm][what] for evidence, _ in seen[kind]) for what in ("millis", "pages")] for arm in ("canary", "stable")}
+        times = (total["canary"][0] / total["canary"][1]) / (total["stable"][0] / total["stable"][1])
+        actions = [action for _, action in seen[kind]]
+        print(f"           {kind}: {actions.count('promote')} promoted, {actions.count('rollback')} rolled back; over all of them {times - 1:+.1%} for a page")
+
+
+PARTS = {
+    "fairness": fairness,
+    "weights": weights,
+    "load": load,
+    "thirty": thirty,
+    "hostile": hostile,
+    "density": density,
+    "swap": swap,
+    "canary": canary,
+}
 
 
 def main():

@@ -1,6 +1,7 @@
 //! Many tenants over HTTP: the real server, asked as its clients ask it, and as they should not.
 
 mod bodies;
+mod canary;
 mod disk;
 mod events;
 mod headers;
@@ -12,5 +13,6 @@ mod killed;
 mod logs;
 mod pipelines;
 mod readers;
+mod registry;
 mod shadow;
 mod traces;

@@ -13,6 +13,7 @@ pub mod disk;
 pub mod holdings;
 pub mod misuse;
 pub mod processes;
+pub mod registry;
 pub mod server;
 pub mod stuck;
 pub mod wire;

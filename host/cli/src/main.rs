@@ -16,6 +16,7 @@ mod output;
 mod pipeline;
 mod pipelines;
 mod places;
+mod registry;
 mod remote;
 mod replay;
 mod run;

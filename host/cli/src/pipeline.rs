@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use sha2::{Digest as _, Sha256};
-use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
+use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role, in_registry};
 
 use crate::args::Run;
 
@@ -50,6 +50,11 @@ pub(crate) fn with_defaults(
 
 /// A component file, with its digest.
 pub(crate) fn component(path: &Path) -> Result<ComponentFile> {
+    ensure!(
+        !in_registry(path),
+        "the component {} is in a registry: run `weir component pull` and name the file, or push the manifest to a server",
+        path.display()
+    );
     let bytes =
         std::fs::read(path).with_context(|| format!("cannot read the component {}", path.display()))?;
     let name = path

@@ -8,6 +8,7 @@ use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use weir_core::manifest::Manifest;
 
+use crate::registry::{Access, Place};
 use crate::remote::{Remote, ServerArgs};
 
 /// `weir pipeline …`.
@@ -33,6 +34,8 @@ pub(crate) enum PipelineCommand {
         /// So many of 100 new jobs get it
         #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=99))]
         canary: Option<u32>,
+        #[command(flatten)]
+        access: Access,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -140,10 +143,11 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool) -> Result<ExitCod
             manifest,
             activate,
             canary,
+            access,
             server,
         } => {
             let remote = Remote::new(server)?;
-            let revision = push(&remote, manifest).await?;
+            let revision = push(&remote, manifest, *access).await?;
             let (name, number) = (text(&revision, "pipeline"), at(&revision, "/number"));
             let action = match (activate, canary) {
                 (true, _) => Some(json!({ "action": "activate", "revision": number })),
@@ -226,12 +230,12 @@ async fn change(remote: &Remote, name: &str, action: &Value) -> Result<Value> {
 }
 
 /// Pushes the components a manifest names, and the manifest.
-async fn push(remote: &Remote, path: &Path) -> Result<Value> {
+async fn push(remote: &Remote, path: &Path, access: Access) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let manifest = Manifest::parse(path, &text)?;
     let mut components = Map::new();
     for (role, file) in &manifest.components {
-        let pushed = push_component(remote, file, None).await?;
+        let pushed = push_component(remote, &Place::of(file)?, None, access).await?;
         components.insert(role.name().into(), at(&pushed, "/digest").clone());
     }
     let settings: Map<String, Value> = manifest
@@ -259,15 +263,18 @@ async fn push(remote: &Remote, path: &Path) -> Result<Value> {
         .await
 }
 
-/// Pushes a component, under its file's name if no other is given.
-pub(crate) async fn push_component(remote: &Remote, file: &Path, name: Option<&str>) -> Result<Value> {
-    let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let stem = file.file_stem().map(|stem| stem.to_string_lossy().to_lowercase());
-    let name = name.map_or_else(|| stem.unwrap_or_default(), str::to_owned);
+/// Pushes a component, under its own name if no other is given. What is in a registry is pulled first: the server sees bytes.
+pub(crate) async fn push_component(
+    remote: &Remote,
+    place: &Place,
+    name: Option<&str>,
+    access: Access,
+) -> Result<Value> {
+    let (own, bytes) = place.read(access).await?;
     remote
-        .push(&segment(&name), bytes)
+        .push(&segment(name.unwrap_or(&own)), bytes)
         .await
-        .with_context(|| format!("{} is not let in", file.display()))
+        .with_context(|| format!("{place} is not let in"))
 }
 
 /// A name as a part of a path. Names have no character that would have to be written otherwise; what is no name the server

@@ -5,7 +5,7 @@
 //! on-trap = "default"            # or "fail"
 //!
 //! [components]                   # a role not named here is the default component's
-//! routing = "our-routing.wasm"   # relative to the manifest
+//! routing = "our-routing.wasm"   # relative to the manifest; or oci://registry.example/team/router@sha256:…
 //!
 //! [settings]                     # read by components; see components/README.md for those the defaults know
 //! dpi = 200
@@ -133,7 +133,7 @@ pub struct Manifest {
     /// After a component failed to decide.
     #[serde(default)]
     pub on_trap: OnTrap,
-    /// Components by role.
+    /// Components by role: files, or references that [`in_registry`] tells from them.
     #[serde(default)]
     pub components: BTreeMap<Role, PathBuf>,
     /// Settings for components.
@@ -148,6 +148,12 @@ pub struct Manifest {
     /// When a canary is promoted or rolled back. No part of what a job does, and so none of its revision.
     #[serde(default)]
     pub judge: Judge,
+}
+
+/// Whether a manifest names a component by its place in an OCI registry (`oci://…`), where it is to be pulled from when the manifest
+/// is pushed. No job ever runs what is not a file with a digest.
+pub fn in_registry(component: &Path) -> bool {
+    component.to_str().is_some_and(|text| text.starts_with("oci://"))
 }
 
 /// A manifest that cannot be used.
@@ -184,7 +190,7 @@ impl Manifest {
             toml::from_str(text).map_err(|e| wrong(e.to_string().trim().replace('\n', " ")))?;
         manifest.check().map_err(wrong)?;
         let folder = place.parent().unwrap_or(Path::new(""));
-        for path in manifest.components.values_mut() {
+        for path in manifest.components.values_mut().filter(|path| !in_registry(path)) {
             *path = folder.join(&*path);
         }
         Ok(manifest)
@@ -303,6 +309,9 @@ mod tests {
 
     #[test]
     fn component_paths_are_relative_to_the_manifest() {
+        let reference = "oci://r.example/a/b:1";
+        let m = parse(&format!("name = 'a'\n[components]\nchunking = '{reference}'")).unwrap();
+        assert_eq!(m.components[&Role::Chunking].to_str(), Some(reference));
         let m = parse("name = 'a'\n[components]\nrouting = 'r.wasm'\n[settings]\ndpi = 200\nocr = 'auto'")
             .unwrap();
         assert_eq!(m.components[&Role::Routing], Path::new("/p/r.wasm"));

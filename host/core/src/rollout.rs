@@ -5,6 +5,7 @@
 //! given its revision when it begins and keeps it to its end, over every restart; that choice is written down with it, and so
 //! is how the job went, which is what a canary is judged by.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::component::{ComponentDigest, ComponentRecord, ComponentsByRole};
 use crate::error::StorageError;
 use crate::id::{JobId, TenantId};
-use crate::judge::{Evidence, Showing};
+use crate::judge::{Evidence, Showing, Shown};
 use crate::ledger::JobState;
 use crate::manifest::Manifest;
 use crate::shadow::Shadow;
@@ -445,15 +446,16 @@ pub trait PipelineBook: Send + Sync {
     /// Writes down how a job went that was given a revision; once, however often it is told.
     async fn show(&self, showing: &JobShowing) -> Result<(), StorageError>;
 
-    /// What a revision has shown since then, of the last `jobs` jobs at most.
-    async fn showing(
+    /// What jobs of a revision showed that ended within these milliseconds since 1970, in the order of their ends; of more than
+    /// `jobs` as many, spread evenly over them.
+    async fn shown(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         revision: u32,
-        since_millis: u64,
+        within_millis: RangeInclusive<u64>,
         jobs: u32,
-    ) -> Result<Showing, StorageError>;
+    ) -> Result<Vec<Shown>, StorageError>;
 }
 
 #[cfg(test)]

@@ -244,7 +244,7 @@ async fn a_job_keeps_what_it_was_given() {
 }
 
 #[tokio::test]
-async fn what_jobs_showed_is_added_up_once_each() {
+async fn what_jobs_showed_is_kept_once_each_in_the_order_of_their_ends() {
     let data = Data::new().await;
     let (book, a) = (&data.storage.ledger, tenant("a"));
     book.add_revision(&a, "p", &recipe(&[], &[]), "key", 1)
@@ -283,14 +283,21 @@ async fn what_jobs_showed_is_added_up_once_each() {
     })
     .await
     .unwrap();
-    let all = book.showing(&a, "p", 1, 0, 100).await.unwrap();
-    assert_eq!((all.jobs, all.pages, all.millis), (3, 30, 600));
-    assert_eq!(book.showing(&a, "p", 1, 200, 100).await.unwrap().millis, 500);
-    assert_eq!(book.showing(&a, "p", 1, 0, 1).await.unwrap().millis, 300);
+    let shown = async |revision, within, jobs| {
+        let shown = book.shown(&a, "p", revision, within, jobs).await.unwrap();
+        let ends = shown.iter().map(|job| (job.at_millis, job.showing.millis));
+        ends.collect::<Vec<_>>()
+    };
     assert_eq!(
-        book.showing(&a, "p", 2, 0, 100).await.unwrap(),
-        Showing::default()
+        shown(1, 0..=u64::MAX, 100).await,
+        [(100, 100), (200, 200), (300, 300)]
     );
+    assert_eq!(shown(1, 200..=300, 100).await, [(200, 200), (300, 300)]);
+    // Of three, one and two.
+    assert_eq!(shown(1, 0..=u64::MAX, 1).await, [(300, 300)]);
+    assert_eq!(shown(1, 0..=u64::MAX, 2).await, [(200, 200), (300, 300)]);
+    assert_eq!(shown(1, 0..=u64::MAX, 0).await, []);
+    assert_eq!(shown(2, 0..=u64::MAX, 100).await, []);
 }
 
 #[tokio::test]

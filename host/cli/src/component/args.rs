@@ -7,6 +7,7 @@ use weir_core::component::ComponentDigest;
 use weir_core::manifest::Role;
 
 use super::language::Language;
+use crate::registry::{Access, Place, Reference};
 use crate::remote::ServerArgs;
 
 /// `weir component …`.
@@ -20,13 +21,37 @@ pub(crate) enum ComponentCommand {
     Test(Test),
     /// Push a component to a server, for pipelines that name it
     Push {
-        /// The component
-        file: PathBuf,
-        /// What it is called [default: the file's name]
+        /// The component: a file, or oci://HOST/NAME:TAG (or @sha256:…) in a registry
+        #[arg(value_name = "COMPONENT")]
+        place: Place,
+        /// What it is called [default: the file's name, or the last of the reference]
         #[arg(long, value_parser = name)]
         name: Option<String>,
         #[command(flatten)]
+        access: Access,
+        #[command(flatten)]
         server: ServerArgs,
+    },
+    /// Publish a component in an OCI registry, where images are
+    #[command(after_help = LOGIN)]
+    Publish {
+        /// The component
+        file: PathBuf,
+        /// HOST/NAME:TAG
+        reference: Reference,
+        #[command(flatten)]
+        access: Access,
+    },
+    /// Pull a component from an OCI registry into a file
+    #[command(after_help = LOGIN)]
+    Pull {
+        /// HOST/NAME:TAG, or HOST/NAME@sha256:… for one that never changes
+        reference: Reference,
+        /// The file [default: the last of NAME, with .wasm]
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        access: Access,
     },
     /// List the components on a server
     List {
@@ -41,6 +66,15 @@ pub(crate) enum ComponentCommand {
         server: ServerArgs,
     },
 }
+
+const LOGIN: &str = "\
+A login is taken from where `docker login` or `podman login` have put it, or from WEIR_REGISTRY (the host it is for),
+WEIR_REGISTRY_USER and WEIR_REGISTRY_PASSWORD.
+
+Examples:
+  weir component publish router.wasm registry.example/team/router:1.2
+  weir component pull registry.example/team/router:1.2
+  weir component push oci://registry.example/team/router@sha256:…";
 
 /// `weir component new`.
 #[derive(Debug, Args)]

@@ -14,6 +14,7 @@ mod dev;
 mod difference;
 mod embedded;
 mod language;
+mod published;
 mod pushed;
 mod scaffold;
 mod source;
@@ -42,9 +43,22 @@ pub(crate) async fn run(
         ComponentCommand::New(new) => scaffold::run(new, json),
         ComponentCommand::Build(build) => build::run(build, json, places).await,
         ComponentCommand::Test(test) => test::run(test, json, settings, places).await,
-        ComponentCommand::Push { file, name, server } => {
-            pushed::push(file, name.as_deref(), server, json).await
-        }
+        ComponentCommand::Push {
+            place,
+            name,
+            access,
+            server,
+        } => pushed::push(place, name.as_deref(), *access, server, json).await,
+        ComponentCommand::Publish {
+            file,
+            reference,
+            access,
+        } => published::publish(file, reference, *access, json).await,
+        ComponentCommand::Pull {
+            reference,
+            output,
+            access,
+        } => published::pull(reference, output.as_deref(), *access, json).await,
         ComponentCommand::List { server } => pushed::list(server, json).await,
         ComponentCommand::Remove { digest, server } => pushed::remove(digest, server).await,
     }

@@ -1,6 +1,5 @@
 //! Components on a server: pushed, listed, removed.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -8,17 +7,19 @@ use serde_json::Value;
 use weir_core::component::ComponentDigest;
 
 use crate::pipelines::push_component;
+use crate::registry::{Access, Place};
 use crate::remote::{Remote, ServerArgs};
 
 /// `weir component push`.
 #[allow(clippy::print_stdout)]
 pub(super) async fn push(
-    file: &Path,
+    place: &Place,
     name: Option<&str>,
+    access: Access,
     server: &ServerArgs,
     json: bool,
 ) -> Result<ExitCode> {
-    let pushed = push_component(&Remote::new(server)?, file, name).await?;
+    let pushed = push_component(&Remote::new(server)?, place, name, access).await?;
     if json {
         println!("{pushed}");
     } else {

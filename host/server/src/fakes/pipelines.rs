@@ -1,13 +1,14 @@
 //! Components, revisions and rollouts in memory, and a gate that believes what a file says.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord, ComponentStore, Gate};
-use weir_core::judge::{Evidence, Showing};
+use weir_core::judge::{Evidence, Shown};
 use weir_core::manifest::{ComponentFile, Pipeline, Role};
 use weir_core::replay::{ReplayError, ReplayReport, Replays};
 use weir_core::rollout::{
@@ -279,21 +280,28 @@ impl PipelineBook for Memory {
         Ok(())
     }
 
-    async fn showing(
+    async fn shown(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         revision: u32,
-        since_millis: u64,
-        _jobs: u32,
-    ) -> Stored<Showing> {
+        within_millis: RangeInclusive<u64>,
+        jobs: u32,
+    ) -> Stored<Vec<Shown>> {
         let kept = self.pipelines();
-        let shown = kept.given.iter().filter(|((owner, _), given)| {
+        let given = kept.given.iter().filter(|((owner, _), given)| {
             (owner, &*given.pipeline, given.assignment.revision) == (tenant, pipeline, revision)
         });
-        let shown = shown.filter_map(|(_, given)| given.shown.as_ref());
-        let recent = shown.filter(|shown| shown.at_millis >= since_millis);
-        Ok(recent.fold(Showing::default(), |all, one| all.and(one.showing)))
+        let mut ended: Vec<&JobShowing> = given.filter_map(|(_, given)| given.shown.as_ref()).collect();
+        ended.retain(|job| within_millis.contains(&job.at_millis));
+        ended.sort_by_key(|job| (job.at_millis, job.job));
+        let (all, jobs) = (ended.len(), jobs as usize);
+        let kept = |place: &usize| all <= jobs || (place + 1) * jobs / all > place * jobs / all;
+        let shown = (0..all).filter(kept).map(|place| Shown {
+            at_millis: ended[place].at_millis,
+            showing: ended[place].showing,
+        });
+        Ok(shown.collect())
     }
 }
 

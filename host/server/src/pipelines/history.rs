@@ -47,9 +47,9 @@ pub(crate) struct HistoryEntry {
 /// What a canary was judged by.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct EvidenceView {
-    /// What the canary showed.
+    /// What the canary showed up to when it was judged.
     canary: ShowingView,
-    /// What the stable revision showed in that time.
+    /// What the stable revision showed in that time, up to nine jobs for each of the canary.
     stable: ShowingView,
     /// Why it was judged so.
     reason: String,

@@ -60,8 +60,9 @@ pub(crate) struct LimitsBody {
 pub(crate) struct JudgeBody {
     /// Whether that happens by itself.
     automatic: bool,
-    /// Jobs of the canary that must have ended before it can be promoted.
-    #[schema(minimum = 1, maximum = 100000)]
+    /// Jobs of the canary that must have ended before it can be promoted; up to sixteen times as many where they leave open whether
+    /// it is worse.
+    #[schema(minimum = 1, maximum = 1000)]
     jobs: u32,
     /// Milliseconds per page.
     #[schema(minimum = 0, maximum = 10)]

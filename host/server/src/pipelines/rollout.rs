@@ -115,12 +115,12 @@ pub(crate) struct RolloutState {
 pub(crate) struct TrialView {
     /// What the canary showed since it began.
     canary: ShowingView,
-    /// What the stable revision showed in that time.
+    /// What the stable revision showed in that time: a sample, spread over it, of what are very many jobs.
     stable: ShowingView,
     /// What follows from it: `wait`, `promote` or `rollback`.
     judgement: String,
-    /// Why, if it is not too early to say.
-    reason: Option<String>,
+    /// Why, or what leaves it open and when it is looked at again.
+    reason: String,
 }
 
 /// A change of a rollout.
@@ -221,7 +221,7 @@ pub(crate) async fn rollout(
         let (judgement, reason) = trial.said();
         TrialView {
             judgement: judgement.to_owned(),
-            reason: reason.map(str::to_owned),
+            reason: reason.to_owned(),
             canary: trial.canary.into(),
             stable: trial.stable.into(),
         }

@@ -196,7 +196,7 @@ async fn a_job_begun_before_a_swap_goes_on_with_what_it_had() {
 /// Runs jobs until the canary has been judged; what jobs of each revision there were.
 async fn until_judged(host: &Host, tenant: &TenantId, key: &str) -> (Value, HashMap<RevisionId, usize>) {
     let mut of_revision: HashMap<RevisionId, usize> = HashMap::new();
-    for number in 0..200 {
+    for number in 0..400 {
         let (_, ran) = run(host, tenant, key, number).await;
         *of_revision.entry(ran).or_default() += 1;
         let history = expect(200, host.get("/v1/pipelines/ours/history", key).await).await;

@@ -4,7 +4,7 @@
 //! judged at once, by the rule of its own manifest. A judgement is a change like any other, made for the version it was come
 //! to at: whoever changes the rollout in the meantime is not overruled.
 
-use weir_core::judge::{Evidence, Judgement, Showing};
+use weir_core::judge::{Evidence, Judgement, Showing, sum};
 use weir_core::ledger::JobState;
 use weir_core::rollout::{Assignment, Change, JobShowing, PipelineBook, Rollout};
 use weir_core::{JobId, StorageError, TenantId};
@@ -13,24 +13,24 @@ use weir_engine::{DocumentEnd, JobOutcome};
 use super::Shelf;
 use crate::app::now_millis;
 
-/// Jobs of the stable revision that are looked at for each of the canary's: it has most of them.
-const STABLE_JOBS: u32 = 10;
-
 /// A canary beside the stable revision.
 pub(super) struct Trial {
+    /// What both showed so far.
     pub(super) canary: Showing,
     pub(super) stable: Showing,
     pub(super) judgement: Judgement,
+    /// What both had shown by the look that the judgement was come to at.
+    by: (Showing, Showing),
     automatic: bool,
 }
 
 impl Trial {
     /// What follows, and why.
-    pub(super) fn said(&self) -> (&'static str, Option<&str>) {
+    pub(super) fn said(&self) -> (&'static str, &str) {
         match &self.judgement {
-            Judgement::Wait => ("wait", None),
-            Judgement::Promote(reason) => ("promote", Some(reason)),
-            Judgement::RollBack(reason) => ("rollback", Some(reason)),
+            Judgement::Wait(reason) => ("wait", reason),
+            Judgement::Promote(reason) => ("promote", reason),
+            Judgement::RollBack(reason) => ("rollback", reason),
         }
     }
 }
@@ -42,23 +42,31 @@ pub(super) async fn of(
     pipeline: &str,
     rollout: &Rollout,
 ) -> Result<Option<Trial>, StorageError> {
-    let (Some(canary), Some(stable)) = (rollout.canary, rollout.stable) else {
+    let (Some(trial), Some(stable)) = (rollout.canary, rollout.stable) else {
         return Ok(None);
     };
-    let Some(revision) = book.revision(tenant, pipeline, canary.revision).await? else {
+    let Some(revision) = book.revision(tenant, pipeline, trial.revision).await? else {
         return Ok(None);
     };
-    let (judge, since) = (revision.recipe.manifest.judge, canary.since_millis);
-    let many = judge.jobs.saturating_mul(STABLE_JOBS);
-    let (canary, stable) = tokio::try_join!(
-        book.showing(tenant, pipeline, canary.revision, since, many),
-        book.showing(tenant, pipeline, stable, since, many),
-    )?;
+    let (judge, since) = (revision.recipe.manifest.judge, trial.since_millis);
+    let shown =
+        async |revision, until, jobs| book.shown(tenant, pipeline, revision, since..=until, jobs).await;
+    let most = judge.most_jobs();
+    let canary = shown(trial.revision, u64::MAX, most).await?;
+    let beside = sum(&shown(stable, u64::MAX, most).await?);
+    let (judgement, by) = match judge.look(&canary) {
+        Some(look) => {
+            let company = shown(stable, look.until_millis(), look.stable_jobs()).await?;
+            (look.judge(&company), (look.canary(), sum(&company)))
+        }
+        None => (judge.too_early(), (sum(&canary), beside)),
+    };
     Ok(Some(Trial {
-        judgement: judge.of(&canary, &stable),
+        canary: sum(&canary),
+        stable: beside,
+        judgement,
+        by,
         automatic: judge.automatic,
-        canary,
-        stable,
     }))
 }
 
@@ -93,8 +101,8 @@ async fn judge(shelf: &Shelf, given: Assignment, ended: &Ended<'_>) -> Result<()
         return Ok(());
     };
     let rollout = record.rollout;
-    let concerns = |revision| Some(given.revision) == revision;
-    if !concerns(rollout.stable) && !concerns(rollout.canary.map(|canary| canary.revision)) {
+    // A look follows from the canary's jobs.
+    if rollout.canary.map(|canary| canary.revision) != Some(given.revision) {
         return Ok(());
     }
     let Some(trial) = of(book, tenant, pipeline, &rollout).await? else {
@@ -104,13 +112,14 @@ async fn judge(shelf: &Shelf, given: Assignment, ended: &Ended<'_>) -> Result<()
         return Ok(());
     }
     let (change, reason) = match trial.judgement {
-        Judgement::Wait => return Ok(()),
+        Judgement::Wait(_) => return Ok(()),
         Judgement::Promote(reason) => (Change::Promote, reason),
         Judgement::RollBack(reason) => (Change::RollBack, reason),
     };
+    let (canary, stable) = trial.by;
     let evidence = Evidence {
-        canary: trial.canary,
-        stable: trial.stable,
+        canary,
+        stable,
         reason: reason.clone(),
     };
     let changed = book

@@ -3,10 +3,12 @@
 //! A change of a rollout is read, decided and written in one transaction, and the file has one writer at a time: of two
 //! people who promote the same canary the second is told that there is none.
 
+use std::ops::RangeInclusive;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::component::{ComponentDigest, ComponentRecord};
-use weir_core::judge::{Evidence, Showing};
+use weir_core::judge::{Evidence, Shown};
 use weir_core::rollout::{
     Arm, Assignment, Change, ChangeError, ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord,
     Recipe, Revision, Rollout, SHOWINGS_KEPT,
@@ -172,17 +174,17 @@ impl PipelineBook for SqliteLedger {
         self.write(move |t| show(t, &showing)).await
     }
 
-    async fn showing(
+    async fn shown(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         revision: u32,
-        since_millis: u64,
+        within_millis: RangeInclusive<u64>,
         jobs: u32,
-    ) -> Stored<Showing> {
+    ) -> Stored<Vec<Shown>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         self.reader
-            .read(move |c| showing(c, &tenant, &pipeline, revision, since_millis, jobs))
+            .read(move |c| shown(c, &tenant, &pipeline, revision, &within_millis, jobs))
             .await
     }
 }
@@ -474,23 +476,39 @@ fn show(t: &Transaction<'_>, shown: &JobShowing) -> Result<()> {
     .map(drop)
 }
 
-fn showing(
+fn shown(
     c: &Connection,
     tenant: &TenantId,
     pipeline: &str,
     revision: u32,
-    since_millis: u64,
+    within_millis: &RangeInclusive<u64>,
     jobs: u32,
-) -> Result<Showing> {
-    let mut statement = c.prepare_cached(
-        "SELECT showing FROM assignments WHERE tenant = ?1 AND pipeline = ?2 AND revision = ?3
-         AND ended_millis >= ?4 ORDER BY ended_millis DESC LIMIT ?5",
-    )?;
-    let shown = statement.query_map(
-        params![tenant.as_str(), pipeline, revision, integer(since_millis), jobs],
-        |row| from_json::<Showing>(row, 0),
-    )?;
-    shown
-        .into_iter()
-        .try_fold(Showing::default(), |all, one| Ok(all.and(one?)))
+) -> Result<Vec<Shown>> {
+    const WITHIN: &str = "FROM assignments WHERE tenant = ?1 AND pipeline = ?2 AND revision = ?3
+         AND ended_millis BETWEEN ?4 AND ?5";
+    let (from, to) = (integer(*within_millis.start()), integer(*within_millis.end()));
+    let all: i64 = c
+        .prepare_cached(&format!("SELECT count(*) {WITHIN}"))?
+        .query_row(params![tenant.as_str(), pipeline, revision, from, to], |row| {
+            row.get(0)
+        })?;
+    // The index alone says which to leave out.
+    let mut statement = c.prepare_cached(&format!(
+        "SELECT ended_millis, showing FROM assignments WHERE (tenant, job) IN (
+             SELECT tenant, job FROM (
+                 SELECT tenant, job, row_number() OVER (ORDER BY ended_millis, job) AS place {WITHIN})
+             WHERE ?6 <= ?7 OR place * ?7 / ?6 > (place - 1) * ?7 / ?6)
+         ORDER BY ended_millis, job"
+    ))?;
+    statement
+        .query_map(
+            params![tenant.as_str(), pipeline, revision, from, to, all, jobs],
+            |row| {
+                Ok(Shown {
+                    at_millis: natural(row, 0)?,
+                    showing: from_json(row, 1)?,
+                })
+            },
+        )?
+        .collect()
 }

@@ -1,0 +1,28 @@
+//! Has pages drawn finer than the stable revision does, which takes the host longer. A component has no clock and cannot dawdle: it
+//! is slow by what it decides.
+
+use weir_sdk::batching::{Batch, Batching, Situation};
+use weir_sdk::routing::{PageRoute, Routing};
+use weir_sdk::{DocumentId, PageFacts, settings};
+
+#[derive(Default)]
+struct Slower;
+
+impl Batching for Slower {
+    fn plan(&mut self, situation: Situation) -> Batch {
+        Batch {
+            pages: situation.remaining_pages.clamp(1, 8),
+            dpi: settings::within("dpi", 150, 36..=600),
+            linger_millis: 0,
+            queue_capacity: 16,
+        }
+    }
+}
+
+impl Routing for Slower {
+    fn page(&mut self, _document: DocumentId, _page: PageFacts) -> PageRoute {
+        weir_trials::route("slower")
+    }
+}
+
+weir_sdk::export!(Slower: Batching, Routing);
