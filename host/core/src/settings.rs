@@ -273,7 +273,7 @@ impl Settings {
                     (Some(text), _) => self.set(&name, &text)?,
                     (None, toml::Value::Array(entries)) if providers::is_list(&name) => {
                         for entry in entries {
-                            self.merge_provider(entry).map_err(|e| e.blame(&wrong))?;
+                            self.merge_provider(entry).map_err(|e| e.blame(wrong))?;
                         }
                     }
                     _ => return Err(wrong(format!("{name} is not a plain value"))),

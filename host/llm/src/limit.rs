@@ -109,7 +109,6 @@ impl Limit {
         }
         let rate = f64::from(self.limit) * f64::from(self.measured) / self.seconds.max(f64::MIN_POSITIVE);
         self.measure_anew();
-        self.proven = self.limit;
         match self.step.take() {
             Some(step) => self.judge(&step, rate),
             None => self.consider(rate),
@@ -137,11 +136,13 @@ impl Limit {
         let ratio = f64::from(self.limit) / f64::from(step.from);
         if rate >= step.before * f64::midpoint(1.0, ratio) {
             self.known = Some(rate);
+            self.proven = self.limit;
             self.next_rest = REST;
             self.rest = 0;
             self.step_from(rate);
         } else {
             self.known = Some(step.before);
+            self.proven = step.from;
             self.upward = !self.upward;
             self.go(step.from);
             self.put_off();
@@ -149,6 +150,7 @@ impl Limit {
     }
 
     fn consider(&mut self, rate: f64) {
+        self.proven = self.limit;
         if self.known.is_some_and(|known| rate < known * SLOWER) {
             self.next_rest = REST;
             self.rest = 0;
