@@ -31,6 +31,23 @@ const MARGIN: Duration = Duration::from_millis(20);
 type Outcome = Result<Answer, LanguageError>;
 type Flights = Mutex<HashMap<AnswerKey, Weak<OnceCell<Outcome>>>>;
 
+/// One of those who wait for an answer; the last to leave takes the question's name away.
+struct Aboard<'a> {
+    flights: &'a Flights,
+    key: AnswerKey,
+    flight: Arc<OnceCell<Outcome>>,
+}
+
+impl Drop for Aboard<'_> {
+    fn drop(&mut self) {
+        // Under the lock, so that nobody comes aboard in between.
+        let mut flights = self.flights.lock();
+        if Arc::strong_count(&self.flight) == 1 {
+            flights.remove(&self.key);
+        }
+    }
+}
+
 /// A router that keeps what it was answered.
 pub struct Answers {
     router: Router,
@@ -90,24 +107,28 @@ impl Answers {
         }
     }
 
-    fn flight(&self, key: AnswerKey) -> Arc<OnceCell<Outcome>> {
+    fn board(&self, key: AnswerKey) -> Aboard<'_> {
         let mut flights = self.flights.lock();
-        if let Some(flight) = flights.get(&key).and_then(Weak::upgrade) {
-            return flight;
+        let under_way = flights.get(&key).and_then(Weak::upgrade);
+        let flight = under_way.unwrap_or_else(|| {
+            let flight = Arc::new(OnceCell::new());
+            flights.insert(key, Arc::downgrade(&flight));
+            flight
+        });
+        Aboard {
+            flights: &self.flights,
+            key,
+            flight,
         }
-        flights.retain(|_, flight| flight.strong_count() > 0);
-        let flight = Arc::new(OnceCell::new());
-        flights.insert(key, Arc::downgrade(&flight));
-        flight
     }
 
     /// Asks, or waits for who is just asking the same. Whether it was the latter.
-    async fn join(&self, question: &Question, until: Instant) -> (Outcome, bool) {
-        let flight = self.flight(key(question, None));
+    async fn join(&self, question: &Question, began: Instant) -> (Outcome, bool) {
+        let aboard = self.board(key(question, None));
         let mut asked = false;
         let lead = async {
             asked = true;
-            let patience = until.saturating_duration_since(Instant::now());
+            let patience = question.patience.saturating_sub(began.elapsed());
             let ask = Question {
                 patience,
                 ..question.clone()
@@ -123,7 +144,7 @@ impl Answers {
                 }
             }
         };
-        let outcome = match flight.get_or_try_init(|| lead).await {
+        let outcome = match aboard.flight.get_or_try_init(|| lead).await {
             Ok(outcome) => outcome.clone(),
             Err(error) => Err(error),
         };
@@ -147,7 +168,7 @@ impl LanguageModel for Answers {
         }
         let patience = question.patience;
         // The router's own deadline comes first: it knows who failed.
-        let joined = timeout(patience + MARGIN, self.join(&question, began + patience)).await;
+        let joined = timeout(patience.saturating_add(MARGIN), self.join(&question, began)).await;
         match joined {
             Ok((outcome, true)) => {
                 self.measures.shared.increment(1);

@@ -187,6 +187,7 @@ impl Breaker {
                 let slow = others && took > config.p95.mul_f64(CLEARLY);
                 match verdict {
                     Verdict::Bad => Some(self.open(now, "it failed when it was tried".into())),
+                    Verdict::Slow => Some(self.open(now, "it was slow when it was tried".into())),
                     Verdict::Good if slow => Some(self.open(now, "it was slow when it was tried".into())),
                     Verdict::Open => None,
                     Verdict::Good => {

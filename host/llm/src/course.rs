@@ -20,6 +20,8 @@ pub(crate) enum Verdict {
     Good,
     /// It does not.
     Bad,
+    /// It takes long: nobody knows whether it would have answered.
+    Slow,
     /// Nothing either way.
     Open,
 }

@@ -194,7 +194,7 @@ impl Desk {
                 self.measures.withdrawn();
                 // How long it would have taken is not known, but that it was slow is.
                 if took > self.slow {
-                    Verdict::Good
+                    Verdict::Slow
                 } else {
                     Verdict::Open
                 }

@@ -1,6 +1,7 @@
-//! What the router tells whoever watches the host. The instruments are taken from the recorder once, when it is made.
+//! What the router tells whoever watches the host. The instruments are taken from the recorder once, when it is made; only those
+//! whose labels are not known before, such as how a call failed, when they are needed.
 
-use metrics::{Counter, Gauge, Histogram, Unit};
+use metrics::{Counter, Gauge, Histogram};
 use tokio::time::Duration;
 use weir_core::language::{Fault, QuestionKind};
 
@@ -24,7 +25,6 @@ pub(crate) struct ProviderMeasures {
 impl ProviderMeasures {
     pub(crate) fn of(name: &str) -> Self {
         let label = name.to_owned();
-        describe();
         Self {
             answered: metrics::counter!("weir_llm_calls_total", "provider" => label.clone(), "outcome" => "answered"),
             seconds: metrics::histogram!("weir_llm_call_seconds", "provider" => label.clone()),
@@ -131,20 +131,6 @@ impl AnswerMeasures {
             misses: of("asked"),
         }
     }
-}
-
-fn describe() {
-    metrics::describe_counter!(
-        "weir_llm_calls_total",
-        Unit::Count,
-        "Calls of language models, by outcome"
-    );
-    metrics::describe_histogram!("weir_llm_call_seconds", Unit::Seconds, "Time of one call");
-    metrics::describe_gauge!(
-        "weir_llm_breaker_state",
-        Unit::Count,
-        "0 asked, 1 tried, 2 left alone"
-    );
 }
 
 #[cfg(test)]

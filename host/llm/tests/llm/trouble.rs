@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tokio::time::{Duration, Instant, sleep};
 use weir_core::language::{Fault, LanguageError, LanguageModel};
-use weir_llm::{BreakerConfig, Router, RouterConfig, Terms};
+use weir_llm::{BreakerConfig, Router, RouterConfig, Terms, examine};
 
 use crate::fakes::{Fake, down, question, terms};
 
@@ -350,4 +350,57 @@ async fn providers_change_no_more_often_than_they_may() {
         );
         assert!(provider.opened > 2 && provider.opened <= most, "{provider:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_provider_is_examined_by_itself() {
+    let members = [
+        Fake::steady("well", 2.0).member(terms(1)),
+        Fake::failing("verbose", Fault::CutShort).member(terms(1)),
+        Fake::failing("down", down()).member(terms(1)),
+        Fake::silent("silent").member(terms(1)),
+    ];
+    let found = examine(&members).await;
+    let found: Vec<String> = found
+        .into_iter()
+        .map(|one| match one.outcome {
+            Ok(took) => format!("{} {} s", one.name, took.as_secs()),
+            Err(fault) => format!("{} {fault}", one.name),
+        })
+        .collect();
+    let expected = [
+        "well 2 s",
+        "verbose 1 s",
+        "down failed with status 500: down",
+        "silent did not answer within 30 s",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_hangs_when_it_is_tried_is_not_well_again() {
+    let began = Instant::now();
+    let hangs = Fake::new("hangs", move |_, _| match began.elapsed() {
+        early if early < Duration::from_secs(60) => (Duration::from_secs(1), Err(down())),
+        _ => (Duration::from_secs(1_000_000), Ok(())),
+    });
+    let mut member = hangs.member(terms(4));
+    member.terms.timeout = Duration::from_secs(3600);
+    let router = Router::new(vec![member], config());
+    let impatient = |i: u64| {
+        let mut question = question(format!("{i}"));
+        question.patience = Duration::from_secs(40);
+        let router = &router;
+        async move {
+            sleep(Duration::from_secs(5 * i)).await;
+            router.ask(question).await
+        }
+    };
+    let answers = join_all((0..200).map(impatient)).await;
+    assert!(answers.iter().all(Result::is_err));
+    let stats = router.stats().providers.remove(0);
+    assert!(
+        stats.opened >= 2,
+        "what is withdrawn after 40 s does not close it: {stats:?}"
+    );
 }
