@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod id;
 pub mod judge;
+pub mod language;
 pub mod layout;
 pub mod ledger;
 pub mod manifest;
@@ -30,4 +31,5 @@ pub mod usage;
 
 pub use error::{InferenceError, PolicyError, RasterError, StorageError};
 pub use id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
+pub use language::LanguageError;
 pub use page::{Lane, PageFacts, PageImage, Rect, Stage};

@@ -140,18 +140,6 @@ pub trait Embedder: Send + Sync {
     fn device(&self) -> Device;
 }
 
-/// Asks a language model.
-#[async_trait]
-pub trait LanguageModel: Send + Sync {
-    /// The model's answer to a prompt, of at most `max_tokens` tokens.
-    async fn generate(
-        &self,
-        account: &Account,
-        prompt: &str,
-        max_tokens: u32,
-    ) -> Result<String, InferenceError>;
-}
-
 /// Keeps bytes under keys such as `{document}/{page}/ocr.json`. A key is readable whole or not at all.
 #[async_trait]
 pub trait BlobStore: Send + Sync {

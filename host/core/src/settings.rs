@@ -28,6 +28,14 @@ pub enum SettingError {
         /// What would be taken.
         wanted: String,
     },
+    /// A value of one entry of a list.
+    #[error("{entry}: {error}")]
+    Entry {
+        /// The entry.
+        entry: String,
+        /// What is wrong with it.
+        error: Box<SettingError>,
+    },
     /// A file that is not TOML, or not tables of plain values.
     #[error("cannot read the settings in {place}: {reason}")]
     File {
@@ -151,30 +159,49 @@ choice! {
     }
 }
 
+choice! {
+    /// What becomes of a question when every language model has failed at it.
+    WhenDown {
+        /// It waits for one to recover, as long as it may take.
+        Wait = "wait",
+        /// It fails.
+        Fail = "fail",
+    }
+}
+
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])+ $name:literal => $field:ident: $type:ty = $default:literal,
-        $range:literal if |$v:ident| $valid:expr;)*) => {
-        /// The host's settings.
+    (
+        $(#[doc = $of_struct:literal])+ struct $settings:ident;
+        $(#[doc = $of_table:literal])+ const $table:ident;
+        lists { $($(#[doc = $of_list:literal])+ $list:ident: $entry:ty,)* }
+        $($(#[doc = $doc:literal])+ $name:literal => $field:ident: $type:ty = $default:literal,
+            $range:literal if |$v:ident| $valid:expr;)*
+    ) => {
+        $(#[doc = $of_struct])+
         #[derive(Debug, Clone, PartialEq)]
-        pub struct Settings {
+        pub struct $settings {
             $($(#[doc = $doc])+ pub $field: $type,)*
+            $($(#[doc = $of_list])+ pub $list: Vec<$entry>,)*
         }
 
-        /// Every setting there is.
-        pub const DECLARATIONS: &[Declaration] = &[
+        $(#[doc = $of_table])+
+        pub const $table: &[Declaration] = &[
             $(Declaration { name: $name, default: $default, range: $range, doc: concat!($($doc),+) },)*
         ];
 
-        impl Default for Settings {
+        impl Default for $settings {
             fn default() -> Self {
-                // The test below parses every default, so none can be left out here.
-                Self { $($field: <$type as Value>::parse($default).unwrap_or_else(|| unreachable!()),)* }
+                Self {
+                    // The test below parses every default, so none can be left out here.
+                    $($field: <$type as Value>::parse($default).unwrap_or_else(|| unreachable!()),)*
+                    $($list: Vec::new(),)*
+                }
             }
         }
 
-        impl Settings {
-            /// Sets one by name.
-            pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        impl $settings {
+            /// Sets one of the plain ones by name.
+            pub(super) fn set_plain(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
                 match name {
                     $($name => {
                         let wrong = || SettingError::Value {
@@ -187,12 +214,12 @@ macro_rules! settings {
                         self.$field = $v;
                         Ok(())
                     })*
-                    _ => Err(SettingError::Unknown { name: name.to_owned(), hint: nearest(name) }),
+                    _ => Err(SettingError::Unknown { name: name.to_owned(), hint: nearest($table, name) }),
                 }
             }
 
-            /// The value of one as text.
-            pub fn get(&self, name: &str) -> Option<String> {
+            /// The value of one of the plain ones as text.
+            pub(super) fn get_plain(&self, name: &str) -> Option<String> {
                 match name {
                     $($name => Some(self.$field.show()),)*
                     _ => None,
@@ -203,10 +230,28 @@ macro_rules! settings {
 }
 
 mod declared;
+mod providers;
 
 pub use declared::{DECLARATIONS, Settings};
+pub use providers::{PROVIDER_DECLARATIONS, ProviderKind, ProviderSettings, TokenLimit};
 
 impl Settings {
+    /// Sets one by name. `llm.provider.NAME.KEY` sets a key of the provider of that name, which is added if it is new.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+        match name.strip_prefix(providers::LIST) {
+            Some(rest) => self.set_provider(rest, value),
+            None => self.set_plain(name, value),
+        }
+    }
+
+    /// The value of one as text.
+    pub fn get(&self, name: &str) -> Option<String> {
+        match name.strip_prefix(providers::LIST) {
+            Some(rest) => self.get_provider(rest),
+            None => self.get_plain(name),
+        }
+    }
+
     /// Takes every value of a TOML text; `place` names it in errors.
     pub fn merge_toml(&mut self, place: &str, text: &str) -> Result<(), SettingError> {
         let wrong = |reason: String| SettingError::File {
@@ -223,14 +268,16 @@ impl Settings {
                 )));
             };
             for (key, value) in values {
-                let text = match value {
-                    toml::Value::String(s) => s.clone(),
-                    toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => {
-                        value.to_string()
+                let name = format!("{section}.{key}");
+                match (plain(value), value) {
+                    (Some(text), _) => self.set(&name, &text)?,
+                    (None, toml::Value::Array(entries)) if providers::is_list(&name) => {
+                        for entry in entries {
+                            self.merge_provider(entry).map_err(|e| e.blame(wrong))?;
+                        }
                     }
-                    _ => return Err(wrong(format!("{section}.{key} is not a plain value"))),
-                };
-                self.set(&format!("{section}.{key}"), &text)?;
+                    _ => return Err(wrong(format!("{name} is not a plain value"))),
+                }
             }
         }
         Ok(())
@@ -244,6 +291,8 @@ impl Settings {
         for (variable, value) in variables {
             if let Some(declaration) = DECLARATIONS.iter().find(|d| d.variable() == variable) {
                 self.set(declaration.name, &value)?;
+            } else if let Some(name) = providers::variable(&variable) {
+                self.set(&name, &value)?;
             }
         }
         Ok(())
@@ -257,10 +306,19 @@ impl Declaration {
     }
 }
 
+/// A TOML value that is none of several, as text.
+fn plain(value: &toml::Value) -> Option<String> {
+    match value {
+        toml::Value::String(s) => Some(s.clone()),
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Some(value.to_string()),
+        _ => None,
+    }
+}
+
 /// The setting whose name is most like `name`, if one is near.
-fn nearest(name: &str) -> Option<&'static str> {
+fn nearest(declarations: &'static [Declaration], name: &str) -> Option<&'static str> {
     let last = name.rsplit('.').next().unwrap_or(name);
-    DECLARATIONS.iter().map(|d| d.name).find(|d| {
+    declarations.iter().map(|d| d.name).find(|d| {
         let key = d.rsplit('.').next().unwrap_or(d);
         key == last || (last.len() >= 4 && (key.contains(last) || last.contains(key)))
     })

@@ -4,12 +4,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use weir_core::event::ErrorNote;
+use weir_core::language::{Fault, LanguageError, LanguageModel, Question, QuestionKind};
 use weir_core::page::PixelFormat;
-use weir_core::ports::{Account, Capabilities, Drawing, Embedder, LanguageModel, OpenDocument, Reader};
+use weir_core::ports::{Account, Capabilities, Drawing, Embedder, OpenDocument, Reader};
 use weir_core::said::Remark;
 use weir_core::text::{Line, PageText, TextSource};
 use weir_core::{DocumentId, InferenceError, PageImage, PageNumber, PolicyError, RasterError, Rect, layout};
@@ -22,6 +24,8 @@ use crate::failure::note;
 const REGION_DPI: u32 = 150;
 /// The coarsest a page can be drawn, in dots per inch; previews are averaged down from it.
 const PREVIEW_DPI: u32 = 36;
+/// How long a component's own question may take: the component, and the page it decides on, wait for it.
+const GENERATE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The capabilities of one job.
 pub(crate) struct JobCapabilities {
@@ -136,10 +140,18 @@ impl Capabilities for JobCapabilities {
             .language
             .as_ref()
             .ok_or_else(|| note("unavailable", "no language model is installed"))?;
-        model
-            .generate(&self.account, prompt, max_tokens)
-            .await
-            .map_err(inference)
+        let question = Question {
+            account: self.account.clone(),
+            kind: QuestionKind::Component,
+            system: None,
+            prompt: prompt.to_owned(),
+            text: String::new(),
+            image: None,
+            max_tokens,
+            patience: GENERATE_PATIENCE,
+        };
+        let answer = model.ask(question).await.map_err(language)?;
+        Ok(answer.text)
     }
 
     fn policy_failed(&self, error: &PolicyError) {
@@ -182,6 +194,21 @@ fn inference(error: InferenceError) -> ErrorNote {
         InferenceError::Full { .. } => "exhausted",
         InferenceError::Input { .. } => "invalid",
         InferenceError::Failed { .. } => "failed",
+    };
+    note(kind, error)
+}
+
+fn language(error: LanguageError) -> ErrorNote {
+    let kind = match error {
+        LanguageError::Unavailable { .. } => "unavailable",
+        LanguageError::Full { .. } => "exhausted",
+        LanguageError::Provider {
+            fault: Fault::Refused { .. },
+            ..
+        } => "invalid",
+        LanguageError::Provider { .. } | LanguageError::AllDown(_) | LanguageError::Deadline { .. } => {
+            "failed"
+        }
     };
     note(kind, error)
 }

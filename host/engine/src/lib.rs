@@ -54,9 +54,8 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::Instrument as _;
-use weir_core::ports::{
-    BlobStore, Embedder, LanguageModel, Ledger, Policies, Rasterizer, Reader, VectorStore,
-};
+use weir_core::language::LanguageModel;
+use weir_core::ports::{BlobStore, Embedder, Ledger, Policies, Rasterizer, Reader, VectorStore};
 use weir_core::settings::Settings;
 use weir_core::usage::Meter;
 use weir_core::{JobId, Stage, StorageError};

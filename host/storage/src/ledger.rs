@@ -6,7 +6,7 @@
 //! be written from another process as well ([`TenantDesk`]).
 
 mod columns;
-mod database;
+pub(crate) mod database;
 mod desk;
 mod orders;
 mod pipelines;

@@ -9,11 +9,13 @@
 //! | `blobs/<tenant>/<key>` | [`FileBlobs`] |
 //! | `vectors/` | [`EdgeVectors`] |
 //! | `ledger.db` | [`SqliteLedger`] |
+//! | `answers.db` | [`SqliteAnswers`] |
 //! | `weir.sock` | where the holder answers other processes' searches |
 //!
 //! [`Storage`] is for the process that writes. Others work beside it, whether or not someone holds the folder: [`search`] finds
 //! passages, [`LedgerReader`] reads the ledger, and [`TenantDesk`] changes tenants and keys.
 
+mod answers;
 mod attach;
 mod blobs;
 mod components;
@@ -30,6 +32,7 @@ mod worker;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use answers::SqliteAnswers;
 pub use attach::search;
 pub use blobs::FileBlobs;
 pub use components::FileComponents;

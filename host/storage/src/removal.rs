@@ -12,6 +12,7 @@ use weir_core::ports::{BlobStore, VectorStore};
 use weir_core::tenancy::Registry;
 use weir_core::{StorageError, TenantId};
 
+use crate::answers;
 use crate::blobs::FileBlobs;
 use crate::components::FileComponents;
 use crate::folder::{FolderLock, make_private};
@@ -23,7 +24,7 @@ use crate::vectors::EdgeVectors;
 /// Removes a tenant with all it has from a data folder; whether there was one. [`StorageError::InUse`] if another process
 /// holds the folder: jobs in work would bring some of it back.
 pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, StorageError> {
-    let folder = data.to_owned();
+    let (folder, leaving) = (data.to_owned(), tenant.clone());
     let opened = tokio::task::spawn_blocking(move || {
         make_private(&folder)?;
         let lock = Arc::new(FolderLock::take(&folder)?);
@@ -34,6 +35,7 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
         let components = FileComponents::open(&folder, Arc::clone(kept))?;
         let vectors = EdgeVectors::open_again(&folder, lock)?;
         let recount = Recount::start(&folder, kept, &exact)?;
+        answers::clear(&folder, &leaving)?;
         Ok((ledger, (originals, components), blobs, vectors, recount))
     });
     let (ledger, (originals, components), blobs, vectors, recount) =

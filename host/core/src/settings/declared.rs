@@ -3,9 +3,19 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{Declaration, DeviceChoice, LogFormat, MetricsAccess, SettingError, Value, nearest};
+use super::providers::ProviderSettings;
+use super::{Declaration, DeviceChoice, LogFormat, MetricsAccess, SettingError, Value, WhenDown, nearest};
 
 settings! {
+    /// The host's settings.
+    struct Settings;
+    /// Every setting there is, but for the keys of providers.
+    const DECLARATIONS;
+    lists {
+        /// Providers of language models, in the order in which they are preferred. None: sentences are quoted, nothing is written.
+        llm_providers: ProviderSettings,
+    }
+
     /// Folder with the native libraries and models; empty: the folder that `make setup` fills.
     "paths.assets" => assets: PathBuf = "", "a path" if |_v| true;
     /// Folder with the default components; empty: `components` beside the weir binary.
@@ -66,6 +76,45 @@ settings! {
     /// How long a job that someone waits for, of a tenant with nothing else in work, may go ahead of other tenants'; 0: never.
     "engine.head_start_millis" => engine_head_start_millis: u32 = "500", "milliseconds, 0 to 10000"
         if |v| v <= 10_000;
+
+    /// Questions of one tenant that may wait for a language model; whoever asks many slows down at `llm.slow_percent` of it.
+    "llm.queue" => llm_queue: u32 = "1000", "questions, 1 to 100000" if |v| (1..=100_000).contains(&v);
+    /// How full a tenant's queue is when those who ask many slow down.
+    "llm.slow_percent" => llm_slow_percent: u32 = "80", "percent, 1 to 100" if |v| (1..=100).contains(&v);
+    /// Tries of a question at one provider before another is asked.
+    "llm.tries" => llm_tries: u32 = "3", "tries, 1 to 20" if |v| (1..=20).contains(&v);
+    /// Longest pause before the second try; it doubles with each further one, and each is drawn between 0 and that.
+    "llm.pause_millis" => llm_pause_millis: u32 = "1000", "milliseconds, 1 to 60000" if |v| (1..=60_000).contains(&v);
+    /// Longest pause between two tries, where the provider does not ask for a longer one.
+    "llm.max_pause_seconds" => llm_max_pause_seconds: u32 = "30", "seconds, 1 to 3600"
+        if |v| (1..=3600).contains(&v);
+    /// How long a question of a job may take, with all waiting and all tries.
+    "llm.patience_seconds" => llm_patience_seconds: u32 = "3600", "seconds, 1 to 86400"
+        if |v| (1..=86_400).contains(&v);
+    /// What becomes of a question when every provider has failed at it: it waits for one to recover, or it fails.
+    "llm.when_down" => llm_when_down: WhenDown = "wait", "wait or fail" if |_v| true;
+    /// Whether providers that fail are left alone for a while.
+    "llm.breaker" => llm_breaker: bool = "true", "true or false" if |_v| true;
+    /// Part of a provider's latest calls that fail when it is left alone.
+    "llm.breaker_error_percent" => llm_breaker_error_percent: u32 = "25", "percent, 1 to 100"
+        if |v| (1..=100).contains(&v);
+    /// Time that one in twenty of a provider's latest calls exceeds when it is left alone, if another can answer.
+    "llm.breaker_p95_seconds" => llm_breaker_p95_seconds: u32 = "30", "seconds, 1 to 3600"
+        if |v| (1..=3600).contains(&v);
+    /// Questions that pause before a further try at a provider when it is left alone, if another can answer.
+    "llm.breaker_queue" => llm_breaker_queue: u32 = "15", "questions, 1 to 10000" if |v| (1..=10_000).contains(&v);
+    /// How long a provider is left alone at least; twice as long each time that it fails again at once.
+    "llm.breaker_open_seconds" => llm_breaker_open_seconds: u32 = "120", "seconds, 1 to 3600"
+        if |v| (1..=3600).contains(&v);
+    /// Calls that must succeed before a provider that was left alone is asked as before.
+    "llm.breaker_probes" => llm_breaker_probes: u32 = "3", "calls, 1 to 100" if |v| (1..=100).contains(&v);
+    /// Whether fewer calls are under way at a provider than it allows where more of them would only make it slower.
+    "llm.adaptive" => llm_adaptive: bool = "true", "true or false" if |_v| true;
+    /// Whether a question that was answered before is not asked again.
+    "llm.cache" => llm_cache: bool = "true", "true or false" if |_v| true;
+    /// Bytes of answers that are kept for that.
+    "llm.cache_bytes" => llm_cache_bytes: u64 = "67108864", "bytes, 65536 to 1099511627776"
+        if |v| (1 << 16..=1 << 40).contains(&v);
 
     /// Component instances alive at once.
     "policy.instances" => policy_instances: u32 = "1000", "instances, 1 to 10000" if |v| (1..=10_000).contains(&v);

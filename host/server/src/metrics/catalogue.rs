@@ -43,6 +43,10 @@ const CALL: &[f64] = &[
 const WRITE: &[f64] = &[
     0.000_5, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
 ];
+/// A language model's answer: a moment, or minutes.
+const ANSWER: &[f64] = &[
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 300.0,
+];
 /// Texts in a batch.
 const BATCH: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
@@ -90,6 +94,24 @@ catalogue! {
     "weir_model_failures_total" Counter Count "Requests that a model failed to answer, by model";
     "weir_model_seconds" Histogram(WORK) Seconds "Time of a batch, by model";
     "weir_model_waiting" Gauge Count "Requests waiting, by model";
+
+    // Language models
+    "weir_llm_calls_total" Counter Count "Calls that ended, by provider and outcome, which is how it failed if it did";
+    "weir_llm_call_seconds" Histogram(ANSWER) Seconds "Time of a call, by provider";
+    "weir_llm_calls_under_way" Gauge Count "Calls under way, by provider";
+    "weir_llm_limit" Gauge Count "Calls that may be under way, as far as more would help, by provider";
+    "weir_llm_retries_total" Counter Count "Questions put to a provider again, by provider";
+    "weir_llm_failovers_total" Counter Count "Questions put to another provider after one has failed at them";
+    "weir_llm_timeouts_total" Counter Count "Calls that were late or went silent, by provider";
+    "weir_llm_tokens_total" Counter Count "Tokens, by provider and of what: prompt or answer";
+    "weir_llm_cost_micros_total" Counter Count "Price of the calls in millionths of the currency of the settings, by provider";
+    "weir_llm_breaker_state" Gauge Count "0 while a provider is asked, 1 while it is tried, 2 while it is left alone, by provider";
+    "weir_llm_breaker_events_total" Counter Count "Changes of that, by provider and event: opened, half-opened or closed";
+    "weir_llm_queue_depth" Gauge Count "Questions waiting for a turn";
+    "weir_llm_queue_capacity" Gauge Count "Questions of one tenant that may";
+    "weir_llm_question_seconds" Histogram(ANSWER) Seconds "From asking to the answer, waiting included, by kind";
+    "weir_llm_wait_seconds" Histogram(ANSWER) Seconds "What a question waited of that";
+    "weir_llm_answers_total" Counter Count "Questions, by outcome: kept (answered before), shared (being asked just then) or asked";
 
     // Components
     "weir_guest_call_seconds" Histogram(CALL) Seconds "Time of a component's call, by role";

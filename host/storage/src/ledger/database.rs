@@ -154,7 +154,7 @@ impl Database {
 
 /// Makes the file its owner's alone; it holds digests of keys and passwords of documents. SQLite gives the files beside it the
 /// same mode.
-fn make_private(file: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private(file: &Path) -> std::io::Result<()> {
     match OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -173,7 +173,7 @@ fn make_private(file: &Path) -> std::io::Result<()> {
     }
 }
 
-fn explained(what: &str, error: &rusqlite::Error) -> StorageError {
+pub(crate) fn explained(what: &str, error: &rusqlite::Error) -> StorageError {
     let (what_, reason) = (what.to_owned(), error.to_string());
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => StorageError::Full { what: what_ },

@@ -1,0 +1,370 @@
+//! Questions to language models, their answers, and the port that is asked.
+//!
+//! A question keeps its prompt apart from the text it is about: a provider that quotes instead of writing must never quote
+//! the prompt, and a cache can tell two texts under one prompt from two prompts about one text.
+//!
+//! An answer comes whole. Providers are listened to as they write, so that one that went silent is noticed, but what they
+//! have written so far is handed to nobody: a second try, or another provider, would contradict it.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StorageError;
+use crate::id::TenantId;
+use crate::page::EncodedImage;
+use crate::ports::Account;
+
+/// What an answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuestionKind {
+    /// Summary of a part of a section, or of a section in one piece.
+    Map,
+    /// Summary of summaries.
+    Reduce,
+    /// A title.
+    Title,
+    /// One or two sentences to show beside a title.
+    Preview,
+    /// The text of a page, from its image.
+    Page,
+    /// A component's own question.
+    Component,
+}
+
+impl QuestionKind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::Map,
+        Self::Reduce,
+        Self::Title,
+        Self::Preview,
+        Self::Page,
+        Self::Component,
+    ];
+
+    /// The name in events and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Map => "map",
+            Self::Reduce => "reduce",
+            Self::Title => "title",
+            Self::Preview => "preview",
+            Self::Page => "page",
+            Self::Component => "component",
+        }
+    }
+}
+
+impl fmt::Display for QuestionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A question. Its texts are the tenant's and stay out of what is logged.
+#[derive(Clone)]
+pub struct Question {
+    /// On whose account. Its `linger` is not used.
+    pub account: Account,
+    /// What the answer is for.
+    pub kind: QuestionKind,
+    /// What the model is to be, if anything is said of it.
+    pub system: Option<String>,
+    /// What is asked; `{text}` stands for [`Self::text`].
+    pub prompt: String,
+    /// What it is asked about; empty where the prompt says all, or the image does.
+    pub text: String,
+    /// The image it is asked about. Only a provider that sees can answer then.
+    pub image: Option<EncodedImage>,
+    /// The longest answer, in tokens, from 1 to 4096.
+    pub max_tokens: u32,
+    /// How long the answer may take from being asked for, with all waiting and all tries.
+    pub patience: Duration,
+}
+
+impl Question {
+    /// The prompt with the text in its place. What looks like the place in the text itself is left as it is.
+    pub fn rendered(&self) -> String {
+        self.prompt.replace("{text}", &self.text)
+    }
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question")
+            .field("tenant", &self.account.tenant)
+            .field("kind", &self.kind)
+            .field("text_bytes", &self.text.len())
+            .field("image", &self.image)
+            .field("max_tokens", &self.max_tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A part of an answer that was taken from the question's text, word for word; only runs of white space are one space.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quote {
+    /// Bytes of the answer.
+    pub answer: Range<u32>,
+    /// Bytes of the question's text.
+    pub source: Range<u32>,
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// What was answered, without white space around it; never empty.
+    pub text: String,
+    /// Where it stands in the question's text, in order, if the provider quotes; empty if it writes.
+    pub quotes: Vec<Quote>,
+    /// Tokens of the question, where the provider says.
+    pub prompt_tokens: Option<u32>,
+    /// Tokens of the answer, where the provider says.
+    pub answer_tokens: Option<u32>,
+    /// Name of the provider, as in the settings.
+    pub provider: String,
+    /// The model that answered.
+    pub model: String,
+    /// Whether nobody was asked for it, because the same had been answered before or was just being asked.
+    pub cached: bool,
+    /// How long it waited for its turns and between tries.
+    pub waited: Duration,
+    /// How long providers worked on it, tries that failed included.
+    pub spent: Duration,
+}
+
+/// What a provider did instead of answering.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// No connection, or it broke before the answer began.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
+    /// It was asked too often.
+    #[error("says it is asked too often{}", after.map(|t| format!(", again in {} s", t.as_secs())).unwrap_or_default())]
+    RateLimited {
+        /// When it may be asked again, from now, if it says so.
+        after: Option<Duration>,
+    },
+    /// It failed, by its own word.
+    #[error("failed with status {status}: {reason}")]
+    Server {
+        /// HTTP status, 500 to 599.
+        status: u16,
+        /// What it said.
+        reason: String,
+        /// When it may be asked again, from now, if it says so.
+        after: Option<Duration>,
+    },
+    /// It does not let us in, or does not know the model: no question will be answered.
+    #[error("lets nobody in with status {status}: {reason}; check its url, model and key")]
+    Denied {
+        /// HTTP status.
+        status: u16,
+        /// What it said.
+        reason: String,
+    },
+    /// It does not take this question.
+    #[error("does not take the question, with status {status}: {reason}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What it said.
+        reason: String,
+    },
+    /// What it answered cannot be understood.
+    #[error("answered what cannot be understood: {0}")]
+    Unintelligible(String),
+    /// The answer ended in the middle.
+    #[error("broke off in the middle of its answer")]
+    BrokenOff,
+    /// It answered with nothing.
+    #[error("answered with nothing")]
+    Empty,
+    /// The answer was longer than it may be.
+    #[error("did not end its answer within the tokens it has")]
+    CutShort,
+    /// Its filter kept the answer back.
+    #[error("kept its answer back by a content filter")]
+    Filtered,
+    /// It went silent.
+    #[error("went silent for {seconds} s")]
+    Stalled {
+        /// How long nothing came.
+        seconds: u64,
+    },
+    /// It took too long.
+    #[error("did not answer within {seconds} s")]
+    Late {
+        /// How long it had.
+        seconds: u64,
+    },
+    /// It failed on this machine.
+    #[error("failed: {0}")]
+    Failed(String),
+}
+
+impl Fault {
+    /// A stable word for programs.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::RateLimited { .. } => "rate-limited",
+            Self::Server { .. } => "server-error",
+            Self::Denied { .. } => "denied",
+            Self::Refused { .. } => "refused",
+            Self::Unintelligible(_) => "unintelligible",
+            Self::BrokenOff => "broken-off",
+            Self::Empty => "empty",
+            Self::CutShort => "cut-short",
+            Self::Filtered => "filtered",
+            Self::Stalled { .. } => "stalled",
+            Self::Late { .. } => "late",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// A question that was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LanguageError {
+    /// No provider of the settings can answer it.
+    #[error("no language model is set up for {what}: {remedy}")]
+    Unavailable {
+        /// What it would have to do.
+        what: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// The question would be answered by nobody.
+    #[error("{provider} {fault}")]
+    Provider {
+        /// The provider whose fault it is.
+        provider: String,
+        /// What it did.
+        fault: Fault,
+    },
+    /// Every provider that could have answered was tried, or is left alone for now.
+    #[error("no language model answers: {}", listed(.0))]
+    AllDown(Vec<(String, Fault)>),
+    /// Time ran out.
+    #[error("no answer within {seconds} s: {}", if .faults.is_empty() { "every language model was busy".into() } else { listed(.faults) })]
+    Deadline {
+        /// How long it had.
+        seconds: u64,
+        /// The last fault of each provider that was tried.
+        faults: Vec<(String, Fault)>,
+    },
+    /// The tenant has as many questions waiting as it may.
+    #[error("{waiting} questions of this tenant wait for a language model already")]
+    Full {
+        /// Questions waiting.
+        waiting: usize,
+    },
+}
+
+fn listed(faults: &[(String, Fault)]) -> String {
+    let each: Vec<String> = faults
+        .iter()
+        .map(|(provider, fault)| format!("{provider} {fault}"))
+        .collect();
+    each.join("; ")
+}
+
+impl LanguageError {
+    /// A stable word for programs.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "language-unavailable",
+            Self::Provider { .. } => "language-failed",
+            Self::AllDown(_) => "language-down",
+            Self::Deadline { .. } => "language-deadline",
+            Self::Full { .. } => "language-queue-full",
+        }
+    }
+}
+
+/// Asks language models. Dropping the future of a question withdraws it, wherever it is.
+#[async_trait]
+pub trait LanguageModel: Send + Sync {
+    /// Answers a question, or says who failed at it and how.
+    async fn ask(&self, question: Question) -> Result<Answer, LanguageError>;
+
+    /// Whether there is a provider for questions about images.
+    fn sees(&self) -> bool;
+
+    /// Questions that are worth having under way at once; it changes as providers come, go, and grow slow.
+    fn workers(&self) -> u32;
+
+    /// Returns when the tenant has fewer questions waiting than it should slow down at. Whoever asks many waits for it
+    /// before each, and so neither fills the queue nor hears [`LanguageError::Full`].
+    async fn room(&self, tenant: &TenantId);
+}
+
+/// SHA-256 of everything that an answer depends on, the tenant included.
+pub type AnswerKey = [u8; 32];
+
+/// Keeps answers, so that a job that is done again or resumed asks nothing twice.
+#[async_trait]
+pub trait AnswerCache: Send + Sync {
+    /// An answer; `None` if it is not there or was dropped for room.
+    async fn get(&self, tenant: &TenantId, key: &AnswerKey) -> Result<Option<Answer>, StorageError>;
+
+    /// Keeps an answer, and may drop others for it.
+    async fn put(&self, tenant: &TenantId, key: &AnswerKey, answer: &Answer) -> Result<(), StorageError>;
+
+    /// Forgets a tenant's answers.
+    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::page::Lane;
+
+    fn question(prompt: &str, text: &str) -> Question {
+        Question {
+            account: Account {
+                tenant: TenantId::single(),
+                lane: Lane::Bulk,
+                linger: Duration::ZERO,
+                weight: 1.0,
+            },
+            kind: QuestionKind::Map,
+            system: None,
+            prompt: prompt.into(),
+            text: text.into(),
+            image: None,
+            max_tokens: 100,
+            patience: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn a_text_that_speaks_of_texts_is_not_filled_in_twice() {
+        let question = question("Of this: {text}. Yes?", "so {text} it is");
+        assert_eq!(question.rendered(), "Of this: so {text} it is. Yes?");
+    }
+
+    #[test]
+    fn what_is_asked_is_not_shown() {
+        let shown = format!("{:?}", question("a private prompt", "a private text"));
+        assert!(!shown.contains("private"), "{shown}");
+    }
+
+    #[test]
+    fn errors_name_every_provider() {
+        let error = LanguageError::AllDown(vec![
+            ("near".into(), Fault::Unreachable("connection refused".into())),
+            ("far".into(), Fault::Late { seconds: 30 }),
+        ]);
+        assert_eq!(
+            error.to_string(),
+            "no language model answers: near cannot be reached: connection refused; far did not answer within 30 s"
+        );
+    }
+}
