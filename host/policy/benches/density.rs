@@ -28,6 +28,7 @@ use weir_core::event::ErrorNote;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::page::PageFacts;
 use weir_core::ports::{Capabilities, JobPolicy as _, PolicyRequest, PolicyState};
+use weir_core::said::Remark;
 use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
 
@@ -67,6 +68,7 @@ impl Capabilities for Nothing {
         none()
     }
     fn policy_failed(&self, _: &PolicyError) {}
+    fn said(&self, _: Remark) {}
 }
 
 #[async_trait]
