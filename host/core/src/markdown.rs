@@ -16,7 +16,7 @@ use crate::text::Line;
 
 use escape::{escaped, link_target};
 use paragraphs::{Block, blocks};
-use running::RunningLines;
+pub(crate) use running::RunningLines;
 
 /// A page of the document.
 #[derive(Debug, Clone)]

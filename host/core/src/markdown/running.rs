@@ -21,10 +21,10 @@ const LONGEST: usize = 200;
 /// A margin (true for the upper) and a text without its digits.
 type Key = (bool, String);
 
-pub(super) struct RunningLines(HashSet<Key>);
+pub(crate) struct RunningLines(HashSet<Key>);
 
 impl RunningLines {
-    pub(super) fn of(pages: &[MarkdownPage<'_>]) -> Self {
+    pub(crate) fn of(pages: &[MarkdownPage<'_>]) -> Self {
         let mut seen: HashMap<Key, usize> = HashMap::new();
         let mut read = 0;
         for page in pages.iter().filter(|p| !p.lines.is_empty()) {
@@ -38,7 +38,7 @@ impl RunningLines {
     }
 
     /// Which of a page's lines are headers or footers.
-    pub(super) fn among(&self, lines: &[Line]) -> Vec<bool> {
+    pub(crate) fn among(&self, lines: &[Line]) -> Vec<bool> {
         let margin: Vec<(Key, &Line)> = lines.iter().filter_map(|line| Some((key(line)?, line))).collect();
         let running: Vec<&Line> = margin
             .iter()
