@@ -25,8 +25,8 @@
 //! on many of its pages. Methods and their sources are in `judge/statistics.rs`.
 //!
 //! How often it is wrong, with the default rule, on noise as jobs make it (200 trials each of four loads, `judge/tests.rs`): of canaries
-//! as good as the stable revision at most 2 in 100 are rolled back, after 80 to 160 jobs the others are promoted; of those that take 15 %
-//! longer for a page 2 to 8 in 100 pass, of those that trap on one page of twenty 1 in 100.
+//! as good as the stable revision at most 3 in 100 are rolled back, after 80 to 160 jobs the others are promoted; of those that take 15 %
+//! longer for a page 2 to 9 in 100 pass, of those that trap on one page of twenty at most 2 in 100.
 
 mod look;
 mod statistics;

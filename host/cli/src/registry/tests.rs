@@ -39,6 +39,8 @@ enum Lie {
     Token(&'static str),
     /// Wants a user and a password.
     Password,
+    /// The same, and blobs are somewhere else.
+    PasswordLeads(&'static str),
 }
 
 struct Shop {
@@ -85,7 +87,9 @@ async fn answer(State(shop): State<Arc<Shop>>, request: Request) -> Response {
                 "Bearer realm=\"{realm}\",service=\"the shop\",scope=\"repository:other:pull,push,delete\""
             ))
         }
-        Lie::Password if shown != "Basic dTpw" => Some("Basic realm=\"shop\"".to_owned()),
+        Lie::Password | Lie::PasswordLeads(_) if shown != "Basic dTpw" => {
+            Some("Basic realm=\"shop\"".to_owned())
+        }
         _ => None,
     };
     if let Some(challenge) = challenge {
@@ -138,7 +142,7 @@ async fn answer(State(shop): State<Arc<Shop>>, request: Request) -> Response {
                         stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[0; 4096])));
                     Body::from_stream(zeros).into_response()
                 }
-                Lie::Leads(place) => {
+                Lie::Leads(place) | Lie::PasswordLeads(place) => {
                     let place = place.replace("{}", &shop.address);
                     (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, place)]).into_response()
                 }
@@ -354,8 +358,10 @@ async fn a_password_is_shown_to_who_asks_for_one_and_to_nobody_else() {
     let elsewhere = lying(Lie::None).await;
     let far: &'static str =
         Box::leak(format!("http://{}/v2/team/router/blobs/x", elsewhere.address).into_boxed_str());
-    let leading = lying(Lie::Leads(far)).await;
+    let leading = lying(Lie::PasswordLeads(far)).await;
     let _ = registry(&leading, Some("u:p")).pull(&named(&leading, ":1")).await;
+    let asked = leading.asked.lock().clone();
+    assert!(asked.iter().any(|(_, shown)| shown == "Basic dTpw"), "{asked:?}");
     let asked = elsewhere.asked.lock().clone();
     assert!(
         asked.iter().any(|(what, _)| what.contains("/blobs/x")),

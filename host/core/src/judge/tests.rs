@@ -317,7 +317,7 @@ const MIXED: Load = Load {
     broken: 0.02,
 };
 
-/// The rates are stated in the module's documentation of the rule: at most one good canary in twenty is undone.
+/// The rates that are seen are in the rule's own documentation.
 #[test]
 fn noise_undoes_few_good_canaries() {
     for (load, percent) in [(LETTERS, 0.5), (LETTERS, 0.1), (BOOKS, 0.2), (MIXED, 0.2)] {
