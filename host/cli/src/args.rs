@@ -135,6 +135,9 @@ pub(crate) struct Run {
     /// Do pages again that are already done
     #[arg(long)]
     pub(crate) force: bool,
+    /// Summarize each document, by section and as a whole
+    #[arg(long)]
+    pub(crate) summarize: bool,
 }
 
 /// `weir search`.

@@ -93,6 +93,27 @@ fn sentence(name: &str, event: &EventKind, took: Duration) -> Option<String> {
                 error.message
             )
         }
+        EventKind::SectionSummarized {
+            section,
+            title,
+            summary,
+            ..
+        } => {
+            let title = title.as_deref().unwrap_or("without a title");
+            match summary {
+                Some(_) => format!("{name}: section {section} ({title}) is summarized"),
+                None => format!("{name}: section {section} ({title}) is too short for a summary"),
+            }
+        }
+        EventKind::SectionFailed { section, error, .. } => {
+            format!(
+                "{name}: section {section} could not be summarized: {}",
+                error.message
+            )
+        }
+        EventKind::DocumentSummarized { sections, .. } => {
+            format!("{name}: {sections} sections are summarized")
+        }
         EventKind::PolicyFailed { error } => {
             format!("{name}: the default decides instead: {}", error.message)
         }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use weir_core::StorageError;
 use weir_core::component::{ComponentStore, Gate};
 use weir_core::id::{DocumentId, TenantId};
+use weir_core::language::AnswerCache;
 use weir_core::original::Originals;
 use weir_core::page::Lane;
 use weir_core::ports::{Account, BlobStore, Ledger, PolicyState};
@@ -20,7 +21,7 @@ use weir_engine::{Engine, EngineConfig, Ports};
 use weir_inference::{Capability, Inference, InferenceConfig};
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
 use weir_raster::{RasterConfig, RasterPool};
-use weir_storage::{LedgerReader, SqliteLedger, Storage};
+use weir_storage::{LedgerReader, SqliteAnswers, SqliteLedger, Storage};
 
 use crate::places::Places;
 use crate::{COMPILE_COMPONENT, RASTER_WORKER};
@@ -37,6 +38,7 @@ pub(crate) struct Below {
     /// Held so that models end after the engine that uses them.
     _inference: Inference,
     policies: Arc<PolicyHost>,
+    answers: Option<Arc<SqliteAnswers>>,
     storage: Storage,
 }
 
@@ -70,6 +72,16 @@ impl Host {
             meter: meter.clone(),
             ..policy_config(settings, places, storage.ledger.clone())?
         })?;
+        let answers = match settings.llm_cache {
+            true => Some(Arc::new(
+                SqliteAnswers::open(&places.data, settings.llm_cache_bytes).await?,
+            )),
+            false => None,
+        };
+        let kept = answers.clone().map(|answers| answers as Arc<dyn AnswerCache>);
+        let language_model = Arc::new(weir_llm::from_settings(settings, &embedder, kept, |name| {
+            std::env::var(name).ok()
+        })?);
         let ports = Ports {
             rasterizer: rasterizer.clone(),
             reader: Some(inference.reader()),
@@ -78,7 +90,7 @@ impl Host {
             vectors: storage.vectors.clone(),
             ledger: wrap(storage.ledger.clone()),
             policies: policies.clone(),
-            language_model: None,
+            language_model: Some(language_model),
             meter,
         };
         let engine = Engine::new(ports, EngineConfig::from_settings(settings));
@@ -88,6 +100,7 @@ impl Host {
                 rasterizer,
                 _inference: inference,
                 policies,
+                answers,
                 storage,
             },
         })
@@ -144,6 +157,9 @@ impl Below {
     /// The workers go, then the stores close.
     pub(crate) async fn close(self) -> Result<()> {
         self.rasterizer.close().await;
+        if let Some(answers) = &self.answers {
+            answers.close().await;
+        }
         self.storage.close().await?;
         Ok(())
     }

@@ -23,6 +23,7 @@ mod run;
 mod said;
 mod search;
 mod serve;
+mod summaries;
 mod tenants;
 mod traces;
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! OUT/report/document.md
+//! OUT/report/summary.json      if it was summarized
 //! OUT/report/pages/0001.jpg
 //! OUT/report/pages/0001.json
 //! ```
@@ -18,6 +19,7 @@ use weir_core::layout;
 use weir_core::ledger::PageState;
 use weir_core::markdown::{self, MarkdownPage};
 use weir_core::ports::{BlobStore, Ledger};
+use weir_core::summary::{DocumentSummary, summary_key};
 use weir_core::text::PageLines;
 
 /// Writes what is stored of documents into a folder.
@@ -91,7 +93,14 @@ impl Output {
                 }
             })
             .collect();
-        let text = markdown::render(title.as_deref().unwrap_or(name), &shown);
+        let summary = match self.blobs.get(tenant, &summary_key(document, revision)).await? {
+            Some(bytes) => {
+                write(&folder.join("summary.json"), &bytes)?;
+                Some(serde_json::from_slice::<DocumentSummary>(&bytes).context("the summary is damaged")?)
+            }
+            None => None,
+        };
+        let text = markdown::render(title.as_deref().unwrap_or(name), summary.as_ref(), &shown);
         write(&folder.join("document.md"), text.as_bytes())?;
         Ok(folder)
     }

@@ -20,6 +20,7 @@ use crate::host::Host;
 use crate::output::Output;
 use crate::pipeline;
 use crate::places::Places;
+use crate::summaries;
 
 /// Stopped by Ctrl-C, as a shell would report it.
 const INTERRUPTED: u8 = 130;
@@ -49,6 +50,7 @@ pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Pla
         .collect();
     let spec = JobSpec {
         force: run.force,
+        summarize: run.summarize,
         ..JobSpec::new(tenant.clone(), pipeline, documents)
     };
     let span = tracing::info_span!("job", job = %spec.id);
@@ -71,6 +73,11 @@ pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Pla
         display.complain(&format!("weir: {}", error.message));
     }
     interrupts.abort();
+    if run.summarize && !json {
+        for document in outcome.documents.iter().filter_map(|document| document.document) {
+            summaries::print(host.blobs().as_ref(), &tenant, &document, &revision).await?;
+        }
+    }
     host.close().await?;
     Ok(match outcome.state {
         JobState::Done => ExitCode::SUCCESS,

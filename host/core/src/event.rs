@@ -100,6 +100,35 @@ pub enum EventKind {
         /// Why.
         error: ErrorNote,
     },
+    /// A section was summarized, or is not to be.
+    SectionSummarized {
+        /// Its place among the document's sections, from 1.
+        section: u32,
+        /// Its heading, or one made for it.
+        title: Option<String>,
+        /// First page.
+        first_page: PageNumber,
+        /// Last page.
+        last_page: PageNumber,
+        /// The summary; none if the pipeline wants none of it.
+        summary: Option<String>,
+    },
+    /// A section could not be summarized.
+    SectionFailed {
+        /// Its place among the document's sections, from 1.
+        section: u32,
+        /// Its heading.
+        title: Option<String>,
+        /// Why.
+        error: ErrorNote,
+    },
+    /// The document was summarized.
+    DocumentSummarized {
+        /// Its sections.
+        sections: u32,
+        /// The summary of the whole; none if none of its sections has one.
+        summary: Option<String>,
+    },
     /// The progress component has something to say.
     Progress {
         /// 0 to 100.
@@ -158,6 +187,9 @@ impl EventKind {
             Self::PageRetried { .. } => "page-retried",
             Self::PageFailed { .. } => "page-failed",
             Self::PolicyFailed { .. } => "policy-failed",
+            Self::SectionSummarized { .. } => "section-summarized",
+            Self::SectionFailed { .. } => "section-failed",
+            Self::DocumentSummarized { .. } => "document-summarized",
             Self::Progress { .. } => "progress",
             Self::DocumentDone { .. } => "document-done",
             Self::DocumentFailed { .. } => "document-failed",
@@ -207,6 +239,22 @@ mod tests {
                 page: 1,
                 stage,
                 error: error.clone(),
+            },
+            EventKind::SectionSummarized {
+                section: 1,
+                title: None,
+                first_page: 1,
+                last_page: 2,
+                summary: None,
+            },
+            EventKind::SectionFailed {
+                section: 1,
+                title: None,
+                error: error.clone(),
+            },
+            EventKind::DocumentSummarized {
+                sections: 1,
+                summary: None,
             },
             EventKind::PolicyFailed { error: error.clone() },
             EventKind::Progress {

@@ -40,7 +40,8 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
         let mut chars = word.char_indices().peekable();
         while let Some((at, c)) = chars.next() {
             let next = chars.peek().map(|(_, next)| *next);
-            let inside = matches!(c, '.' | ',' | '\u{a0}' | '\u{202f}' | '\'') && next.is_some_and(char::is_numeric);
+            let inside =
+                matches!(c, '.' | ',' | '\u{a0}' | '\u{202f}' | '\'') && next.is_some_and(char::is_numeric);
             if !c.is_alphanumeric() && !(inside && word.get(..at).is_some_and(ends_in_digit)) {
                 end = at;
                 break;
@@ -86,7 +87,8 @@ mod tests {
             .collect()
     }
 
-    const SOURCE: &str = "The gate at Hartwell was built in 1931 by Anna Lindqvist for 1,250,000 crowns. It carries 12.5 m³.";
+    const SOURCE: &str =
+        "The gate at Hartwell was built in 1931 by Anna Lindqvist for 1,250,000 crowns. It carries 12.5 m³.";
 
     #[test]
     fn what_stands_in_the_source_is_not_marked() {
@@ -102,11 +104,9 @@ mod tests {
 
     #[test]
     fn invented_numbers_and_names_are_marked() {
-        let summary = "In 1932 the engineer Berg built it at Hartwell, for 1,250,001 crowns. Berg died in 1940.";
-        assert_eq!(
-            marked(summary, SOURCE),
-            ["1932", "Berg", "1,250,001", "1940"]
-        );
+        let summary =
+            "In 1932 the engineer Berg built it at Hartwell, for 1,250,001 crowns. Berg died in 1940.";
+        assert_eq!(marked(summary, SOURCE), ["1932", "Berg", "1,250,001", "1940"]);
         assert_eq!(marked("", SOURCE), [""; 0]);
         assert_eq!(marked("It has 3 gates", ""), ["3"]);
     }

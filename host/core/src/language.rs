@@ -300,6 +300,11 @@ pub trait LanguageModel: Send + Sync {
     /// Questions that are worth having under way at once; it changes as providers come, go, and grow slow.
     fn workers(&self) -> u32;
 
+    /// Forgets what was answered to a tenant, if anything is kept.
+    async fn forget(&self, _tenant: &TenantId) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// Returns when the tenant has fewer questions waiting than it should slow down at. Whoever asks many waits for it
     /// before each, and so neither fills the queue nor hears [`LanguageError::Full`].
     async fn room(&self, tenant: &TenantId);

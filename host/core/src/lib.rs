@@ -27,6 +27,7 @@ pub mod search;
 pub mod sections;
 pub mod settings;
 pub mod shadow;
+pub mod summary;
 pub mod tenancy;
 pub mod text;
 pub mod usage;

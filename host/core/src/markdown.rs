@@ -12,6 +12,7 @@ mod running;
 use std::fmt::Write;
 
 use crate::id::PageNumber;
+use crate::summary::DocumentSummary;
 use crate::text::Line;
 
 use escape::{escaped, link_target};
@@ -33,11 +34,19 @@ pub struct MarkdownPage<'a> {
     pub failed: Option<&'a str>,
 }
 
-/// The pages as one Markdown document that begins with `title`, unless that is empty or a heading of the first page already.
-pub fn render(title: &str, pages: &[MarkdownPage<'_>]) -> String {
+/// The pages as one Markdown document that begins with `title`, unless that is empty or a heading of the first page already, and
+/// with the summaries, if there are any.
+pub fn render(title: &str, summary: Option<&DocumentSummary>, pages: &[MarkdownPage<'_>]) -> String {
     let running = RunningLines::of(pages);
     let mut out = String::new();
     let mut title = Some(title.trim()).filter(|t| !t.is_empty());
+    if let Some(summary) = summary {
+        // The pages' own heading would come too late.
+        if let Some(title) = title.take() {
+            block(&mut out, format_args!("# {}", escaped(title)));
+        }
+        summaries(&mut out, summary);
+    }
     for page in pages {
         let blocks = blocks(page.lines, &page.headings, &running.among(page.lines));
         if let Some(title) = title.take()
@@ -61,6 +70,25 @@ pub fn render(title: &str, pages: &[MarkdownPage<'_>]) -> String {
         }
     }
     out
+}
+
+fn summaries(out: &mut String, of: &DocumentSummary) {
+    let Some(whole) = &of.summary else { return };
+    block(out, format_args!("## Summary"));
+    block(out, format_args!("{}", escaped(&whole.text)));
+    if of.sections.len() < 2 {
+        return;
+    }
+    for section in &of.sections {
+        let Some(summary) = &section.summary else { continue };
+        let title = section.title.as_deref().unwrap_or("Untitled");
+        let pages = match (section.first_page, section.last_page) {
+            (first, last) if first == last => format!("page {first}"),
+            (first, last) => format!("pages {first}–{last}"),
+        };
+        let text = escaped(&summary.text);
+        block(out, format_args!("**{}** ({pages}). {text}", escaped(title)));
+    }
 }
 
 fn write(out: &mut String, of: &Block) {

@@ -68,6 +68,9 @@ pub struct OrderOptions {
     pub ocr: Option<String>,
     /// Whether pages are done again that are done already.
     pub force: bool,
+    /// Whether documents are summarized.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub summarize: bool,
 }
 
 /// Whom to tell when a job has ended.

@@ -7,6 +7,9 @@ use crate::decision::Label;
 use crate::id::{DocumentId, PageNumber};
 use crate::page::Rect;
 
+/// Passages from this number on are summaries: of the section that begins on the point's page.
+pub const SUMMARY: u32 = 1 << 31;
+
 /// A passage with its vector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
@@ -18,7 +21,7 @@ pub struct Point {
     pub name: String,
     /// Its page.
     pub page: PageNumber,
-    /// Its place on the page, from 0.
+    /// Its place on the page, from 0; from [`SUMMARY`] on it is that of a section.
     pub passage: u32,
     /// Its text.
     pub text: String,
@@ -64,6 +67,9 @@ pub struct Hit {
     pub score: f32,
     /// Its text.
     pub text: String,
+    /// Whether it is the summary of a section, which begins on the page.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub summary: bool,
     /// Where it stands on the page.
     #[serde(rename = "box")]
     pub rect: Rect,

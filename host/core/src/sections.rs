@@ -23,7 +23,7 @@ pub struct DocumentSection {
     pub first_page: PageNumber,
     /// Last page.
     pub last_page: PageNumber,
-    /// Its lines joined by `\n`, its heading left out.
+    /// Its lines joined by `\n`, its heading left out, and words whole that were broken at the end of a line.
     pub text: String,
     /// Where each line stands.
     pub places: Vec<Place>,
@@ -56,8 +56,20 @@ impl DocumentSection {
         if self.places.is_empty() && self.title.is_none() {
             self.first_page = page;
         }
-        if !self.text.is_empty() {
-            self.text.push('\n');
+        let broken = self.text.strip_suffix(['-', '\u{ad}', '\u{2010}']);
+        let broken = broken
+            .filter(|text| text.ends_with(char::is_alphabetic))
+            .map(str::len);
+        match broken.filter(|_| line.text.starts_with(char::is_lowercase)) {
+            // A word goes on, as in the document's Markdown.
+            Some(length) => {
+                self.text.truncate(length);
+                if let Some(last) = self.places.last_mut() {
+                    last.at.end = length;
+                }
+            }
+            None if self.text.is_empty() => {}
+            None => self.text.push('\n'),
         }
         let start = self.text.len();
         self.text.push_str(&line.text);
@@ -215,6 +227,18 @@ mod tests {
     }
 
     #[test]
+    fn broken_words_are_whole_and_still_have_their_places() {
+        let sections = cut_up(&[&["every mor-", "ning in the East-", "West hall"]]);
+        assert_eq!(sections[0].text, "every morning in the East-\nWest hall");
+        let places: Vec<_> = sections[0]
+            .places
+            .iter()
+            .map(|place| &sections[0].text[place.at.clone()])
+            .collect();
+        assert_eq!(places, ["every mor", "ning in the East-", "West hall"]);
+    }
+
+    #[test]
     fn without_headings_there_is_one_section() {
         let sections = cut_up(&[&["a", "b"], &[], &["c"]]);
         assert_eq!(outline(&sections), [(None, "a\nb\nc", 1, 3)]);
@@ -227,7 +251,10 @@ mod tests {
         let sections = cut_up(&[&["# A long", "# heading", "text", "# Empty", "text", "# Last"]]);
         assert_eq!(
             outline(&sections),
-            [(Some("A long heading"), "text", 1, 1), (Some("Empty"), "text", 1, 1)]
+            [
+                (Some("A long heading"), "text", 1, 1),
+                (Some("Empty"), "text", 1, 1)
+            ]
         );
     }
 

@@ -15,7 +15,7 @@ use weir_core::decision::{DocumentFacts, Observation};
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::ledger::{DocumentRecord, Entry};
 use weir_core::ports::{Account, OpenDocument, Source};
-use weir_core::{DocumentId, PageNumber, TenantId};
+use weir_core::{DocumentId, Lane, PageNumber, TenantId};
 
 use crate::diagnosis::Load;
 use crate::failure::{StageError, note};
@@ -28,6 +28,7 @@ use crate::pages::{Pages, Tally};
 use crate::plan;
 use crate::rooms::Rooms;
 use crate::spec::DocumentSpec;
+use crate::summaries;
 use crate::upsert::{Target, Upserts};
 use crate::work::Work;
 
@@ -112,7 +113,7 @@ impl Ingest<'_> {
             already_done: self.tally.skipped,
         };
         job.log.say(Some(id), started).await;
-        match known {
+        let worked = match known {
             Some(record) if wanted.is_empty() => {
                 self.write(DocumentRecord {
                     name: spec.name.clone(),
@@ -122,7 +123,27 @@ impl Ingest<'_> {
                 Ok(())
             }
             _ => self.work_pages(id, bytes, open, wanted, &history).await,
+        };
+        match worked {
+            Ok(()) if job.summarize => self.summarize(id).await,
+            worked => worked,
         }
+    }
+
+    /// Summarizes the document, of which everything has been written down by then.
+    async fn summarize(&self, id: DocumentId) -> Result<(), Unfinished> {
+        let job = self.job;
+        job.host.journal.sync().await?;
+        let Some(record) = job.host.ports.ledger.document(&job.tenant, &id).await? else {
+            return Ok(());
+        };
+        let account = Account {
+            // Nobody waits for a summary as for a page, if nobody says so.
+            lane: job.lane.unwrap_or(Lane::Bulk),
+            ..job.account.clone()
+        };
+        job.unless_halted(summaries::summarize(job, &account, &record))
+            .await?
     }
 
     /// The pages asked for, of those there are.

@@ -36,6 +36,8 @@ pub(crate) struct Job {
     pub(crate) id: JobId,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) force: bool,
+    /// Whether documents are summarized.
+    pub(crate) summarize: bool,
     /// On whose account it asks for things that do not wait for company.
     pub(crate) account: Account,
     /// The lane asked for.
@@ -261,6 +263,7 @@ impl Start {
             id,
             pipeline: Arc::clone(&self.spec.pipeline),
             force: self.spec.force,
+            summarize: self.spec.summarize,
             account,
             lane: self.spec.lane,
             policy,

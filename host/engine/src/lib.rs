@@ -43,6 +43,7 @@ mod spans;
 mod spec;
 mod spent;
 mod stage;
+mod summaries;
 mod text;
 mod upsert;
 mod work;

@@ -24,6 +24,8 @@ pub struct JobSpec {
     pub documents: Vec<DocumentSpec>,
     /// Whether pages that are done already are done again.
     pub force: bool,
+    /// Whether documents are summarized once their pages are done.
+    pub summarize: bool,
     /// The lane that was asked for. It stands over what the routing component says, since who asks knows whether someone
     /// waits; `None` leaves it to the component, which knows the document.
     pub lane: Option<Lane>,
@@ -40,6 +42,7 @@ impl JobSpec {
             pipeline,
             documents,
             force: false,
+            summarize: false,
             lane: None,
             weight: 1.0,
         }

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio::time::{Duration, Instant, timeout};
-use weir_core::TenantId;
 use weir_core::language::{Answer, AnswerCache, AnswerKey, LanguageError, LanguageModel, Question};
+use weir_core::{StorageError, TenantId};
 
 use crate::measures::AnswerMeasures;
 use crate::router::Router;
@@ -191,6 +191,13 @@ impl LanguageModel for Answers {
 
     fn workers(&self) -> u32 {
         self.router.workers()
+    }
+
+    async fn forget(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        match &self.kept {
+            Some(kept) => kept.clear(tenant).await,
+            None => Ok(()),
+        }
     }
 
     async fn room(&self, tenant: &TenantId) {

@@ -278,6 +278,7 @@ pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
         .routes(routes!(documents::list_documents))
         .routes(routes!(documents::document, documents::delete_document))
         .routes(routes!(documents::document_markdown))
+        .routes(routes!(documents::document_summary))
         .routes(routes!(documents::page))
         .routes(routes!(documents::page_image))
         .routes(routes!(documents::page_lines))

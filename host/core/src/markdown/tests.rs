@@ -37,7 +37,7 @@ fn page(number: PageNumber, lines: &[Line]) -> MarkdownPage<'_> {
 
 /// The blocks of a document of this page alone, without its marker.
 fn body(lines: &[Line]) -> Vec<String> {
-    let text = render("", &[page(1, lines)]);
+    let text = render("", None, &[page(1, lines)]);
     let blocks = text.trim_end().split("\n\n").map(str::to_owned);
     blocks.filter(|b| !b.starts_with("<!--")).collect()
 }
@@ -183,7 +183,7 @@ fn headings_take_the_outlines_level_and_join_their_lines() {
         headings: headings(&text, &outline, 2),
         ..page(2, &text)
     };
-    let text = render("Handbook *1*", &[page]);
+    let text = render("Handbook *1*", None, &[page]);
     assert_eq!(
         text,
         "# Handbook \\*1\\*\n\n<!-- page 2 -->\n\n### What to do in a very long flood\n\nClose the lower gate.\n\n"
@@ -199,7 +199,7 @@ fn a_title_that_the_page_has_is_not_repeated() {
         },
         line("Some text of the body follows", 0.1, 0.2),
     ];
-    let text = render("Handbook", &[page(1, &text)]);
+    let text = render("Handbook", None, &[page(1, &text)]);
     assert_eq!(text.matches("Handbook").count(), 1);
 }
 
@@ -217,13 +217,13 @@ fn what_runs_through_most_pages_is_dropped_and_nothing_else() {
         })
         .collect();
     let pages: Vec<MarkdownPage<'_>> = texts.iter().zip(1..).map(|(lines, n)| page(n, lines)).collect();
-    let text = render("", &pages);
+    let text = render("", None, &pages);
     assert!(
         !text.contains("Ice") && !text.contains("Lock Station") && !text.contains("of 5"),
         "{text}"
     );
     assert_eq!(text.matches("in the body").count(), 5);
-    let few = render("", &pages[..3]);
+    let few = render("", None, &pages[..3]);
     assert_eq!(
         few.matches("Lock Station").count(),
         3,
@@ -240,7 +240,7 @@ fn failed_pages_say_so_and_images_are_linked() {
         image: Some("pages/0003.jpg"),
         failed: Some("the page took\nlonger than 120 s"),
     }];
-    let text = render("", &pages);
+    let text = render("", None, &pages);
     assert_eq!(
         text,
         "<!-- page 3 -->\n\n![Page 3](<pages/0003.jpg>)\n\n> **Page 3 could not be read:** the page took longer than 120 s\n\n"

@@ -186,6 +186,7 @@ async fn specify(
         pipeline: within(pipeline, memory, app.settings.policy_memory_bytes),
         documents: documents.collect(),
         force: order.options.force,
+        summarize: order.options.summarize,
         lane: Some(slot.job.lane),
         weight: slot.weight,
     };

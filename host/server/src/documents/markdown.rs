@@ -15,11 +15,13 @@ use weir_core::layout;
 use weir_core::ledger::{DocumentRecord, PageRecord, PageState};
 use weir_core::markdown::{self, MarkdownPage};
 use weir_core::ports::Ledger as _;
+use weir_core::summary::DocumentSummary;
 use weir_core::tenancy::Scope;
 use weir_core::text::PageLines;
 use weir_core::{DocumentId, PageNumber};
 
 use super::known;
+use super::summary::summary_of;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::problem::Problem;
@@ -63,7 +65,7 @@ struct Read {
 
 /// A document as Markdown.
 ///
-/// Pages that have ended, at most 2,000 at a time. Images are linked as `pages/<n>/image`, relative to this path.
+/// Its summaries, if it has any and page 1 is asked for, then pages that have ended, at most 2,000 at a time. Images are linked as `pages/<n>/image`, relative to this path.
 #[utoipa::path(get, path = "/v1/documents/{id}/markdown", tag = "documents",
     params(("id" = String, Path, description = "the document"), Range),
     responses(
@@ -117,7 +119,11 @@ pub(crate) async fn document_markdown(
         read.push(Read { record, lines });
     }
     // Parsing and rendering many pages takes too long for the thread that serves others.
-    let rendered = tokio::task::spawn_blocking(move || render(&record, &read)).await;
+    let summary = match from {
+        1 => summary_of(&app, caller.id(), &id).await?,
+        _ => None,
+    };
+    let rendered = tokio::task::spawn_blocking(move || render(&record, summary.as_ref(), &read)).await;
     drop(place);
     let text = rendered.map_err(|e| Problem::internal(e.to_string()))??;
     Ok(Stored {
@@ -129,7 +135,11 @@ pub(crate) async fn document_markdown(
     .answer(&headers))
 }
 
-fn render(document: &DocumentRecord, pages: &[Read]) -> Result<String, Problem> {
+fn render(
+    document: &DocumentRecord,
+    summary: Option<&DocumentSummary>,
+    pages: &[Read],
+) -> Result<String, Problem> {
     let mut parsed = Vec::with_capacity(pages.len());
     for page in pages {
         let lines = match &page.lines {
@@ -163,5 +173,5 @@ fn render(document: &DocumentRecord, pages: &[Read]) -> Result<String, Problem> 
         })
         .collect();
     let title = document.title.as_deref().unwrap_or(&document.name);
-    Ok(markdown::render(title, &shown))
+    Ok(markdown::render(title, summary, &shown))
 }

@@ -1,8 +1,9 @@
-//! What a tenant's documents have become: facts, pages, images, lines, Markdown.
+//! What a tenant's documents have become: facts, pages, images, lines, Markdown, summaries.
 
 mod markdown;
 mod page;
 mod removal;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ pub(crate) use page::{
     __path_page, __path_page_image, __path_page_lines, PageFound, page, page_image, page_lines,
 };
 pub(crate) use removal::{__path_delete_document, delete_document};
+pub(crate) use summary::{__path_document_summary, document_summary};
 
 /// Documents or pages of one answer.
 const MOST: usize = 1000;

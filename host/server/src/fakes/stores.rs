@@ -96,6 +96,7 @@ impl VectorStore for Vectors {
             document: p.document,
             name: p.name.clone(),
             page: p.page,
+            summary: false,
             score: 1.0,
             text: p.text.clone(),
             rect: p.rect,

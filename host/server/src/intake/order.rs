@@ -40,6 +40,10 @@ pub(crate) struct JobOptions {
     /// Whether pages are done again that are done already.
     #[serde(default)]
     force: bool,
+    /// Whether each document is summarized, by section and as a whole, once its pages are done. A document whose summary cannot be
+    /// had has failed, with its pages done.
+    #[serde(default)]
+    summarize: bool,
     /// Name of the pipeline; `default` if it is not given.
     #[schema(pattern = "^[a-z0-9_-]{1,64}$")]
     pipeline: Option<String>,
@@ -180,6 +184,7 @@ impl JobOptions {
                 dpi: self.dpi,
                 ocr: ocr.map(str::to_owned),
                 force: self.force,
+                summarize: self.summarize,
             },
             webhook,
             passwords: self.passwords,

@@ -176,7 +176,11 @@ impl Progress {
                 self.ended = true;
                 self.work.clone_from(stages);
             }
-            EventKind::PageRetried { .. } | EventKind::PolicyFailed { .. } => {}
+            EventKind::PageRetried { .. }
+            | EventKind::PolicyFailed { .. }
+            | EventKind::SectionSummarized { .. }
+            | EventKind::SectionFailed { .. }
+            | EventKind::DocumentSummarized { .. } => {}
         }
     }
 

@@ -327,6 +327,9 @@ async fn remove(app: &Arc<App>, tenant: &TenantId) -> Result<(), Problem> {
     ports.blobs.delete(tenant, "").await?;
     app.originals.clear(tenant).await?;
     app.shelf.store.clear(tenant).await?;
+    if let Some(model) = &ports.language_model {
+        model.forget(tenant).await?;
+    }
     app.registry.remove_tenant(tenant).await?;
     app.metering.forget(tenant);
     Ok(())

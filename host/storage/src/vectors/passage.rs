@@ -15,7 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 use weir_core::decision::Label;
 use weir_core::id::is_name;
-use weir_core::search::{Hit, Point, Query};
+use weir_core::search::{Hit, Point, Query, SUMMARY};
 use weir_core::{DocumentId, PageNumber, Rect, StorageError, TenantId};
 
 use super::words::Words;
@@ -37,7 +37,11 @@ struct Passage {
     keys: Vec<String>,
     document: DocumentId,
     name: String,
+    /// 0 for a summary, which is none of the page's passages: it is not counted with them and stays when they are replaced.
     page: PageNumber,
+    /// Where the section of a summary begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first_page: Option<PageNumber>,
     passage: u32,
     text: String,
     #[serde(rename = "box")]
@@ -108,11 +112,13 @@ pub(super) fn stored(
         Key::Document(&point.document),
     ];
     let keys = keys.into_iter().chain(point.labels.iter().map(Key::Label));
+    let is_summary = point.passage >= SUMMARY;
     let passage = Passage {
         keys: keys.map(|key| key.to_string()).collect(),
         document: point.document,
         name: point.name,
-        page: point.page,
+        page: if is_summary { 0 } else { point.page },
+        first_page: is_summary.then_some(point.page),
         passage: point.passage,
         text: point.text,
         rect: point.rect,
@@ -166,7 +172,8 @@ pub(super) fn hit(point: ScoredPoint) -> Result<(Hit, u32), StorageError> {
     let hit = Hit {
         document: passage.document,
         name: passage.name,
-        page: passage.page,
+        page: passage.first_page.unwrap_or(passage.page),
+        summary: passage.first_page.is_some(),
         score: point.score,
         text: passage.text,
         rect: passage.rect,
@@ -220,9 +227,10 @@ pub(super) fn page_of_each(tenant: &TenantId, document: &DocumentId) -> ScrollRe
     }
 }
 
-/// The page in the payload of an answer to [`page_of_each`].
+/// The page in the payload of an answer to [`page_of_each`]; `None` for a summary.
 pub(super) fn page(payload: Option<&Payload>) -> Option<PageNumber> {
-    u32::try_from(payload?.0.get(PAGE)?.as_u64()?).ok()
+    let page = u32::try_from(payload?.0.get(PAGE)?.as_u64()?).ok();
+    page.filter(|page| *page > 0)
 }
 
 fn id_in_shard(tenant: &TenantId, id: &Uuid) -> PointId {

@@ -236,6 +236,7 @@ impl VectorStore for FakeVectors {
                 document: p.document,
                 name: p.name,
                 page: p.page,
+                summary: false,
                 score: 1.0,
                 text: p.text,
                 rect: p.rect,
