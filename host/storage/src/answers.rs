@@ -9,6 +9,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -30,6 +31,8 @@ const SCHEMA: &str = "
     CREATE INDEX answers_by_use ON answers (used);
     CREATE INDEX answers_by_tenant ON answers (tenant);
     PRAGMA user_version = 1;";
+/// How long a call waits for another process, such as a backup.
+const BUSY: Duration = Duration::from_secs(10);
 /// What an answer takes beside its text.
 const ROW: u64 = 128;
 
@@ -123,6 +126,7 @@ impl File {
         let what = path.display().to_string();
         make_private(path).map_err(|e| StorageError::io(&what, &e))?;
         let opened = Connection::open(path).and_then(|connection| {
+            connection.busy_timeout(BUSY)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
             connection.pragma_update(None, "synchronous", "normal")?;
             let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -246,8 +250,6 @@ fn remove(path: &Path) -> Result<(), StorageError> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn answer(text: &str) -> Answer {
