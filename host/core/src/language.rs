@@ -176,6 +176,9 @@ pub enum Fault {
         /// What it said.
         reason: String,
     },
+    /// It quotes sentences, and the text has none: a table of contents, a list of addresses.
+    #[error("found no sentence to quote")]
+    NothingToQuote,
     /// What it answered cannot be understood.
     #[error("answered what cannot be understood: {0}")]
     Unintelligible(String),
@@ -217,6 +220,7 @@ impl Fault {
             Self::Server { .. } => "server-error",
             Self::Denied { .. } => "denied",
             Self::Refused { .. } => "refused",
+            Self::NothingToQuote => "nothing-to-quote",
             Self::Unintelligible(_) => "unintelligible",
             Self::BrokenOff => "broken-off",
             Self::Empty => "empty",
@@ -276,6 +280,17 @@ fn listed(faults: &[(String, Fault)]) -> String {
 }
 
 impl LanguageError {
+    /// Whether all that could answer found nothing in the text to answer with, which is no trouble of theirs.
+    pub fn is_nothing_to_quote(&self) -> bool {
+        match self {
+            Self::AllDown(faults) => {
+                !faults.is_empty() && faults.iter().all(|(_, fault)| *fault == Fault::NothingToQuote)
+            }
+            Self::Provider { fault, .. } => *fault == Fault::NothingToQuote,
+            Self::Unavailable { .. } | Self::Deadline { .. } | Self::Full { .. } => false,
+        }
+    }
+
     /// A stable word for programs.
     pub const fn kind(&self) -> &'static str {
         match self {

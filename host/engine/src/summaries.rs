@@ -222,7 +222,9 @@ impl Task<'_> {
                 .into(),
             max_tokens: TITLE_TOKENS,
         };
-        let answer = self.ask(QuestionKind::Title, &question, text).await?;
+        let Some(answer) = self.ask(QuestionKind::Title, &question, text).await? else {
+            return Ok(None);
+        };
         let title = answer.text.trim().trim_matches(['"', '“', '”', '#', '*', ' ']);
         Ok(Some(title.lines().next().unwrap_or_default().to_owned()).filter(|title| !title.is_empty()))
     }
@@ -236,8 +238,7 @@ impl Task<'_> {
                 let answer = self
                     .ask(QuestionKind::Map, &question, source.text.to_owned())
                     .await?;
-                let quotes = placed(&answer, source, 0);
-                Ok(Some(made(answer, quotes, source.text)))
+                Ok(answer.map(|answer| made(source, &answer, source.text)))
             }
             SummaryPlan::MapReduce { ranges, map, reduce } => {
                 let parts = ranges.iter().map(|range| self.part(&map, range, source));
@@ -245,7 +246,7 @@ impl Task<'_> {
                 let mut text = String::new();
                 // Where each quote of a part stands in the text that is reduced.
                 let mut stands: Vec<Quoted> = Vec::new();
-                for (answer, quotes) in parts {
+                for (answer, quotes) in parts.into_iter().flatten() {
                     if !text.is_empty() {
                         text.push_str("\n\n");
                     }
@@ -256,13 +257,15 @@ impl Task<'_> {
                     }));
                     text.push_str(&answer.text);
                 }
+                if text.is_empty() {
+                    return Ok(None);
+                }
                 let answer = self.ask(QuestionKind::Reduce, &reduce, text.clone()).await?;
                 let reduced = Source {
                     text: &text,
                     stands: &|range| first_of(&stands, range),
                 };
-                let quotes = placed(&answer, &reduced, 0);
-                Ok(Some(made(answer, quotes, source.text)))
+                Ok(answer.map(|answer| made(&reduced, &answer, source.text)))
             }
         }
     }
@@ -273,12 +276,14 @@ impl Task<'_> {
         question: &Asked,
         range: &Range<u32>,
         source: &Source<'_>,
-    ) -> Result<(Answer, Vec<Quoted>), ErrorNote> {
+    ) -> Result<Option<(Answer, Vec<Quoted>)>, ErrorNote> {
         let (start, end) = (range.start as usize, range.end as usize);
         let text = source.text.get(start..end).unwrap_or_default();
         let answer = self.ask(QuestionKind::Map, question, text.to_owned()).await?;
-        let quotes = placed(&answer, source, start);
-        Ok((answer, quotes))
+        Ok(answer.map(|answer| {
+            let quotes = placed(&answer, source, start);
+            (answer, quotes)
+        }))
     }
 
     /// The summary of the document, from those of its sections.
@@ -323,7 +328,13 @@ impl Task<'_> {
         self.summary(section, &source).await.map_err(Unfinished::Failed)
     }
 
-    async fn ask(&self, kind: QuestionKind, question: &Asked, text: String) -> Result<Answer, ErrorNote> {
+    /// An answer; `None` if the text has nothing that could be one, as a table of contents has no sentence.
+    async fn ask(
+        &self,
+        kind: QuestionKind,
+        question: &Asked,
+        text: String,
+    ) -> Result<Option<Answer>, ErrorNote> {
         let question = Question {
             account: self.account.clone(),
             kind,
@@ -335,8 +346,11 @@ impl Task<'_> {
             patience: PATIENCE,
         };
         self.model.room(&self.job.tenant).await;
-        let answer = self.model.ask(question).await;
-        answer.map_err(|error| note(error.kind(), error))
+        match self.model.ask(question).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.is_nothing_to_quote() => Ok(None),
+            Err(error) => Err(note(error.kind(), error)),
+        }
     }
 
     /// Makes a section's summary findable.
@@ -397,14 +411,15 @@ fn first_of(quotes: &[Quoted], range: &Range<usize>) -> Option<(PageNumber, Rect
     quotes.iter().find(touches).map(|quote| (quote.page, quote.rect))
 }
 
-fn made(answer: Answer, quotes: Vec<Quoted>, source: &str) -> Summary {
+/// A summary of `answer`, which was given of `asked`, and is held against `source`.
+fn made(asked: &Source<'_>, answer: &Answer, source: &str) -> Summary {
     Summary {
         preview: preview(&answer.text),
         ungrounded: ungrounded(&answer.text, source),
-        quotes,
-        text: answer.text,
-        provider: answer.provider,
-        model: answer.model,
+        quotes: placed(answer, asked, 0),
+        text: answer.text.clone(),
+        provider: answer.provider.clone(),
+        model: answer.model.clone(),
     }
 }
 

@@ -37,23 +37,28 @@ pub(crate) const fn course(fault: &Fault) -> Course {
         | Fault::Empty
         | Fault::Stalled { .. }
         | Fault::Late { .. } => Course::Again,
-        Fault::Denied { .. } | Fault::Refused { .. } | Fault::Filtered | Fault::Failed(_) => {
-            Course::Elsewhere
-        }
+        Fault::Denied { .. }
+        | Fault::Refused { .. }
+        | Fault::NothingToQuote
+        | Fault::Filtered
+        | Fault::Failed(_) => Course::Elsewhere,
         Fault::CutShort => Course::GiveUp,
     }
 }
 
 /// Whether time may heal it. What does not is the same tomorrow, so nobody waits for it.
 pub(crate) const fn passes(fault: &Fault) -> bool {
-    !matches!(fault, Fault::Refused { .. } | Fault::Filtered | Fault::CutShort)
+    !matches!(
+        fault,
+        Fault::Refused { .. } | Fault::NothingToQuote | Fault::Filtered | Fault::CutShort
+    )
 }
 
 /// What is thought of the provider. Being asked too often is our fault, and a question it does not take says that it reads.
 pub(crate) const fn verdict(fault: &Fault) -> Verdict {
     match fault {
         Fault::RateLimited { .. } => Verdict::Open,
-        Fault::Refused { .. } | Fault::Filtered | Fault::CutShort => Verdict::Good,
+        Fault::Refused { .. } | Fault::NothingToQuote | Fault::Filtered | Fault::CutShort => Verdict::Good,
         _ => Verdict::Bad,
     }
 }

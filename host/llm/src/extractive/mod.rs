@@ -98,8 +98,7 @@ impl Provider for Extractive {
     async fn ask(&self, question: &Question) -> Result<Reply, Fault> {
         let all = sentences::of(&question.text);
         if all.is_empty() {
-            let reason = "it quotes sentences, and the text has none".into();
-            return Err(Fault::Refused { status: 422, reason });
+            return Err(Fault::NothingToQuote);
         }
         let all = evenly(all, MOST_SENTENCES);
         let vectors = self.vectors(&question.account, &all).await?;
