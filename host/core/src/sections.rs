@@ -113,7 +113,7 @@ pub fn sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
                 continue;
             }
             match here.filter(|here| Some(*here) == level) {
-                Some(level) if heading == index.checked_sub(1).map(|before| (before, level)) => {
+                Some(level) if goes_on(heading, index, level) => {
                     heading = Some((index, level));
                     if let Some(title) = &mut open.title {
                         title.push(' ');
@@ -141,9 +141,8 @@ fn cut(pages: &[MarkdownPage<'_>]) -> Option<u8> {
         let mut last: Option<(usize, u8)> = None;
         for (index, level) in &page.headings {
             // One that is broken over lines is one.
-            let goes_on = last == index.checked_sub(1).map(|before| (before, *level));
             if let Some(count) = levels.get_mut(usize::from(*level))
-                && !goes_on
+                && !goes_on(last, *index, *level)
             {
                 *count += 1;
             }
@@ -152,6 +151,11 @@ fn cut(pages: &[MarkdownPage<'_>]) -> Option<u8> {
     }
     let level = levels.iter().position(|count| *count > 1)?;
     u8::try_from(level).ok()
+}
+
+/// Whether a line goes on with the heading that the line before it is.
+fn goes_on(heading: Option<(usize, u8)>, index: usize, level: u8) -> bool {
+    heading.is_some_and(|(before, its)| (before + 1, its) == (index, level))
 }
 
 #[cfg(test)]

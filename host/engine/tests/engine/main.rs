@@ -23,4 +23,5 @@ mod makespan;
 mod measures;
 mod resume;
 mod search;
+mod summaries;
 mod threads;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use weir_core::Stage;
 use weir_core::id::{DocumentId, TenantId};
+use weir_core::language::LanguageModel;
 use weir_core::manifest::{Manifest, Pipeline};
 use weir_core::ports::Ledger;
 use weir_engine::{DocumentSpec, Engine, EngineConfig, JobSpec, Ports};
@@ -98,6 +99,8 @@ pub struct Stages {
     pub facts: Arc<Meter>,
     /// Flushes and removals after which one hangs, when it has done what it was asked; 0: none does.
     pub hang_after: AtomicU32,
+    /// Whether each page of a document is a chapter.
+    pub outlined: AtomicBool,
 }
 
 impl Default for Stages {
@@ -113,6 +116,7 @@ impl Default for Stages {
             images: Arc::default(),
             facts: Arc::default(),
             hang_after: AtomicU32::new(0),
+            outlined: AtomicBool::new(false),
         }
     }
 }
@@ -197,6 +201,7 @@ pub struct Fakes {
     pub config: EngineConfig,
     pub meter: Option<Arc<dyn weir_core::usage::Meter>>,
     pub files: tempfile::TempDir,
+    pub language: Option<Arc<dyn LanguageModel>>,
 }
 
 impl Fakes {
@@ -219,6 +224,7 @@ impl Fakes {
                 ..EngineConfig::default()
             },
             meter: None,
+            language: None,
             files: tempfile::tempdir().unwrap(),
         }
     }
@@ -256,7 +262,7 @@ impl Fakes {
                 stages: Arc::clone(&self.stages),
                 workers: self.workers[&Stage::Embed],
             }),
-            language_model: None,
+            language_model: self.language.clone(),
             blobs: Arc::clone(&self.blobs) as _,
             vectors: Arc::clone(&self.vectors) as _,
             ledger: Arc::clone(&self.ledger) as _,

@@ -4,11 +4,12 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use weir_core::decision::Device;
-use weir_core::page::{DocumentInfo, EncodedImage, PixelFormat, Pixels};
+use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PixelFormat, Pixels};
 use weir_core::ports::{Account, Drawing, DrawnPage, Embedder, OpenDocument, Rasterizer, Reader, Source};
 use weir_core::text::Line;
 use weir_core::{InferenceError, PageFacts, PageImage, PageNumber, RasterError, Rect, Stage};
@@ -49,6 +50,10 @@ impl Rasterizer for FakeRasterizer {
             stages: Arc::clone(&self.stages),
             info: DocumentInfo {
                 pages,
+                outline: match self.stages.outlined.load(Ordering::SeqCst) {
+                    true => (1..=pages).map(chapter).collect(),
+                    false => Vec::new(),
+                },
                 ..Default::default()
             },
         }))
@@ -124,6 +129,15 @@ impl OpenDocument for FakeDocument {
             Some(fault) => Err(raster_error(fault, page)),
             None => Ok(lines(page)),
         }
+    }
+}
+
+/// A chapter that begins with the first line of a page.
+fn chapter(page: PageNumber) -> OutlineEntry {
+    OutlineEntry {
+        title: format!("page {page} says this and nothing else"),
+        level: 1,
+        page: Some(page),
     }
 }
 

@@ -27,6 +27,7 @@ pub struct Script {
     pub route: Decide<PageFacts, PageRoute>,
     pub judge: Decide<Failure, Verdict>,
     pub passages: Decide<PassageSource, Vec<Range<u32>>>,
+    pub summarize: Decide<Section, SummaryPlan>,
     pub observe: Decide<Observation, Vec<ProgressUpdate>>,
     /// Time an observation takes.
     pub observing: Duration,
@@ -60,6 +61,7 @@ impl Default for Script {
             route: Arc::new(|_| Ok(everything())),
             judge: Arc::new(|_| Ok(Verdict::FailDocument)),
             passages: Arc::new(|source| Ok(a_passage_each_line(&source.text))),
+            summarize: Arc::new(|_| Ok(SummaryPlan::None)),
             observe: Arc::new(|_| Ok(vec![])),
             observing: Duration::ZERO,
         }
@@ -123,8 +125,8 @@ impl JobPolicy for FakePolicy {
         (self.0.passages)(source)
     }
 
-    async fn summarize(&self, _: Section) -> Result<SummaryPlan, PolicyError> {
-        Ok(SummaryPlan::None)
+    async fn summarize(&self, section: Section) -> Result<SummaryPlan, PolicyError> {
+        (self.0.summarize)(section)
     }
 
     async fn observe(&self, _: u64, what: Observation) -> Result<Vec<ProgressUpdate>, PolicyError> {
