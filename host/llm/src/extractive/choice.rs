@@ -7,13 +7,14 @@
 use super::centrality::Likeness;
 
 /// How much saying much counts against saying something new.
-const RELEVANCE: f32 = 0.6;
+const RELEVANCE: f32 = 0.7;
 /// Sentences this alike say the same.
 const SAME: f32 = 0.95;
 
 /// At most so many sentences, the best first; fewer where the others only say the same again.
 pub(super) fn choose(likeness: &Likeness, scores: &[f32], count: usize) -> Vec<usize> {
     let mut chosen: Vec<usize> = Vec::with_capacity(count);
+    let scores = spread(scores);
     // How much each has in common with what was chosen.
     let mut said = vec![0.0_f32; scores.len()];
     while chosen.len() < count {
@@ -34,6 +35,14 @@ pub(super) fn choose(likeness: &Likeness, scores: &[f32], count: usize) -> Vec<u
         chosen.push(best);
     }
     chosen
+}
+
+/// The scores from 0 to 1: those of one text lie close together, and likeness does not.
+fn spread(scores: &[f32]) -> Vec<f32> {
+    let least = scores.iter().copied().fold(f32::INFINITY, f32::min);
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let width = (most - least).max(f32::MIN_POSITIVE);
+    scores.iter().map(|score| (score - least) / width).collect()
 }
 
 #[cfg(test)]

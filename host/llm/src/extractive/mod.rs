@@ -25,6 +25,8 @@ use sentences::Sentence;
 const MOST_SENTENCES: usize = 400;
 /// Words of a title.
 const TITLE_WORDS: usize = 12;
+/// Sentences among which one is looked for that is short enough for a title.
+const TITLES: usize = 3;
 
 /// Quotes.
 pub struct Extractive {
@@ -75,10 +77,10 @@ fn failed(error: InferenceError) -> Fault {
     Fault::Failed(error.to_string())
 }
 
-/// Sentences of an answer, of a text with so many.
+/// Sentences to choose, of a text with so many.
 fn wanted(kind: QuestionKind, of: usize) -> usize {
     match kind {
-        QuestionKind::Title => 1,
+        QuestionKind::Title => TITLES,
         QuestionKind::Preview => 2,
         // Three to five are what the default prompts ask for; of a short text, not most of it.
         _ => of.div_ceil(4).clamp(1, 5),
@@ -112,9 +114,11 @@ impl Provider for Extractive {
         let chosen: Vec<Sentence<'_>> = ranked.into_iter().filter_map(|i| all.get(i).copied()).collect();
         let mut chosen = self.fitting(chosen, question.max_tokens)?;
         if question.kind == QuestionKind::Title {
-            chosen = chosen
-                .into_iter()
+            let short = chosen.iter().position(|sentence| sentence.is_short(TITLE_WORDS));
+            let title = chosen.get(short.unwrap_or(0)).copied();
+            chosen = title
                 .map(|sentence| sentence.words(TITLE_WORDS))
+                .into_iter()
                 .collect();
         }
         chosen.sort_unstable_by_key(|sentence| sentence.at);

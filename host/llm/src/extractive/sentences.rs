@@ -9,8 +9,12 @@ use unicode_segmentation::UnicodeSegmentation;
 
 /// Words a sentence has at least, and at most.
 const WORDS: std::ops::RangeInclusive<usize> = 4..=80;
+/// Words of a clause that can stand for its sentence.
+const LEAST_CLAUSE: usize = 4;
 /// A line shorter than this part of a usual one ends a paragraph.
 const SHORT: f64 = 0.6;
+/// Dots that lead the eye to a page number.
+const LEADERS: [&str; 2] = [". . .", "....."];
 /// What ends with a full stop and no sentence.
 const ABBREVIATIONS: [&str; 22] = [
     "dr.", "mr.", "mrs.", "ms.", "prof.", "st.", "fig.", "figs.", "eq.", "eqs.", "sec.", "ch.", "vol.",
@@ -33,17 +37,26 @@ impl<'a> Sentence<'a> {
         words.join(" ")
     }
 
-    /// Its first words, if it has more.
+    /// Whether it has no more than so many words.
+    pub(super) fn is_short(&self, words: usize) -> bool {
+        self.source.unicode_words().nth(words).is_none()
+    }
+
+    /// Its first words, if it has more: up to where something ends in them, if anything does.
     pub(super) fn words(self, most: usize) -> Self {
-        let end = self
-            .source
-            .split_word_bound_indices()
-            .filter(|(_, word)| word.chars().any(char::is_alphanumeric))
-            .nth(most)
-            .and_then(|(end, _)| self.source.get(..end));
-        let source: &'a str = end.map_or(self.source, |words| {
-            words.trim_end_matches(|c: char| c.is_whitespace() || c == '(' || c == ',')
-        });
+        let mut words = self.source.unicode_word_indices();
+        let least = words
+            .nth(LEAST_CLAUSE - 1)
+            .map_or(0, |(at, word)| at + word.len());
+        let Some((end, _)) = self.source.unicode_word_indices().nth(most) else {
+            return self;
+        };
+        let Some(begun) = self.source.get(..end) else {
+            return self;
+        };
+        let clause = begun.rfind([',', ';', ':']).filter(|end| *end >= least);
+        let source: &'a str = clause.and_then(|end| begun.get(..end)).unwrap_or(begun);
+        let source = source.trim_end_matches(|c: char| !c.is_alphanumeric());
         Self { source, ..self }
     }
 }
@@ -120,7 +133,21 @@ fn is_sentence(text: &str) -> bool {
         .trim_start_matches(['"', '“', '‘', '\'', '(', '[', '«'])
         .starts_with(|c: char| c.is_alphanumeric() && !c.is_lowercase());
     // Writings without spaces have as many words as characters here, and say more with fewer.
-    ends && begins && WORDS.contains(&text.unicode_words().count())
+    ends && begins && WORDS.contains(&text.unicode_words().count()) && !is_listed(text)
+}
+
+/// Whether it is a line of a list that happens to end with a full stop: dots that lead to a page number, or little but names
+/// and numbers, as in a bibliography.
+fn is_listed(text: &str) -> bool {
+    if LEADERS.into_iter().any(|dots| text.contains(dots)) {
+        return true;
+    }
+    let (mut words, mut plain) = (0, 0);
+    for word in text.unicode_words() {
+        words += 1;
+        plain += usize::from(word.starts_with(|c: char| c.is_alphabetic() && !c.is_uppercase()));
+    }
+    plain * 3 <= words
 }
 
 #[cfg(test)]
@@ -158,6 +185,8 @@ mod tests {
         assert!(plain("Yes. No. Ha ha ha.").is_empty());
         assert!(plain(&format!("This {} ends.", "goes on and ".repeat(40))).is_empty());
         assert!(plain("").is_empty());
+        assert!(plain("15 Error handling functions . . . . . . . . 27. Index ......... 30.").is_empty());
+        assert!(plain("Reports of the Institute of River Studies 12, 2004. A. Smith, Weirs and Locks, Thalheim 1998.").is_empty());
         assert_eq!(plain("Das Wehr staut den Fluss. これは文です。").len(), 2);
     }
 
@@ -167,6 +196,12 @@ mod tests {
         let sentence = of(text)[0];
         assert_eq!(sentence.words(2).source, "The quick");
         assert_eq!(sentence.words(3).source, "The quick, brown");
+        let text = "Where a weir raises the water, boats pass the river by a lock.";
+        assert_eq!(of(text)[0].words(8).source, "Where a weir raises the water");
+        let text = "So, a weir raises the water above it.";
+        assert_eq!(of(text)[0].words(5).source, "So, a weir raises the");
+        assert!(of(text)[0].is_short(8) && !of(text)[0].is_short(7));
+        let text = "The quick, brown (and lazy) fox jumps.";
         assert_eq!(sentence.words(100).source, text);
     }
 
