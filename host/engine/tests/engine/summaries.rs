@@ -198,7 +198,7 @@ async fn a_document_is_summarized_by_section_and_as_a_whole() {
 async fn a_section_that_cannot_be_summarized_is_named_and_the_others_are_kept() {
     let mut fakes = book(0, |_| 1);
     let model = Model::new(|_| 1.0);
-    *model.refuses.lock() = Some("of page 3");
+    *model.refuses.lock() = Some("page 3 says that");
     let answers = Answers::new(
         router(&[Arc::clone(&model)]),
         Some(Arc::new(MemoryAnswers::new(1 << 20))),
@@ -286,8 +286,8 @@ async fn a_job_that_is_stopped_pays_for_no_finished_answer_twice() {
     while model.asked.lock().len() < 40 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    drop(handle);
     engine.suspend(Duration::ZERO).await.unwrap();
+    assert_eq!(handle.wait().await.state, JobState::Running);
     let finished = 36; // Four were under way.
     fakes.language = Some(Arc::new(language(&model)));
     let engine = fakes.engine();
