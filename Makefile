@@ -57,7 +57,7 @@ samples: build
 	@'$(target)/debug/samples' '$(samples)'
 
 run: components build $(if $(filter $(samples),$(PDF)),samples)
-	@'$(weir)' run "$$PDF" --data '$(state)/data' --out '$(state)/out'
+	@'$(weir)' run "$$PDF" --summarize --data '$(state)/data' --out '$(state)/out'
 ifneq ($(ASK),)
 	@printf '\n%s\n\n' "$$ASK"
 	@'$(weir)' search "$$ASK" --data '$(state)/data' --top-k 3

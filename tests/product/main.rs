@@ -16,3 +16,4 @@ mod ingest;
 mod memory;
 mod policies;
 mod serve;
+mod summaries;

@@ -49,8 +49,15 @@ pub(crate) async fn run(
 fn show(place: usize, hit: &Hit) {
     let b = &hit.rect;
     println!(
-        "{place}. {}, page {}  (score {:.3})",
-        hit.name, hit.page, hit.score
+        "{place}. {}, {}page {}  (score {:.3})",
+        hit.name,
+        if hit.summary {
+            "summary of what begins on "
+        } else {
+            ""
+        },
+        hit.page,
+        hit.score
     );
     let percent = |share: f32| (share * 100.0).round();
     println!(

@@ -105,6 +105,8 @@ pub(crate) struct FoundPassage {
     page: u32,
     /// Its text.
     text: String,
+    /// Whether it is the summary of a section, which begins on the page.
+    summary: bool,
     /// Higher is better; only comparable within one answer.
     score: f32,
     /// Where it stands on the page.
@@ -218,6 +220,7 @@ impl FoundPassage {
             name: hit.name,
             page: hit.page,
             text: hit.text,
+            summary: hit.summary,
             score: hit.score,
             rect: hit.rect.into(),
         }

@@ -1,0 +1,163 @@
+//! Summaries of real documents, with no language model beside the embedder: every sentence stands in the document, where it says.
+
+use serde_json::{Value, json};
+use weir_tests::Weir;
+use weir_tests::server::Server;
+
+/// Letters and digits: what is left of a text however it is broken into lines.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| c.is_alphanumeric()).collect()
+}
+
+fn slice<'a>(text: &'a str, at: &Value) -> &'a str {
+    let of = |key: &str| at[key].as_u64().unwrap() as usize;
+    &text[of("start")..of("end")]
+}
+
+/// Holds a summary against the pages it was taken from.
+fn stands(summary: &Value, pages: &[String]) {
+    let text = summary["text"].as_str().unwrap();
+    let quotes = summary["quotes"].as_array().unwrap();
+    let (mut quoted, mut last) = (String::new(), String::new());
+    for quote in quotes {
+        let sentence = slice(text, &quote["at"]);
+        let page = quote["page"].as_u64().unwrap() as usize;
+        // It may go on over the page.
+        let here = pages[page - 1..]
+            .iter()
+            .take(2)
+            .map(|page| plain(page))
+            .collect::<String>();
+        assert!(
+            here.contains(&plain(sentence)),
+            "page {page} does not say: {sentence}"
+        );
+        let of = |key: &str| quote["box"][key].as_f64().unwrap();
+        assert!(
+            of("width") > 0.0 && of("height") > 0.0 && of("y") + of("height") <= 1.001,
+            "{quote}"
+        );
+        assert_ne!(sentence, last, "said twice");
+        quoted.push_str(sentence);
+        last = sentence.to_owned();
+    }
+    assert_eq!(plain(&quoted), plain(text), "nothing is said that is not quoted");
+    assert_eq!(summary["ungrounded"], json!([]), "{text}");
+    assert!(
+        !text.contains("Summarize") && !text.contains("---"),
+        "the prompt is no part of it: {text}"
+    );
+    assert!(text.starts_with(summary["preview"].as_str().unwrap().trim_end_matches('…')));
+}
+
+#[test]
+fn every_sentence_of_a_summary_stands_in_the_document_where_it_says() {
+    let weir = Weir::new();
+    let out = weir.folder().join("out");
+    for (name, least) in [("handbook.pdf", 8), ("survey.pdf", 5), ("letter-scan.pdf", 1)] {
+        let bytes = &weir_samples::all()
+            .into_iter()
+            .find(|(n, _)| *n == name)
+            .unwrap()
+            .1;
+        let file = weir.file(name, bytes);
+        let ended = weir.ingest(&[
+            file.to_str().unwrap(),
+            "--summarize",
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        assert_eq!(ended.code, 0, "{}", ended.errors);
+        ended.check_log();
+        let folder = out.join(name.trim_end_matches(".pdf"));
+        let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
+        let kept: Value = serde_json::from_str(&read("summary.json")).unwrap();
+        let pages: Vec<String> = (1..=kept["pages"].as_u64().unwrap())
+            .map(|page| {
+                let lines: Value = serde_json::from_str(&read(&format!("pages/{page:04}.json"))).unwrap();
+                let lines = lines["lines"].as_array().unwrap().clone();
+                lines
+                    .iter()
+                    .map(|line| line["text"].as_str().unwrap().to_owned() + "\n")
+                    .collect()
+            })
+            .collect();
+        let sections = kept["sections"].as_array().unwrap();
+        let summaries: Vec<_> = sections
+            .iter()
+            .filter(|section| !section["summary"].is_null())
+            .collect();
+        assert!(summaries.len() >= least, "{name}: {} summaries", summaries.len());
+        for section in &summaries {
+            stands(&section["summary"], &pages);
+            assert!(
+                section["title"].as_str().is_some_and(|title| !title.is_empty()),
+                "{section}"
+            );
+        }
+        stands(&kept["summary"], &pages);
+        let told = ended.events("section-summarized").len();
+        assert_eq!(told, sections.len());
+        assert_eq!(ended.event("document-summarized")["sections"], sections.len());
+        let markdown = read("document.md");
+        assert!(markdown.contains("## Summary"), "{markdown}");
+    }
+}
+
+#[test]
+fn a_summary_is_asked_for_read_and_found_over_http() {
+    let weir = Weir::new();
+    let server = Server::start(&weir, &[]);
+    let client = server.admin();
+    let survey = &weir_samples::all()
+        .into_iter()
+        .find(|(n, _)| *n == "survey.pdf")
+        .unwrap()
+        .1;
+    let plain_job = client.wait(&client.job("survey.pdf", survey));
+    let document = plain_job
+        .iter()
+        .find_map(|e| e["document"].as_str())
+        .unwrap()
+        .to_owned();
+    let path = format!("/v1/documents/{document}/summary");
+    let none = client.get(&path);
+    assert_eq!(
+        (none.status, none.problem().as_str()),
+        (404, "not-found"),
+        "{}",
+        none.body
+    );
+
+    // The pages are done; the summary is what is missing.
+    let answer = client.submit(&[("survey.pdf", survey)], &json!({ "summarize": true }), &[]);
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let events = client.wait(answer.body["id"].as_str().unwrap());
+    let done = events.iter().find(|e| e["type"] == "document-done").unwrap();
+    assert_eq!(done["skipped"], done["pages"], "{done}");
+    let kept = client.get(&path);
+    assert_eq!(kept.status, 200, "{}", kept.body);
+    let sections = kept.body["sections"].as_array().unwrap();
+    let results = sections
+        .iter()
+        .find(|s| s["title"].as_str().unwrap_or("").contains("Results"))
+        .unwrap();
+    let text = results["summary"]["text"].as_str().unwrap();
+    assert_eq!(results["summary"]["provider"], "extractive");
+
+    let query = json!({ "query": text, "top_k": 3 });
+    let hits = client.post("/v1/search", &query).body["hits"].clone();
+    let hits = hits.as_array().unwrap();
+    let summary = hits.iter().find(|hit| hit["summary"] == true).unwrap();
+    assert_eq!(
+        (&summary["page"], &summary["text"]),
+        (&results["first_page"], &json!(text))
+    );
+    let markdown = client.get(&format!("/v1/documents/{document}/markdown"));
+    assert!(markdown.body.as_str().unwrap().contains("## Summary"));
+
+    assert_eq!(client.delete(&format!("/v1/documents/{document}")).status, 204);
+    assert_eq!(client.get(&path).status, 404);
+    assert_eq!(client.post("/v1/search", &query).body["hits"], json!([]));
+    assert_eq!(server.stop().code, 0);
+}
