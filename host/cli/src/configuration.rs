@@ -1,7 +1,7 @@
 //! Settings from the file, the environment and the command line, in that order.
 
 use anyhow::{Context as _, Result};
-use weir_core::settings::{DECLARATIONS, Settings};
+use weir_core::settings::{DECLARATIONS, Declaration, PROVIDER_DECLARATIONS, Settings};
 
 use crate::args::Shared;
 
@@ -27,33 +27,76 @@ pub(crate) fn load(shared: &Shared) -> Result<Settings> {
     Ok(settings)
 }
 
+/// A setting as it is listed.
+struct Row {
+    name: String,
+    /// None for a key of a provider that nobody has named.
+    value: Option<String>,
+    variable: String,
+    declaration: &'static Declaration,
+}
+
+/// Every setting; and the keys of a provider of language models, as those of `NAME` and of each that is set up.
+fn rows(settings: &Settings) -> Vec<Row> {
+    let plain = DECLARATIONS.iter().map(|declaration| Row {
+        name: declaration.name.into(),
+        value: Some(settings.get(declaration.name).unwrap_or_default()),
+        variable: declaration.variable(),
+        declaration,
+    });
+    let named = settings
+        .llm_providers
+        .iter()
+        .map(|provider| (provider.name.as_str(), Some(provider)));
+    let providers = std::iter::once(("NAME", None)).chain(named);
+    let keys = providers.flat_map(|(name, provider)| {
+        let keys = PROVIDER_DECLARATIONS
+            .iter()
+            .filter_map(|d| Some((d, d.name.strip_prefix("llm.provider.")?)));
+        let keys = keys.filter(|(_, key)| *key != "name");
+        keys.map(move |(declaration, key)| Row {
+            name: format!("llm.provider.{name}.{key}"),
+            value: provider.map(|provider| provider.get(declaration.name).unwrap_or_default()),
+            variable: format!("WEIR_LLM_PROVIDER_{name}_{key}")
+                .to_uppercase()
+                .replace('-', "_"),
+            declaration,
+        })
+    });
+    plain.chain(keys).collect()
+}
+
 /// `weir settings`.
 #[allow(clippy::print_stdout)]
 pub(crate) fn list(settings: &Settings, json: bool) -> Result<()> {
-    let value = |name: &str| settings.get(name).unwrap_or_default();
+    let rows = rows(settings);
     if json {
-        let rows: Vec<_> = DECLARATIONS
+        let rows: Vec<_> = rows
             .iter()
-            .map(|d| {
+            .map(|row| {
+                let d = row.declaration;
                 serde_json::json!({
-                    "name": d.name, "value": value(d.name), "default": d.default, "range": d.range,
-                    "variable": d.variable(), "doc": d.doc.trim(),
+                    "name": row.name, "value": row.value, "default": d.default, "range": d.range,
+                    "variable": row.variable, "doc": d.doc.trim(),
                 })
             })
             .collect();
         println!("{}", serde_json::json!({ "settings": rows }));
         return Ok(());
     }
-    for d in DECLARATIONS {
-        let shown = value(d.name);
-        let shown = if shown.is_empty() { "(unset)" } else { &shown };
-        println!("{} = {shown}", d.name);
+    for row in rows {
+        let d = row.declaration;
+        match row.value.as_deref() {
+            None => println!("{}", row.name),
+            Some("") => println!("{} = (unset)", row.name),
+            Some(value) => println!("{} = {value}", row.name),
+        }
         println!("    {}", d.doc.trim());
         println!(
             "    {}; default {}; {}",
             d.range,
             if d.default.is_empty() { "unset" } else { d.default },
-            d.variable()
+            row.variable
         );
     }
     Ok(())

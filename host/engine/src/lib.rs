@@ -115,6 +115,8 @@ pub struct EngineConfig {
     pub cancel_grace: Duration,
     /// How long a job that someone waits for, of a tenant with nothing else in work, may go ahead of other tenants'.
     pub head_start: Duration,
+    /// How long a question to a language model may take, with all waiting and all tries.
+    pub patience: Duration,
 }
 
 impl EngineConfig {
@@ -128,6 +130,7 @@ impl EngineConfig {
             commit_entries: settings.engine_commit_entries as usize,
             cancel_grace: Duration::from_millis(settings.engine_cancel_millis.into()),
             head_start: Duration::from_millis(settings.engine_head_start_millis.into()),
+            patience: Duration::from_secs(settings.llm_patience_seconds.into()),
         }
     }
 }

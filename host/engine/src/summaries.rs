@@ -10,7 +10,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use weir_core::decision::{Question as Asked, Section, SummaryPlan};
@@ -31,8 +30,6 @@ use crate::document::Unfinished;
 use crate::failure::{StageError, note};
 use crate::job::Job;
 
-/// How long an answer may take: a queue of hours before a slow model is still a queue that moves.
-const PATIENCE: Duration = Duration::from_secs(6 * 60 * 60);
 /// Characters of a section that a title is made from.
 const TITLED: usize = 2000;
 /// Tokens of a title.
@@ -343,7 +340,7 @@ impl Task<'_> {
             text,
             image: None,
             max_tokens: question.max_tokens,
-            patience: PATIENCE,
+            patience: self.job.host.config.patience,
         };
         self.model.room(&self.job.tenant).await;
         match self.model.ask(question).await {

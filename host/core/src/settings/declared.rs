@@ -88,8 +88,9 @@ settings! {
     /// Longest pause between two tries, where the provider does not ask for a longer one.
     "llm.max_pause_seconds" => llm_max_pause_seconds: u32 = "30", "seconds, 1 to 3600"
         if |v| (1..=3600).contains(&v);
-    /// How long a question of a job may take, with all waiting and all tries.
-    "llm.patience_seconds" => llm_patience_seconds: u32 = "3600", "seconds, 1 to 86400"
+    /// How long a question of a job may take, with all waiting and all tries: a book of hundreds of chapters is asked about all at
+    /// once, and its last question waits for the others.
+    "llm.patience_seconds" => llm_patience_seconds: u32 = "21600", "seconds, 1 to 86400"
         if |v| (1..=86_400).contains(&v);
     /// What becomes of a question when every provider has failed at it: it waits for one to recover, or it fails.
     "llm.when_down" => llm_when_down: WhenDown = "wait", "wait or fail" if |_v| true;

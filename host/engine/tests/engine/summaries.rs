@@ -16,8 +16,9 @@ use weir_core::language::{Fault, Question, QuestionKind, Quote};
 use weir_core::ledger::JobState;
 use weir_core::ports::BlobStore as _;
 use weir_core::search::SUMMARY;
+use weir_core::settings::Settings;
 use weir_core::summary::{DocumentSummary, summary_key};
-use weir_engine::{DocumentEnd, JobSpec};
+use weir_engine::{DocumentEnd, EngineConfig, JobSpec};
 use weir_llm::{Answers, Member, MemoryAnswers, Provider, Reply, Router, RouterConfig, Terms};
 
 use crate::fakes::{Fakes, job, pipeline};
@@ -251,6 +252,33 @@ async fn without_a_language_model_the_document_says_so() {
         panic!("{outcome:?}");
     };
     assert_eq!(error.kind, "language-unavailable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_is_given_up_when_patience_ends() {
+    let mut fakes = book(0, |_| 1);
+    let mut settings = Settings::default();
+    settings.set("llm.patience_seconds", "50").unwrap();
+    fakes.config = EngineConfig {
+        upsert_workers: 1,
+        ..EngineConfig::from_settings(&settings)
+    };
+    fakes.language = Some(Arc::new(router(&[Model::new(|_| 1e6)])));
+    let engine = fakes.engine();
+    let began = Instant::now();
+    let outcome = engine
+        .start(summarized([fakes.document("a.pdf", 2)]))
+        .wait()
+        .await;
+    let DocumentEnd::Failed { error, .. } = &outcome.documents[0].end else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(error.kind, "language-deadline", "{error:?}");
+    assert!(
+        (50..60).contains(&began.elapsed().as_secs()),
+        "{:?}",
+        began.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
