@@ -42,7 +42,8 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
             let next = chars.peek().map(|(_, next)| *next);
             let inside =
                 matches!(c, '.' | ',' | '\u{a0}' | '\u{202f}' | '\'') && next.is_some_and(char::is_numeric);
-            if !c.is_alphanumeric() && !(inside && word.get(..at).is_some_and(ends_in_digit)) {
+            let of_a_number = inside && word.get(..at).is_some_and(ends_in_digit);
+            if !(c.is_alphanumeric() || of_a_number) {
                 end = at;
                 break;
             }

@@ -176,9 +176,11 @@ mod tests {
         }
     }
 
+    type PageLines = (Vec<Line>, Vec<(usize, u8)>);
+
     /// Pages of lines from the top; `#` and `##` before a line make it a heading.
     fn cut_up(pages: &[&[&str]]) -> Vec<DocumentSection> {
-        let pages: Vec<(Vec<Line>, Vec<(usize, u8)>)> = pages
+        let pages: Vec<PageLines> = pages
             .iter()
             .map(|lines| {
                 let mut headings = Vec::new();

@@ -133,8 +133,11 @@ struct Task<'a> {
 struct Source<'a> {
     text: &'a str,
     /// Places of parts, as bytes of the text.
-    stands: &'a (dyn Fn(&Range<usize>) -> Option<(PageNumber, Rect)> + Sync),
+    stands: &'a Stands<'a>,
 }
+
+/// Where a range of a text stands in the document.
+type Stands<'a> = dyn Fn(&Range<usize>) -> Option<(PageNumber, Rect)> + Sync + 'a;
 
 type Failed = Vec<(usize, ErrorNote)>;
 
