@@ -21,6 +21,7 @@ pub mod original;
 pub mod page;
 pub mod ports;
 pub mod replay;
+pub mod revision;
 pub mod rollout;
 pub mod said;
 pub mod search;

@@ -17,7 +17,7 @@ use weir_core::component::{ComponentStore, Gate};
 use weir_core::order::Orders;
 use weir_core::original::Originals;
 use weir_core::replay::Replays;
-use weir_core::rollout::PipelineBook;
+use weir_core::revision::PipelineBook;
 use weir_core::settings::Settings;
 use weir_core::shadow::ShadowBook;
 use weir_core::tenancy::Registry;

@@ -43,7 +43,7 @@ const READS: usize = 4;
 const MAX_EVENTS: usize = 10_000;
 
 /// A [`Ledger`], [`PolicyState`], [`Registry`], [`Orders`](weir_core::order::Orders),
-/// [`PipelineBook`](weir_core::rollout::PipelineBook) and [`UsageBook`](weir_core::usage::UsageBook) in a SQLite file.
+/// [`PipelineBook`](weir_core::revision::PipelineBook) and [`UsageBook`](weir_core::usage::UsageBook) in a SQLite file.
 pub struct SqliteLedger {
     writer: Arc<Worker<Writer>>,
     reader: LedgerReader,

@@ -22,7 +22,10 @@ use weir_core::manifest::{Manifest, Role};
 use weir_core::order::Orders;
 use weir_core::original::Originals;
 use weir_core::ports::{BlobStore, Ledger, PolicyState, VectorStore};
-use weir_core::rollout::{Change, PipelineBook, Recipe};
+use weir_core::revision::{PipelineBook, Recipe};
+use weir_core::rollout::Change;
+use weir_core::said::{LogEntry, LogLevel, Remark, RemarkKind};
+use weir_core::shadow::{ShadowBook, ShadowRun};
 use weir_core::tenancy::{Quotas, Registry, Scope, Tenant, TenantState};
 use weir_core::usage::{Usage, UsageBook};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
@@ -271,7 +274,31 @@ async fn furnish_pipeline(ledger: &SqliteLedger, t: &TenantId, digest: Component
     let activate = Change::Activate { revision: 1 };
     let changed = ledger.change_rollout(t, "p", None, &activate, "key", None, 1);
     changed.await.unwrap().unwrap();
-    ledger.assign(t, "p", &JobId::new()).await.unwrap();
+    let job = JobId::new();
+    ledger.assign(t, "p", &job).await.unwrap();
+    let said = LogEntry {
+        job,
+        seq: 1,
+        at_millis: 0,
+        remark: Remark {
+            component: "c".into(),
+            function: "routing.page".into(),
+            what: RemarkKind::Line {
+                level: LogLevel::Info,
+                message: "here".into(),
+            },
+        },
+    };
+    ledger.commit(vec![Entry::Said(t.clone(), said)]).await.unwrap();
+    let run = ShadowRun {
+        tenant: t.clone(),
+        pipeline: "p".into(),
+        revision: 1,
+        job,
+        at_millis: 1,
+        report: Err("gone".into()),
+    };
+    ledger.put_shadow_run(&run).await.unwrap();
 }
 
 /// How many rows each table with a column for the tenant has of one.

@@ -133,10 +133,10 @@ async fn nothing_is_said_twice() {
 }
 
 #[tokio::test]
-async fn a_text_without_sentences_is_refused() {
+async fn a_text_without_sentences_has_nothing_to_quote() {
     for text in ["", "Contents\n1 Weirs\n2 Locks\n"] {
         let fault = ask(&question(QuestionKind::Map, text, 300)).await.unwrap_err();
-        assert_eq!(fault.kind(), "refused");
+        assert_eq!(fault, Fault::NothingToQuote);
     }
 }
 

@@ -11,10 +11,10 @@ use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord, Com
 use weir_core::judge::{Evidence, Shown};
 use weir_core::manifest::{ComponentFile, Pipeline, Role};
 use weir_core::replay::{ReplayError, ReplayReport, Replays};
-use weir_core::rollout::{
-    Assignment, Change, ChangeError, ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord, Recipe,
-    Revision, Rollout,
+use weir_core::revision::{
+    ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord, Recipe, Revision,
 };
+use weir_core::rollout::{Assignment, Change, ChangeError, Rollout};
 use weir_core::shadow::ShadowRun;
 use weir_core::{JobId, PolicyError, StorageError, TenantId};
 

@@ -7,7 +7,8 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use weir_core::judge::Evidence;
-use weir_core::rollout::{Change, ChangeRecord, History};
+use weir_core::revision::{ChangeRecord, History};
+use weir_core::rollout::Change;
 use weir_core::tenancy::Scope;
 
 use super::revisions::known;

@@ -24,7 +24,8 @@ use weir_core::component::{ComponentStore, Gate};
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::order::OrderOptions;
 use weir_core::replay::Replays;
-use weir_core::rollout::{Assignment, PipelineBook, PipelineRecord, Recipe};
+use weir_core::revision::{PipelineBook, PipelineRecord, Recipe};
+use weir_core::rollout::Assignment;
 use weir_core::shadow::ShadowBook;
 use weir_core::{JobId, StorageError, TenantId};
 

@@ -12,7 +12,7 @@ use weir_core::component::ComponentDigest;
 use weir_core::id::is_name;
 use weir_core::judge::Judge;
 use weir_core::manifest::{Capability, Grants, Limits, Manifest, OnTrap, Role, SettingValue};
-use weir_core::rollout::{PipelineRecord, Recipe, Revision};
+use weir_core::revision::{PipelineRecord, Recipe, Revision};
 use weir_core::tenancy::Scope;
 
 use super::components::{CapabilityName, RoleName, refused};

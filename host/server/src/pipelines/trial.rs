@@ -6,7 +6,8 @@
 
 use weir_core::judge::{Evidence, Judgement, Showing, sum};
 use weir_core::ledger::JobState;
-use weir_core::rollout::{Assignment, Change, JobShowing, PipelineBook, Rollout};
+use weir_core::revision::{JobShowing, PipelineBook};
+use weir_core::rollout::{Assignment, Change, Rollout};
 use weir_core::{JobId, StorageError, TenantId};
 use weir_engine::{DocumentEnd, JobOutcome};
 

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::component::{ComponentDigest, ComponentRecord};
 use weir_core::judge::{Evidence, Shown};
-use weir_core::rollout::{
-    Arm, Assignment, Change, ChangeError, ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord,
-    Recipe, Revision, Rollout, SHOWINGS_KEPT,
+use weir_core::revision::{
+    ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord, Recipe, Revision, SHOWINGS_KEPT,
 };
+use weir_core::rollout::{Arm, Assignment, Change, ChangeError, Rollout};
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::SqliteLedger;
