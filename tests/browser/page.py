@@ -98,7 +98,7 @@ def state(card):
 
 def fills_live(visit, samples):
     """Pages appear while the job runs, and the job ends with all of them."""
-    card = visit.hand_in(os.path.join(samples, "handbook.pdf"), os.path.join(samples, "letter-scan.pdf"))
+    card = visit.hand_in(os.path.join(samples, "handbook.pdf"), os.path.join(samples, "live.pdf"))
     leaves = card.locator(".leaf")
     done = card.locator(".leaf[data-state=done]")
     expect(done.first).to_be_visible(timeout=PATIENCE)
@@ -164,15 +164,15 @@ def keeps_documents(visit):
     page.get_by_role("link", name="Documents", exact=True).click()
     cards = page.locator("#documents article")
     expect(cards).to_have_count(2)
-    letter = cards.filter(has_text="letter-scan.pdf")
-    letter.locator("summary").click()
-    expect(letter.locator("canvas.drawn").first).to_be_visible()
+    scan = cards.filter(has_text="live.pdf")
+    scan.locator("summary").click()
+    expect(scan.locator("canvas.drawn").first).to_be_visible()
     visit.look("documents", whole=True)
-    letter.get_by_role("button", name="Delete").click()
+    scan.get_by_role("button", name="Delete").click()
     visit.look("question")
     page.get_by_role("button", name="Keep").click()
     expect(cards).to_have_count(2)
-    letter.get_by_role("button", name="Delete").click()
+    scan.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(cards).to_have_count(1)
     assert len(visit.server.ask("/v1/documents")["documents"]) == 1
@@ -225,9 +225,9 @@ def explains_the_interface(visit):
 
 
 def write_samples(program, folder):
-    """The samples, a scan that takes long enough to be cancelled and a book that takes long enough to be interrupted."""
+    """The samples, scans that take long enough to be watched and to be cancelled, and a book that takes long enough to be interrupted."""
     subprocess.run([program, folder], check=True)
-    for kind, pages, name in (("scanned-book", 12, "scan.pdf"), ("book", 150, "book.pdf")):
+    for kind, pages, name in (("scanned-book", 10, "live.pdf"), ("scanned-book", 24, "scan.pdf"), ("book", 300, "book.pdf")):
         subprocess.run([program, "--only", kind, "--pages", str(pages), os.path.join(folder, name)], check=True)
 
 
