@@ -59,11 +59,14 @@ class Samples:
 
 class Server:
     def __init__(self, weir, folder, settings):
-        self.made_with = weir, folder, settings
         sets = [part for setting in settings for part in ("--set", setting)]
-        command = [weir, "serve", "--json", "--listen", "127.0.0.1:0", "--data", str(folder / "data"), *sets]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.command = [weir, "serve", "--json", "--listen", "127.0.0.1:0", "--data", str(folder / "data"), *sets]
         self.weir = weir
+        self.start()
+
+    def start(self):
+        """Once more over the same data, after it was stopped."""
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         said = json.loads(self.process.stdout.readline())
         host, port = said["address"].removeprefix("http://").rsplit(":", 1)
         self.place, self.admin = (host, int(port)), said.get("admin_key")
@@ -113,7 +116,7 @@ class Server:
         return said
 
     async def push(self, key, name, component):
-        opened = await self.open("POST", f"/v1/components?name={name}", key, component.read_bytes(), "application/wasm")
+        opened = await self.open("POST", f"/v1/components?name={name}", key, component, "application/wasm")
         status, said = await self.whole(opened)
         assert status in (200, 201), said
 
@@ -257,25 +260,15 @@ ATTACKS = ["loop", "copy", "log", "sleep", "memory", "stack", "answer", "questio
 
 
 async def hostile(server, samples):
-    component = pathlib.Path(os.environ["WEIR_HOSTILE_COMPONENTS"], "hostile-later.wasm").read_bytes()
+    component = pathlib.Path(os.environ["WEIR_HOSTILE_COMPONENTS"], "hostile-later.wasm")
     polite = await server.tenant("polite")
     others = [await server.tenant(f"other-{number}", scopes=["ingest", "read", "components"]) for number in range(3)]
     for key in others:
-        status, said = await server.whole(await server.open("POST", "/v1/components?name=later", key, component, "application/wasm"))
-        assert status == 201, said
+        await server.push(key, "later", component.read_bytes())
         for name in ["good", *ATTACKS]:
             revision = {"components": {"routing": "later"}, "settings": {"attack": name}, "capabilities": ["state", "inference"]}
-            status, said = await server.ask("POST", f"/v1/pipelines/{name}/revisions", key, revision)
-            assert status == 201, said
-            status, said = await server.ask("POST", f"/v1/pipelines/{name}/rollout", key, {"action": "activate", "revision": 1})
-            assert status == 200, said
-
-    async def ended(key, job):
-        async for event in server.events(key, job):
-            if event["type"] == "job-ended":
-                assert event["state"] == "done", event
-                return
-        raise SystemExit("a stream ended before its job")
+            await server.done(key, f"/v1/pipelines/{name}/revisions", revision)
+            await server.done(key, f"/v1/pipelines/{name}/rollout", {"action": "activate", "revision": 1})
 
     async def guest_seconds():
         _, usages = zip(*[await server.ask("GET", "/v1/usage", key) for key in others], strict=True)
@@ -289,11 +282,11 @@ async def hostile(server, samples):
             for key, more in zip(others, documents[1:], strict=True):
                 status, job = await server.submit(key, more[turn], pipeline=pipelines[turn % len(pipelines)])
                 assert status == 202, job
-                theirs.append(ended(key, job["id"]))
+                theirs.append(server.ended(key, job["id"]))
             if turn < 8:
                 status, job = await server.submit(polite, documents[0][turn])
                 assert status == 202, job
-                ours.append(ended(polite, job["id"]))
+                ours.append(server.ended(polite, job["id"]))
         others_end = asyncio.gather(*theirs)
         await asyncio.gather(*ours)
         took = time.monotonic() - began
@@ -321,13 +314,9 @@ async def density(server, samples):
         async with turns:
             key = await server.tenant(f"tenant-{number}", scopes=["ingest", "components"])
             component = components[number % DISTINCT]
-            status, said = await server.whole(await server.open("POST", "/v1/components?name=own", key, component, "application/wasm"))
-            assert status == 201, said
-            revision = {"components": {"routing": "own"}}
-            status, said = await server.ask("POST", "/v1/pipelines/own/revisions", key, revision)
-            assert status == 201, said
-            status, said = await server.ask("POST", "/v1/pipelines/own/rollout", key, {"action": "activate", "revision": 1})
-            assert status == 200, said
+            await server.push(key, "own", component)
+            await server.done(key, "/v1/pipelines/own/revisions", {"components": {"routing": "own"}})
+            await server.done(key, "/v1/pipelines/own/rollout", {"action": "activate", "revision": 1})
             return key
 
     began = time.monotonic()
@@ -335,7 +324,7 @@ async def density(server, samples):
     print(f"density    {DENSITY} tenants with a component and a pipeline each were made within {time.monotonic() - began:.0f} s")
     server.stop()
     began = time.monotonic()
-    server.__init__(*server.made_with)
+    server.start()
     started = time.monotonic() - began
     before = memory(server.process.pid)
     took = []
@@ -432,7 +421,7 @@ async def canary(server, samples):
     async def tenant(name):
         key = await server.tenant(name, scopes=scopes)
         for component in ("trial-fine", "trial-slower", "trial-traps"):
-            await server.push(key, component, folder / f"{component}.wasm")
+            await server.push(key, component, (folder / f"{component}.wasm").read_bytes())
         return key
 
     def revision(component, dpi=base, **more):

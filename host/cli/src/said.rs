@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use weir_core::said::{LogEntry, LogLevel, RemarkKind};
+use weir_core::said::LogEntry;
 use weir_core::{JobId, TenantId};
 use weir_storage::LedgerReader;
 
@@ -103,18 +103,15 @@ impl Source {
 
 /// An entry as the server tells it, so that a program reads the same from both.
 fn told(entry: &LogEntry) -> Value {
-    let (level, message, failure) = match &entry.remark.what {
-        RemarkKind::Line { level, message } => (*level, message, None),
-        RemarkKind::Failure(report) => (LogLevel::Error, &report.error.message, Some(report)),
-    };
+    let what = &entry.remark.what;
     json!({
         "seq": entry.seq,
         "at_millis": entry.at_millis,
         "component": entry.remark.component,
         "function": entry.remark.function,
-        "level": level,
-        "message": message,
-        "failure": failure,
+        "level": what.level(),
+        "message": what.message(),
+        "failure": what.failure(),
     })
 }
 

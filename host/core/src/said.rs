@@ -63,6 +63,32 @@ pub enum RemarkKind {
     Failure(Box<FailureReport>),
 }
 
+impl RemarkKind {
+    /// How urgent it is: a failure is as urgent as a line can be.
+    pub const fn level(&self) -> LogLevel {
+        match self {
+            Self::Line { level, .. } => *level,
+            Self::Failure(_) => LogLevel::Error,
+        }
+    }
+
+    /// The line, or how the call failed.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Line { message, .. } => message,
+            Self::Failure(report) => &report.error.message,
+        }
+    }
+
+    /// The report, if the call failed.
+    pub fn failure(&self) -> Option<&FailureReport> {
+        match self {
+            Self::Line { .. } => None,
+            Self::Failure(report) => Some(report),
+        }
+    }
+}
+
 /// How a call of a component failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureReport {

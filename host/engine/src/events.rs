@@ -108,8 +108,8 @@ impl EventLog {
         (Arc::new(log), Observer { seen, faults })
     }
 
-    /// Goes on behind event number `last` and `said` by components, `age` milliseconds after the job was made. To be called before anything is
-    /// written; those who watch are served from the ledger up to here.
+    /// Goes on behind event number `last` and number `said` of what components said, `age` milliseconds after the job was made.
+    /// To be called before anything is written; those who watch are served from the ledger up to here.
     pub(crate) fn go_on(&self, last: u64, said: u64, age: u64) {
         self.said.lock().last = said;
         self.age.store(age, Ordering::Relaxed);

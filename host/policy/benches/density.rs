@@ -16,90 +16,26 @@
     clippy::print_stderr
 )]
 
-use std::path::{Path, PathBuf};
+mod support;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use rustix::time::{ClockId, clock_gettime};
-use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
-use weir_core::event::ErrorNote;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::page::PageFacts;
-use weir_core::ports::{Capabilities, JobPolicy as _, PolicyRequest, PolicyState};
-use weir_core::said::Remark;
-use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, TenantId};
+use weir_core::ports::{JobPolicy as _, PolicyRequest};
+use weir_core::{DocumentId, JobId, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
+
+use support::{Nothing, built, component};
 
 const TENANTS: usize = 10_000;
 const DISTINCT: usize = 200;
 /// What a cold tenant's first decision may take.
 const COLD: Duration = Duration::from_millis(5);
-
-/// Nobody asks for anything here.
-struct Nothing;
-
-fn none<T>() -> Result<T, ErrorNote> {
-    Err(ErrorNote {
-        kind: "unavailable".into(),
-        message: "not in a benchmark".into(),
-    })
-}
-
-#[async_trait]
-impl Capabilities for Nothing {
-    async fn preview(&self, _: &DocumentId, _: PageNumber, _: u32) -> Result<(u32, u32, Vec<u8>), ErrorNote> {
-        none()
-    }
-    async fn page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorNote> {
-        none()
-    }
-    async fn count_tokens(&self, _: &str) -> Result<u32, ErrorNote> {
-        none()
-    }
-    async fn embed(&self, _: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorNote> {
-        none()
-    }
-    async fn recognize(&self, _: &DocumentId, _: PageNumber, _: Rect) -> Result<String, ErrorNote> {
-        none()
-    }
-    async fn generate(&self, _: &str, _: u32) -> Result<String, ErrorNote> {
-        none()
-    }
-    fn policy_failed(&self, _: &PolicyError) {}
-    fn said(&self, _: Remark) {}
-}
-
-#[async_trait]
-impl PolicyState for Nothing {
-    async fn get(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
-        none()
-    }
-    async fn set(&self, _: &TenantId, _: &str, _: &str, _: Vec<u8>) -> Result<(), ErrorNote> {
-        none()
-    }
-    async fn delete(&self, _: &TenantId, _: &str, _: &str) -> Result<(), ErrorNote> {
-        none()
-    }
-}
-
-fn built() -> PathBuf {
-    std::env::var_os("WEIR_PATHS_COMPONENTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components"),
-        PathBuf::from,
-    )
-}
-
-fn component(path: PathBuf) -> ComponentFile {
-    let bytes = std::fs::read(&path)
-        .unwrap_or_else(|_| panic!("{} is missing: run components/build", path.display()));
-    ComponentFile {
-        name: path.file_stem().unwrap().to_string_lossy().into_owned(),
-        digest: Sha256::digest(bytes).into(),
-        path,
-    }
-}
 
 /// The routing component with a custom section behind it that says which one it is.
 fn distinct(folder: &Path, number: usize) -> ComponentFile {

@@ -12,22 +12,22 @@
     clippy::print_stderr
 )]
 
+mod support;
+
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use criterion::Criterion;
-use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
-use weir_core::event::ErrorNote;
-use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
+use weir_core::manifest::{Manifest, Pipeline, Role};
 use weir_core::page::PageFacts;
-use weir_core::ports::{Capabilities, JobPolicy, Policies, PolicyRequest, PolicyState};
-use weir_core::said::Remark;
-use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, TenantId};
+use weir_core::ports::{JobPolicy, Policies, PolicyRequest};
+use weir_core::{DocumentId, JobId, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
+
+use support::{Nothing, built, component};
 
 /// Live instances that are weighed, and what they may weigh.
 const INSTANCES: u32 = 10_000;
@@ -36,70 +36,9 @@ const INSTANCES_KIB: u64 = 450 << 10;
 /// Calls of one job.
 const CALLS: u64 = 5_000;
 
-/// Nobody asks for anything here.
-struct Nothing;
-
-fn none<T>() -> Result<T, ErrorNote> {
-    Err(ErrorNote {
-        kind: "unavailable".into(),
-        message: "not in a benchmark".into(),
-    })
-}
-
-#[async_trait]
-impl Capabilities for Nothing {
-    async fn preview(&self, _: &DocumentId, _: PageNumber, _: u32) -> Result<(u32, u32, Vec<u8>), ErrorNote> {
-        none()
-    }
-    async fn page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorNote> {
-        none()
-    }
-    async fn count_tokens(&self, _: &str) -> Result<u32, ErrorNote> {
-        none()
-    }
-    async fn embed(&self, _: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorNote> {
-        none()
-    }
-    async fn recognize(&self, _: &DocumentId, _: PageNumber, _: Rect) -> Result<String, ErrorNote> {
-        none()
-    }
-    async fn generate(&self, _: &str, _: u32) -> Result<String, ErrorNote> {
-        none()
-    }
-    fn policy_failed(&self, _: &PolicyError) {}
-    fn said(&self, _: Remark) {}
-}
-
-#[async_trait]
-impl PolicyState for Nothing {
-    async fn get(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
-        none()
-    }
-    async fn set(&self, _: &TenantId, _: &str, _: &str, _: Vec<u8>) -> Result<(), ErrorNote> {
-        none()
-    }
-    async fn delete(&self, _: &TenantId, _: &str, _: &str) -> Result<(), ErrorNote> {
-        none()
-    }
-}
-
 /// A pipeline of the default components of some roles.
 fn pipeline(roles: &[Role]) -> Pipeline {
-    let folder = std::env::var_os("WEIR_PATHS_COMPONENTS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components"),
-        PathBuf::from,
-    );
-    let component = |role: &Role| {
-        let path = folder.join(format!("{}.wasm", role.name()));
-        let bytes = std::fs::read(&path)
-            .unwrap_or_else(|_| panic!("{} is missing: run components/build", path.display()));
-        let file = ComponentFile {
-            name: role.name().into(),
-            path,
-            digest: Sha256::digest(bytes).into(),
-        };
-        (*role, file)
-    };
+    let component = |role: &Role| (*role, component(built().join(format!("{}.wasm", role.name()))));
     Pipeline::new(
         Manifest::embedded(),
         roles.iter().map(component).collect(),

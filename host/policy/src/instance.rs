@@ -174,7 +174,7 @@ impl Seat {
         };
         let answer = answer.map_err(|explained| {
             self.host.measures.failed(D::ROLE, &explained.error);
-            self.report(D::FUNCTION, turn, asked(question), explained)
+            self.report(D::FUNCTION, turn, || asked(question), explained)
         });
         Asked {
             answer,
@@ -195,7 +195,7 @@ impl Seat {
         &self,
         function: &'static str,
         turn: u32,
-        question: Option<String>,
+        question: impl FnOnce() -> Option<String>,
         explained: Explained,
     ) -> PolicyError {
         let Explained {
@@ -207,7 +207,7 @@ impl Seat {
             error: note(&error),
             version: hex(&self.digest),
             turn,
-            question,
+            question: question(),
             limit: error.limit(),
             said,
             backtrace,
@@ -254,7 +254,7 @@ impl Seat {
             }
             Err(stopped) => {
                 let explained = self.explain(START, &stopped, store.data_mut());
-                Err(self.report(START, turn, None, explained))
+                Err(self.report(START, turn, || None, explained))
             }
         }
     }

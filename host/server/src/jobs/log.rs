@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use weir_core::JobId;
 use weir_core::ports::Ledger as _;
-use weir_core::said::{Frame, LogEntry, LogLevel, RemarkKind};
+use weir_core::said::{FailureReport, Frame, LogEntry, LogLevel, Remark};
 use weir_core::tenancy::Scope;
 
 use super::view::{ErrorView, find};
@@ -123,32 +123,35 @@ impl From<Frame> for FrameView {
     }
 }
 
+impl From<FailureReport> for FailureView {
+    fn from(report: FailureReport) -> Self {
+        Self {
+            error: report.error.into(),
+            version: report.version,
+            turn: report.turn,
+            question: report.question,
+            limit: report.limit,
+            said: report.said,
+            backtrace: report.backtrace.into_iter().map(FrameView::from).collect(),
+        }
+    }
+}
+
 impl From<LogEntry> for LogEntryView {
     fn from(entry: LogEntry) -> Self {
-        let (level, message, failure) = match entry.remark.what {
-            RemarkKind::Line { level, message } => (level.into(), message, None),
-            RemarkKind::Failure(report) => {
-                let message = report.error.message.clone();
-                let failure = FailureView {
-                    error: report.error.into(),
-                    version: report.version,
-                    turn: report.turn,
-                    question: report.question,
-                    limit: report.limit,
-                    said: report.said,
-                    backtrace: report.backtrace.into_iter().map(FrameView::from).collect(),
-                };
-                (LevelName::Error, message, Some(failure))
-            }
-        };
+        let Remark {
+            component,
+            function,
+            what,
+        } = entry.remark;
         Self {
             seq: entry.seq,
             at_millis: entry.at_millis,
-            component: entry.remark.component,
-            function: entry.remark.function,
-            level,
-            message,
-            failure,
+            component,
+            function,
+            level: what.level().into(),
+            message: what.message().to_owned(),
+            failure: what.failure().cloned().map(FailureView::from),
         }
     }
 }

@@ -20,7 +20,7 @@ use weir_core::component::{ComponentDigest, ComponentRecord};
 use weir_core::id::is_name;
 use weir_core::manifest::{Capability, ComponentFile, Role};
 use weir_core::tenancy::Scope;
-use weir_core::{PolicyError, StorageError, TenantId};
+use weir_core::{PolicyError, StorageError};
 
 use super::Shelf;
 use crate::app::{App, now_millis};
@@ -163,7 +163,11 @@ pub(crate) async fn push_component(
             "name has 1 to 64 characters of a-z, 0-9, '-' and '_'",
         ));
     }
-    let turn = Turn::take(&app, caller.id())?;
+    let turn = app.shelf.pushing.take(caller.id()).ok_or_else(|| {
+        Problem::conflict(
+            "another component of this tenant is being looked at: push them one after the other",
+        )
+    })?;
     let arrived = receive(&app.shelf, body).await?;
     let known = app.shelf.book.component(caller.id(), &arrived.digest).await?;
     let status = match known {
@@ -223,32 +227,6 @@ pub(super) fn refused(error: PolicyError) -> Problem {
     match error {
         PolicyError::Exhausted { .. } => Problem::overloaded(error.to_string()),
         _ => Problem::unprocessable(error.to_string()),
-    }
-}
-
-/// A tenant's turn at the gate.
-struct Turn {
-    app: Arc<App>,
-    tenant: TenantId,
-}
-
-impl Turn {
-    fn take(app: &Arc<App>, tenant: &TenantId) -> Result<Self, Problem> {
-        if app.shelf.pushing.lock().insert(tenant.clone()) {
-            return Ok(Self {
-                app: Arc::clone(app),
-                tenant: tenant.clone(),
-            });
-        }
-        Err(Problem::conflict(
-            "another component of this tenant is being looked at: push them one after the other",
-        ))
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.app.shelf.pushing.lock().remove(&self.tenant);
     }
 }
 

@@ -14,12 +14,12 @@ mod shadow;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod turns;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use weir_core::component::{ComponentStore, Gate};
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::order::OrderOptions;
@@ -42,6 +42,7 @@ pub(crate) use revisions::{
 pub(crate) use rollout::{__path_change_rollout, __path_rollout, change_rollout, rollout};
 pub(crate) use shadow::{Compared, compare};
 pub(crate) use trial::{Ended, ended};
+use turns::Turns;
 
 /// The pipeline that every tenant has.
 const OWN: &str = "default";
@@ -89,9 +90,9 @@ pub(crate) struct Shelf {
     shadows: Arc<dyn ShadowBook>,
     defaults: Arc<dyn Defaults>,
     /// Tenants one of whose components is being looked at.
-    pushing: Mutex<HashSet<TenantId>>,
+    pushing: Arc<Turns>,
     /// Tenants one of whose jobs is being compared with a shadow.
-    comparing: Mutex<HashSet<TenantId>>,
+    comparing: Arc<Turns>,
 }
 
 impl Shelf {
@@ -110,8 +111,8 @@ impl Shelf {
             replays,
             shadows,
             defaults,
-            pushing: Mutex::default(),
-            comparing: Mutex::default(),
+            pushing: Turns::new(usize::MAX),
+            comparing: Turns::new(shadow::AT_ONCE),
         }
     }
 

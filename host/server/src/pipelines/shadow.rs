@@ -18,7 +18,7 @@ use super::replay::{DifferenceView, EffectView};
 use crate::app::now_millis;
 
 /// Jobs of the whole host that are compared at once.
-const AT_ONCE: usize = 4;
+pub(super) const AT_ONCE: usize = 4;
 
 /// A job that has ended, to be compared.
 pub(crate) struct Compared<'a> {
@@ -43,7 +43,7 @@ async fn compared(shelf: &Shelf, given: Assignment, ended: &Compared<'_>) -> Res
     let Some(shadow) = shadow.filter(|shadow| shadow.revision != given.revision) else {
         return Ok(());
     };
-    let Some(_turn) = Turn::take(shelf, ended.tenant) else {
+    let Some(_turn) = shelf.comparing.take(ended.tenant) else {
         return Ok(());
     };
     shelf
@@ -75,26 +75,6 @@ async fn again(shelf: &Shelf, shadow: Shadow, ended: &Compared<'_>) -> Result<Re
     let mut report = report.map_err(|error| error.to_string())?;
     report.differences.truncate(DIFFERENCES);
     Ok(report)
-}
-
-/// A tenant's turn at being compared, until this is dropped.
-struct Turn<'a> {
-    shelf: &'a Shelf,
-    tenant: &'a TenantId,
-}
-
-impl<'a> Turn<'a> {
-    fn take(shelf: &'a Shelf, tenant: &'a TenantId) -> Option<Self> {
-        let mut comparing = shelf.comparing.lock();
-        let free = comparing.len() < AT_ONCE && comparing.insert(tenant.clone());
-        free.then_some(Self { shelf, tenant })
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.shelf.comparing.lock().remove(self.tenant);
-    }
 }
 
 /// What a shadow would have decided since it began.

@@ -228,7 +228,9 @@ async fn a_canary_is_judged_by_its_jobs() {
         .await;
         let (judged, ran) = until_judged(&host, &a, &key).await;
         assert_eq!(judged["action"], verdict, "{judged}");
-        assert_eq!(ran.len(), 2);
+        // One that traps is sent back without waiting for a job of the other revision, if chance gave it the first five.
+        let both = ran.len() == 2;
+        assert!(both || verdict == "rollback", "{judged}");
         let evidence = &judged["evidence"];
         assert!(evidence["canary"]["jobs"].as_u64() >= Some(5), "{judged}");
         assert!(

@@ -8,6 +8,8 @@
 //! has failed then, since it was asked for with its summary. Answers are kept by whoever asks the models, so that the next
 //! job pays for nothing twice.
 
+mod quotes;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,11 +26,13 @@ use weir_core::search::{Point, SUMMARY};
 use weir_core::sections::{DocumentSection, sections};
 use weir_core::summary::{DocumentSummary, Quoted, SectionSummary, Summary, preview, summary_key};
 use weir_core::text::PageLines;
-use weir_core::{PageNumber, Rect, StorageError, layout};
+use weir_core::{Rect, StorageError, layout};
 
 use crate::document::Unfinished;
 use crate::failure::{StageError, note};
 use crate::job::Job;
+
+use quotes::{Joined, Source, placed};
 
 /// Characters of a section that a title is made from.
 const TITLED: usize = 2000;
@@ -128,16 +132,6 @@ struct Task<'a> {
     record: &'a DocumentRecord,
     model: &'a dyn LanguageModel,
 }
-
-/// A text that answers were made of, with where in the document its parts stand.
-struct Source<'a> {
-    text: &'a str,
-    /// Places of parts, as bytes of the text.
-    stands: &'a Stands<'a>,
-}
-
-/// Where a range of a text stands in the document.
-type Stands<'a> = dyn Fn(&Range<usize>) -> Option<(PageNumber, Rect)> + Sync + 'a;
 
 type Failed = Vec<(usize, ErrorNote)>;
 
@@ -243,27 +237,19 @@ impl Task<'_> {
             SummaryPlan::MapReduce { ranges, map, reduce } => {
                 let parts = ranges.iter().map(|range| self.part(&map, range, source));
                 let parts = futures::future::try_join_all(parts).await?;
-                let mut text = String::new();
-                // Where each quote of a part stands in the text that is reduced.
-                let mut stands: Vec<Quoted> = Vec::new();
+                let mut joined = Joined::default();
                 for (answer, quotes) in parts.into_iter().flatten() {
-                    if !text.is_empty() {
-                        text.push_str("\n\n");
-                    }
-                    let before = u32::try_from(text.len()).unwrap_or(u32::MAX);
-                    stands.extend(quotes.into_iter().map(|quote| Quoted {
-                        at: quote.at.start.saturating_add(before)..quote.at.end.saturating_add(before),
-                        ..quote
-                    }));
-                    text.push_str(&answer.text);
+                    joined.push(&answer.text, &quotes);
                 }
-                if text.is_empty() {
+                if joined.text.is_empty() {
                     return Ok(None);
                 }
-                let answer = self.ask(QuestionKind::Reduce, &reduce, text.clone()).await?;
+                let answer = self
+                    .ask(QuestionKind::Reduce, &reduce, joined.text.clone())
+                    .await?;
                 let reduced = Source {
-                    text: &text,
-                    stands: &|range| first_of(&stands, range),
+                    text: &joined.text,
+                    stands: &|range| joined.place_of(range),
                 };
                 Ok(answer.map(|answer| made(&reduced, &answer, source.text)))
             }
@@ -288,26 +274,14 @@ impl Task<'_> {
 
     /// The summary of the document, from those of its sections.
     async fn whole(&self, sections: &[SectionSummary]) -> Result<Option<Summary>, Unfinished> {
-        let mut summaries = sections.iter().filter_map(|section| section.summary.as_ref());
-        let Some(first) = summaries.next() else {
-            return Ok(None);
-        };
-        let rest: Vec<&Summary> = summaries.collect();
+        let summaries: Vec<&Summary> = sections.iter().filter_map(|s| s.summary.as_ref()).collect();
         // Of one, there is nothing to bring together.
-        if rest.is_empty() {
-            return Ok(Some(first.clone()));
+        if let [] | [_] = summaries.as_slice() {
+            return Ok(summaries.first().copied().cloned());
         }
-        let (mut text, mut stands) = (String::new(), Vec::<Quoted>::new());
-        for summary in std::iter::once(first).chain(rest) {
-            if !text.is_empty() {
-                text.push_str("\n\n");
-            }
-            let before = u32::try_from(text.len()).unwrap_or(u32::MAX);
-            stands.extend(summary.quotes.iter().map(|quote| Quoted {
-                at: quote.at.start.saturating_add(before)..quote.at.end.saturating_add(before),
-                ..quote.clone()
-            }));
-            text.push_str(&summary.text);
+        let mut joined = Joined::default();
+        for summary in summaries {
+            joined.push(&summary.text, &summary.quotes);
         }
         let section = Section {
             document: self.record.id,
@@ -319,11 +293,11 @@ impl Task<'_> {
             level: 1,
             first_page: sections.first().map_or(1, |section| section.first_page),
             last_page: sections.last().map_or(1, |section| section.last_page),
-            text: text.clone(),
+            text: joined.text.clone(),
         };
         let source = Source {
-            text: &text,
-            stands: &|range| first_of(&stands, range),
+            text: &joined.text,
+            stands: &|range| joined.place_of(range),
         };
         self.summary(section, &source).await.map_err(Unfinished::Failed)
     }
@@ -388,27 +362,6 @@ impl Task<'_> {
             .await;
         upserted.map_err(|e| stage(e.into()))
     }
-}
-
-/// An answer's quotes with where they stand in the document; `offset` is where the question's text begins in the source.
-fn placed(answer: &Answer, source: &Source<'_>, offset: usize) -> Vec<Quoted> {
-    let quoted = answer.quotes.iter().filter_map(|quote| {
-        let at = offset + quote.source.start as usize..offset + quote.source.end as usize;
-        let (page, rect) = (source.stands)(&at)?;
-        Some(Quoted {
-            at: quote.answer.clone(),
-            page,
-            rect,
-        })
-    });
-    quoted.collect()
-}
-
-/// Where the first of the quotes that a range touches stands.
-fn first_of(quotes: &[Quoted], range: &Range<usize>) -> Option<(PageNumber, Rect)> {
-    let touches =
-        |quote: &&Quoted| (quote.at.start as usize) < range.end && range.start < quote.at.end as usize;
-    quotes.iter().find(touches).map(|quote| (quote.page, quote.rect))
 }
 
 /// A summary of `answer`, which was given of `asked`, and is held against `source`.
