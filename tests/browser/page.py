@@ -112,6 +112,30 @@ def fills_live(visit, samples):
     visit.look("done", whole=True)
 
 
+def says_it_in_short(visit, samples):
+    """A summary is there when its job has ended, and a sentence of it leads to where it stands."""
+    page = visit.page
+    page.locator("#drop .options > summary").click()
+    page.get_by_label("summarize").check()
+    page.get_by_label("do again what is done").check()
+    card = visit.hand_in(os.path.join(samples, "handbook.pdf"))
+    expect(state(card)).to_have_text("done", timeout=PATIENCE)
+    page.get_by_label("summarize").uncheck()
+    page.get_by_label("do again what is done").uncheck()
+    page.locator("#drop .options > summary").click()
+    summary = card.get_by_role("region", name="Summary")
+    sentence = summary.locator(".quote").first
+    expect(sentence).to_be_visible()
+    summary.locator("details > summary").click()
+    expect(summary.locator("details .quote").first).to_be_visible()
+    visit.look("summary", whole=True)
+    sentence.press("Enter")
+    expect(page.locator("#viewer-box")).to_be_visible()
+    visit.look("summary-box")
+    page.keyboard.press("Escape")
+    expect(sentence).to_be_focused()
+
+
 def finds_the_place(visit):
     """The box on the page is the one that the host says."""
     page = visit.page
@@ -167,6 +191,9 @@ def keeps_documents(visit):
     scan = cards.filter(has_text="live.pdf")
     scan.locator("summary").click()
     expect(scan.locator("canvas.drawn").first).to_be_visible()
+    told = cards.filter(has_text="handbook.pdf")
+    told.locator("summary").first.click()
+    expect(told.get_by_role("region", name="Summary").locator(".quote").first).to_be_visible()
     visit.look("documents", whole=True)
     scan.get_by_role("button", name="Delete").click()
     visit.look("question")
@@ -245,6 +272,7 @@ def main(weir, program, pictures):
             steps = [
                 ("signs in", lambda: visit.sign_in()),
                 ("fills live", lambda: fills_live(visit, samples)),
+                ("says it in short", lambda: says_it_in_short(visit, samples)),
                 ("finds the place", lambda: finds_the_place(visit)),
                 ("tells of use", lambda: tells_of_use(visit)),
                 ("keeps documents", lambda: keeps_documents(visit)),

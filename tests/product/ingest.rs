@@ -167,10 +167,12 @@ fn the_first_page_is_searchable_long_before_the_last() {
     );
     assert_eq!(ended.events("page-done").len(), 120);
     // Each page's result comes when it is done: they are spread over the run, not held for its end.
-    let at: Vec<_> = ended
+    let mut at: Vec<_> = ended
         .events("page-done")
         .iter()
-        .map(|e| e["at_millis"].as_f64().unwrap())
+        .map(|e| e["at_millis"].as_u64().unwrap())
         .collect();
-    assert!(at[60] < 0.8 * last && at[20] < 0.5 * last, "{at:?}");
+    let before = at.iter().filter(|at| (**at as f64) < 0.5 * last).count();
+    at.dedup();
+    assert!(before >= 20 && at.len() >= 20, "{at:?}, {last}");
 }

@@ -14,6 +14,7 @@ mod components;
 mod crash;
 mod ingest;
 mod memory;
+mod models;
 mod policies;
 mod serve;
 mod summaries;

@@ -11,7 +11,9 @@
 pub mod collector;
 pub mod disk;
 pub mod holdings;
+pub mod listening;
 pub mod misuse;
+pub mod model;
 pub mod processes;
 pub mod registry;
 pub mod server;

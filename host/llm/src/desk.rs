@@ -61,6 +61,8 @@ pub(crate) struct Desk {
     rest: Option<Instant>,
     /// Times in a row that it said it is asked too often.
     rate_limited: u32,
+    /// When the latest of the calls that were answered began.
+    answered: Option<Instant>,
     busy: u32,
     /// Questions that pause before they are put to it again.
     pub(crate) pausing: u32,
@@ -81,6 +83,7 @@ impl Desk {
             measures: ProviderMeasures::of(&member.name),
             rest: None,
             rate_limited: 0,
+            answered: None,
             busy: 0,
             pausing: 0,
             slow: breaker.unwrap_or_default().p95,
@@ -208,6 +211,7 @@ impl Desk {
 
     fn answered(&mut self, ticket: Ticket, reply: &Reply, took: Duration) {
         self.rate_limited = 0;
+        self.answered = self.answered.max(Some(ticket.began));
         self.limit.answered(ticket.epoch, ticket.busy, took);
         let prompt = u64::from(reply.prompt_tokens.unwrap_or(0));
         let answer = u64::from(reply.answer_tokens.unwrap_or(0));
@@ -233,7 +237,8 @@ impl Desk {
         }
         self.measures.failed(fault, took);
         if overloaded(fault) {
-            self.limit.overloaded(ticket.epoch);
+            let others = self.answered.is_some_and(|began| began > ticket.began);
+            self.limit.overloaded(ticket.epoch, others);
         }
         let rest = match fault {
             Fault::RateLimited { after } => {

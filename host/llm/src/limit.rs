@@ -11,6 +11,10 @@
 //! if every call counted; a step up, if it gains more than half. A step that does not stay is tried again after twice as many
 //! calls, so that a provider without a knee costs next to nothing. When it is overloaded, by its word or by calls that are
 //! late, a quarter of the calls goes at once.
+//!
+//! What is asked changes, too: whole chapters take longer than parts of them, and if the parts come just when a step down is
+//! tried, the step seems to cost nothing. So before one stays, what was before is measured once more; if that has changed by
+//! itself, nothing can be said of the step.
 
 use tokio::time::Duration;
 
@@ -26,11 +30,17 @@ const CERTAIN: f64 = 4.0;
 /// A provider that has become this much slower since the last step is looked at anew.
 const SLOWER: f64 = 2.0 / 3.0;
 
+/// By how much answers a second may change by themselves while a step is tried, for anything to be said of it.
+const DRIFT: f64 = 0.2;
+
 /// A step that is being tried.
 struct Step {
     from: u32,
     /// Answers a second before it.
     before: f64,
+    /// Where it went and answers a second there, once that is known and it seems worth staying; then it is measured again what it is
+    /// compared with.
+    there: Option<(u32, f64)>,
 }
 
 /// Names the limit under which a call began.
@@ -54,7 +64,7 @@ pub(crate) struct Limit {
     next_rest: u32,
     /// Answers a second when the last step was judged.
     known: Option<f64>,
-    /// The latest limit under which enough calls went well.
+    /// The largest limit under which as many calls went well, and that was not left for a better one since.
     proven: u32,
 }
 
@@ -104,13 +114,16 @@ impl Limit {
         self.measured += 1;
         self.seconds += took.as_secs_f64();
         self.squares += took.as_secs_f64().powi(2);
+        if self.measured >= self.limit {
+            self.proven = self.proven.max(self.limit);
+        }
         if self.measured < self.enough() {
             return;
         }
         let rate = f64::from(self.limit) * f64::from(self.measured) / self.seconds.max(f64::MIN_POSITIVE);
         self.measure_anew();
         match self.step.take() {
-            Some(step) => self.judge(&step, rate),
+            Some(step) => self.judge(step, rate),
             None => self.consider(rate),
         }
     }
@@ -132,25 +145,47 @@ impl Limit {
         (self.measured, self.seconds, self.squares) = (0, 0.0, 0.0);
     }
 
-    fn judge(&mut self, step: &Step, rate: f64) {
-        let ratio = f64::from(self.limit) / f64::from(step.from);
-        if rate >= step.before * f64::midpoint(1.0, ratio) {
+    fn judge(&mut self, step: Step, rate: f64) {
+        let worth = |to: u32, there: f64, before: f64| {
+            there >= before * f64::midpoint(1.0, f64::from(to) / f64::from(step.from))
+        };
+        let (to, there) = match step.there {
+            None if worth(self.limit, rate, step.before) => {
+                let there = Some((self.limit, rate));
+                self.go(step.from);
+                self.step = Some(Step { there, ..step });
+                return;
+            }
+            None => return self.return_to(step.from, step.before),
+            Some(there) => there,
+        };
+        if (rate / step.before - 1.0).abs() > DRIFT {
+            // A later try may have better luck.
             self.known = Some(rate);
-            self.proven = self.limit;
+            self.rest = REST;
+        } else if worth(to, there, f64::midpoint(step.before, rate)) {
+            self.go(to);
+            self.known = Some(there);
+            self.proven = to;
             self.next_rest = REST;
             self.rest = 0;
-            self.step_from(rate);
+            self.step_from(there);
         } else {
-            self.known = Some(step.before);
-            self.proven = step.from;
-            self.upward = !self.upward;
-            self.go(step.from);
-            self.put_off();
+            self.return_to(step.from, rate);
         }
     }
 
+    /// A step does not stay.
+    fn return_to(&mut self, from: u32, before: f64) {
+        self.known = Some(before);
+        self.upward = !self.upward;
+        if self.limit != from {
+            self.go(from);
+        }
+        self.put_off();
+    }
+
     fn consider(&mut self, rate: f64) {
-        self.proven = self.limit;
         if self.known.is_some_and(|known| rate < known * SLOWER) {
             self.next_rest = REST;
             self.rest = 0;
@@ -179,11 +214,16 @@ impl Limit {
             from - by
         };
         self.go(to);
-        self.step = Some(Step { from, before: rate });
+        self.step = Some(Step {
+            from,
+            before: rate,
+            there: None,
+        });
     }
 
-    /// A call was too much.
-    pub(crate) fn overloaded(&mut self, epoch: Epoch) {
+    /// A call was too much. `others`: some that began later were answered, so it is the load, and not
+    /// that nobody is there; only then what it once bore does not count any more.
+    pub(crate) fn overloaded(&mut self, epoch: Epoch, others: bool) {
         // Those that were under way together say it once.
         if !self.adaptive || epoch.0 != self.epoch {
             return;
@@ -191,6 +231,9 @@ impl Limit {
         match self.step.take() {
             Some(step) if step.from < self.limit => self.go(step.from),
             _ => self.go(self.limit - stride(self.limit)),
+        }
+        if others {
+            self.proven = self.proven.min(self.limit);
         }
         self.upward = true;
         self.known = None;
@@ -239,15 +282,28 @@ mod tests {
         edge: u32,
     }
 
-    /// Keeps a provider as busy as may be; the limit after each answer, and how much longer it all took than it must.
+    /// Keeps a provider as busy as may be with short and long answers; the limit after each answer, and how much longer it all took
+    /// than it must.
     fn run(limit: &mut Limit, model: &Model, answers: usize, seed: u64) -> (Vec<u32>, f64) {
         let mut random = fastrand::Rng::with_seed(seed);
+        asked(limit, model, answers, |_| {
+            if random.bool() { 17_500.0 } else { 22_500.0 }
+        })
+    }
+
+    /// The same with answers that take so many milliseconds.
+    fn asked(
+        limit: &mut Limit,
+        model: &Model,
+        answers: usize,
+        mut millis: impl FnMut(usize) -> f64,
+    ) -> (Vec<u32>, f64) {
         let mut under_way = BinaryHeap::new();
         let (mut now, mut limits, mut work) = (0_u64, Vec::new(), 0.0);
         while limits.len() < answers {
             while (under_way.len() as u32) < limit.now() {
                 let busy = under_way.len() as u32 + 1;
-                let base = if random.bool() { 17_500.0 } else { 22_500.0 };
+                let base = millis(limits.len());
                 work += base;
                 let slower = (f64::from(busy) / f64::from(model.knee)).max(1.0);
                 let late = busy > model.edge;
@@ -259,7 +315,7 @@ mod tests {
             };
             now = at;
             if late {
-                limit.overloaded(Epoch(epoch));
+                limit.overloaded(Epoch(epoch), true);
             } else {
                 limit.answered(Epoch(epoch), busy, Duration::from_millis(took));
                 limits.push(limit.now());
@@ -298,6 +354,40 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_back_bears_what_it_bore_before() {
+        let mut limit = Limit::new(4, true);
+        run(&mut limit, &Model { knee: 64, edge: 1000 }, 60, 1);
+        // Nobody is there for a while, and then a first call is answered, and another.
+        for _ in 0..5 {
+            limit.overloaded(limit.epoch(), false);
+        }
+        assert_eq!(limit.now(), 1);
+        for _ in 0..3 {
+            limit.answered(limit.epoch(), 1, Duration::from_secs(20));
+        }
+        limit.recovered();
+        assert_eq!(limit.now(), 4);
+        // But if others are answered, it is the load.
+        limit.overloaded(limit.epoch(), true);
+        limit.recovered();
+        assert_eq!(limit.now(), 3);
+    }
+
+    #[test]
+    fn a_change_of_what_is_asked_is_not_taken_for_a_knee() {
+        for every in 100..400 {
+            let mut limit = Limit::new(4, true);
+            let model = Model { knee: 64, edge: 1000 };
+            let (limits, longer) = asked(&mut limit, &model, 1000, |answer| {
+                [22_500.0, 17_500.0, 2_000.0][answer / every % 3]
+            });
+            assert!(longer < 1.08, "every {every}: {longer} of what it must");
+            let mean = f64::from(limits.iter().sum::<u32>()) / limits.len() as f64;
+            assert!(mean > 3.7, "every {every}: {mean}");
+        }
+    }
+
+    #[test]
     fn beyond_the_edge_it_gives_way_at_once() {
         let mut limit = Limit::new(8, true);
         let (limits, _) = run(&mut limit, &Model { knee: 64, edge: 4 }, 2000, 3);
@@ -313,15 +403,16 @@ mod tests {
     fn calls_that_were_late_together_count_once() {
         let mut limit = Limit::new(16, true);
         let epoch = limit.epoch();
-        (0..16).for_each(|_| limit.overloaded(epoch));
+        (0..16).for_each(|_| limit.overloaded(epoch, false));
         assert_eq!(limit.now(), 12);
         limit.recovered();
-        limit.overloaded(epoch);
+        limit.overloaded(epoch, false);
         assert_eq!(limit.now(), 12, "of before, and never more than it bore");
         let (limits, _) = run(&mut limit, &Model { knee: 64, edge: 64 }, 2000, 1);
-        assert_eq!(limits.last(), Some(&16));
+        let all = limits.iter().filter(|limit| **limit == 16).count();
+        assert!(all > 1500, "{all} of 2000 with all that it bears");
         for _ in 0..20 {
-            limit.overloaded(limit.epoch());
+            limit.overloaded(limit.epoch(), false);
         }
         assert_eq!(limit.now(), 1);
         limit.recovered();

@@ -4,7 +4,6 @@
 //! Time a guest waits here is not held against its deadline but is counted apart.
 
 use std::future::Future;
-use std::time::Instant;
 
 use wasmtime::Result;
 use weir_core::event::ErrorNote;
@@ -69,10 +68,7 @@ impl Guest {
         if let Some(known) = self.ear.again(question) {
             return Ok(known);
         }
-        let started = Instant::now();
-        let answer = asked.await;
-        self.add_wait(started.elapsed());
-        let answer = answer.map_err(refusal).and_then(shape);
+        let answer = self.wait(asked).await?.map_err(refusal).and_then(shape);
         self.ear.hear(question, &answer);
         Ok(answer)
     }

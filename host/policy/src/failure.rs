@@ -11,7 +11,7 @@ use weir_core::PolicyError;
 use weir_core::said::Frame;
 
 use crate::engine::STACK_BYTES;
-use crate::guest::{Excess, Guest, one_line};
+use crate::guest::{Excess, Guest, Impatience, PATIENCE, one_line};
 use crate::instance::HANDLES;
 
 /// Functions named in a reason, and in a report.
@@ -86,6 +86,13 @@ impl Failed {
         };
         if let Some(Excess(what)) = error.downcast_ref() {
             return limit(what.clone());
+        }
+        if error.is::<Impatience>() {
+            return PolicyError::Deadline {
+                component,
+                function,
+                millis: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
+            };
         }
         let trap = error.downcast_ref::<Trap>().copied();
         match trap {

@@ -1,9 +1,11 @@
 //! What the host keeps beside each instance: whose it is, how much it may use, and what it last complained about.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout};
 use wasmtime::{ResourceLimiter, Result, UpdateDeadline};
 use weir_core::manifest::Manifest;
 use weir_core::ports::{Capabilities, PolicyState};
@@ -30,6 +32,15 @@ pub(crate) const QUESTIONS: u32 = 1000;
 #[derive(Debug, thiserror::Error)]
 #[error("more than {0}")]
 pub(crate) struct Excess(pub(crate) String);
+
+/// How long a call may wait for the host's answers: a component that asks a language model may wait for its answer, but not
+/// forever.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A call waited longer than that.
+#[derive(Debug, thiserror::Error)]
+#[error("the host did not answer in time")]
+pub(crate) struct Impatience;
 
 /// What all instances of a job share.
 pub(crate) struct JobContext {
@@ -151,13 +162,20 @@ impl Guest {
         self.memory_limit
     }
 
-    pub(crate) fn waited(&self) -> Duration {
-        self.waited
+    /// What a call ran that took so long on the clock, and what it waited for the host.
+    pub(crate) fn ran(&self, took: Duration) -> (Duration, Duration) {
+        let briefly = || took.saturating_sub(self.waited);
+        (self.turn.ran().unwrap_or_else(briefly), self.waited)
     }
 
-    pub(crate) fn add_wait(&mut self, time: Duration) {
-        self.waited += time;
+    /// Waits for the host, for what is left of its patience with this call. The time is not the guest's.
+    pub(crate) async fn wait<T>(&mut self, answer: impl Future<Output = T> + Send) -> Result<T> {
+        self.turn.pause();
+        let started = Instant::now();
+        let answer = timeout(PATIENCE.saturating_sub(self.waited), answer).await;
+        self.waited += started.elapsed();
         self.turn.resume();
+        Ok(answer.map_err(|_| Impatience)?)
     }
 
     /// Why the guest gave up, in its own words, which may have several lines.

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use weir_core::manifest::{ComponentFile, OnTrap, Role};
 use weir_core::ports::{JobPolicy, Policies, PolicyRequest, PolicyState};
 use weir_core::usage::Meter;
 use weir_core::{PolicyError, TenantId};
 
+use crate::aside::Aside;
 use crate::compiler::{Compiler, unusable};
 use crate::config::PolicyConfig;
 use crate::engine;
@@ -40,22 +41,37 @@ struct House {
     meter: Arc<HostMeter>,
     told: Option<Arc<dyn Meter>>,
     ticker: Ticker,
+    aside: Aside,
     writer: Option<Writer>,
 }
 
-/// Counts a job as open, as long as it lives.
-pub(crate) struct OpenJob(Arc<House>);
+/// Counts a job as open, and holds the places of its instances, as long as it lives.
+pub(crate) struct OpenJob {
+    house: Arc<House>,
+    _places: OwnedSemaphorePermit,
+}
 
 impl OpenJob {
-    fn new(house: &Arc<House>) -> Self {
+    fn new(house: &Arc<House>, places: OwnedSemaphorePermit) -> Self {
         house.ticker.job_opened();
-        Self(Arc::clone(house))
+        Self {
+            house: Arc::clone(house),
+            _places: places,
+        }
+    }
+
+    pub(crate) fn aside(&self) -> &Aside {
+        &self.house.aside
+    }
+
+    pub(crate) fn meter(&self) -> &HostMeter {
+        &self.house.meter
     }
 }
 
 impl Drop for OpenJob {
     fn drop(&mut self) {
-        self.0.ticker.job_closed();
+        self.house.ticker.job_closed();
     }
 }
 
@@ -97,6 +113,8 @@ impl PolicyHost {
                 meter,
                 told: config.meter,
                 ticker: Ticker::start(engine).map_err(|e| start("the epoch thread cannot be started", e))?,
+                aside: Aside::start()
+                    .map_err(|e| start("the threads of long calls cannot be started", e))?,
                 writer: match config.recordings {
                     Some(folder) => Some(
                         Writer::start(folder, config.retention)
@@ -183,7 +201,7 @@ impl PolicyHost {
             .map_err(|e| PolicyError::Exhausted {
                 reason: e.to_string(),
             })?;
-        let open = OpenJob::new(house);
+        let open = Arc::new(OpenJob::new(house, places));
 
         let context = Arc::new(JobContext::new(
             request.tenant.clone(),
@@ -212,7 +230,7 @@ impl PolicyHost {
                 want.roles.clone(),
                 limits,
                 Arc::clone(&context),
-                Arc::clone(&house.meter),
+                Arc::clone(&open),
             );
             if !want.stands_in {
                 seat.fill(&meter).await?;
@@ -225,7 +243,6 @@ impl PolicyHost {
             context,
             recorder,
             meter,
-            _places: places,
             _open: open,
         }))
     }

@@ -3,15 +3,15 @@
 //! The instance is taken out of its place for the length of a call and put back only when the call has returned. So
 //! whatever ends a call early, be it a trap, a deadline or a caller that loses interest and drops the future, leaves the
 //! place empty; the half-run instance is gone, and the next call gets a fresh one. Nothing has to remember to clean up.
+//! The place stays taken until that instance is gone indeed, which for a call that went on [aside](crate::aside) can be a
+//! moment after its caller.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use weir_core::PolicyError;
 use weir_core::manifest::{ComponentFile, Role};
@@ -21,15 +21,13 @@ use crate::bindings::{batching, chunking, progress, routing};
 use crate::failure::{Explained, Failed};
 use crate::guest::{Guest, JobContext, START};
 use crate::heard::{Ear, Heard};
+use crate::host::OpenJob;
 use crate::job::note;
 use crate::link::Linked;
 use crate::report::{asked, hex};
 use crate::roles::Decision;
-use crate::stats::{HostMeter, JobMeter};
-
-/// How long a call may take on the clock, with all it waits for: a component that asks a language model may wait for its
-/// answer, but not forever.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::stats::JobMeter;
+use crate::turn::Clock;
 
 /// Handles of resources that an instance may hold at one time. An interpreter holds a handful.
 pub(crate) const HANDLES: usize = 1024;
@@ -68,10 +66,13 @@ pub(crate) struct Seat {
     roles: Vec<Role>,
     limits: CallLimits,
     context: Arc<JobContext>,
-    host: Arc<HostMeter>,
-    live: Mutex<Option<Box<Live>>>,
+    open: Arc<OpenJob>,
+    live: Arc<Mutex<Option<Box<Live>>>>,
     turns: AtomicU32,
 }
+
+/// The place of an instance, which is the holder's for the length of a call.
+type Place = OwnedMutexGuard<Option<Box<Live>>>;
 
 /// What came of asking.
 pub(crate) struct Asked<A> {
@@ -93,7 +94,7 @@ impl Seat {
         roles: Vec<Role>,
         limits: CallLimits,
         context: Arc<JobContext>,
-        host: Arc<HostMeter>,
+        open: Arc<OpenJob>,
     ) -> Self {
         Self {
             name: Arc::from(file.name.as_str()),
@@ -102,57 +103,70 @@ impl Seat {
             roles,
             limits,
             context,
-            host,
-            live: Mutex::new(None),
+            open,
+            live: Arc::default(),
             turns: AtomicU32::new(0),
         }
     }
 
     /// Makes the instance before it is asked anything.
     pub(crate) async fn fill(&self, meter: &JobMeter) -> Result<(), PolicyError> {
-        let mut place = self.live.lock().await;
+        let place = self.place().await;
         if place.is_none() {
-            *place = Some(self.make(0, meter).await?);
+            let (mut place, made) = self.make(place, 0, meter).await;
+            *place = Some(made?);
         }
         Ok(())
+    }
+
+    async fn place(&self) -> Place {
+        Arc::clone(&self.live).lock_owned().await
     }
 
     /// Asks for a decision. What capabilities answer goes to `ear`, or comes from there.
     pub(crate) async fn ask<D: Decision>(
         &self,
-        question: &D,
+        question: &Arc<D>,
         meter: &JobMeter,
         ear: Ear,
     ) -> Asked<D::Answer> {
-        let mut place = self.live.lock().await;
+        let measures = &self.open.meter().measures;
+        let mut place = self.place().await;
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-        let mut live = match place.take() {
-            Some(live) => live,
-            None => match self.make(turn, meter).await {
-                Ok(live) => live,
-                Err(error) => {
-                    self.host.measures.failed(D::ROLE, &error);
-                    return Asked {
-                        answer: Err(error),
-                        took: Duration::ZERO,
-                        turn,
-                        heard: Vec::new(),
-                        missed: 0,
-                    };
-                }
-            },
+        let (place, live) = match place.take() {
+            Some(live) => (place, Ok(live)),
+            None => self.make(place, turn, meter).await,
+        };
+        let mut live = match live {
+            Ok(live) => live,
+            Err(error) => {
+                measures.failed(D::ROLE, &error);
+                return Asked {
+                    answer: Err(error),
+                    took: Duration::ZERO,
+                    turn,
+                    heard: Vec::new(),
+                    missed: 0,
+                };
+            }
         };
         live.store.data_mut().begin(D::FUNCTION, self.limits.millis);
         live.store.data_mut().ear = ear;
         live.store.set_epoch_deadline(1);
         let started = Instant::now();
-        let said = patiently(pin!(question.ask(&mut live))).await;
+        let clock = live.store.data().turn.clock();
+        let asking = Arc::clone(question);
+        let call = self.run(place, clock, async move {
+            let said = asking.ask(&mut live).await;
+            live.store.data_mut().turn.pause();
+            (live, said)
+        });
+        let (mut place, (mut live, said)) = call.await;
         let took = started.elapsed();
-        let (waited, idle) = (live.store.data().waited(), live.store.data().turn.idle());
+        let (ran, waited) = live.store.data().ran(took);
         let (heard, missed) = live.store.data_mut().ear.take();
-        let ran = took.saturating_sub(waited + idle);
         meter.called(ran, waited);
-        self.host.measures.called(D::ROLE, ran.as_secs_f64());
+        measures.called(D::ROLE, ran.as_secs_f64());
         let answer = match said {
             Ok(said) => {
                 *place = Some(live);
@@ -166,15 +180,15 @@ impl Seat {
                     })
                 })
             }
-            Err(stopped) => {
-                let explained = self.explain(D::FUNCTION, &stopped, live.store.data_mut());
+            Err(error) => {
+                let explained = self.explain(D::FUNCTION, &error, live.store.data_mut());
                 meter.trapped(&explained.error);
                 Err(explained)
             }
         };
         let answer = answer.map_err(|explained| {
-            self.host.measures.failed(D::ROLE, &explained.error);
-            self.report(D::FUNCTION, turn, || asked(question), explained)
+            measures.failed(D::ROLE, &explained.error);
+            self.report(D::FUNCTION, turn, || asked(&**question), explained)
         });
         Asked {
             answer,
@@ -188,6 +202,23 @@ impl Seat {
     /// Throws the instance away.
     pub(crate) async fn forget(&self) {
         *self.live.lock().await = None;
+    }
+
+    /// Runs a call to its end. Until it has ended, be its caller there or not, its place is taken and its job counts as open,
+    /// or nothing would tick that could end it.
+    async fn run<T: Send + 'static>(
+        &self,
+        place: Place,
+        clock: Arc<Clock>,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> (Place, T) {
+        let open = Arc::clone(&self.open);
+        let call = async move {
+            let said = call.await;
+            drop(open);
+            (place, said)
+        };
+        self.open.aside().run(clock, call).await
     }
 
     /// Tells the tenant of a call that failed.
@@ -215,13 +246,19 @@ impl Seat {
         error
     }
 
-    async fn make(&self, turn: u32, meter: &JobMeter) -> Result<Box<Live>, PolicyError> {
+    async fn make(
+        &self,
+        place: Place,
+        turn: u32,
+        meter: &JobMeter,
+    ) -> (Place, Result<Box<Live>, PolicyError>) {
         let guest = Guest::new(
             Arc::clone(&self.context),
             Arc::clone(&self.name),
             self.limits.memory_bytes,
         );
-        let mut store = Store::new(self.linked.instance.engine(), guest);
+        let linked = Arc::clone(&self.linked);
+        let mut store = Store::new(linked.instance.engine(), guest);
         store.limiter(|guest| guest);
         store.set_hostcall_fuel(self.limits.output_bytes);
         store.set_max_component_handles(HANDLES);
@@ -229,22 +266,37 @@ impl Seat {
         store.data_mut().begin(START, self.limits.millis);
         store.set_epoch_deadline(1);
         let began = Instant::now();
-        let started = patiently(pin!(self.start(&mut store))).await;
+        let (clock, roles) = (store.data().turn.clock(), self.roles.clone());
+        let call = self.run(place, clock, async move {
+            let started = start(&linked, &roles, &mut store).await;
+            store.data_mut().turn.pause();
+            (store, started)
+        });
+        let (place, (store, started)) = call.await;
         // A component can have much to do before it is asked anything.
-        let (waited, idle) = (store.data().waited(), store.data().turn.idle());
-        meter.ran(began.elapsed().saturating_sub(waited + idle), waited);
+        let (ran, waited) = store.data().ran(began.elapsed());
+        meter.ran(ran, waited);
+        (place, self.started(store, started, turn))
+    }
+
+    fn started(
+        &self,
+        mut store: Store<Guest>,
+        started: wasmtime::Result<Roles>,
+        turn: u32,
+    ) -> Result<Box<Live>, PolicyError> {
         match started {
             Ok(roles) => {
-                self.host.instantiated();
+                self.open.meter().instantiated();
                 Ok(Box::new(Live { store, roles }))
             }
-            Err(Stopped::Error(error)) if error.is::<PoolConcurrencyLimitError>() => {
+            Err(error) if error.is::<PoolConcurrencyLimitError>() => {
                 Err(PolicyError::Exhausted {
                     reason: error.root_cause().to_string(),
                 })
             }
             // Neither a trap nor a limit of ours: the component is not what its types say, or is too large for the pool.
-            Err(Stopped::Error(error))
+            Err(error)
                 if !error.is::<wasmtime::Trap>() && !store.data().was_denied_memory() =>
             {
                 Err(PolicyError::Unusable {
@@ -252,68 +304,43 @@ impl Seat {
                     reason: format!("{error:#}").replace('\n', " "),
                 })
             }
-            Err(stopped) => {
-                let explained = self.explain(START, &stopped, store.data_mut());
+            Err(error) => {
+                let explained = self.explain(START, &error, store.data_mut());
                 Err(self.report(START, turn, || None, explained))
             }
         }
     }
 
-    async fn start(&self, store: &mut Store<Guest>) -> wasmtime::Result<Roles> {
-        let linked = &self.linked;
-        let instance = linked.instance.instantiate_async(&mut *store).await?;
-        let has = |role| self.roles.contains(&role);
-        Ok(Roles {
-            batching: match &linked.batching {
-                Some(role) if has(Role::Batching) => Some(role.load(&mut *store, &instance)?),
-                _ => None,
-            },
-            routing: match &linked.routing {
-                Some(role) if has(Role::Routing) => Some(role.load(&mut *store, &instance)?),
-                _ => None,
-            },
-            chunking: match &linked.chunking {
-                Some(role) if has(Role::Chunking) => Some(role.load(&mut *store, &instance)?),
-                _ => None,
-            },
-            progress: match &linked.progress {
-                Some(role) if has(Role::Progress) => Some(role.load(&mut *store, &instance)?),
-                _ => None,
-            },
-        })
-    }
-
-    fn explain(&self, function: &'static str, stopped: &Stopped, guest: &mut Guest) -> Explained {
-        match stopped {
-            Stopped::Error(error) => Failed {
-                function,
-                millis: self.limits.millis,
-                output_bytes: self.limits.output_bytes,
-            }
-            .explain(error, guest),
-            Stopped::Impatience => Explained::plainly(PolicyError::Deadline {
-                component: self.name.to_string(),
-                function,
-                millis: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
-            }),
+    fn explain(&self, function: &'static str, error: &wasmtime::Error, guest: &mut Guest) -> Explained {
+        Failed {
+            function,
+            millis: self.limits.millis,
+            output_bytes: self.limits.output_bytes,
         }
+        .explain(error, guest)
     }
 }
 
-/// Why a call did not return.
-enum Stopped {
-    Error(wasmtime::Error),
-    Impatience,
-}
-
-/// Waits for a call, for a limited time. Nearly every call is over when it is first polled, so only one that is not pays
-/// for a timer.
-async fn patiently<T>(mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>) -> Result<T, Stopped> {
-    match futures::poll!(call.as_mut()) {
-        Poll::Ready(said) => said.map_err(Stopped::Error),
-        Poll::Pending => match tokio::time::timeout(PATIENCE, call).await {
-            Ok(said) => said.map_err(Stopped::Error),
-            Err(_) => Err(Stopped::Impatience),
+/// Makes an instance and looks up the functions of its roles.
+async fn start(linked: &Linked, roles: &[Role], store: &mut Store<Guest>) -> wasmtime::Result<Roles> {
+    let instance = linked.instance.instantiate_async(&mut *store).await?;
+    let has = |role| roles.contains(&role);
+    Ok(Roles {
+        batching: match &linked.batching {
+            Some(role) if has(Role::Batching) => Some(role.load(&mut *store, &instance)?),
+            _ => None,
         },
-    }
+        routing: match &linked.routing {
+            Some(role) if has(Role::Routing) => Some(role.load(&mut *store, &instance)?),
+            _ => None,
+        },
+        chunking: match &linked.chunking {
+            Some(role) if has(Role::Chunking) => Some(role.load(&mut *store, &instance)?),
+            _ => None,
+        },
+        progress: match &linked.progress {
+            Some(role) if has(Role::Progress) => Some(role.load(&mut *store, &instance)?),
+            _ => None,
+        },
+    })
 }

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument as _;
 use weir_core::decision::{
     BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate,
@@ -39,8 +38,7 @@ pub struct Job {
     pub(crate) context: Arc<JobContext>,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) meter: JobMeter,
-    pub(crate) _places: OwnedSemaphorePermit,
-    pub(crate) _open: OpenJob,
+    pub(crate) _open: Arc<OpenJob>,
 }
 
 impl Job {
@@ -73,6 +71,7 @@ impl Job {
             };
             return (Err(none), 0);
         };
+        let question = Arc::new(question);
         let said = self.ask(first, &question, ear()).await;
         let missed = said.missed;
         let error = match &said.answer {
@@ -87,7 +86,7 @@ impl Job {
             self.record(asked, said, question);
             return (Err(error), missed);
         };
-        self.record(asked, said, question.clone());
+        self.record(asked, said, Arc::clone(&question));
         self.context.capabilities.policy_failed(&error);
         self.meter.stood_in();
         let said = self.ask(stand_in, &question, ear()).await;
@@ -96,7 +95,7 @@ impl Job {
         (answer, missed)
     }
 
-    async fn ask<D: Decision>(&self, seat: &Seat, question: &D, ear: Ear) -> Asked<D::Answer> {
+    async fn ask<D: Decision>(&self, seat: &Seat, question: &Arc<D>, ear: Ear) -> Asked<D::Answer> {
         let span = tracing::info_span!("guest", function = D::FUNCTION);
         seat.ask(question, &self.meter, ear).instrument(span).await
     }
@@ -109,14 +108,14 @@ impl Job {
         }
     }
 
-    fn record<D: Decision>(&self, seat: usize, said: Asked<D::Answer>, question: D) {
+    fn record<D: Decision>(&self, seat: usize, said: Asked<D::Answer>, question: Arc<D>) {
         if let Some(recorder) = &self.recorder {
             recorder.push(Call {
                 component: u16::try_from(seat).unwrap_or(u16::MAX),
                 turn: said.turn,
                 micros: u32::try_from(said.took.as_micros()).unwrap_or(u32::MAX),
                 heard: said.heard,
-                exchange: question.exchange(said.answer.map_err(|error| note(&error))),
+                exchange: Arc::unwrap_or_clone(question).exchange(said.answer.map_err(|error| note(&error))),
             });
         }
     }

@@ -10,6 +10,7 @@
 //! to a guest. So calls take the synchronous component ABI on a fiber, the deadline is a tick that a short call never
 //! sees, and recording a call moves its arguments into a list that a thread writes out later.
 
+mod aside;
 mod bindings;
 mod capabilities;
 mod compiler;

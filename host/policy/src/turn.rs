@@ -8,32 +8,43 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
 /// What a call is held to have run before its first tick.
 const FIRST: Duration = Duration::from_millis(1);
 
-/// What is left to a call.
+/// What a call has run, and may run.
 pub(crate) struct Turn {
-    left: Duration,
+    ran: Duration,
+    may: Duration,
     clock: Arc<Clock>,
 }
 
-/// Nanoseconds that the wait for a turn leaves behind.
+/// What a call leaves behind when it lets others run.
 #[derive(Default)]
-struct Clock {
-    /// CPU time of the thread when the guest last got its turn there; 0: it has not come to a tick yet.
+pub(crate) struct Clock {
+    /// CPU time, in nanoseconds, of the thread on which the guest last began to run; 0: it has not come to a tick yet.
     since: AtomicU64,
-    /// All the time it waited for its turn.
-    idle: AtomicU64,
+}
+
+impl Clock {
+    /// Whether the call has come to a tick.
+    pub(crate) fn is_late(&self) -> bool {
+        self.since.load(Ordering::Relaxed) != 0
+    }
+
+    fn start(&self) {
+        self.since.store(cpu(), Ordering::Relaxed);
+    }
 }
 
 impl Turn {
     pub(crate) fn new() -> Self {
         Self {
-            left: Duration::ZERO,
+            ran: Duration::ZERO,
+            may: Duration::ZERO,
             clock: Arc::default(),
         }
     }
@@ -41,37 +52,55 @@ impl Turn {
     /// A call begins that may run for so long.
     pub(crate) fn begin(&mut self, millis: u32) {
         // The first tick may come at once.
-        self.left = Duration::from_millis(millis.into()) + FIRST;
+        self.may = Duration::from_millis(millis.into()) + FIRST;
+        self.ran = Duration::ZERO;
         self.clock.since.store(0, Ordering::Relaxed);
-        self.clock.idle.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn clock(&self) -> Arc<Clock> {
+        Arc::clone(&self.clock)
     }
 
     /// A tick: what lets others run until the guest has its turn again, or `None` if it has had all of its time.
     pub(crate) fn tick(&mut self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        let ran = match self.clock.since.load(Ordering::Relaxed) {
-            0 => FIRST,
-            since => Duration::from_nanos(cpu().saturating_sub(since)),
-        };
-        self.left = self.left.checked_sub(ran)?;
+        if self.clock.is_late() {
+            self.pause();
+        } else {
+            self.ran = FIRST;
+        }
+        if self.ran > self.may {
+            return None;
+        }
+        self.clock.start();
         let clock = Arc::clone(&self.clock);
         Some(Box::pin(async move {
-            let began = Instant::now();
             tokio::task::yield_now().await;
-            clock.idle.fetch_add(nanos(began.elapsed()), Ordering::Relaxed);
-            clock.since.store(cpu(), Ordering::Relaxed);
+            // Perhaps on another thread.
+            clock.start();
         }))
+    }
+
+    /// The guest does not run from here on: it has returned, or asks the host.
+    pub(crate) fn pause(&mut self) {
+        match self.clock.since.load(Ordering::Relaxed) {
+            0 => {}
+            since => {
+                self.ran += Duration::from_nanos(cpu().saturating_sub(since));
+                self.clock.start();
+            }
+        }
     }
 
     /// The guest goes on after it waited for the host, perhaps on another thread.
     pub(crate) fn resume(&self) {
-        if self.clock.since.load(Ordering::Relaxed) != 0 {
-            self.clock.since.store(cpu(), Ordering::Relaxed);
+        if self.clock.is_late() {
+            self.clock.start();
         }
     }
 
-    /// How long the call has waited for its turn.
-    pub(crate) fn idle(&self) -> Duration {
-        Duration::from_nanos(self.clock.idle.load(Ordering::Relaxed))
+    /// What the call ran until it last paused, if it came to a tick.
+    pub(crate) fn ran(&self) -> Option<Duration> {
+        self.clock.is_late().then_some(self.ran)
     }
 }
 
@@ -120,7 +149,8 @@ mod tests {
             // Whoever has the turn in between has it for half as long as the call may run.
             tokio::join!(wait, async { work(10) });
         }
-        assert!(turn.idle() >= Duration::from_millis(50), "{:?}", turn.idle());
+        turn.pause();
+        assert!(turn.ran().unwrap() < Duration::from_millis(10), "{:?}", turn.ran());
         work(21);
         assert!(turn.tick().is_none());
     }
@@ -130,8 +160,22 @@ mod tests {
         let mut turn = Turn::new();
         turn.begin(20);
         turn.tick().unwrap().await;
+        turn.pause();
         work(30);
         turn.resume();
         assert!(turn.tick().is_some());
+    }
+
+    #[tokio::test]
+    async fn what_ran_between_questions_counts() {
+        let mut turn = Turn::new();
+        turn.begin(20);
+        turn.tick().unwrap().await;
+        for _ in 0..5 {
+            work(5);
+            turn.pause();
+            turn.resume();
+        }
+        assert!(turn.tick().is_none());
     }
 }

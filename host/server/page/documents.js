@@ -3,6 +3,7 @@
 import { get, remove } from "./api.js";
 import { bytes, by, complain, confirmed, describe, el, many, show, when } from "./dom.js";
 import { Sheet, pageStates } from "./pages.js";
+import { Summaries } from "./summary.js";
 
 let older = null;
 
@@ -50,7 +51,9 @@ function card(document) {
 
 async function open(document, into) {
   const sheet = new Sheet(document.document, document.name, document.pages);
-  into.append(sheet.node);
+  const summaries = new Summaries(document.document, document.pages);
+  into.append(summaries.node, sheet.node);
+  summaries.look();
   try {
     for await (const { page, state, error } of pageStates(document.document)) sheet.set(page, state, error?.message);
     sheet.end();

@@ -4,6 +4,7 @@ import { announce, bytes, count, describe, duration, el, many, say, show, when }
 import { follow } from "./events.js";
 import { get, post, remove } from "./api.js";
 import { Sheet, pageStates } from "./pages.js";
+import { Summaries } from "./summary.js";
 
 const ENDED = ["done", "failed", "cancelled"];
 export const isEnded = (state) => ENDED.includes(state);
@@ -175,6 +176,15 @@ export class JobCard {
         this.overall();
         this.speak(event.message);
         break;
+      case "section-summarized":
+        document?.summaries.section();
+        break;
+      case "section-failed":
+        this.trouble(`${event.title || `Section ${event.section}`}: ${event.error.message}`);
+        break;
+      case "document-summarized":
+        document?.summaries.load();
+        break;
       case "document-done":
         document?.end("done", event);
         break;
@@ -255,8 +265,9 @@ class DocumentPart {
     this.message = el("p", { class: "message" });
     this.figure = el("span", { class: "hint" });
     this.sheet = new Sheet(document, name, pages);
+    this.summaries = new Summaries(document, pages);
     this.node = el("div", { class: "document", role: "group", "aria-label": name },
-      el("h3", {}, name, " ", this.figure), this.bar, this.message, this.sheet.node);
+      el("h3", {}, name, " ", this.figure), this.bar, this.message, this.summaries.node, this.sheet.node);
     this.begin({ already_done: before });
   }
 

@@ -63,11 +63,12 @@ async function more() {
 
 function options(form, files) {
   const chosen = {};
-  const { ocr, dpi, password, force } = form.elements;
+  const { ocr, dpi, password, force, summarize } = form.elements;
   if (ocr.value) chosen.ocr = ocr.value;
   if (dpi.value) chosen.dpi = Number(dpi.value);
   if (password.value) chosen.passwords = Object.fromEntries(files.map((file) => [file.name, password.value]));
   if (force.checked) chosen.force = true;
+  if (summarize.checked) chosen.summarize = true;
   return chosen;
 }
 

@@ -56,6 +56,7 @@ const FILES: &[(&str, &str, &str)] = files! {
     "upload.js" SCRIPT,
     "usage.js" SCRIPT,
     "viewer.js" SCRIPT,
+    "summary.js" SCRIPT,
     "docs.js" SCRIPT,
 };
 

@@ -4,7 +4,7 @@
 //! and sentences are put together from the subject's words, invented names and numbers. They make no sense and read like text.
 
 use crate::fonts::Face;
-use crate::pdf::{A4, Document, Page};
+use crate::pdf::{A4, Bookmark, Document, Page};
 use crate::random::Random;
 use crate::scan::{LETTER, image, picture};
 use crate::source::Block;
@@ -169,6 +169,45 @@ pub fn text_document(pages: usize, seed: u64) -> Vec<u8> {
         }
         document.pages.push(page);
     }
+    document.write()
+}
+
+/// `count` chapters with headings and an outline, five a page: short ones, and each sixty-fourth of some 6000 characters.
+pub fn chapters(count: usize) -> Vec<u8> {
+    const TOP: f32 = 770.0;
+    const LEADING: f32 = 16.0;
+    let mut random = Random::new(count as u64);
+    let mut document = Document {
+        title: format!("A book of {count} chapters"),
+        ..Document::default()
+    };
+    let (mut page, mut y) = (Page::new(A4), TOP);
+    for number in 1..=count {
+        let subject = random.below(SUBJECTS.len());
+        let lines = if number % 64 == 0 { 90 } else { 5 };
+        if y < 72.0 + LEADING * 7.0 {
+            document.pages.push(std::mem::replace(&mut page, Page::new(A4)));
+            y = TOP;
+        }
+        let title = format!("Chapter {number} of {}", self::subject(subject).0);
+        page.text(Face::SansBold, 16.0, 72.0, y, &title);
+        document.outline.push(Bookmark {
+            title,
+            level: 1,
+            page: document.pages.len(),
+        });
+        y -= 1.5 * LEADING;
+        for _ in 0..lines {
+            if y < 72.0 {
+                document.pages.push(std::mem::replace(&mut page, Page::new(A4)));
+                y = TOP;
+            }
+            page.text(Face::Serif, 11.0, 72.0, y, &sentence(&mut random, subject));
+            y -= LEADING;
+        }
+        y -= LEADING;
+    }
+    document.pages.push(page);
     document.write()
 }
 

@@ -15,7 +15,7 @@ mod scan;
 pub mod source;
 pub mod typeset;
 
-pub use book::{book, scanned_book, text_document};
+pub use book::{book, chapters, scanned_book, text_document};
 pub use encrypted::encrypted;
 pub use hostile::{
     decompression_bomb, empty_pages, huge_page, many_objects, one_bad_page, outline, rotated, truncated,

@@ -11,6 +11,7 @@
 
 mod cancel;
 mod capabilities;
+mod chapters;
 mod crash;
 mod delete;
 mod failures;

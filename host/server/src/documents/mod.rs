@@ -142,6 +142,8 @@ pub(crate) struct Document {
     facts: Facts,
     /// Its outline.
     outline: Vec<Chapter>,
+    /// Whether it has summaries.
+    summarized: bool,
     /// Its pages that have ended, in order.
     page_states: Vec<PageFound>,
     /// `after` of the part that follows, if there is one.
@@ -206,6 +208,7 @@ pub(crate) async fn document(
     let more = pages.len() > limit;
     pages.truncate(limit);
     Ok(Json(Document {
+        summarized: summary::is_summarized(&app, caller.id(), &id).await?,
         outline: std::mem::take(&mut record.outline)
             .into_iter()
             .map(Chapter::from)

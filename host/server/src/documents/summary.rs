@@ -150,14 +150,32 @@ pub(super) async fn summary_of(
     tenant: &TenantId,
     document: &DocumentId,
 ) -> Result<Option<DocumentSummary>, Problem> {
-    let last: Option<PageRecord> = app.ledger.pages_after(tenant, document, 0, 1).await?.pop();
-    let Some(page) = last else { return Ok(None) };
-    let key = summary_key(document, &page.revision);
+    let Some(key) = key_of(app, tenant, document).await? else {
+        return Ok(None);
+    };
     let Some(bytes) = app.engine.ports().blobs.get(tenant, &key).await? else {
         return Ok(None);
     };
     let damaged = |e: serde_json::Error| Problem::internal(format!("the summary is damaged: {e}"));
     serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+}
+
+/// Whether there are any.
+pub(super) async fn is_summarized(
+    app: &App,
+    tenant: &TenantId,
+    document: &DocumentId,
+) -> Result<bool, Problem> {
+    match key_of(app, tenant, document).await? {
+        Some(key) => Ok(!app.engine.ports().blobs.list(tenant, &key).await?.is_empty()),
+        None => Ok(false),
+    }
+}
+
+/// Where they are, if there are any.
+async fn key_of(app: &App, tenant: &TenantId, document: &DocumentId) -> Result<Option<String>, Problem> {
+    let last: Option<PageRecord> = app.ledger.pages_after(tenant, document, 0, 1).await?.pop();
+    Ok(last.map(|page| summary_key(document, &page.revision)))
 }
 
 /// A document's summaries: of the whole and of each section, with where in the document their sentences stand.
