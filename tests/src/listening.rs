@@ -1,6 +1,6 @@
 //! A server for a test: takes HTTP requests, with a thread for each connection, until the test ends.
 
-use std::io::{self, BufRead, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
