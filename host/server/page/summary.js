@@ -57,7 +57,7 @@ export class Summaries {
   }
 
   part(title, summary, name) {
-    return el("div", {}, el("h4", {}, title), el("p", { class: "said" }, ...this.spoken(summary, name)));
+    return el("div", {}, el("p", { class: "part" }, title), el("p", { class: "said" }, ...this.spoken(summary, name)));
   }
 
   /** The text, cut where a quote or something unknown begins or ends. */
