@@ -33,7 +33,14 @@ fn killed_in_the_middle_of_385_chapters_nothing_that_was_answered_is_asked_again
     let model = Model::start(|text| Said::Text(Duration::from_millis(20), short(text)));
     let (weir, config) = weir(&model.settings("", ""));
     let file = weir.file("book.pdf", &weir_samples::chapters(385));
-    let arguments = ["run", "--json", "--summarize", "--config", &config, file.to_str().unwrap()];
+    let arguments = [
+        "run",
+        "--json",
+        "--summarize",
+        "--config",
+        &config,
+        file.to_str().unwrap(),
+    ];
     let running = Running::start(weir.command(&arguments));
     eventually(|| match model.asked().len() {
         asked if asked >= 150 => Ok(()),
@@ -69,13 +76,24 @@ fn with_every_provider_down_a_job_fails_by_name_or_waits_as_is_set() {
     let model = Model::start(|_| Said::Refusal(503, "gone fishing".into()));
     let (one, config) = weir(&model.settings("[llm]\nwhen_down = \"fail\"\npause_millis = 1", ""));
     let file = one.file("book.pdf", &document);
-    let arguments = ["run", "--json", "--summarize", "--config", &config, file.to_str().unwrap()];
+    let arguments = [
+        "run",
+        "--json",
+        "--summarize",
+        "--config",
+        &config,
+        file.to_str().unwrap(),
+    ];
     let ended = one.run(&arguments);
     let failed = ended.event("document-failed");
     let message = failed["error"]["message"].as_str().unwrap();
     assert!(message.contains("model") && message.contains("503"), "{message}");
     assert_ne!(ended.code, 0);
-    assert_eq!(ended.events("page-done").len(), 1, "the page is done all the same");
+    assert_eq!(
+        ended.events("page-done").len(),
+        1,
+        "the page is done all the same"
+    );
 
     // This one comes back while it is waited for.
     let began = Instant::now();
@@ -83,10 +101,18 @@ fn with_every_provider_down_a_job_fails_by_name_or_waits_as_is_set() {
         true => Said::Refusal(503, "gone fishing".into()),
         false => Said::Text(Duration::ZERO, short(text)),
     });
-    let settings = "[llm]\nwhen_down = \"wait\"\npause_millis = 50\nmax_pause_seconds = 1\nbreaker_open_seconds = 1";
+    let settings =
+        "[llm]\nwhen_down = \"wait\"\npause_millis = 50\nmax_pause_seconds = 1\nbreaker_open_seconds = 1";
     let (other, config) = weir(&model.settings(settings, ""));
     let file = other.file("book.pdf", &document);
-    let arguments = ["run", "--json", "--summarize", "--config", &config, file.to_str().unwrap()];
+    let arguments = [
+        "run",
+        "--json",
+        "--summarize",
+        "--config",
+        &config,
+        file.to_str().unwrap(),
+    ];
     let ended = other.run(&arguments);
     assert_eq!(ended.code, 0, "{}", ended.errors);
     assert_eq!(ended.events("section-summarized").len(), 3);
@@ -118,16 +144,33 @@ fn a_key_goes_to_its_provider_and_nowhere_else() {
     });
     let (weir, config) = weir(&model.settings("", "key_env = \"MODEL_KEY\""));
     let file = weir.file("book.pdf", &weir_samples::chapters(3));
-    let arguments = ["run", "--json", "--summarize", "--config", &config, file.to_str().unwrap()];
+    let arguments = [
+        "run",
+        "--json",
+        "--summarize",
+        "--config",
+        &config,
+        file.to_str().unwrap(),
+    ];
     let mut command = weir.command(&arguments);
-    command.env("MODEL_KEY", KEY).env("WEIR_LOG", "weir=trace,hyper=debug,info");
+    command
+        .env("MODEL_KEY", KEY)
+        .env("WEIR_LOG", "weir=trace,hyper=debug,info");
     let ended = Running::start(command).wait();
     let asked = model.asked();
-    assert!(asked.iter().all(|asked| asked.authorization == Some(format!("Bearer {KEY}"))));
+    assert!(
+        asked
+            .iter()
+            .all(|asked| asked.authorization == Some(format!("Bearer {KEY}")))
+    );
     let failed = ended.event("document-failed");
     let message = failed["error"]["message"].as_str().unwrap();
     assert!(message.contains("invalid request by"), "{message}");
-    let told: Vec<&Value> = ended.lines.iter().filter(|line| line.to_string().contains(KEY)).collect();
+    let told: Vec<&Value> = ended
+        .lines
+        .iter()
+        .filter(|line| line.to_string().contains(KEY))
+        .collect();
     assert!(told.is_empty(), "{told:?}");
     assert!(!ended.errors.contains(KEY), "{}", ended.errors);
     let mut found = Vec::new();

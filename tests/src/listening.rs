@@ -100,7 +100,9 @@ fn request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
         headers,
         body: Vec::new(),
     };
-    let length = request.header("content-length").and_then(|value| value.parse().ok());
+    let length = request
+        .header("content-length")
+        .and_then(|value| value.parse().ok());
     request.body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut request.body)?;
     Ok(Some(request))

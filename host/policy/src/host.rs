@@ -113,8 +113,7 @@ impl PolicyHost {
                 meter,
                 told: config.meter,
                 ticker: Ticker::start(engine).map_err(|e| start("the epoch thread cannot be started", e))?,
-                aside: Aside::start()
-                    .map_err(|e| start("the threads of long calls cannot be started", e))?,
+                aside: Aside::start().map_err(|e| start("the threads of long calls cannot be started", e))?,
                 writer: match config.recordings {
                     Some(folder) => Some(
                         Writer::start(folder, config.retention)

@@ -290,15 +290,11 @@ impl Seat {
                 self.open.meter().instantiated();
                 Ok(Box::new(Live { store, roles }))
             }
-            Err(error) if error.is::<PoolConcurrencyLimitError>() => {
-                Err(PolicyError::Exhausted {
-                    reason: error.root_cause().to_string(),
-                })
-            }
+            Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(PolicyError::Exhausted {
+                reason: error.root_cause().to_string(),
+            }),
             // Neither a trap nor a limit of ours: the component is not what its types say, or is too large for the pool.
-            Err(error)
-                if !error.is::<wasmtime::Trap>() && !store.data().was_denied_memory() =>
-            {
+            Err(error) if !error.is::<wasmtime::Trap>() && !store.data().was_denied_memory() => {
                 Err(PolicyError::Unusable {
                     component: self.name.to_string(),
                     reason: format!("{error:#}").replace('\n', " "),

@@ -150,7 +150,11 @@ mod tests {
             tokio::join!(wait, async { work(10) });
         }
         turn.pause();
-        assert!(turn.ran().unwrap() < Duration::from_millis(10), "{:?}", turn.ran());
+        assert!(
+            turn.ran().unwrap() < Duration::from_millis(10),
+            "{:?}",
+            turn.ran()
+        );
         work(21);
         assert!(turn.tick().is_none());
     }

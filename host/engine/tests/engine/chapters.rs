@@ -276,18 +276,28 @@ pub async fn run(setup: &Setup) -> Run {
         EventKind::DocumentFailed { error, .. } => Some(error.message.clone()),
         _ => None,
     });
-    let first = models.iter().filter_map(|model| *model.first.lock()).min().unwrap();
+    let first = models
+        .iter()
+        .filter_map(|model| *model.first.lock())
+        .min()
+        .unwrap();
     let calls = f64::from(SHORT) * 22.5 + f64::from(setup.parts + LONG) * 17.5;
     let all = setup.providers as f64;
     // While the first is down the others go on; the book itself can only be summarized when all of it is.
-    let away = setup.down.as_ref().map_or(0.0, |down| (down.end - down.start) as f64);
+    let away = setup
+        .down
+        .as_ref()
+        .map_or(0.0, |down| (down.end - down.start) as f64);
     let floor = calls / (f64::from(BEARS) * all) + away / all + 22.5;
     Run {
         summarized,
         why,
         floor: Duration::from_secs_f64(floor),
         took: end.duration_since(first),
-        calls: models.iter().map(|model| model.calls.load(Ordering::SeqCst)).sum(),
+        calls: models
+            .iter()
+            .map(|model| model.calls.load(Ordering::SeqCst))
+            .sum(),
         timeouts,
         blocked,
         opened,

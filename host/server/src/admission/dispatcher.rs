@@ -9,7 +9,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 use weir_core::event::ErrorNote;
 use weir_core::ledger::{JobRecord, JobState};
-use weir_core::manifest::Pipeline;
 use weir_core::order::{Order, OrderOptions};
 use weir_core::ports::Ledger as _;
 use weir_core::rollout::Assignment;
@@ -169,10 +168,6 @@ async fn specify(
         };
         Unstarted::Never(note(kind, &error.to_string()))
     })?;
-    let memory = match app.registry.tenant(&order.tenant).await? {
-        Some(tenant) => app.quotas.limits(&tenant).guest_memory_bytes,
-        None => None,
-    };
     let pages = order.options.pages.map(|(first, last)| first..=last);
     let documents = order.files.iter().map(|file| DocumentSpec {
         path: app.originals.path(&order.tenant, &file.document),
@@ -183,7 +178,7 @@ async fn specify(
     let spec = JobSpec {
         id: order.job,
         tenant: order.tenant.clone(),
-        pipeline: within(pipeline, memory, app.settings.policy_memory_bytes),
+        pipeline: pipelines::within(app, &order.tenant, pipeline).await?,
         documents: documents.collect(),
         force: order.options.force,
         summarize: order.options.summarize,
@@ -191,20 +186,6 @@ async fn specify(
         weight: slot.weight,
     };
     Ok((spec, given))
-}
-
-/// The pipeline with at most `limit` bytes for an instance of a component. Its revision stays: a component decides the same
-/// in less memory, or does not decide.
-fn within(pipeline: Arc<Pipeline>, limit: Option<u64>, usual: u64) -> Arc<Pipeline> {
-    let asked = pipeline.manifest.limits.memory_bytes.unwrap_or(usual);
-    match limit {
-        Some(limit) if limit < asked => {
-            let mut pipeline = Pipeline::clone(&pipeline);
-            pipeline.manifest.limits.memory_bytes = Some(limit);
-            Arc::new(pipeline)
-        }
-        _ => pipeline,
-    }
 }
 
 async fn run(
@@ -217,7 +198,6 @@ async fn run(
 ) {
     let (tenant, job) = (spec.tenant.clone(), spec.id);
     let (pipeline, began) = (spec.pipeline.manifest.name.clone(), Instant::now());
-    let memory = spec.pipeline.manifest.limits.memory_bytes;
     let handle = app.engine.start(spec);
     let outcome = tokio::select! {
         outcome = handle.wait() => outcome,
@@ -258,9 +238,8 @@ async fn run(
             job,
             pipeline: &pipeline,
             options,
-            memory,
         };
-        let compared = pipelines::compare(&app.shelf, given, ended);
+        let compared = pipelines::compare(app, given, ended);
         app.stopping.run_until_cancelled(compared).await;
     }
 }

@@ -400,6 +400,7 @@ impl Replays for Works {
         job: &JobId,
         pipeline: &Pipeline,
     ) -> Result<ReplayReport, ReplayError> {
+        self.again.lock().push(pipeline.manifest.limits.memory_bytes);
         let opened = self.opened();
         let ran = opened
             .iter()

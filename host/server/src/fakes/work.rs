@@ -33,6 +33,8 @@ pub(crate) struct Works {
     /// One permit lets one page be read.
     pages: Arc<Semaphore>,
     opened: Mutex<Vec<Opened>>,
+    /// Bytes that an instance might have where a job's decisions were had again.
+    pub(super) again: Mutex<Vec<Option<u64>>>,
 }
 
 /// What was asked when a job's components were opened.
@@ -49,6 +51,7 @@ impl Default for Works {
         Self {
             pages: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             opened: Mutex::default(),
+            again: Mutex::default(),
         }
     }
 }
@@ -67,6 +70,11 @@ impl Works {
     /// The jobs whose components were opened, in order.
     pub(crate) fn opened(&self) -> Vec<Opened> {
         self.opened.lock().clone()
+    }
+
+    /// What an instance might have of memory where a job's decisions were had again, in order.
+    pub(crate) fn again(&self) -> Vec<Option<u64>> {
+        self.again.lock().clone()
     }
 }
 

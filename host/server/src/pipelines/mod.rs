@@ -7,6 +7,7 @@
 
 mod components;
 mod history;
+mod memory;
 mod replay;
 mod revisions;
 mod rollout;
@@ -34,6 +35,7 @@ pub(crate) use components::{
     components, push_component, remove_component,
 };
 pub(crate) use history::{__path_history, history};
+pub(crate) use memory::within;
 pub(crate) use replay::{__path_replay, replay};
 pub(crate) use revisions::{
     __path_pipeline, __path_pipelines, __path_push_revision, __path_revision, __path_revisions, pipeline,

@@ -14,6 +14,7 @@ use weir_core::tenancy::Scope;
 
 use super::PipelineError;
 use super::components::refused;
+use super::memory::within;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::problem::Problem;
@@ -182,6 +183,7 @@ pub(crate) async fn replay(
         PipelineError::Storage(error) => error.into(),
         other => Problem::unprocessable(other.to_string()),
     })?;
+    let pipeline = within(&app, tenant, pipeline).await?;
     let report = app.shelf.replays.replay(tenant, &job, &pipeline).await;
     match report {
         Ok(report) => Ok(Json(report.into())),

@@ -3,8 +3,6 @@
 //! One job of a tenant is compared at a time and a few of the host; a job that ends meanwhile is not compared. So shadows
 //! never form a queue, and under load they are sampled rather than late.
 
-use std::sync::Arc;
-
 use serde::Serialize;
 use utoipa::ToSchema;
 use weir_core::order::OrderOptions;
@@ -13,9 +11,9 @@ use weir_core::rollout::{Arm, Assignment, Rollout};
 use weir_core::shadow::{DIFFERENCES, Shadow, ShadowBook, ShadowRun, ShadowShowing};
 use weir_core::{JobId, StorageError, TenantId};
 
-use super::Shelf;
+use super::memory::within;
 use super::replay::{DifferenceView, EffectView};
-use crate::app::now_millis;
+use crate::app::{App, now_millis};
 
 /// Jobs of the whole host that are compared at once.
 pub(super) const AT_ONCE: usize = 4;
@@ -26,18 +24,17 @@ pub(crate) struct Compared<'a> {
     pub(crate) job: JobId,
     pub(crate) pipeline: &'a str,
     pub(crate) options: &'a OrderOptions,
-    /// Bytes that an instance of its components might have, if not as the manifest says.
-    pub(crate) memory: Option<u64>,
 }
 
 /// Has the decisions of a job again by the shadow of its pipeline, if it has one, and writes down what differs.
-pub(crate) async fn compare(shelf: &Shelf, given: Assignment, ended: Compared<'_>) {
-    if let Err(error) = compared(shelf, given, &ended).await {
+pub(crate) async fn compare(app: &App, given: Assignment, ended: Compared<'_>) {
+    if let Err(error) = compared(app, given, &ended).await {
         tracing::warn!(job = %ended.job, %error, "what a shadow would have decided is not known");
     }
 }
 
-async fn compared(shelf: &Shelf, given: Assignment, ended: &Compared<'_>) -> Result<(), StorageError> {
+async fn compared(app: &App, given: Assignment, ended: &Compared<'_>) -> Result<(), StorageError> {
+    let shelf = &app.shelf;
     let record = shelf.book.pipeline(ended.tenant, ended.pipeline).await?;
     let shadow = record.and_then(|record| record.rollout.shadow);
     let Some(shadow) = shadow.filter(|shadow| shadow.revision != given.revision) else {
@@ -54,24 +51,28 @@ async fn compared(shelf: &Shelf, given: Assignment, ended: &Compared<'_>) -> Res
             revision: shadow.revision,
             job: ended.job,
             at_millis: now_millis(),
-            report: again(shelf, shadow, ended).await,
+            report: again(app, shadow, ended).await,
         })
         .await
 }
 
-async fn again(shelf: &Shelf, shadow: Shadow, ended: &Compared<'_>) -> Result<ReplayReport, String> {
+async fn again(app: &App, shadow: Shadow, ended: &Compared<'_>) -> Result<ReplayReport, String> {
     let given = Some(Assignment {
         revision: shadow.revision,
         arm: Arm::Stable,
     });
-    let pipeline = shelf
+    let pipeline = app
+        .shelf
         .load(ended.tenant, ended.pipeline, ended.options, given)
         .await;
-    let mut pipeline = Arc::unwrap_or_clone(pipeline.map_err(|error| error.to_string())?);
-    if let Some(memory) = ended.memory {
-        pipeline.manifest.limits.memory_bytes = Some(memory);
-    }
-    let report = shelf.replays.replay(ended.tenant, &ended.job, &pipeline).await;
+    let pipeline = pipeline.map_err(|error| error.to_string())?;
+    let pipeline = within(app, ended.tenant, pipeline).await;
+    let pipeline = pipeline.map_err(|error| error.to_string())?;
+    let report = app
+        .shelf
+        .replays
+        .replay(ended.tenant, &ended.job, &pipeline)
+        .await;
     let mut report = report.map_err(|error| error.to_string())?;
     report.differences.truncate(DIFFERENCES);
     Ok(report)

@@ -348,6 +348,9 @@ async fn a_job_is_replayed_with_its_own_revision_or_another() {
     assert_eq!(differing(json!({})).await, 0);
     assert_eq!(differing(json!({ "revision": 1 })).await, 0);
     assert_eq!(differing(json!({ "revision": 2 })).await, 1);
+    host.quota(&a, "guest_memory_bytes", 16 << 20).await;
+    assert_eq!(differing(json!({})).await, 0);
+    assert_eq!(host.works.again(), [None, None, None, Some(16 << 20)]);
     let missing = host.post(&path, &key, &json!({ "revision": 3 })).await;
     assert_eq!(refusal(missing).await.status, 404);
     assert_eq!(
@@ -375,6 +378,7 @@ async fn a_shadow_says_what_it_would_have_decided_and_decides_nothing() {
     change(&host, &key, json!({ "action": "activate", "revision": 1 })).await;
     let _dispatching = host.dispatching();
     let (_, real) = run(&host, &a, &key, 0).await;
+    host.quota(&a, "guest_memory_bytes", 16 << 20).await;
     let changed = change(&host, &key, shadow).await;
     assert_eq!((&changed["stable"], &changed["shadow"]), (&json!(1), &json!(2)));
     let shown = async || {
@@ -390,6 +394,7 @@ async fn a_shadow_says_what_it_would_have_decided_and_decides_nothing() {
             tokio::task::yield_now().await;
         }
     }
+    assert_eq!(host.works.again(), [Some(16 << 20); 3]);
     let showing = shown().await;
     assert_eq!(
         (
