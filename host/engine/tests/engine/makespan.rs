@@ -82,6 +82,7 @@ async fn what_is_switched_off_is_missed() {
     })
     .await;
     assert_eq!(on.summarized as u32, SHORT + LONG, "{on:?}");
+    assert_eq!(on.why, None);
     assert!(on.timeouts * 10 < off.timeouts, "{on:?} {off:?}");
     assert!(on.ratio() < 1.1 && off.ratio() > 2.0, "{on:?} {off:?}");
 

@@ -1,15 +1,16 @@
 //! Compiled components on disk, by digest of the component and by what the code must fit.
 //!
 //! Wasmtime checks that a file fits its version and settings but takes the machine code in it on trust. So a file carries a
-//! checksum of itself as its last 32 bytes, and one that is damaged counts as not there. The ELF file in front is not
-//! bothered by what follows it.
+//! [checksum] of itself at its end, and one that is damaged counts as not there. The ELF file in front is not bothered by what
+//! follows it. A file that was found whole by this process and not been written to since is not read again: only the pages
+//! of it that are used are.
 //!
 //! The folder has room for so many bytes. When something new needs it, the file goes that was loaded the longest ago and that
 //! nobody in this process has in memory: a file that is mapped costs nothing to keep mapped and much to compile again. When a
 //! file was loaded last is its time of modification, so that it is known after a restart, too.
 
 use std::collections::HashMap;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -17,16 +18,13 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use sha2::{Digest as _, Sha256};
 use tempfile::TempPath;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use weir_core::PolicyError;
 
+use super::checksum;
 use crate::engine::compatibility;
-
-/// Bytes of the checksum behind the code.
-pub(super) const CHECKSUM: usize = 32;
 
 /// Files of this folder that have no name yet.
 const TEMPORARY: &str = ".compiling-";
@@ -45,6 +43,8 @@ pub(super) struct Cache {
 struct Kept {
     bytes: u64,
     used: SystemTime,
+    /// Whether it was whole when it was last used.
+    whole: bool,
     loaded: Weak<()>,
 }
 
@@ -83,8 +83,11 @@ impl Cache {
         // Before it is read, so that nobody removes it in between.
         let lease = self.lease(digest);
         let path = self.path(digest);
-        let bytes = fs::read(&path).ok()?;
-        let loaded = if has_checksum(&bytes) {
+        let file = File::open(&path).ok()?;
+        let about = file.metadata().ok()?;
+        let whole =
+            self.was_whole(&path, &about) || checksum::holds(&file, about.len()).is_ok_and(|holds| holds);
+        let loaded = if whole {
             super::mapped::component(engine, &path).map_err(|e| format!("{e:#}").replace('\n', " "))
         } else {
             Err("its checksum is wrong".into())
@@ -94,8 +97,17 @@ impl Cache {
                 tracing::warn!(file = %path.display(), reason, "a compiled component is damaged and is compiled again");
             })
             .ok()?;
-        self.touch(path, bytes.len() as u64, &lease);
+        self.touch(path, about.len(), true, &lease);
         Some((component, lease))
+    }
+
+    /// Whether a file was found whole, and is what it was then.
+    fn was_whole(&self, path: &Path, about: &Metadata) -> bool {
+        let kept = self.kept.lock();
+        let same = |file: &Kept| {
+            file.bytes == about.len() && about.modified().is_ok_and(|modified| modified == file.used)
+        };
+        kept.get(path).is_some_and(|file| file.whole && same(file))
     }
 
     /// That of whoever has it in memory already, or a new one.
@@ -112,12 +124,17 @@ impl Cache {
     }
 
     /// Notes that a file was used just now.
-    fn touch(&self, path: PathBuf, bytes: u64, lease: &Lease) {
+    fn touch(&self, path: PathBuf, bytes: u64, whole: bool, lease: &Lease) {
         let used = SystemTime::now();
-        // For the next process only; this one knows.
+        // Where it cannot be noted, the next process takes it for older, and this one reads it once more.
         let _ = File::open(&path).and_then(|file| file.set_modified(used));
-        let loaded = Arc::downgrade(lease);
-        self.kept.lock().insert(path, Kept { bytes, used, loaded });
+        let file = Kept {
+            bytes,
+            used,
+            whole,
+            loaded: Arc::downgrade(lease),
+        };
+        self.kept.lock().insert(path, file);
     }
 
     /// Removes what was used the longest ago, until there are no more bytes than there may be or all of them are in use.
@@ -159,7 +176,7 @@ impl Cache {
         file.sync_all()?;
         let (bytes, path, lease) = (file.metadata()?.len(), self.path(digest), Lease::default());
         finished.persist(&path).map_err(|e| e.error)?;
-        self.touch(path, bytes, &lease);
+        self.touch(path, bytes, false, &lease);
         self.make_room();
         Ok(lease)
     }
@@ -183,17 +200,16 @@ fn found(folder: &Path) -> io::Result<HashMap<PathBuf, Kept>> {
                 let _ = fs::remove_file(&path);
             }
         } else if path.extension().is_some_and(|end| end == "cwasm") {
-            let (bytes, loaded) = (about.len(), Weak::new());
-            kept.insert(path, Kept { bytes, used, loaded });
+            let file = Kept {
+                bytes: about.len(),
+                used,
+                whole: false,
+                loaded: Weak::new(),
+            };
+            kept.insert(path, file);
         }
     }
     Ok(kept)
-}
-
-fn has_checksum(bytes: &[u8]) -> bool {
-    bytes
-        .split_last_chunk::<CHECKSUM>()
-        .is_some_and(|(code, sum)| <[u8; CHECKSUM]>::from(Sha256::digest(code)) == *sum)
 }
 
 /// Makes a folder that this user alone can enter. One that belongs to somebody else is refused.
@@ -224,18 +240,5 @@ mod tests {
         fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
         private(&folder).unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_checksum_covers_every_byte() {
-        let mut bytes = b"code".to_vec();
-        bytes.extend_from_slice(&Sha256::digest(b"code"));
-        assert!(has_checksum(&bytes));
-        for i in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[i] ^= 1;
-            assert!(!has_checksum(&damaged), "byte {i}");
-        }
-        assert!(!has_checksum(b"short"));
     }
 }

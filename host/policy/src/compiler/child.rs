@@ -6,8 +6,8 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
-use sha2::{Digest as _, Sha256};
 
+use super::checksum;
 use super::strip::stripped;
 use super::{BYTES, SECONDS};
 
@@ -44,7 +44,7 @@ fn compile() -> Result<(), String> {
         .map_err(|e| format!("{e:#}"))?;
     let mut file = File::create(target).map_err(|e| format!("the compiled code cannot be written: {e}"))?;
     file.write_all(&code)
-        .and_then(|()| file.write_all(&Sha256::digest(&code)))
+        .and_then(|()| file.write_all(&checksum::of(&code)))
         .map_err(|e| format!("the compiled code cannot be written: {e}"))
 }
 

@@ -5,6 +5,7 @@
 //! it made is kept by digest: a component is compiled once for each build of Weir.
 
 mod cache;
+mod checksum;
 mod child;
 mod mapped;
 mod strip;

@@ -190,6 +190,28 @@ async fn a_component_is_compiled_once() {
     assert_leaves_nothing(folder.path());
 }
 
+#[tokio::test]
+async fn what_was_whole_and_is_written_to_is_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = fresh(folder.path(), |config| config.loaded_components = 1);
+    let port = Arc::new(Port::default());
+    let [one, other] = [Role::Routing, Role::Batching].map(|role| only(&[role], &component(role.name())));
+    open(&host, &one, &port).await.unwrap();
+    let compiled = fs::read_dir(folder.path().join("compiled")).unwrap().next();
+    let path = compiled.unwrap().unwrap().path();
+    // Out of memory, and in again.
+    for pipeline in [&other, &one, &other] {
+        open(&host, pipeline, &port).await.unwrap();
+    }
+    assert_eq!((host.stats().compilations, host.stats().loads), (2, 4));
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    open(&host, &one, &port).await.unwrap();
+    assert_eq!((host.stats().compilations, host.stats().loads), (3, 5));
+}
+
 /// Which of these components are in a folder of compiled ones.
 fn compiled<'a>(folder: &Path, names: &[&'a str]) -> Vec<&'a str> {
     let files: Vec<String> = fs::read_dir(folder.join("compiled"))
