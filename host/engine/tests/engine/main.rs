@@ -25,3 +25,4 @@ mod resume;
 mod search;
 mod summaries;
 mod threads;
+mod vision;

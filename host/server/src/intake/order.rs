@@ -37,6 +37,9 @@ pub(crate) struct JobOptions {
     dpi: Option<u32>,
     /// When text is recognized in page images; `auto` does where a page has no text of its own.
     ocr: Option<OcrUse>,
+    /// When pages are read by a vision model, instead of their own text or of recognizing it; `auto` does where `ocr` would recognize
+    /// text. The host needs a provider of language models that takes images.
+    vision: Option<VisionUse>,
     /// Whether pages are done again that are done already.
     #[serde(default)]
     force: bool,
@@ -84,6 +87,18 @@ pub(crate) enum OcrUse {
     /// On every page.
     Always,
     /// On none.
+    Never,
+}
+
+/// When pages are read by a vision model.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum VisionUse {
+    /// Where a page has no text of its own.
+    Auto,
+    /// Every page.
+    Always,
+    /// None.
     Never,
 }
 
@@ -176,6 +191,11 @@ impl JobOptions {
             OcrUse::Always => "always",
             OcrUse::Never => "never",
         });
+        let vision = self.vision.map(|vision| match vision {
+            VisionUse::Auto => "auto",
+            VisionUse::Always => "always",
+            VisionUse::Never => "never",
+        });
         Ok(Wish {
             pipeline: self.pipeline.unwrap_or_else(|| "default".into()),
             lane: self.lane,
@@ -183,6 +203,7 @@ impl JobOptions {
                 pages,
                 dpi: self.dpi,
                 ocr: ocr.map(str::to_owned),
+                vision: vision.map(str::to_owned),
                 force: self.force,
                 summarize: self.summarize,
             },
@@ -300,7 +321,9 @@ mod tests {
         let wish = understood("{}").unwrap();
         assert_eq!((wish.pipeline.as_str(), wish.lane), ("default", None));
         assert_eq!(wish.options, OrderOptions::default());
-        let wish = understood(r#"{"pages":{"first":3},"ocr":"never","lane":"bulk","dpi":36}"#).unwrap();
+        let wish =
+            understood(r#"{"pages":{"first":3},"ocr":"never","vision":"auto","lane":"bulk","dpi":36}"#)
+                .unwrap();
         assert_eq!(wish.options.pages, Some((3, PageNumber::MAX)));
         assert_eq!(
             (wish.options.ocr.as_deref(), wish.lane),
