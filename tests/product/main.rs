@@ -17,3 +17,4 @@ mod memory;
 mod policies;
 mod serve;
 mod summaries;
+mod vision;

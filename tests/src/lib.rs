@@ -14,6 +14,7 @@ pub mod holdings;
 pub mod misuse;
 pub mod processes;
 pub mod registry;
+pub mod seer;
 pub mod server;
 pub mod stuck;
 pub mod wire;
