@@ -18,3 +18,4 @@ mod models;
 mod policies;
 mod serve;
 mod summaries;
+mod vision;

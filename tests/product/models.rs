@@ -10,11 +10,6 @@ use serde_json::Value;
 use weir_tests::model::{Model, Said};
 use weir_tests::{Running, Weir, eventually};
 
-/// What the text of a question begins with, which is different for each: it holds the text of a section or of a part of one.
-fn about(text: &str) -> String {
-    text.to_owned()
-}
-
 fn short(text: &str) -> String {
     // What a model says has nothing to do with the length of what it is asked.
     let words: Vec<&str> = text.split_whitespace().rev().take(12).collect();
@@ -60,7 +55,7 @@ fn killed_in_the_middle_of_385_chapters_nothing_that_was_answered_is_asked_again
     let mut times: HashMap<String, Vec<Instant>> = HashMap::new();
     for asked in model.asked() {
         let answered = asked.answered.unwrap_or(killed);
-        times.entry(about(&asked.text)).or_default().push(answered);
+        times.entry(asked.text).or_default().push(answered);
     }
     // The four that may be under way at once, and what had been answered but not yet written down.
     let twice = times.values().filter(|times| times.len() > 1);

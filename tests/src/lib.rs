@@ -16,6 +16,7 @@ pub mod misuse;
 pub mod model;
 pub mod processes;
 pub mod registry;
+pub mod seer;
 pub mod server;
 pub mod stuck;
 pub mod wire;

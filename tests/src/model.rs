@@ -19,7 +19,6 @@ pub enum Said {
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub text: String,
-    pub image: bool,
     pub authorization: Option<String>,
     pub at: Instant,
     pub answered: Option<Instant>,
@@ -63,15 +62,12 @@ fn said(request: &Request, seen: &Mutex<Vec<Asked>>, answer: &impl Fn(&str) -> S
         ("POST", "/v1/chat/completions")
     );
     let body: Value = serde_json::from_slice(&request.body).unwrap();
-    let content = &body["messages"].as_array().unwrap().last().unwrap()["content"];
-    let parts = content.as_array().map(Vec::as_slice).unwrap_or_default();
-    let words = parts.iter().find_map(|part| part["text"].as_str());
-    let text = content.as_str().or(words).unwrap().to_owned();
+    let message = body["messages"].as_array().unwrap().last().unwrap();
+    let text = message["content"].as_str().unwrap().to_owned();
     let place = {
         let mut seen = seen.lock().unwrap();
         seen.push(Asked {
             text: text.clone(),
-            image: parts.iter().any(|part| part["type"] == "image_url"),
             authorization: request.header("authorization").map(str::to_owned),
             at: Instant::now(),
             answered: None,
@@ -81,18 +77,23 @@ fn said(request: &Request, seen: &Mutex<Vec<Asked>>, answer: &impl Fn(&str) -> S
     let response = match answer(&text) {
         Said::Text(after, text) => {
             std::thread::sleep(after);
-            let said = json!({
-                "choices": [{
-                    "index": 0,
-                    "message": { "role": "assistant", "content": text },
-                    "finish_reason": "stop",
-                }],
-                "usage": { "prompt_tokens": 11, "completion_tokens": 7 },
-            });
-            Response::new(200, said.to_string()).with("content-type", "application/json")
+            answered(&text)
         }
         Said::Refusal(status, body) => Response::new(status, body),
     };
     seen.lock().unwrap()[place].answered = Some(Instant::now());
     response
+}
+
+/// An answer that is whole.
+pub(crate) fn answered(text: &str) -> Response {
+    let said = json!({
+        "choices": [{
+            "index": 0,
+            "message": { "role": "assistant", "content": text },
+            "finish_reason": "stop",
+        }],
+        "usage": { "prompt_tokens": 11, "completion_tokens": 7 },
+    });
+    Response::new(200, said.to_string()).with("content-type", "application/json")
 }

@@ -1,7 +1,8 @@
 //! What follows a failure.
 //!
 //! A failure is of one of three kinds. What has to do with the page itself (it cannot be opened, it takes too long, it
-//! kills its worker, the reader cannot take it) says nothing of the other pages, so the tenant may have them go on. What is
+//! kills its worker, the reader cannot take it) says nothing of the other pages, so the tenant may have them go on. That a vision
+//! model was not to be had for a page is of this kind, too: the next page may not need one, and the host has tried for as long as it may. What is
 //! merely busy is tried again, each time after twice as long. Everything else is the machine's fault and would meet the
 //! next page too: the document stops, explicitly, rather than end with holes that nobody asked for.
 
@@ -19,14 +20,26 @@ const FAILED_ATTEMPTS: u32 = 3;
 
 pub(crate) fn verdict(on_page_failure: OnPageFailure, failure: &Failure) -> Verdict {
     let attempts = match (failure.kind.as_str(), failure.stage) {
-        ("page-unreadable" | "page-too-large" | "page-deadline" | "worker-died" | "model-input", _)
-        | ("model-failed", Stage::Read) => {
+        (
+            "page-unreadable" | "page-too-large" | "page-deadline" | "page-too-long" | "page-declined"
+            | "worker-died" | "model-input",
+            _,
+        )
+        | (
+            "model-failed"
+            | "model-unavailable"
+            | "language-failed"
+            | "language-down"
+            | "language-deadline"
+            | "language-unavailable",
+            Stage::Read,
+        ) => {
             return match on_page_failure {
                 OnPageFailure::Skip => Verdict::SkipPage,
                 OnPageFailure::Fail => Verdict::FailDocument,
             };
         }
-        ("model-queue-full", _) => BUSY_ATTEMPTS,
+        ("model-queue-full" | "language-queue-full", _) => BUSY_ATTEMPTS,
         ("storage-failed", _) => FAILED_ATTEMPTS,
         _ => 1,
     };
@@ -73,14 +86,26 @@ mod tests {
                 "{kind}"
             );
         }
-        assert_eq!(failed(Skip, Stage::Read, "model-failed", 1), Verdict::SkipPage);
+        for kind in [
+            "model-failed",
+            "model-unavailable",
+            "language-down",
+            "page-declined",
+        ] {
+            assert_eq!(failed(Skip, Stage::Read, kind, 1), Verdict::SkipPage, "{kind}");
+            assert_eq!(
+                failed(Fail, Stage::Read, kind, 1),
+                Verdict::FailDocument,
+                "{kind}"
+            );
+        }
     }
 
     #[test]
     fn what_would_meet_every_page_stops_the_document() {
         for (stage, kind) in [
             (Stage::Embed, "model-failed"),
-            (Stage::Read, "model-unavailable"),
+            (Stage::Embed, "model-unavailable"),
             (Stage::Store, "storage-full"),
             (Stage::Upsert, "storage-denied"),
             (Stage::Embed, "component-trap"),

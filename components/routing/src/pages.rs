@@ -4,11 +4,14 @@
 //! cannot be all there is: where much of the page lies under images and little text comes with it. How much text is enough
 //! grows with the images. A scan with a stamp of sixty characters is still a scan, an article with a figure and its caption
 //! is not. What is drawn with paths alone, without text and without images, looks blank from here; `ocr = always` reads it.
+//!
+//! A vision model costs seconds, and money or a GPU, so it is never asked unless the tenant says so. Then it takes the place of
+//! recognition on the same pages (`vision = auto`), or reads all of them.
 
 use weir_sdk::PageFacts;
 use weir_sdk::routing::{PageRoute, Reading};
 
-use crate::rules::{Ocr, Rules};
+use crate::rules::{Rules, When};
 
 /// The route of a page. A page that cannot be opened gets one too: the host finds out by trying, and asks what follows.
 pub(crate) fn route(rules: &Rules, facts: &PageFacts) -> PageRoute {
@@ -22,10 +25,15 @@ pub(crate) fn route(rules: &Rules, facts: &PageFacts) -> PageRoute {
 }
 
 fn reading(rules: &Rules, facts: &PageFacts) -> Reading {
-    match rules.ocr {
+    let wanted = |when| match when {
+        When::Always => true,
+        When::Auto => says_too_little(rules, facts),
+        When::Never => false,
+    };
+    match facts {
         _ if !facts.readable => Reading::TextLayer,
-        Ocr::Always => Reading::Ocr,
-        Ocr::Auto if says_too_little(rules, facts) => Reading::Ocr,
+        _ if wanted(rules.vision) => Reading::VisionModel,
+        _ if wanted(rules.ocr) => Reading::Ocr,
         _ if facts.text_chars == 0 => Reading::Nothing,
         _ => Reading::TextLayer,
     }
@@ -51,7 +59,7 @@ mod tests {
         }
     }
 
-    fn read(ocr: Ocr, text_chars: u32, image_coverage: f32) -> Reading {
+    fn read(ocr: When, text_chars: u32, image_coverage: f32) -> Reading {
         let rules = Rules {
             ocr,
             ..Rules::default()
@@ -61,21 +69,40 @@ mod tests {
 
     #[test]
     fn a_page_is_recognized_where_its_text_is_too_little_for_its_images() {
-        assert_eq!(read(Ocr::Auto, 3000, 0.0), Reading::TextLayer);
-        assert_eq!(read(Ocr::Auto, 0, 1.0), Reading::Ocr); // a scan
-        assert_eq!(read(Ocr::Auto, 60, 1.0), Reading::Ocr); // a scan with a stamp
-        assert_eq!(read(Ocr::Auto, 2500, 1.0), Reading::TextLayer); // a scan that has been recognized before
-        assert_eq!(read(Ocr::Auto, 400, 0.5), Reading::TextLayer); // a figure and some text
-        assert_eq!(read(Ocr::Auto, 3, 0.05), Reading::TextLayer); // a page number and a logo
-        assert_eq!(read(Ocr::Auto, 0, 0.0), Reading::Nothing); // blank
+        assert_eq!(read(When::Auto, 3000, 0.0), Reading::TextLayer);
+        assert_eq!(read(When::Auto, 0, 1.0), Reading::Ocr); // a scan
+        assert_eq!(read(When::Auto, 60, 1.0), Reading::Ocr); // a scan with a stamp
+        assert_eq!(read(When::Auto, 2500, 1.0), Reading::TextLayer); // a scan that has been recognized before
+        assert_eq!(read(When::Auto, 400, 0.5), Reading::TextLayer); // a figure and some text
+        assert_eq!(read(When::Auto, 3, 0.05), Reading::TextLayer); // a page number and a logo
+        assert_eq!(read(When::Auto, 0, 0.0), Reading::Nothing); // blank
     }
 
     #[test]
     fn always_and_never_are_taken_at_their_word() {
-        assert_eq!(read(Ocr::Always, 3000, 0.0), Reading::Ocr);
-        assert_eq!(read(Ocr::Always, 0, 0.0), Reading::Ocr);
-        assert_eq!(read(Ocr::Never, 0, 1.0), Reading::Nothing);
-        assert_eq!(read(Ocr::Never, 60, 1.0), Reading::TextLayer);
+        assert_eq!(read(When::Always, 3000, 0.0), Reading::Ocr);
+        assert_eq!(read(When::Always, 0, 0.0), Reading::Ocr);
+        assert_eq!(read(When::Never, 0, 1.0), Reading::Nothing);
+        assert_eq!(read(When::Never, 60, 1.0), Reading::TextLayer);
+    }
+
+    #[test]
+    fn a_vision_model_reads_what_would_be_recognized_or_everything() {
+        let read = |vision, ocr, text_chars, image_coverage| {
+            let rules = Rules {
+                vision,
+                ocr,
+                ..Rules::default()
+            };
+            route(&rules, &facts(text_chars, image_coverage)).reading
+        };
+        assert_eq!(read(When::Auto, When::Auto, 0, 1.0), Reading::VisionModel);
+        assert_eq!(read(When::Auto, When::Never, 0, 1.0), Reading::VisionModel);
+        assert_eq!(read(When::Auto, When::Auto, 3000, 0.0), Reading::TextLayer);
+        assert_eq!(read(When::Auto, When::Always, 3000, 0.0), Reading::Ocr);
+        assert_eq!(read(When::Always, When::Always, 3000, 0.0), Reading::VisionModel);
+        assert_eq!(read(When::Always, When::Never, 0, 0.0), Reading::VisionModel);
+        assert_eq!(read(When::Never, When::Auto, 0, 1.0), Reading::Ocr);
     }
 
     #[test]
@@ -87,7 +114,7 @@ mod tests {
     #[test]
     fn an_unreadable_page_has_a_route() {
         let rules = Rules {
-            ocr: Ocr::Always,
+            ocr: When::Always,
             ..Rules::default()
         };
         let route = route(

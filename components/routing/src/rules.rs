@@ -4,9 +4,9 @@ use weir_sdk::Label;
 use weir_sdk::routing::{DocumentFacts, DocumentRoute, Lane, ModelPreferences};
 use weir_sdk::settings;
 
-/// When text is recognized in the page image.
+/// On which pages something is done.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Ocr {
+pub(crate) enum When {
     /// Where the text layer says too little for what is on the page.
     Auto,
     /// On every page.
@@ -14,6 +14,13 @@ pub(crate) enum Ocr {
     /// Nowhere.
     Never,
 }
+
+/// The words for it.
+const WHEN: [(&str, When); 3] = [
+    ("auto", When::Auto),
+    ("always", When::Always),
+    ("never", When::Never),
+];
 
 /// What follows when one page cannot be drawn or read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +34,10 @@ pub(crate) enum OnPageFailure {
 /// The settings of this component.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rules {
-    pub(crate) ocr: Ocr,
+    /// When text is recognized in the page image.
+    pub(crate) ocr: When,
+    /// When a vision model reads the page; where it does, nothing else has to.
+    pub(crate) vision: When,
     /// Characters that a page wholly under images must carry for its text layer to be trusted.
     pub(crate) ocr_min_chars: u32,
     /// Share of the page under images below which there is nothing to recognize.
@@ -46,7 +56,8 @@ pub(crate) struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         Self {
-            ocr: Ocr::Auto,
+            ocr: When::Auto,
+            vision: When::Never,
             ocr_min_chars: 200,
             ocr_min_coverage: 0.1,
             on_page_failure: OnPageFailure::Skip,
@@ -70,15 +81,8 @@ impl Rules {
         let rules = Self::default();
         let labels = settings::get("labels").unwrap_or_default();
         Self {
-            ocr: settings::choice(
-                "ocr",
-                rules.ocr,
-                &[
-                    ("auto", Ocr::Auto),
-                    ("always", Ocr::Always),
-                    ("never", Ocr::Never),
-                ],
-            ),
+            ocr: settings::choice("ocr", rules.ocr, &WHEN),
+            vision: settings::choice("vision", rules.vision, &WHEN),
             ocr_min_chars: settings::within("ocr-min-chars", rules.ocr_min_chars, 0..=1_000_000),
             ocr_min_coverage: settings::within("ocr-min-coverage", rules.ocr_min_coverage, 0.0..=1.0),
             on_page_failure: settings::choice(

@@ -105,6 +105,7 @@ pub(crate) enum Command {
 Examples:
   weir run report.pdf --out results
   weir run scans/ --ocr always --dpi 200
+  weir run forms/ --vision always --out results
   weir run book.pdf --pages 3-20 --json
 
 Each line that --json prints is an event with `seq`, `job`, `document` and `type`. A document ends with
@@ -126,6 +127,10 @@ pub(crate) struct Run {
     /// When to recognize text in page images [default: the pipeline's, auto]
     #[arg(long, value_parser = PossibleValuesParser::new(["auto", "always", "never"]))]
     pub(crate) ocr: Option<String>,
+    /// When to have pages read by a vision model, an [[llm.provider]] with vision = true: auto is where --ocr auto would
+    /// recognize text [default: the pipeline's, never]
+    #[arg(long, value_parser = PossibleValuesParser::new(["auto", "always", "never"]))]
+    pub(crate) vision: Option<String>,
     /// A pipeline's manifest; without it the default components decide
     #[arg(long, value_name = "FILE")]
     pub(crate) pipeline: Option<PathBuf>,

@@ -106,6 +106,12 @@ impl Host {
         })
     }
 
+    /// Whether a language model takes images.
+    pub(crate) fn sees(&self) -> bool {
+        let model = &self.engine.ports().language_model;
+        model.as_ref().is_some_and(|model| model.sees())
+    }
+
     /// Where page images and lines are kept.
     pub(crate) fn blobs(&self) -> Arc<dyn BlobStore> {
         self.below.storage.blobs.clone()

@@ -20,7 +20,7 @@ use weir_core::ledger::PageState;
 use weir_core::markdown::{self, MarkdownPage};
 use weir_core::ports::{BlobStore, Ledger};
 use weir_core::summary::{DocumentSummary, summary_key};
-use weir_core::text::PageLines;
+use weir_core::text::{PageLines, TextSource};
 
 /// Writes what is stored of documents into a folder.
 pub(crate) struct Output {
@@ -83,11 +83,13 @@ impl Output {
         let shown: Vec<_> = pages
             .iter()
             .map(|(number, page)| {
-                let lines = page.lines.as_ref().map_or(&[][..], |l| &l.lines);
+                let read = page.lines.as_ref();
+                let (source, lines) = read.map_or((TextSource::None, &[][..]), |l| (l.source, &l.lines));
                 MarkdownPage {
                     number: *number,
+                    source,
                     lines,
-                    headings: layout::headings(lines, &outline, *number),
+                    headings: layout::headings(source, lines, &outline, *number),
                     image: page.image.as_deref(),
                     failed: page.failed.as_ref().map(|e| e.message.as_str()),
                 }

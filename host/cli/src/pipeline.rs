@@ -19,7 +19,7 @@ pub(crate) fn load(run: &Run, defaults: &Path) -> Result<Pipeline> {
         }
         None => Manifest::embedded(),
     };
-    manifest.with_options(run.dpi, run.ocr.as_deref());
+    manifest.with_options(run.dpi, run.ocr.as_deref(), run.vision.as_deref());
     build(manifest, defaults)
 }
 

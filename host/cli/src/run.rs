@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use weir_core::event::{Event, EventKind};
@@ -25,6 +25,9 @@ use crate::summaries;
 /// Stopped by Ctrl-C, as a shell would report it.
 const INTERRUPTED: u8 = 130;
 
+/// Said before any work, where every page would say it.
+const NO_VISION_MODEL: &str = "no vision model is set up: set vision = true of an [[llm.provider]] whose model takes images, see `weir settings`";
+
 /// Ingests files and waits for all of them.
 pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
     let pipeline = Arc::new(pipeline::load(run, &places.components)?);
@@ -32,6 +35,9 @@ pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Pla
     let tenant = TenantId::single();
     let found = files::find(&run.files);
     let host = Host::open(settings, places).await?;
+    if run.vision.as_deref().is_some_and(|when| when != "never") {
+        ensure!(host.sees(), NO_VISION_MODEL);
+    }
     let mut output = match &run.out {
         Some(folder) => Some(Output::new(folder, host.blobs(), host.ledger())?),
         None => None,

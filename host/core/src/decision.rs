@@ -156,9 +156,9 @@ pub struct PageRoute {
 }
 
 impl PageRoute {
-    /// Whether the page has to be drawn.
-    pub fn needs_image(&self) -> bool {
-        self.store || matches!(self.reading, Reading::Ocr | Reading::VisionModel)
+    /// Whether the page has to be drawn before it is read. For a vision model it is drawn anew, when one is free for it.
+    pub fn is_drawn_first(&self) -> bool {
+        self.store || self.reading == Reading::Ocr
     }
 }
 

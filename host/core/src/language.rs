@@ -81,7 +81,7 @@ pub struct Question {
     pub text: String,
     /// The image it is asked about. Only a provider that sees can answer then.
     pub image: Option<EncodedImage>,
-    /// The longest answer, in tokens, from 1 to 4096.
+    /// The longest answer, in tokens, at least 1.
     pub max_tokens: u32,
     /// How long the answer may take from being asked for, with all waiting and all tries.
     pub patience: Duration,

@@ -223,12 +223,15 @@ impl Manifest {
 
     /// Puts a job's options over the settings. They are part of the revision, so that a job that recognizes all text does pages
     /// again that were done without.
-    pub fn with_options(&mut self, dpi: Option<u32>, ocr: Option<&str>) {
+    pub fn with_options(&mut self, dpi: Option<u32>, ocr: Option<&str>, vision: Option<&str>) {
         if let Some(dpi) = dpi {
             self.settings.insert("dpi".into(), i64::from(dpi).into());
         }
         if let Some(ocr) = ocr {
             self.settings.insert("ocr".into(), ocr.into());
+        }
+        if let Some(vision) = vision {
+            self.settings.insert("vision".into(), vision.into());
         }
     }
 

@@ -3,17 +3,19 @@
 //! What a reader, or a model, wants from a PDF: its text in reading order under its headings, in paragraphs rather than
 //! lines, with the page each part came from. Nothing is guessed that would be worse wrong than missing: lines are joined
 //! where the page says they belong together, headers and footers go only where they recur on most pages, bold and italics
-//! are not marked. Page markers are HTML comments, so they survive every Markdown tool and show in none.
+//! are not marked. Page markers are HTML comments, so they survive every Markdown tool and show in none. A page that a
+//! vision model read is Markdown already and stays as it was written (`transcribed`).
 
 mod escape;
 mod paragraphs;
 mod running;
+pub mod transcribed;
 
 use std::fmt::Write;
 
 use crate::id::PageNumber;
 use crate::summary::DocumentSummary;
-use crate::text::Line;
+use crate::text::{Line, TextSource};
 
 use escape::{escaped, link_target};
 use paragraphs::{Block, blocks};
@@ -24,6 +26,8 @@ pub(crate) use running::RunningLines;
 pub struct MarkdownPage<'a> {
     /// The page.
     pub number: PageNumber,
+    /// How its lines were come by.
+    pub source: TextSource,
     /// Its lines in reading order, see [`reading_order`](crate::layout::reading_order).
     pub lines: &'a [Line],
     /// The headings among them: index of the line and level, see [`headings`](crate::layout::headings).
@@ -48,11 +52,14 @@ pub fn render(title: &str, summary: Option<&DocumentSummary>, pages: &[MarkdownP
         summaries(&mut out, summary);
     }
     for page in pages {
-        let blocks = blocks(page.lines, &page.headings, &running.among(page.lines));
+        let body = match page.source {
+            TextSource::VisionModel => Body::Transcribed(page.lines),
+            TextSource::TextLayer | TextSource::Ocr | TextSource::None => {
+                Body::Blocks(blocks(page.lines, &page.headings, &running.among(page.lines)))
+            }
+        };
         if let Some(title) = title.take()
-            && !blocks
-                .iter()
-                .any(|b| matches!(b, Block::Heading(_, text) if text.eq_ignore_ascii_case(title)))
+            && !body.has_heading(title)
         {
             block(&mut out, format_args!("# {}", escaped(title)));
         }
@@ -66,10 +73,37 @@ pub fn render(title: &str, summary: Option<&DocumentSummary>, pages: &[MarkdownP
                 &mut out,
                 format_args!("> **Page {number} could not be read:** {}", escaped(reason)),
             ),
-            None => blocks.iter().for_each(|b| write(&mut out, b)),
+            None => body.write(&mut out),
         }
     }
     out
+}
+
+/// What stands on a page.
+enum Body<'a> {
+    Blocks(Vec<Block>),
+    Transcribed(&'a [Line]),
+}
+
+impl Body<'_> {
+    fn has_heading(&self, title: &str) -> bool {
+        match self {
+            Self::Blocks(blocks) => blocks
+                .iter()
+                .any(|b| matches!(b, Block::Heading(_, text) if text.eq_ignore_ascii_case(title))),
+            Self::Transcribed(lines) => transcribed::headings(lines).iter().any(|(at, _)| {
+                let line = lines.get(*at);
+                line.is_some_and(|l| transcribed::heading_text(&l.text).eq_ignore_ascii_case(title))
+            }),
+        }
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Blocks(blocks) => blocks.iter().for_each(|b| write(out, b)),
+            Self::Transcribed(lines) => transcribed::write(out, lines),
+        }
+    }
 }
 
 fn summaries(out: &mut String, of: &DocumentSummary) {

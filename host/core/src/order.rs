@@ -66,6 +66,9 @@ pub struct OrderOptions {
     /// When text is recognized in page images: `auto`, `always` or `never`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ocr: Option<String>,
+    /// When pages are read by a vision model: `auto`, `always` or `never`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vision: Option<String>,
     /// Whether pages are done again that are done already.
     pub force: bool,
     /// Whether documents are summarized.

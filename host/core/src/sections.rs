@@ -8,9 +8,9 @@
 use std::ops::Range;
 
 use crate::id::PageNumber;
-use crate::markdown::{MarkdownPage, RunningLines};
+use crate::markdown::{MarkdownPage, RunningLines, transcribed};
 use crate::page::Rect;
-use crate::text::Line;
+use crate::text::{Line, TextSource};
 
 /// A section of a document.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +104,8 @@ pub fn sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
     let mut open = DocumentSection::new(None, 1, pages.first().map_or(1, |page| page.number));
     for page in pages {
         let running = running.among(page.lines);
+        // Lines as they are set; those that a vision model wrote are broken where it meant them to be, and marked.
+        let is_set = is_set(page);
         let mut headings = page.headings.iter().peekable();
         // A heading that is broken over lines goes on with the next line of its level.
         let mut heading: Option<(usize, u8)> = None;
@@ -112,17 +114,21 @@ pub fn sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
             if running.get(index) == Some(&true) || line.text.trim().is_empty() {
                 continue;
             }
+            let title = |line: &Line| match is_set {
+                true => line.text.trim().to_owned(),
+                false => transcribed::heading_text(&line.text).to_owned(),
+            };
             match here.filter(|here| Some(*here) == level) {
-                Some(level) if goes_on(heading, index, level) => {
+                Some(level) if is_set && goes_on(heading, index, level) => {
                     heading = Some((index, level));
-                    if let Some(title) = &mut open.title {
-                        title.push(' ');
-                        title.push_str(line.text.trim());
+                    if let Some(before) = &mut open.title {
+                        before.push(' ');
+                        before.push_str(&title(line));
                     }
                 }
                 Some(level) => {
                     heading = Some((index, level));
-                    let next = DocumentSection::new(Some(line.text.trim().to_owned()), level, page.number);
+                    let next = DocumentSection::new(Some(title(line)), level, page.number);
                     sections.push(std::mem::replace(&mut open, next));
                 }
                 None => open.push(page.number, line),
@@ -134,6 +140,10 @@ pub fn sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
     sections
 }
 
+fn is_set(page: &MarkdownPage<'_>) -> bool {
+    page.source != TextSource::VisionModel
+}
+
 /// The highest level of which there is more than one heading.
 fn cut(pages: &[MarkdownPage<'_>]) -> Option<u8> {
     let mut levels = [0_u32; 7];
@@ -142,7 +152,7 @@ fn cut(pages: &[MarkdownPage<'_>]) -> Option<u8> {
         for (index, level) in &page.headings {
             // One that is broken over lines is one.
             if let Some(count) = levels.get_mut(usize::from(*level))
-                && !goes_on(last, *index, *level)
+                && !(is_set(page) && goes_on(last, *index, *level))
             {
                 *count += 1;
             }
@@ -198,6 +208,7 @@ mod tests {
             .zip(&pages)
             .map(|(number, (lines, headings))| MarkdownPage {
                 number,
+                source: TextSource::TextLayer,
                 lines,
                 headings: headings.clone(),
                 image: None,
@@ -290,6 +301,7 @@ mod tests {
             .zip(&lines)
             .map(|(number, lines)| MarkdownPage {
                 number,
+                source: TextSource::TextLayer,
                 lines,
                 headings: Vec::new(),
                 image: None,
@@ -299,5 +311,24 @@ mod tests {
         let sections = sections(&pages);
         assert!(!sections[0].text.contains("Annual"), "{}", sections[0].text);
         assert_eq!(sections[0].places.len(), 5);
+    }
+
+    #[test]
+    fn what_a_vision_model_marked_is_a_heading_without_its_marks() {
+        let lines = transcribed::lines("## One\n\ntext\n\n## Empty\n## **Two**\n\n- a\n- b");
+        let page = MarkdownPage {
+            number: 3,
+            source: TextSource::VisionModel,
+            headings: crate::layout::headings(TextSource::VisionModel, &lines, &[], 3),
+            lines: &lines,
+            image: None,
+            failed: None,
+        };
+        let sections = sections(&[page]);
+        assert_eq!(
+            outline(&sections),
+            [(Some("One"), "text", 3, 3), (Some("Two"), "- a\n- b", 3, 3)]
+        );
+        assert_eq!(sections[1].place_of(&(0..3)), Some((3, Rect::PAGE)));
     }
 }

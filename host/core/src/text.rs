@@ -15,6 +15,10 @@ pub enum TextSource {
     TextLayer,
     /// Recognized in the page image.
     Ocr,
+    /// Written down by a vision model that was shown the page image. The lines are Markdown, blank ones among them, in the
+    /// order the model gave them. It does not say where a line stands, so each has the page as its box: that is all that is
+    /// known, and a box made up from the line's number would be taken for more.
+    VisionModel,
     /// The page was not read.
     None,
 }
@@ -27,9 +31,9 @@ pub struct Line {
     /// Where it stands.
     #[serde(rename = "box")]
     pub rect: Rect,
-    /// Height of its type in points: the font size for a text layer, the box height for OCR.
+    /// Height of its type in points: the font size for a text layer, the box height for OCR, 0 where a vision model read it.
     pub size: f32,
-    /// From 0 to 1; 1 for a text layer.
+    /// From 0 to 1; 1 for a text layer, 0 where a vision model read it, since it does not say how sure it is.
     pub confidence: f32,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use weir_core::decision::{Failure, Verdict};
 use weir_core::event::{ErrorNote, EventKind};
-use weir_core::{InferenceError, PageNumber, PolicyError, RasterError, Stage, StorageError};
+use weir_core::{InferenceError, LanguageError, PageNumber, PolicyError, RasterError, Stage, StorageError};
 
 use crate::work::Work;
 
@@ -27,8 +27,26 @@ pub(crate) enum StageError {
     #[error(transparent)]
     Policy(#[from] PolicyError),
     /// The tenant's route asks for something this host does not have; the tenant's failure rule says what follows.
-    #[error("page {page} cannot be read by a vision model: this host has none, route it to OCR")]
+    #[error(
+        "page {page} cannot be read by a vision model: none is set up; set vision = true of an [[llm.provider]] whose model takes \
+         images, or route the page to OCR"
+    )]
     NoVisionModel { page: PageNumber },
+    #[error(transparent)]
+    Language(#[from] LanguageError),
+    /// A vision model did not come to the page's end.
+    #[error(
+        "page {page} did not fit into the {tokens} tokens that {provider} may answer with: raise vision.max_tokens, or route \
+         the page to OCR"
+    )]
+    TooLong {
+        page: PageNumber,
+        provider: String,
+        tokens: u32,
+    },
+    /// A vision model said that it will not.
+    #[error("{provider} declined to write down page {page}: ask another model, or route the page to OCR")]
+    Declined { page: PageNumber, provider: String },
     /// A task of the host ended without an answer.
     #[error("the {0} stage died: this is a fault of the host, see its log")]
     Died(Stage),
@@ -42,6 +60,9 @@ impl StageError {
             Self::Storage(e) => e.kind(),
             Self::Policy(e) => e.kind(),
             Self::NoVisionModel { .. } => "model-unavailable",
+            Self::Language(e) => e.kind(),
+            Self::TooLong { .. } => "page-too-long",
+            Self::Declined { .. } => "page-declined",
             Self::Died(_) => STAGE_DIED,
         }
     }
@@ -56,7 +77,10 @@ impl StageError {
                 StorageError::Full { .. } | StorageError::Denied { .. } | StorageError::InUse { .. }
             ),
             Self::Policy(_) | Self::Died(_) => true,
-            Self::NoVisionModel { .. } => false,
+            // What one page asks of a model need not be what the next asks, and the models may have recovered by then.
+            Self::NoVisionModel { .. } | Self::Language(_) | Self::TooLong { .. } | Self::Declined { .. } => {
+                false
+            }
         }
     }
 

@@ -46,6 +46,7 @@ mod stage;
 mod summaries;
 mod text;
 mod upsert;
+mod vision;
 mod work;
 
 use std::sync::Arc;
@@ -74,6 +75,7 @@ pub use handle::JobHandle;
 pub use outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
 pub use search::{SearchError, SearchRequest};
 pub use spec::{DocumentSpec, JobSpec};
+pub use vision::VisionConfig;
 
 /// Who does the work.
 #[derive(Clone)]
@@ -84,7 +86,7 @@ pub struct Ports {
     pub reader: Option<Arc<dyn Reader>>,
     /// Makes vectors.
     pub embedder: Arc<dyn Embedder>,
-    /// Answers components' questions, if a model is installed.
+    /// Reads pages that are routed to a vision model, summarizes, and answers components' questions, if a model is installed.
     pub language_model: Option<Arc<dyn LanguageModel>>,
     /// Keeps page images and lines.
     pub blobs: Arc<dyn BlobStore>,
@@ -117,6 +119,8 @@ pub struct EngineConfig {
     pub head_start: Duration,
     /// How long a question to a language model may take, with all waiting and all tries.
     pub patience: Duration,
+    /// How pages are read by vision models.
+    pub vision: VisionConfig,
 }
 
 impl EngineConfig {
@@ -131,6 +135,7 @@ impl EngineConfig {
             cancel_grace: Duration::from_millis(settings.engine_cancel_millis.into()),
             head_start: Duration::from_millis(settings.engine_head_start_millis.into()),
             patience: Duration::from_secs(settings.llm_patience_seconds.into()),
+            vision: VisionConfig::from_settings(settings),
         }
     }
 }
@@ -186,6 +191,7 @@ impl Engine {
             rasterize: Seats::new(Stage::Rasterize, drawing, &head_starts),
             store: Seats::new(Stage::Store, config.store_workers, &head_starts),
             text_layer: ocr.beside("text-layer", drawing, &head_starts),
+            vision: ocr.beside("vision", config.vision.workers, &head_starts),
             ocr,
             embed: Seats::new(Stage::Embed, ports.embedder.workers(), &head_starts),
             upsert: Seats::new(Stage::Upsert, config.upsert_workers, &head_starts),

@@ -134,7 +134,7 @@ struct Drawn {
 
 impl Page {
     async fn path(&self, work: &Work, place: Option<Place>) -> Result<Done, Stop> {
-        let (mut drawn, reading) = if self.route.needs_image() {
+        let (mut drawn, reading) = if self.route.is_drawn_first() {
             let drawn = self.draw(work, place).await;
             self.batch.page_left(work).await;
             drawn?
@@ -232,10 +232,15 @@ impl Page {
                     None => waiting.seat().await,
                 }
             };
-            // Stopped, no further page is drawn; those that have been drawn may come to their end.
-            let seat = match stage {
-                Stage::Rasterize => work.job.unless_stopping(seating).await?,
-                _ => seating.await,
+            // Stopped, no further page is drawn or shown to a vision model; those that have been may come to their end.
+            let begins = match stage {
+                Stage::Rasterize => true,
+                Stage::Read => self.route.reading == Reading::VisionModel,
+                Stage::Store | Stage::Embed | Stage::Upsert => false,
+            };
+            let seat = match begins {
+                true => work.job.unless_stopping(seating).await?,
+                false => seating.await,
             };
             match step().instrument(spans::stage(stage)).await {
                 Ok(value) => {

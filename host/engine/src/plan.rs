@@ -87,7 +87,7 @@ async fn take(
         };
         for facts in next.drain(..pages) {
             let route = work.job.policy.route_page(&work.id, facts).await.map_err(note)?;
-            let place = if route.needs_image() {
+            let place = if route.is_drawn_first() {
                 Some(work.rooms.rasterize.book().await)
             } else if route.reading != Reading::Nothing {
                 Some(work.rooms.read.book().await)

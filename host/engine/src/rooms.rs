@@ -18,6 +18,8 @@ pub(crate) struct HostSeats {
     pub(crate) ocr: Seats,
     /// Reading the text layer, which is work for the PDF workers and not for the models.
     pub(crate) text_layer: Seats,
+    /// Reading by vision models, which is waiting for them. An image is held in each.
+    pub(crate) vision: Seats,
     pub(crate) embed: Seats,
     pub(crate) upsert: Seats,
 }
@@ -30,6 +32,7 @@ impl HostSeats {
             &self.store,
             &self.ocr,
             &self.text_layer,
+            &self.vision,
             &self.embed,
             &self.upsert,
         ];

@@ -308,6 +308,7 @@ mod tests {
             store: one(Stage::Store),
             ocr: one(Stage::Read),
             text_layer: one(Stage::Read),
+            vision: one(Stage::Read),
             embed: one(Stage::Embed),
             upsert: one(Stage::Upsert),
         };

@@ -67,24 +67,23 @@ impl Page {
         let (source, lines) = match self.route.reading {
             Reading::Ocr => {
                 let (_seat, lines) = self.seated(work, Stage::Read, waiting, None, ocr).await?;
-                (TextSource::Ocr, lines)
+                (TextSource::Ocr, layout::reading_order(lines))
             }
             Reading::VisionModel => {
-                let none = async || Err(StageError::NoVisionModel { page: number });
-                let (_seat, lines) = self.seated(work, Stage::Read, waiting, None, none).await?;
-                (TextSource::Ocr, lines)
+                let seats = Some(&work.host.seats.vision);
+                let written = || self.transcribe(work);
+                let (_seat, lines) = self.seated(work, Stage::Read, waiting, seats, written).await?;
+                // In the model's own order: without boxes there is no better one.
+                (TextSource::VisionModel, lines)
             }
             Reading::TextLayer | Reading::Nothing => {
                 let seats = Some(&work.host.seats.text_layer);
                 let text = || work.open.text(number);
                 let (_seat, lines) = self.seated(work, Stage::Read, waiting, seats, text).await?;
-                (TextSource::TextLayer, lines)
+                (TextSource::TextLayer, layout::reading_order(lines))
             }
         };
-        Ok(PageText {
-            source,
-            lines: layout::reading_order(lines),
-        })
+        Ok(PageText { source, lines })
     }
 
     fn lines_blob(&self, work: &Work, text: &PageText) -> Result<Vec<u8>, Stop> {
@@ -243,7 +242,7 @@ fn headings(work: &Work, text: &PageText, plain: &PlainText, page: PageNumber) -
             level,
         })
     };
-    let found = layout::headings(&text.lines, &work.open.info().outline, page);
+    let found = layout::headings(text.source, &text.lines, &work.open.info().outline, page);
     found.into_iter().filter_map(heading).collect()
 }
 

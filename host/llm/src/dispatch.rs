@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until};
 use weir_core::TenantId;
-use weir_core::language::Fault;
+use weir_core::language::{Fault, QuestionKind};
 use weir_core::ports::Account;
 
 use crate::backoff::Backoff;
@@ -125,11 +125,16 @@ impl Shared {
         self.measures.depth.set(state.queue.len() as f64);
     }
 
-    /// A new question's name.
-    pub(crate) fn name_question(&self) -> QuestionId {
+    /// A new question's name. One about a page is before all others of its tenant: a worker with an image in hand waits for it,
+    /// and there are never more of them than workers, while the others may be a book's.
+    pub(crate) fn name_question(&self, kind: QuestionKind) -> QuestionId {
+        const OTHERS: QuestionId = 1 << 63;
         let mut state = self.state.lock();
         state.next += 1;
-        state.next
+        match kind {
+            QuestionKind::Page => state.next,
+            _ => OTHERS | state.next,
+        }
     }
 
     /// Questions of a tenant waiting.

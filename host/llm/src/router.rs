@@ -141,7 +141,7 @@ impl Router {
         suited: &[bool],
         way: &mut Way,
     ) -> Result<Answer, LanguageError> {
-        let id = self.shared.name_question();
+        let id = self.shared.name_question(question.kind);
         let tokens = estimate(question);
         let mut wish = Wish {
             may: suited.to_vec(),

@@ -63,8 +63,9 @@ async function more() {
 
 function options(form, files) {
   const chosen = {};
-  const { ocr, dpi, password, force, summarize } = form.elements;
+  const { ocr, vision, dpi, password, force, summarize } = form.elements;
   if (ocr.value) chosen.ocr = ocr.value;
+  if (vision.value) chosen.vision = vision.value;
   if (dpi.value) chosen.dpi = Number(dpi.value);
   if (password.value) chosen.passwords = Object.fromEntries(files.map((file) => [file.name, password.value]));
   if (force.checked) chosen.force = true;

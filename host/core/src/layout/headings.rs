@@ -3,12 +3,13 @@
 //! The outline is the author's own answer and comes first: a title found among the lines of its page is a heading of that
 //! level. Many documents have none, and few have one that is complete, so type decides for the rest: a heading is larger
 //! than the page's body, short, and does not end like a sentence. Bold type of body size would be a third sign, but
-//! neither source says what is bold.
+//! neither source says what is bold. A vision model, which saw the page, marks headings itself.
 
 use super::script::is_unspaced;
 use crate::id::PageNumber;
+use crate::markdown::transcribed;
 use crate::page::OutlineEntry;
-use crate::text::Line;
+use crate::text::{Line, TextSource};
 
 /// A heading is at most this long, in characters.
 const LONGEST: usize = 120;
@@ -21,10 +22,18 @@ const MOST_LINES: usize = 3;
 /// Indices ascend.
 ///
 /// A heading broken over several lines gives each of them, so neighbours of one level whose boxes touch are one heading.
-pub fn headings(lines: &[Line], outline: &[OutlineEntry], page: PageNumber) -> Vec<(usize, u8)> {
+pub fn headings(
+    source: TextSource,
+    lines: &[Line],
+    outline: &[OutlineEntry],
+    page: PageNumber,
+) -> Vec<(usize, u8)> {
     let mut levels: Vec<Option<u8>> = vec![None; lines.len()];
     from_outline(lines, outline, page, &mut levels);
-    from_type(lines, &mut levels);
+    match source {
+        TextSource::VisionModel => from_marks(lines, &mut levels),
+        TextSource::TextLayer | TextSource::Ocr | TextSource::None => from_type(lines, &mut levels),
+    }
     levels
         .into_iter()
         .enumerate()
@@ -92,6 +101,15 @@ fn letters(text: &str) -> String {
 fn unnumbered(text: &str) -> &str {
     let rest = text.trim_start_matches(|c: char| c.is_ascii_digit());
     if rest.is_empty() { text } else { rest }
+}
+
+/// Marks the lines that are headings by their own word.
+fn from_marks(lines: &[Line], levels: &mut [Option<u8>]) {
+    for (line, level) in transcribed::headings(lines) {
+        if let Some(mark) = levels.get_mut(line) {
+            mark.get_or_insert(level);
+        }
+    }
 }
 
 /// Marks lines in type clearly larger than the body's.
@@ -239,7 +257,10 @@ mod tests {
             entry("3.1 The upper gate", 2, 7),
             entry("The upper gate", 1, 8),
         ];
-        assert_eq!(headings(&lines, &outline, 7), [(1, 1), (3, 2)]);
+        assert_eq!(
+            headings(TextSource::TextLayer, &lines, &outline, 7),
+            [(1, 1), (3, 2)]
+        );
     }
 
     #[test]
@@ -250,14 +271,17 @@ mod tests {
             line(BODY, 10.0),
         ];
         let outline = [entry("What to do when the river rises overnight", 2, 1)];
-        assert_eq!(headings(&lines, &outline, 1), [(0, 2), (1, 2)]);
+        assert_eq!(
+            headings(TextSource::TextLayer, &lines, &outline, 1),
+            [(0, 2), (1, 2)]
+        );
         let other = [entry(
             "What to do when the river rises overnight and freezes",
             4,
             1,
         )];
         assert_eq!(
-            headings(&lines, &other, 1),
+            headings(TextSource::TextLayer, &lines, &other, 1),
             [(0, 2), (1, 2)],
             "by type, not by the outline"
         );
@@ -275,7 +299,10 @@ mod tests {
             line("J F M A", 12.0),
             line(BODY, 10.0),
         ];
-        assert_eq!(headings(&lines, &[], 1), [(0, 1), (1, 2), (3, 3)]);
+        assert_eq!(
+            headings(TextSource::TextLayer, &lines, &[], 1),
+            [(0, 1), (1, 2), (3, 3)]
+        );
     }
 
     #[test]
@@ -284,7 +311,7 @@ mod tests {
             .map(|_| line("large type that goes on and on", 14.0))
             .collect();
         lines.extend((0..9).map(|_| line(BODY, 10.0)));
-        assert!(headings(&lines, &[], 1).is_empty());
+        assert!(headings(TextSource::TextLayer, &lines, &[], 1).is_empty());
     }
 
     #[test]
@@ -305,7 +332,7 @@ mod tests {
             ocr(BODY, 10.0, 0.01),
             ocr("A Title", 15.0, 0.016),
         ];
-        assert_eq!(headings(&lines, &[], 1), [(1, 3), (5, 2)]);
+        assert_eq!(headings(TextSource::TextLayer, &lines, &[], 1), [(1, 3), (5, 2)]);
     }
 
     #[test]
@@ -316,9 +343,22 @@ mod tests {
             line(BODY, -1.0),
             line("", 0.0),
         ];
-        assert!(headings(&lines, &[entry("", 1, 1), entry("—", 0, 1)], 1).is_empty());
+        assert!(
+            headings(
+                TextSource::TextLayer,
+                &lines,
+                &[entry("", 1, 1), entry("—", 0, 1)],
+                1
+            )
+            .is_empty()
+        );
         assert_eq!(
-            headings(&[line("Title", 10.0)], &[entry("Title", 0, 1)], 1),
+            headings(
+                TextSource::TextLayer,
+                &[line("Title", 10.0)],
+                &[entry("Title", 0, 1)],
+                1
+            ),
             [(0, 1)]
         );
     }

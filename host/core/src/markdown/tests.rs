@@ -1,6 +1,7 @@
 use super::*;
 use crate::layout::headings;
 use crate::page::{OutlineEntry, Rect};
+use crate::text::TextSource;
 
 /// Lines of 10 pt type in a column that begins at `x`, one below the other.
 fn lines(x: f32, y: f32, texts: &[&str]) -> Vec<Line> {
@@ -28,8 +29,9 @@ fn line(text: &str, x: f32, y: f32) -> Line {
 fn page(number: PageNumber, lines: &[Line]) -> MarkdownPage<'_> {
     MarkdownPage {
         number,
+        source: TextSource::TextLayer,
         lines,
-        headings: headings(lines, &[], number),
+        headings: headings(TextSource::TextLayer, lines, &[], number),
         image: None,
         failed: None,
     }
@@ -180,7 +182,7 @@ fn headings_take_the_outlines_level_and_join_their_lines() {
         &["What to do in a", "very long flood", "Close the lower gate."],
     );
     let page = MarkdownPage {
-        headings: headings(&text, &outline, 2),
+        headings: headings(TextSource::TextLayer, &text, &outline, 2),
         ..page(2, &text)
     };
     let text = render("Handbook *1*", None, &[page]);
@@ -235,6 +237,7 @@ fn what_runs_through_most_pages_is_dropped_and_nothing_else() {
 fn failed_pages_say_so_and_images_are_linked() {
     let pages = [MarkdownPage {
         number: 3,
+        source: TextSource::None,
         lines: &[],
         headings: Vec::new(),
         image: Some("pages/0003.jpg"),
@@ -244,5 +247,21 @@ fn failed_pages_say_so_and_images_are_linked() {
     assert_eq!(
         text,
         "<!-- page 3 -->\n\n![Page 3](<pages/0003.jpg>)\n\n> **Page 3 could not be read:** the page took longer than 120 s\n\n"
+    );
+}
+
+#[test]
+fn a_page_that_a_vision_model_read_stays_as_it_was_written() {
+    let written = transcribed::lines("# **Handbook**\n\n1. *first*\n\n| a | b |\n|---|---|\n| <i> | 2 |");
+    let pages = [MarkdownPage {
+        source: TextSource::VisionModel,
+        headings: headings(TextSource::VisionModel, &written, &[], 1),
+        ..page(1, &written)
+    }];
+    assert_eq!(pages[0].headings, [(0, 1)]);
+    let text = render("handbook", None, &pages);
+    assert_eq!(
+        text,
+        "<!-- page 1 -->\n\n# **Handbook**\n\n1. *first*\n\n| a | b |\n|---|---|\n| \\<i> | 2 |\n\n"
     );
 }

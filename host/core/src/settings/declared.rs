@@ -117,6 +117,19 @@ settings! {
     "llm.cache_bytes" => llm_cache_bytes: u64 = "67108864", "bytes, 65536 to 1099511627776"
         if |v| (1 << 16..=1 << 40).contains(&v);
 
+    /// Pages that are at vision models at once, on the whole host; a provider's own `concurrency` may allow fewer.
+    "vision.workers" => vision_workers: u32 = "5", "pages, 1 to 256" if |v| (1..=256).contains(&v);
+    /// Longest side of the page image that a vision model is shown. More than a model takes is shrunk before it looks.
+    "vision.longest_side" => vision_longest_side: u32 = "1568", "pixels, 256 to 8192"
+        if |v| (256..=8192).contains(&v);
+    /// Tokens that a page may have. A page that has more is reported as failed, not cut.
+    "vision.max_tokens" => vision_max_tokens: u32 = "4096", "tokens, 64 to 65536" if |v| (64..=65_536).contains(&v);
+    /// How long the reading of a page may take, with all waiting and all tries, before the page is reported as failed.
+    "vision.patience_seconds" => vision_patience_seconds: u32 = "600", "seconds, 1 to 86400"
+        if |v| (1..=86_400).contains(&v);
+    /// What a vision model is asked, for one that was trained on a question of its own; empty: to write down the page as Markdown.
+    "vision.prompt" => vision_prompt: String = "", "a text" if |_v| true;
+
     /// Component instances alive at once.
     "policy.instances" => policy_instances: u32 = "1000", "instances, 1 to 10000" if |v| (1..=10_000).contains(&v);
     /// Deadline of a component's call, where the manifest does not say.

@@ -116,8 +116,9 @@ fn cut(record: &DocumentRecord, pages: &[PageLines]) -> Vec<DocumentSection> {
         .iter()
         .map(|page| MarkdownPage {
             number: page.page,
+            source: page.source,
             lines: &page.lines,
-            headings: layout::headings(&page.lines, &record.outline, page.page),
+            headings: layout::headings(page.source, &page.lines, &record.outline, page.page),
             image: None,
             failed: None,
         })

@@ -26,3 +26,4 @@ mod resume;
 mod search;
 mod summaries;
 mod threads;
+mod vision;

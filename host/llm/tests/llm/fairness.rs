@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use tokio::time::{Duration, Instant, sleep, timeout};
-use weir_core::language::{LanguageError, LanguageModel, Question};
+use weir_core::language::{LanguageError, LanguageModel, Question, QuestionKind};
 use weir_llm::{Router, RouterConfig};
 
 use crate::fakes::{Fake, account, question, terms};
@@ -29,6 +29,29 @@ async fn who_asks_little_does_not_wait_behind_who_asks_much() {
     };
     let (_, waited) = tokio::join!(crowd, few);
     assert!(waited <= 5, "8 questions at half of 4 calls: {waited} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_does_not_wait_behind_its_tenants_other_questions() {
+    let fake = Fake::steady("only", 1.0);
+    let router = Router::new(vec![fake.member(terms(4))], RouterConfig::default());
+    let book = join_all((0..400).map(|i| router.ask(of("one", 1.0, format!("chapter {i}")))));
+    let pages = async {
+        sleep(Duration::from_millis(20_500)).await;
+        let began = Instant::now();
+        let page = |i| Question {
+            kind: QuestionKind::Page,
+            ..of("one", 1.0, format!("page {i}"))
+        };
+        let _ = join_all((0..8).map(|i| router.ask(page(i)))).await;
+        began.elapsed()
+    };
+    let (_, waited) = tokio::join!(book, pages);
+    assert_eq!(
+        waited,
+        Duration::from_millis(2500),
+        "8 pages, 4 calls, after those under way"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ use weir_core::markdown::{self, MarkdownPage};
 use weir_core::ports::Ledger as _;
 use weir_core::summary::DocumentSummary;
 use weir_core::tenancy::Scope;
-use weir_core::text::PageLines;
+use weir_core::text::{PageLines, TextSource};
 use weir_core::{DocumentId, PageNumber};
 
 use super::known;
@@ -142,29 +142,29 @@ fn render(
 ) -> Result<String, Problem> {
     let mut parsed = Vec::with_capacity(pages.len());
     for page in pages {
-        let lines = match &page.lines {
+        let (source, lines) = match &page.lines {
             Some(bytes) => {
-                serde_json::from_slice::<PageLines>(bytes)
-                    .map_err(|e| {
-                        Problem::internal(format!("the lines of page {} are damaged: {e}", page.record.page))
-                    })?
-                    .lines
+                let read = serde_json::from_slice::<PageLines>(bytes).map_err(|e| {
+                    Problem::internal(format!("the lines of page {} are damaged: {e}", page.record.page))
+                })?;
+                (read.source, read.lines)
             }
-            None => Vec::new(),
+            None => (TextSource::None, Vec::new()),
         };
         let number = page.record.page;
         let image = match &page.record.state {
             PageState::Done { image: Some(_), .. } => Some(format!("pages/{number}/image")),
             _ => None,
         };
-        parsed.push((number, lines, image, &page.record.state));
+        parsed.push((number, source, lines, image, &page.record.state));
     }
     let shown: Vec<_> = parsed
         .iter()
-        .map(|(number, lines, image, state)| MarkdownPage {
+        .map(|(number, source, lines, image, state)| MarkdownPage {
             number: *number,
+            source: *source,
             lines,
-            headings: layout::headings(lines, &document.outline, *number),
+            headings: layout::headings(*source, lines, &document.outline, *number),
             image: image.as_deref(),
             failed: match state {
                 PageState::Failed { error } => Some(error.message.as_str()),

@@ -63,6 +63,8 @@ pub(crate) enum Source {
     TextLayer,
     /// It was recognized in the image.
     Ocr,
+    /// A vision model wrote it down as Markdown; its lines have the whole page as their box.
+    VisionModel,
     /// The page was not read.
     None,
 }
@@ -89,6 +91,7 @@ impl PageFound {
                 source: match source {
                     TextSource::TextLayer => Source::TextLayer,
                     TextSource::Ocr => Source::Ocr,
+                    TextSource::VisionModel => Source::VisionModel,
                     TextSource::None => Source::None,
                 },
                 passages,

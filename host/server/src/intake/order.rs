@@ -36,7 +36,10 @@ pub(crate) struct JobOptions {
     #[schema(minimum = 36, maximum = 600)]
     dpi: Option<u32>,
     /// When text is recognized in page images; `auto` does where a page has no text of its own.
-    ocr: Option<OcrUse>,
+    ocr: Option<PageChoice>,
+    /// When pages are read by a vision model, instead of their own text or of recognizing it; `auto` does where `ocr` would recognize
+    /// text. The host needs a provider of language models that takes images.
+    vision: Option<PageChoice>,
     /// Whether pages are done again that are done already.
     #[serde(default)]
     force: bool,
@@ -75,16 +78,28 @@ const fn one() -> PageNumber {
     1
 }
 
-/// When text is recognized in page images.
+/// On which pages something is done.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum OcrUse {
+pub(crate) enum PageChoice {
     /// Where a page has no text of its own.
     Auto,
     /// On every page.
     Always,
     /// On none.
     Never,
+}
+
+impl PageChoice {
+    /// As the pipeline's settings have it.
+    fn word(self) -> String {
+        let word = match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        };
+        word.to_owned()
+    }
 }
 
 /// How urgent a job is.
@@ -171,18 +186,14 @@ impl JobOptions {
                 })
             }
         };
-        let ocr = self.ocr.map(|ocr| match ocr {
-            OcrUse::Auto => "auto",
-            OcrUse::Always => "always",
-            OcrUse::Never => "never",
-        });
         Ok(Wish {
             pipeline: self.pipeline.unwrap_or_else(|| "default".into()),
             lane: self.lane,
             options: OrderOptions {
                 pages,
                 dpi: self.dpi,
-                ocr: ocr.map(str::to_owned),
+                ocr: self.ocr.map(PageChoice::word),
+                vision: self.vision.map(PageChoice::word),
                 force: self.force,
                 summarize: self.summarize,
             },
@@ -300,7 +311,9 @@ mod tests {
         let wish = understood("{}").unwrap();
         assert_eq!((wish.pipeline.as_str(), wish.lane), ("default", None));
         assert_eq!(wish.options, OrderOptions::default());
-        let wish = understood(r#"{"pages":{"first":3},"ocr":"never","lane":"bulk","dpi":36}"#).unwrap();
+        let wish =
+            understood(r#"{"pages":{"first":3},"ocr":"never","vision":"auto","lane":"bulk","dpi":36}"#)
+                .unwrap();
         assert_eq!(wish.options.pages, Some((3, PageNumber::MAX)));
         assert_eq!(
             (wish.options.ocr.as_deref(), wish.lane),

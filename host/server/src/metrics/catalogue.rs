@@ -70,7 +70,7 @@ catalogue! {
     "weir_jobs_running" Gauge Count "Jobs in work";
     "weir_jobs_ended_total" Counter Count "Jobs that ended, by state: done, failed or cancelled";
     "weir_shed_total" Counter Count "Jobs that were not taken, by reason, which is what the host lacks: memory, turns or places";
-    "weir_stage_seconds" Histogram(WORK) Seconds "Time a page occupies a worker, by stage; a text layer is read in `text-layer`";
+    "weir_stage_seconds" Histogram(WORK) Seconds "Time a page occupies a worker, by stage; a text layer is read in `text-layer`, a page by a vision model in `vision`";
     "weir_workers" Gauge Count "Pages that can be in work at one time, by stage";
     "weir_workers_busy" Gauge Count "Pages in work, by stage";
     "weir_queue_depth" Gauge Count "Pages waiting, by the stage they wait for";

@@ -179,7 +179,9 @@ impl Shelf {
             },
         };
         let mut built = recipe;
-        built.manifest.with_options(options.dpi, options.ocr.as_deref());
+        built
+            .manifest
+            .with_options(options.dpi, options.ocr.as_deref(), options.vision.as_deref());
         self.build(tenant, built).await.map_err(unusable)
     }
 

@@ -9,8 +9,8 @@ mod stores;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -93,8 +93,10 @@ pub struct Stages {
     pub faults: Mutex<Arc<Faults>>,
     attempts: Mutex<HashMap<(Stage, u32), u32>>,
     pub meters: HashMap<Stage, Arc<Meter>>,
-    /// Page images, with pixels or encoded, that exist.
+    /// Page images with pixels that exist.
     pub images: Arc<Meter>,
+    /// Page images that were encoded.
+    pub encoded: Mutex<Vec<Weak<[u8]>>>,
     /// Fetches of page facts.
     pub facts: Arc<Meter>,
     /// Flushes and removals after which one hangs, when it has done what it was asked; 0: none does.
@@ -114,6 +116,7 @@ impl Default for Stages {
             attempts: Mutex::default(),
             meters: Stage::ALL.map(|s| (s, Arc::default())).into(),
             images: Arc::default(),
+            encoded: Mutex::default(),
             facts: Arc::default(),
             hang_after: AtomicU32::new(0),
             outlined: AtomicBool::new(false),
@@ -124,6 +127,20 @@ impl Default for Stages {
 impl Stages {
     pub fn meter(&self, stage: Stage) -> &Arc<Meter> {
         &self.meters[&stage]
+    }
+
+    /// An encoded image of a page.
+    fn encode(&self, page: u32) -> Arc<[u8]> {
+        let bytes: Arc<[u8]> = page.to_be_bytes().into();
+        self.encoded.lock().push(Arc::downgrade(&bytes));
+        bytes
+    }
+
+    /// Encoded images that exist.
+    pub fn encoded_now(&self) -> usize {
+        let mut encoded = self.encoded.lock();
+        encoded.retain(|image| image.strong_count() > 0);
+        encoded.len()
     }
 
     pub fn calls(&self) -> u64 {

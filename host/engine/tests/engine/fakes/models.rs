@@ -119,7 +119,7 @@ impl OpenDocument for FakeDocument {
             }),
             encoded: drawing.encoded.then(|| EncodedImage {
                 media_type: "image/jpeg",
-                bytes: page.to_be_bytes().into(),
+                bytes: self.stages.encode(page),
             }),
         })
     }
