@@ -226,7 +226,7 @@ pub async fn run(setup: &Setup) -> Run {
                 ..Terms::default()
             },
         });
-        let router = Router::new(members.collect(), config.clone());
+        let router = Router::new(members.collect(), config);
         let kept = setup.cache.then(|| Arc::clone(&kept) as _);
         Arc::new(Watched {
             models: Answers::new(router, kept),
