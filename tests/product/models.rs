@@ -23,19 +23,17 @@ fn weir(settings: &str) -> (Weir, String) {
     (weir, file.to_str().unwrap().to_owned())
 }
 
+fn summarize<'a>(config: &'a str, file: &'a Path) -> [&'a str; 6] {
+    let file = file.to_str().unwrap();
+    ["run", "--json", "--summarize", "--config", config, file]
+}
+
 #[test]
 fn killed_in_the_middle_of_385_chapters_nothing_that_was_answered_is_asked_again() {
     let model = Model::start(|text| Said::Text(Duration::from_millis(20), short(text)));
     let (weir, config) = weir(&model.settings("", ""));
     let file = weir.file("book.pdf", &weir_samples::chapters(385));
-    let arguments = [
-        "run",
-        "--json",
-        "--summarize",
-        "--config",
-        &config,
-        file.to_str().unwrap(),
-    ];
+    let arguments = summarize(&config, &file);
     let running = Running::start(weir.command(&arguments));
     eventually(|| match model.asked().len() {
         asked if asked >= 150 => Ok(()),
@@ -71,14 +69,7 @@ fn with_every_provider_down_a_job_fails_by_name_or_waits_as_is_set() {
     let model = Model::start(|_| Said::Refusal(503, "gone fishing".into()));
     let (one, config) = weir(&model.settings("[llm]\nwhen_down = \"fail\"\npause_millis = 1", ""));
     let file = one.file("book.pdf", &document);
-    let arguments = [
-        "run",
-        "--json",
-        "--summarize",
-        "--config",
-        &config,
-        file.to_str().unwrap(),
-    ];
+    let arguments = summarize(&config, &file);
     let ended = one.run(&arguments);
     let failed = ended.event("document-failed");
     let message = failed["error"]["message"].as_str().unwrap();
@@ -100,14 +91,7 @@ fn with_every_provider_down_a_job_fails_by_name_or_waits_as_is_set() {
         "[llm]\nwhen_down = \"wait\"\npause_millis = 50\nmax_pause_seconds = 1\nbreaker_open_seconds = 1";
     let (other, config) = weir(&model.settings(settings, ""));
     let file = other.file("book.pdf", &document);
-    let arguments = [
-        "run",
-        "--json",
-        "--summarize",
-        "--config",
-        &config,
-        file.to_str().unwrap(),
-    ];
+    let arguments = summarize(&config, &file);
     let ended = other.run(&arguments);
     assert_eq!(ended.code, 0, "{}", ended.errors);
     assert_eq!(ended.events("section-summarized").len(), 3);
@@ -139,14 +123,7 @@ fn a_key_goes_to_its_provider_and_nowhere_else() {
     });
     let (weir, config) = weir(&model.settings("", "key_env = \"MODEL_KEY\""));
     let file = weir.file("book.pdf", &weir_samples::chapters(3));
-    let arguments = [
-        "run",
-        "--json",
-        "--summarize",
-        "--config",
-        &config,
-        file.to_str().unwrap(),
-    ];
+    let arguments = summarize(&config, &file);
     let mut command = weir.command(&arguments);
     command
         .env("MODEL_KEY", KEY)
