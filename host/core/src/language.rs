@@ -176,6 +176,16 @@ pub enum Fault {
         /// What it said.
         reason: String,
     },
+    /// The question and its answer are longer than it can hold at once.
+    #[error(
+        "holds {room} tokens, and the question with its answer takes {needed} or more: ask about less text, or raise its context"
+    )]
+    TooLong {
+        /// Tokens that it takes, at least.
+        needed: usize,
+        /// Tokens that there is room for.
+        room: usize,
+    },
     /// It quotes sentences, and the text has none: a table of contents, a list of addresses.
     #[error("found no sentence to quote")]
     NothingToQuote,
@@ -220,6 +230,7 @@ impl Fault {
             Self::Server { .. } => "server-error",
             Self::Denied { .. } => "denied",
             Self::Refused { .. } => "refused",
+            Self::TooLong { .. } => "too-long",
             Self::NothingToQuote => "nothing-to-quote",
             Self::Unintelligible(_) => "unintelligible",
             Self::BrokenOff => "broken-off",
