@@ -32,8 +32,10 @@ LLM ?=
 $(if $(filter-out local,$(LLM)),$(error LLM is local or nothing; endpoints are named in weir.toml))
 features := $(if $(LLM),--features weir-cli/local-llm)
 assets := $(or $(WEIR_PATHS_ASSETS),$(share)/assets)
+# Calls at once share the cores, and what one has begun is lost if it is late: few, with much time.
 model := $(if $(LLM),--set llm.provider.small.kind=local \
-	--set llm.provider.small.file='$(assets)/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf')
+	--set llm.provider.small.file='$(assets)/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf' \
+	--set llm.provider.small.concurrency=2 --set llm.provider.small.timeout_seconds=900)
 
 # Guests are a workspace of their own, with a target folder of its own.
 guests := cd components && env -u CARGO_TARGET_DIR

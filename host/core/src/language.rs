@@ -198,6 +198,9 @@ pub enum Fault {
     /// It answered with nothing.
     #[error("answered with nothing")]
     Empty,
+    /// It has no words for this question, now or later.
+    #[error("has no words for this")]
+    NoAnswer,
     /// The answer was longer than it may be.
     #[error("did not end its answer within the tokens it has")]
     CutShort,
@@ -235,6 +238,7 @@ impl Fault {
             Self::Unintelligible(_) => "unintelligible",
             Self::BrokenOff => "broken-off",
             Self::Empty => "empty",
+            Self::NoAnswer => "no-answer",
             Self::CutShort => "cut-short",
             Self::Filtered => "filtered",
             Self::Stalled { .. } => "stalled",

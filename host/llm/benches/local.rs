@@ -1,7 +1,7 @@
 //! Tokens a second of the provider `local`, beside a bare loop around llama.cpp in the same process.
 //!
 //! ```text
-//! cargo bench --profile dev --workspace --features weir-llm/local-llm --bench local -- [ROUNDS] [FILE]
+//! cargo bench --profile dev --workspace --features weir-llm/local-llm --bench local -- [ROUNDS] [THREADS] [FILE]
 //! ```
 //!
 //! Both get the same tokens, threads and context, in turns, so that what else the machine does falls on both alike; ratios are
@@ -168,8 +168,11 @@ async fn main() {
     let rounds: usize = given
         .next()
         .map_or(5, |word| word.parse().expect("ROUNDS is a number"));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    let threads: u32 = given
+        .next()
+        .map_or(cores, |word| word.parse().expect("THREADS is a number"));
     let file = given.next().map_or_else(small, PathBuf::from);
-    let threads = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     let local = open(&file, 1, threads);
     // llama.cpp begins once in a process, and the provider has begun it.
     seconds(&local, 1).await;

@@ -40,6 +40,7 @@ pub(crate) const fn course(fault: &Fault) -> Course {
         Fault::Denied { .. }
         | Fault::Refused { .. }
         | Fault::TooLong { .. }
+        | Fault::NoAnswer
         | Fault::NothingToQuote
         | Fault::Filtered
         | Fault::Failed(_) => Course::Elsewhere,
@@ -53,6 +54,7 @@ pub(crate) const fn passes(fault: &Fault) -> bool {
         fault,
         Fault::Refused { .. }
             | Fault::TooLong { .. }
+            | Fault::NoAnswer
             | Fault::NothingToQuote
             | Fault::Filtered
             | Fault::CutShort
@@ -65,6 +67,7 @@ pub(crate) const fn verdict(fault: &Fault) -> Verdict {
         Fault::RateLimited { .. } => Verdict::Open,
         Fault::Refused { .. }
         | Fault::TooLong { .. }
+        | Fault::NoAnswer
         | Fault::NothingToQuote
         | Fault::Filtered
         | Fault::CutShort => Verdict::Good,

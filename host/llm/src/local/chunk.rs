@@ -1,17 +1,17 @@
 //! How many tokens of questions one step reads.
 //!
 //! A step cannot be interrupted, and while it reads one question no other's answer grows. A whole batch of 512 takes a small model
-//! a second and a large one half a minute; so a step reads what takes half a second, as far as the last ones tell, between what
-//! still fills the processor's vectors and what fits a batch.
+//! two seconds and a large one half a minute; so a step reads what takes a second, as far as the last ones tell. Fewer tokens in a
+//! step cost speed: of what 512 reach, 256 reach 96 %, 128 reach 94 %, 64 reach 91 % and 32 reach 73 % (SmolLM2-135M, two threads).
 
 use std::time::Duration;
 
 /// Tokens a step decodes at most.
 pub(super) const MOST: usize = 512;
 /// Below this a step costs nearly the same however few it reads.
-const LEAST: usize = 32;
+const LEAST: usize = 64;
 /// How long a step may take.
-const STEP: Duration = Duration::from_millis(500);
+const STEP: Duration = Duration::from_secs(1);
 
 /// The size of a step.
 #[derive(Debug)]
@@ -45,14 +45,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_comes_to_take_half_a_second() {
+    fn a_step_comes_to_take_a_second() {
         let mut chunk = Chunk::new();
         for _ in 0..10 {
             // 200 tokens a second
             let tokens = chunk.size();
             chunk.took(tokens, Duration::from_secs_f64(tokens as f64 / 200.0));
         }
-        assert_eq!(chunk.size(), 100);
+        assert_eq!(chunk.size(), 200);
     }
 
     #[test]

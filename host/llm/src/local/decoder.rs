@@ -13,9 +13,10 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use tokio::sync::oneshot;
-use weir_core::language::Fault;
+use weir_core::language::{Fault, QuestionKind};
 
 use super::chunk::{self, Chunk};
+use super::ending;
 use super::owner::Asked;
 use super::turns::Turns;
 use super::words::heard;
@@ -27,6 +28,8 @@ use crate::thoughts;
 const LONGEST_TOKEN: usize = 512;
 /// Of tokens less likely than this share of the likeliest none is chosen, however freely.
 const LEAST_LIKELY: f32 = 0.05;
+/// Tokens in a row that an answer may have twice, as names and figures must.
+const SAID_TWICE: i32 = 8;
 
 pub(super) struct Decoder<'model> {
     model: &'model LlamaModel,
@@ -45,6 +48,7 @@ pub(super) struct Decoder<'model> {
 
 /// A question, and its answer as far as it goes.
 struct Seat {
+    kind: QuestionKind,
     came: u64,
     question: Vec<LlamaToken>,
     /// Tokens of the question that were read.
@@ -135,6 +139,7 @@ impl<'model> Decoder<'model> {
         };
         self.seated += 1;
         *seat = Some(Seat {
+            kind: asked.kind,
             came: self.seated,
             question,
             read: 0,
@@ -142,7 +147,7 @@ impl<'model> Decoder<'model> {
             written: 0,
             text: Vec::new(),
             max_tokens: asked.max_tokens,
-            sampler: sampler(self.temperature),
+            sampler: sampler(self.model, self.temperature),
             output: None,
             answer: asked.answer,
         });
@@ -229,8 +234,15 @@ impl<'model> Decoder<'model> {
             let Some(output) = seat.output.take() else {
                 continue;
             };
-            let token = seat.sampler.sample(&self.context, output);
             let vocab = self.model.vocab();
+            let mut token = seat.sampler.sample(&self.context, output);
+            if seat.written == 0 && vocab.is_eog(token) {
+                // Nothing at all is no answer: then what is likeliest after it.
+                let words = self.context.candidates_ith(output);
+                let words = words.filter(|word| !vocab.is_eog(word.id()));
+                let likeliest = words.max_by(|a, b| a.logit().total_cmp(&b.logit()));
+                token = likeliest.map_or(token, |word| word.id());
+            }
             let ended = vocab.is_eog(token);
             if !ended {
                 vocab.token_to_piece_into(token, &mut seat.text, false, None);
@@ -262,28 +274,38 @@ impl Seat {
     fn end(self, ended: bool) {
         let text = String::from_utf8_lossy(&self.text);
         let text = thoughts::without(&text).trim();
-        let reply = if !ended {
-            Err(Fault::CutShort)
-        } else if text.is_empty() {
-            Err(Fault::Empty)
+        let kept = if ended {
+            Some(text.into())
         } else {
-            Ok(Reply {
-                text: text.to_owned(),
+            ending::kept(self.kind, text)
+        };
+        let reply = match kept {
+            None => Err(Fault::CutShort),
+            // The likeliest words would be the same another time.
+            Some(text) if text.is_empty() => Err(Fault::NoAnswer),
+            Some(text) => Ok(Reply {
+                text: text.into_owned(),
                 quotes: Vec::new(),
                 prompt_tokens: u32::try_from(self.question.len()).ok(),
                 answer_tokens: Some(self.written),
-            })
+            }),
         };
         // Who asked may be gone.
         let _ = self.answer.send(reply);
     }
 }
 
-fn sampler(temperature: f32) -> LlamaSampler {
+/// What chooses an answer's tokens. A small model that has begun to say the same again does not stop by itself: a token that would go
+/// on with a repetition loses by how long that is already (DRY, with the factors of its author,
+/// <https://github.com/oobabooga/text-generation-webui/pull/5677>).
+fn sampler(model: &LlamaModel, temperature: f32) -> LlamaSampler {
+    let no_breakers: [&str; 0] = [];
+    let once = LlamaSampler::dry(model, 0.8, 1.75, SAID_TWICE, 4096, no_breakers);
     if temperature <= 0.0 {
-        return LlamaSampler::greedy();
+        return LlamaSampler::chain_simple([once, LlamaSampler::greedy()]);
     }
     LlamaSampler::chain_simple([
+        once,
         LlamaSampler::min_p(LEAST_LIKELY, 1),
         LlamaSampler::temp(temperature),
         LlamaSampler::dist(fastrand::u32(..)),

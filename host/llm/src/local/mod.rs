@@ -12,6 +12,7 @@
 
 mod chunk;
 mod decoder;
+mod ending;
 mod owner;
 mod turns;
 mod weights;
@@ -123,6 +124,7 @@ impl Provider for Local {
         let ended = || Fault::Failed("its thread has ended; the log says why".into());
         let (answer, heard) = oneshot::channel();
         let asked = Asked {
+            kind: question.kind,
             system: question.system.clone(),
             prompt: question.rendered(),
             max_tokens: question.max_tokens,

@@ -1,13 +1,13 @@
 //! The thread that has the model.
 //!
-//! A thread and not a task: a step computes for as long as half a second, and llama.cpp's context belongs to who decodes with it.
+//! A thread and not a task: a step computes for as long as a second, and llama.cpp's context belongs to who decodes with it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use llama_cpp_2::model::LlamaModel;
 use tokio::sync::{mpsc, oneshot};
-use weir_core::language::Fault;
+use weir_core::language::{Fault, QuestionKind};
 
 use super::decoder::Decoder;
 use super::{LocalConfig, weights};
@@ -15,6 +15,7 @@ use crate::provider::Reply;
 
 /// A question on its way to the thread.
 pub(super) struct Asked {
+    pub(super) kind: QuestionKind,
     pub(super) system: Option<String>,
     pub(super) prompt: String,
     pub(super) max_tokens: u32,

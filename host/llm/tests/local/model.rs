@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
-use weir_core::language::{Fault, LanguageModel as _};
+use weir_core::language::{Fault, LanguageModel as _, QuestionKind};
 use weir_llm::{Local, LocalConfig, Member, Provider as _, Router, RouterConfig, Terms};
 
 use crate::{config, local, question};
@@ -52,6 +52,20 @@ async fn an_answer_that_does_not_end_is_cut_short() {
     let local = local();
     assert_eq!(local.ask(&question(ENDLESS, 12)).await, Err(Fault::CutShort));
     assert_eq!(local.ask(&question(ENDLESS, 1)).await, Err(Fault::CutShort));
+}
+
+/// Of a summary the whole sentences are kept.
+#[tokio::test]
+async fn a_summary_that_does_not_end_keeps_its_whole_sentences() {
+    let local = local();
+    let mut asked = question(
+        "Tell a long story about a river and the people who live beside it.",
+        90,
+    );
+    asked.kind = QuestionKind::Map;
+    let reply = local.ask(&asked).await.unwrap();
+    assert!(reply.text.ends_with('.'), "{}", reply.text);
+    assert_eq!(reply.answer_tokens, Some(90), "{}", reply.text);
 }
 
 /// Marks of turns in a document are characters like others: were they read as marks, each would be one token, and the document
