@@ -8,7 +8,8 @@ SHELL := /bin/bash
 
 target := $(abspath $(or $(CARGO_TARGET_DIR),target))
 share := $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/weir
-state := $(CURDIR)/.weir
+# What one language model has summarized is not there for another.
+state = $(CURDIR)/.weir$(if $(LLM),/$(LLM))
 weir := $(target)/debug/weir
 
 # Where rustup puts Rust, and where deploy/setup puts what no package has.
@@ -26,15 +27,27 @@ PDF ?= $(samples)
 ASK ?= $(if $(filter $(samples),$(PDF)),Which of the three roller gates is opened first?)
 export PDF ASK
 
+# LLM=local: with a language model in the process, which takes clang and some ten minutes more to build, once.
+LLM ?=
+$(if $(filter-out local,$(LLM)),$(error LLM is local or nothing; endpoints are named in weir.toml))
+features := $(if $(LLM),--features weir-cli/local-llm)
+assets := $(or $(WEIR_PATHS_ASSETS),$(share)/assets)
+# Calls at once share the cores, and what one has begun is lost if it is late: few, with much time.
+model := $(if $(LLM),--set llm.provider.small.kind=local \
+	--set llm.provider.small.file='$(assets)/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf' \
+	--set llm.provider.small.concurrency=2 --set llm.provider.small.timeout_seconds=900)
+
 # Guests are a workspace of their own, with a target folder of its own.
 guests := cd components && env -u CARGO_TARGET_DIR
 defaults := batching routing chunking progress
 
-.PHONY: help run test setup components build samples examples lint bench clean
+.PHONY: help run test test-local setup components build samples examples lint bench bench-local clean
 
 help:
 	@echo 'make run [PDF=file-or-folder] [ASK="a question"]   ingest documents and answer a question from them'
+	@echo 'make run LLM=local                                 the same, summarized by a small language model in the process'
 	@echo 'make test                                          run every test'
+	@echo 'make test-local                                    the tests of language models in the process'
 	@echo 'make examples [LANGUAGES="rust js python"]         build the example components and compare their decisions'
 	@echo 'make lint                                          formatting and clippy'
 	@echo 'make bench                                         measure, and compare with peers (long)'
@@ -42,7 +55,7 @@ help:
 	@echo 'make clean                                         remove what was built and ingested here'
 
 setup:
-	@deploy/setup
+	@deploy/setup $(LLM)
 
 components: setup
 	@OUT='$(target)/components' components/build
@@ -51,13 +64,13 @@ components: setup
 
 build: setup
 	@[[ -x '$(weir)' ]] || echo 'building the host: a quarter of an hour on two cores, the first time' >&2
-	@cargo build --locked --workspace $(if $(wildcard $(weir)),--quiet)
+	@cargo build --locked --workspace $(features) $(if $(wildcard $(weir)),--quiet)
 
 samples: build
 	@'$(target)/debug/samples' '$(samples)'
 
 run: components build $(if $(filter $(samples),$(PDF)),samples)
-	@'$(weir)' run "$$PDF" --summarize --data '$(state)/data' --out '$(state)/out'
+	@'$(weir)' run "$$PDF" --summarize $(model) --data '$(state)/data' --out '$(state)/out'
 ifneq ($(ASK),)
 	@printf '\n%s\n\n' "$$ASK"
 	@'$(weir)' search "$$ASK" --data '$(state)/data' --top-k 3
@@ -68,6 +81,11 @@ test: components build
 	$(if $(shell command -v cargo-nextest),cargo nextest run --locked --workspace,cargo test --locked --workspace --all-targets)
 	cargo test --locked --workspace --doc --quiet
 	$(guests) OUT='$(target)/components' cargo test --locked --workspace --quiet
+
+# Not among the tests: compiling llama.cpp takes clang and some ten minutes, for what is off unless it is asked for.
+test-local:
+	@deploy/setup local
+	cargo test --locked --package weir-llm --features local-llm --lib --test local --test llm
 
 # Not among the tests: it takes Node.js and npm, which nothing else here needs, and 24 s of CPU for each component in Python (10 to
 # build it, 14 to compile it for the host). `make test` asks the Rust examples the same cases.
@@ -87,9 +105,14 @@ bench: components build samples
 	cargo build --locked --workspace --examples
 	cargo bench --profile dev --locked --workspace --benches
 	tests/bench/run ocr.py '$(target)/debug/examples/ocr_bench' '$(samples)/handbook.pdf' '$(samples)/survey.pdf'
-	tests/bench/run whole.py '$(weir)' '$(or $(WEIR_PATHS_ASSETS),$(share)/assets)' '$(samples)/handbook.pdf' '$(samples)/letter-scan.pdf'
+	tests/bench/run whole.py '$(weir)' '$(assets)' '$(samples)/handbook.pdf' '$(samples)/letter-scan.pdf'
 	tests/bench/run serve.py '$(weir)' '$(target)/debug/samples'
+
+# Beside a bare loop around llama.cpp, in the same run.
+bench-local:
+	@deploy/setup local
+	cargo bench --profile dev --locked --package weir-llm --features local-llm --bench local
 
 clean:
 	cargo clean
-	rm -rf components/target '$(state)'
+	rm -rf components/target '$(CURDIR)/.weir'

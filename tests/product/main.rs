@@ -12,6 +12,7 @@ mod bad_input;
 mod cancel;
 mod components;
 mod crash;
+mod doctor;
 mod ingest;
 mod memory;
 mod models;

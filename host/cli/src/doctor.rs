@@ -1,17 +1,22 @@
-//! `weir doctor`: what is installed, which device is used, what is missing and how to get it.
+//! `weir doctor`: what is installed, which device is used, what is missing and how to get it. Each language model is asked something small.
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Result;
 use serde::Serialize;
 use weir_core::manifest::Role;
-use weir_core::settings::Settings;
+use weir_core::ports::Embedder;
+use weir_core::settings::{ProviderSettings, Settings};
 use weir_inference::{Capability, Inference, InferenceConfig};
+use weir_llm::{Examined, examine};
 use weir_raster::{Lock, RasterConfig, sandbox_report};
 
 use crate::places::Places;
 use crate::{FAILED, host};
+
+const LANGUAGE_MODEL: &str = "language model";
 
 /// How a thing was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -27,7 +32,7 @@ enum State {
 /// A thing that was looked at.
 #[derive(Debug, Serialize)]
 struct Finding {
-    what: &'static str,
+    what: String,
     state: State,
     detail: String,
 }
@@ -36,7 +41,11 @@ struct Finding {
 #[allow(clippy::print_stdout)]
 pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
     let mut findings = vec![components(&places.components), data(&places.data)];
-    findings.extend(models(settings, places));
+    let (models, inference) = models(settings, places);
+    findings.extend(models);
+    if let Some(inference) = &inference {
+        findings.extend(language_models(settings, &inference.embedder()).await);
+    }
     findings.extend(rasterizer(&host::raster_config(settings, places)?).await);
     let missing = findings.iter().any(|f| f.state == State::Missing);
 
@@ -63,9 +72,9 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
     })
 }
 
-fn finding(what: &'static str, state: State, detail: impl Into<String>) -> Finding {
+fn finding(what: impl Into<String>, state: State, detail: impl Into<String>) -> Finding {
     Finding {
-        what,
+        what: what.into(),
         state,
         detail: detail.into(),
     }
@@ -104,7 +113,8 @@ fn data(folder: &Path) -> Finding {
     }
 }
 
-fn models(settings: &Settings, places: &Places) -> Vec<Finding> {
+/// What ONNX Runtime runs, and ONNX Runtime itself if it is there.
+fn models(settings: &Settings, places: &Places) -> (Vec<Finding>, Option<Inference>) {
     let config = InferenceConfig::from_settings(settings, places.assets.clone());
     let quantized = places.assets.join("models/minilm/model-quantized.onnx").is_file();
     let mut findings = Vec::new();
@@ -119,15 +129,62 @@ fn models(settings: &Settings, places: &Places) -> Vec<Finding> {
             Ok(()) => finding(what, State::Well, "PP-OCRv6"),
         });
     }
-    findings.push(match Inference::load(config) {
-        Ok(inference) => finding(
-            "inference",
-            State::Well,
-            format!("ONNX Runtime on {}", inference.device_name()),
-        ),
-        Err(error) => finding("inference", State::Missing, error.to_string()),
-    });
+    match Inference::load(config) {
+        Ok(inference) => {
+            let detail = format!("ONNX Runtime on {}", inference.device_name());
+            findings.push(finding("inference", State::Well, detail));
+            (findings, Some(inference))
+        }
+        Err(error) => {
+            findings.push(finding("inference", State::Missing, error.to_string()));
+            (findings, None)
+        }
+    }
+}
+
+/// Each language model of the settings by itself, so that one that cannot be set up hides no other. What is said of it has no key in it:
+/// neither errors nor faults repeat one.
+async fn language_models(settings: &Settings, embedder: &Arc<dyn Embedder>) -> Vec<Finding> {
+    let alone = |provider: Option<&ProviderSettings>| Settings {
+        llm_providers: provider.into_iter().cloned().collect(),
+        ..settings.clone()
+    };
+    let each: Vec<Settings> = match settings.llm_providers.as_slice() {
+        [] => vec![alone(None)],
+        providers => providers.iter().map(|provider| alone(Some(provider))).collect(),
+    };
+    let mut findings = Vec::new();
+    for settings in each {
+        match weir_llm::from_settings(&settings, embedder, None, |name| std::env::var(name).ok()) {
+            Err(error) => findings.push(finding(LANGUAGE_MODEL, State::Missing, error.to_string())),
+            Ok(answers) => {
+                let examined = examine(answers.router().members()).await;
+                findings.extend(examined.iter().map(language_model));
+            }
+        }
+    }
     findings
+}
+
+fn language_model(of: &Examined) -> Finding {
+    let named = if of.name == of.model {
+        of.name.clone()
+    } else {
+        format!("{}, {}", of.name, of.model)
+    };
+    match &of.outcome {
+        Ok(took) => {
+            let remark = of.remark.as_ref().map(|remark| format!("; {remark}"));
+            let detail = format!(
+                "{named}: answered within {:.1} s{}",
+                took.as_secs_f64(),
+                remark.unwrap_or_default()
+            );
+            finding(LANGUAGE_MODEL, State::Well, detail)
+        }
+        // A run does without: what it cannot summarize it says.
+        Err(fault) => finding(LANGUAGE_MODEL, State::Weak, format!("{named}: {fault}")),
+    }
 }
 
 async fn rasterizer(config: &RasterConfig) -> Vec<Finding> {

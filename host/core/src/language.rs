@@ -176,6 +176,16 @@ pub enum Fault {
         /// What it said.
         reason: String,
     },
+    /// The question and its answer are longer than it can hold at once.
+    #[error(
+        "holds {room} tokens, and the question with its answer takes {needed} or more: ask about less text, or raise its context"
+    )]
+    TooLong {
+        /// Tokens that it takes, at least.
+        needed: usize,
+        /// Tokens that there is room for.
+        room: usize,
+    },
     /// It quotes sentences, and the text has none: a table of contents, a list of addresses.
     #[error("found no sentence to quote")]
     NothingToQuote,
@@ -188,6 +198,9 @@ pub enum Fault {
     /// It answered with nothing.
     #[error("answered with nothing")]
     Empty,
+    /// It has no words for this question, now or later.
+    #[error("has no words for this")]
+    NoAnswer,
     /// The answer was longer than it may be.
     #[error("did not end its answer within the tokens it has")]
     CutShort,
@@ -220,10 +233,12 @@ impl Fault {
             Self::Server { .. } => "server-error",
             Self::Denied { .. } => "denied",
             Self::Refused { .. } => "refused",
+            Self::TooLong { .. } => "too-long",
             Self::NothingToQuote => "nothing-to-quote",
             Self::Unintelligible(_) => "unintelligible",
             Self::BrokenOff => "broken-off",
             Self::Empty => "empty",
+            Self::NoAnswer => "no-answer",
             Self::CutShort => "cut-short",
             Self::Filtered => "filtered",
             Self::Stalled { .. } => "stalled",

@@ -88,7 +88,7 @@ fn member(
     let provider: Arc<dyn Provider> = match settings.kind {
         ProviderKind::OpenAi => Arc::new(OpenAi::new(openai(settings, environment)?)?),
         ProviderKind::Extractive => Arc::new(Extractive::new(Arc::clone(embedder))),
-        ProviderKind::Local => return Err("this weir was built without models of its own".into()),
+        ProviderKind::Local => local(settings)?,
     };
     Ok(Member {
         name: settings.name.clone(),
@@ -103,6 +103,28 @@ fn member(
             answer_price: settings.answer_price.into(),
         },
     })
+}
+
+#[cfg(feature = "local-llm")]
+fn local(settings: &ProviderSettings) -> Result<Arc<dyn Provider>, String> {
+    use crate::local::{Local, LocalConfig};
+    Ok(Arc::new(Local::open(LocalConfig {
+        file: settings.file.clone(),
+        model: settings.model.clone(),
+        context: settings.context,
+        concurrency: settings.concurrency,
+        threads: settings.threads,
+        temperature: settings.temperature,
+    })?))
+}
+
+#[cfg(not(feature = "local-llm"))]
+fn local(_: &ProviderSettings) -> Result<Arc<dyn Provider>, String> {
+    Err(
+        "this weir was built without models in its own process: build it with the feature local-llm (`make run LLM=local` does), \
+         or name an endpoint, kind = \"openai\""
+            .into(),
+    )
 }
 
 fn openai(

@@ -39,6 +39,8 @@ pub(crate) const fn course(fault: &Fault) -> Course {
         | Fault::Late { .. } => Course::Again,
         Fault::Denied { .. }
         | Fault::Refused { .. }
+        | Fault::TooLong { .. }
+        | Fault::NoAnswer
         | Fault::NothingToQuote
         | Fault::Filtered
         | Fault::Failed(_) => Course::Elsewhere,
@@ -50,7 +52,12 @@ pub(crate) const fn course(fault: &Fault) -> Course {
 pub(crate) const fn passes(fault: &Fault) -> bool {
     !matches!(
         fault,
-        Fault::Refused { .. } | Fault::NothingToQuote | Fault::Filtered | Fault::CutShort
+        Fault::Refused { .. }
+            | Fault::TooLong { .. }
+            | Fault::NoAnswer
+            | Fault::NothingToQuote
+            | Fault::Filtered
+            | Fault::CutShort
     )
 }
 
@@ -58,7 +65,12 @@ pub(crate) const fn passes(fault: &Fault) -> bool {
 pub(crate) const fn verdict(fault: &Fault) -> Verdict {
     match fault {
         Fault::RateLimited { .. } => Verdict::Open,
-        Fault::Refused { .. } | Fault::NothingToQuote | Fault::Filtered | Fault::CutShort => Verdict::Good,
+        Fault::Refused { .. }
+        | Fault::TooLong { .. }
+        | Fault::NoAnswer
+        | Fault::NothingToQuote
+        | Fault::Filtered
+        | Fault::CutShort => Verdict::Good,
         _ => Verdict::Bad,
     }
 }

@@ -231,6 +231,7 @@ impl Desk {
     }
 
     fn failed(&mut self, now: Instant, ticket: Ticket, fault: &Fault, took: Duration, backoff: &Backoff) {
+        tracing::debug!(provider = %self.stats.name, %fault, ?took, "a language model failed at a question");
         self.stats.failed += 1;
         if matches!(fault, Fault::Late { .. } | Fault::Stalled { .. }) {
             self.stats.timeouts += 1;

@@ -23,6 +23,8 @@ pub struct Examined {
     pub name: String,
     /// Its model.
     pub model: String,
+    /// What should be known of it.
+    pub remark: Option<String>,
     /// How long it took to answer, or what it did instead.
     pub outcome: Result<Duration, Fault>,
 }
@@ -48,6 +50,7 @@ pub async fn examine(members: &[Member]) -> Vec<Examined> {
         examined.push(Examined {
             name: member.name.clone(),
             model: member.provider.model().to_owned(),
+            remark: member.provider.remark(),
             outcome,
         });
     }

@@ -15,6 +15,11 @@ pub trait Provider: Send + Sync {
     /// Whether it takes images.
     fn sees(&self) -> bool;
 
+    /// What someone who sets it up should know of it, in a sentence without a full stop.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+
     /// Answers. The router ends a call that takes too long by dropping it.
     async fn ask(&self, question: &Question) -> Result<Reply, Fault>;
 }

@@ -59,6 +59,10 @@ settings! {
     "llm.provider.key_file" => key_file: PathBuf = "", "a path" if |_v| true;
     /// The GGUF file of a local model.
     "llm.provider.file" => file: PathBuf = "", "a path" if |_v| true;
+    /// Tokens a local model holds for one call, question and answer together; never more than it was trained for.
+    "llm.provider.context" => context: u32 = "4096", "tokens, 512 to 1048576" if |v| (512..=1_048_576).contains(&v);
+    /// Threads a local model computes with; 0: one for each core.
+    "llm.provider.threads" => threads: u32 = "0", "threads, 0 to 512" if |v| v <= 512;
     /// Whether it takes images.
     "llm.provider.vision" => vision: bool = "false", "true or false" if |_v| true;
     /// Whether it is asked only while those that are not spare are left alone.

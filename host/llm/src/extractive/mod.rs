@@ -97,6 +97,10 @@ impl Provider for Extractive {
         false
     }
 
+    fn remark(&self) -> Option<String> {
+        Some("quotes the sentences of a text that say most, word for word, and writes none of its own".into())
+    }
+
     async fn ask(&self, question: &Question) -> Result<Reply, Fault> {
         let all = sentences::of(&question.text);
         if all.is_empty() {

@@ -9,6 +9,7 @@ use weir_core::language::Fault;
 
 use super::wire::{self, Body, Finish, Tokens};
 use crate::provider::Reply;
+use crate::thoughts;
 
 /// Bytes of an answer for each token it may have: a token is a few characters, and a stream wraps each in some 300 bytes.
 const BYTES_PER_TOKEN: usize = 2048;
@@ -140,7 +141,7 @@ impl Listener {
             _ if self.refused => return Err(Fault::Filtered),
             _ => {}
         }
-        let text = without_thoughts(&self.text).trim();
+        let text = thoughts::without(&self.text).trim();
         if text.is_empty() {
             return Err(Fault::Empty);
         }
@@ -151,14 +152,6 @@ impl Listener {
             answer_tokens: self.tokens.completion_tokens,
         })
     }
-}
-
-/// Models that reason aloud are not all served by who keeps that apart.
-fn without_thoughts(text: &str) -> &str {
-    let Some(thoughts) = text.trim_start().strip_prefix("<think>") else {
-        return text;
-    };
-    thoughts.split_once("</think>").map_or("", |(_, answer)| answer)
 }
 
 /// Data of Server-Sent Events, out of bytes that are cut anywhere.
@@ -233,12 +226,5 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = stream.chunks(1).collect();
         assert_eq!(events(&bytes), whole);
-    }
-
-    #[test]
-    fn thoughts_are_left_out() {
-        assert_eq!(without_thoughts("\n<think>hm\n</think>\nSo."), "\nSo.");
-        assert_eq!(without_thoughts("<think>endless"), "");
-        assert_eq!(without_thoughts("I <think> so"), "I <think> so");
     }
 }

@@ -91,7 +91,10 @@ fn what_cannot_be_set_up_is_named_without_its_key() {
             "url = \"http://x\"\nmodel = \"m\"\nkey_file = \"/no/such/file\"",
             "its key_file cannot be read",
         ),
-        ("kind = \"local\"", "without models of its own"),
+        #[cfg(not(feature = "local-llm"))]
+        ("kind = \"local\"", "build it with the feature local-llm"),
+        #[cfg(feature = "local-llm")]
+        ("kind = \"local\"", "give its file, a GGUF model"),
     ] {
         let error = set_up(&format!("[[llm.provider]]\nname = \"far\"\n{toml}\n"))
             .err()

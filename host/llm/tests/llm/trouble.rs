@@ -67,6 +67,8 @@ async fn what_will_not_pass_is_not_tried_again() {
             },
             true,
         ),
+        (Fault::TooLong { needed: 9, room: 8 }, true),
+        (Fault::NoAnswer, true),
         (Fault::Filtered, true),
         (Fault::CutShort, false),
     ] {

@@ -1,0 +1,70 @@
+//! The thread that has the model.
+//!
+//! A thread and not a task: a step computes for as long as a second, and llama.cpp's context belongs to who decodes with it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use llama_cpp_2::model::LlamaModel;
+use tokio::sync::{mpsc, oneshot};
+use weir_core::language::{Fault, QuestionKind};
+
+use super::decoder::Decoder;
+use super::{LocalConfig, weights};
+use crate::provider::Reply;
+
+/// A question on its way to the thread.
+pub(super) struct Asked {
+    pub(super) kind: QuestionKind,
+    pub(super) system: Option<String>,
+    pub(super) prompt: String,
+    pub(super) max_tokens: u32,
+    /// Closed when nobody waits for the answer any more.
+    pub(super) answer: oneshot::Sender<Result<Reply, Fault>>,
+}
+
+impl Asked {
+    pub(super) fn fail(self, fault: Fault) {
+        // Who asked may be gone.
+        let _ = self.answer.send(Err(fault));
+    }
+}
+
+/// The thread's life: until its provider has ended. A model that cannot be loaded fails the question and is tried again with the next:
+/// memory comes back, files are replaced.
+pub(super) fn run(config: &LocalConfig, mut questions: mpsc::Receiver<Asked>, ending: &Arc<AtomicBool>) {
+    while let Some(first) = questions.blocking_recv() {
+        if first.answer.is_closed() {
+            continue;
+        }
+        match weights::load(&config.file, ending) {
+            Ok(model) => serve(&model, config, first, &mut questions),
+            Err(reason) => first.fail(Fault::Failed(reason)),
+        }
+    }
+}
+
+/// Answers until nobody can ask any more, or at once if the model cannot be used.
+fn serve(model: &LlamaModel, config: &LocalConfig, first: Asked, questions: &mut mpsc::Receiver<Asked>) {
+    let mut decoder = match Decoder::new(model, config) {
+        Ok(decoder) => decoder,
+        Err(reason) => return first.fail(Fault::Failed(reason)),
+    };
+    decoder.seat(first);
+    loop {
+        while decoder.has_room() {
+            let idle = decoder.is_idle();
+            let next = if idle {
+                questions.blocking_recv()
+            } else {
+                questions.try_recv().ok()
+            };
+            match next {
+                Some(asked) => decoder.seat(asked),
+                None if idle => return,
+                None => break,
+            }
+        }
+        decoder.step();
+    }
+}
