@@ -70,6 +70,7 @@ samples: build
 	@'$(target)/debug/samples' '$(samples)'
 
 run: components build $(if $(filter $(samples),$(PDF)),samples)
+	$(if $(LLM),@echo 'the small model shows that everything works; its summaries are not worth reading' >&2)
 	@'$(weir)' run "$$PDF" --summarize $(model) --data '$(state)/data' --out '$(state)/out'
 ifneq ($(ASK),)
 	@printf '\n%s\n\n' "$$ASK"
