@@ -30,7 +30,8 @@ export PDF ASK
 # LLM=local: with a language model in the process, which takes clang and some ten minutes more to build, once.
 LLM ?=
 $(if $(filter-out local,$(LLM)),$(error LLM is local or nothing; endpoints are named in weir.toml))
-features := $(if $(LLM),--features weir-cli/local-llm)
+local := --features weir-cli/local-llm
+features := $(if $(LLM),$(local))
 assets := $(or $(WEIR_PATHS_ASSETS),$(share)/assets)
 # Calls at once share the cores, and what one has begun is lost if it is late: few, with much time.
 model := $(if $(LLM),--set llm.provider.small.kind=local \
@@ -86,7 +87,7 @@ test: components build
 # Not among the tests: compiling llama.cpp takes clang and some ten minutes, for what is off unless it is asked for.
 test-local:
 	@deploy/setup local
-	cargo test --locked --package weir-llm --features local-llm --lib --test local --test llm
+	cargo test --locked --workspace $(local) --lib --test llm --test local
 
 # Not among the tests: it takes Node.js and npm, which nothing else here needs, and 24 s of CPU for each component in Python (10 to
 # build it, 14 to compile it for the host). `make test` asks the Rust examples the same cases.
@@ -112,7 +113,7 @@ bench: components build samples
 # Beside a bare loop around llama.cpp, in the same run.
 bench-local:
 	@deploy/setup local
-	cargo bench --profile dev --locked --package weir-llm --features local-llm --bench local
+	cargo bench --profile dev --locked --workspace $(local) --bench local
 
 clean:
 	cargo clean

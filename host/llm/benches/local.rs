@@ -1,7 +1,7 @@
 //! Tokens a second of the provider `local`, beside a bare loop around llama.cpp in the same process.
 //!
 //! ```text
-//! cargo bench --profile dev --workspace --features weir-llm/local-llm --bench local -- [ROUNDS] [THREADS] [FILE]
+//! cargo bench --profile dev --workspace --features weir-cli/local-llm --bench local -- [ROUNDS] [THREADS] [FILE]
 //! ```
 //!
 //! Both get the same tokens, threads and context, in turns, so that what else the machine does falls on both alike; ratios are
