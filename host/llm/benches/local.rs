@@ -58,7 +58,7 @@ fn prompt() -> String {
     let words: Vec<String> = (0..170)
         .map(|n| format!("gate {} of {}", n * 37 % 101, n * 53 % 89))
         .collect();
-    let text: String = words.join(", ").chars().take(1500).collect();
+    let text: String = words.join(", ").chars().take(800).collect();
     format!("{TASK}{text}")
 }
 
@@ -194,6 +194,11 @@ async fn main() {
             theirs.push(bare(&backend, &model, threads as i32).0);
             ours.push(weir(&local, tokens).await);
         }
+        let (own, bare) = (ours[round], theirs[round]);
+        println!(
+            "round {round}: provider {:6.1} {:6.1}   llama.cpp alone {:6.1} {:6.1}",
+            own.prompt, own.answer, bare.prompt, bare.answer
+        );
     }
     for (what, of) in [
         ("question", (|speed: &Speed| speed.prompt) as fn(&Speed) -> f64),
