@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use weir_core::{InferenceError, Lane, TenantId};
 
-use super::Shared;
 use super::queue::{CallId, Request};
+use super::worker::Shared;
 
 /// Whose turn a request waits for.
 #[derive(Clone)]

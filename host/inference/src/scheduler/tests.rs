@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use weir_core::Lane;
+use weir_core::usage::Usage;
 
 use super::*;
 

@@ -8,6 +8,7 @@
 mod components;
 mod history;
 mod memory;
+mod recipe;
 mod replay;
 mod revisions;
 mod rollout;

@@ -3,6 +3,9 @@
 //! A change of a rollout is read, decided and written in one transaction, and the file has one writer at a time: of two
 //! people who promote the same canary the second is told that there is none.
 
+mod components;
+mod showings;
+
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
@@ -10,18 +13,19 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::component::{ComponentDigest, ComponentRecord};
 use weir_core::judge::{Evidence, Shown};
 use weir_core::revision::{
-    ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord, Recipe, Revision, SHOWINGS_KEPT,
+    ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord, Recipe, Revision,
 };
-use weir_core::rollout::{Arm, Assignment, Change, ChangeError, Rollout};
+use weir_core::rollout::{Assignment, Change, ChangeError, Rollout};
 use weir_core::{JobId, StorageError, TenantId};
+
+use components::{component, components, forget_component, put_component};
+use showings::{assign, assignment, show, shown};
 
 use super::SqliteLedger;
 use super::columns::{at_most, from_json, integer, natural, parsed, to_json};
 
 /// Most revisions or history entries in one list.
 const MAX_LISTED: usize = 1000;
-/// Old assignments that the end of a job makes room for.
-const DROPPED: i64 = 8;
 
 type Stored<T> = std::result::Result<T, StorageError>;
 
@@ -189,75 +193,6 @@ impl PipelineBook for SqliteLedger {
     }
 }
 
-fn put_component(t: &Transaction<'_>, record: &ComponentRecord) -> Result<()> {
-    t.prepare_cached(
-        "INSERT INTO components (tenant, digest, name, bytes, facts, created_millis, key)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET name = ?3",
-    )?
-    .execute(params![
-        record.tenant.as_str(),
-        record.digest.0.as_slice(),
-        record.name,
-        integer(record.bytes),
-        to_json(&record.facts)?,
-        integer(record.created_millis),
-        record.by,
-    ])
-    .map(drop)
-}
-
-const COMPONENT: &str = "SELECT tenant, digest, name, bytes, facts, created_millis, key FROM components";
-
-fn component(c: &Connection, tenant: &TenantId, digest: &ComponentDigest) -> Result<Option<ComponentRecord>> {
-    c.prepare_cached(&format!("{COMPONENT} WHERE tenant = ?1 AND digest = ?2"))?
-        .query_row(params![tenant.as_str(), digest.0.as_slice()], read_component)
-        .optional()
-}
-
-fn components(c: &Connection, tenant: &TenantId) -> Result<Vec<ComponentRecord>> {
-    c.prepare_cached(&format!(
-        "{COMPONENT} WHERE tenant = ?1 ORDER BY created_millis DESC, digest"
-    ))?
-    .query_map([tenant.as_str()], read_component)?
-    .collect()
-}
-
-fn read_component(row: &Row<'_>) -> Result<ComponentRecord> {
-    Ok(ComponentRecord {
-        tenant: parsed(row, 0)?,
-        digest: ComponentDigest(row.get(1)?),
-        name: row.get(2)?,
-        bytes: natural(row, 3)?,
-        facts: from_json(row, 4)?,
-        created_millis: natural(row, 5)?,
-        by: row.get(6)?,
-    })
-}
-
-fn forget_component(
-    t: &Transaction<'_>,
-    tenant: &TenantId,
-    digest: &ComponentDigest,
-) -> Result<std::result::Result<bool, (String, u32)>> {
-    // A digest is in a recipe as text and as nothing else.
-    let user = t
-        .prepare_cached(
-            "SELECT pipeline, number FROM revisions WHERE tenant = ?1 AND instr(recipe, ?2) > 0
-             ORDER BY pipeline, number LIMIT 1",
-        )?
-        .query_row(params![tenant.as_str(), digest.to_string()], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .optional()?;
-    if let Some(user) = user {
-        return Ok(Err(user));
-    }
-    let gone = t
-        .prepare_cached("DELETE FROM components WHERE tenant = ?1 AND digest = ?2")?
-        .execute(params![tenant.as_str(), digest.0.as_slice()])?;
-    Ok(Ok(gone > 0))
-}
-
 fn add_revision(
     t: &Transaction<'_>,
     mut draft: Revision,
@@ -419,96 +354,4 @@ fn history(
         |row| from_json(row, 0),
     )?
     .collect()
-}
-
-fn assign(t: &Transaction<'_>, tenant: &TenantId, pipeline: &str, job: &JobId) -> Result<Option<Assignment>> {
-    if let Some(given) = assignment(t, tenant, job)? {
-        return Ok(Some(given));
-    }
-    let Some(given) = rollout(t, tenant, pipeline)?.assign(job) else {
-        return Ok(None);
-    };
-    t.prepare_cached(
-        "INSERT INTO assignments (tenant, job, pipeline, revision, canary) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute(params![
-        tenant.as_str(),
-        job.to_string(),
-        pipeline,
-        given.revision,
-        given.arm == Arm::Canary,
-    ])?;
-    Ok(Some(given))
-}
-
-fn assignment(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<Option<Assignment>> {
-    c.prepare_cached("SELECT revision, canary FROM assignments WHERE tenant = ?1 AND job = ?2")?
-        .query_row(params![tenant.as_str(), job.to_string()], |row| {
-            Ok(Assignment {
-                revision: row.get(0)?,
-                arm: if row.get(1)? { Arm::Canary } else { Arm::Stable },
-            })
-        })
-        .optional()
-}
-
-fn show(t: &Transaction<'_>, shown: &JobShowing) -> Result<()> {
-    let kept = u64::try_from(SHOWINGS_KEPT.as_millis()).unwrap_or(u64::MAX);
-    t.prepare_cached(
-        "DELETE FROM assignments WHERE (tenant, job) IN
-         (SELECT tenant, job FROM assignments WHERE tenant = ?1 AND ended_millis < ?2 LIMIT ?3)",
-    )?
-    .execute(params![
-        shown.tenant.as_str(),
-        integer(shown.at_millis.saturating_sub(kept)),
-        DROPPED
-    ])?;
-    t.prepare_cached(
-        "UPDATE assignments SET ended_millis = ?3, showing = ?4
-         WHERE tenant = ?1 AND job = ?2 AND ended_millis IS NULL",
-    )?
-    .execute(params![
-        shown.tenant.as_str(),
-        shown.job.to_string(),
-        integer(shown.at_millis),
-        to_json(&shown.showing)?,
-    ])
-    .map(drop)
-}
-
-fn shown(
-    c: &Connection,
-    tenant: &TenantId,
-    pipeline: &str,
-    revision: u32,
-    within_millis: &RangeInclusive<u64>,
-    jobs: u32,
-) -> Result<Vec<Shown>> {
-    const WITHIN: &str = "FROM assignments WHERE tenant = ?1 AND pipeline = ?2 AND revision = ?3
-         AND ended_millis BETWEEN ?4 AND ?5";
-    let (from, to) = (integer(*within_millis.start()), integer(*within_millis.end()));
-    let all: i64 = c
-        .prepare_cached(&format!("SELECT count(*) {WITHIN}"))?
-        .query_row(params![tenant.as_str(), pipeline, revision, from, to], |row| {
-            row.get(0)
-        })?;
-    // The index alone says which to leave out.
-    let mut statement = c.prepare_cached(&format!(
-        "SELECT ended_millis, showing FROM assignments WHERE (tenant, job) IN (
-             SELECT tenant, job FROM (
-                 SELECT tenant, job, row_number() OVER (ORDER BY ended_millis, job) AS place {WITHIN})
-             WHERE ?6 <= ?7 OR place * ?7 / ?6 > (place - 1) * ?7 / ?6)
-         ORDER BY ended_millis, job"
-    ))?;
-    statement
-        .query_map(
-            params![tenant.as_str(), pipeline, revision, from, to, all, jobs],
-            |row| {
-                Ok(Shown {
-                    at_millis: natural(row, 0)?,
-                    showing: from_json(row, 1)?,
-                })
-            },
-        )?
-        .collect()
 }
