@@ -25,6 +25,8 @@ mod search;
 mod serve;
 mod summaries;
 mod tenants;
+#[cfg(all(feature = "local-llm", target_os = "linux"))]
+mod threads;
 mod traces;
 
 use std::process::ExitCode;
@@ -48,7 +50,11 @@ fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
         Some(RASTER_WORKER) => weir_raster::worker_main(),
         Some(COMPILE_COMPONENT) => weir_policy::compile_main(),
-        _ => command(&Cli::parse()),
+        _ => {
+            #[cfg(all(feature = "local-llm", target_os = "linux"))]
+            threads::wait_briefly();
+            command(&Cli::parse())
+        }
     }
 }
 

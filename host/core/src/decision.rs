@@ -21,7 +21,7 @@ pub struct QueueState {
     pub depth: u32,
     /// Pages that may wait.
     pub capacity: u32,
-    /// Pages worked on at once.
+    /// Pages worked on at once, by workers of the kind that a page took last where a stage has several.
     pub workers: u32,
 }
 

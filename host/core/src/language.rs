@@ -207,6 +207,9 @@ pub enum Fault {
     /// Its filter kept the answer back.
     #[error("kept its answer back by a content filter")]
     Filtered,
+    /// It said, in words, that it will not.
+    #[error("declined to answer")]
+    Declined,
     /// It went silent.
     #[error("went silent for {seconds} s")]
     Stalled {
@@ -241,6 +244,7 @@ impl Fault {
             Self::NoAnswer => "no-answer",
             Self::CutShort => "cut-short",
             Self::Filtered => "filtered",
+            Self::Declined => "declined",
             Self::Stalled { .. } => "stalled",
             Self::Late { .. } => "late",
             Self::Failed(_) => "failed",

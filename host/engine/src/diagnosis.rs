@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use weir_core::Stage;
-use weir_core::decision::QueueState;
+use weir_core::decision::{QueueState, StageWork};
 
 /// How full the queues of a document were, looked at whenever a batch left the rasterizer.
 #[derive(Default)]
@@ -41,28 +41,28 @@ impl Load {
         }
     }
 
-    /// The bottleneck of a document in one sentence. `busy` is the time its pages sat in each stage, in the order of
-    /// [`Stage::ALL`]; `took` the time from its first page to its last.
-    pub(crate) fn bottleneck(&self, queues: &[QueueState], busy: &[Duration], took: Duration) -> String {
+    /// The bottleneck of a document in one sentence. `work` is what its stages have done; `took` the time from its first page
+    /// to its last.
+    pub(crate) fn bottleneck(&self, work: &[StageWork], took: Duration) -> String {
         let looks = self.0.lock().clone();
-        let share = |queue: &QueueState, busy: &Duration| {
-            busy.as_secs_f64() / (took.as_secs_f64() * f64::from(queue.workers.max(1))).max(f64::MIN_POSITIVE)
+        let share = |work: &StageWork| {
+            let seconds = took.as_secs_f64() * f64::from(work.workers.max(1));
+            work.busy_millis as f64 / (seconds * 1000.0).max(f64::MIN_POSITIVE)
         };
-        let busiest = queues
+        let busiest = work
             .iter()
-            .zip(busy)
-            .map(|(queue, busy)| (queue, share(queue, busy)))
+            .map(|work| (work, share(work)))
             .max_by(|a, b| a.1.total_cmp(&b.1));
-        let Some((queue, share)) = busiest.filter(|(_, share)| *share > 0.0) else {
+        let Some((busiest, share)) = busiest.filter(|(_, share)| *share > 0.0) else {
             return "no stage had anything to do".into();
         };
-        let count = |of: &[u32; Stage::ALL.len()]| of.get(queue.stage as usize).copied().unwrap_or(0);
+        let count = |of: &[u32; Stage::ALL.len()]| of.get(busiest.stage as usize).copied().unwrap_or(0);
         let (full, empty) = (count(&looks.full), count(&looks.empty));
         format!(
             "{} is the bottleneck: {} worker{} busy {:.0} % of the time, its queue full in {full} and empty in {empty} of {} looks",
-            queue.stage,
-            queue.workers,
-            if queue.workers == 1 { "" } else { "s" },
+            busiest.stage,
+            busiest.workers,
+            if busiest.workers == 1 { "" } else { "s" },
             (share * 100.0).min(100.0),
             looks.count,
         )
@@ -88,13 +88,22 @@ mod tests {
         ];
         let load = Load::default();
         load.look(&queues);
-        let busy = [2, 19, 5].map(Duration::from_secs);
+        let work = queues
+            .iter()
+            .zip([2000, 19_000, 5000])
+            .map(|(queue, busy_millis)| StageWork {
+                stage: queue.stage,
+                pages: 10,
+                busy_millis,
+                workers: queue.workers,
+            });
+        let work: Vec<_> = work.collect();
         assert_eq!(
-            load.bottleneck(&queues, &busy, Duration::from_secs(10)),
+            load.bottleneck(&work, Duration::from_secs(10)),
             "read is the bottleneck: 2 workers busy 95 % of the time, its queue full in 1 and empty in 0 of 1 looks"
         );
         assert_eq!(
-            load.bottleneck(&[], &[], Duration::ZERO),
+            load.bottleneck(&[], Duration::ZERO),
             "no stage had anything to do"
         );
     }

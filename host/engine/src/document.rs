@@ -28,6 +28,7 @@ use crate::pages::{Pages, Tally};
 use crate::plan;
 use crate::rooms::Rooms;
 use crate::spec::DocumentSpec;
+use crate::spent::Spent;
 use crate::summaries;
 use crate::upsert::{Target, Upserts};
 use crate::work::Work;
@@ -210,13 +211,14 @@ impl Ingest<'_> {
             document: id,
             collection: route.collection.clone(),
         });
+        let spent = Spent::new();
         let work = Arc::new(Work {
             host: Arc::clone(&job.host),
             job: Arc::clone(job),
             id,
             name: name.clone(),
             open,
-            rooms: Rooms::new(&job.host.seats, &account, &job.spent),
+            rooms: Rooms::new(&job.host.seats, &account, [&job.spent, &spent]),
             route,
             account,
             load: Load::default(),
@@ -232,7 +234,7 @@ impl Ingest<'_> {
         let took = began.elapsed();
         tracing::info!(
             document = %id, name, pages = self.tally.done, millis = took.as_millis() as u64,
-            "{}", work.load.bottleneck(&work.rooms.queues(), &work.rooms.busy(), took)
+            "{}", work.load.bottleneck(&spent.work(), took)
         );
         worked
     }

@@ -113,7 +113,7 @@ pub(crate) fn prepare(host: Arc<Host>, spec: JobSpec) -> (JobHandle, impl Future
             .saturating_mul(2)
             .saturating_add(512),
     );
-    let spent = Spent::new(&host.seats);
+    let spent = Spent::new();
     let (handle, end) = JobHandle::new(id, Arc::clone(&log), halt.clone(), Arc::clone(&spent));
     let listed = host.jobs.list(handle.clone(), &host.measures.running);
     let (tenant, urgent) = (spec.tenant.clone(), spec.lane != Some(Lane::Bulk));

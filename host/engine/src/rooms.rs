@@ -1,7 +1,6 @@
 //! The waiting rooms of one document, and the seats of the host they lead to.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use weir_core::Stage;
 use weir_core::decision::{BatchPlan, QueueState, StageTime};
@@ -64,8 +63,8 @@ pub(crate) struct Rooms {
 }
 
 impl Rooms {
-    /// Rooms with one place each, until the first batch is planned.
-    pub(crate) fn new(seats: &HostSeats, account: &Account, spent: &Arc<Spent>) -> Self {
+    /// Rooms with one place each, until the first batch is planned. What is spent counts for the job and for the document.
+    pub(crate) fn new(seats: &HostSeats, account: &Account, spent: [&Arc<Spent>; 2]) -> Self {
         let room = |stage| Room::new(stage, seats.of(stage), account, spent);
         Self {
             rasterize: room(Stage::Rasterize),
@@ -103,10 +102,5 @@ impl Rooms {
     /// Stage times, in the order of the stages.
     pub(crate) fn times(&self) -> Vec<StageTime> {
         self.all().map(Room::time).into()
-    }
-
-    /// Time spent in seats, in the order of the stages.
-    pub(crate) fn busy(&self) -> Vec<Duration> {
-        self.all().map(Room::busy).into()
     }
 }

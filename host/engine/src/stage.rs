@@ -32,6 +32,7 @@ const MEAN_OF: usize = 16;
 /// The workers of a stage, shared by every document of the host.
 #[derive(Clone)]
 pub(crate) struct Seats {
+    name: &'static str,
     gate: Gate,
     count: u32,
     measures: Arc<SeatMeasures>,
@@ -55,6 +56,11 @@ impl Seats {
         Self::measured(name, count, head_starts, Arc::clone(&self.rooms))
     }
 
+    /// What they are measured as.
+    pub(crate) const fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// How many.
     pub(crate) const fn count(&self) -> u32 {
         self.count
@@ -68,6 +74,7 @@ impl Seats {
     ) -> Self {
         let count = count.max(1);
         Self {
+            name,
             gate: Gate::shared(count as usize, head_starts),
             count,
             measures: Arc::new(SeatMeasures::of(name, count)),
@@ -92,9 +99,11 @@ struct Inner {
     /// On whose account seats are taken.
     party: Arc<Party>,
     depth: AtomicU32,
+    /// Seats of the kind that a page took last.
+    workers: AtomicU32,
     times: Mutex<Times>,
-    /// The job's sums.
-    spent: Arc<Spent>,
+    /// The sums of the job and of the document.
+    spent: [Arc<Spent>; 2],
 }
 
 impl Drop for Inner {
@@ -108,12 +117,11 @@ impl Drop for Inner {
 struct Times {
     last: VecDeque<Duration>,
     pages: u32,
-    busy: Duration,
 }
 
 impl Room {
     /// A room before `seats`, with one place until [`Self::set_capacity`].
-    pub(crate) fn new(stage: Stage, seats: &Seats, account: &Account, spent: &Arc<Spent>) -> Self {
+    pub(crate) fn new(stage: Stage, seats: &Seats, account: &Account, spent: [&Arc<Spent>; 2]) -> Self {
         static ROOMS: AtomicU64 = AtomicU64::new(0);
         seats.rooms.capacity.increment(1.0);
         Self(Arc::new(Inner {
@@ -125,8 +133,9 @@ impl Room {
                 room: ROOMS.fetch_add(1, Ordering::Relaxed),
             }),
             depth: AtomicU32::new(0),
+            workers: AtomicU32::new(seats.count),
             times: Mutex::default(),
-            spent: Arc::clone(spent),
+            spent: spent.map(Arc::clone),
         }))
     }
 
@@ -167,7 +176,7 @@ impl Room {
             stage: self.0.stage,
             depth: self.0.depth.load(Ordering::Relaxed),
             capacity: u32::try_from(self.0.places.capacity()).unwrap_or(u32::MAX),
-            workers: self.0.seats.count,
+            workers: self.0.workers.load(Ordering::Relaxed),
         }
     }
 
@@ -180,11 +189,6 @@ impl Room {
             millis_per_page: sum.as_secs_f32() * 1000.0 / times.last.len().max(1) as f32,
             pages: times.pages,
         }
-    }
-
-    /// Time this document's pages have occupied seats, all together.
-    pub(crate) fn busy(&self) -> Duration {
-        self.0.times.lock().busy
     }
 }
 
@@ -224,11 +228,15 @@ impl Waiting {
         let seat = seats.gate.enter(Arc::clone(&self.room.0.party)).await;
         let since = Instant::now();
         seats.measures.busy.increment(1.0);
-        self.room.0.spent.sit(self.room.0.stage, since);
+        let room = &self.room.0;
+        room.workers.store(seats.count, Ordering::Relaxed);
+        for spent in &room.spent {
+            spent.sit(room.stage, seats, since);
+        }
         Seated {
             room: self.room.clone(),
             since,
-            measures: Arc::clone(&seats.measures),
+            seats: seats.clone(),
             _seat: seat,
         }
     }
@@ -246,13 +254,15 @@ pub(crate) struct Seated {
     _seat: Pass,
     room: Room,
     since: Instant,
-    measures: Arc<SeatMeasures>,
+    seats: Seats,
 }
 
 impl Drop for Seated {
     fn drop(&mut self) {
-        self.measures.busy.decrement(1.0);
-        self.room.0.spent.rise(self.room.0.stage, self.since);
+        self.seats.measures.busy.decrement(1.0);
+        for spent in &self.room.0.spent {
+            spent.rise(self.room.0.stage, &self.seats, self.since);
+        }
     }
 }
 
@@ -261,10 +271,13 @@ impl Seated {
     pub(crate) fn finished(&self, pages: u32) -> Duration {
         let took = self.since.elapsed();
         let each = took / pages.max(1);
-        self.measures
+        self.seats
+            .measures
             .seconds
             .record_many(each.as_secs_f64(), pages as usize);
-        self.room.0.spent.done(self.room.0.stage, pages);
+        for spent in &self.room.0.spent {
+            spent.done(self.room.0.stage, &self.seats, pages);
+        }
         let mut times = self.room.0.times.lock();
         for _ in 0..pages.min(MEAN_OF as u32) {
             if times.last.len() == MEAN_OF {
@@ -273,7 +286,6 @@ impl Seated {
             times.last.push_back(each);
         }
         times.pages = times.pages.saturating_add(pages);
-        times.busy += took;
         took
     }
 
@@ -312,7 +324,7 @@ mod tests {
             embed: one(Stage::Embed),
             upsert: one(Stage::Upsert),
         };
-        Room::new(stage, seats.of(stage), &account(), &Spent::new(&seats))
+        Room::new(stage, seats.of(stage), &account(), [&Spent::new(), &Spent::new()])
     }
 
     #[tokio::test(start_paused = true)]
@@ -351,14 +363,15 @@ mod tests {
             }
         }
         assert_eq!((room.time().millis_per_page, room.time().pages), (10.0, 32));
-        assert_eq!(room.busy(), Duration::from_millis(16_160));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_jobs_sums_have_whoever_sits_now() {
         let room = room(Stage::Read);
         let work = || {
-            let work = room.0.spent.work();
+            let [job, document] = &room.0.spent;
+            assert_eq!(job.work(), document.work());
+            let work = job.work();
             work.iter()
                 .map(|work| (work.stage, work.pages, work.busy_millis))
                 .collect::<Vec<_>>()

@@ -4,8 +4,8 @@
 //! there are never more images than seats, however long the document. That draws a page twice whose image is also kept, for some
 //! milliseconds each; in return the model is shown what suits a model, whatever resolution the pipeline keeps images at.
 //!
-//! What a model answers in place of the page (nothing, an apology, as much as it may say and no end) is a failure of that page by
-//! name. An answer that is there is taken as it is: whether it is what stands on the page, nobody here can tell.
+//! An answer that is there is taken as it is: whether it is what stands on the page, nobody here can tell. A model that declines, or
+//! writes as much as it may and comes to no end, has failed at that page, by name.
 
 use std::time::Duration;
 
@@ -90,10 +90,6 @@ impl Page {
         };
         // There are at most as many questions as seats, so they need no room kept for them in the models' queue.
         match model.ask(question).await {
-            Ok(answer) if is_declined(&answer.text) => Err(StageError::Declined {
-                page,
-                provider: answer.provider,
-            }),
             Ok(answer) => Ok(written(&answer)),
             Err(LanguageError::Provider {
                 provider,
@@ -103,6 +99,15 @@ impl Page {
                 provider,
                 tokens: config.max_tokens,
             }),
+            Err(LanguageError::AllDown(faults))
+                if faults.iter().all(|(_, fault)| *fault == Fault::Declined) =>
+            {
+                let names: Vec<String> = faults.into_iter().map(|(provider, _)| provider).collect();
+                Err(StageError::Declined {
+                    page,
+                    provider: names.join(" and "),
+                })
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -156,41 +161,6 @@ fn written(answer: &Answer) -> Vec<Line> {
     }
 }
 
-/// Whether a model says that it will not, instead of what is on the page. Told by the words that English-speaking models use, of
-/// which one from each list must be there, and near its beginning; an apology in a letter is rarely one for not reading it. One
-/// that is not recognized becomes the page's text.
-fn is_declined(answer: &str) -> bool {
-    const OPENINGS: [&str; 8] = [
-        "i'm sorry",
-        "i am sorry",
-        "sorry,",
-        "i can't",
-        "i cannot",
-        "i'm unable",
-        "i am unable",
-        "unfortunately",
-    ];
-    const REFUSALS: [&str; 6] = ["can't", "cannot", "unable", "not able", "won't", "don't see"];
-    const TASKS: [&str; 7] = [
-        "assist",
-        "transcri",
-        "image",
-        "read the",
-        "that request",
-        "help with",
-        "process this",
-    ];
-    /// Bytes of the longest such answer.
-    const LONGEST: usize = 600;
-
-    if answer.len() > LONGEST {
-        return false;
-    }
-    let answer = answer.trim_start().to_lowercase().replace('’', "'");
-    let has = |words: &[&str]| words.iter().any(|word| answer.contains(word));
-    OPENINGS.iter().any(|opening| answer.starts_with(opening)) && has(&REFUSALS) && has(&TASKS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,29 +184,6 @@ mod tests {
         assert_eq!(resolution(&facts(100.0, 50.0), 1568), FINEST);
         assert_eq!(resolution(&facts(0.0, 0.0), 1568), USUAL);
         assert_eq!(resolution(&facts(f32::NAN, f32::INFINITY), 1568), COARSEST);
-    }
-
-    #[test]
-    fn apologies_are_told_from_pages() {
-        for declined in [
-            "I'm sorry, but I can't assist with that.",
-            "I’m sorry, I cannot transcribe the text of copyrighted material.",
-            "I cannot read the text in this image because it is too blurry.",
-            "Unfortunately, I am unable to process this page. The image appears to be damaged.",
-            "Sorry, I don't see an image.",
-        ] {
-            assert!(is_declined(declined), "{declined}");
-        }
-        let page = "I'm sorry, but I can't assist with that. ".repeat(20);
-        for page in [
-            "I am sorry to tell you that the lock will be closed in May.",
-            "Sorry, closed",
-            "# Report\n\nI'm sorry, but I can't assist with that.",
-            "I cannot come on Friday. Could you take the keys?",
-            page.as_str(),
-        ] {
-            assert!(!is_declined(page), "{page}");
-        }
     }
 
     #[test]

@@ -1,12 +1,15 @@
-//! Tokens a second of the provider `local`, beside a bare loop around llama.cpp in the same process.
+//! Tokens a second of the provider `local`, beside a bare loop around llama.cpp, on a quiet machine and on one whose cores are taken.
 //!
 //! ```text
 //! cargo bench --profile dev --workspace --features weir-cli/local-llm --bench local -- [ROUNDS] [THREADS] [FILE]
 //! ```
 //!
 //! Both get the same tokens, threads and context, in turns, so that what else the machine does falls on both alike; ratios are
-//! medians over the rounds. What the provider takes is measured from outside, as a caller sees it: a question whose answer is cut short
-//! after one token, and the same after many. Then several questions at once, which the bare loop would answer one after the other.
+//! medians over the rounds. Each is a process of its own, since two teams of OpenMP in one process make each other wait differently
+//! than one does; the provider's has the environment that `weir` starts with ([`weir_llm::ENVIRONMENT`]), the bare loop's has what
+//! llama.cpp does by itself. What the provider takes is measured from outside, as a caller sees it: a question whose answer is cut
+//! short after one token, and the same after many. Then several questions at once, which the bare loop would answer one after the
+//! other.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,6 +21,9 @@
 
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -27,6 +33,7 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::model::{LlamaChatMessage, LlamaModel};
 use llama_cpp_2::sampling::LlamaSampler;
+use llama_cpp_2::token::LlamaToken;
 use weir_core::language::{Fault, Question, QuestionKind};
 use weir_core::ports::Account;
 use weir_core::{Lane, TenantId};
@@ -39,6 +46,10 @@ const BATCH: u32 = 512;
 /// Nothing ends an answer to this before its limit.
 const TASK: &str =
     "Write the numbers from 1 to 1000, each on a line of its own, and leave none out. Leave out this text: ";
+
+/// Words of a question: some 500 tokens, and some 50.
+const LONG: usize = 800;
+const SHORT: usize = 40;
 
 /// Tokens a second.
 #[derive(Clone, Copy)]
@@ -53,16 +64,16 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn prompt() -> String {
-    // Different words, as text has them: some 500 tokens.
+fn prompt(chars: usize) -> String {
+    // Different words, as text has them.
     let words: Vec<String> = (0..170)
         .map(|n| format!("gate {} of {}", n * 37 % 101, n * 53 % 89))
         .collect();
-    let text: String = words.join(", ").chars().take(800).collect();
+    let text: String = words.join(", ").chars().take(chars).collect();
     format!("{TASK}{text}")
 }
 
-fn question(max_tokens: u32) -> Question {
+fn question(chars: usize, max_tokens: u32) -> Question {
     Question {
         account: Account {
             tenant: TenantId::single(),
@@ -72,7 +83,7 @@ fn question(max_tokens: u32) -> Question {
         },
         kind: QuestionKind::Component,
         system: None,
-        prompt: prompt(),
+        prompt: prompt(chars),
         text: String::new(),
         image: None,
         max_tokens,
@@ -80,29 +91,35 @@ fn question(max_tokens: u32) -> Question {
     }
 }
 
-async fn seconds(local: &Local, max_tokens: u32) -> f64 {
+async fn seconds(local: &Local, chars: usize, max_tokens: u32) -> f64 {
     let began = Instant::now();
-    let reply = local.ask(&question(max_tokens)).await;
+    let reply = local.ask(&question(chars, max_tokens)).await;
     assert_eq!(reply, Err(Fault::CutShort), "the answer ended before its limit");
     began.elapsed().as_secs_f64()
 }
 
-async fn weir(local: &Local, tokens: usize) -> Speed {
-    let first = seconds(local, 1).await;
-    let all = seconds(local, ANSWER).await;
+/// What the provider does; `tokens` are those of the question.
+async fn provider(local: &Local, chars: usize, tokens: usize) -> Speed {
+    let first = seconds(local, chars, 1).await;
+    let all = seconds(local, chars, ANSWER).await;
     Speed {
         prompt: tokens as f64 / first,
         answer: f64::from(ANSWER - 1) / (all - first),
     }
 }
 
-/// The least that llama.cpp can be asked to do for the same answer; how many tokens the question has.
-fn bare(backend: &LlamaBackend, model: &LlamaModel, threads: i32) -> (Speed, usize) {
+/// The question as the model reads it.
+fn tokens(model: &LlamaModel, chars: usize) -> Vec<LlamaToken> {
     let template = model.chat_template(None).unwrap();
-    let turns = [LlamaChatMessage::new("user".into(), prompt()).unwrap()];
+    let turns = [LlamaChatMessage::new("user".into(), prompt(chars)).unwrap()];
     let text = model.apply_chat_template(&template, &turns, true).unwrap();
     let vocab = model.vocab();
-    let tokens = vocab.tokenize(text.as_bytes(), vocab.should_add_bos(), true);
+    vocab.tokenize(text.as_bytes(), vocab.should_add_bos(), true)
+}
+
+/// The least that llama.cpp can be asked to do for the same answer.
+fn bare(backend: &LlamaBackend, model: &LlamaModel, chars: usize, threads: i32) -> Speed {
+    let tokens = tokens(model, chars);
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(CONTEXT))
         .with_n_batch(BATCH)
@@ -126,7 +143,7 @@ fn bare(backend: &LlamaBackend, model: &LlamaModel, threads: i32) -> (Speed, usi
     let mut token = sampler.sample(&context, batch.n_tokens() - 1);
     let first = began.elapsed().as_secs_f64();
     for written in 1..ANSWER {
-        assert!(!vocab.is_eog(token), "the answer ended before its limit");
+        assert!(!model.vocab().is_eog(token), "the answer ended before its limit");
         batch.clear();
         batch
             .add(token, tokens.len() as i32 + written as i32 - 1, &[0], true)
@@ -135,11 +152,10 @@ fn bare(backend: &LlamaBackend, model: &LlamaModel, threads: i32) -> (Speed, usi
         token = sampler.sample(&context, 0);
     }
     let all = began.elapsed().as_secs_f64();
-    let speed = Speed {
+    Speed {
         prompt: tokens.len() as f64 / first,
         answer: f64::from(ANSWER - 1) / (all - first),
-    };
-    (speed, tokens.len())
+    }
 }
 
 fn open(file: &Path, concurrency: u32, threads: u32) -> Local {
@@ -162,70 +178,157 @@ fn small() -> PathBuf {
     assets.join("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 }
 
+/// In a process of its own: the speed of one of them, behind a warm-up.
 #[tokio::main]
-async fn main() {
-    let mut given = std::env::args().skip(1).filter(|word| !word.starts_with("--"));
-    let rounds: usize = given
-        .next()
-        .map_or(5, |word| word.parse().expect("ROUNDS is a number"));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
-    let threads: u32 = given
-        .next()
-        .map_or(cores, |word| word.parse().expect("THREADS is a number"));
-    let file = given.next().map_or_else(small, PathBuf::from);
-    let local = open(&file, 1, threads);
-    // llama.cpp begins once in a process, and the provider has begun it.
-    seconds(&local, 1).await;
-    let backend = LlamaBackend {};
-    let model = LlamaModel::load_from_file(&backend, &file, &LlamaModelParams::default()).unwrap();
-    let (_, tokens) = bare(&backend, &model, threads as i32);
-    println!(
-        "{}: {tokens} tokens asked, {ANSWER} answered, {threads} threads, {rounds} rounds",
-        file.display()
-    );
+async fn measure(who: &str, chars: usize, threads: u32, file: &Path) {
+    let speed = if who == "provider" {
+        let local = open(file, 1, threads);
+        seconds(&local, SHORT, 1).await;
+        // The vocabulary alone, in a moment.
+        let params = LlamaModelParams::default().with_vocab_only(true);
+        let model = LlamaModel::load_from_file(&LlamaBackend {}, file, &params).unwrap();
+        provider(&local, chars, tokens(&model, chars).len()).await
+    } else {
+        let backend = LlamaBackend::init().unwrap();
+        let model = LlamaModel::load_from_file(&backend, file, &LlamaModelParams::default()).unwrap();
+        bare(&backend, &model, SHORT, threads as i32);
+        bare(&backend, &model, chars, threads as i32)
+    };
+    println!("{} {}", speed.prompt, speed.answer);
+}
 
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
-        // Whoever goes first in a round goes second in the next.
-        if round % 2 == 0 {
-            ours.push(weir(&local, tokens).await);
-            theirs.push(bare(&backend, &model, threads as i32).0);
-        } else {
-            theirs.push(bare(&backend, &model, threads as i32).0);
-            ours.push(weir(&local, tokens).await);
-        }
-        let (own, bare) = (ours[round], theirs[round]);
-        println!(
-            "round {round}: provider {:6.1} {:6.1}   llama.cpp alone {:6.1} {:6.1}",
-            own.prompt, own.answer, bare.prompt, bare.answer
-        );
-    }
-    for (what, of) in [
-        ("question", (|speed: &Speed| speed.prompt) as fn(&Speed) -> f64),
-        ("answer", |speed: &Speed| speed.answer),
-    ] {
-        let ratio = median(
-            ours.iter()
-                .zip(&theirs)
-                .map(|(ours, theirs)| of(ours) / of(theirs)),
-        );
-        println!(
-            "{what:8}  provider {:6.1} tokens/s   llama.cpp alone {:6.1} tokens/s   ratio {ratio:.3}",
-            median(ours.iter().map(of)),
-            median(theirs.iter().map(of)),
-        );
-    }
-    drop(local);
-
+/// In a process of its own: several questions at once.
+#[tokio::main]
+async fn together(threads: u32, file: &Path) {
     for at_once in [1, 2, 4, 8] {
-        let local = open(&file, at_once, threads);
-        seconds(&local, 1).await;
+        let local = open(file, at_once, threads);
+        seconds(&local, LONG, 1).await;
         let began = Instant::now();
-        join_all((0..at_once).map(|_| seconds(&local, ANSWER))).await;
+        join_all((0..at_once).map(|_| seconds(&local, LONG, ANSWER))).await;
         let took = began.elapsed().as_secs_f64();
         println!(
             "{at_once} at once: {took:5.1} s, {:5.2} questions answered in ten seconds",
             10.0 * f64::from(at_once) / took
         );
     }
+}
+
+fn another(words: &[String], with: &[(&str, &str)]) -> String {
+    let program = std::env::current_exe().unwrap();
+    let ended = Command::new(program)
+        .args(words)
+        .envs(with.iter().copied())
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(ended.status.success(), "{words:?}: {}", ended.status);
+    String::from_utf8(ended.stdout).unwrap()
+}
+
+fn speed_of(who: &str, chars: usize, threads: u32, file: &Path) -> Speed {
+    let with = if who == "provider" {
+        weir_llm::ENVIRONMENT
+    } else {
+        &[]
+    };
+    let file = file.to_str().unwrap();
+    let words = ["measure", who, &chars.to_string(), &threads.to_string(), file].map(String::from);
+    let said = another(&words, with);
+    let (prompt, answer) = said.trim().split_once(' ').unwrap();
+    Speed {
+        prompt: prompt.parse().unwrap(),
+        answer: answer.parse().unwrap(),
+    }
+}
+
+fn compare(what: &str, chars: usize, rounds: usize, threads: u32, file: &Path) {
+    let speed = |who| speed_of(who, chars, threads, file);
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        // Whoever goes first in a round goes second in the next.
+        if round % 2 == 0 {
+            ours.push(speed("provider"));
+            theirs.push(speed("bare"));
+        } else {
+            theirs.push(speed("bare"));
+            ours.push(speed("provider"));
+        }
+        let (own, bare) = (ours[round], theirs[round]);
+        println!(
+            "  round {round}: provider {:6.1} {:6.1}   llama.cpp alone {:6.1} {:6.1}",
+            own.prompt, own.answer, bare.prompt, bare.answer
+        );
+    }
+    for (side, of) in [
+        ("question", (|speed: &Speed| speed.prompt) as fn(&Speed) -> f64),
+        ("answer", |speed: &Speed| speed.answer),
+    ] {
+        let ratios = ours
+            .iter()
+            .zip(&theirs)
+            .map(|(ours, theirs)| of(ours) / of(theirs));
+        println!(
+            "{what}, {side:8}  provider {:6.1} tokens/s   llama.cpp alone {:6.1} tokens/s   ratio {:.3}",
+            median(ours.iter().map(of)),
+            median(theirs.iter().map(of)),
+            median(ratios),
+        );
+    }
+}
+
+/// While it lives, each core has something else to do.
+struct Taken(Arc<AtomicBool>);
+
+impl Taken {
+    fn cores(count: usize) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        for _ in 0..count {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || while !over.load(Ordering::Relaxed) {});
+        }
+        Self(over)
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn main() {
+    let given: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--"))
+        .collect();
+    let words: Vec<&str> = given.iter().map(String::as_str).collect();
+    match words[..] {
+        ["measure", who, chars, threads, file] => {
+            return measure(
+                who,
+                chars.parse().unwrap(),
+                threads.parse().unwrap(),
+                Path::new(file),
+            );
+        }
+        ["together", threads, file] => return together(threads.parse().unwrap(), Path::new(file)),
+        _ => {}
+    }
+    let number =
+        |word: Option<&&str>, usual: usize| word.map_or(usual, |word| word.parse().expect("a number"));
+    let rounds = number(words.first(), 5);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = number(words.get(1), cores) as u32;
+    let file = words.get(2).map_or_else(small, PathBuf::from);
+    println!(
+        "{}: {ANSWER} tokens answered, {threads} threads, {rounds} rounds",
+        file.display()
+    );
+    compare("short", SHORT, rounds, threads, &file);
+    compare("long", LONG, rounds, threads, &file);
+    let words = ["together", &threads.to_string(), file.to_str().unwrap()].map(String::from);
+    print!("{}", another(&words, weir_llm::ENVIRONMENT));
+    let taken = Taken::cores(cores);
+    compare("cores taken", SHORT, rounds, threads, &file);
+    drop(taken);
 }

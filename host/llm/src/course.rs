@@ -43,6 +43,7 @@ pub(crate) const fn course(fault: &Fault) -> Course {
         | Fault::NoAnswer
         | Fault::NothingToQuote
         | Fault::Filtered
+        | Fault::Declined
         | Fault::Failed(_) => Course::Elsewhere,
         Fault::CutShort => Course::GiveUp,
     }
@@ -57,7 +58,21 @@ pub(crate) const fn passes(fault: &Fault) -> bool {
             | Fault::NoAnswer
             | Fault::NothingToQuote
             | Fault::Filtered
+            | Fault::Declined
             | Fault::CutShort
+    )
+}
+
+/// Whether the question may be why: a model can choke on one page for ever and answer all others.
+pub(crate) const fn may_be_the_questions(fault: &Fault) -> bool {
+    matches!(
+        fault,
+        Fault::Server { after: None, .. }
+            | Fault::Unintelligible(_)
+            | Fault::BrokenOff
+            | Fault::Empty
+            | Fault::Stalled { .. }
+            | Fault::Late { .. }
     )
 }
 
@@ -70,6 +85,7 @@ pub(crate) const fn verdict(fault: &Fault) -> Verdict {
         | Fault::NoAnswer
         | Fault::NothingToQuote
         | Fault::Filtered
+        | Fault::Declined
         | Fault::CutShort => Verdict::Good,
         _ => Verdict::Bad,
     }

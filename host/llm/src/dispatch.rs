@@ -82,6 +82,12 @@ impl Shared {
         }
     }
 
+    /// Calls that a provider has answered.
+    pub(crate) fn answered(&self, at: usize) -> u64 {
+        let state = self.state.lock();
+        state.desks.get(at).map_or(0, |desk| desk.stats.answered)
+    }
+
     /// The dispatcher's life.
     pub(crate) async fn serve(self: Arc<Self>) {
         loop {

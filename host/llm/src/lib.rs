@@ -17,6 +17,7 @@ mod backoff;
 mod breaker;
 mod configure;
 mod course;
+mod declined;
 mod desk;
 mod dispatch;
 mod examine;
@@ -42,7 +43,7 @@ pub use configure::{SetUpError, from_settings};
 pub use examine::{Examined, examine};
 pub use extractive::Extractive;
 #[cfg(feature = "local-llm")]
-pub use local::{Local, LocalConfig};
+pub use local::{ENVIRONMENT, Local, LocalConfig};
 pub use memory::MemoryAnswers;
 pub use openai::{OpenAi, OpenAiConfig};
 pub use provider::{Member, Provider, Reply, Terms};

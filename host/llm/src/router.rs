@@ -15,7 +15,8 @@ use weir_core::language::{Answer, Fault, LanguageError, LanguageModel, Question}
 
 use crate::backoff::Backoff;
 use crate::breaker::BreakerConfig;
-use crate::course::{Course, course, passes};
+use crate::course::{Course, course, may_be_the_questions, passes};
+use crate::declined::declines;
 use crate::desk::Desk;
 use crate::dispatch::{Shared, Turn, Wish};
 use crate::fair::QuestionId;
@@ -25,6 +26,9 @@ use crate::stats::RouterStats;
 
 /// Bytes of a token, roughly, where nobody has counted.
 const BYTES_PER_TOKEN: u64 = 4;
+/// Failures in a row after which the question is thought to be why, if the provider has answered as many others meanwhile. A
+/// provider that fails every third time by itself does so in 1 of 500,000 questions.
+const ITS_OWN: u32 = 12;
 /// Tokens of an image, roughly.
 const TOKENS_PER_IMAGE: u64 = 1500;
 
@@ -162,7 +166,7 @@ impl Router {
                 Ok(reply) => return Ok(way.arrive(member, reply)),
                 Err(fault) => fault,
             };
-            way.failed(at, fault.clone());
+            way.failed(at, fault.clone(), self.shared.answered(at));
             let spent = tries.get_mut(at).map_or(u32::MAX, |tries| {
                 *tries += 1;
                 *tries
@@ -195,7 +199,7 @@ impl Router {
                 self.shared.measures.elsewhere.increment(1);
                 continue;
             }
-            let may_again = way.may_again(suited);
+            let may_again = way.may_again(suited, |at| self.shared.answered(at));
             if self.config.fail_when_down || !may_again.contains(&true) {
                 return Err(LanguageError::AllDown(way.faults(&self.members)));
             }
@@ -255,8 +259,20 @@ impl Drop for Router {
 struct Way {
     began: Instant,
     spent: Duration,
-    /// The last fault of each provider that was tried, by its place.
-    faults: Vec<(usize, Fault)>,
+    /// Of each provider that was tried.
+    failures: Vec<Failures>,
+}
+
+/// A provider's failures at a question.
+struct Failures {
+    /// Its place.
+    at: usize,
+    /// The last of them.
+    fault: Fault,
+    /// How many in a row may have been the question's.
+    count: u32,
+    /// Calls that it had answered before these.
+    answered: u64,
 }
 
 impl Way {
@@ -264,7 +280,7 @@ impl Way {
         Self {
             began: Instant::now(),
             spent: Duration::ZERO,
-            faults: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -278,6 +294,7 @@ impl Way {
         let limit = member.terms.timeout;
         let result = match timeout(limit, member.provider.ask(question)).await {
             Ok(Ok(reply)) if reply.text.trim().is_empty() => Err(Fault::Empty),
+            Ok(Ok(reply)) if declines(question, &reply) => Err(Fault::Declined),
             Ok(result) => result,
             Err(_elapsed) => Err(Fault::Late {
                 seconds: limit.as_secs(),
@@ -291,21 +308,37 @@ impl Way {
         result
     }
 
-    fn failed(&mut self, at: usize, fault: Fault) {
-        self.faults.retain(|(known, _)| *known != at);
-        self.faults.push((at, fault));
+    /// A provider, which has answered so many calls of others by now, has failed.
+    fn failed(&mut self, at: usize, fault: Fault, answered: u64) {
+        let known = self.failures.iter().position(|failures| failures.at == at);
+        let mut failures = match known.map(|place| self.failures.remove(place)) {
+            Some(before) if may_be_the_questions(&fault) && before.count > 0 => before,
+            _ => Failures {
+                at,
+                fault: fault.clone(),
+                count: 0,
+                answered,
+            },
+        };
+        failures.count += u32::from(may_be_the_questions(&fault));
+        failures.fault = fault;
+        self.failures.push(failures);
     }
 
     fn faults(&self, members: &[Member]) -> Vec<(String, Fault)> {
-        let named = |(at, fault): &(usize, Fault)| Some((members.get(*at)?.name.clone(), fault.clone()));
-        self.faults.iter().filter_map(named).collect()
+        let named = |failed: &Failures| Some((members.get(failed.at)?.name.clone(), failed.fault.clone()));
+        self.failures.iter().filter_map(named).collect()
     }
 
-    /// Which of the suited providers may answer it yet, when all have failed.
-    fn may_again(&self, suited: &[bool]) -> Vec<bool> {
+    /// Which of the suited providers may answer it yet, when all have failed. `answered` says how many calls one has by now.
+    fn may_again(&self, suited: &[bool], answered: impl Fn(usize) -> u64) -> Vec<bool> {
         let hopeless = |at: usize| {
-            let fault = self.faults.iter().find(|(known, _)| *known == at);
-            fault.is_some_and(|(_, fault)| !passes(fault))
+            let failures = self.failures.iter().find(|failures| failures.at == at);
+            failures.is_some_and(|failures| {
+                let others = answered(at).saturating_sub(failures.answered);
+                let its_own = failures.count >= ITS_OWN && others >= u64::from(failures.count);
+                its_own || !passes(&failures.fault)
+            })
         };
         let may = suited.iter().enumerate();
         may.map(|(at, suited)| *suited && !hopeless(at)).collect()

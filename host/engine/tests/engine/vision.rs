@@ -188,7 +188,7 @@ async fn a_page_that_is_not_written_down_is_reported_and_the_rest_is_kept() {
         };
         Some(match page {
             2 => Err(LanguageError::AllDown(vec![(provider(), broken)])),
-            3 => Ok("I'm sorry, but I can't assist with that."),
+            3 => Err(LanguageError::AllDown(vec![(provider(), Fault::Declined)])),
             4 => Err(LanguageError::Provider {
                 provider: provider(),
                 fault: Fault::CutShort,

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::time::{Duration, Instant, sleep};
-use weir_core::language::{Answer, AnswerCache, AnswerKey, LanguageModel, Question};
+use weir_core::language::{
+    Answer, AnswerCache, AnswerKey, Fault, LanguageError, LanguageModel, Question, QuestionKind,
+};
 use weir_core::page::EncodedImage;
 use weir_core::{StorageError, TenantId};
 use weir_llm::{Answers, MemoryAnswers, Router, RouterConfig};
@@ -211,4 +213,19 @@ async fn answers_that_cannot_be_kept_are_answers() {
         assert_eq!(answers.ask(question("x")).await.unwrap().text, "x");
     }
     assert_eq!(fake.count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_no_in_words_is_no_answer_and_is_not_kept() {
+    const NO: &str = "I'm sorry, but I can't assist with that.";
+    let fake = Fake::steady("m", 1.0);
+    let answers = answers(&[&fake], Some(memory()));
+    let asked = |kind| Question { kind, ..question(NO) };
+    for tries in 1..=2 {
+        let error = answers.ask(asked(QuestionKind::Page)).await.unwrap_err();
+        assert_eq!(error, LanguageError::AllDown(vec![("m".into(), Fault::Declined)]));
+        assert_eq!(fake.count(), tries);
+    }
+    let heard = answers.ask(asked(QuestionKind::Component)).await.unwrap();
+    assert_eq!(heard.text, NO);
 }

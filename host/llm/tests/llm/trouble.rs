@@ -70,6 +70,7 @@ async fn what_will_not_pass_is_not_tried_again() {
         (Fault::TooLong { needed: 9, room: 8 }, true),
         (Fault::NoAnswer, true),
         (Fault::Filtered, true),
+        (Fault::Declined, true),
         (Fault::CutShort, false),
     ] {
         let first = Fake::failing("first", fault.clone());
@@ -406,4 +407,39 @@ async fn a_provider_that_hangs_when_it_is_tried_is_not_well_again() {
         stats.opened >= 2,
         "what is withdrawn after 40 s does not close it: {stats:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_one_chokes_on_again_and_again_while_it_answers_others_is_given_up() {
+    let broken = || Fault::Server {
+        status: 500,
+        reason: "cannot decode the image".into(),
+        after: None,
+    };
+    let only = Fake::new("only", move |question, _| {
+        let outcome = if question.text == "bad" {
+            Err(broken())
+        } else {
+            Ok(())
+        };
+        (Duration::from_secs(1), outcome)
+    });
+    let router = Router::new(vec![only.member(terms(4))], config());
+    let others = async {
+        for i in 0..600 {
+            router.ask(question(format!("{i}"))).await.unwrap();
+        }
+    };
+    let (outcome, ()) = tokio::join!(router.ask(question("bad")), others);
+    assert_eq!(
+        outcome.unwrap_err().to_string(),
+        "no language model answers: only failed with status 500: cannot decode the image"
+    );
+    let asked = only.calls().iter().filter(|(_, text)| text == "bad").count();
+    assert_eq!(asked, 12);
+    // Alone it cannot be told from a provider that is down, and that is waited for.
+    let mut alone = question("bad");
+    alone.patience = Duration::from_secs(1000);
+    let error = router.ask(alone).await.unwrap_err();
+    assert!(matches!(error, LanguageError::Deadline { .. }), "{error}");
 }
