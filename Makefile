@@ -33,10 +33,12 @@ $(if $(filter-out local,$(LLM)),$(error LLM is local or nothing; endpoints are n
 local := --features weir-cli/local-llm
 features := $(if $(LLM),$(local))
 assets := $(or $(WEIR_PATHS_ASSETS),$(share)/assets)
-# Calls at once share the cores, and what one has begun is lost if it is late: few, with much time.
+# Calls at once share the cores, and what one has begun is lost if it is late: few, with much time. Where the small model only
+# repeats itself, sentences of the document stand in.
 model := $(if $(LLM),--set llm.provider.small.kind=local \
 	--set llm.provider.small.file='$(assets)/models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf' \
-	--set llm.provider.small.concurrency=2 --set llm.provider.small.timeout_seconds=900)
+	--set llm.provider.small.concurrency=2 --set llm.provider.small.timeout_seconds=900 \
+	--set llm.provider.quotes.kind=extractive --set llm.provider.quotes.spare=true)
 
 # Guests are a workspace of their own, with a target folder of its own.
 guests := cd components && env -u CARGO_TARGET_DIR
@@ -71,7 +73,7 @@ samples: build
 	@'$(target)/debug/samples' '$(samples)'
 
 run: components build $(if $(filter $(samples),$(PDF)),samples)
-	$(if $(LLM),@echo 'the small model shows that everything works; its summaries are not worth reading' >&2)
+	$(if $(LLM),@echo 'the small model shows that everything works; its summaries are hardly worth reading' >&2)
 	@'$(weir)' run "$$PDF" --summarize $(model) --data '$(state)/data' --out '$(state)/out'
 ifneq ($(ASK),)
 	@printf '\n%s\n\n' "$$ASK"

@@ -210,6 +210,16 @@ pub enum Fault {
     /// It said, in words, that it will not.
     #[error("declined to answer")]
     Declined,
+    /// It repeated what it was told to do.
+    #[error(
+        "repeated its instructions instead of following them: ask a larger model, or let a spare one of kind extractive answer"
+    )]
+    Parroted,
+    /// It said the same again and again.
+    #[error(
+        "went round in circles instead of answering: ask a larger model, or let a spare one of kind extractive answer"
+    )]
+    Looped,
     /// It went silent.
     #[error("went silent for {seconds} s")]
     Stalled {
@@ -245,6 +255,8 @@ impl Fault {
             Self::CutShort => "cut-short",
             Self::Filtered => "filtered",
             Self::Declined => "declined",
+            Self::Parroted => "parroted",
+            Self::Looped => "looped",
             Self::Stalled { .. } => "stalled",
             Self::Late { .. } => "late",
             Self::Failed(_) => "failed",

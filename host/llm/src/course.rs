@@ -44,6 +44,8 @@ pub(crate) const fn course(fault: &Fault) -> Course {
         | Fault::NothingToQuote
         | Fault::Filtered
         | Fault::Declined
+        | Fault::Parroted
+        | Fault::Looped
         | Fault::Failed(_) => Course::Elsewhere,
         Fault::CutShort => Course::GiveUp,
     }
@@ -59,6 +61,8 @@ pub(crate) const fn passes(fault: &Fault) -> bool {
             | Fault::NothingToQuote
             | Fault::Filtered
             | Fault::Declined
+            | Fault::Parroted
+            | Fault::Looped
             | Fault::CutShort
     )
 }
@@ -86,6 +90,8 @@ pub(crate) const fn verdict(fault: &Fault) -> Verdict {
         | Fault::NothingToQuote
         | Fault::Filtered
         | Fault::Declined
+        | Fault::Parroted
+        | Fault::Looped
         | Fault::CutShort => Verdict::Good,
         _ => Verdict::Bad,
     }

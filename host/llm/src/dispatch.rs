@@ -5,7 +5,7 @@
 //! thousand questions that wait cost one timer.
 //!
 //! Providers are filled in the order of the settings, each as far as it may be; spare ones only while none of the others is
-//! well. One that is being tried comes before all: behind others that have room it would never be. A question that is to be tried again waits for the same provider, unless that is left alone by then.
+//! well, and with questions that none of the others can answer. One that is being tried comes before all: behind others that have room it would never be. A question that is to be tried again waits for the same provider, unless that is left alone by then.
 
 use std::sync::Arc;
 
@@ -265,6 +265,7 @@ impl State {
         let mut later = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         let rooms: Vec<Room> = self.desks.iter_mut().map(|desk| desk.room(now)).collect();
         let left_alone: Vec<bool> = self.desks.iter().map(Desk::left_alone).collect();
+        let usual: Vec<bool> = self.desks.iter().map(|desk| !desk.spare()).collect();
         let in_need = self.in_need();
         let mut order: Vec<(usize, Room)> = rooms.into_iter().enumerate().collect();
         order.sort_by_key(|(member, _)| self.desks.get(*member).map(Desk::rank));
@@ -279,12 +280,12 @@ impl State {
                     Room::Now => {}
                 }
                 // A spare provider that is being tried may be, whoever else is well: else it would never be well again.
-                if desk.spare() && desk.well() && !in_need {
-                    break;
-                }
-                let first = self
-                    .queue
-                    .first(|waiting| Self::fits(&waiting.wish, member, &left_alone));
+                let saved = desk.spare() && desk.well() && !in_need;
+                let first = self.queue.first(|waiting| {
+                    let others = waiting.wish.may.iter().zip(&usual);
+                    let saved = saved && others.into_iter().any(|(may, usual)| *may && *usual);
+                    !saved && Self::fits(&waiting.wish, member, &left_alone)
+                });
                 let Some((place, waiting)) = first else { break };
                 let tokens = waiting.wish.tokens;
                 if let Some(at) = desk.wait_for_tokens(now, tokens) {

@@ -16,10 +16,10 @@ use weir_core::language::{Answer, Fault, LanguageError, LanguageModel, Question}
 use crate::backoff::Backoff;
 use crate::breaker::BreakerConfig;
 use crate::course::{Course, course, may_be_the_questions, passes};
-use crate::declined::declines;
 use crate::desk::Desk;
 use crate::dispatch::{Shared, Turn, Wish};
 use crate::fair::QuestionId;
+use crate::nonanswer;
 use crate::permit::{InQueue, Pausing, Permit};
 use crate::provider::{Member, Reply};
 use crate::stats::RouterStats;
@@ -294,7 +294,7 @@ impl Way {
         let limit = member.terms.timeout;
         let result = match timeout(limit, member.provider.ask(question)).await {
             Ok(Ok(reply)) if reply.text.trim().is_empty() => Err(Fault::Empty),
-            Ok(Ok(reply)) if declines(question, &reply) => Err(Fault::Declined),
+            Ok(Ok(reply)) => nonanswer::fault(question, &reply).map_or(Ok(reply), Err),
             Ok(result) => result,
             Err(_elapsed) => Err(Fault::Late {
                 seconds: limit.as_secs(),

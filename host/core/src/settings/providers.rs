@@ -65,7 +65,7 @@ settings! {
     "llm.provider.threads" => threads: u32 = "0", "threads, 0 to 512" if |v| v <= 512;
     /// Whether it takes images.
     "llm.provider.vision" => vision: bool = "false", "true or false" if |_v| true;
-    /// Whether it is asked only while those that are not spare are left alone.
+    /// Whether it is asked only while those that are not spare are left alone, and what none of them can answer.
     "llm.provider.spare" => spare: bool = "false", "true or false" if |_v| true;
     /// Calls that may be under way at once.
     "llm.provider.concurrency" => concurrency: u32 = "4", "calls, 1 to 1024" if |v| (1..=1024).contains(&v);

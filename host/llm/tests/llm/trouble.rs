@@ -71,6 +71,8 @@ async fn what_will_not_pass_is_not_tried_again() {
         (Fault::NoAnswer, true),
         (Fault::Filtered, true),
         (Fault::Declined, true),
+        (Fault::Parroted, true),
+        (Fault::Looped, true),
         (Fault::CutShort, false),
     ] {
         let first = Fake::failing("first", fault.clone());
@@ -442,4 +444,31 @@ async fn a_question_that_one_chokes_on_again_and_again_while_it_answers_others_i
     alone.patience = Duration::from_secs(1000);
     let error = router.ask(alone).await.unwrap_err();
     assert!(matches!(error, LanguageError::Deadline { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spare_one_answers_what_nobody_else_can_and_nothing_else() {
+    let first = Fake::new("first", |question, _| {
+        let outcome = if question.text == "bad" {
+            Err(Fault::Looped)
+        } else {
+            Ok(())
+        };
+        (Duration::from_secs(1), outcome)
+    });
+    let spare = Fake::steady("spare", 1.0);
+    let saved = Terms {
+        spare: true,
+        ..terms(4)
+    };
+    let router = Router::new(vec![first.member(terms(1)), spare.member(saved)], config());
+    let asked = (0..20).map(|i| if i == 7 { "bad".into() } else { format!("{i}") });
+    let answers = join_all(asked.map(|text| router.ask(question(text)))).await;
+    let by_spare: Vec<_> = answers
+        .iter()
+        .map(|answer| answer.as_ref().unwrap())
+        .filter(|answer| answer.provider == "spare")
+        .map(|answer| answer.text.as_str())
+        .collect();
+    assert_eq!((by_spare, first.count(), spare.count()), (vec!["bad"], 20, 1));
 }

@@ -3,8 +3,10 @@
 use std::ops::Range;
 
 use serde::Deserialize;
-use weir_core::decision::{self, Observation};
+use weir_core::decision;
 use weir_core::{DocumentId, PageNumber, Stage, page};
+
+use super::observed::Observed;
 
 /// A call of one of the contract's functions.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,15 +29,15 @@ pub(crate) enum Call {
 }
 
 /// The document that a case speaks of if it names none.
-fn some_document() -> DocumentId {
+pub(super) fn some_document() -> DocumentId {
     DocumentId::from_digest([0; 32])
 }
 
-const fn yes() -> bool {
+pub(super) const fn yes() -> bool {
     true
 }
 
-const fn one() -> u32 {
+pub(super) const fn one() -> u32 {
     1
 }
 
@@ -189,7 +191,7 @@ impl From<Situation> for decision::Situation {
     }
 }
 
-fn all<A: Into<B>, B>(of: Vec<A>) -> Vec<B> {
+pub(super) fn all<A: Into<B>, B>(of: Vec<A>) -> Vec<B> {
     of.into_iter().map(Into::into).collect()
 }
 
@@ -329,139 +331,6 @@ impl From<Section> for decision::Section {
             first_page: section.first_page,
             last_page: section.last_page,
             text: section.text,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct Observed {
-    pub(super) at_millis: u64,
-    pub(super) event: Event,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(
-    rename_all = "kebab-case",
-    rename_all_fields = "kebab-case",
-    deny_unknown_fields
-)]
-pub(crate) enum Event {
-    DocumentStarted {
-        #[serde(default = "some_document")]
-        document: DocumentId,
-        name: String,
-        pages: u32,
-        #[serde(default)]
-        already_done: u32,
-    },
-    BatchRasterized {
-        #[serde(default = "some_document")]
-        document: DocumentId,
-        pages: u32,
-        #[serde(default)]
-        queues: Vec<QueueState>,
-        #[serde(default)]
-        times: Vec<StageTime>,
-    },
-    PageDone {
-        #[serde(default = "some_document")]
-        document: DocumentId,
-        page: PageNumber,
-        #[serde(default = "yes")]
-        searchable: bool,
-        #[serde(default = "one")]
-        passages: u32,
-    },
-    PageFailed {
-        #[serde(default = "some_document")]
-        document: DocumentId,
-        page: PageNumber,
-        stage: Stage,
-        #[serde(default)]
-        message: String,
-    },
-    DocumentDone {
-        #[serde(default = "some_document")]
-        document: DocumentId,
-        done: u32,
-        #[serde(default)]
-        failed: u32,
-    },
-    DocumentFailed {
-        #[serde(default = "some_document")]
-        document: DocumentId,
-        done: u32,
-        #[serde(default)]
-        failed: u32,
-    },
-}
-
-impl From<Event> for Observation {
-    fn from(event: Event) -> Self {
-        match event {
-            Event::DocumentStarted {
-                document,
-                name,
-                pages,
-                already_done,
-            } => Self::DocumentStarted {
-                document,
-                name,
-                pages,
-                already_done,
-            },
-            Event::BatchRasterized {
-                document,
-                pages,
-                queues,
-                times,
-            } => Self::BatchRasterized {
-                document,
-                pages,
-                queues: all(queues),
-                times: all(times),
-            },
-            Event::PageDone {
-                document,
-                page,
-                searchable,
-                passages,
-            } => Self::PageDone {
-                document,
-                page,
-                searchable,
-                passages,
-            },
-            Event::PageFailed {
-                document,
-                page,
-                stage,
-                message,
-            } => Self::PageFailed {
-                document,
-                page,
-                stage,
-                message,
-            },
-            Event::DocumentDone {
-                document,
-                done,
-                failed,
-            } => Self::DocumentDone {
-                document,
-                done,
-                failed,
-            },
-            Event::DocumentFailed {
-                document,
-                done,
-                failed,
-            } => Self::DocumentFailed {
-                document,
-                done,
-                failed,
-            },
         }
     }
 }

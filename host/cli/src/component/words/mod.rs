@@ -7,6 +7,7 @@
 
 mod asked;
 mod decided;
+mod observed;
 mod recorded;
 
 use anyhow::{Context as _, Result};
