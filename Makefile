@@ -89,7 +89,7 @@ test: components build
 # Not among the tests: compiling llama.cpp takes clang and some ten minutes, for what is off unless it is asked for.
 test-local:
 	@deploy/setup local
-	cargo test --locked --workspace $(local) --lib --test llm --test local
+	cargo test --locked --workspace $(local) --lib --test llm --test local --test threads
 
 # Not among the tests: it takes Node.js and npm, which nothing else here needs, and 24 s of CPU for each component in Python (10 to
 # build it, 14 to compile it for the host). `make test` asks the Rust examples the same cases.

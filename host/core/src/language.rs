@@ -311,11 +311,16 @@ fn listed(faults: &[(String, Fault)]) -> String {
 }
 
 impl LanguageError {
-    /// Whether all that could answer found nothing in the text to answer with, which is no trouble of theirs.
+    /// Whether there is nothing in the text to answer with, which is no trouble of theirs who were asked: one has looked for a
+    /// sentence to quote, and the others had none of their own either.
     pub fn is_nothing_to_quote(&self) -> bool {
         match self {
             Self::AllDown(faults) => {
-                !faults.is_empty() && faults.iter().all(|(_, fault)| *fault == Fault::NothingToQuote)
+                let quotes = |fault: &Fault| *fault == Fault::NothingToQuote;
+                let nothing =
+                    |fault: &Fault| matches!(fault, Fault::Declined | Fault::Parroted | Fault::Looped);
+                faults.iter().any(|(_, fault)| quotes(fault))
+                    && faults.iter().all(|(_, fault)| quotes(fault) || nothing(fault))
             }
             Self::Provider { fault, .. } => *fault == Fault::NothingToQuote,
             Self::Unavailable { .. } | Self::Deadline { .. } | Self::Full { .. } => false,
@@ -417,5 +422,18 @@ mod tests {
             error.to_string(),
             "no language model answers: near cannot be reached: connection refused; far did not answer within 30 s"
         );
+    }
+
+    #[test]
+    fn there_is_nothing_to_quote_if_one_has_looked_and_the_others_had_nothing_either() {
+        let down = |faults: &[Fault]| {
+            let named = faults.iter().map(|fault| ("one".to_owned(), fault.clone()));
+            LanguageError::AllDown(named.collect()).is_nothing_to_quote()
+        };
+        assert!(down(&[Fault::NothingToQuote]));
+        assert!(down(&[Fault::Looped, Fault::NothingToQuote, Fault::Parroted]));
+        assert!(!down(&[]));
+        assert!(!down(&[Fault::Looped]));
+        assert!(!down(&[Fault::NothingToQuote, Fault::BrokenOff]));
     }
 }
