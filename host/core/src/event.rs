@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::{QueueState, StageTime, StageWork};
 use crate::id::{DocumentId, JobId, PageNumber};
+use crate::job::JobState;
 use crate::page::Stage;
 
 /// An entry of a job's event log.
@@ -170,7 +171,7 @@ pub enum EventKind {
     /// The job has ended.
     JobEnded {
         /// How.
-        state: crate::ledger::JobState,
+        state: JobState,
         /// What each stage did for it since the host last began with it; stages that did nothing are left out.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         stages: Vec<StageWork>,
@@ -202,7 +203,6 @@ impl EventKind {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::JobState;
 
     #[test]
     fn names_are_the_tags() {

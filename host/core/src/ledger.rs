@@ -8,28 +8,7 @@ use crate::page::OutlineEntry;
 use crate::said::LogEntry;
 use crate::text::TextSource;
 
-/// A job's life: `queued → running → done │ failed │ cancelled`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum JobState {
-    /// Waiting for its turn.
-    Queued,
-    /// In work.
-    Running,
-    /// Every document ended well.
-    Done,
-    /// A document failed.
-    Failed,
-    /// Stopped on request.
-    Cancelled,
-}
-
-impl JobState {
-    /// Whether nothing more happens to the job by itself.
-    pub const fn is_ended(self) -> bool {
-        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
-    }
-}
+pub use crate::job::JobState;
 
 /// A job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

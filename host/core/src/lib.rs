@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod grounding;
 pub mod id;
+mod job;
 pub mod judge;
 pub mod language;
 pub mod layout;

@@ -14,7 +14,12 @@ use tokio::time::Instant;
 use weir_core::Stage;
 use weir_core::decision::StageWork;
 
-use crate::stage::Seats;
+/// Seats of one kind: what they are measured as, and how many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SeatKind {
+    pub(crate) name: &'static str,
+    pub(crate) count: u32,
+}
 
 /// The sums of one job or document, from the start of its work on.
 pub(crate) struct Spent {
@@ -26,9 +31,7 @@ pub(crate) struct Spent {
 #[derive(Clone, Copy)]
 struct Sum {
     stage: Stage,
-    /// Which of the stage's seats.
-    seats: &'static str,
-    workers: u32,
+    seats: SeatKind,
     pages: u32,
     /// Of seats that have been left.
     busy: Duration,
@@ -52,18 +55,17 @@ impl Spent {
         })
     }
 
-    fn change(&self, stage: Stage, seats: &Seats, change: impl FnOnce(&mut Sum)) {
+    fn change(&self, stage: Stage, seats: SeatKind, change: impl FnOnce(&mut Sum)) {
         let mut sums = self.sums.lock();
         if let Some(sum) = sums
             .iter_mut()
-            .find(|sum| sum.stage == stage && sum.seats == seats.name())
+            .find(|sum| sum.stage == stage && sum.seats == seats)
         {
             return change(sum);
         }
         let mut sum = Sum {
             stage,
-            seats: seats.name(),
-            workers: seats.count(),
+            seats,
             pages: 0,
             busy: Duration::ZERO,
             seated: 0,
@@ -74,7 +76,7 @@ impl Spent {
     }
 
     /// A seat is taken.
-    pub(crate) fn sit(&self, stage: Stage, seats: &Seats, at: Instant) {
+    pub(crate) fn sit(&self, stage: Stage, seats: SeatKind, at: Instant) {
         self.change(stage, seats, |sum| {
             sum.seated += 1;
             sum.taken += at.saturating_duration_since(self.began);
@@ -82,7 +84,7 @@ impl Spent {
     }
 
     /// The seat that was taken then is left.
-    pub(crate) fn rise(&self, stage: Stage, seats: &Seats, since: Instant) {
+    pub(crate) fn rise(&self, stage: Stage, seats: SeatKind, since: Instant) {
         self.change(stage, seats, |sum| {
             sum.seated = sum.seated.saturating_sub(1);
             let taken = since.saturating_duration_since(self.began);
@@ -92,7 +94,7 @@ impl Spent {
     }
 
     /// So many pages are done.
-    pub(crate) fn done(&self, stage: Stage, seats: &Seats, pages: u32) {
+    pub(crate) fn done(&self, stage: Stage, seats: SeatKind, pages: u32) {
         self.change(stage, seats, |sum| sum.pages = sum.pages.saturating_add(pages));
     }
 
@@ -102,13 +104,13 @@ impl Spent {
         let now = self.began.elapsed();
         let of = |stage| {
             let sums = sums.iter().filter(move |sum: &&Sum| sum.stage == stage);
-            let share = |sum: &Sum| sum.busy(now).as_secs_f64() / f64::from(sum.workers.max(1));
+            let share = |sum: &Sum| sum.busy(now).as_secs_f64() / f64::from(sum.seats.count.max(1));
             let busiest = sums.clone().max_by(|a, b| share(a).total_cmp(&share(b)))?;
             Some(StageWork {
                 stage,
                 pages: sums.map(|sum| sum.pages).sum(),
                 busy_millis: millis(busiest.busy(now)),
-                workers: busiest.workers,
+                workers: busiest.seats.count,
             })
         };
         let work = Stage::ALL.into_iter().filter_map(of);
@@ -124,16 +126,14 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::head_start::HeadStarts;
 
     #[tokio::test(start_paused = true)]
     async fn the_busiest_seats_of_a_stage_speak_for_it() {
-        let head_starts = Arc::new(HeadStarts::new(Duration::ZERO));
-        let ocr = Seats::new(Stage::Read, 2, &head_starts);
-        let vision = ocr.beside("vision", 5, &head_starts);
+        let kind = |name, count| SeatKind { name, count };
+        let (ocr, vision) = (kind("read", 2), kind("vision", 5));
         let spent = Spent::new();
         // Nine seconds at five seats are less of a hold-up than six at two.
-        for (seats, pages, seconds) in [(&vision, 3, 9), (&ocr, 2, 6)] {
+        for (seats, pages, seconds) in [(vision, 3, 9), (ocr, 2, 6)] {
             let since = Instant::now();
             spent.sit(Stage::Read, seats, since);
             tokio::time::advance(Duration::from_secs(seconds)).await;

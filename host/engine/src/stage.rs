@@ -24,7 +24,7 @@ use crate::gate::{Gate, Pass};
 use crate::head_start::HeadStarts;
 use crate::line::Party;
 use crate::measures::{RoomMeasures, SeatMeasures};
-use crate::spent::Spent;
+use crate::spent::{SeatKind, Spent};
 
 /// Pages a stage's time is the mean of.
 const MEAN_OF: usize = 16;
@@ -32,9 +32,8 @@ const MEAN_OF: usize = 16;
 /// The workers of a stage, shared by every document of the host.
 #[derive(Clone)]
 pub(crate) struct Seats {
-    name: &'static str,
+    kind: SeatKind,
     gate: Gate,
-    count: u32,
     measures: Arc<SeatMeasures>,
     /// Of the rooms before them.
     rooms: Arc<RoomMeasures>,
@@ -56,16 +55,6 @@ impl Seats {
         Self::measured(name, count, head_starts, Arc::clone(&self.rooms))
     }
 
-    /// What they are measured as.
-    pub(crate) const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// How many.
-    pub(crate) const fn count(&self) -> u32 {
-        self.count
-    }
-
     fn measured(
         name: &'static str,
         count: u32,
@@ -74,9 +63,8 @@ impl Seats {
     ) -> Self {
         let count = count.max(1);
         Self {
-            name,
+            kind: SeatKind { name, count },
             gate: Gate::shared(count as usize, head_starts),
-            count,
             measures: Arc::new(SeatMeasures::of(name, count)),
             rooms,
         }
@@ -133,7 +121,7 @@ impl Room {
                 room: ROOMS.fetch_add(1, Ordering::Relaxed),
             }),
             depth: AtomicU32::new(0),
-            workers: AtomicU32::new(seats.count),
+            workers: AtomicU32::new(seats.kind.count),
             times: Mutex::default(),
             spent: spent.map(Arc::clone),
         }))
@@ -229,9 +217,9 @@ impl Waiting {
         let since = Instant::now();
         seats.measures.busy.increment(1.0);
         let room = &self.room.0;
-        room.workers.store(seats.count, Ordering::Relaxed);
+        room.workers.store(seats.kind.count, Ordering::Relaxed);
         for spent in &room.spent {
-            spent.sit(room.stage, seats, since);
+            spent.sit(room.stage, seats.kind, since);
         }
         Seated {
             room: self.room.clone(),
@@ -261,7 +249,7 @@ impl Drop for Seated {
     fn drop(&mut self) {
         self.seats.measures.busy.decrement(1.0);
         for spent in &self.room.0.spent {
-            spent.rise(self.room.0.stage, &self.seats, self.since);
+            spent.rise(self.room.0.stage, self.seats.kind, self.since);
         }
     }
 }
@@ -276,7 +264,7 @@ impl Seated {
             .seconds
             .record_many(each.as_secs_f64(), pages as usize);
         for spent in &self.room.0.spent {
-            spent.done(self.room.0.stage, &self.seats, pages);
+            spent.done(self.room.0.stage, self.seats.kind, pages);
         }
         let mut times = self.room.0.times.lock();
         for _ in 0..pages.min(MEAN_OF as u32) {

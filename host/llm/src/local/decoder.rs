@@ -15,9 +15,9 @@ use llama_cpp_2::token::LlamaToken;
 use tokio::sync::oneshot;
 use weir_core::language::{Fault, QuestionKind};
 
+use super::asked::Asked;
 use super::chunk::{self, Chunk};
 use super::ending;
-use super::owner::Asked;
 use super::turns::Turns;
 use super::words::heard;
 use super::{LocalConfig, weights};

@@ -11,6 +11,7 @@
 //! The file is looked at when the provider is set up, so that a wrong path or a download that broke off is said at once; its weights
 //! are read with the first question, because most commands that set up a provider never ask it anything.
 
+mod asked;
 mod chunk;
 mod decoder;
 mod ending;
@@ -29,7 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 use weir_core::language::{Fault, Question};
 
 use crate::provider::{Provider, Reply};
-use owner::Asked;
+use asked::Asked;
 
 /// Questions that are decoded together, at most: a step has to leave room to read in.
 const MOST_AT_ONCE: u32 = 64;

@@ -6,29 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use llama_cpp_2::model::LlamaModel;
-use tokio::sync::{mpsc, oneshot};
-use weir_core::language::{Fault, QuestionKind};
+use tokio::sync::mpsc;
+use weir_core::language::Fault;
 
+use super::asked::Asked;
 use super::decoder::Decoder;
 use super::{LocalConfig, weights};
-use crate::provider::Reply;
-
-/// A question on its way to the thread.
-pub(super) struct Asked {
-    pub(super) kind: QuestionKind,
-    pub(super) system: Option<String>,
-    pub(super) prompt: String,
-    pub(super) max_tokens: u32,
-    /// Closed when nobody waits for the answer any more.
-    pub(super) answer: oneshot::Sender<Result<Reply, Fault>>,
-}
-
-impl Asked {
-    pub(super) fn fail(self, fault: Fault) {
-        // Who asked may be gone.
-        let _ = self.answer.send(Err(fault));
-    }
-}
 
 /// The thread's life: until its provider has ended. A model that cannot be loaded fails the question and is tried again with the next:
 /// memory comes back, files are replaced.

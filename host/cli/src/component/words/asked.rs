@@ -7,6 +7,8 @@ use weir_core::decision;
 use weir_core::{DocumentId, PageNumber, Stage, page};
 
 use super::observed::Observed;
+use super::queues::{QueueState, StageTime};
+use super::unsaid::{height, model_tokens, one, some_document, width, yes};
 
 /// A call of one of the contract's functions.
 #[derive(Debug, Clone, Deserialize)]
@@ -26,33 +28,6 @@ pub(crate) enum Call {
     Summarize(Section),
     #[serde(rename = "progress.observe")]
     Observe(Observed),
-}
-
-/// The document that a case speaks of if it names none.
-pub(super) fn some_document() -> DocumentId {
-    DocumentId::from_digest([0; 32])
-}
-
-pub(super) const fn yes() -> bool {
-    true
-}
-
-pub(super) const fn one() -> u32 {
-    1
-}
-
-/// A4 in points.
-const fn width() -> f32 {
-    595.0
-}
-
-const fn height() -> f32 {
-    842.0
-}
-
-/// What the default embedding model takes.
-const fn model_tokens() -> u32 {
-    256
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -80,45 +55,6 @@ impl From<PageFacts> for page::PageFacts {
             text_chars: facts.text_chars,
             image_coverage: facts.image_coverage,
             readable: facts.readable,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct QueueState {
-    stage: Stage,
-    depth: u32,
-    capacity: u32,
-    #[serde(default = "one")]
-    workers: u32,
-}
-
-impl From<QueueState> for decision::QueueState {
-    fn from(queue: QueueState) -> Self {
-        Self {
-            stage: queue.stage,
-            depth: queue.depth,
-            capacity: queue.capacity,
-            workers: queue.workers,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct StageTime {
-    stage: Stage,
-    millis_per_page: f32,
-    pages: u32,
-}
-
-impl From<StageTime> for decision::StageTime {
-    fn from(time: StageTime) -> Self {
-        Self {
-            stage: time.stage,
-            millis_per_page: time.millis_per_page,
-            pages: time.pages,
         }
     }
 }
@@ -191,7 +127,7 @@ impl From<Situation> for decision::Situation {
     }
 }
 
-pub(super) fn all<A: Into<B>, B>(of: Vec<A>) -> Vec<B> {
+fn all<A: Into<B>, B>(of: Vec<A>) -> Vec<B> {
     of.into_iter().map(Into::into).collect()
 }
 

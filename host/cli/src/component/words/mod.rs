@@ -8,7 +8,9 @@
 mod asked;
 mod decided;
 mod observed;
+mod queues;
 mod recorded;
+mod unsaid;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;

@@ -4,7 +4,8 @@ use serde::Deserialize;
 use weir_core::decision::Observation;
 use weir_core::{DocumentId, PageNumber, Stage};
 
-use super::asked::{QueueState, StageTime, all, one, some_document, yes};
+use super::queues::{QueueState, StageTime};
+use super::unsaid::{one, some_document, yes};
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -92,8 +93,8 @@ impl From<Event> for Observation {
             } => Self::BatchRasterized {
                 document,
                 pages,
-                queues: all(queues),
-                times: all(times),
+                queues: queues.into_iter().map(Into::into).collect(),
+                times: times.into_iter().map(Into::into).collect(),
             },
             Event::PageDone {
                 document,
