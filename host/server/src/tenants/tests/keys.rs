@@ -72,7 +72,7 @@ async fn a_key_is_shown_once_and_opens_what_it_was_made_for() {
         listed.len() == 2 && listed.contains(key),
         "with the one it had: {list}"
     );
-    let secret = secret_of(&text);
+    let secret = secret_of(text);
     assert!(!list.to_string().contains(secret));
     let (_, another) = mint(&host, &admin, "a", &json!({"scopes": ["read"]})).await;
     assert_ne!(another, text);
