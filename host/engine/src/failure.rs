@@ -1,19 +1,7 @@
-//! What can go wrong with a page, and what follows.
-//!
-//! What follows is the tenant's decision, with two exceptions that no rule could improve on. Where the next page would fail
-//! for the same reason (a full disk, a model that is not installed), the document stops at once instead of asking page
-//! after page. And nothing is tried more than five times.
+//! What can go wrong with a page.
 
-use std::time::Duration;
-
-use weir_core::decision::{Failure, Verdict};
-use weir_core::event::{ErrorNote, EventKind};
+use weir_core::event::ErrorNote;
 use weir_core::{InferenceError, LanguageError, PageNumber, PolicyError, RasterError, Stage, StorageError};
-
-use crate::work::Work;
-
-/// Attempts a page has in a stage.
-pub(crate) const ATTEMPTS: u32 = 5;
 
 /// An error of a stage.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -115,42 +103,5 @@ pub(crate) enum Stop {
 impl From<PolicyError> for Stop {
     fn from(error: PolicyError) -> Self {
         Self::Document(StageError::from(error).note())
-    }
-}
-
-/// Asks what follows the failure of a page in its `attempt`th attempt. `Ok` is the time to wait before the next.
-pub(crate) async fn judge(
-    work: &Work,
-    page: PageNumber,
-    stage: Stage,
-    attempt: u32,
-    error: StageError,
-) -> Result<Duration, Stop> {
-    let note = error.note();
-    if error.is_everyones() {
-        return Err(Stop::Document(note));
-    }
-    let failure = Failure {
-        document: work.id,
-        page,
-        stage,
-        attempt,
-        kind: note.kind.clone(),
-        message: note.message.clone(),
-    };
-    match work.job.policy.judge(failure).await? {
-        Verdict::RetryAfter(millis) if attempt < ATTEMPTS => {
-            tracing::info!(document = %work.id, page, %stage, attempt, error = note.message, "trying again");
-            let retried = EventKind::PageRetried {
-                page,
-                stage,
-                attempt,
-                error: note,
-            };
-            work.say(retried).await;
-            Ok(Duration::from_millis(millis.into()))
-        }
-        Verdict::RetryAfter(_) | Verdict::SkipPage => Err(Stop::Page(stage, note)),
-        Verdict::FailDocument => Err(Stop::Document(note)),
     }
 }

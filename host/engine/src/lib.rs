@@ -46,6 +46,7 @@ mod stage;
 mod summaries;
 mod text;
 mod upsert;
+mod verdict;
 mod vision;
 mod work;
 

@@ -19,9 +19,10 @@ use weir_core::usage::Usage;
 use weir_core::{PageFacts, PageNumber, Stage};
 
 use crate::batch::Batch;
-use crate::failure::{StageError, Stop, judge};
+use crate::failure::{StageError, Stop};
 use crate::spans;
 use crate::stage::{Place, Seated, Seats, Waiting};
+use crate::verdict::judge;
 use crate::work::Work;
 
 /// A page that has been taken, with its place in the first room on its way, if there is a room on its way.

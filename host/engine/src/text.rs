@@ -11,11 +11,12 @@ use weir_core::search::{Point, lines_key};
 use weir_core::text::{PageLines, PageText, PlainText, TextSource};
 use weir_core::{InferenceError, PageNumber, PolicyError, Stage, layout};
 
-use crate::failure::{StageError, Stop, judge, note};
+use crate::failure::{StageError, Stop, note};
 use crate::page::Page;
 use crate::spans;
 use crate::stage::{Place, Waiting};
 use crate::upsert::Passages;
+use crate::verdict::judge;
 use crate::work::Work;
 
 impl Page {
