@@ -18,7 +18,7 @@ use weir_core::ports::{Account, OpenDocument, Source};
 use weir_core::{DocumentId, Lane, PageNumber, TenantId};
 
 use crate::diagnosis::Load;
-use crate::failure::{StageError, note};
+use crate::failure::{Unfinished, note};
 use crate::history::History;
 use crate::identity::identify;
 use crate::in_work::Claim;
@@ -32,23 +32,6 @@ use crate::spent::Spent;
 use crate::summaries;
 use crate::upsert::{Target, Upserts};
 use crate::work::Work;
-
-/// Why a document ends before it is done.
-#[derive(Debug)]
-pub(crate) enum Unfinished {
-    Failed(ErrorNote),
-    Cancelled,
-    Suspended,
-}
-
-impl<E> From<E> for Unfinished
-where
-    StageError: From<E>,
-{
-    fn from(error: E) -> Self {
-        Self::Failed(StageError::from(error).note())
-    }
-}
 
 /// Ingests a document.
 pub(crate) async fn ingest(job: &Arc<Job>, spec: &DocumentSpec) -> DocumentOutcome {

@@ -1,4 +1,4 @@
-//! What can go wrong with a page.
+//! What can go wrong with a page, and with its document.
 
 use weir_core::event::ErrorNote;
 use weir_core::{InferenceError, LanguageError, PageNumber, PolicyError, RasterError, Stage, StorageError};
@@ -103,5 +103,22 @@ pub(crate) enum Stop {
 impl From<PolicyError> for Stop {
     fn from(error: PolicyError) -> Self {
         Self::Document(StageError::from(error).note())
+    }
+}
+
+/// Why a document ends before it is done.
+#[derive(Debug)]
+pub(crate) enum Unfinished {
+    Failed(ErrorNote),
+    Cancelled,
+    Suspended,
+}
+
+impl<E> From<E> for Unfinished
+where
+    StageError: From<E>,
+{
+    fn from(error: E) -> Self {
+        Self::Failed(StageError::from(error).note())
     }
 }

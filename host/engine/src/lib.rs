@@ -38,6 +38,7 @@ mod pages;
 mod past;
 mod plan;
 mod rooms;
+mod run;
 mod search;
 mod spans;
 mod spec;
@@ -222,7 +223,7 @@ impl Engine {
         if let Some(handle) = self.host.jobs.get(&spec.id) {
             return handle;
         }
-        let (handle, run) = job::prepare(Arc::clone(&self.host), spec);
+        let (handle, run) = run::prepare(Arc::clone(&self.host), spec);
         running.jobs.spawn(run.in_current_span());
         handle
     }

@@ -13,8 +13,7 @@ use tracing::Instrument as _;
 use weir_core::event::FailedPage;
 use weir_core::{PageFacts, PageNumber};
 
-use crate::document::Unfinished;
-use crate::failure::{STAGE_DIED, note};
+use crate::failure::{STAGE_DIED, Unfinished, note};
 use crate::page::{self, PageEnd};
 use crate::plan;
 use crate::spans;

@@ -28,8 +28,7 @@ use weir_core::summary::{DocumentSummary, Quoted, SectionSummary, Summary, previ
 use weir_core::text::PageLines;
 use weir_core::{Rect, StorageError, layout};
 
-use crate::document::Unfinished;
-use crate::failure::{StageError, note};
+use crate::failure::{StageError, Unfinished, note};
 use crate::job::Job;
 
 use quotes::{Joined, Source, placed};
