@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use wasmtime::{Error, FrameInfo, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 use weir_core::PolicyError;
+use weir_core::event::ErrorNote;
 use weir_core::said::Frame;
 
 use crate::engine::STACK_BYTES;
 use crate::guest::{Excess, Guest, Impatience, PATIENCE, one_line};
-use crate::instance::HANDLES;
+use crate::live::HANDLES;
 
 /// Functions named in a reason, and in a report.
 const NAMED: usize = 3;
@@ -133,6 +134,14 @@ impl Failed {
             function,
             reason,
         }
+    }
+}
+
+/// As recordings and components carry it.
+pub(crate) fn note(error: &PolicyError) -> ErrorNote {
+    ErrorNote {
+        kind: error.kind().into(),
+        message: error.to_string(),
     }
 }
 

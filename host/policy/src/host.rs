@@ -4,10 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use weir_core::manifest::{ComponentFile, OnTrap, Role};
 use weir_core::ports::{JobPolicy, Policies, PolicyRequest, PolicyState};
-use weir_core::usage::Meter;
 use weir_core::{PolicyError, TenantId};
 
 use crate::aside::Aside;
@@ -15,10 +14,12 @@ use crate::compiler::{Compiler, unusable};
 use crate::config::PolicyConfig;
 use crate::engine;
 use crate::guest::JobContext;
-use crate::instance::{CallLimits, Seat};
+use crate::house::{House, OpenJob};
+use crate::instance::Seat;
 use crate::job::{Assigned, Job};
 use crate::library::Library;
 use crate::link::{Granted, Linked};
+use crate::live::CallLimits;
 use crate::recording::{self, Component, Opened, Recorder, Retention, Writer};
 use crate::stats::{HostMeter, HostStats, JobMeter};
 use crate::ticker::Ticker;
@@ -29,50 +30,6 @@ const RAISE: u32 = 20;
 /// Tenants' components behind the port [`Policies`]. One for each process: it owns the pool that instances come from.
 pub struct PolicyHost {
     house: Arc<House>,
-}
-
-/// What the host and its open jobs share. The last of them to go ends the threads.
-struct House {
-    library: Library,
-    places: Arc<Semaphore>,
-    instances: u32,
-    limits: CallLimits,
-    state: Arc<dyn PolicyState>,
-    meter: Arc<HostMeter>,
-    told: Option<Arc<dyn Meter>>,
-    ticker: Ticker,
-    aside: Aside,
-    writer: Option<Writer>,
-}
-
-/// Counts a job as open, and holds the places of its instances, as long as it lives.
-pub(crate) struct OpenJob {
-    house: Arc<House>,
-    _places: OwnedSemaphorePermit,
-}
-
-impl OpenJob {
-    fn new(house: &Arc<House>, places: OwnedSemaphorePermit) -> Self {
-        house.ticker.job_opened();
-        Self {
-            house: Arc::clone(house),
-            _places: places,
-        }
-    }
-
-    pub(crate) fn aside(&self) -> &Aside {
-        &self.house.aside
-    }
-
-    pub(crate) fn meter(&self) -> &HostMeter {
-        &self.house.meter
-    }
-}
-
-impl Drop for OpenJob {
-    fn drop(&mut self) {
-        self.house.ticker.job_closed();
-    }
 }
 
 /// A component a job needs, with the roles it has there.

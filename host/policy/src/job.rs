@@ -9,15 +9,15 @@ use weir_core::decision::{
     BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate,
     Section, Situation, SummaryPlan, Verdict,
 };
-use weir_core::event::ErrorNote;
 use weir_core::manifest::Role;
 use weir_core::page::PageFacts;
 use weir_core::ports::{JobPolicy, PolicyTally};
 use weir_core::{DocumentId, PolicyError};
 
+use crate::failure::note;
 use crate::guest::JobContext;
 use crate::heard::Ear;
-use crate::host::OpenJob;
+use crate::house::OpenJob;
 use crate::instance::{Asked, Seat};
 use crate::recording::{Call, Recorder};
 use crate::roles::{Decision, Observed, PageFound};
@@ -118,13 +118,6 @@ impl Job {
                 exchange: Arc::unwrap_or_clone(question).exchange(said.answer.map_err(|error| note(&error))),
             });
         }
-    }
-}
-
-pub(crate) fn note(error: &PolicyError) -> ErrorNote {
-    ErrorNote {
-        kind: error.kind().into(),
-        message: error.to_string(),
     }
 }
 

@@ -19,10 +19,11 @@ use weir_core::ports::PolicyRequest;
 use weir_core::replay::{Difference, Effect, ReplayError, ReplayReport, Replays};
 use weir_core::{JobId, TenantId};
 
+use crate::failure::note;
 use crate::gate::Empty;
 use crate::heard::{Ear, Heard};
 use crate::host::PolicyHost;
-use crate::job::{Job, note};
+use crate::job::Job;
 use crate::recording::{Call, Exchange, Frame, Opened, read_recording};
 use crate::roles::{Decision, Observed, PageFound};
 

@@ -6,10 +6,8 @@ use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use weir_core::language::Fault;
 
-use super::wire;
+use super::wire::{self, one_line};
 
-/// Characters of an endpoint's words that are kept.
-const WORDS: usize = 200;
 /// What some endpoints say under 429 when there is nothing left to be waited for.
 const NO_MONEY: [&str; 2] = ["insufficient_quota", "billing_hard_limit_reached"];
 
@@ -75,25 +73,6 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(date.duration_since(sent.unwrap_or(now)).unwrap_or_default())
 }
 
-/// An endpoint's words, on one line and not many.
-pub(super) fn one_line(words: &str) -> String {
-    let mut line = String::new();
-    for word in words
-        .split(|c: char| c.is_whitespace() || c.is_control())
-        .filter(|w| !w.is_empty())
-    {
-        if line.chars().count() + word.chars().count() >= WORDS {
-            line.push('…');
-            break;
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    line
-}
-
 /// What a call that got no answer says, without the address: the settings have it, and it may be nobody's business.
 pub(super) fn words_of(error: &reqwest::Error) -> String {
     if error.is_timeout() {
@@ -108,6 +87,7 @@ pub(super) fn words_of(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wire::WORDS;
     use super::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -6,6 +6,9 @@
 use serde::Deserialize;
 use weir_core::language::Fault;
 
+/// Characters of an endpoint's words that are kept.
+pub(super) const WORDS: usize = 200;
+
 /// Why a model stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -152,9 +155,28 @@ pub(super) fn body(json: &[u8]) -> Result<Body, Fault> {
     match body.error.take() {
         Some(error) => Err(Fault::Server {
             status: 200,
-            reason: super::failure::one_line(&error.said().words),
+            reason: one_line(&error.said().words),
             after: None,
         }),
         None => Ok(body),
     }
+}
+
+/// An endpoint's words, on one line and not many.
+pub(super) fn one_line(words: &str) -> String {
+    let mut line = String::new();
+    for word in words
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|w| !w.is_empty())
+    {
+        if line.chars().count() + word.chars().count() >= WORDS {
+            line.push('…');
+            break;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    line
 }

@@ -6,7 +6,7 @@ use weir_core::manifest::Role;
 
 use super::{Decision, missing, within, words};
 use crate::bindings::batching;
-use crate::instance::Live;
+use crate::live::Live;
 use crate::recording::Exchange;
 
 impl Decision for Situation {

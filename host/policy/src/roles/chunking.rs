@@ -8,7 +8,7 @@ use weir_core::manifest::Role;
 
 use super::{Decision, missing, within, words};
 use crate::bindings::chunking;
-use crate::instance::Live;
+use crate::live::Live;
 use crate::recording::Exchange;
 
 /// Ranges of one answer.

@@ -15,7 +15,7 @@ use std::future::Future;
 use weir_core::event::ErrorNote;
 use weir_core::manifest::Role;
 
-use crate::instance::Live;
+use crate::live::Live;
 use crate::recording::Exchange;
 
 pub(crate) use progress::Observed;

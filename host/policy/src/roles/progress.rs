@@ -7,7 +7,7 @@ use weir_core::manifest::Role;
 use super::{Decision, missing, words};
 use crate::bindings::progress;
 use crate::guest::one_line;
-use crate::instance::Live;
+use crate::live::Live;
 use crate::recording::Exchange;
 
 /// Updates taken of one answer.

@@ -9,7 +9,7 @@ use weir_core::{DocumentId, Lane};
 
 use super::{Decision, missing, within, words};
 use crate::bindings::routing;
-use crate::instance::Live;
+use crate::live::Live;
 use crate::recording::Exchange;
 
 /// Characters of a model's name.

@@ -8,7 +8,7 @@ use pdfium_render::prelude::{
     FPDF_BITMAP, FPDF_BOOL, FPDF_DOCUMENT, FPDF_PAGE, FPDF_PAGEOBJECT, FS_RECTF, IFSDK_PAUSE,
 };
 
-use super::form::Form;
+use super::form::{DRAW_ANNOTATIONS, Form};
 use super::geometry::{Bounds, Matrix};
 use super::glyph::TextPage;
 use super::{Api, Document};
@@ -16,7 +16,6 @@ use crate::shared::Pulse;
 
 const BITMAP_GRAY: c_int = 1;
 const BITMAP_BGR: c_int = 2;
-pub(super) const DRAW_ANNOTATIONS: c_int = 1;
 const RENDER_TO_BE_CONTINUED: c_int = 1;
 const RENDER_DONE: c_int = 2;
 const OBJECT_TEXT: c_int = 1;
