@@ -351,6 +351,8 @@ mod tests {
             }
         }
         assert_eq!((room.time().millis_per_page, room.time().pages), (10.0, 32));
+        let [_, document] = &room.0.spent;
+        assert_eq!(document.work()[0].busy_millis, 16_160);
     }
 
     #[tokio::test(start_paused = true)]

@@ -100,7 +100,7 @@ impl Page {
                 tokens: config.max_tokens,
             }),
             Err(LanguageError::AllDown(faults))
-                if faults.iter().all(|(_, fault)| *fault == Fault::Declined) =>
+                if !faults.is_empty() && faults.iter().all(|(_, fault)| *fault == Fault::Declined) =>
             {
                 let names: Vec<String> = faults.into_iter().map(|(provider, _)| provider).collect();
                 Err(StageError::Declined {

@@ -84,15 +84,7 @@ pub(crate) const fn may_be_the_questions(fault: &Fault) -> bool {
 pub(crate) const fn verdict(fault: &Fault) -> Verdict {
     match fault {
         Fault::RateLimited { .. } => Verdict::Open,
-        Fault::Refused { .. }
-        | Fault::TooLong { .. }
-        | Fault::NoAnswer
-        | Fault::NothingToQuote
-        | Fault::Filtered
-        | Fault::Declined
-        | Fault::Parroted
-        | Fault::Looped
-        | Fault::CutShort => Verdict::Good,
+        fault if !passes(fault) => Verdict::Good,
         _ => Verdict::Bad,
     }
 }

@@ -5,7 +5,8 @@
 //! thousand questions that wait cost one timer.
 //!
 //! Providers are filled in the order of the settings, each as far as it may be; spare ones only while none of the others is
-//! well, and with questions that none of the others can answer. One that is being tried comes before all: behind others that have room it would never be. A question that is to be tried again waits for the same provider, unless that is left alone by then.
+//! well, and with questions that none of the others can answer. One that is being tried comes before all: behind others that have
+//! room it would never be. A question that is to be tried again waits for the same provider, unless that is left alone by then.
 
 use std::sync::Arc;
 
@@ -282,9 +283,9 @@ impl State {
                 // A spare provider that is being tried may be, whoever else is well: else it would never be well again.
                 let saved = desk.spare() && desk.well() && !in_need;
                 let first = self.queue.first(|waiting| {
-                    let others = waiting.wish.may.iter().zip(&usual);
-                    let saved = saved && others.into_iter().any(|(may, usual)| *may && *usual);
-                    !saved && Self::fits(&waiting.wish, member, &left_alone)
+                    let mut who = waiting.wish.may.iter().zip(&usual);
+                    !(saved && who.any(|(may, usual)| *may && *usual))
+                        && Self::fits(&waiting.wish, member, &left_alone)
                 });
                 let Some((place, waiting)) = first else { break };
                 let tokens = waiting.wish.tokens;

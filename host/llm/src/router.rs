@@ -294,7 +294,6 @@ impl Way {
         let limit = member.terms.timeout;
         let result = match timeout(limit, member.provider.ask(question)).await {
             Ok(Ok(reply)) if reply.text.trim().is_empty() => Err(Fault::Empty),
-            Ok(Ok(reply)) => nonanswer::fault(question, &reply).map_or(Ok(reply), Err),
             Ok(result) => result,
             Err(_elapsed) => Err(Fault::Late {
                 seconds: limit.as_secs(),
@@ -305,24 +304,25 @@ impl Way {
             Ok(reply) => permit.answered(reply),
             Err(fault) => permit.failed(fault),
         }
-        result
+        // Whatever it said, the provider is well, and its tokens are spent.
+        let reply = result?;
+        nonanswer::fault(question, &reply).map_or(Ok(reply), Err)
     }
 
     /// A provider, which has answered so many calls of others by now, has failed.
     fn failed(&mut self, at: usize, fault: Fault, answered: u64) {
+        let its_own = may_be_the_questions(&fault);
         let known = self.failures.iter().position(|failures| failures.at == at);
-        let mut failures = match known.map(|place| self.failures.remove(place)) {
-            Some(before) if may_be_the_questions(&fault) && before.count > 0 => before,
-            _ => Failures {
-                at,
-                fault: fault.clone(),
-                count: 0,
-                answered,
-            },
-        };
-        failures.count += u32::from(may_be_the_questions(&fault));
-        failures.fault = fault;
-        self.failures.push(failures);
+        let before = known.map(|place| self.failures.remove(place));
+        let (count, answered) = before
+            .filter(|before| its_own && before.count > 0)
+            .map_or((0, answered), |before| (before.count, before.answered));
+        self.failures.push(Failures {
+            at,
+            fault,
+            count: count + u32::from(its_own),
+            answered,
+        });
     }
 
     fn faults(&self, members: &[Member]) -> Vec<(String, Fault)> {

@@ -472,3 +472,27 @@ async fn a_spare_one_answers_what_nobody_else_can_and_nothing_else() {
         .collect();
     assert_eq!((by_spare, first.count(), spare.count()), (vec!["bad"], 20, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_answer_is_paid_for_and_says_nothing_against_the_provider() {
+    let only = Fake::steady("only", 1.0);
+    let router = Router::new(vec![only.member(terms(4))], config());
+    let error = router
+        .ask(question("I'm sorry, but I can't assist with that."))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error,
+        LanguageError::AllDown(vec![("only".into(), Fault::Declined)])
+    );
+    let stats = &router.stats().providers[0];
+    assert_eq!(
+        (
+            stats.calls,
+            stats.failed,
+            stats.prompt_tokens,
+            stats.answer_tokens
+        ),
+        (1, 0, 1000, 100)
+    );
+}
