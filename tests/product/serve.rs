@@ -14,5 +14,6 @@ mod logs;
 mod pipelines;
 mod readers;
 mod registry;
+mod removal;
 mod shadow;
 mod traces;

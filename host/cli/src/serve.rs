@@ -43,6 +43,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
         ledger,
         registry: store.clone(),
         orders: store.clone(),
+        removals: store.clone(),
         usage: store.clone(),
         metering,
         pipelines: store.clone(),

@@ -21,6 +21,7 @@ pub mod order;
 pub mod original;
 pub mod page;
 pub mod ports;
+pub mod removal;
 pub mod replay;
 pub mod revision;
 pub mod rollout;

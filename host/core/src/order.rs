@@ -112,6 +112,8 @@ pub enum Put {
     Before(JobId),
     /// Another request was put in under the same word.
     Differs,
+    /// Nothing was written: this document of the order is being removed.
+    Removing(DocumentId),
 }
 
 /// Which jobs to list.

@@ -41,6 +41,15 @@ pub trait Originals: Send + Sync {
         document: &DocumentId,
     ) -> Result<PathBuf, StorageError>;
 
+    /// Stages the original of a document for a job, as if it had been received again; `None` if it is not kept. The staged file
+    /// stays whole when the original is removed.
+    async fn stage_kept(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        document: &DocumentId,
+    ) -> Result<Option<PathBuf>, StorageError>;
+
     /// What was staged, and neither committed nor removed.
     async fn staged(&self) -> Result<Vec<Staged>, StorageError>;
 
@@ -62,6 +71,6 @@ pub trait Originals: Send + Sync {
     /// The documents whose originals are kept, sorted.
     async fn list(&self, tenant: &TenantId) -> Result<Vec<DocumentId>, StorageError>;
 
-    /// Removes all originals of a tenant.
+    /// Removes all originals of a tenant, staged ones too.
     async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }

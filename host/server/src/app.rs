@@ -16,6 +16,7 @@ use weir_core::StorageError;
 use weir_core::component::{ComponentStore, Gate};
 use weir_core::order::Orders;
 use weir_core::original::Originals;
+use weir_core::removal::Removals;
 use weir_core::replay::Replays;
 use weir_core::revision::PipelineBook;
 use weir_core::settings::Settings;
@@ -54,6 +55,8 @@ pub struct ServerParts {
     pub registry: Arc<dyn Registry>,
     /// What clients asked for.
     pub orders: Arc<dyn Orders>,
+    /// Documents that are being removed.
+    pub removals: Arc<dyn Removals>,
     /// What tenants used.
     pub usage: Arc<dyn UsageBook>,
     /// Told of what tenants use, by whoever works for them.
@@ -84,6 +87,7 @@ pub struct App {
     pub(crate) ledger: Arc<Announced>,
     pub(crate) registry: Arc<dyn Registry>,
     pub(crate) orders: Arc<dyn Orders>,
+    pub(crate) removals: Arc<dyn Removals>,
     pub(crate) usage: Arc<dyn UsageBook>,
     pub(crate) metering: Arc<Metering>,
     pub(crate) shelf: Shelf,
@@ -123,6 +127,7 @@ impl Server {
             ledger,
             registry,
             orders,
+            removals,
             usage,
             metering,
             pipelines,
@@ -147,6 +152,7 @@ impl Server {
                 ledger,
                 registry,
                 orders,
+                removals,
                 usage,
                 metering,
                 shelf: Shelf::new(pipelines, components, gate, replays, shadows, defaults),
@@ -176,6 +182,7 @@ impl Server {
     pub async fn serve(self, listener: Listener, stop: impl Future<Output = ()>) -> Result<(), StorageError> {
         let app = self.app;
         intake::recover(app.originals.as_ref(), app.orders.as_ref()).await?;
+        documents::resume_removals(&app).await?;
         admission::restore(&app).await?;
         let (router, _description) = routes(Arc::clone(&app));
         let stopping = app.stopping.clone();

@@ -97,6 +97,8 @@ impl TenantFiles {
         let committed = self.kept.change(tenant, &path, || {
             let grown = size(unfinished)? - size(&path)?;
             fs::rename(unfinished, &path)?;
+            // Renaming one link of a file over another of the same file leaves both.
+            remove_if_there(unfinished)?;
             Ok(grown)
         });
         committed.map_err(io)?;
@@ -147,6 +149,14 @@ impl TenantFiles {
         // One that has come meanwhile stays, and the folder with it.
         let _ = fs::remove_dir(self.folder(tenant));
         Ok(())
+    }
+}
+
+/// Removes a file; one that is not there is no error.
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

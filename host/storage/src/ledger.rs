@@ -10,6 +10,7 @@ pub(crate) mod database;
 mod desk;
 mod orders;
 mod pipelines;
+mod removals;
 mod rows;
 mod said;
 mod shadows;

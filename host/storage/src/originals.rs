@@ -3,6 +3,7 @@
 //! What is staged for a job is in a folder that is not emptied at the next start, under a name that says whose it is.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use async_trait::async_trait;
 use weir_core::original::{Originals, Staged};
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
-use crate::files::{TenantFiles, failed};
+use crate::files::{TenantFiles, failed, remove_if_there};
 use crate::folder::{make_private, sync_folder};
 use crate::kept::Kept;
 
@@ -50,6 +51,19 @@ impl Originals for FileOriginals {
             .await
     }
 
+    async fn stage_kept(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        document: &DocumentId,
+    ) -> Result<Option<PathBuf>, StorageError> {
+        let name = format!("{tenant}.{job}.{document}.{}", self.0.number());
+        let kept = self.0.path(tenant, &document.to_string());
+        self.0
+            .blocking(move |files| stage_kept(files.root(), &kept, &name))
+            .await
+    }
+
     async fn staged(&self) -> Result<Vec<Staged>, StorageError> {
         self.0.blocking(|files| staged(files.root())).await
     }
@@ -85,7 +99,14 @@ impl Originals for FileOriginals {
 
     async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
         let tenant = tenant.clone();
-        self.0.blocking(move |files| files.clear(&tenant)).await
+        self.0
+            .blocking(move |files| {
+                for staged in staged(files.root())?.into_iter().filter(|s| s.tenant == tenant) {
+                    remove_if_there(&staged.path).map_err(|e| failed(&staged.path, &e))?;
+                }
+                files.clear(&tenant)
+            })
+            .await
     }
 }
 
@@ -97,6 +118,22 @@ fn stage(root: &Path, unfinished: &Path, name: &str) -> Result<PathBuf, StorageE
         .and_then(|()| sync_folder(&root.join(STAGED)))
         .map_err(|e| failed(&staged, &e))?;
     Ok(staged)
+}
+
+/// Links the kept file to a second name, or copies it where the file system has no hard links.
+fn stage_kept(root: &Path, kept: &Path, name: &str) -> Result<Option<PathBuf>, StorageError> {
+    let staged = root.join(STAGED).join(name);
+    let linked = fs::hard_link(kept, &staged).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Err(error),
+        _ => fs::copy(kept, &staged)
+            .and_then(|_| File::open(&staged)?.sync_all())
+            .inspect_err(|_| drop(fs::remove_file(&staged))),
+    });
+    match linked.and_then(|()| sync_folder(&root.join(STAGED))) {
+        Ok(()) => Ok(Some(staged)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(&staged, &error)),
+    }
 }
 
 fn staged(root: &Path) -> Result<Vec<Staged>, StorageError> {

@@ -22,6 +22,7 @@ use weir_core::manifest::{Manifest, Role};
 use weir_core::order::Orders;
 use weir_core::original::Originals;
 use weir_core::ports::{BlobStore, Ledger, PolicyState, VectorStore};
+use weir_core::removal::{Begin, Removals as _};
 use weir_core::revision::{PipelineBook, Recipe};
 use weir_core::rollout::Change;
 use weir_core::said::{LogEntry, LogLevel, Remark, RemarkKind};
@@ -201,6 +202,7 @@ async fn furnish(storage: &Storage, t: &TenantId) {
         .put(&record, &order(&record), Some(&word("w", 1)))
         .await
         .unwrap();
+    assert_eq!(ledger.begin(t, &document("d")).await.unwrap(), Begin::Begun);
     let revision = RevisionId::of(b"r");
     let mut entries: Vec<_> = (1..=5000)
         .map(|seq| Entry::Event(t.clone(), event(record.id, seq)))

@@ -79,6 +79,7 @@ impl Host {
             ledger,
             registry: memory.clone(),
             orders: memory.clone(),
+            removals: memory.clone(),
             usage: memory.clone(),
             metering,
             pipelines: memory.clone(),

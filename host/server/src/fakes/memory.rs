@@ -1,12 +1,14 @@
 //! What is written down, kept in one place as a ledger would.
 
-use std::collections::{BTreeMap, HashMap};
+mod removals;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 use weir_core::event::Event;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
-use weir_core::order::{Earlier, Idempotency, JobFilter, Order, Orders, Put};
+use weir_core::order::{Earlier, Idempotency, JobFilter, Order, OrderedFile, Orders, Put};
 use weir_core::ports::Ledger;
 use weir_core::said::LogEntry;
 use weir_core::tenancy::{KeyRecord, Registry, Tenant};
@@ -34,6 +36,7 @@ struct Kept {
     usage: HashMap<(TenantId, Day), Usage>,
     words: HashMap<(TenantId, String), ([u8; 32], JobId)>,
     stored: HashMap<TenantId, u64>,
+    removals: BTreeSet<(TenantId, DocumentId)>,
     reads: usize,
     failing: bool,
     full: bool,
@@ -257,13 +260,20 @@ impl Orders for Memory {
         idempotency: Option<&Idempotency>,
     ) -> Result<Put, StorageError> {
         let mut kept = self.0.lock();
-        if let Some(Idempotency { key, digest }) = idempotency {
-            let word = (order.tenant.clone(), key.clone());
-            match kept.words.get(&word) {
+        let word = idempotency.map(|word| ((order.tenant.clone(), word.key.clone()), word.digest));
+        if let Some((word, digest)) = &word {
+            match kept.words.get(word) {
                 Some((known, job)) if known == digest => return Ok(Put::Before(*job)),
                 Some(_) => return Ok(Put::Differs),
-                None => drop(kept.words.insert(word, (*digest, order.job))),
+                None => {}
             }
+        }
+        let removed = |file: &&OrderedFile| kept.removals.contains(&(order.tenant.clone(), file.document));
+        if let Some(file) = order.files.iter().find(removed) {
+            return Ok(Put::Removing(file.document));
+        }
+        if let Some((word, digest)) = word {
+            kept.words.insert(word, (digest, order.job));
         }
         kept.jobs.push(record.clone());
         kept.orders.push(order.clone());

@@ -287,6 +287,19 @@ impl Originals for Files {
         Ok(path)
     }
 
+    async fn stage_kept(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        document: &DocumentId,
+    ) -> Result<Option<PathBuf>, StorageError> {
+        let copy = self.unfinished();
+        match std::fs::copy(self.path(tenant, document), &copy) {
+            Ok(_) => self.stage(tenant, &copy, job, document).await.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
     async fn staged(&self) -> Result<Vec<Staged>, StorageError> {
         let staged = self.staged.lock();
         Ok(staged

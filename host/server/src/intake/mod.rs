@@ -31,6 +31,7 @@ use axum::extract::{FromRequest as _, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
+use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 use weir_core::ledger::JobRecord;
 use weir_core::order::{Earlier, Idempotency, Order, Put};
@@ -48,10 +49,13 @@ use crate::wire::{Body, object};
 use multipart::{Form, boundary};
 pub(crate) use order::{JobOptions, LaneName, idempotency_key};
 use submission::Submission;
-pub(crate) use upload::{Arrived, recover, size};
+pub(crate) use upload::{Arrived, recover};
 
 /// When to try again where the host has too much to do.
 const LATER: Duration = Duration::from_secs(10);
+/// How long a submission waits while one of its documents is being deleted, and how often it looks whether that has ended.
+pub(crate) const REMOVAL_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const REMOVAL_POLL: Duration = Duration::from_millis(20);
 /// Says that the answer is that of an earlier request.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
@@ -214,7 +218,7 @@ pub(crate) async fn admit(app: &Arc<App>, tenant: &Tenant, word: Option<&str>) -
 }
 
 /// Writes a job down, gives its files their names and lets it wait. Answers with the job that stands for the request, and
-/// whether that is an earlier one.
+/// whether that is an earlier one. `arrived` has each document of the order.
 pub(crate) async fn accept(
     app: &App,
     order: &Order,
@@ -223,10 +227,18 @@ pub(crate) async fn accept(
     arrived: Vec<Arrived>,
     place: Place,
 ) -> Result<(JobId, bool), Problem> {
-    match app.orders.put(record, order, idempotency).await? {
-        Put::New => {}
-        Put::Before(job) => return Ok((job, true)),
-        Put::Differs => return Err(reused()),
+    let deadline = Instant::now() + REMOVAL_WAIT;
+    loop {
+        match app.orders.put(record, order, idempotency).await? {
+            Put::New => break,
+            Put::Before(job) => return Ok((job, true)),
+            Put::Differs => return Err(reused()),
+            Put::Removing(_) if Instant::now() < deadline => sleep(REMOVAL_POLL).await,
+            Put::Removing(document) => {
+                let why = format!("document {document} is being deleted: submit again later");
+                return Err(Problem::overloaded(why).after(LATER));
+            }
+        }
     }
     let used = Usage {
         jobs: 1,

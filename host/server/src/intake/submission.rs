@@ -16,7 +16,7 @@ use weir_core::tenancy::Tenant;
 
 use super::multipart::{Form, FormError, Head};
 use super::order::{JobOptions, Wish, file_name};
-use super::upload::{Arrived, Incoming, size};
+use super::upload::{Arrived, Incoming};
 use super::{Admitted, DocumentSource, KnownDocument, RemoteDocument, accept, accepted, again};
 use crate::app::{App, now_millis};
 use crate::outbound::{OutboundError, answered, failed};
@@ -176,7 +176,7 @@ impl Submission {
     async fn find(&mut self, known: KnownDocument) -> Result<(), Problem> {
         let (tenant, document) = (&self.tenant.id, known.document);
         let unknown = || Problem::not_found(format!("document {document} is not here: send the file"));
-        let bytes = size(self.app.originals.as_ref(), tenant, &document)
+        let (arrived, bytes) = Arrived::again(&self.app.originals, tenant, &self.job, &document)
             .await?
             .ok_or_else(unknown)?;
         let name = match known.name {
@@ -194,6 +194,7 @@ impl Submission {
             bytes,
             password: None,
         });
+        self.arrived.push(arrived);
         Ok(())
     }
 

@@ -91,10 +91,37 @@ pub(crate) struct Arrived {
     originals: Arc<dyn Originals>,
     loose: Loose,
     staged: Staged,
+    /// Bytes that were received; 0 for a file that was kept already.
     pub(super) bytes: u64,
 }
 
 impl Arrived {
+    /// A document's original, staged for this job, with its size; `None` if it is not kept. The job then has its file even if
+    /// the document is removed before the job is written down.
+    pub(crate) async fn again(
+        originals: &Arc<dyn Originals>,
+        tenant: &TenantId,
+        job: &JobId,
+        document: &DocumentId,
+    ) -> Result<Option<(Self, u64)>, StorageError> {
+        let Some(path) = originals.stage_kept(tenant, job, document).await? else {
+            return Ok(None);
+        };
+        let arrived = Self {
+            originals: Arc::clone(originals),
+            loose: Loose(Some(path.clone())),
+            staged: Staged {
+                tenant: tenant.clone(),
+                job: *job,
+                document: *document,
+                path: path.clone(),
+            },
+            bytes: 0,
+        };
+        let metadata = tokio::fs::metadata(&path).await.map_err(|error| failed(&error))?;
+        Ok(Some((arrived, metadata.len())))
+    }
+
     /// The hash of its bytes.
     pub(super) const fn document(&self) -> DocumentId {
         self.staged.document
@@ -127,20 +154,6 @@ pub(crate) async fn recover(originals: &dyn Originals, orders: &dyn Orders) -> R
     Ok(())
 }
 
-/// Size of a document's original; `None` if it is not kept.
-pub(crate) async fn size(
-    originals: &dyn Originals,
-    tenant: &TenantId,
-    document: &DocumentId,
-) -> Result<Option<u64>, StorageError> {
-    let path = originals.path(tenant, document);
-    match tokio::fs::metadata(&path).await {
-        Ok(metadata) => Ok(Some(metadata.len())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StorageError::io(path.display().to_string(), &error)),
-    }
-}
-
 fn failed(error: &io::Error) -> StorageError {
     StorageError::io("the upload", error)
 }
@@ -171,10 +184,16 @@ mod tests {
             (files.clone(), TenantId::single(), JobId::new());
         let arrived = arrive(&originals, &tenant, job, b"content").await;
         let document = DocumentId::of(b"content");
+        let size = async || {
+            let again = Arrived::again(&originals, &tenant, &job, &document)
+                .await
+                .unwrap();
+            again.map(|(_, bytes)| bytes)
+        };
         assert_eq!((arrived.document(), arrived.bytes), (document, 7));
-        assert_eq!(size(&*originals, &tenant, &document).await.unwrap(), None);
+        assert_eq!(size().await, None);
         arrived.keep().await.unwrap();
-        assert_eq!(size(&*originals, &tenant, &document).await.unwrap(), Some(7));
+        assert_eq!(size().await, Some(7));
         // The same file again, refused, and one that breaks off: the one that is there stays, and nothing else.
         drop(arrive(&originals, &tenant, JobId::new(), b"content").await);
         let mut broken = Incoming::begin(&originals).await.unwrap();

@@ -27,7 +27,7 @@ use weir_core::tenancy::Scope;
 use crate::admission::{Cancelled, conclude};
 use crate::app::{App, now_millis};
 use crate::auth::Caller;
-use crate::intake::{Admitted, accept, accepted, admit, again, idempotency_key, size};
+use crate::intake::{Admitted, Arrived, accept, accepted, admit, again, idempotency_key};
 use crate::problem::Problem;
 use crate::requests;
 use crate::wire::{Params, Route};
@@ -221,22 +221,22 @@ pub(crate) async fn retry(
             return again(&app, &caller.tenant, &earlier, idempotency.as_ref()).await;
         }
     };
-    for file in &order.files {
-        if size(app.originals.as_ref(), caller.id(), &file.document)
-            .await?
-            .is_none()
-        {
-            return Err(Problem::conflict(format!(
-                "document {} is not here any more: send the file",
-                file.document
-            )));
-        }
-    }
     let order = Order {
         job: JobId::new(),
         trace: requests::here(),
         ..order
     };
+    let mut arrived = Vec::with_capacity(order.files.len());
+    for file in &order.files {
+        let again = Arrived::again(&app.originals, caller.id(), &order.job, &file.document).await?;
+        let Some((again, _)) = again else {
+            return Err(Problem::conflict(format!(
+                "document {} is not here any more: send the file",
+                file.document
+            )));
+        };
+        arrived.push(again);
+    }
     let record = JobRecord {
         id: order.job,
         state: JobState::Queued,
@@ -244,8 +244,7 @@ pub(crate) async fn retry(
         ..past
     };
     let ours = Arc::clone(&app);
-    let accepting =
-        async move { accept(&ours, &order, &record, idempotency.as_ref(), Vec::new(), place).await };
+    let accepting = async move { accept(&ours, &order, &record, idempotency.as_ref(), arrived, place).await };
     let (job, before) = app.to_the_end(accepting).await?;
     accepted(&app, &caller.tenant, job, before).await
 }

@@ -10,7 +10,7 @@ use weir_core::order::{Earlier, Idempotency, JobFilter, Order, Orders, Put};
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::columns::{from_json, integer, parsed, to_json};
-use super::{SqliteLedger, rows};
+use super::{SqliteLedger, removals, rows};
 
 /// How long a word is known at least, counted from the request that brought it.
 const WORD_MILLIS: u64 = 24 * 60 * 60 * 1000;
@@ -100,15 +100,23 @@ fn put(
     order: &Order,
     word: Option<&Idempotency>,
 ) -> Result<Put> {
+    if let Some(word) = word
+        && let Some(earlier) = known_word(transaction, &order.tenant, &word.key)?
+    {
+        return Ok(if earlier.digest == word.digest {
+            Put::Before(earlier.job)
+        } else {
+            Put::Differs
+        });
+    }
+    if let Some(document) = removals::removed_document(transaction, order)? {
+        return Ok(Put::Removing(document));
+    }
     if let Some(word) = word {
-        if let Some(earlier) = known_word(transaction, &order.tenant, &word.key)? {
-            return Ok(if earlier.digest == word.digest {
-                Put::Before(earlier.job)
-            } else {
-                Put::Differs
-            });
-        }
         write_word(transaction, record, word)?;
+    }
+    for file in &order.files {
+        removals::add(transaction, &order.tenant, &file.document, &order.job)?;
     }
     rows::write_job(transaction, record)?;
     transaction

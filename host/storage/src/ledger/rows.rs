@@ -1,13 +1,13 @@
 //! Records and events as rows. Every statement names the tenant.
 
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
-use weir_core::event::Event;
+use weir_core::event::{Event, EventKind};
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord};
 use weir_core::order::JobFilter;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 
 use super::columns::{at_most, from_json, integer, natural, parsed, to_json, unreadable};
-use super::said;
+use super::{removals, said};
 
 /// Writes one entry.
 pub(super) fn write(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
@@ -75,6 +75,9 @@ fn write_page(transaction: &Transaction<'_>, page: &PageRecord) -> Result<()> {
 }
 
 fn write_event(transaction: &Transaction<'_>, tenant: &TenantId, event: &Event) -> Result<()> {
+    if let (Some(document), EventKind::DocumentStarted { .. }) = (&event.document, &event.what) {
+        removals::add(transaction, tenant, document, &event.job)?;
+    }
     transaction
         .prepare_cached(
             "INSERT INTO events (tenant, job, seq, event) VALUES (?1, ?2, ?3, ?4)

@@ -7,7 +7,7 @@ use weir_core::{StorageError, TenantId};
 use super::columns::{from_json, integer, natural, natural_or_null, parsed, to_json, unreadable};
 
 /// Tables of what a tenant has, each with a column that tells its rows apart.
-const MANY: [(&str, &str); 7] = [
+const MANY: [(&str, &str); 8] = [
     ("events", "place"),
     ("pages", "rowid"),
     ("documents", "rowid"),
@@ -15,9 +15,10 @@ const MANY: [(&str, &str); 7] = [
     ("jobs", "rowid"),
     ("words", "word"),
     ("assignments", "job"),
+    ("job_documents", "document"),
 ];
 /// Those that have few rows of a tenant.
-const FEW: [&str; 10] = [
+const FEW: [&str; 11] = [
     "keys",
     "policy_state",
     "usage",
@@ -28,6 +29,7 @@ const FEW: [&str; 10] = [
     "history",
     "said",
     "shadow_runs",
+    "removals",
 ];
 
 pub(super) fn put(transaction: &Transaction<'_>, tenant: &Tenant) -> Result<()> {
@@ -157,7 +159,7 @@ pub(super) fn remove_some(transaction: &Transaction<'_>, id: &TenantId, rows: us
                  (SELECT {key} FROM {table} WHERE tenant = ?1 LIMIT {rows})"
             ))?
             .execute([id.as_str()])?;
-        more |= removed == rows;
+        more |= removed >= rows;
     }
     Ok(more)
 }

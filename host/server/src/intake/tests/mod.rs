@@ -3,6 +3,7 @@
 mod documents;
 mod form;
 mod limits;
+mod removal;
 mod twice;
 
 use weir_core::TenantId;
