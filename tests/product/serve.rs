@@ -2,6 +2,7 @@
 
 mod bodies;
 mod canary;
+mod connections;
 mod disk;
 mod events;
 mod headers;

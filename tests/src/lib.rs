@@ -9,6 +9,7 @@
 )]
 
 pub mod collector;
+pub mod crowd;
 pub mod disk;
 pub mod holdings;
 pub mod listening;
@@ -19,6 +20,7 @@ pub mod registry;
 pub mod seer;
 pub mod server;
 pub mod stuck;
+pub mod tls;
 pub mod wire;
 
 use std::io::{BufRead as _, BufReader, Read as _};

@@ -36,7 +36,7 @@ impl Server {
         };
         let address = said["address"].as_str().expect("an address");
         Self {
-            address: address.trim_start_matches("http://").parse().unwrap(),
+            address: address.rsplit('/').next().unwrap().parse().unwrap(),
             key: said["admin_key"].as_str().map(str::to_owned),
             running,
         }

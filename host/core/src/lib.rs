@@ -17,6 +17,7 @@ pub mod layout;
 pub mod ledger;
 pub mod manifest;
 pub mod markdown;
+pub mod memory;
 pub mod order;
 pub mod original;
 pub mod page;

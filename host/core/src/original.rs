@@ -62,6 +62,9 @@ pub trait Originals: Send + Sync {
         document: &DocumentId,
     ) -> Result<(), StorageError>;
 
+    /// Bytes that may still be written to the disk of the originals; `None` where the system does not say.
+    fn free_bytes(&self) -> Option<u64>;
+
     /// Where a document's original is, if it is kept.
     fn path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf;
 

@@ -13,6 +13,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use parking_lot::Mutex;
 use weir_core::InferenceError;
 use weir_core::decision::Device;
+use weir_core::memory::SystemMemory;
 use weir_core::settings::DeviceChoice;
 
 use crate::arena;
@@ -178,13 +179,13 @@ pub(crate) fn failed(model: &str, error: &ort::Error) -> InferenceError {
     }
 }
 
-/// What `provider` offers. A CPU's memory is what the system has in all; a GPU's is asked of its driver's own tool, since
+/// What `provider` offers. A CPU's memory is what this process may use of the system's; a GPU's is asked of its driver's own tool, since
 /// ONNX Runtime does not tell.
 pub(crate) fn describe(provider: Provider) -> Device {
     let cores =
         std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
     let memory_bytes = match provider {
-        Provider::Cpu => system_memory(),
+        Provider::Cpu => SystemMemory::read().total_bytes,
         Provider::Cuda(number) => gpu_memory(number),
     };
     Device {
@@ -192,13 +193,6 @@ pub(crate) fn describe(provider: Provider) -> Device {
         memory_bytes: memory_bytes.unwrap_or(0),
         cores,
     }
-}
-
-fn system_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    kib.checked_mul(1024)
 }
 
 fn gpu_memory(number: u32) -> Option<u64> {

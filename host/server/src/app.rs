@@ -40,6 +40,7 @@ use crate::problem::Problem;
 use crate::quota::QuotaDesk;
 use crate::search::{self, SearchBuffer};
 use crate::signed::{self, Links, SigningKey};
+use crate::uploads::UploadsInFlight;
 use crate::usage::Metering;
 use crate::webhook::{Post, Webhooks};
 use crate::wire::Paced;
@@ -92,6 +93,7 @@ pub struct App {
     pub(crate) metering: Arc<Metering>,
     pub(crate) shelf: Shelf,
     pub(crate) originals: Arc<dyn Originals>,
+    pub(crate) uploads: Arc<UploadsInFlight>,
     pub(crate) settings: Settings,
     pub(crate) quotas: QuotaDesk,
     pub(crate) admission: Arc<Admission>,
@@ -157,6 +159,7 @@ impl Server {
                 metering,
                 shelf: Shelf::new(pipelines, components, gate, replays, shadows, defaults),
                 originals,
+                uploads: UploadsInFlight::new(&settings),
                 quotas: QuotaDesk::new(&settings),
                 admission: Admission::new(&settings),
                 progress: ProgressBook::default(),

@@ -8,13 +8,14 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `listen`, `stalled` | connections: TLS, deadlines for headers, a bound on how many, an end that waits |
+//! | `listen`, `connections`, `tls`, `stalled` | connections: TLS, deadlines, bounds on how many there are and which are closed to make room |
 //! | `auth` | keys: who calls, and what the key allows |
 //! | `problem` | every refusal and error as problem+json |
 //! | `intake` | submissions: files to disk, hashed on the way, then the job is written down |
 //! | `addresses`, `outbound` | URLs of clients: only public addresses are reached |
 //! | `admission` | whose job is next, and how many run |
 //! | `quota`, `usage` | what a tenant may use, and what it has used |
+//! | `uploads` | bytes on their way to the disk, counted against quota and free space |
 //! | `jobs` | jobs looked at, cancelled, tried again, diagnosed |
 //! | `pipelines` | tenants' components and revisions, and which jobs get which |
 //! | `tenants` | tenants and keys, for whoever runs the host |
@@ -39,6 +40,7 @@ mod addresses;
 mod admission;
 mod app;
 mod auth;
+mod connections;
 mod documents;
 mod events;
 #[cfg(test)]
@@ -63,6 +65,8 @@ mod signed;
 mod stalled;
 mod stored;
 mod tenants;
+mod tls;
+mod uploads;
 mod usage;
 mod webhook;
 mod wire;

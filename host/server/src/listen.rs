@@ -1,37 +1,40 @@
-//! Connections.
+//! Listening.
 //!
-//! A host on the open network meets clients that send one byte a minute, headers without end, or nothing at all. So headers
-//! have a deadline and a size, and there are only so many connections: who comes later waits in the system's queue, where it
-//! costs nothing. Bodies have deadlines of their own, where they are read; answers have one here, for clients that take nothing.
+//! A host on the open network meets clients that send one byte a minute, headers without end, or nothing at all. So a connection has a
+//! deadline for its TLS handshake and the headers of its first request together, and the same time between two requests; headers have a
+//! size; and `connections` bounds how many connections there are. Bodies have deadlines of their own, where they are read; responses
+//! have one in `stalled`, for clients that take nothing.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::{Extension, Router};
+use axum::Router;
+use axum::http::{Request, Response, StatusCode};
+use futures::future::BoxFuture;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tower::Layer as _;
+use tower::ServiceExt as _;
 use weir_core::settings::Settings;
 
+use crate::connections::{Connection, Connections, TrackedBody, count_closed};
 use crate::stalled::{GivenUp, Stalled};
+use crate::tls::Tls;
 
 /// Most bytes of a request's line and headers.
 const HEADER_BYTES: usize = 64 << 10;
 /// Most headers of a request.
 const HEADERS: usize = 100;
+/// How long a connection that has been idle for too long may take to end by itself.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A listener that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -60,9 +63,9 @@ pub enum ListenError {
 /// A bound address.
 pub struct Listener {
     tcp: TcpListener,
-    tls: Option<TlsAcceptor>,
-    places: Arc<Semaphore>,
-    header_deadline: Duration,
+    tls: Option<Arc<Tls>>,
+    connections: Arc<Connections>,
+    idle: Duration,
     stall: Duration,
     grace: Duration,
 }
@@ -70,21 +73,20 @@ pub struct Listener {
 impl Listener {
     /// Binds `server.listen`.
     pub async fn bind(settings: &Settings) -> Result<Self, ListenError> {
-        let (certificate, key) = (&settings.server_tls_certificate, &settings.server_tls_key);
-        let tls = match (certificate.as_os_str().is_empty(), key.as_os_str().is_empty()) {
-            (true, true) => None,
-            (false, false) => Some(acceptor(certificate, key)?),
-            _ => return Err(ListenError::HalfTls),
-        };
+        let tls = Tls::from_settings(settings)?.map(Arc::new);
         let address = settings.server_listen;
         let tcp = TcpListener::bind(address)
             .await
             .map_err(|reason| ListenError::Address { address, reason })?;
+        let most = most_connections(
+            settings.server_connections as usize,
+            getrlimit(Resource::Nofile).current,
+        );
         Ok(Self {
             tcp,
             tls,
-            places: Arc::new(Semaphore::new(settings.server_connections as usize)),
-            header_deadline: Duration::from_secs(settings.server_header_seconds.into()),
+            connections: Connections::new(most, settings.server_address_connections as usize),
+            idle: Duration::from_secs(settings.server_header_seconds.into()),
             stall: Duration::from_secs(settings.server_stall_seconds.into()),
             grace: Duration::from_secs(settings.server_grace_seconds.into()),
         })
@@ -102,107 +104,181 @@ impl Listener {
 
     /// Serves until `stop`, then lets requests under way end within the grace time. No connection is open when it returns.
     pub(crate) async fn serve(self, router: Router, stop: CancellationToken) {
-        let mut server = auto::Builder::new(TokioExecutor::new());
-        server
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.header_deadline)
-            .max_buf_size(HEADER_BYTES)
-            .max_headers(HEADERS);
-        server
-            .http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(HEADER_BYTES as u32)
-            .keep_alive_interval(self.header_deadline);
-        let server = Arc::new(server);
-        let graceful = GracefulShutdown::new();
-        let mut connections = JoinSet::new();
+        let protocol = Arc::new(self.protocol());
+        let mut tasks = JoinSet::new();
+        let mut reloading = JoinSet::new();
+        if let Some(tls) = &self.tls {
+            reloading.spawn(Arc::clone(tls).reload_on_change());
+        }
         loop {
-            while connections.try_join_next().is_some() {}
-            let accepted = async {
-                let place = Arc::clone(&self.places).acquire_owned().await;
-                (place, self.tcp.accept().await)
-            };
-            let (place, accepted) = tokio::select! {
+            while tasks.try_join_next().is_some() {}
+            let accepted = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                accepted = accepted => accepted,
+                accepted = self.tcp.accept() => accepted,
             };
             let (stream, peer) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of descriptors, most likely: they come back when connections end.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    let made_room = self.connections.make_room();
+                    tracing::warn!(%error, made_room, "a connection could not be accepted");
+                    sleep(Duration::from_millis(50)).await;
                     continue;
                 }
             };
+            let Some(connection) = self.connections.add(peer.ip()) else {
+                tracing::debug!(%peer, "a connection was closed: all are in use");
+                continue;
+            };
             let _ = stream.set_nodelay(true);
-            let (server, tls, router) = (Arc::clone(&server), self.tls.clone(), router.clone());
             let given_up = GivenUp::default();
-            let stream = Stalled::new(stream, self.stall, given_up.clone());
-            let (watcher, deadline) = (graceful.watcher(), self.header_deadline);
-            connections.spawn(async move {
-                let _place = place;
-                match encrypted(stream, tls, deadline).await {
-                    Ok(stream) => {
-                        let service = TowerToHyperService::new(Extension(given_up).layer(router));
-                        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
-                        if let Err(error) = watcher.watch(connection.into_owned()).await {
-                            tracing::debug!(%peer, %error, "a connection broke off");
-                        }
-                    }
-                    Err(error) => tracing::debug!(%peer, %error, "no TLS connection"),
-                }
-            });
+            let stream = Stalled::new(stream, self.stall, given_up.clone(), connection.clone());
+            let service = Service {
+                router: router.clone(),
+                connection: connection.clone(),
+                given_up,
+            };
+            let ending = stop.child_token();
+            let (protocol, tls) = (Arc::clone(&protocol), self.tls.clone());
+            let serving = serve_requests(stream, tls, protocol, service, ending.clone(), peer);
+            tasks.spawn(supervise(connection, self.idle, ending, serving));
         }
         drop(self.tcp);
-        if tokio::time::timeout(self.grace, graceful.shutdown())
-            .await
-            .is_err()
-        {
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.grace, ended).await.is_err() {
             tracing::warn!(
-                connections = connections.len(),
+                connections = tasks.len(),
                 "connections are cut: the grace time is over"
             );
         }
-        connections.shutdown().await;
+        tasks.shutdown().await;
+    }
+
+    /// HTTP/1 and HTTP/2 with their limits.
+    fn protocol(&self) -> auto::Builder<TokioExecutor> {
+        let mut protocol = auto::Builder::new(TokioExecutor::new());
+        protocol
+            .http1()
+            .timer(TokioTimer::new())
+            // The deadline of the connection is the one for its headers.
+            .header_read_timeout(None)
+            .max_buf_size(HEADER_BYTES)
+            .max_headers(HEADERS);
+        protocol
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(HEADER_BYTES as u32)
+            .keep_alive_interval(self.idle);
+        protocol
+    }
+}
+
+/// Connections that may be open: `wanted`, or half of the descriptors of the process if that is less, since requests and jobs need some
+/// as well.
+fn most_connections(wanted: usize, descriptors: Option<u64>) -> usize {
+    let half = descriptors.map_or(usize::MAX, |limit| {
+        usize::try_from(limit / 2).unwrap_or(usize::MAX)
+    });
+    if half < wanted {
+        tracing::warn!(
+            "server.connections is {wanted}, but half of the descriptors of this process are {half}: raise the limit of open files \
+             (ulimit -n) or lower the setting"
+        );
+    }
+    wanted.min(half).max(1)
+}
+
+/// Serves a connection until it ends, is idle for longer than `idle`, or is closed to make room.
+async fn supervise(
+    connection: Connection,
+    idle: Duration,
+    ending: CancellationToken,
+    serving: impl Future<Output = ()>,
+) {
+    let mut serving = std::pin::pin!(serving);
+    let mut check = std::pin::pin!(sleep(idle));
+    loop {
+        tokio::select! {
+            () = connection.closed() => return,
+            () = &mut serving => return,
+            () = &mut check => {}
+        }
+        let now = Instant::now();
+        match connection.idle_since().map(|since| since + idle) {
+            None => check.as_mut().reset(now + idle),
+            Some(deadline) if now < deadline => check.as_mut().reset(deadline),
+            Some(_) if ending.is_cancelled() => return,
+            Some(_) => {
+                // A client of HTTP/2 is told, so that it sends nothing more.
+                count_closed("idle");
+                ending.cancel();
+                check.as_mut().reset(now + LINGER);
+            }
+        }
+    }
+}
+
+/// Answers the requests of a connection until it ends, or those under way once `ending` is cancelled.
+async fn serve_requests(
+    stream: Stalled<TcpStream>,
+    tls: Option<Arc<Tls>>,
+    protocol: Arc<auto::Builder<TokioExecutor>>,
+    service: Service,
+    ending: CancellationToken,
+    peer: SocketAddr,
+) {
+    let stream: Box<dyn Stream> = match tls {
+        None => Box::new(stream),
+        Some(tls) => match ending.run_until_cancelled(tls.accept(stream)).await {
+            Some(Ok(stream)) => Box::new(stream),
+            Some(Err(error)) => return tracing::debug!(%peer, %error, "no TLS connection"),
+            None => return,
+        },
+    };
+    let connection = protocol.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = ending.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "a connection broke off");
     }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-async fn encrypted(
-    stream: Stalled<TcpStream>,
-    tls: Option<TlsAcceptor>,
-    deadline: Duration,
-) -> std::io::Result<Box<dyn Stream>> {
-    let Some(tls) = tls else {
-        return Ok(Box::new(stream));
-    };
-    let stream = tokio::time::timeout(deadline, tls.accept(stream))
-        .await
-        .map_err(|_late| std::io::ErrorKind::TimedOut)??;
-    Ok(Box::new(stream))
+/// Answers the requests of one connection, which is in use meanwhile.
+struct Service {
+    router: Router,
+    connection: Connection,
+    given_up: GivenUp,
 }
 
-fn acceptor(certificate: &Path, key: &Path) -> Result<TlsAcceptor, ListenError> {
-    let wrong = |file: &Path, reason: String| ListenError::Tls {
-        file: file.to_owned(),
-        reason,
-    };
-    let chain = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| wrong(certificate, e.to_string()))?;
-    let private = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, e.to_string()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong(certificate, e.to_string()))?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(|e| wrong(certificate, e.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
+impl hyper::service::Service<Request<Incoming>> for Service {
+    type Response = Response<TrackedBody>;
+    type Error = std::convert::Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let in_use = self.connection.begin_use();
+        request.extensions_mut().insert(self.connection.clone());
+        request.extensions_mut().insert(self.given_up.clone());
+        let (router, connection) = (self.router.clone(), self.connection.clone());
+        Box::pin(async move {
+            let response = router.oneshot(request).await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                connection.use_to_the_end();
+            }
+            Ok(response.map(|body| TrackedBody::new(body, in_use)))
+        })
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,8 @@ use axum::http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use crate::connections::{Connection, InUse};
+
 /// Whether a connection was given up because its other end took nothing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GivenUp(Arc<AtomicBool>);
@@ -44,18 +46,21 @@ pub(crate) struct Stalled<S> {
     stream: S,
     patience: Duration,
     deadline: Pin<Box<Sleep>>,
-    waiting: bool,
+    connection: Connection,
+    /// Set while a write waits: a response that is not written yet is in use.
+    waiting: Option<InUse>,
     given_up: GivenUp,
 }
 
 impl<S> Stalled<S> {
     /// Fails writes after `patience` without progress, and says so in `given_up` before.
-    pub(crate) fn new(stream: S, patience: Duration, given_up: GivenUp) -> Self {
+    pub(crate) fn new(stream: S, patience: Duration, given_up: GivenUp, connection: Connection) -> Self {
         Self {
             stream,
             patience,
             deadline: Box::pin(sleep(patience)),
-            waiting: false,
+            connection,
+            waiting: None,
             given_up,
         }
     }
@@ -63,10 +68,11 @@ impl<S> Stalled<S> {
     /// Passes on what a write came to, or fails it when it has waited for too long.
     fn judge<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.waiting = false;
+            self.waiting = None;
             return written;
         }
-        if !std::mem::replace(&mut self.waiting, true) {
+        if self.waiting.is_none() {
+            self.waiting = Some(self.connection.begin_use());
             self.deadline.as_mut().reset(Instant::now() + self.patience);
         }
         ready!(self.deadline.as_mut().poll(context));
@@ -125,13 +131,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stalled<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::connections::Connections;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    fn connection() -> Connection {
+        Connections::new(1, 0).add([127, 0, 0, 1].into()).unwrap()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_gets_nowhere_fails() {
         let (near, _far) = duplex(8);
         let given_up = GivenUp::default();
-        let mut near = Stalled::new(near, Duration::from_secs(30), given_up.clone());
+        let mut near = Stalled::new(near, Duration::from_secs(30), given_up.clone(), connection());
         let began = Instant::now();
         let error = near.write_all(&[0; 100]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -143,11 +154,19 @@ mod tests {
     async fn a_slow_reader_is_waited_for() {
         let (near, mut far) = duplex(8);
         let given_up = GivenUp::default();
-        let mut near = Stalled::new(near, Duration::from_secs(30), given_up.clone());
+        let connection = connection();
+        let mut near = Stalled::new(
+            near,
+            Duration::from_secs(30),
+            given_up.clone(),
+            connection.clone(),
+        );
         let reading = async {
             let mut all = Vec::new();
-            for _ in 0..25 {
+            for round in 0..25 {
                 tokio::time::sleep(Duration::from_secs(29)).await;
+                // The last eight bytes fit into the pipe.
+                assert_eq!(connection.idle_since().is_none(), round < 23, "{round}");
                 let mut bytes = [0; 4];
                 far.read_exact(&mut bytes).await.unwrap();
                 all.extend(bytes);
@@ -157,6 +176,7 @@ mod tests {
         let (written, read) = tokio::join!(near.write_all(&[0; 100]), reading);
         written.unwrap();
         assert_eq!(read, 100);
+        assert!(connection.idle_since().is_some());
         // Nothing to write is no stall.
         tokio::time::sleep(Duration::from_secs(3600)).await;
         near.write_all(b"x").await.unwrap();

@@ -12,7 +12,7 @@ use weir_core::original::{Originals, Staged};
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
 use crate::files::{TenantFiles, failed, remove_if_there};
-use crate::folder::{make_private, sync_folder};
+use crate::folder::{free_bytes, make_private, sync_folder};
 use crate::kept::Kept;
 
 /// Holds `<tenant>.<job>.<document>.<number>`; nothing in it has a dot.
@@ -78,6 +78,10 @@ impl Originals for FileOriginals {
         self.0
             .blocking(move |files| files.commit(&tenant, &unfinished, &name))
             .await
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        free_bytes(self.0.root())
     }
 
     fn path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf {
@@ -216,6 +220,12 @@ mod tests {
             matches!(missing, Err(StorageError::Missing { .. })),
             "{missing:?}"
         );
+    }
+
+    #[test]
+    fn free_space_is_that_of_the_disk() {
+        let (_dir, _kept, originals) = open();
+        assert!(originals.free_bytes().is_some_and(|bytes| bytes > 0));
     }
 
     #[test]

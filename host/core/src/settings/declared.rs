@@ -186,10 +186,17 @@ settings! {
     "server.tls_certificate" => server_tls_certificate: PathBuf = "", "a path" if |_v| true;
     /// File with the certificate's private key (PEM).
     "server.tls_key" => server_tls_key: PathBuf = "", "a path" if |_v| true;
-    /// Connections open at one time; more wait to be accepted.
+    /// Connections open at one time, or half of the files that the process may open if that is less. To make room for a new one the
+    /// longest idle one is closed; where all are in use the new one is.
     "server.connections" => server_connections: u32 = "4096", "connections, 1 to 1000000"
         if |v| (1..=1_000_000).contains(&v);
-    /// Seconds that a request's headers may take to arrive.
+    /// Connections open at one time from one IPv4 address or IPv6 network (/64); 0: no limit. Behind a reverse proxy all clients
+    /// have the address of the proxy: set it to 0 there, and limit clients in the proxy.
+    "server.address_connections" => server_address_connections: u32 = "2048", "connections, 0 to 1000000"
+        if |v| v <= 1_000_000;
+    /// Seconds that a connection may take from when it is accepted to the end of its first request's headers, with the TLS handshake,
+    /// and from the end of a response to that of the next request's headers. Behind a reverse proxy that keeps its connections: more
+    /// than the proxy keeps an idle one.
     "server.header_seconds" => server_header_seconds: u32 = "10", "seconds, 1 to 600" if |v| (1..=600).contains(&v);
     /// Seconds without a byte after which an upload, or a client that takes nothing of an answer, is given up.
     "server.stall_seconds" => server_stall_seconds: u32 = "30", "seconds, 1 to 3600" if |v| (1..=3600).contains(&v);
@@ -213,8 +220,11 @@ settings! {
     "server.fetch_private" => server_fetch_private: bool = "false", "true or false" if |_v| true;
     /// Seconds that fetching one document may take.
     "server.fetch_seconds" => server_fetch_seconds: u32 = "120", "seconds, 1 to 3600" if |v| (1..=3600).contains(&v);
-    /// Bytes of memory that must be available on the machine for a job to be accepted; 0: not looked at.
+    /// Bytes of memory that must be available for a job to be accepted, on the machine and within the limits of its control groups
+    /// (cgroups), as containers have them; 0: not looked at.
     "server.min_free_bytes" => server_min_free_bytes: u64 = "268435456", "bytes" if |_v| true;
+    /// Bytes of the data folder's disk that must stay free when an upload is accepted, so that jobs can go on.
+    "server.min_free_disk_bytes" => server_min_free_disk_bytes: u64 = "67108864", "bytes" if |_v| true;
     /// Seconds that a tenant may go without a turn, though its own limits would allow one, before jobs are refused as
     /// overload; 0: not looked at.
     "server.max_wait_seconds" => server_max_wait_seconds: u32 = "600", "seconds, 0 to 86400" if |v| v <= 86_400;

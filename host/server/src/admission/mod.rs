@@ -8,7 +8,6 @@
 mod conclude;
 mod dispatcher;
 mod guards;
-mod pressure;
 mod queue;
 mod state;
 #[cfg(test)]
@@ -22,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use weir_core::memory::SystemMemory;
 use weir_core::order::Order;
 use weir_core::settings::Settings;
 use weir_core::{JobId, Lane, TenantId};
@@ -175,7 +175,6 @@ impl Admission {
                 .map(|file| pages(file.bytes))
                 .sum::<f64>()
                 .max(1.0),
-            bytes,
             since,
         }
     }
@@ -294,11 +293,6 @@ impl Admission {
         (state.queue.of(tenant), state.in_work(tenant))
     }
 
-    /// Bytes of the files of a tenant's jobs that wait: they count as stored before the engine has seen them.
-    pub(crate) fn waiting_bytes(&self, tenant: &TenantId) -> u64 {
-        self.state.lock().queue.bytes_of(tenant)
-    }
-
     /// Cancels a job of this tenant.
     pub(crate) fn cancel(&self, tenant: &TenantId, job: JobId) -> Cancelled {
         let mut state = self.state.lock();
@@ -347,7 +341,7 @@ impl Admission {
     /// Why no more jobs should be accepted now, if so. Whoever asks has one that is refused then, and it is counted.
     pub(crate) fn overload(&self) -> Option<String> {
         if self.min_free > 0
-            && let Some(free) = pressure::available_bytes()
+            && let Some(free) = SystemMemory::read().available_bytes
             && free < self.min_free
         {
             shed("memory");

@@ -27,8 +27,6 @@ pub(crate) struct Waiting {
     pub(crate) lane: Lane,
     /// Estimated pages, above 0.
     pub(crate) cost: f64,
-    /// Bytes of its files.
-    pub(crate) bytes: u64,
     /// When it came.
     pub(crate) since: Duration,
 }
@@ -80,13 +78,6 @@ impl JobQueue {
     /// Jobs of a tenant that wait.
     pub(crate) fn of(&self, tenant: &TenantId) -> usize {
         self.flows.get(tenant).map_or(0, |flow| flow.jobs.len())
-    }
-
-    /// Bytes of the files of a tenant's jobs that wait.
-    pub(crate) fn bytes_of(&self, tenant: &TenantId) -> u64 {
-        self.flows
-            .get(tenant)
-            .map_or(0, |flow| flow.jobs.iter().map(|job| job.bytes).sum())
     }
 
     /// Puts a job in.
@@ -217,7 +208,6 @@ mod tests {
             tenant: tenant(name),
             lane,
             cost,
-            bytes: 1000,
             since: Duration::from_secs(since),
         }
     }
@@ -355,9 +345,9 @@ mod tests {
         let mut queue = JobQueue::default();
         let jobs: Vec<_> = (0..3).map(|_| job("a", Lane::Bulk, 1.0, 0)).collect();
         jobs.iter().for_each(|job| queue.push(job.clone()));
-        assert_eq!(queue.bytes_of(&tenant("a")), 3000);
+        assert_eq!(queue.of(&tenant("a")), 3);
         assert_eq!(queue.withdraw(&tenant("a"), jobs[1].job), Some(jobs[1].clone()));
-        assert_eq!(queue.bytes_of(&tenant("a")), 2000);
+        assert_eq!(queue.of(&tenant("a")), 2);
         assert_eq!(queue.withdraw(&tenant("a"), jobs[1].job), None);
         assert_eq!(queue.withdraw(&tenant("b"), jobs[0].job), None);
         assert_eq!(queue.withdraw_all(&tenant("a")).len(), 2);

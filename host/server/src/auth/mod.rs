@@ -14,6 +14,7 @@ use weir_core::TenantId;
 use weir_core::tenancy::{Scope, Tenant, TenantState};
 
 use crate::app::{App, now_millis};
+use crate::connections::authenticate;
 use crate::problem::Problem;
 
 pub(crate) use key::fill as random;
@@ -63,7 +64,9 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut request::Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        identify(app, bearer(&parts.headers)).await
+        let caller = identify(app, bearer(&parts.headers)).await?;
+        authenticate(parts);
+        Ok(caller)
     }
 }
 

@@ -25,6 +25,7 @@ use super::reader::Reader;
 use super::sse::After;
 use crate::app::App;
 use crate::auth::{self, Caller};
+use crate::connections::authenticate;
 use crate::problem::Problem;
 use crate::stalled::GivenUp;
 use crate::wire::{Params, Route};
@@ -54,7 +55,9 @@ impl FromRequestParts<Arc<App>> for SocketCaller {
         if parts.headers.contains_key(header::AUTHORIZATION) {
             return Caller::from_request_parts(parts, app).await.map(Self);
         }
-        auth::identify(app, bearer(&parts.headers)).await.map(Self)
+        let caller = auth::identify(app, bearer(&parts.headers)).await?;
+        authenticate(parts);
+        Ok(Self(caller))
     }
 }
 

@@ -72,7 +72,7 @@ impl Host {
             policies: works.clone(),
             meter: Some(metering.clone()),
         };
-        let files = Files::new(&data.path().join("originals"));
+        let files = Files::new(&data.path().join("originals"), memory.clone());
         let components = Components::new(&data.path().join("components"));
         let server = Server::new(ServerParts {
             engine: Engine::new(ports, EngineConfig::from_settings(&settings)),

@@ -67,6 +67,13 @@ impl Memory {
         self.0.lock().stored.insert(tenant.clone(), bytes);
     }
 
+    /// Files of a tenant that took `before` bytes take `after` bytes now.
+    pub(super) fn change_stored(&self, tenant: &TenantId, before: u64, after: u64) {
+        let mut kept = self.0.lock();
+        let stored = kept.stored.entry(tenant.clone()).or_default();
+        *stored = (*stored + after).saturating_sub(before);
+    }
+
     fn reading(&self) -> Result<(), StorageError> {
         let mut kept = self.0.lock();
         kept.reads += 1;

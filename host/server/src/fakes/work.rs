@@ -26,6 +26,7 @@ use weir_core::{
     TenantId,
 };
 
+use super::Memory;
 use crate::pipelines::Defaults;
 
 /// Opens documents, decides, and has no components of its own.
@@ -236,16 +237,31 @@ pub(crate) struct Files {
     folder: PathBuf,
     staged: Mutex<Vec<Staged>>,
     next: AtomicU64,
+    /// Keeps count of what tenants store.
+    memory: Arc<Memory>,
+    /// Bytes that are free on the disk.
+    free: AtomicU64,
 }
 
 impl Files {
-    pub(crate) fn new(folder: &Path) -> Arc<Self> {
+    pub(crate) fn new(folder: &Path, memory: Arc<Memory>) -> Arc<Self> {
         std::fs::create_dir_all(folder).unwrap();
         Arc::new(Self {
             folder: folder.to_owned(),
             staged: Mutex::default(),
             next: AtomicU64::new(0),
+            memory,
+            free: AtomicU64::new(u64::MAX),
         })
+    }
+
+    /// Sets how many bytes are free on the disk.
+    pub(crate) fn leave_free(&self, bytes: u64) {
+        self.free.store(bytes, Ordering::Relaxed);
+    }
+
+    fn size(path: &Path) -> u64 {
+        std::fs::metadata(path).map_or(0, |data| data.len())
     }
 
     fn fresh(&self, kind: &str) -> PathBuf {
@@ -315,7 +331,15 @@ impl Originals for Files {
         from: &Path,
         document: &DocumentId,
     ) -> Result<(), StorageError> {
-        std::fs::rename(from, self.path(tenant, document)).map_err(|e| StorageError::io("a file", &e))
+        let to = self.path(tenant, document);
+        let before = Self::size(&to);
+        std::fs::rename(from, &to).map_err(|e| StorageError::io("a file", &e))?;
+        self.memory.change_stored(tenant, before, Self::size(&to));
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        Some(self.free.load(Ordering::Relaxed))
     }
 
     fn path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf {
@@ -323,7 +347,11 @@ impl Originals for Files {
     }
 
     async fn remove(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
-        Ok(std::fs::remove_file(self.path(tenant, document)).is_ok())
+        let path = self.path(tenant, document);
+        let before = Self::size(&path);
+        let removed = std::fs::remove_file(path).is_ok();
+        self.memory.change_stored(tenant, before, 0);
+        Ok(removed)
     }
 
     async fn list(&self, tenant: &TenantId) -> Result<Vec<DocumentId>, StorageError> {

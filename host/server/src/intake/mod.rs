@@ -9,9 +9,10 @@
 //! refused leaves nothing. Once all is on the disk, a task of its own writes the job down and lets it wait: a client who
 //! hangs up in that moment has a job or has none, never half of one.
 //!
-//! A request whose `Idempotency-Key` is known makes no job, so queue and quotas have no say in it: whoever sends a request again
-//! because the answer was lost is answered, however many jobs wait. Its body is taken all the same, because only the body
-//! tells whether it is the same request.
+//! A request whose `Idempotency-Key` is known makes no job, so queue and quotas have no say in it: a request that is sent again
+//! because its response was lost is answered, however many jobs wait. The body of a form is read all the same, because only its bytes
+//! tell whether it is the same request, but it is only hashed and takes no space. Documents that are named by URLs are compared by
+//! these, and nothing is fetched again.
 //!
 //! A file is not looked into here: one that is no PDF is accepted, and its document fails by name as the job runs, exactly
 //! as with `weir run`. In a submission of thirty files, twenty-nine good ones should not wait for a corrected one.
@@ -30,7 +31,7 @@ use axum::Json;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
 use weir_core::ledger::JobRecord;
@@ -84,7 +85,7 @@ pub(crate) struct NewJob {
 }
 
 /// Where a document is.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(
     untagged,
     expecting = "each of the documents is {\"document\": \"<its id>\"} or {\"url\": \"https://…\"}, with a name if you like"
@@ -97,7 +98,7 @@ pub(crate) enum DocumentSource {
 }
 
 /// A document that an earlier job brought.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KnownDocument {
     /// Its id: the SHA-256 of its bytes.
@@ -108,7 +109,7 @@ pub(crate) struct KnownDocument {
 }
 
 /// A document on the public internet.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RemoteDocument {
     /// Its address: `https` or `http`, without credentials.
@@ -158,9 +159,13 @@ pub(crate) async fn submit(
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    let options = if let Some(boundary) = boundary(content_type) {
+    if let Some(boundary) = boundary(content_type) {
         let body = request.into_body().into_data_stream();
-        submission.read_form(Form::new(body, &boundary)).await?
+        let wish = submission
+            .read_form(Form::new(body, &boundary))
+            .await?
+            .understand(&app.outbound)?;
+        submission.put_form_in(wish, &headers).await
     } else if content_type
         .split(';')
         .next()
@@ -169,15 +174,13 @@ pub(crate) async fn submit(
         .eq_ignore_ascii_case("application/json")
     {
         let Body(job): Body<NewJob> = Body::from_request(request, &()).await?;
-        submission.gather(job.documents).await?;
-        job.options
+        let wish = job.options.understand(&app.outbound)?;
+        submission.put_documents_in(job.documents, wish, &headers).await
     } else {
-        return Err(Problem::unsupported(
+        Err(Problem::unsupported(
             "send files as multipart/form-data with a boundary, or documents as application/json",
-        ));
-    };
-    let wish = options.understand(&app.outbound)?;
-    submission.put_in(wish, &headers).await
+        ))
+    }
 }
 
 /// Why the bytes of a request are taken.

@@ -218,19 +218,21 @@ impl Wish {
         Ok(())
     }
 
-    /// The request by its `Idempotency-Key`, if it has one.
+    /// The request by its `Idempotency-Key`, if it has one. `files` are the files that were sent, or the documents that were named.
     pub(crate) fn idempotency(
         &self,
         headers: &HeaderMap,
-        files: &[OrderedFile],
+        files: &impl Serialize,
     ) -> Result<Option<Idempotency>, Problem> {
         #[derive(Serialize)]
-        struct Canonical<'a> {
+        struct Canonical<'a, F> {
             pipeline: &'a str,
             lane: Option<Lane>,
             options: &'a OrderOptions,
             webhook: &'a Option<Webhook>,
-            files: &'a [OrderedFile],
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            passwords: &'a BTreeMap<String, String>,
+            files: &'a F,
         }
         let Some(key) = idempotency_key(headers)? else {
             return Ok(None);
@@ -240,6 +242,7 @@ impl Wish {
             lane: self.lane,
             options: &self.options,
             webhook: &self.webhook,
+            passwords: &self.passwords,
             files,
         };
         let canonical =
@@ -355,7 +358,7 @@ mod tests {
         let digest = |json: &str, files: &[OrderedFile]| {
             understood(json)
                 .unwrap()
-                .idempotency(&headers, files)
+                .idempotency(&headers, &files)
                 .unwrap()
                 .unwrap()
                 .digest

@@ -10,7 +10,7 @@ use futures::Stream;
 use tokio::time::Instant;
 use weir_core::JobId;
 use weir_core::ledger::{JobRecord, JobState};
-use weir_core::order::{Order, OrderedFile};
+use weir_core::order::{Idempotency, Order, OrderedFile};
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::Tenant;
 
@@ -24,6 +24,7 @@ use crate::pipelines::PipelineError;
 use crate::problem::Problem;
 use crate::quota::QuotaDesk;
 use crate::requests;
+use crate::uploads::Reservation;
 
 /// Most bytes of the options, and of what surrounds files in a form.
 const OPTION_BYTES: usize = 64 << 10;
@@ -40,7 +41,9 @@ pub(super) struct Submission {
     limit: u64,
     own: bool,
     files: Vec<OrderedFile>,
+    /// Dropped before the reservation of their bytes.
     arrived: Vec<Arrived>,
+    reservation: Reservation,
 }
 
 impl Submission {
@@ -55,7 +58,8 @@ impl Submission {
             app.quotas.limits(&tenant).upload_bytes,
         );
         let limit = quota.map_or(host, |quota| quota.min(host));
-        let submission = Self {
+        let mut submission = Self {
+            reservation: Reservation::new(Arc::clone(&app), tenant.clone()),
             left: limit,
             limit,
             own: limit < host,
@@ -73,32 +77,45 @@ impl Submission {
         if announced > limit {
             return Err(submission.too_large());
         }
-        submission.room_for(announced).await?;
+        submission.reserve(announced).await?;
         Ok(submission)
     }
 
-    /// Whether the tenant may keep `more` bytes, with those of its jobs that wait. Of a request that is sent again nothing is kept.
-    async fn room_for(&self, more: u64) -> Result<(), Problem> {
-        if matches!(self.admitted, Admitted::Again(_)) {
+    /// Whether the request is known, so that its files are compared and not kept.
+    const fn is_known(&self) -> bool {
+        matches!(self.admitted, Admitted::Again(_))
+    }
+
+    /// Reserves room for `more` bytes after those that have come.
+    async fn reserve(&mut self, more: u64) -> Result<(), Problem> {
+        if self.is_known() {
             return Ok(());
         }
-        let waiting = self.app.admission.waiting_bytes(&self.tenant.id);
-        self.app
-            .quotas
-            .storage(&self.app, &self.tenant, more.saturating_add(waiting))
-            .await
+        let came = self.limit - self.left;
+        self.reservation.grow_to(came.saturating_add(more)).await
     }
 
     fn too_large(&self) -> Problem {
         QuotaDesk::too_large(&self.app, &self.tenant.id, self.limit, self.own)
     }
 
-    fn count(&mut self, bytes: usize) -> Result<(), Problem> {
-        self.left = self
-            .left
-            .checked_sub(bytes as u64)
-            .ok_or_else(|| self.too_large())?;
+    /// Counts bytes that came against all limits, and writes them.
+    async fn write(&mut self, incoming: &mut Incoming, bytes: &[u8]) -> Result<(), Problem> {
+        let count = bytes.len() as u64;
+        self.left = self.left.checked_sub(count).ok_or_else(|| self.too_large())?;
+        if self.limit - self.left > self.reservation.bytes() {
+            self.reserve(0).await?;
+        }
+        incoming.write(bytes).await?;
+        self.reservation.count_written(count);
         Ok(())
+    }
+
+    async fn begin_file(&self) -> Result<Incoming, Problem> {
+        if self.is_known() {
+            return Ok(Incoming::compared());
+        }
+        Ok(Incoming::begin(&self.app.originals).await?)
     }
 
     fn one_more(&self) -> Result<(), Problem> {
@@ -111,14 +128,16 @@ impl Submission {
         Ok(())
     }
 
-    fn add(&mut self, name: String, arrived: Arrived) {
+    async fn finish_file(&mut self, name: Option<&str>, incoming: Incoming) -> Result<(), Problem> {
+        let (document, bytes, arrived) = incoming.finish(&self.tenant.id, &self.job).await?;
         self.files.push(OrderedFile {
-            name,
-            document: arrived.document(),
-            bytes: arrived.bytes,
+            name: file_name(name, self.files.len() + 1),
+            document,
+            bytes,
             password: None,
         });
-        self.arrived.push(arrived);
+        self.arrived.extend(arrived);
+        Ok(())
     }
 
     pub(super) async fn read_form<S>(&mut self, mut form: Form<S>) -> Result<JobOptions, Problem>
@@ -146,18 +165,15 @@ impl Submission {
         S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
     {
         self.one_more()?;
-        let mut incoming = Incoming::begin(&self.app.originals).await?;
+        let mut incoming = self.begin_file().await?;
         while let Some(chunk) = form.chunk().await.map_err(broken)? {
-            self.count(chunk.len())?;
-            incoming.write(&chunk).await?;
+            self.write(&mut incoming, &chunk).await?;
         }
-        let name = file_name(head.file_name.as_deref(), self.files.len() + 1);
-        self.add(name, incoming.finish(&self.tenant.id, &self.job).await?);
-        Ok(())
+        self.finish_file(head.file_name.as_deref(), incoming).await
     }
 
     /// Finds documents that are here and fetches those that are not.
-    pub(super) async fn gather(&mut self, documents: Vec<DocumentSource>) -> Result<(), Problem> {
+    async fn gather(&mut self, documents: Vec<DocumentSource>) -> Result<(), Problem> {
         let end = Instant::now() + Duration::from_secs(self.app.settings.server_fetch_seconds.into());
         for source in documents {
             self.one_more()?;
@@ -210,19 +226,20 @@ impl Submission {
         };
         let url = self.app.outbound.url(&remote.url).map_err(refused)?;
         let mut answer = self.app.outbound.get(&url).await.map_err(refused)?;
-        if answer.content_length().is_some_and(|length| length > self.left) {
+        let announced = answer.content_length().unwrap_or(0);
+        if announced > self.left {
             return Err(self.too_large());
         }
-        let mut incoming = Incoming::begin(&self.app.originals).await?;
+        self.reserve(announced).await?;
+        let mut incoming = self.begin_file().await?;
         let mut bytes = 0_u64;
         while let Some(chunk) = answer
             .chunk()
             .await
             .map_err(|error| refused(failed(&url, &error)))?
         {
-            self.count(chunk.len())?;
             bytes += chunk.len() as u64;
-            incoming.write(&chunk).await?;
+            self.write(&mut incoming, &chunk).await?;
         }
         if bytes == 0 {
             return Err(refused(answered(&url, "answered with nothing".into())));
@@ -230,20 +247,41 @@ impl Submission {
         let name = remote
             .name
             .or_else(|| Some(url.path_segments()?.next_back()?.to_owned()));
-        let name = file_name(name.as_deref(), self.files.len() + 1);
-        self.add(name, incoming.finish(&self.tenant.id, &self.job).await?);
-        Ok(())
+        self.finish_file(name.as_deref(), incoming).await
     }
 
-    /// Everything is here: the job is written down.
-    pub(super) async fn put_in(mut self, wish: Wish, headers: &HeaderMap) -> Result<Response, Problem> {
+    /// Puts in a job of the files that were sent.
+    pub(super) async fn put_form_in(mut self, wish: Wish, headers: &HeaderMap) -> Result<Response, Problem> {
+        self.complete(&wish)?;
+        let idempotency = wish.idempotency(headers, &self.files)?;
+        self.put_in(wish, idempotency).await
+    }
+
+    /// Puts in a job of documents that are here or fetched, unless it is known.
+    pub(super) async fn put_documents_in(
+        mut self,
+        documents: Vec<DocumentSource>,
+        wish: Wish,
+        headers: &HeaderMap,
+    ) -> Result<Response, Problem> {
+        let idempotency = wish.idempotency(headers, &documents)?;
+        if !self.is_known() {
+            self.gather(documents).await?;
+            self.complete(&wish)?;
+        }
+        self.put_in(wish, idempotency).await
+    }
+
+    /// All files are here: they get their passwords.
+    fn complete(&mut self, wish: &Wish) -> Result<(), Problem> {
         if self.files.is_empty() {
             return Err(Problem::unprocessable("there is no file: send at least one"));
         }
-        wish.unlock(&mut self.files)?;
-        let idempotency = wish.idempotency(headers, &self.files)?;
-        self.room_for(self.arrived.iter().map(|file| file.bytes).sum())
-            .await?;
+        wish.unlock(&mut self.files)
+    }
+
+    /// Writes the job down.
+    async fn put_in(self, wish: Wish, idempotency: Option<Idempotency>) -> Result<Response, Problem> {
         let place = match self.admitted {
             Admitted::New(place) => place,
             Admitted::Again(earlier) => {
@@ -278,9 +316,12 @@ impl Submission {
             webhook: wish.webhook,
             trace: requests::here(),
         };
-        let (app, arrived) = (Arc::clone(&self.app), self.arrived);
-        let accepting =
-            async move { accept(&app, &order, &record, idempotency.as_ref(), arrived, place).await };
+        let (app, arrived, reservation) = (Arc::clone(&self.app), self.arrived, self.reservation);
+        let accepting = async move {
+            // Until the files are counted as stored.
+            let _reservation = reservation;
+            accept(&app, &order, &record, idempotency.as_ref(), arrived, place).await
+        };
         let (job, before) = self.app.to_the_end(accepting).await?;
         accepted(&self.app, &self.tenant, job, before).await
     }

@@ -33,12 +33,17 @@ impl Drop for Loose {
 
 /// A file that comes in. It is gone when this is dropped.
 pub(super) struct Incoming {
+    /// `None` if only the hash is wanted.
+    kept: Option<Unfinished>,
+    hash: Sha256,
+    bytes: u64,
+}
+
+struct Unfinished {
     originals: Arc<dyn Originals>,
     path: PathBuf,
     loose: Loose,
     file: BufWriter<File>,
-    hash: Sha256,
-    bytes: u64,
 }
 
 impl Incoming {
@@ -49,40 +54,61 @@ impl Incoming {
         let loose = Loose(Some(path.clone()));
         let file = File::create_new(&path).await.map_err(|error| failed(&error))?;
         Ok(Self {
-            originals: Arc::clone(originals),
-            path,
-            loose,
-            file: BufWriter::with_capacity(BLOCK, file),
+            kept: Some(Unfinished {
+                originals: Arc::clone(originals),
+                path,
+                loose,
+                file: BufWriter::with_capacity(BLOCK, file),
+            }),
+            ..Self::compared()
+        })
+    }
+
+    /// With nothing in it, and not kept: it is only hashed, to be compared with an earlier one.
+    pub(super) fn compared() -> Self {
+        Self {
+            kept: None,
             hash: Sha256::new(),
             bytes: 0,
-        })
+        }
     }
 
     /// Takes the next bytes.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes).await.map_err(|error| failed(&error))
+        match &mut self.kept {
+            Some(kept) => kept.file.write_all(bytes).await.map_err(|error| failed(&error)),
+            None => Ok(()),
+        }
     }
 
-    /// The file is whole, and staged for this job when this returns.
-    pub(super) async fn finish(mut self, tenant: &TenantId, job: &JobId) -> Result<Arrived, StorageError> {
-        self.file.flush().await.map_err(|error| failed(&error))?;
+    /// The hash and size of the file, which is whole. If it is kept, it is staged for this job when this returns.
+    pub(super) async fn finish(
+        self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<(DocumentId, u64, Option<Arrived>), StorageError> {
         let document = DocumentId::from_digest(self.hash.finalize().into());
-        let path = self.originals.stage(tenant, &self.path, job, &document).await?;
-        self.loose.0 = Some(path.clone());
+        let Some(mut kept) = self.kept else {
+            return Ok((document, self.bytes, None));
+        };
+        kept.file.flush().await.map_err(|error| failed(&error))?;
+        let path = kept.originals.stage(tenant, &kept.path, job, &document).await?;
+        kept.loose.0 = Some(path.clone());
         let staged = Staged {
             tenant: tenant.clone(),
             job: *job,
             document,
             path,
         };
-        Ok(Arrived {
-            originals: self.originals,
-            loose: self.loose,
+        let arrived = Arrived {
+            originals: kept.originals,
+            loose: kept.loose,
             staged,
             bytes: self.bytes,
-        })
+        };
+        Ok((document, self.bytes, Some(arrived)))
     }
 }
 
@@ -120,11 +146,6 @@ impl Arrived {
         };
         let metadata = tokio::fs::metadata(&path).await.map_err(|error| failed(&error))?;
         Ok(Some((arrived, metadata.len())))
-    }
-
-    /// The hash of its bytes.
-    pub(super) const fn document(&self) -> DocumentId {
-        self.staged.document
     }
 
     /// Keeps the file for good. Its job is in the ledger, so the next start would do the same.
@@ -173,13 +194,13 @@ mod tests {
         for bytes in content.chunks(3) {
             incoming.write(bytes).await.unwrap();
         }
-        incoming.finish(tenant, &job).await.unwrap()
+        incoming.finish(tenant, &job).await.unwrap().2.unwrap()
     }
 
     #[tokio::test]
     async fn a_file_is_an_original_only_when_it_is_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::new(folder.path());
+        let files = Files::new(folder.path(), Arc::default());
         let (originals, tenant, job): (Arc<dyn Originals>, _, _) =
             (files.clone(), TenantId::single(), JobId::new());
         let arrived = arrive(&originals, &tenant, job, b"content").await;
@@ -190,7 +211,7 @@ mod tests {
                 .unwrap();
             again.map(|(_, bytes)| bytes)
         };
-        assert_eq!((arrived.document(), arrived.bytes), (document, 7));
+        assert_eq!((arrived.staged.document, arrived.bytes), (document, 7));
         assert_eq!(size().await, None);
         arrived.keep().await.unwrap();
         assert_eq!(size().await, Some(7));
@@ -200,6 +221,17 @@ mod tests {
         broken.write(b"cont").await.unwrap();
         drop(broken);
         assert_eq!(files.names(), [format!("{tenant}-{document}")]);
+    }
+
+    #[tokio::test]
+    async fn compared_file_is_hashed_and_not_written() {
+        let mut incoming = Incoming::compared();
+        incoming.write(b"con").await.unwrap();
+        incoming.write(b"tent").await.unwrap();
+        let finished = incoming.finish(&TenantId::single(), &JobId::new()).await;
+        let (document, bytes, arrived) = finished.unwrap();
+        assert_eq!((document, bytes), (DocumentId::of(b"content"), 7));
+        assert!(arrived.is_none());
     }
 
     #[tokio::test]

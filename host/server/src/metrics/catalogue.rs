@@ -60,6 +60,10 @@ macro_rules! catalogue {
 
 catalogue! {
     // HTTP
+    "weir_connections" Gauge Count "Connections open";
+    "weir_connections_closed_total" Counter Count "Connections that the host closed, by reason: idle (no request in time), pressure (idle, to make room for another), unauthenticated (in use without a key, to make room) or refused (all others were in use)";
+    "weir_tls_certificate_stale" Gauge Count "1 while the files of the TLS certificate have changed and cannot be used, so that the one read before is; otherwise 0";
+    "weir_tls_reloads_total" Counter Count "TLS certificates read again since their files had changed, by outcome: loaded or failed";
     "weir_http_requests_total" Counter Count "Requests answered, by method, route and class of status";
     "weir_http_request_seconds" Histogram(WORK) Seconds "From a request's headers to those of its answer, by method and route";
     "weir_http_requests_in_flight" Gauge Count "Requests whose answer has not begun";

@@ -22,10 +22,10 @@ use weir_core::manifest::{Capability, ComponentFile, Role};
 use weir_core::tenancy::Scope;
 use weir_core::{PolicyError, StorageError};
 
-use super::Shelf;
 use crate::app::{App, now_millis};
 use crate::auth::Caller;
 use crate::problem::Problem;
+use crate::uploads::Reservation;
 use crate::wire::{Params, Route};
 
 /// Bytes a component may have.
@@ -168,13 +168,12 @@ pub(crate) async fn push_component(
             "another component of this tenant is being looked at: push them one after the other",
         )
     })?;
-    let arrived = receive(&app.shelf, body).await?;
+    let arrived = receive(&app, &caller, body).await?;
     let known = app.shelf.book.component(caller.id(), &arrived.digest).await?;
     let status = match known {
         Some(_) => StatusCode::OK,
         None => StatusCode::CREATED,
     };
-    app.quotas.storage(&app, &caller.tenant, arrived.bytes).await?;
     let keeping = {
         let app = Arc::clone(&app);
         async move {
@@ -235,6 +234,8 @@ struct Arrived {
     path: PathBuf,
     digest: ComponentDigest,
     bytes: u64,
+    /// Of its bytes, given back after the file is gone or kept.
+    reservation: Reservation,
 }
 
 impl Drop for Arrived {
@@ -244,9 +245,10 @@ impl Drop for Arrived {
     }
 }
 
-async fn receive(shelf: &Shelf, body: HttpBody) -> Result<Arrived, Problem> {
+async fn receive(app: &Arc<App>, caller: &Caller, body: HttpBody) -> Result<Arrived, Problem> {
     let mut arrived = Arrived {
-        path: shelf.store.unfinished(),
+        reservation: Reservation::new(Arc::clone(app), caller.tenant.clone()),
+        path: app.shelf.store.unfinished(),
         digest: ComponentDigest([0; 32]),
         bytes: 0,
     };
@@ -263,7 +265,9 @@ async fn receive(shelf: &Shelf, body: HttpBody) -> Result<Arrived, Problem> {
             )));
         }
         hash.update(&chunk);
+        arrived.reservation.grow_to(arrived.bytes).await?;
         file.write_all(&chunk).await.map_err(io)?;
+        arrived.reservation.count_written(chunk.len() as u64);
     }
     file.flush().await.map_err(io)?;
     arrived.digest = ComponentDigest(hash.finalize().into());

@@ -2,6 +2,7 @@
 
 mod documents;
 mod form;
+mod in_flight;
 mod limits;
 mod removal;
 mod twice;
