@@ -1,5 +1,7 @@
 //! A document goes in, its pages become searchable as they complete, and questions find their answers.
 
+use weir_samples::fonts::Face;
+use weir_samples::pdf::{A4, Document, Page};
 use weir_tests::{Running, Weir};
 
 fn samples(weir: &Weir) -> std::path::PathBuf {
@@ -88,6 +90,78 @@ fn plain(text: &str) -> String {
         .filter(|c| c.is_alphanumeric())
         .flat_map(char::to_lowercase)
         .collect()
+}
+
+/// A page in two columns: the left one has a heading, so its lines stand between those of the right one.
+fn two_columns() -> Vec<u8> {
+    let mut page = Page::new(A4);
+    page.text(
+        Face::SansBold,
+        16.0,
+        170.0,
+        720.0,
+        "A Paper on Rivers and Mountains",
+    );
+    page.text(Face::SansBold, 12.0, 72.0, 640.0, "Abstract");
+    for i in 0..24_u8 {
+        let y = f32::from(i) * -12.0;
+        page.text(
+            Face::Serif,
+            10.0,
+            72.0,
+            622.0 + y,
+            "The river carries water down to the sea",
+        );
+        page.text(
+            Face::Serif,
+            10.0,
+            310.0,
+            640.0 + y,
+            "A mountain stands in the south with snow",
+        );
+    }
+    let document = Document {
+        pages: vec![page],
+        ..Document::default()
+    };
+    document.write()
+}
+
+#[test]
+fn columns_with_uneven_lines_are_read_one_by_one() {
+    for ocr in ["never", "always"] {
+        let weir = Weir::new();
+        let file = weir.file("paper.pdf", &two_columns());
+        let out = weir.folder().join("out");
+        let arguments = [
+            file.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+            "--ocr",
+            ocr,
+        ];
+        let ended = weir.ingest(&arguments);
+        assert_eq!(ended.code, 0, "{}", ended.errors);
+        let is_in_order = |text: &str| {
+            let text = plain(text);
+            let (left, right) = (text.rfind("sea"), text.find("mountainstands"));
+            left.zip(right).is_none_or(|(left, right)| left < right)
+        };
+        let markdown = std::fs::read_to_string(out.join("paper/document.md")).unwrap();
+        assert!(plain(&markdown).contains("mountainstands"), "{markdown}");
+        assert!(is_in_order(&markdown), "{ocr}: {markdown}");
+        let lines = std::fs::read(out.join("paper/pages/0001.json")).unwrap();
+        let lines: serde_json::Value = serde_json::from_slice(&lines).unwrap();
+        let lines = lines["lines"].as_array().unwrap();
+        let text: String = lines.iter().map(|line| line["text"].as_str().unwrap()).collect();
+        assert!(is_in_order(&text), "{ocr}: {text}");
+        let hits = weir.search("river", &[]);
+        assert!(!hits.is_empty());
+        for hit in hits {
+            let text = hit["text"].as_str().unwrap();
+            assert!(is_in_order(text), "{ocr}: {text}");
+        }
+    }
 }
 
 #[test]

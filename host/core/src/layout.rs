@@ -6,10 +6,13 @@
 //! flows around a figure) comes out in a sensible order, not always in the author's.
 
 mod block;
+mod columns;
+mod edges;
 mod fragments;
 mod headings;
 mod order;
 mod script;
 
+pub use edges::ColumnEdges;
 pub use headings::headings;
 pub use order::reading_order;

@@ -11,6 +11,8 @@ pub(super) struct Block {
     pub(super) top: f32,
     pub(super) bottom: f32,
     pub(super) chars: usize,
+    /// Whether it is a number, as a page's is.
+    pub(super) is_number: bool,
 }
 
 impl Block {
@@ -23,6 +25,9 @@ impl Block {
             top,
             bottom: of.rect.bottom().clamp(top, 1.0),
             chars: of.text.chars().count(),
+            is_number: of.text.len() <= 8
+                && of.text.contains(|c: char| c.is_ascii_digit())
+                && !of.text.contains(char::is_alphabetic),
         }
     }
 

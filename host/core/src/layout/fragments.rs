@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::block::{Block, median};
+use super::edges::ColumnEdges;
 use super::script::{is_right_to_left, is_unspaced};
 use crate::text::Line;
 
@@ -23,6 +24,7 @@ pub(super) fn join_fragments(lines: Vec<Line>) -> Vec<Line> {
     let blocks: Vec<Block> = lines.iter().enumerate().map(|(i, l)| Block::of(i, l)).collect();
     let left = |i: &usize| blocks.get(*i).map_or(0.0, |b| b.left);
     order.sort_by(|a, b| left(a).total_cmp(&left(b)));
+    let edges = ColumnEdges::of(&lines);
     let strip = median(blocks.iter().map(Block::height)).max(1e-3);
 
     let mut lines: Vec<Option<Line>> = lines.into_iter().map(Some).collect();
@@ -37,7 +39,11 @@ pub(super) fn join_fragments(lines: Vec<Line>) -> Vec<Line> {
             .filter_map(|s| strips.get(&s))
             .flat_map(|ends| ends.iter().rev().take(RECENT))
             .copied()
-            .find(|&end| joined.get(end).is_some_and(|(_, left)| is_continued(left, &line)));
+            .find(|&end| {
+                joined
+                    .get(end)
+                    .is_some_and(|(_, left)| is_continued(left, &line) && !edges.part(&left.rect, &line.rect))
+            });
         match before.and_then(|end| joined.get_mut(end)) {
             Some((_, left)) => join(left, &line),
             None => {

@@ -55,3 +55,22 @@ fn lines_all_in_one_place_are_bounded_too() {
     assert!(reading_order(page).iter().all(|l| l.text.len() <= 2 * LONGEST));
     assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
 }
+
+#[test]
+fn narrow_gutter_parts_lines_written_across_it() {
+    let mut page = Vec::new();
+    for i in 0..6_u8 {
+        let y = 0.2 + 0.02 * f32::from(i);
+        let left = line(&format!("a{i} is a line of the left column"), 0.1, y);
+        let x = left.rect.right() + 1.3 * 0.0085;
+        page.push(left);
+        page.push(line(&format!("b{i} is a line of the right one"), x, y));
+    }
+    let one = reading_order(page[..2].to_vec());
+    assert_eq!(
+        texts(&one),
+        ["a0 is a line of the left column b0 is a line of the right one"]
+    );
+    let starts: String = reading_order(page).iter().map(|line| &line.text[..2]).collect();
+    assert_eq!(starts, "a0a1a2a3a4a5b0b1b2b3b4b5");
+}

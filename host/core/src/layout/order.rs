@@ -3,7 +3,8 @@
 //! The method is the XY-cut (Nagy and Seth, "Hierarchical representation of optically scanned documents", 1984) with
 //! three changes. Plain XY-cut cuts at the widest gap, and tears columns apart wherever their paragraph breaks happen to
 //! align; here the page is first cut into its rows, and neighbouring rows are put together again for as long as one
-//! gutter runs through all of them, so a heading across the page parts the columns above it from those below. Rows of
+//! gutter runs through all of them, so a heading across the page parts the columns above it from those below. Regions of
+//! columns whose lines are not level are found before that, in `columns.rs`. Rows of
 //! short cells that stand on common baselines are a table and are read row by row. And headers and footers are set apart
 //! before all else, since nothing else keeps a page number from ending up in the left column.
 //!
@@ -11,12 +12,19 @@
 //! bounds how many there can be, and the recursion has a depth. Every level is a sort.
 
 use super::block::{Block, median};
+use super::columns::column_regions;
 use super::fragments::join_fragments;
 use super::script::is_right_to_left;
 use crate::text::Line;
 
 /// A gutter is at least this share of the page's width: 6 pt on A4, less than any printed gutter, more than a space.
 const GUTTER: f32 = 0.01;
+/// In a region of columns, where many lines agree on a gutter, it may be this narrow.
+const NARROW_GUTTER: f32 = 0.0025;
+/// Outside of such a region, white of fewer character widths with few lines beside it is a wide space in justified text.
+const SPACE: f32 = 4.5;
+/// So many lines are few.
+const FEW: usize = 2;
 /// How often a region is cut again. Columns within columns within columns are three.
 const DEPTH: u32 = 8;
 /// Headers and footers stand in this share of the page's height, at the top and at the bottom.
@@ -72,7 +80,8 @@ fn mostly_right_to_left(lines: &[Line]) -> bool {
     rtl * 2 > letters
 }
 
-/// Header, body and footer. A line is a header or footer if it stands in the margin with white between it and the body.
+/// Header, body and footer. A line is a header or footer if it stands in the margin with white between it and the body; a
+/// page's number is one above the margin, too.
 fn apart_from_margins(mut blocks: Vec<Block>) -> [Vec<Block>; 3] {
     let gap = 1.3 * median(blocks.iter().map(Block::height));
     blocks.sort_by(|a, b| a.top.total_cmp(&b.top));
@@ -81,9 +90,10 @@ fn apart_from_margins(mut blocks: Vec<Block>) -> [Vec<Block>; 3] {
     let mut bottom = 0.0_f32;
     for (i, block) in blocks.iter().enumerate() {
         if i > 0 && block.top - bottom > gap {
+            let is_page_number = block.is_number && i + 1 == blocks.len();
             if bottom < MARGIN {
                 header = i;
-            } else if block.top > 1.0 - MARGIN && footer == blocks.len() {
+            } else if (block.top > 1.0 - MARGIN || is_page_number) && footer == blocks.len() {
                 footer = i;
             }
         }
@@ -100,12 +110,12 @@ fn cut(blocks: Vec<Block>, depth: u32, order: &mut Vec<usize>) {
         return by_rows(blocks, order);
     }
     for group in groups(rows(blocks)) {
-        if group.gutters.is_empty() || is_table(&group.rows, &group.gutters) {
+        if group.gutters.is_empty() || group.is_table() {
             for row in group.rows {
                 by_rows(row, order);
             }
         } else {
-            let gutters = between_columns(&group.rows, &group.gutters);
+            let gutters = group.between_columns();
             for column in columns(group.rows.into_iter().flatten(), &gutters) {
                 cut(column, depth - 1, order);
             }
@@ -138,19 +148,30 @@ struct Group {
     white: Vec<Span>,
     left: f32,
     right: f32,
+    /// Whether it is a region of columns of running text.
+    is_region: bool,
 }
 
 impl Group {
-    fn of(row: Vec<Block>) -> Self {
-        let white = white(&row);
-        let left = row.iter().map(|b| b.left).fold(1.0, f32::min);
-        let right = row.iter().map(|b| b.right).fold(0.0, f32::max);
+    /// A region of columns, as [`column_regions`] found it.
+    fn of_region(rows: Vec<Vec<Block>>) -> Self {
         Self {
-            rows: vec![row],
+            is_region: true,
+            ..Self::of(rows, NARROW_GUTTER)
+        }
+    }
+
+    fn of(rows: Vec<Vec<Block>>, narrowest: f32) -> Self {
+        let white = white(rows.iter().flatten(), narrowest);
+        let left = rows.iter().flatten().map(|b| b.left).fold(1.0, f32::min);
+        let right = rows.iter().flatten().map(|b| b.right).fold(0.0, f32::max);
+        Self {
+            rows,
             gutters: within(&white, left, right),
             white,
             left,
             right,
+            is_region: false,
         }
     }
 
@@ -168,16 +189,78 @@ impl Group {
             white,
             left,
             right,
+            is_region: false,
         };
         self.rows.extend(next.rows);
         Ok(())
     }
+
+    /// Whether its columns are those of a table: at most one of them is prose, and what stands in the others has something
+    /// beside it on its baseline. Lines of two columns of text are level by chance, too.
+    fn is_table(&self) -> bool {
+        let (rows, gutters) = (&self.rows, &self.gutters);
+        let columns = columns(rows.iter().flatten().copied(), gutters);
+        let prose: Vec<bool> = columns.iter().map(|c| is_prose(c)).collect();
+        let cells = (0..columns.len()).filter(|c| prose.get(*c) == Some(&false));
+        let (level, all) = level_blocks(rows, gutters, cells, |own, other| own != other);
+        let share = if self.is_region { 85 } else { 70 };
+        prose.iter().filter(|p| **p).count() <= 1 && level * 100 >= all * share
+    }
+
+    /// The gutters without those that part bullets, numbers or the cells of a table from what stands beside them, and
+    /// without wide spaces.
+    fn between_columns(&self) -> Vec<Span> {
+        let (rows, gutters) = (&self.rows, &self.gutters);
+        let columns = columns(rows.iter().flatten().copied(), gutters);
+        let prose: Vec<bool> = columns.iter().map(|c| is_prose(c)).collect();
+        let is_part = |column: usize, of: usize| {
+            let (level, all) = level_blocks(rows, gutters, [column].into_iter(), |_, other| other == of);
+            prose.get(column) == Some(&false) && level * 10 >= all * 7
+        };
+        let parts = |left: usize| is_part(left, left + 1) || is_part(left + 1, left);
+        let widths = rows
+            .iter()
+            .flatten()
+            .map(|b| (b.right - b.left) / b.chars.max(1) as f32);
+        let narrowest = if self.is_region {
+            0.0
+        } else {
+            SPACE * median(widths)
+        };
+        let lines = |column: usize| columns.get(column).map_or(0, Vec::len);
+        let is_space = |left: usize, gutter: &Span| {
+            gutter.1 - gutter.0 < narrowest && lines(left).min(lines(left + 1)) <= FEW
+        };
+        gutters
+            .iter()
+            .enumerate()
+            .filter(|(i, gutter)| !is_space(*i, gutter) && !parts(*i))
+            .map(|(_, gutter)| *gutter)
+            .collect()
+    }
 }
 
+/// The regions of columns, and between them what the gutters of neighbouring rows tell.
 fn groups(rows: Vec<Vec<Block>>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
+    let regions = column_regions(&rows);
+    let mut rows = rows.into_iter();
+    let mut at = 0;
+    for region in regions {
+        groups.extend(neighbours(rows.by_ref().take(region.start - at)));
+        at = region.end;
+        let columns = rows.by_ref().take(region.len()).collect();
+        groups.push(Group::of_region(columns));
+    }
+    groups.extend(neighbours(rows));
+    groups
+}
+
+/// Puts neighbouring rows together for as long as one gutter runs through all of them.
+fn neighbours(rows: impl Iterator<Item = Vec<Block>>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
     for row in rows {
-        let row = Group::of(row);
+        let row = Group::of(vec![row], GUTTER);
         match groups.last_mut() {
             Some(group) => {
                 if let Err(row) = group.take(row) {
@@ -190,14 +273,14 @@ fn groups(rows: Vec<Vec<Block>>) -> Vec<Group> {
     groups
 }
 
-/// Where no line stands, from the page's left edge to its right, as spans of at least [`GUTTER`].
-fn white(row: &[Block]) -> Vec<Span> {
-    let mut spans: Vec<Span> = row.iter().map(|b| (b.left, b.right)).collect();
+/// Where no block stands, from the page's left edge to its right, as spans of at least `narrowest`.
+fn white<'a>(blocks: impl Iterator<Item = &'a Block>, narrowest: f32) -> Vec<Span> {
+    let mut spans: Vec<Span> = blocks.map(|b| (b.left, b.right)).collect();
     spans.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut white = Vec::new();
     let mut end = 0.0_f32;
     for (left, right) in spans.into_iter().chain([(1.0, 1.0)]) {
-        if left - end >= GUTTER {
+        if left - end >= narrowest {
             white.push((end, left));
         }
         end = end.max(right);
@@ -244,33 +327,6 @@ fn columns(blocks: impl Iterator<Item = Block>, gutters: &[Span]) -> Vec<Vec<Blo
     columns
 }
 
-/// Whether columns are those of a table: at most one of them is prose, and what stands in the others has something
-/// beside it on its baseline.
-fn is_table(rows: &[Vec<Block>], gutters: &[Span]) -> bool {
-    let columns = columns(rows.iter().flatten().copied(), gutters);
-    let prose: Vec<bool> = columns.iter().map(|c| is_prose(c)).collect();
-    let cells = (0..columns.len()).filter(|c| prose.get(*c) == Some(&false));
-    let (level, all) = level_blocks(rows, gutters, cells, |own, other| own != other);
-    prose.iter().filter(|p| **p).count() <= 1 && level * 10 >= all * 7
-}
-
-/// The gutters without those that part bullets, numbers or the cells of a table from what stands beside them.
-fn between_columns(rows: &[Vec<Block>], gutters: &[Span]) -> Vec<Span> {
-    let columns = columns(rows.iter().flatten().copied(), gutters);
-    let prose: Vec<bool> = columns.iter().map(|c| is_prose(c)).collect();
-    let is_part = |column: usize, of: usize| {
-        let (level, all) = level_blocks(rows, gutters, [column].into_iter(), |_, other| other == of);
-        prose.get(column) == Some(&false) && level * 10 >= all * 7
-    };
-    let parts = |left: usize| is_part(left, left + 1) || is_part(left + 1, left);
-    gutters
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| !parts(*i))
-        .map(|(_, gutter)| *gutter)
-        .collect()
-}
-
 /// Of the blocks in some columns, how many have one beside them on their baseline, in a column that will do; and of how many.
 fn level_blocks(
     rows: &[Vec<Block>],
@@ -300,30 +356,35 @@ fn level_blocks(
 fn is_prose(column: &[Block]) -> bool {
     let left = column.iter().map(|b| b.left).fold(1.0, f32::min);
     let right = column.iter().map(|b| b.right).fold(0.0, f32::max);
-    let long = column
-        .iter()
-        .filter(|b| b.chars >= PROSE && b.right - b.left >= 0.75 * (right - left))
-        .count();
-    long * 2 >= column.len()
+    // Wide spaces part a line of justified text.
+    let lines = level_rows(column.to_vec());
+    let is_long = |line: &&Vec<Block>| {
+        let start = line.iter().map(|b| b.left).fold(1.0, f32::min);
+        let end = line.iter().map(|b| b.right).fold(0.0, f32::max);
+        line.iter().map(|b| b.chars).sum::<usize>() >= PROSE && end - start >= 0.75 * (right - left)
+    };
+    lines.iter().filter(is_long).count() * 2 >= lines.len()
 }
 
-/// From top to bottom, and from left to right what stands side by side.
-fn by_rows(mut blocks: Vec<Block>, order: &mut Vec<usize>) {
-    blocks.sort_by(|a, b| a.middle().total_cmp(&b.middle()));
-    let mut row: Vec<Block> = Vec::new();
-    for block in blocks {
-        let beside = row.first().is_none_or(|first| block.is_level_with(first));
-        if !beside {
-            flush(&mut row, order);
-        }
-        row.push(block);
+/// Appends the lines from top to bottom, and from left to right those that stand side by side.
+fn by_rows(blocks: Vec<Block>, order: &mut Vec<usize>) {
+    for mut row in level_rows(blocks) {
+        row.sort_by(|a, b| a.left.total_cmp(&b.left).then(a.line.cmp(&b.line)));
+        order.extend(row.iter().map(|b| b.line));
     }
-    flush(&mut row, order);
 }
 
-fn flush(row: &mut Vec<Block>, order: &mut Vec<usize>) {
-    row.sort_by(|a, b| a.left.total_cmp(&b.left).then(a.line.cmp(&b.line)));
-    order.extend(row.drain(..).map(|b| b.line));
+/// The blocks that stand on one baseline each, from top to bottom.
+fn level_rows(mut blocks: Vec<Block>) -> Vec<Vec<Block>> {
+    blocks.sort_by(|a, b| a.middle().total_cmp(&b.middle()));
+    let mut rows: Vec<Vec<Block>> = Vec::new();
+    for block in blocks {
+        match rows.last_mut() {
+            Some(row) if row.first().is_some_and(|first| block.is_level_with(first)) => row.push(block),
+            _ => rows.push(vec![block]),
+        }
+    }
+    rows
 }
 
 #[cfg(test)]

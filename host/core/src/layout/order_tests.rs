@@ -182,6 +182,16 @@ fn headers_and_footers_frame_the_columns() {
 }
 
 #[test]
+fn page_number_in_the_gutter_comes_last() {
+    let mut page = column("a", 0.1, 0.12, 40);
+    page.extend(column("b", 0.425, 0.12, 40));
+    page.push(line("7", 0.416, 0.88));
+    let order = ordered(&page);
+    assert_eq!(order[80], "7");
+    assert!(order[39].starts_with("a39") && order[40].starts_with("b00"));
+}
+
+#[test]
 fn text_up_the_margin_does_not_tie_the_rows_together() {
     let mut page = vec![Line {
         rect: Rect {

@@ -1,14 +1,15 @@
 //! The text layer of a page, as lines.
 //!
 //! PDFium gives characters one by one, in the order of the file, with spaces and line ends of its own guessing put in. A
-//! line here is a run of characters on one baseline, in one direction, with no gap wider than [`COLUMN_GAP`]; so the
-//! halves of a two-column page and the cells of a table are lines of their own, which is what finding the reading order
-//! needs. The order of the lines is left as it is.
+//! line here is a run of characters on one baseline, in one direction, with no gap wider than [`COLUMN_GAP`], and none wider
+//! than [`WIDE_SPACE`] where a column begins; so the halves of a two-column page and the cells of a table are lines of their
+//! own, which is what finding the reading order needs. The order of the lines is left as it is.
 //!
 //! Distances are measured along and across the direction in which the line is written, so text up a margin or on a
 //! rotated page works like any other; and between the boxes of characters, not from left to right, so Arabic and Hebrew
 //! do, too.
 
+use weir_core::layout::ColumnEdges;
 use weir_core::page::Rect;
 use weir_core::text::Line;
 
@@ -20,6 +21,9 @@ use crate::shared::Pulse;
 /// A gap that ends a line, in sizes of the type. Words stand 0.2 to 0.4 apart, in justified text up to 1; columns 1.5
 /// and more.
 const COLUMN_GAP: f32 = 1.4;
+
+/// A gap that is a space or a narrow gutter, in sizes of the type. Which of both it is only the whole page tells.
+const WIDE_SPACE: f32 = 0.8;
 
 /// A gap that is a space although the file has none, in sizes of the type.
 const WORD_GAP: f32 = 0.17;
@@ -114,11 +118,15 @@ struct Current {
     size: f32,
     space: bool,
     hyphen: bool,
+    /// Whether only a wide space parts it from the line before.
+    is_continued: bool,
 }
 
 struct Lines {
     frame: Frame,
     lines: Vec<Line>,
+    /// The lines, by index and ascending, that only a wide space parts from the one before.
+    continued: Vec<usize>,
     bytes: usize,
     current: Option<Current>,
 }
@@ -128,6 +136,7 @@ impl Lines {
         Self {
             frame,
             lines: Vec::new(),
+            continued: Vec::new(),
             bytes: 0,
             current: None,
         }
@@ -157,12 +166,18 @@ impl Lines {
         let Some(letter) = Letter::of(glyph) else {
             return;
         };
-        if self.current.as_ref().is_none_or(|line| !letter.continues(line)) {
+        let gap = self
+            .current
+            .as_ref()
+            .and_then(|line| letter.gap_on_baseline(line));
+        let is_continued = gap.is_some_and(|gap| gap < COLUMN_GAP);
+        if gap.is_none_or(|gap| gap >= WIDE_SPACE) {
+            let before = self.lines.len();
             self.end();
-        }
-        match &mut self.current {
-            Some(line) => letter.join(line, char, glyph),
-            None => self.current = Some(letter.begin(char, glyph)),
+            let was_kept = self.lines.len() > before;
+            self.current = Some(letter.begin(char, glyph, is_continued && was_kept));
+        } else if let Some(line) = &mut self.current {
+            letter.join(line, char, glyph);
         }
         if let Some(line) = &mut self.current {
             // A soft hyphen shows only where the line ends.
@@ -185,6 +200,9 @@ impl Lines {
             return;
         }
         self.bytes += line.text.len();
+        if line.is_continued {
+            self.continued.push(self.lines.len());
+        }
         self.lines.push(Line {
             text: line.text,
             rect,
@@ -195,7 +213,24 @@ impl Lines {
 
     fn finish(mut self) -> Vec<Line> {
         self.end();
-        self.lines
+        let edges = ColumnEdges::of(&self.lines);
+        let mut continued = self.continued.into_iter().peekable();
+        let mut lines: Vec<Line> = Vec::with_capacity(self.lines.len());
+        let mut last: Option<Rect> = None;
+        for (i, line) in self.lines.into_iter().enumerate() {
+            let is_continued = continued.next_if_eq(&i).is_some();
+            let before = last.replace(line.rect);
+            match (lines.last_mut(), before) {
+                (Some(left), Some(before)) if is_continued && !edges.part(&before, &line.rect) => {
+                    left.text.push(' ');
+                    left.text.push_str(&line.text);
+                    left.rect = left.rect.union(&line.rect);
+                    left.size = left.size.max(line.size);
+                }
+                _ => lines.push(line),
+            }
+        }
+        lines
     }
 }
 
@@ -248,15 +283,16 @@ impl Letter {
         (begin - line.last.1).max(line.last.0 - end).max(0.0)
     }
 
-    fn continues(&self, line: &Current) -> bool {
+    /// The gap to a line on whose baseline the letter stands, in sizes of the type.
+    fn gap_on_baseline(&self, line: &Current) -> Option<f32> {
         let size = line.size.max(self.size);
         let (x, y) = line.along;
         let straight = x * self.along.0 + y * self.along.1 > 0.98;
         let off = (self.origin.0 - line.origin.0) * -y + (self.origin.1 - line.origin.1) * x;
-        straight && off.abs() < BASELINE * size && self.gap(line) < COLUMN_GAP * size
+        (straight && off.abs() < BASELINE * size).then(|| self.gap(line) / size)
     }
 
-    fn begin(&self, char: char, glyph: &Glyph) -> Current {
+    fn begin(&self, char: char, glyph: &Glyph, is_continued: bool) -> Current {
         let mut line = Current {
             text: String::new(),
             bounds: self.bounds,
@@ -266,6 +302,7 @@ impl Letter {
             size: self.size,
             space: false,
             hyphen: false,
+            is_continued,
         };
         push(&mut line.text, char, glyph.code);
         line

@@ -65,6 +65,23 @@ fn gaps_are_spaces_and_wide_gaps_are_columns() {
 }
 
 #[test]
+fn wide_space_joins_a_line_and_narrow_gutter_parts_two() {
+    let row = |y: f32| {
+        [
+            word("a line of words", 0.0, y),
+            word("and its other part", 85.0, y),
+        ]
+        .concat()
+    };
+    assert_eq!(texts(row(100.0)), ["a line of words and its other part"]);
+    let columns = [row(100.0), row(88.0), row(76.0)].concat();
+    assert_eq!(
+        texts(columns),
+        ["a line of words", "and its other part"].repeat(3)
+    );
+}
+
+#[test]
 fn a_superscript_stays_and_the_next_line_does_not() {
     let mut small = glyph('2', 15.0, 104.0);
     small.size = 0.6;
