@@ -192,6 +192,27 @@ fn the_same_document_again_does_no_work_and_force_redoes_it() {
 }
 
 #[test]
+fn labels_and_collection_of_a_run_filter_searches() {
+    let weir = Weir::new();
+    let file = weir.file("book.pdf", &weir_samples::book(2, 7));
+    let file = file.to_str().unwrap();
+    let north = ["--label", "team=north", "--collection", "minutes"];
+    let ended = weir.ingest(&[&[file, "--summarize"], &north[..]].concat());
+    assert_eq!(ended.code, 0, "{}", ended.errors);
+    let hits = weir.search("chapter", &[&north[..], &["--top-k", "50"]].concat());
+    assert!(hits.iter().any(|hit| hit["summary"] == true) && hits.len() > 2);
+    assert!(
+        hits.iter().all(|hit| hit["labels"]["team"] == "north"),
+        "{hits:?}"
+    );
+    assert!(weir.search("chapter", &["--label", "team=south"]).is_empty());
+    let documents = weir.documents();
+    assert_eq!(documents[0]["labels"]["team"], "north");
+    assert_eq!(documents[0]["collection"], "minutes");
+    assert_eq!(weir.run(&["run", file, "--label", "team"]).code, 2);
+}
+
+#[test]
 fn a_range_of_pages_and_then_the_rest() {
     let weir = Weir::new();
     let file = weir.file("book.pdf", &weir_samples::book(8, 7));

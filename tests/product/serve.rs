@@ -11,6 +11,7 @@ mod hostile;
 mod isolation;
 mod jobs;
 mod killed;
+mod labels;
 mod logs;
 mod pipelines;
 mod readers;

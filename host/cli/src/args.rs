@@ -1,12 +1,14 @@
 //! The command line.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
-use weir_core::id::{DocumentId, TenantId};
+use weir_core::filing::{Filing, FilingError, check_labels};
+use weir_core::id::{DocumentId, TenantId, is_name};
 use weir_core::tenancy::Scope;
 
 use crate::component::{ComponentCommand, Dev};
@@ -107,6 +109,7 @@ Examples:
   weir run scans/ --ocr always --dpi 200
   weir run forms/ --vision always --out results
   weir run book.pdf --pages 3-20 --json
+  weir run minutes/ --collection minutes --label team=north --label year=2024
 
 Each line that --json prints is an event with `seq`, `job`, `document` and `type`. A document ends with
 `document-done` (`pages`, `searchable`, `skipped`, `failed`) or `document-failed` (`error`).
@@ -143,6 +146,24 @@ pub(crate) struct Run {
     /// Summarize each document, by section and as a whole
     #[arg(long)]
     pub(crate) summarize: bool,
+    /// A label of the documents, such as team=north, beside those of the pipeline's routing; may be given again
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Collection to file the documents under [default: the pipeline's]
+    #[arg(long, value_name = "NAME", value_parser = collection)]
+    pub(crate) collection: Option<String>,
+}
+
+impl Run {
+    /// Collection and labels of the documents.
+    pub(crate) fn filing(&self) -> Filing {
+        // Of two labels of one name, the last counts.
+        let labels: BTreeMap<_, _> = self.labels.iter().cloned().collect();
+        Filing {
+            collection: self.collection.clone(),
+            labels: (!labels.is_empty()).then(|| labels.into_iter().collect()),
+        }
+    }
 }
 
 /// `weir search`.
@@ -151,8 +172,9 @@ pub(crate) struct Run {
 Examples:
   weir search \"the highest water level\" --top-k 3
   weir search \"deadline\" --document 3fb2 --json
+  weir search \"deadline\" --label team=north --collection reports
 
---json prints {\"hits\": [{\"document\", \"name\", \"page\", \"score\", \"text\", \"box\"}]}; a box is given in shares of the
+--json prints {\"hits\": [{\"document\", \"name\", \"page\", \"score\", \"text\", \"box\", \"labels\"}]}; a box is given in shares of the
 page's width and height from its upper left corner.")]
 pub(crate) struct Search {
     /// What to look for
@@ -163,6 +185,12 @@ pub(crate) struct Search {
     /// Only in this document: its id, or the beginning of it
     #[arg(long, value_name = "ID", value_parser = document_prefix)]
     pub(crate) document: Option<String>,
+    /// Only where this label holds, such as team=north; may be given again
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    pub(crate) labels: Vec<(String, String)>,
+    /// Only in this collection
+    #[arg(long, value_name = "NAME", value_parser = collection)]
+    pub(crate) collection: Option<String>,
 }
 
 /// `weir serve`.
@@ -274,6 +302,21 @@ fn quota(text: &str) -> Result<(String, u64), String> {
 fn assignment(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("write it as section.name=value")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+    let label = (name.to_owned(), value.to_owned());
+    check_labels(std::slice::from_ref(&label)).map_err(|error| error.to_string())?;
+    Ok(label)
+}
+
+fn collection(text: &str) -> Result<String, String> {
+    if is_name(text) {
+        Ok(text.to_owned())
+    } else {
+        Err(FilingError::Collection.to_string())
+    }
 }
 
 fn pages(text: &str) -> Result<RangeInclusive<u32>, String> {

@@ -1,5 +1,6 @@
 //! `weir documents`.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -30,7 +31,8 @@ pub(crate) async fn run(json: bool, places: &Places) -> Result<ExitCode> {
             .map(|(d, done, failed)| {
                 serde_json::json!({
                     "document": d.id, "name": d.name, "title": d.title, "bytes": d.bytes, "pages": d.pages,
-                    "done": done, "failed": failed, "collection": d.collection, "created_millis": d.created_millis,
+                    "done": done, "failed": failed, "collection": d.collection,
+                    "labels": d.labels.iter().cloned().collect::<BTreeMap<_, _>>(), "created_millis": d.created_millis,
                 })
             })
             .collect();
@@ -45,8 +47,14 @@ pub(crate) async fn run(json: bool, places: &Places) -> Result<ExitCode> {
             } else {
                 String::new()
             };
+            let labels = if d.labels.is_empty() {
+                String::new()
+            } else {
+                let labels = d.labels.iter().map(|(name, value)| (name, value));
+                format!("  ({})", host::label_list(labels))
+            };
             println!(
-                "{}  {:>5} of {} pages{failed}  {}",
+                "{}  {:>5} of {} pages{failed}  {}{labels}",
                 id.get(..12).unwrap_or(&id),
                 done,
                 d.pages,

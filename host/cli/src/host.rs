@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use weir_core::StorageError;
 use weir_core::component::{ComponentStore, Gate};
-use weir_core::id::{DocumentId, TenantId};
+use weir_core::id::TenantId;
 use weir_core::language::AnswerCache;
 use weir_core::original::Originals;
 use weir_core::page::Lane;
@@ -17,7 +17,7 @@ use weir_core::replay::Replays;
 use weir_core::search::{Hit, Query};
 use weir_core::settings::Settings;
 use weir_core::usage::Meter;
-use weir_engine::{Engine, EngineConfig, Ports};
+use weir_engine::{Engine, EngineConfig, Ports, SearchRequest};
 use weir_inference::{Capability, Inference, InferenceConfig};
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
 use weir_raster::{RasterConfig, RasterPool};
@@ -244,34 +244,33 @@ pub(crate) fn read_ledger(places: &Places) -> Result<Option<LedgerReader>> {
 }
 
 /// Finds passages without opening anything for writing, so that it works beside a run.
-pub(crate) async fn search(
-    settings: &Settings,
-    places: &Places,
-    tenant: &TenantId,
-    text: &str,
-    top_k: usize,
-    documents: Vec<DocumentId>,
-) -> Result<Vec<Hit>> {
+pub(crate) async fn search(settings: &Settings, places: &Places, request: SearchRequest) -> Result<Vec<Hit>> {
     let inference = Inference::load(InferenceConfig::from_settings(settings, places.assets.clone()))?;
     let account = Account {
-        tenant: tenant.clone(),
+        tenant: request.tenant.clone(),
         lane: Lane::Interactive,
         linger: Duration::ZERO,
         weight: 1.0,
     };
     let dense = inference
         .embedder()
-        .embed(&account, vec![text.to_owned()])
+        .embed(&account, vec![request.text.clone()])
         .await?
         .pop()
         .unwrap_or_default();
     let query = Query {
-        text: text.to_owned(),
+        text: request.text,
         dense,
-        top_k,
-        documents,
-        collection: None,
-        labels: Vec::new(),
+        top_k: request.top_k,
+        documents: request.documents,
+        collection: request.collection,
+        labels: request.labels,
     };
-    Ok(weir_storage::search(&places.data, EMBEDDING, tenant, &query).await?)
+    Ok(weir_storage::search(&places.data, EMBEDDING, &request.tenant, &query).await?)
+}
+
+/// Labels as they are given: `team=north, year=2024`.
+pub(crate) fn label_list<'a>(labels: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let labels: Vec<_> = labels.map(|(name, value)| format!("{name}={value}")).collect();
+    labels.join(", ")
 }

@@ -33,6 +33,7 @@ pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Pla
     let pipeline = Arc::new(pipeline::load(run, &places.components)?);
     let revision = pipeline.revision;
     let tenant = TenantId::single();
+    run.filing().check()?;
     let found = files::find(&run.files);
     let host = Host::open(settings, places).await?;
     if run.vision.as_deref().is_some_and(|when| when != "never") {
@@ -57,6 +58,7 @@ pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Pla
     let spec = JobSpec {
         force: run.force,
         summarize: run.summarize,
+        filing: run.filing(),
         ..JobSpec::new(tenant.clone(), pipeline, documents)
     };
     let span = tracing::info_span!("job", job = %spec.id);

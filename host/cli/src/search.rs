@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::search::Hit;
 use weir_core::settings::Settings;
+use weir_engine::SearchRequest;
 
 use crate::args::Search;
 use crate::host;
@@ -24,15 +25,14 @@ pub(crate) async fn run(
     if let Some(prefix) = &search.document {
         documents.push(document(places, &tenant, prefix).await?);
     }
-    let hits = host::search(
-        settings,
-        places,
-        &tenant,
-        &search.text,
-        search.top_k as usize,
+    let request = SearchRequest {
+        top_k: search.top_k as usize,
         documents,
-    )
-    .await?;
+        collection: search.collection.clone(),
+        labels: search.labels.clone(),
+        ..SearchRequest::new(tenant, search.text.clone())
+    };
+    let hits = host::search(settings, places, request).await?;
     if json {
         println!("{}", serde_json::json!({ "hits": hits }));
     } else if hits.is_empty() {
@@ -67,6 +67,9 @@ fn show(place: usize, hit: &Hit) {
         percent(b.width),
         percent(b.height)
     );
+    if !hit.labels.is_empty() {
+        println!("   {}", host::label_list(hit.labels.iter()));
+    }
     for line in hit.text.lines() {
         println!("   {line}");
     }

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::decision::Label;
 use crate::event::{ErrorNote, Event};
+use crate::filing::Filing;
 use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 use crate::page::OutlineEntry;
 use crate::said::LogEntry;
@@ -46,6 +48,10 @@ pub struct DocumentRecord {
     pub outline: Vec<OutlineEntry>,
     /// Collection its passages are filed under.
     pub collection: String,
+    /// Labels of all its passages and summaries.
+    pub labels: Vec<Label>,
+    /// What jobs asked of collection and labels.
+    pub requested: Filing,
     /// When it was first taken in, in milliseconds since 1970.
     pub created_millis: u64,
 }

@@ -8,6 +8,7 @@ pub mod component;
 pub mod decision;
 pub mod error;
 pub mod event;
+pub mod filing;
 pub mod grounding;
 pub mod id;
 mod job;

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StorageError;
+use crate::filing::Filing;
 use crate::id::{DocumentId, JobId, PageNumber, TenantId};
 use crate::ledger::{JobRecord, JobState};
 use crate::page::Lane;
@@ -74,6 +75,9 @@ pub struct OrderOptions {
     /// Whether documents are summarized.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub summarize: bool,
+    /// Collection and labels of the documents.
+    #[serde(skip_serializing_if = "Filing::is_empty")]
+    pub filing: Filing,
 }
 
 /// Whom to tell when a job has ended.

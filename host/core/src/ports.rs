@@ -170,7 +170,8 @@ pub trait VectorStore: Send + Sync {
         points: Vec<Point>,
     ) -> Result<(), StorageError>;
 
-    /// Removes the points of these pages, or of the whole document if `pages` is `None`.
+    /// Removes the passages of these pages, or all points of the document if `pages` is `None`. Summaries are passages of no
+    /// page.
     async fn remove(
         &self,
         tenant: &TenantId,
@@ -178,13 +179,16 @@ pub trait VectorStore: Send + Sync {
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError>;
 
+    /// Removes the summaries of a document's sections ([`Point::is_summary`]), and no passage.
+    async fn remove_summaries(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError>;
+
     /// Removes every point of a tenant, also those of documents that no ledger knows.
     async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError>;
 
     /// The best hits first.
     async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError>;
 
-    /// Passages of each page of a document, as `(page, passages)` in order of pages.
+    /// Passages of each page of a document, summaries not counted, as `(page, passages)` in order of pages.
     async fn pages(
         &self,
         tenant: &TenantId,

@@ -1,5 +1,7 @@
 //! Passages in the index, and how they are found.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -35,6 +37,13 @@ pub struct Point {
     pub image: Option<String>,
     /// Key of the page's lines.
     pub lines: Option<String>,
+}
+
+impl Point {
+    /// Whether it is the summary of a section.
+    pub const fn is_summary(&self) -> bool {
+        self.passage >= SUMMARY
+    }
 }
 
 /// A search.
@@ -73,6 +82,9 @@ pub struct Hit {
     /// Where it stands on the page.
     #[serde(rename = "box")]
     pub rect: Rect,
+    /// Labels of its document and page; the page's where both have one by a name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Key of the page image, if it was kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

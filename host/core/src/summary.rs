@@ -71,7 +71,12 @@ pub struct Quoted {
 
 /// Blob key of a document's summaries.
 pub fn summary_key(document: &DocumentId, revision: &RevisionId) -> String {
-    format!("{document}/summary/{revision}.json")
+    format!("{}{revision}.json", summaries_prefix(document))
+}
+
+/// What the blob keys of a document's summaries begin with, under any revision.
+pub fn summaries_prefix(document: &DocumentId) -> String {
+    format!("{document}/summary/")
 }
 
 /// How a text begins: its first sentence, or as much of it as a preview takes, cut at a word.

@@ -5,6 +5,7 @@
 //! between no search finds what is not there any more. Before all that the ledger takes back that the pages are done, since
 //! a page without text is believed done by the ledger alone, and ingested again it would be left without its image.
 
+use weir_core::event::ErrorNote;
 use weir_core::ledger::{Entry, PageRecord, PageState};
 use weir_core::{DocumentId, StorageError, TenantId};
 
@@ -43,7 +44,14 @@ impl Engine {
         // A job that was dropped may have left entries about the document on their way to the ledger.
         host.journal.sync().await?;
         let pages = ports.ledger.pages(tenant, &document, None).await?;
-        let taken_back: Vec<_> = pages.into_iter().filter_map(taken_back).collect();
+        let reason = note(
+            "deleted",
+            "the document is being deleted: delete it again to go on",
+        );
+        let taken_back: Vec<_> = pages
+            .into_iter()
+            .filter_map(|page| taken_back(page, &reason))
+            .collect();
         if !taken_back.is_empty() {
             ports.ledger.commit(taken_back).await?;
         }
@@ -56,14 +64,12 @@ impl Engine {
 }
 
 /// The record of a page that was done, as one that is not.
-fn taken_back(record: PageRecord) -> Option<Entry> {
+pub(crate) fn taken_back(record: PageRecord, reason: &ErrorNote) -> Option<Entry> {
     let PageState::Done { .. } = record.state else {
         return None;
     };
-    let error = note(
-        "deleted",
-        "the document is being deleted: delete it again to go on",
-    );
-    let state = PageState::Failed { error };
+    let state = PageState::Failed {
+        error: reason.clone(),
+    };
     Some(Entry::Page(PageRecord { state, ..record }))
 }

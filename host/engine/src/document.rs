@@ -13,10 +13,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 use weir_core::decision::{DocumentFacts, Observation};
 use weir_core::event::{ErrorNote, EventKind};
+use weir_core::filing::Filing;
 use weir_core::ledger::{DocumentRecord, Entry};
 use weir_core::ports::{Account, OpenDocument, Source};
-use weir_core::{DocumentId, Lane, PageNumber, TenantId};
+use weir_core::{DocumentId, Lane, PageNumber, StorageError, TenantId};
 
+use crate::delete::taken_back;
 use crate::diagnosis::Load;
 use crate::failure::{Unfinished, note};
 use crate::history::History;
@@ -76,11 +78,24 @@ impl Ingest<'_> {
         };
         let open = job.unless_halted(ports.rasterizer.open(&source)).await??;
         let _shown = job.capabilities.show(id, &open);
-        let asked = self.asked(open.info().pages)?;
-        self.tally.asked = asked.end() - asked.start() + 1;
+        let mut wanted: BTreeSet<PageNumber> = self.asked(open.info().pages)?.collect();
         let history = job.unless_halted(History::of(job, &id)).await??;
-        let mut wanted: BTreeSet<PageNumber> = asked.collect();
-        if !job.force {
+        let known = job
+            .unless_halted(ports.ledger.document(&job.tenant, &id))
+            .await??;
+        let filing = match &known {
+            Some(record) => job.filing.clone().or(record.requested.clone()),
+            None => job.filing.clone(),
+        };
+        let refiled = known.as_ref().filter(|record| record.requested != filing);
+        if let Some(record) = refiled {
+            wanted.extend(history.pages().iter().map(|record| record.page));
+            job.unless_halted(refile(job, record, &filing, &history))
+                .await??;
+        }
+        let is_outdated = history.has_other_revisions(job) || (job.summarize && !history.is_empty());
+        self.tally.asked = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+        if !job.force && refiled.is_none() {
             for (page, passages) in history.done(job) {
                 if wanted.remove(&page) {
                     self.tally.skipped += 1;
@@ -88,9 +103,6 @@ impl Ingest<'_> {
                 }
             }
         }
-        let known = job
-            .unless_halted(ports.ledger.document(&job.tenant, &id))
-            .await??;
         let started = EventKind::DocumentStarted {
             name: spec.name.clone(),
             pages: self.tally.asked,
@@ -106,7 +118,13 @@ impl Ingest<'_> {
                 .await;
                 Ok(())
             }
-            _ => self.work_pages(id, bytes, open, wanted, &history).await,
+            _ => {
+                if is_outdated {
+                    // They are of pages that are about to be replaced, or without those that are added.
+                    job.unless_halted(summaries::remove(job, &id)).await??;
+                }
+                self.work_pages(id, bytes, open, wanted, &history, filing).await
+            }
         };
         match worked {
             Ok(()) if job.summarize => self.summarize(id).await,
@@ -153,6 +171,7 @@ impl Ingest<'_> {
         open: Arc<dyn OpenDocument>,
         wanted: BTreeSet<PageNumber>,
         history: &History,
+        filing: Filing,
     ) -> Result<(), Unfinished> {
         let (job, name) = (self.job, &self.spec.name);
         let info = open.info().clone();
@@ -168,7 +187,8 @@ impl Ingest<'_> {
             outline_entries: u32::try_from(info.outline.len()).unwrap_or(u32::MAX),
             first_pages: first_pages.clone(),
         };
-        let route = job.unless_halted(job.policy.route_document(facts)).await??;
+        let mut route = job.unless_halted(job.policy.route_document(facts)).await??;
+        filing.apply(&mut route);
         if route.ocr_model.is_some() || route.embedding_model.is_some() {
             tracing::warn!(document = %id, "the route names models, but this host has one of each kind and uses those");
         }
@@ -181,6 +201,8 @@ impl Ingest<'_> {
             title: info.title,
             outline: info.outline,
             collection: route.collection.clone(),
+            labels: route.labels.clone(),
+            requested: filing,
             created_millis: now_millis(),
         })
         .await;
@@ -322,6 +344,32 @@ impl Ingest<'_> {
             }
         }
     }
+}
+
+/// Writes down that a document is filed otherwise and that its pages have yet to be done so. Its summaries go before, since
+/// nobody would miss them later.
+async fn refile(
+    job: &Job,
+    record: &DocumentRecord,
+    filing: &Filing,
+    history: &History,
+) -> Result<(), StorageError> {
+    let ports = &job.host.ports;
+    summaries::remove(job, &record.id).await?;
+    tokio::try_join!(ports.blobs.flush(), ports.vectors.flush())?;
+    // Entries about the document that are still on their way would come after.
+    job.host.journal.sync().await?;
+    let reason = note(
+        "refiled",
+        "its labels or its collection were changed: ingest the document again",
+    );
+    let pages = history.pages().iter().cloned();
+    let mut entries: Vec<_> = pages.filter_map(|page| taken_back(page, &reason)).collect();
+    entries.push(Entry::Document(DocumentRecord {
+        requested: filing.clone(),
+        ..record.clone()
+    }));
+    ports.ledger.commit(entries).await
 }
 
 /// A tenant as the rasterizer may know it. Two that share a number share their turns, which costs them little.

@@ -50,6 +50,22 @@ impl History {
         self.indexed.get(&page).copied().unwrap_or(0)
     }
 
+    /// The latest record of each page.
+    pub(crate) fn pages(&self) -> &[PageRecord] {
+        &self.pages
+    }
+
+    /// Whether no page has ended before.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
+    /// Whether pages were last done under another revision than the job's.
+    pub(crate) fn has_other_revisions(&self, job: &Job) -> bool {
+        let revision = job.pipeline.revision;
+        self.pages.iter().any(|record| record.revision != revision)
+    }
+
     /// Pages that the index knows.
     pub(crate) fn indexed(&self) -> HashSet<PageNumber> {
         self.indexed.keys().copied().collect()

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use weir_core::filing::Filing;
 use weir_core::manifest::Pipeline;
 use weir_core::ports::{Account, JobPolicy};
 use weir_core::{JobId, Lane, TenantId};
@@ -22,6 +23,8 @@ pub(crate) struct Job {
     pub(crate) force: bool,
     /// Whether documents are summarized.
     pub(crate) summarize: bool,
+    /// Collection and labels asked for.
+    pub(crate) filing: Filing,
     /// On whose account it asks for things that do not wait for company.
     pub(crate) account: Account,
     /// The lane asked for.

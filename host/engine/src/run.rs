@@ -195,6 +195,7 @@ impl Start {
             id,
             pipeline: Arc::clone(&self.spec.pipeline),
             force: self.spec.force,
+            filing: self.spec.filing.clone(),
             summarize: self.spec.summarize,
             account,
             lane: self.spec.lane,

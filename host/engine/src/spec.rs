@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use weir_core::filing::Filing;
 use weir_core::manifest::Pipeline;
 use weir_core::{JobId, Lane, PageNumber, TenantId};
 
@@ -26,6 +27,8 @@ pub struct JobSpec {
     pub force: bool,
     /// Whether documents are summarized once their pages are done.
     pub summarize: bool,
+    /// Collection and labels of the documents. A known document that was filed otherwise has its pages done again.
+    pub filing: Filing,
     /// The lane that was asked for. It stands over what the routing component says, since who asks knows whether someone
     /// waits; `None` leaves it to the component, which knows the document.
     pub lane: Option<Lane>,
@@ -43,6 +46,7 @@ impl JobSpec {
             documents,
             force: false,
             summarize: false,
+            filing: Filing::default(),
             lane: None,
             weight: 1.0,
         }

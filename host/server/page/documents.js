@@ -1,7 +1,7 @@
 // What has been taken in.
 
 import { get, remove } from "./api.js";
-import { bytes, by, complain, confirmed, describe, el, many, show, when } from "./dom.js";
+import { bytes, by, complain, confirmed, describe, el, labelList, many, show, when } from "./dom.js";
 import { Sheet, pageStates } from "./pages.js";
 import { Summaries } from "./summary.js";
 
@@ -28,7 +28,8 @@ function card(document) {
   const details = el("details", { class: "job" },
     el("summary", {},
       el("span", { class: "name" }, document.name),
-      el("span", { class: "hint" }, `${many(document.pages, "page")} · ${bytes(document.bytes)} · `, when(document.created_millis))),
+      el("span", { class: "hint" }, `${many(document.pages, "page")} · ${bytes(document.bytes)} · `, when(document.created_millis)),
+      labelList(document.labels)),
     pages);
   details.addEventListener("toggle", () => {
     if (details.open && pages.childElementCount === 0) open(document, pages);

@@ -60,6 +60,12 @@ export const count = (number) => number.toLocaleString("en");
 
 export const many = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
 
+/** Labels as `team=north, year=2024`; `null` without any. */
+export function labelList(labels) {
+  const all = Object.entries(labels).map(([name, value]) => `${name}=${value}`);
+  return all.length === 0 ? null : el("span", { class: "hint" }, all.join(", "));
+}
+
 export function duration(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);

@@ -63,11 +63,16 @@ async function more() {
 
 function options(form, files) {
   const chosen = {};
-  const { ocr, vision, dpi, password, force, summarize } = form.elements;
+  const { ocr, vision, dpi, password, collection, labels, force, summarize } = form.elements;
   if (ocr.value) chosen.ocr = ocr.value;
   if (vision.value) chosen.vision = vision.value;
   if (dpi.value) chosen.dpi = Number(dpi.value);
   if (password.value) chosen.passwords = Object.fromEntries(files.map((file) => [file.name, password.value]));
+  if (collection.value) chosen.collection = collection.value;
+  if (labels.value.trim()) {
+    const pairs = labels.value.split(",").map((label) => label.trim().split(/=(.*)/s, 2));
+    chosen.labels = Object.fromEntries(pairs);
+  }
   if (force.checked) chosen.force = true;
   if (summarize.checked) chosen.summarize = true;
   return chosen;

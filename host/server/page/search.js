@@ -1,7 +1,7 @@
 // Finding passages, and the place where each stands.
 
 import { get, post } from "./api.js";
-import { by, describe, el, many, say, show } from "./dom.js";
+import { by, describe, el, labelList, many, say, show } from "./dom.js";
 import { imagePath, thumbnail } from "./images.js";
 import { view } from "./viewer.js";
 
@@ -56,6 +56,7 @@ function row(hit, wanted) {
       el("span", { class: "small" }, canvas, box),
       el("span", { class: "passage" },
         el("span", { class: "name" }, `${hit.name}, page ${hit.page}`),
+        labelList(hit.labels),
         el("span", { class: "text" }, ...marked(hit.text, wanted)))));
 }
 

@@ -32,7 +32,7 @@ use weir_core::search::{Hit, Point, Query};
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
 use self::passage::{
-    DENSE, SPARSE, check_dense, hit, of_document, of_tenant, page, page_of_each, searched, stored,
+    DENSE, NO_PAGE, SPARSE, check_dense, hit, of_document, of_tenant, page, page_of_each, searched, stored,
 };
 use self::shard::Shard;
 use self::words::Words;
@@ -181,6 +181,11 @@ impl VectorStore for EdgeVectors {
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
         self.remove_all(of_document(tenant, document, pages)).await
+    }
+
+    async fn remove_summaries(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
+        self.remove_all(of_document(tenant, document, Some(&[NO_PAGE])))
+            .await
     }
 
     async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {

@@ -11,6 +11,7 @@ mod fixture;
 
 use fixture::{document, event, job, open, page_done, tenant};
 use weir_core::event::{ErrorNote, Event};
+use weir_core::filing::Filing;
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord, PageState};
 use weir_core::page::OutlineEntry;
 use weir_core::ports::{Ledger, PolicyState};
@@ -33,6 +34,8 @@ fn record(t: &TenantId, name: &str, created_millis: u64) -> DocumentRecord {
             page: Some(3),
         }],
         collection: "main".into(),
+        labels: vec![("team".into(), "north".into())],
+        requested: Filing::default(),
         created_millis,
     }
 }

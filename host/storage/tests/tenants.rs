@@ -17,6 +17,7 @@ use fixture::{
     word,
 };
 use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord, ComponentStore};
+use weir_core::filing::Filing;
 use weir_core::ledger::{Entry, JobState};
 use weir_core::manifest::{Manifest, Role};
 use weir_core::order::Orders;
@@ -217,6 +218,8 @@ async fn furnish(storage: &Storage, t: &TenantId) {
         title: None,
         outline: Vec::new(),
         collection: "main".into(),
+        labels: vec![("team".into(), "north".into())],
+        requested: Filing::default(),
         created_millis: 1,
     }));
     PolicyState::set(&**ledger, t, "p", "k", b"v".into())

@@ -7,6 +7,8 @@
     missing_docs
 )]
 
+#[path = "../../core/conformance/vector_store.rs"]
+mod conformance;
 mod fixture;
 
 use fixture::{DIMENSIONS, MODEL, direction, document, open, point, query, tenant};
@@ -88,6 +90,14 @@ async fn a_word_that_matches_lifts_a_passage() {
     assert_eq!(hits[0].page, 2, "{hits:?}");
     // Stop words alone are no words.
     assert_eq!(texts(&search("the of").await), texts(&search("").await));
+    storage.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn vector_store_conforms() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(dir.path()).await;
+    conformance::check_vector_store(&*storage.vectors, DIMENSIONS).await;
     storage.close().await.unwrap();
 }
 

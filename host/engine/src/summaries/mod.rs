@@ -16,7 +16,6 @@ use std::sync::Arc;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use weir_core::decision::{Question as Asked, Section, SummaryPlan};
 use weir_core::event::{ErrorNote, EventKind};
-use weir_core::grounding::ungrounded;
 use weir_core::id::passage_id;
 use weir_core::language::{Answer, LanguageModel, Question, QuestionKind};
 use weir_core::ledger::{DocumentRecord, PageState};
@@ -24,14 +23,14 @@ use weir_core::markdown::MarkdownPage;
 use weir_core::ports::Account;
 use weir_core::search::{Point, SUMMARY};
 use weir_core::sections::{DocumentSection, sections};
-use weir_core::summary::{DocumentSummary, Quoted, SectionSummary, Summary, preview, summary_key};
+use weir_core::summary::{DocumentSummary, Quoted, SectionSummary, Summary, summaries_prefix, summary_key};
 use weir_core::text::PageLines;
-use weir_core::{Rect, StorageError, layout};
+use weir_core::{DocumentId, Rect, StorageError, layout};
 
 use crate::failure::{StageError, Unfinished, note};
 use crate::job::Job;
 
-use quotes::{Joined, Source, placed};
+use quotes::{Joined, Source, made, placed};
 
 /// Characters of a section that a title is made from.
 const TITLED: usize = 2000;
@@ -54,6 +53,8 @@ pub(crate) async fn summarize(
         return Err(Unfinished::Failed(note("language-unavailable", error)));
     };
     let pages = read(job, record).await?;
+    // Another text may have fewer sections, or sections that begin elsewhere.
+    ports.vectors.remove_summaries(&job.tenant, &record.id).await?;
     let sections = cut(record, &pages);
     let task = Task {
         job,
@@ -88,6 +89,18 @@ pub(crate) async fn summarize(
     };
     job.log.say(Some(record.id), what).await;
     Ok(())
+}
+
+/// Removes a document's summaries, those kept and those in the index.
+///
+/// The kept ones go first: as long as one is kept, its sections are believed to be in the index.
+pub(crate) async fn remove(job: &Job, document: &DocumentId) -> Result<(), StorageError> {
+    let ports = &job.host.ports;
+    ports
+        .blobs
+        .delete(&job.tenant, &summaries_prefix(document))
+        .await?;
+    ports.vectors.remove_summaries(&job.tenant, document).await
 }
 
 /// The lines of the document's pages, in their order.
@@ -352,7 +365,7 @@ impl Task<'_> {
             text: summary.to_owned(),
             rect: section.place_of(&whole).map_or(Rect::PAGE, |(_, rect)| rect),
             dense,
-            labels: Vec::new(),
+            labels: self.record.labels.clone(),
             image: None,
             lines: None,
         };
@@ -361,18 +374,6 @@ impl Task<'_> {
             .upsert(&self.job.tenant, &self.record.collection, vec![point])
             .await;
         upserted.map_err(|e| stage(e.into()))
-    }
-}
-
-/// A summary of `answer`, which was given of `asked`, and is held against `source`.
-fn made(asked: &Source<'_>, answer: &Answer, source: &str) -> Summary {
-    Summary {
-        preview: preview(&answer.text),
-        ungrounded: ungrounded(&answer.text, source),
-        quotes: placed(answer, asked, 0),
-        text: answer.text.clone(),
-        provider: answer.provider.clone(),
-        model: answer.model.clone(),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use weir_core::grounding::ungrounded;
 use weir_core::language::Answer;
-use weir_core::summary::Quoted;
+use weir_core::summary::{Quoted, Summary, preview};
 use weir_core::{PageNumber, Rect};
 
 /// A text that answers are made of, with where in the document its parts stand.
@@ -59,4 +60,16 @@ pub(super) fn placed(answer: &Answer, source: &Source<'_>, offset: usize) -> Vec
         })
     });
     quoted.collect()
+}
+
+/// A summary of `answer`, which was given of `asked`, and is held against `source`.
+pub(super) fn made(asked: &Source<'_>, answer: &Answer, source: &str) -> Summary {
+    Summary {
+        preview: preview(&answer.text),
+        ungrounded: ungrounded(&answer.text, source),
+        quotes: placed(answer, asked, 0),
+        text: answer.text.clone(),
+        provider: answer.provider.clone(),
+        model: answer.model.clone(),
+    }
 }

@@ -12,11 +12,14 @@
 mod cancel;
 mod capabilities;
 mod chapters;
+#[path = "../../../core/conformance/vector_store.rs"]
+mod conformance;
 mod crash;
 mod delete;
 mod failures;
 mod fairness;
 mod fakes;
+mod filing;
 mod floor;
 mod flow;
 mod ledger;
@@ -25,5 +28,6 @@ mod measures;
 mod resume;
 mod search;
 mod summaries;
+mod summary_index;
 mod threads;
 mod vision;

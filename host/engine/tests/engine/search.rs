@@ -50,6 +50,12 @@ impl Embedder for Asked {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn fake_vector_store_conforms() {
+    let fakes = Fakes::new();
+    crate::conformance::check_vector_store(&*fakes.vectors, 4).await;
+}
+
 #[tokio::test]
 async fn the_words_of_a_tenant_are_embedded_in_one_call_and_answered_in_order() {
     let fakes = Fakes::new();
@@ -68,7 +74,13 @@ async fn the_words_of_a_tenant_are_embedded_in_one_call_and_answered_in_order() 
             image: None,
             lines: None,
         };
-        fakes.vectors.upsert(&tenants[0], "c", vec![point]).await.unwrap();
+        for tenant in &tenants[..2] {
+            fakes
+                .vectors
+                .upsert(tenant, "c", vec![point.clone()])
+                .await
+                .unwrap();
+        }
     }
     let embedder = Arc::new(Asked::default());
     let ports = Ports {

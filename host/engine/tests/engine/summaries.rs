@@ -25,7 +25,7 @@ use crate::fakes::{Fakes, job, pipeline};
 use crate::flow::follow;
 
 /// Answers after a time with the beginning of the text, as a quote of it; refuses what it is told to.
-struct Model {
+pub(crate) struct Model {
     seconds: fn(&Question) -> f64,
     refuses: Mutex<Option<&'static str>>,
     asked: Mutex<Vec<(Instant, QuestionKind, String)>>,
@@ -68,7 +68,7 @@ impl Provider for Model {
 }
 
 impl Model {
-    fn new(seconds: fn(&Question) -> f64) -> Arc<Self> {
+    pub(crate) fn new(seconds: fn(&Question) -> f64) -> Arc<Self> {
         Arc::new(Self {
             seconds,
             refuses: Mutex::new(None),
@@ -81,7 +81,7 @@ impl Model {
     }
 }
 
-fn router(models: &[Arc<Model>]) -> Router {
+pub(crate) fn router(models: &[Arc<Model>]) -> Router {
     let members = (0..).zip(models).map(|(number, model)| Member {
         name: format!("model-{number}"),
         provider: Arc::clone(model) as _,
@@ -98,7 +98,7 @@ fn question(prompt: &str) -> Asked {
 }
 
 /// Chapters, one a page; of `long` in each hundred the text is cut in parts, of the others it is asked as a whole.
-fn book(long: u32, parts: fn(u32) -> u32) -> Fakes {
+pub(crate) fn book(long: u32, parts: fn(u32) -> u32) -> Fakes {
     let mut fakes = Fakes::new();
     fakes.stages.outlined.store(true, Ordering::SeqCst);
     fakes.script.summarize = Arc::new(move |section| {
@@ -115,14 +115,14 @@ fn book(long: u32, parts: fn(u32) -> u32) -> Fakes {
     fakes
 }
 
-fn summarized(documents: impl IntoIterator<Item = weir_engine::DocumentSpec>) -> JobSpec {
+pub(crate) fn summarized(documents: impl IntoIterator<Item = weir_engine::DocumentSpec>) -> JobSpec {
     JobSpec {
         summarize: true,
         ..job(documents)
     }
 }
 
-async fn kept(fakes: &Fakes, name: &str) -> Option<DocumentSummary> {
+pub(crate) async fn kept(fakes: &Fakes, name: &str) -> Option<DocumentSummary> {
     let key = summary_key(&fakes.id(name), &pipeline(0).revision);
     let bytes = fakes.blobs.get(&TenantId::single(), &key).await.unwrap()?;
     Some(serde_json::from_slice(&bytes).unwrap())

@@ -2,6 +2,7 @@
 
 use weir_core::decision::{DocumentFacts, DocumentRoute, Failure, PageRoute, Reading, Verdict};
 use weir_core::event::ErrorNote;
+use weir_core::filing::FilingError;
 use weir_core::id::is_name;
 use weir_core::manifest::Role;
 use weir_core::page::PageFacts;
@@ -37,9 +38,7 @@ impl Decision for DocumentFacts {
 
     fn check(&self, said: routing::DocumentRoute) -> Result<DocumentRoute, String> {
         if !is_name(&said.collection) {
-            return Err(
-                "the collection is not named by 1 to 64 of the characters a-z, 0-9, '-' and '_'".into(),
-            );
+            return Err(FilingError::Collection.to_string());
         }
         Ok(DocumentRoute {
             collection: said.collection,

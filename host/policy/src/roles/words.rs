@@ -3,15 +3,10 @@
 use std::ops::Range;
 
 use weir_core::decision::{Label, QueueState, StageTime};
+use weir_core::filing::check_labels;
 use weir_core::page::{PageFacts, Stage};
 
 use crate::bindings::types;
-
-/// Labels a document or a page may have, and the bytes of a label's name and value. A label is stored with every passage,
-/// so a long one would be multiplied by thousands.
-const LABELS: usize = 16;
-const LABEL_NAME: usize = 64;
-const LABEL_VALUE: usize = 1024;
 
 pub(super) fn page_facts(facts: &PageFacts) -> types::PageFacts {
     types::PageFacts {
@@ -66,25 +61,9 @@ pub(super) fn range(range: &Range<u32>) -> types::Range {
 
 /// Labels, if they are not too many or too long.
 pub(super) fn labels(said: Vec<types::Label>) -> Result<Vec<Label>, String> {
-    if said.len() > LABELS {
-        return Err(format!("{} labels, more than {LABELS}", said.len()));
-    }
-    said.into_iter()
-        .map(|label| {
-            if !(1..=LABEL_NAME).contains(&label.name.len()) || label.name.contains(char::is_control) {
-                Err(format!(
-                    "the name of a label is not 1 to {LABEL_NAME} bytes of plain text"
-                ))
-            } else if label.value.len() > LABEL_VALUE {
-                Err(format!(
-                    "the value of label '{}' is longer than {LABEL_VALUE} bytes",
-                    label.name
-                ))
-            } else {
-                Ok((label.name, label.value))
-            }
-        })
-        .collect()
+    let labels: Vec<Label> = said.into_iter().map(|label| (label.name, label.value)).collect();
+    check_labels(&labels).map_err(|error| error.to_string())?;
+    Ok(labels)
 }
 
 /// Ranges of `text`: each inside it, on character boundaries and not empty; all in order of their starts.

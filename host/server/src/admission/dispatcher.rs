@@ -182,6 +182,7 @@ async fn specify(
         documents: documents.collect(),
         force: order.options.force,
         summarize: order.options.summarize,
+        filing: order.options.filing.clone(),
         lane: Some(slot.job.lane),
         weight: slot.weight,
     };

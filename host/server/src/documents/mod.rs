@@ -7,6 +7,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -52,6 +53,8 @@ pub(crate) struct Facts {
     pages: u32,
     /// The collection its passages are filed under.
     collection: String,
+    /// Labels of all its passages and summaries.
+    labels: BTreeMap<String, String>,
     /// When it was first taken in, in milliseconds since 1970.
     created_millis: u64,
 }
@@ -65,6 +68,7 @@ impl From<DocumentRecord> for Facts {
             bytes: record.bytes,
             pages: record.pages,
             collection: record.collection,
+            labels: record.labels.into_iter().collect(),
             created_millis: record.created_millis,
         }
     }

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{StatusCode, header};
 use serde_json::Value;
 use weir_core::event::ErrorNote;
+use weir_core::filing::Filing;
 use weir_core::ledger::{DocumentRecord, Entry, JobState, PageRecord, PageState};
 use weir_core::original::Originals as _;
 use weir_core::page::OutlineEntry;
@@ -29,6 +30,8 @@ fn record(tenant: &TenantId, id: DocumentId, created_millis: u64) -> DocumentRec
             page: Some(1),
         }],
         collection: "c".into(),
+        labels: vec![("team".into(), "north".into())],
+        requested: Filing::default(),
         created_millis,
     }
 }
@@ -105,6 +108,7 @@ async fn a_document_says_what_became_of_its_pages() {
         (&"report.pdf".into(), &5.into())
     );
     assert_eq!(document["outline"][0]["title"], "One");
+    assert_eq!(document["labels"]["team"], "north");
     let states: Vec<_> = document["page_states"]
         .as_array()
         .unwrap()

@@ -48,6 +48,14 @@ impl BlobStore for Blobs {
     }
 }
 
+#[path = "../../../core/conformance/vector_store.rs"]
+mod conformance;
+
+#[tokio::test]
+async fn fake_vector_store_conforms() {
+    conformance::check_vector_store(&Vectors::default(), 4).await;
+}
+
 /// Finds the passages that contain the query's words.
 #[derive(Default)]
 pub(crate) struct Vectors(pub(crate) Mutex<Vec<(TenantId, String, Point)>>);
@@ -63,7 +71,11 @@ impl VectorStore for Vectors {
         let points = points
             .into_iter()
             .map(|p| (tenant.clone(), collection.to_owned(), p));
-        self.0.lock().extend(points);
+        let mut kept = self.0.lock();
+        for (tenant, collection, point) in points {
+            kept.retain(|(t, _, p)| !(*t == tenant && p.id == point.id));
+            kept.push((tenant, collection, point));
+        }
         Ok(())
     }
 
@@ -73,7 +85,15 @@ impl VectorStore for Vectors {
         document: &DocumentId,
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
-        let meant = |p: &Point| p.document == *document && pages.is_none_or(|pages| pages.contains(&p.page));
+        let meant = |p: &Point| {
+            p.document == *document && pages.is_none_or(|pages| !p.is_summary() && pages.contains(&p.page))
+        };
+        self.0.lock().retain(|(t, _, p)| !(t == tenant && meant(p)));
+        Ok(())
+    }
+
+    async fn remove_summaries(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
+        let meant = |p: &Point| p.document == *document && p.is_summary();
         self.0.lock().retain(|(t, _, p)| !(t == tenant && meant(p)));
         Ok(())
     }
@@ -96,7 +116,8 @@ impl VectorStore for Vectors {
             document: p.document,
             name: p.name.clone(),
             page: p.page,
-            summary: false,
+            summary: p.is_summary(),
+            labels: p.labels.iter().cloned().collect(),
             score: 1.0,
             text: p.text.clone(),
             rect: p.rect,
@@ -114,7 +135,7 @@ impl VectorStore for Vectors {
         let mut pages = BTreeMap::new();
         for (_, _, point) in kept
             .iter()
-            .filter(|(t, _, p)| t == tenant && p.document == *document)
+            .filter(|(t, _, p)| t == tenant && p.document == *document && !p.is_summary())
         {
             *pages.entry(point.page).or_insert(0) += 1;
         }

@@ -15,6 +15,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use weir_core::filing::LABEL_VALUE;
 use weir_core::search::{Hit, lines_key};
 use weir_core::tenancy::Scope;
 use weir_core::usage::{Meter as _, Usage};
@@ -107,6 +108,8 @@ pub(crate) struct FoundPassage {
     text: String,
     /// Whether it is the summary of a section, which begins on the page.
     summary: bool,
+    /// Labels of its document and page; the page's where both have one by a name.
+    labels: BTreeMap<String, String>,
     /// Higher is better; only comparable within one answer.
     score: f32,
     /// Where it stands on the page.
@@ -187,13 +190,16 @@ impl Search {
                 "a filter names at most {FILTERED} documents and {FILTERED} labels"
             ))
         } else if labels
-            .iter()
-            .flat_map(|(name, value)| [name, value])
+            .keys()
             .chain(&collection)
             .any(|n| n.chars().count() > NAME_LENGTH)
         {
             Some(format!(
                 "a name in the filter is longer than {NAME_LENGTH} characters"
+            ))
+        } else if labels.values().any(|value| value.len() > LABEL_VALUE) {
+            Some(format!(
+                "the value of a label in the filter is longer than {LABEL_VALUE} bytes"
             ))
         } else {
             None
@@ -221,6 +227,7 @@ impl FoundPassage {
             page: hit.page,
             text: hit.text,
             summary: hit.summary,
+            labels: hit.labels,
             score: hit.score,
             rect: hit.rect.into(),
         }

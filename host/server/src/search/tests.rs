@@ -164,7 +164,7 @@ async fn what_is_out_of_bounds_is_refused() {
         json!({ "query": "x", "filter": { "documents": ["none"] } }),
         json!({ "query": "x", "filter": { "documents": documents } }),
         json!({ "query": "x", "filter": { "collection": "c".repeat(257) } }),
-        json!({ "query": "x", "filter": { "labels": { "a": "b".repeat(257) } } }),
+        json!({ "query": "x", "filter": { "labels": { "a": "b".repeat(1025) } } }),
         json!({}),
         json!([]),
     ] {

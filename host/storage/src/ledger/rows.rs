@@ -40,9 +40,10 @@ pub(super) fn write_job(transaction: &Transaction<'_>, job: &JobRecord) -> Resul
 fn write_document(transaction: &Transaction<'_>, document: &DocumentRecord) -> Result<()> {
     transaction
         .prepare_cached(
-            "INSERT INTO documents (tenant, id, name, bytes, pages, title, outline, collection, created_millis)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-             ON CONFLICT DO UPDATE SET name = ?3, bytes = ?4, pages = ?5, title = ?6, outline = ?7, collection = ?8",
+            "INSERT INTO documents (tenant, id, name, bytes, pages, title, outline, collection, labels, requested,
+             created_millis) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+             ON CONFLICT DO UPDATE SET name = ?3, bytes = ?4, pages = ?5, title = ?6, outline = ?7, collection = ?8,
+             labels = ?9, requested = ?10",
         )?
         .execute(params![
             document.tenant.as_str(),
@@ -53,6 +54,8 @@ fn write_document(transaction: &Transaction<'_>, document: &DocumentRecord) -> R
             document.title,
             to_json(&document.outline)?,
             document.collection,
+            to_json(&document.labels)?,
+            to_json(&document.requested)?,
             integer(document.created_millis),
         ])
         .map(drop)
@@ -92,21 +95,34 @@ fn write_event(transaction: &Transaction<'_>, tenant: &TenantId, event: &Event) 
         .map(drop)
 }
 
-const DOCUMENT: &str =
-    "SELECT tenant, id, name, bytes, pages, title, outline, collection, created_millis FROM documents";
+/// Steps of the schema that a file has taken in which documents have labels.
+const LABELED: u32 = 8;
+
+/// Selects documents. A reader may find a file that no writer of this version has opened yet.
+fn select_documents(c: &Connection, condition: &str) -> Result<String> {
+    let steps: u32 = c.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let filing = if steps < LABELED {
+        "'[]', '{}'"
+    } else {
+        "labels, requested"
+    };
+    Ok(format!(
+        "SELECT tenant, id, name, bytes, pages, title, outline, collection, {filing}, created_millis FROM documents
+         WHERE {condition}"
+    ))
+}
 
 pub(super) fn document(c: &Connection, tenant: &TenantId, id: &DocumentId) -> Result<Option<DocumentRecord>> {
-    c.prepare_cached(&format!("{DOCUMENT} WHERE tenant = ?1 AND id = ?2"))?
+    c.prepare_cached(&select_documents(c, "tenant = ?1 AND id = ?2")?)?
         .query_row(params![tenant.as_str(), id.to_string()], read_document)
         .optional()
 }
 
 pub(super) fn documents(c: &Connection, tenant: &TenantId) -> Result<Vec<DocumentRecord>> {
-    c.prepare_cached(&format!(
-        "{DOCUMENT} WHERE tenant = ?1 ORDER BY created_millis DESC, rowid DESC"
-    ))?
-    .query_map(params![tenant.as_str()], read_document)?
-    .collect()
+    let newest_first = "tenant = ?1 ORDER BY created_millis DESC, rowid DESC";
+    c.prepare_cached(&select_documents(c, newest_first)?)?
+        .query_map(params![tenant.as_str()], read_document)?
+        .collect()
 }
 
 fn read_document(row: &Row<'_>) -> Result<DocumentRecord> {
@@ -119,7 +135,9 @@ fn read_document(row: &Row<'_>) -> Result<DocumentRecord> {
         title: row.get(5)?,
         outline: from_json(row, 6)?,
         collection: row.get(7)?,
-        created_millis: natural(row, 8)?,
+        labels: from_json(row, 8)?,
+        requested: from_json(row, 9)?,
+        created_millis: natural(row, 10)?,
     })
 }
 

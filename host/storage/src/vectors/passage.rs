@@ -15,7 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 use weir_core::decision::Label;
 use weir_core::id::is_name;
-use weir_core::search::{Hit, Point, Query, SUMMARY};
+use weir_core::search::{Hit, Point, Query};
 use weir_core::{DocumentId, PageNumber, Rect, StorageError, TenantId};
 
 use super::words::Words;
@@ -28,6 +28,8 @@ pub(super) const SPARSE: &str = "sparse";
 const KEYS: &str = "keys";
 /// Field of the page.
 const PAGE: &str = "page";
+/// Page of the summaries, which are passages of none.
+pub(super) const NO_PAGE: PageNumber = 0;
 /// Passages of a document that are counted.
 const MAX_COUNTED: usize = 10_000_000;
 
@@ -37,7 +39,7 @@ struct Passage {
     keys: Vec<String>,
     document: DocumentId,
     name: String,
-    /// 0 for a summary, which is none of the page's passages: it is not counted with them and stays when they are replaced.
+    /// [`NO_PAGE`] for a summary: it is not counted with a page's passages and stays when they are replaced.
     page: PageNumber,
     /// Where the section of a summary begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,6 +89,11 @@ impl fmt::Display for Key<'_> {
     }
 }
 
+/// The label that a passage is filed under by a key of [`KEYS`].
+fn label(key: &str) -> Option<Label> {
+    serde_json::from_str(key.strip_prefix("label ")?).ok()
+}
+
 /// A point as the shard takes it.
 pub(super) fn stored(
     tenant: &TenantId,
@@ -112,12 +119,12 @@ pub(super) fn stored(
         Key::Document(&point.document),
     ];
     let keys = keys.into_iter().chain(point.labels.iter().map(Key::Label));
-    let is_summary = point.passage >= SUMMARY;
+    let is_summary = point.is_summary();
     let passage = Passage {
         keys: keys.map(|key| key.to_string()).collect(),
         document: point.document,
         name: point.name,
-        page: if is_summary { 0 } else { point.page },
+        page: if is_summary { NO_PAGE } else { point.page },
         first_page: is_summary.then_some(point.page),
         passage: point.passage,
         text: point.text,
@@ -177,6 +184,7 @@ pub(super) fn hit(point: ScoredPoint) -> Result<(Hit, u32), StorageError> {
         score: point.score,
         text: passage.text,
         rect: passage.rect,
+        labels: passage.keys.iter().filter_map(|key| label(key)).collect(),
         image: passage.image,
     };
     Ok((hit, passage.passage))
@@ -230,7 +238,7 @@ pub(super) fn page_of_each(tenant: &TenantId, document: &DocumentId) -> ScrollRe
 /// The page in the payload of an answer to [`page_of_each`]; `None` for a summary.
 pub(super) fn page(payload: Option<&Payload>) -> Option<PageNumber> {
     let page = u32::try_from(payload?.0.get(PAGE)?.as_u64()?).ok();
-    page.filter(|page| *page > 0)
+    page.filter(|page| *page != NO_PAGE)
 }
 
 fn id_in_shard(tenant: &TenantId, id: &Uuid) -> PointId {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use weir_core::decision::{
-    BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate,
-    Reading, Section, Situation, SummaryPlan, Verdict,
+    BatchPlan, DocumentFacts, DocumentRoute, Failure, Label, Observation, PageRoute, PassageSource,
+    ProgressUpdate, Reading, Section, Situation, SummaryPlan, Verdict,
 };
 use weir_core::id::DocumentId;
 use weir_core::ports::{Capabilities, JobPolicy, Policies, PolicyRequest};
@@ -24,6 +24,8 @@ pub struct Script {
     pub opened: Ask,
     pub plan: Decide<Situation, BatchPlan>,
     pub document: Decide<DocumentFacts, ()>,
+    /// Labels of every document.
+    pub labels: Vec<Label>,
     pub route: Decide<PageFacts, PageRoute>,
     pub judge: Decide<Failure, Verdict>,
     pub passages: Decide<PassageSource, Vec<Range<u32>>>,
@@ -58,6 +60,7 @@ impl Default for Script {
             opened: Arc::new(|_| ()),
             plan: Arc::new(|_| Ok(PLAN)),
             document: Arc::new(|_| Ok(())),
+            labels: Vec::new(),
             route: Arc::new(|_| Ok(everything())),
             judge: Arc::new(|_| Ok(Verdict::FailDocument)),
             passages: Arc::new(|source| Ok(a_passage_each_line(&source.text))),
@@ -109,7 +112,7 @@ impl JobPolicy for FakePolicy {
             lane: Lane::Bulk,
             ocr_model: None,
             embedding_model: None,
-            labels: vec![],
+            labels: self.0.labels.clone(),
         })
     }
 

@@ -157,7 +157,8 @@ impl BlobStore for FakeBlobs {
 
 pub struct FakeVectors {
     stages: Arc<Stages>,
-    points: Mutex<TwoFaced<Uuid, Point>>,
+    /// With the collection each is filed under.
+    points: Mutex<TwoFaced<(TenantId, Uuid), (String, Point)>>,
     pub flushes: AtomicU32,
     pub upserts: AtomicU32,
     pub largest: AtomicU32,
@@ -184,15 +185,28 @@ impl FakeVectors {
 
     /// All points, in order of document, page and passage.
     pub fn points(&self) -> Vec<Point> {
-        let mut points: Vec<_> = self.points.lock().written.values().cloned().collect();
+        let all = self.points.lock();
+        let mut points: Vec<_> = all.written.values().map(|(_, point)| point.clone()).collect();
         points.sort_by_key(|p| (p.document, p.page, p.passage));
         points
+    }
+
+    fn remove_where(&self, tenant: &TenantId, is_removed: impl Fn(&Point) -> bool) {
+        let is_removed = |(owner, _): &(TenantId, Uuid), (_, point): &(String, Point)| {
+            owner == tenant && is_removed(point)
+        };
+        self.points.lock().remove(is_removed);
     }
 }
 
 #[async_trait]
 impl VectorStore for FakeVectors {
-    async fn upsert(&self, _: &TenantId, _: &str, points: Vec<Point>) -> Result<(), StorageError> {
+    async fn upsert(
+        &self,
+        tenant: &TenantId,
+        collection: &str,
+        points: Vec<Point>,
+    ) -> Result<(), StorageError> {
         self.upserts.fetch_add(1, Ordering::SeqCst);
         let pages: BTreeSet<_> = points.iter().map(|p| p.page).collect();
         let pages: Vec<_> = pages.into_iter().collect();
@@ -203,40 +217,61 @@ impl VectorStore for FakeVectors {
         }
         let mut all = self.points.lock();
         for point in points {
-            all.write(point.id, point);
+            all.write((tenant.clone(), point.id), (collection.to_owned(), point));
         }
         Ok(())
     }
 
     async fn remove(
         &self,
-        _: &TenantId,
+        tenant: &TenantId,
         document: &DocumentId,
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
-        let gone = |p: &Point| p.document == *document && pages.is_none_or(|all| all.contains(&p.page));
-        self.points.lock().remove(|_, p| gone(p));
+        self.remove_where(tenant, |point| {
+            point.document == *document
+                && pages.is_none_or(|pages| !point.is_summary() && pages.contains(&point.page))
+        });
         self.stages.flushed_or_removed().await;
         Ok(())
     }
 
-    async fn clear(&self, _: &TenantId) -> Result<(), StorageError> {
-        self.points.lock().remove(|_, _| true);
+    async fn remove_summaries(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
+        self.remove_where(tenant, |point| point.document == *document && point.is_summary());
+        self.stages.flushed_or_removed().await;
         Ok(())
     }
 
-    async fn search(&self, _: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
-        let fits = |p: &Point| {
-            p.text.contains(&query.text)
+    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.remove_where(tenant, |_| true);
+        Ok(())
+    }
+
+    async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
+        let all = self.points.lock();
+        let is_match = |((owner, _), (collection, p)): &(&(TenantId, Uuid), &(String, Point))| {
+            owner == tenant
+                && p.text.contains(&query.text)
                 && (query.documents.is_empty() || query.documents.contains(&p.document))
+                && query.collection.as_ref().is_none_or(|c| c == collection)
+                && query.labels.iter().all(|label| p.labels.contains(label))
         };
-        let found = self.points().into_iter().filter(fits).take(query.top_k);
+        let mut found: Vec<_> = all
+            .written
+            .iter()
+            .filter(is_match)
+            .map(|(_, (_, point))| point.clone())
+            .collect();
+        found.sort_by_key(|p| (p.document, p.page, p.passage));
         Ok(found
+            .into_iter()
+            .take(query.top_k)
             .map(|p| Hit {
+                summary: p.is_summary(),
+                labels: p.labels.iter().cloned().collect(),
                 document: p.document,
                 name: p.name,
                 page: p.page,
-                summary: false,
                 score: 1.0,
                 text: p.text,
                 rect: p.rect,
@@ -247,12 +282,14 @@ impl VectorStore for FakeVectors {
 
     async fn pages(
         &self,
-        _: &TenantId,
+        tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
         let mut pages = BTreeMap::new();
-        for point in self.points().iter().filter(|p| p.document == *document) {
-            *pages.entry(point.page).or_insert(0) += 1;
+        for ((owner, _), (_, point)) in &self.points.lock().written {
+            if owner == tenant && point.document == *document && !point.is_summary() {
+                *pages.entry(point.page).or_insert(0) += 1;
+            }
         }
         Ok(pages.into_iter().collect())
     }

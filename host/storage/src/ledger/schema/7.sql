@@ -1,0 +1,3 @@
+-- Labels of documents.
+
+ALTER TABLE documents ADD COLUMN labels TEXT NOT NULL DEFAULT '[]'; -- JSON
