@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketType};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -95,8 +96,9 @@ impl Crowd {
         }
     }
 
-    /// Opens so many more, and sends another byte on those that are open where the attack is made of bytes.
-    pub fn grow(&mut self, count: usize) {
+    /// Opens so many more, and sends another byte on those that are open where the attack is made of bytes. Whether all were opened: a
+    /// host that accepts nothing leaves no room in its queue.
+    pub fn grow(&mut self, count: usize) -> bool {
         if self.attack == Attack::TrickledHeaders {
             for stream in &mut self.streams {
                 // The host may have closed it.
@@ -104,20 +106,34 @@ impl Crowd {
             }
         }
         let opening = self.attack.opening();
-        for _ in 0..count {
+        let mut failures = 0;
+        for n in 0..count {
+            if n % 50 == 0 {
+                // No more at once than wait in a queue of the usual length.
+                std::thread::sleep(Duration::from_millis(5));
+            }
             let source = self.sources[self.streams.len() % self.sources.len()];
-            let mut stream = connect_from(source, self.address);
+            let Some(mut stream) = connect_from(source, self.address) else {
+                failures += 1;
+                if failures == 3 {
+                    return false;
+                }
+                continue;
+            };
             let _ = stream.write_all(&opening);
             self.streams.push(stream);
         }
+        failures == 0
     }
 }
 
-fn connect_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
+/// A connection from an address of this machine; `None` if it is not made in a moment.
+fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Option<TcpStream> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddr::from((source, 0))).unwrap();
-    rustix::net::connect(&socket, &address).unwrap();
-    socket.into()
+    set_socket_timeout(&socket, Timeout::Send, Some(Duration::from_secs(1))).unwrap();
+    rustix::net::connect(&socket, &address).ok()?;
+    Some(socket.into())
 }
 
 /// How long `GET /healthz` takes on a new connection, over TLS where `tls` is given; `None` if it is not answered within `patience`.

@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustix::process::{Resource, getrlimit};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,9 @@ use crate::tls::Tls;
 const HEADER_BYTES: usize = 64 << 10;
 /// Most headers of a request.
 const HEADERS: usize = 100;
+/// Connections that the system keeps until they are accepted. Where they are too many, the client that comes next waits for a second
+/// before it tries again, so this is as many as Linux allows by default.
+const BACKLOG: u32 = 4096;
 /// How long a connection that has been idle for too long may take to end by itself.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -75,9 +78,7 @@ impl Listener {
     pub async fn bind(settings: &Settings) -> Result<Self, ListenError> {
         let tls = Tls::from_settings(settings)?.map(Arc::new);
         let address = settings.server_listen;
-        let tcp = TcpListener::bind(address)
-            .await
-            .map_err(|reason| ListenError::Address { address, reason })?;
+        let tcp = listen(address).map_err(|reason| ListenError::Address { address, reason })?;
         let most = most_connections(
             settings.server_connections as usize,
             getrlimit(Resource::Nofile).current,
@@ -172,6 +173,16 @@ impl Listener {
             .keep_alive_interval(self.idle);
         protocol
     }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Connections that may be open: `wanted`, or half of the descriptors of the process if that is less, since requests and jobs need some

@@ -23,7 +23,7 @@ fn under_attack(attack: Attack, address: SocketAddr, encrypted: bool, sources: V
     let from = sources.len();
     let client = encrypted.then(tls::client);
     let mut crowd = Crowd::new(attack, address, sources);
-    crowd.grow(CONNECTIONS);
+    let all_were_accepted = crowd.grow(CONNECTIONS);
     let took: Vec<_> = (0..5)
         .map(|_| {
             let took = probe(address, client.as_ref(), PATIENCE);
@@ -35,7 +35,7 @@ fn under_attack(attack: Attack, address: SocketAddr, encrypted: bool, sources: V
     match took.iter().copied().collect::<Option<Vec<_>>>() {
         Some(all) => {
             eprintln!("{what}: answered after {:?} at most", all.iter().max().unwrap());
-            Vec::new()
+            (!all_were_accepted).then_some(what).into_iter().collect()
         }
         None => {
             let unanswered = took.iter().filter(|took| took.is_none()).count();
@@ -70,22 +70,16 @@ fn clients_are_answered_within_a_second_under_attack() {
     .unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let upload = {
-        let (over, upload) = (
-            Arc::clone(&over),
-            Upload::of(address, &key, &weir_samples::text_document(3, 1)),
-        );
+        let (over, upload) = (Arc::clone(&over), Upload::of(address, &key, &[b'x'; 1 << 20]));
         thread::spawn(move || {
             let mut wire = upload.saying(upload.body.len());
-            let (most, rest) = upload.body.split_at(upload.body.len() - 512);
-            wire.send(most);
-            let mut rest = rest.iter();
-            while !over.load(Ordering::Relaxed) {
-                if let Some(byte) = rest.next() {
-                    assert!(wire.send(&[*byte]), "the upload was cut off");
+            // A little more than the least that a body may come with.
+            for piece in upload.body.chunks(512) {
+                assert!(wire.send(piece), "the upload was cut off");
+                if !over.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(200));
                 }
-                thread::sleep(Duration::from_millis(200));
             }
-            wire.send(rest.as_slice());
             wire.answer()
         })
     };
@@ -195,7 +189,6 @@ fn renewed_tls_certificate_is_used_without_a_restart() {
             .ok_or("the first certificate is shown".into())
     });
     let ended = server.stop();
-    for said in ["TLS certificate cannot be used", "TLS certificate has changed"] {
-        assert!(ended.errors.contains(said), "{said}: {}", ended.errors);
-    }
+    let said = "the changed TLS certificate cannot be used";
+    assert!(ended.errors.contains(said), "{}", ended.errors);
 }
