@@ -8,7 +8,7 @@ const KEY: &str = "sk-51c0-never-to-be-seen";
 #[test]
 fn each_language_model_is_asked_and_no_key_is_shown() {
     let weir = Weir::new();
-    // It lets nobody in, and repeats what it was sent.
+    // It denies every request, and repeats what it was sent.
     let model = Model::start(|_| {
         let body = format!("{{\"error\": {{\"message\": \"no such key: {KEY}\"}}}}");
         Said::Refusal(401, body)
@@ -45,7 +45,7 @@ fn each_language_model_is_asked_and_no_key_is_shown() {
     for ((state, detail), (wanted, words)) in told.iter().zip([
         (
             "weak",
-            "model, test: lets nobody in with status 401: no such key: ***; check its url, model and key",
+            "model, test: authentication failed (401): no such key: ***; check llm.provider.model.key_env or key_file",
         ),
         ("weak", "nobody, m: cannot be reached"),
         ("missing", "the language model 'absent' cannot be set up"),

@@ -14,6 +14,7 @@ mod killed;
 mod labels;
 mod logs;
 mod pipelines;
+mod providers;
 mod readers;
 mod registry;
 mod removal;

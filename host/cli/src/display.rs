@@ -10,6 +10,8 @@ use weir_core::decision::QueueState;
 use weir_core::event::{Event, EventKind};
 use weir_core::id::DocumentId;
 
+use crate::tenants::now_millis;
+
 /// How events are shown.
 pub(crate) enum Display {
     /// One JSON object a line on standard output.
@@ -111,6 +113,12 @@ fn sentence(name: &str, event: &EventKind, took: Duration) -> Option<String> {
                 error.message
             )
         }
+        EventKind::ModelWaitStarted { providers } => {
+            let now = now_millis();
+            let each: Vec<_> = providers.iter().map(|provider| provider.describe(now)).collect();
+            format!("{name}: waiting for language models: {}", each.join("; "))
+        }
+        EventKind::ModelWaitEnded {} => format!("{name}: no longer waiting for language models"),
         EventKind::DocumentSummarized { sections, .. } => {
             format!("{name}: {sections} sections are summarized")
         }

@@ -183,7 +183,11 @@ fn language_model(of: &Examined) -> Finding {
             finding(LANGUAGE_MODEL, State::Well, detail)
         }
         // A run does without: what it cannot summarize it says.
-        Err(fault) => finding(LANGUAGE_MODEL, State::Weak, format!("{named}: {fault}")),
+        Err(fault) => {
+            let remedy = fault.remedy(&of.name).map(|remedy| format!("; {remedy}"));
+            let detail = format!("{named}: {fault}{}", remedy.unwrap_or_default());
+            finding(LANGUAGE_MODEL, State::Weak, detail)
+        }
     }
 }
 

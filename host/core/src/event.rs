@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::decision::{QueueState, StageTime, StageWork};
 use crate::id::{DocumentId, JobId, PageNumber};
 use crate::job::JobState;
+use crate::language::FailingProvider;
 use crate::page::Stage;
 
 /// An entry of a job's event log.
@@ -130,6 +131,13 @@ pub enum EventKind {
         /// The summary of the whole; none if none of its sections has one.
         summary: Option<String>,
     },
+    /// Requests of the job wait for language models: each provider that could answer them fails.
+    ModelWaitStarted {
+        /// The providers, with their last errors.
+        providers: Vec<FailingProvider>,
+    },
+    /// Requests of the job do not wait for failing language models any more.
+    ModelWaitEnded {},
     /// The progress component has something to say.
     Progress {
         /// 0 to 100.
@@ -191,6 +199,8 @@ impl EventKind {
             Self::SectionSummarized { .. } => "section-summarized",
             Self::SectionFailed { .. } => "section-failed",
             Self::DocumentSummarized { .. } => "document-summarized",
+            Self::ModelWaitStarted { .. } => "model-wait-started",
+            Self::ModelWaitEnded {} => "model-wait-ended",
             Self::Progress { .. } => "progress",
             Self::DocumentDone { .. } => "document-done",
             Self::DocumentFailed { .. } => "document-failed",
@@ -256,6 +266,10 @@ mod tests {
                 sections: 1,
                 summary: None,
             },
+            EventKind::ModelWaitStarted {
+                providers: Vec::new(),
+            },
+            EventKind::ModelWaitEnded {},
             EventKind::PolicyFailed { error: error.clone() },
             EventKind::Progress {
                 percent: 1.0,

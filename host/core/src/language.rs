@@ -18,6 +18,12 @@ use crate::id::TenantId;
 use crate::page::EncodedImage;
 use crate::ports::Account;
 
+mod denial;
+mod failing;
+
+pub use denial::Denial;
+pub use failing::FailingProvider;
+
 /// What an answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -160,12 +166,14 @@ pub enum Fault {
         /// When it may be asked again, from now, if it says so.
         after: Option<Duration>,
     },
-    /// It does not let us in, or does not know the model: no question will be answered.
-    #[error("lets nobody in with status {status}: {reason}; check its url, model and key")]
+    /// It answers no request until its settings or its account change.
+    #[error("{denial} ({status}): {reason}")]
     Denied {
         /// HTTP status.
         status: u16,
-        /// What it said.
+        /// Why.
+        denial: Denial,
+        /// The provider's own explanation, without the key.
         reason: String,
     },
     /// It does not take this question.
@@ -238,6 +246,27 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// The fault of the provider of this name, in one line, with the setting to look at where there is one.
+    pub fn describe(&self, provider: &str) -> String {
+        match self.remedy(provider) {
+            Some(remedy) => format!("{provider}: {self}; {remedy}"),
+            None => format!("{provider} {self}"),
+        }
+    }
+
+    /// What the operator of the provider of this name can do about it, if that is known.
+    pub fn remedy(&self, provider: &str) -> Option<String> {
+        match self {
+            Self::Denied { denial, .. } => Some(denial.remedy(provider)),
+            _ => None,
+        }
+    }
+
+    /// Whether the provider denies every request; see [`Denial`].
+    pub const fn is_denial(&self) -> bool {
+        matches!(self, Self::Denied { .. })
+    }
+
     /// A stable word for programs.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -276,7 +305,7 @@ pub enum LanguageError {
         remedy: String,
     },
     /// The question would be answered by nobody.
-    #[error("{provider} {fault}")]
+    #[error("{}", .fault.describe(.provider))]
     Provider {
         /// The provider whose fault it is.
         provider: String,
@@ -305,7 +334,7 @@ pub enum LanguageError {
 fn listed(faults: &[(String, Fault)]) -> String {
     let each: Vec<String> = faults
         .iter()
-        .map(|(provider, fault)| format!("{provider} {fault}"))
+        .map(|(provider, fault)| fault.describe(provider))
         .collect();
     each.join("; ")
 }
@@ -327,11 +356,17 @@ impl LanguageError {
         }
     }
 
+    /// Whether every provider that could have answered denies all requests, so that a further try fails, too.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::AllDown(faults) if !faults.is_empty() && faults.iter().all(|(_, fault)| fault.is_denial()))
+    }
+
     /// A stable word for programs.
-    pub const fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match self {
             Self::Unavailable { .. } => "language-unavailable",
             Self::Provider { .. } => "language-failed",
+            Self::AllDown(_) if self.is_denied() => "language-denied",
             Self::AllDown(_) => "language-down",
             Self::Deadline { .. } => "language-deadline",
             Self::Full { .. } => "language-queue-full",
@@ -347,6 +382,10 @@ pub trait LanguageModel: Send + Sync {
 
     /// Whether there is a provider for questions about images.
     fn sees(&self) -> bool;
+
+    /// The providers that requests wait for, where each that could answer has failed for some seconds; empty if one answers.
+    /// `image`: of those that take images.
+    fn failing(&self, image: bool) -> Vec<FailingProvider>;
 
     /// Questions that are worth having under way at once; it changes as providers come, go, and grow slow.
     fn workers(&self) -> u32;
@@ -378,62 +417,4 @@ pub trait AnswerCache: Send + Sync {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::page::Lane;
-
-    fn question(prompt: &str, text: &str) -> Question {
-        Question {
-            account: Account {
-                tenant: TenantId::single(),
-                lane: Lane::Bulk,
-                linger: Duration::ZERO,
-                weight: 1.0,
-            },
-            kind: QuestionKind::Map,
-            system: None,
-            prompt: prompt.into(),
-            text: text.into(),
-            image: None,
-            max_tokens: 100,
-            patience: Duration::from_secs(1),
-        }
-    }
-
-    #[test]
-    fn a_text_that_speaks_of_texts_is_not_filled_in_twice() {
-        let question = question("Of this: {text}. Yes?", "so {text} it is");
-        assert_eq!(question.rendered(), "Of this: so {text} it is. Yes?");
-    }
-
-    #[test]
-    fn what_is_asked_is_not_shown() {
-        let shown = format!("{:?}", question("a private prompt", "a private text"));
-        assert!(!shown.contains("private"), "{shown}");
-    }
-
-    #[test]
-    fn errors_name_every_provider() {
-        let error = LanguageError::AllDown(vec![
-            ("near".into(), Fault::Unreachable("connection refused".into())),
-            ("far".into(), Fault::Late { seconds: 30 }),
-        ]);
-        assert_eq!(
-            error.to_string(),
-            "no language model answers: near cannot be reached: connection refused; far did not answer within 30 s"
-        );
-    }
-
-    #[test]
-    fn there_is_nothing_to_quote_if_one_has_looked_and_the_others_had_nothing_either() {
-        let down = |faults: &[Fault]| {
-            let named = faults.iter().map(|fault| ("one".to_owned(), fault.clone()));
-            LanguageError::AllDown(named.collect()).is_nothing_to_quote()
-        };
-        assert!(down(&[Fault::NothingToQuote]));
-        assert!(down(&[Fault::Looped, Fault::NothingToQuote, Fault::Parroted]));
-        assert!(!down(&[]));
-        assert!(!down(&[Fault::Looped]));
-        assert!(!down(&[Fault::NothingToQuote, Fault::BrokenOff]));
-    }
-}
+mod tests;

@@ -19,6 +19,7 @@ use weir_core::{DocumentId, InferenceError, PageImage, PageNumber, PolicyError, 
 use crate::Ports;
 use crate::events::EventLog;
 use crate::failure::note;
+use crate::model_requests::ModelRequests;
 
 /// Resolution of a region that is to be recognized.
 const REGION_DPI: u32 = 150;
@@ -35,6 +36,7 @@ pub(crate) struct JobCapabilities {
     language: Option<Arc<dyn LanguageModel>>,
     account: Account,
     log: Arc<EventLog>,
+    model_requests: Arc<ModelRequests>,
 }
 
 /// A document that components can see, until this is dropped.
@@ -45,7 +47,12 @@ pub(crate) struct Shown<'a> {
 
 impl JobCapabilities {
     /// No document is open yet.
-    pub(crate) fn new(ports: &Ports, account: Account, log: Arc<EventLog>) -> Arc<Self> {
+    pub(crate) fn new(
+        ports: &Ports,
+        account: Account,
+        log: Arc<EventLog>,
+        model_requests: Arc<ModelRequests>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             documents: Mutex::default(),
             embedder: Arc::clone(&ports.embedder),
@@ -53,6 +60,7 @@ impl JobCapabilities {
             language: ports.language_model.clone(),
             account,
             log,
+            model_requests,
         })
     }
 
@@ -150,7 +158,8 @@ impl Capabilities for JobCapabilities {
             max_tokens,
             patience: GENERATE_PATIENCE,
         };
-        let answer = model.ask(question).await.map_err(language)?;
+        let answer = self.model_requests.ask(&**model, question).await;
+        let answer = answer.map_err(language)?;
         Ok(answer.text)
     }
 

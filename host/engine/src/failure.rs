@@ -72,6 +72,11 @@ impl StageError {
         }
     }
 
+    /// Whether a further try is known to fail in the same way.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Language(error) if error.is_denied())
+    }
+
     /// As events carry it, on one line.
     pub(crate) fn note(&self) -> ErrorNote {
         note(self.kind(), self)

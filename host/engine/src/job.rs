@@ -12,6 +12,7 @@ use crate::capabilities::JobCapabilities;
 use crate::events::EventLog;
 use crate::failure::{Stop, Unfinished};
 use crate::halt::Halt;
+use crate::model_requests::ModelRequests;
 use crate::spent::Spent;
 
 /// A job in work: what its documents share.
@@ -34,6 +35,7 @@ pub(crate) struct Job {
     pub(crate) halt: Halt,
     pub(crate) capabilities: Arc<JobCapabilities>,
     pub(crate) spent: Arc<Spent>,
+    pub(crate) model_requests: Arc<ModelRequests>,
 }
 
 impl Job {

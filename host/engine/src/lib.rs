@@ -32,6 +32,7 @@ mod journal;
 mod line;
 mod lineup;
 mod measures;
+mod model_requests;
 mod outcome;
 mod page;
 mod pages;

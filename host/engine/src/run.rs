@@ -1,6 +1,7 @@
 //! A job's run, from its first ledger entry to its last.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::handle::JobHandle;
 use crate::head_start;
 use crate::job::Job;
 use crate::lineup::Lineup;
+use crate::model_requests::ModelRequests;
 use crate::outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
 use crate::past::Past;
 use crate::spans;
@@ -171,7 +173,13 @@ impl Start {
             linger: Duration::ZERO,
             weight: self.spec.weight,
         };
-        let capabilities = JobCapabilities::new(ports, account.clone(), Arc::clone(&self.log));
+        let model_requests = Arc::new(ModelRequests::default());
+        let capabilities = JobCapabilities::new(
+            ports,
+            account.clone(),
+            Arc::clone(&self.log),
+            Arc::clone(&model_requests),
+        );
         let request = PolicyRequest {
             tenant,
             job: id,
@@ -204,6 +212,7 @@ impl Start {
             halt: self.halt.clone(),
             capabilities,
             spent: Arc::clone(&self.spent),
+            model_requests,
         });
         Worked {
             documents: job.observed(observer, &self.spec.documents).await,
@@ -259,6 +268,7 @@ impl Job {
             let mut documents = std::pin::pin!(self.documents(specs));
             tokio::select! {
                 outcomes = &mut documents => outcomes,
+                never = self.report_waits() => match never {},
                 // It ends by itself only after it was asked to.
                 Some(_) = observing.join_next() => {
                     let message = "the progress observer died: this is a fault of the host, see its log";
@@ -270,6 +280,14 @@ impl Job {
         self.log.end_observation().await;
         while observing.join_next().await.is_some() {}
         outcomes
+    }
+
+    /// Reports what requests to language models wait for, as long as the job runs.
+    async fn report_waits(&self) -> Infallible {
+        match &self.host.ports.language_model {
+            Some(model) => self.model_requests.report_waits(&**model, &self.log).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Runs the documents, several at a time.

@@ -1,8 +1,8 @@
 //! What follows the failure of a page.
 //!
-//! That is the tenant's decision, with two exceptions that no rule could improve on. Where the next page would fail for the same
+//! That is the tenant's decision, with exceptions that no rule could improve on. Where the next page would fail for the same
 //! reason (a full disk, a model that is not installed), the document stops at once instead of asking page after page. And nothing
-//! is tried more than five times.
+//! is tried more than five times, or at all if the error lasts (a language model that denies every request).
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(crate) async fn judge(
         message: note.message.clone(),
     };
     match work.job.policy.judge(failure).await? {
-        Verdict::RetryAfter(millis) if attempt < ATTEMPTS => {
+        Verdict::RetryAfter(millis) if attempt < ATTEMPTS && !error.is_final() => {
             tracing::info!(document = %work.id, page, %stage, attempt, error = note.message, "trying again");
             let retried = EventKind::PageRetried {
                 page,

@@ -89,7 +89,7 @@ impl Page {
             patience: config.patience,
         };
         // There are at most as many questions as seats, so they need no room kept for them in the models' queue.
-        match model.ask(question).await {
+        match work.job.model_requests.ask(&**model, question).await {
             Ok(answer) => Ok(written(&answer)),
             Err(LanguageError::Provider {
                 provider,

@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio::time::{Duration, Instant, timeout};
-use weir_core::language::{Answer, AnswerCache, AnswerKey, LanguageError, LanguageModel, Question};
+use weir_core::language::{
+    Answer, AnswerCache, AnswerKey, FailingProvider, LanguageError, LanguageModel, Question,
+};
 use weir_core::{StorageError, TenantId};
 
 use crate::measures::AnswerMeasures;
@@ -187,6 +189,10 @@ impl LanguageModel for Answers {
 
     fn sees(&self) -> bool {
         self.router.sees()
+    }
+
+    fn failing(&self, image: bool) -> Vec<FailingProvider> {
+        self.router.failing(image)
     }
 
     fn workers(&self) -> u32 {

@@ -76,6 +76,7 @@ fn router_config(settings: &Settings) -> RouterConfig {
             probes: settings.llm_breaker_probes,
         }),
         adaptive: settings.llm_adaptive,
+        denied_pause: seconds(settings.llm_denied_seconds),
         seed: None,
     }
 }
@@ -148,6 +149,8 @@ fn openai(
         url: settings.url.clone(),
         model: settings.model.clone(),
         key,
+        key_file: Some(settings.key_file.clone())
+            .filter(|file| settings.key_env.is_empty() && !file.as_os_str().is_empty()),
         vision: settings.vision,
         stream: settings.stream,
         temperature: Some(settings.temperature).filter(|temperature| *temperature >= 0.0),

@@ -55,7 +55,8 @@ pub(crate) const fn course(fault: &Fault) -> Course {
 pub(crate) const fn passes(fault: &Fault) -> bool {
     !matches!(
         fault,
-        Fault::Refused { .. }
+        Fault::Denied { .. }
+            | Fault::Refused { .. }
             | Fault::TooLong { .. }
             | Fault::NoAnswer
             | Fault::NothingToQuote
@@ -81,9 +82,10 @@ pub(crate) const fn may_be_the_questions(fault: &Fault) -> bool {
 }
 
 /// What is thought of the provider. Being asked too often is our fault, and a question it does not take says that it reads.
+/// A denial says nothing to the breaker: the provider pauses by itself after one.
 pub(crate) const fn verdict(fault: &Fault) -> Verdict {
     match fault {
-        Fault::RateLimited { .. } => Verdict::Open,
+        Fault::RateLimited { .. } | Fault::Denied { .. } => Verdict::Open,
         fault if !passes(fault) => Verdict::Good,
         _ => Verdict::Bad,
     }

@@ -4,12 +4,13 @@ use tokio::time::{Duration, Instant};
 use weir_core::language::Fault;
 
 use crate::backoff::Backoff;
-use crate::breaker::{Breaker, BreakerConfig, BreakerState, Change, Pass};
-use crate::course::{Verdict, overloaded, verdict};
+use crate::breaker::{Breaker, BreakerState, Change, Pass};
+use crate::course::{Verdict, overloaded, passes, verdict};
 use crate::limit::{Epoch, Limit};
 use crate::measures::ProviderMeasures;
 use crate::pace::{Pace, PaceId};
 use crate::provider::{Member, Reply, Terms};
+use crate::router::RouterConfig;
 use crate::stats::ProviderStats;
 
 /// Longest time that a provider is believed when it asks to be left alone.
@@ -63,6 +64,11 @@ pub(crate) struct Desk {
     rate_limited: u32,
     /// When the latest of the calls that were answered began.
     answered: Option<Instant>,
+    /// Until when no request is sent after the latest denial; `None` if the latest call was not denied.
+    denied_until: Option<Instant>,
+    denied_pause: Duration,
+    /// When the first call that failed since the last answer began.
+    failing_since: Option<Instant>,
     busy: u32,
     /// Questions that pause before they are put to it again.
     pub(crate) pausing: u32,
@@ -72,18 +78,21 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(member: &Member, breaker: Option<BreakerConfig>, adaptive: bool, now: Instant) -> Self {
-        let terms = member.terms;
+    pub(crate) fn new(member: &Member, config: &RouterConfig, now: Instant) -> Self {
+        let (terms, breaker) = (member.terms, config.breaker);
         let desk = Self {
             terms,
             breaker: Breaker::new(breaker, now),
-            limit: Limit::new(terms.concurrency, adaptive),
+            limit: Limit::new(terms.concurrency, config.adaptive),
             pace: Pace::new(terms.requests_per_minute, terms.tokens_per_minute),
             tokens_each: 1.0,
             measures: ProviderMeasures::of(&member.name),
             rest: None,
             rate_limited: 0,
             answered: None,
+            denied_until: None,
+            denied_pause: config.denied_pause,
+            failing_since: None,
             busy: 0,
             pausing: 0,
             slow: breaker.unwrap_or_default().p95,
@@ -103,23 +112,39 @@ impl Desk {
         self.terms.spare
     }
 
-    /// Whether it is neither left alone nor being tried.
+    /// Whether it is neither left alone nor being tried, and did not deny the latest call.
     pub(crate) fn well(&self) -> bool {
-        self.breaker.state() == BreakerState::Closed
+        self.breaker.state() == BreakerState::Closed && self.denied_until.is_none()
+    }
+
+    /// Whether it has denied a call and is not asked for now.
+    pub(crate) fn denies(&self, now: Instant) -> bool {
+        self.denied_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether it denied its latest call.
+    pub(crate) const fn denied(&self) -> bool {
+        self.denied_until.is_some()
+    }
+
+    /// For how long it has failed without an answer, with its last fault; `None` if its latest call was answered or denied.
+    pub(crate) fn failing(&self, now: Instant) -> Option<(Duration, &Fault)> {
+        Some((now.duration_since(self.failing_since?), self.last_fault.as_ref()?))
     }
 
     /// Whom to fill first: who must show that it is well again, who is usually asked, who is spare.
     pub(crate) fn rank(&self) -> u8 {
         match self.breaker.state() {
             BreakerState::HalfOpen => 0,
+            _ if self.denied_until.is_some() => 0,
             _ if self.terms.spare => 2,
             _ => 1,
         }
     }
 
     /// Whether it is left alone.
-    pub(crate) fn left_alone(&self) -> bool {
-        self.breaker.state() == BreakerState::Open
+    pub(crate) fn left_alone(&self, now: Instant) -> bool {
+        self.breaker.state() == BreakerState::Open || self.denies(now)
     }
 
     /// Calls that may be under way.
@@ -137,6 +162,12 @@ impl Desk {
         }
         if let Some(until) = self.breaker.until() {
             return Room::At(until);
+        }
+        match self.denied_until {
+            Some(until) if now < until => return Room::At(until),
+            // One call tells whether it still denies them.
+            Some(_) if self.busy > 0 => return Room::Later,
+            _ => {}
         }
         if !self.breaker.admits() || self.busy >= self.limit.now() {
             return Room::Later;
@@ -211,6 +242,7 @@ impl Desk {
 
     fn answered(&mut self, ticket: Ticket, reply: &Reply, took: Duration) {
         self.rate_limited = 0;
+        self.responds();
         self.answered = self.answered.max(Some(ticket.began));
         self.limit.answered(ticket.epoch, ticket.busy, took);
         let prompt = u64::from(reply.prompt_tokens.unwrap_or(0));
@@ -230,8 +262,38 @@ impl Desk {
         self.measures.answered(took, prompt, answer, cost);
     }
 
+    /// It takes requests: it answers them, or refuses one for its content.
+    fn responds(&mut self) {
+        self.failing_since = None;
+        if self.denied_until.take().is_some() {
+            tracing::info!(provider = self.stats.name, "the language model provider accepts requests again");
+        }
+    }
+
+    /// It denies every request until its settings or its account change.
+    fn denies_requests(&mut self, now: Instant, fault: &Fault) {
+        self.failing_since = None;
+        let until = now + self.denied_pause;
+        if self.denied_until.replace(until).is_none() {
+            tracing::warn!(
+                provider = self.stats.name,
+                error = fault.describe(&self.stats.name),
+                pause_seconds = self.denied_pause.as_secs(),
+                "the language model provider denies requests"
+            );
+        }
+    }
+
     fn failed(&mut self, now: Instant, ticket: Ticket, fault: &Fault, took: Duration, backoff: &Backoff) {
         tracing::debug!(provider = %self.stats.name, %fault, ?took, "a language model failed at a question");
+        if fault.is_denial() {
+            self.denies_requests(now, fault);
+        } else if passes(fault) {
+            self.denied_until = None;
+            self.failing_since.get_or_insert(ticket.began);
+        } else {
+            self.responds();
+        }
         self.stats.failed += 1;
         if matches!(fault, Fault::Late { .. } | Fault::Stalled { .. }) {
             self.stats.timeouts += 1;
@@ -290,10 +352,12 @@ impl Desk {
     fn show(&self) {
         self.measures
             .now(self.breaker.state(), self.limit.now(), self.busy);
+        self.measures.denies(self.denied_until.is_some());
     }
 
     pub(crate) fn stats(&self) -> ProviderStats {
         let state = match self.breaker.state() {
+            _ if self.denied_until.is_some() => "denied",
             BreakerState::Closed => "asked",
             BreakerState::HalfOpen => "tried",
             BreakerState::Open => "left-alone",

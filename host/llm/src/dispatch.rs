@@ -9,12 +9,14 @@
 //! room it would never be. A question that is to be tried again waits for the same provider, unless that is left alone by then.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep_until};
 use weir_core::TenantId;
-use weir_core::language::{Fault, QuestionKind};
+use weir_core::event::ErrorNote;
+use weir_core::language::{FailingProvider, Fault, QuestionKind};
 use weir_core::ports::Account;
 
 use crate::backoff::Backoff;
@@ -28,7 +30,7 @@ use crate::stats::RouterStats;
 pub(crate) enum Turn {
     /// It may ask.
     Granted(Permit),
-    /// Everyone who could answer is left alone.
+    /// Each provider that could answer is left alone or denies requests.
     AllDown,
 }
 
@@ -41,6 +43,22 @@ pub(crate) struct Wish {
     pub(crate) again: Option<usize>,
     /// Tokens it takes, as far as can be told.
     pub(crate) tokens: u64,
+}
+
+/// Time without an answer after which requests are reported to wait for a provider. A shorter one is an ordinary retry.
+const LONG_FAILING: Duration = Duration::from_secs(5);
+
+fn failing_provider(name: &str, time: Duration, fault: &Fault) -> FailingProvider {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = now.saturating_sub(time);
+    FailingProvider {
+        provider: name.to_owned(),
+        since_millis: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        error: ErrorNote {
+            kind: fault.kind().to_owned(),
+            message: fault.to_string(),
+        },
+    }
 }
 
 struct Waiting {
@@ -112,10 +130,8 @@ impl Shared {
             let permit = Permit::new(Arc::clone(self), member, ticket);
             turns.push((waiting.turn, Turn::Granted(permit)));
         });
-        if self.fail_when_down {
-            let down = state.take_hopeless();
-            turns.extend(down.into_iter().map(|waiting| (waiting.turn, Turn::AllDown)));
-        }
+        let down = state.take_hopeless(now, self.fail_when_down);
+        turns.extend(down.into_iter().map(|waiting| (waiting.turn, Turn::AllDown)));
         self.show(&state);
         drop(state);
         if !turns.is_empty() {
@@ -219,6 +235,36 @@ impl Shared {
             .collect()
     }
 
+    /// Places and faults of the providers of a wish that deny requests now.
+    pub(crate) fn denials(&self, may: &[bool]) -> Vec<(usize, Fault)> {
+        let now = Instant::now();
+        let state = self.state.lock();
+        let desks = state.desks.iter().zip(may).enumerate();
+        desks
+            .filter(|(_, (desk, may))| **may && desk.denies(now))
+            .filter_map(|(at, (desk, _))| Some((at, desk.last_fault.clone()?)))
+            .collect()
+    }
+
+    /// The providers among `suited` that requests wait for: none, if one of them has not failed for `LONG_FAILING`.
+    pub(crate) fn failing(&self, suited: &[bool]) -> Vec<FailingProvider> {
+        let now = Instant::now();
+        let state = self.state.lock();
+        let mut failing = Vec::new();
+        for (desk, _) in state.desks.iter().zip(suited).filter(|(_, suited)| **suited) {
+            if desk.denied() {
+                continue;
+            }
+            match desk.failing(now) {
+                Some((time, fault)) if time >= LONG_FAILING => {
+                    failing.push(failing_provider(&desk.stats.name, time, fault));
+                }
+                _ => return Vec::new(),
+            }
+        }
+        failing
+    }
+
     /// Calls that may be under way at those that are asked now.
     pub(crate) fn workers(&self) -> u32 {
         let state = self.state.lock();
@@ -265,7 +311,7 @@ impl State {
         let mut next: Option<Instant> = None;
         let mut later = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         let rooms: Vec<Room> = self.desks.iter_mut().map(|desk| desk.room(now)).collect();
-        let left_alone: Vec<bool> = self.desks.iter().map(Desk::left_alone).collect();
+        let left_alone: Vec<bool> = self.desks.iter().map(|desk| desk.left_alone(now)).collect();
         let usual: Vec<bool> = self.desks.iter().map(|desk| !desk.spare()).collect();
         let in_need = self.in_need();
         let mut order: Vec<(usize, Room)> = rooms.into_iter().enumerate().collect();
@@ -304,15 +350,16 @@ impl State {
         next
     }
 
-    /// Takes out the questions whose providers are all left alone.
-    fn take_hopeless(&mut self) -> Vec<Waiting> {
-        let left_alone: Vec<bool> = self.desks.iter().map(Desk::left_alone).collect();
-        if !left_alone.contains(&true) {
+    /// Takes out the questions whose providers all deny requests or, if `left_alone` says so, are left alone.
+    fn take_hopeless(&mut self, now: Instant, left_alone: bool) -> Vec<Waiting> {
+        let hopeless = |desk: &Desk| desk.denies(now) || (left_alone && desk.left_alone(now));
+        let hopeless: Vec<bool> = self.desks.iter().map(hopeless).collect();
+        if !hopeless.contains(&true) {
             return Vec::new();
         }
         self.queue.drain(|waiting| {
-            let mut who = waiting.wish.may.iter().zip(&left_alone);
-            !who.any(|(may, alone)| *may && !*alone)
+            let mut who = waiting.wish.may.iter().zip(&hopeless);
+            !who.any(|(may, hopeless)| *may && !*hopeless)
         })
     }
 }

@@ -18,6 +18,7 @@ pub(crate) struct ProviderMeasures {
     answer_tokens: Counter,
     cost: Counter,
     state: Gauge,
+    denied: Gauge,
     limit: Gauge,
     busy: Gauge,
 }
@@ -34,6 +35,7 @@ impl ProviderMeasures {
             answer_tokens: metrics::counter!("weir_llm_tokens_total", "provider" => label.clone(), "of" => "answer"),
             cost: metrics::counter!("weir_llm_cost_micros_total", "provider" => label.clone()),
             state: metrics::gauge!("weir_llm_breaker_state", "provider" => label.clone()),
+            denied: metrics::gauge!("weir_llm_denied", "provider" => label.clone()),
             limit: metrics::gauge!("weir_llm_limit", "provider" => label.clone()),
             busy: metrics::gauge!("weir_llm_calls_under_way", "provider" => label),
             name: name.to_owned(),
@@ -74,6 +76,11 @@ impl ProviderMeasures {
         };
         metrics::counter!("weir_llm_breaker_events_total", "provider" => self.name.clone(), "event" => event)
             .increment(1);
+    }
+
+    /// Whether the provider denied its latest call.
+    pub(crate) fn denies(&self, denies: bool) {
+        self.denied.set(f64::from(u8::from(denies)));
     }
 
     pub(crate) fn now(&self, state: BreakerState, limit: u32, busy: u32) {

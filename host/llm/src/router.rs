@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use weir_core::TenantId;
-use weir_core::language::{Answer, Fault, LanguageError, LanguageModel, Question};
+use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question};
 
 use crate::backoff::Backoff;
 use crate::breaker::BreakerConfig;
@@ -51,6 +51,8 @@ pub struct RouterConfig {
     pub breaker: Option<BreakerConfig>,
     /// Whether fewer calls are made than a provider allows where more would not help.
     pub adaptive: bool,
+    /// How long a provider that has denied a call is not asked.
+    pub denied_pause: Duration,
     /// Makes pauses the same every time.
     pub seed: Option<u64>,
 }
@@ -66,6 +68,7 @@ impl Default for RouterConfig {
             fail_when_down: false,
             breaker: Some(BreakerConfig::default()),
             adaptive: true,
+            denied_pause: Duration::from_secs(60),
             seed: None,
         }
     }
@@ -85,7 +88,7 @@ impl Router {
         let now = Instant::now();
         let desks = members
             .iter()
-            .map(|member| Desk::new(member, config.breaker, config.adaptive, now))
+            .map(|member| Desk::new(member, &config, now))
             .collect();
         let backoff = Backoff::new(config.pause, config.max_pause, config.seed);
         Self {
@@ -155,45 +158,52 @@ impl Router {
         let mut tries = vec![0; self.members.len()];
         let mut rounds = 0;
         loop {
-            let Some(permit) = self.turn(question, id, wish.clone()).await else {
-                return Err(LanguageError::AllDown(self.shared.down(suited)));
-            };
-            let at = permit.member;
-            let Some(member) = self.members.get(at) else {
-                continue;
-            };
-            let fault = match way.call(member, question, permit).await {
-                Ok(reply) => return Ok(way.arrive(member, reply)),
-                Err(fault) => fault,
-            };
-            way.failed(at, fault.clone(), self.shared.answered(at));
-            let spent = tries.get_mut(at).map_or(u32::MAX, |tries| {
-                *tries += 1;
-                *tries
-            });
-            match course(&fault) {
-                Course::GiveUp => {
-                    let provider = member.name.clone();
-                    return Err(LanguageError::Provider { provider, fault });
-                }
-                Course::Again if spent < self.config.tries => {
-                    // A provider that rests is waited for in the queue, where another may be found instead.
-                    let rests = matches!(
-                        fault,
-                        Fault::RateLimited { .. } | Fault::Server { after: Some(_), .. }
-                    );
-                    wish.again = (!rests).then_some(at);
-                    let _pausing = Pausing::begin(&self.shared, at);
-                    if !rests {
-                        sleep(self.shared.backoff.after(spent)).await;
-                    }
+            if let Some(permit) = self.turn(question, id, wish.clone()).await {
+                let at = permit.member;
+                let Some(member) = self.members.get(at) else {
                     continue;
+                };
+                let fault = match way.call(member, question, permit).await {
+                    Ok(reply) => return Ok(way.arrive(member, reply)),
+                    Err(fault) => fault,
+                };
+                way.failed(at, fault.clone(), self.shared.answered(at));
+                let spent = tries.get_mut(at).map_or(u32::MAX, |tries| {
+                    *tries += 1;
+                    *tries
+                });
+                match course(&fault) {
+                    Course::GiveUp => {
+                        let provider = member.name.clone();
+                        return Err(LanguageError::Provider { provider, fault });
+                    }
+                    Course::Again if spent < self.config.tries => {
+                        // A provider that rests is waited for in the queue, where another may be found instead.
+                        let rests = matches!(
+                            fault,
+                            Fault::RateLimited { .. } | Fault::Server { after: Some(_), .. }
+                        );
+                        wish.again = (!rests).then_some(at);
+                        let _pausing = Pausing::begin(&self.shared, at);
+                        if !rests {
+                            sleep(self.shared.backoff.after(spent)).await;
+                        }
+                        continue;
+                    }
+                    Course::Again | Course::Elsewhere => {}
                 }
-                Course::Again | Course::Elsewhere => {}
-            }
-            wish.again = None;
-            if let Some(may) = wish.may.get_mut(at) {
-                *may = false;
+                wish.again = None;
+                if let Some(may) = wish.may.get_mut(at) {
+                    *may = false;
+                }
+            } else if self.config.fail_when_down {
+                return Err(LanguageError::AllDown(self.shared.down(suited)));
+            } else {
+                // Those that are left deny requests. Others, which failed at it before, may recover.
+                for (at, fault) in self.shared.denials(&wish.may) {
+                    way.failed(at, fault, self.shared.answered(at));
+                }
+                wish.may.fill(false);
             }
             if wish.may.contains(&true) {
                 self.shared.measures.elsewhere.increment(1);
@@ -236,6 +246,15 @@ impl LanguageModel for Router {
 
     fn sees(&self) -> bool {
         self.members.iter().any(|member| member.provider.sees())
+    }
+
+    fn failing(&self, image: bool) -> Vec<FailingProvider> {
+        let suited: Vec<bool> = self
+            .members
+            .iter()
+            .map(|member| !image || member.provider.sees())
+            .collect();
+        self.shared.failing(&suited)
     }
 
     fn workers(&self) -> u32 {
@@ -332,16 +351,24 @@ impl Way {
 
     /// Which of the suited providers may answer it yet, when all have failed. `answered` says how many calls one has by now.
     fn may_again(&self, suited: &[bool], answered: impl Fn(usize) -> u64) -> Vec<bool> {
+        let failures = |at: usize| self.failures.iter().find(|failures| failures.at == at);
         let hopeless = |at: usize| {
-            let failures = self.failures.iter().find(|failures| failures.at == at);
-            failures.is_some_and(|failures| {
+            failures(at).is_some_and(|failures| {
                 let others = answered(at).saturating_sub(failures.answered);
                 let its_own = failures.count >= ITS_OWN && others >= u64::from(failures.count);
                 its_own || !passes(&failures.fault)
             })
         };
-        let may = suited.iter().enumerate();
-        may.map(|(at, suited)| *suited && !hopeless(at)).collect()
+        let denied = |at: usize| failures(at).is_some_and(|failures| failures.fault.is_denial());
+        let suited = suited.iter().enumerate();
+        let may: Vec<bool> = suited.clone().map(|(at, suited)| *suited && !hopeless(at)).collect();
+        // A denial is not waited for, but while another is, it may be lifted.
+        let waits = may.contains(&true);
+        let lifted = |at: usize, suited: bool| waits && suited && denied(at);
+        suited
+            .zip(may)
+            .map(|((at, suited), may)| may || lifted(at, *suited))
+            .collect()
     }
 
     fn arrive(&self, member: &Member, reply: Reply) -> Answer {

@@ -9,7 +9,7 @@ pub struct ProviderStats {
     pub name: String,
     /// Its model.
     pub model: String,
-    /// `asked`, `tried` or `left-alone`.
+    /// `asked`, `tried`, `left-alone`, or `denied` if it denied its latest call.
     pub state: String,
     /// Calls under way.
     pub busy: u32,

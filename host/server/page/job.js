@@ -79,7 +79,7 @@ export class JobCard {
     if (pages > 0) parts.push(` · ${many(pages, "page")}`);
     const failed = sum((document) => document.failed);
     if (failed > 0) parts.push(`, ${count(failed)} failed`);
-    if (held) parts.push(` · waits: ${held.replaceAll("_", " ")}`);
+    if (held) parts.push(` · waits: ${held.replaceAll(/[_-]/g, " ")}`);
     else if (position) parts.push(` · number ${count(position)} of your jobs that wait`);
     this.line.replaceChildren(...parts);
     if (this.following) return;
@@ -170,6 +170,11 @@ export class JobCard {
         break;
       case "policy-failed":
         this.trouble(`A component did not decide, and the default did: ${event.error.message}`);
+        break;
+      case "model-wait-started":
+        for (const { provider, error } of event.providers) {
+          this.trouble(`Waiting for the language model ${provider}: ${error.message}`);
+        }
         break;
       case "progress":
         document?.progress(event);

@@ -94,6 +94,9 @@ settings! {
         if |v| (1..=86_400).contains(&v);
     /// What becomes of a question when every provider has failed at it: it waits for one to recover, or it fails.
     "llm.when_down" => llm_when_down: WhenDown = "wait", "wait or fail" if |_v| true;
+    /// How long a provider is not asked after it has denied a request (wrong key, no such model, quota exhausted). Requests
+    /// that no other provider can answer fail at once meanwhile; the first one after it is sent to it again.
+    "llm.denied_seconds" => llm_denied_seconds: u32 = "60", "seconds, 1 to 3600" if |v| (1..=3600).contains(&v);
     /// Whether providers that fail are left alone for a while.
     "llm.breaker" => llm_breaker: bool = "true", "true or false" if |_v| true;
     /// Part of a provider's latest calls that fail when it is left alone.

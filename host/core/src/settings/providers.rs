@@ -55,7 +55,7 @@ settings! {
     "llm.provider.model" => model: String = "", "a name" if |_v| true;
     /// Environment variable that holds the key; empty: none is sent, or `key_file` has it.
     "llm.provider.key_env" => key_env: String = "", "a name" if |_v| true;
-    /// File that holds the key.
+    /// File that holds the key; it is read again for each call, so that the key can be changed while weir runs.
     "llm.provider.key_file" => key_file: PathBuf = "", "a path" if |_v| true;
     /// The GGUF file of a local model.
     "llm.provider.file" => file: PathBuf = "", "a path" if |_v| true;

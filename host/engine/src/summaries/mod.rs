@@ -333,7 +333,7 @@ impl Task<'_> {
             patience: self.job.host.config.patience,
         };
         self.model.room(&self.job.tenant).await;
-        match self.model.ask(question).await {
+        match self.job.model_requests.ask(self.model, question).await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if error.is_nothing_to_quote() => Ok(None),
             Err(error) => Err(note(error.kind(), error)),

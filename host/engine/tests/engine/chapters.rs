@@ -17,7 +17,7 @@ use weir_core::JobId;
 use weir_core::decision::{Question as Asked, SummaryPlan};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
-use weir_core::language::{Answer, Fault, LanguageError, LanguageModel, Question, Quote};
+use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question, Quote};
 use weir_core::ledger::JobState;
 use weir_engine::JobSpec;
 use weir_llm::{Answers, Member, MemoryAnswers, Provider, Reply, Router, RouterConfig, Terms};
@@ -159,6 +159,10 @@ impl LanguageModel for Watched {
 
     fn sees(&self) -> bool {
         self.models.sees()
+    }
+
+    fn failing(&self, image: bool) -> Vec<FailingProvider> {
+        self.models.failing(image)
     }
 
     fn workers(&self) -> u32 {

@@ -25,6 +25,7 @@ mod flow;
 mod ledger;
 mod makespan;
 mod measures;
+mod model_waits;
 mod resume;
 mod search;
 mod summaries;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use weir_core::decision::{PageRoute, Reading, Verdict};
 use weir_core::id::TenantId;
-use weir_core::language::{Answer, Fault, LanguageError, LanguageModel, Question, QuestionKind};
+use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question, QuestionKind};
 use weir_core::ledger::{JobState, PageState};
 use weir_core::ports::Ledger as _;
 use weir_core::text::{PageLines, TextSource};
@@ -82,6 +82,10 @@ impl LanguageModel for Writer {
 
     fn sees(&self) -> bool {
         true
+    }
+
+    fn failing(&self, _: bool) -> Vec<FailingProvider> {
+        Vec::new()
     }
 
     fn workers(&self) -> u32 {
@@ -276,6 +280,9 @@ async fn a_question_of_the_settings_is_asked_with_their_limits() {
         }
         fn sees(&self) -> bool {
             true
+        }
+        fn failing(&self, _: bool) -> Vec<FailingProvider> {
+            Vec::new()
         }
         fn workers(&self) -> u32 {
             1

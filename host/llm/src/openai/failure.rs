@@ -6,10 +6,8 @@ use reqwest::StatusCode;
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use weir_core::language::Fault;
 
-use super::wire::{self, one_line};
-
-/// What some endpoints say under 429 when there is nothing left to be waited for.
-const NO_MONEY: [&str; 2] = ["insufficient_quota", "billing_hard_limit_reached"];
+use super::denial::denial;
+use super::wire::{self, Said, one_line};
 
 /// The fault of an answer with such a status.
 pub(super) fn of(
@@ -19,32 +17,29 @@ pub(super) fn of(
     blacken: impl Fn(String) -> String,
 ) -> Fault {
     let said = wire::said(body);
-    let mut reason = one_line(&blacken(said.words));
+    let after =
+        retry_after(headers, SystemTime::now()).or_else(|| retry_after_in_words(&said.words));
+    let mut reason = one_line(&blacken(said.words.clone()));
     if reason.is_empty() {
         reason = status
             .canonical_reason()
             .unwrap_or("no reason given")
             .to_lowercase();
     }
-    let code = said.code.unwrap_or_default();
     let number = status.as_u16();
-    match number {
-        429 if NO_MONEY.contains(&code.as_str()) => Fault::Denied {
+    if let Some(denial) = denial(number, &said, after.is_some()) {
+        return Fault::Denied {
             status: number,
+            denial,
             reason,
-        },
-        429 => Fault::RateLimited {
-            after: retry_after(headers, SystemTime::now()),
-        },
+        };
+    }
+    match number {
+        429 => Fault::RateLimited { after },
         500..=599 | 408 | 409 | 425 => Fault::Server {
             status: number,
             reason,
             after: retry_after(headers, SystemTime::now()),
-        },
-        // A way elsewhere is not followed, since the key would go along.
-        300..=399 | 401..=405 => Fault::Denied {
-            status: number,
-            reason,
         },
         400..=499 => Fault::Refused {
             status: number,
@@ -52,6 +47,47 @@ pub(super) fn of(
         },
         _ => Fault::Unintelligible(format!("status {number}")),
     }
+}
+
+/// The fault of an error that comes under status 200, at once or in the middle of a stream. Its code may be a status.
+pub(super) fn under_success(said: &Said) -> Fault {
+    let code = said.code.as_deref().and_then(|code| code.parse().ok());
+    // Without one, the words still tell an exhausted quota.
+    let status = code.filter(|code| (400..600).contains(code)).unwrap_or(429);
+    let after = retry_after_in_words(&said.words);
+    let reason = one_line(&said.words);
+    match denial(status, said, after.is_some()) {
+        Some(denial) => Fault::Denied {
+            status,
+            denial,
+            reason,
+        },
+        None if code == Some(429) => Fault::RateLimited { after },
+        None => Fault::Server {
+            status: 200,
+            reason,
+            after: None,
+        },
+    }
+}
+
+/// The time that an error's words ask to wait, as in "Please retry after 3 seconds" or "try again in 1.5s".
+fn retry_after_in_words(words: &str) -> Option<Duration> {
+    let words = words.to_lowercase();
+    let (_, rest) = ["retry after ", "retry in ", "try again in ", "try again after "]
+        .iter()
+        .find_map(|phrase| words.split_once(phrase))?;
+    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+    let (number, unit) = rest.split_at(end);
+    let number: f64 = number.trim_end_matches('.').parse().ok()?;
+    let unit = unit.trim_start();
+    let seconds = match () {
+        () if unit.starts_with("ms") || unit.starts_with("milli") => number / 1000.0,
+        () if unit.starts_with('m') => number * 60.0,
+        () if unit.starts_with('h') => number * 3600.0,
+        () => number,
+    };
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// `Retry-After` in seconds or as a date, which is taken relative to the answer's own date: two clocks seldom agree.
@@ -139,11 +175,26 @@ mod tests {
     }
 
     #[test]
+    fn retry_after_is_read_from_the_words_of_an_error() {
+        for (words, millis) in [
+            ("Please retry after 3 seconds.", Some(3000)),
+            ("Rate limit reached. Please try again in 7.66s. Need more?", Some(7660)),
+            ("try again in 20ms", Some(20)),
+            ("try again in 2 minutes", Some(120_000)),
+            ("try again in a while", None),
+            ("slow down", None),
+        ] {
+            let after = retry_after_in_words(words).map(|after| after.as_millis());
+            assert_eq!(after, millis, "{words}");
+        }
+    }
+
+    #[test]
     fn every_status_has_its_fault_and_its_words() {
         let json = r#"{"error": {"message": "wrong key\n sk-1", "type": "x", "code": null}}"#;
         assert_eq!(
             fault(401, &[], json).to_string(),
-            "lets nobody in with status 401: wrong key ***; check its url, model and key"
+            "authentication failed (401): wrong key ***"
         );
         assert_eq!(fault(302, &[], "").kind(), "denied");
         assert_eq!(fault(404, &[], "nothing here").kind(), "denied");

@@ -6,12 +6,16 @@
 //! The endpoint is listened to as it writes, where it can be. An answer takes as long as it is long, so a limit on the whole
 //! says little; that nothing came for half a minute says that nothing will. What is read is bounded, whatever is sent.
 
+mod denial;
 mod failure;
 mod listen;
 mod request;
 mod wire;
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, StatusCode};
@@ -37,6 +41,8 @@ pub struct OpenAiConfig {
     pub model: String,
     /// The key, if it wants one.
     pub key: Option<Secret>,
+    /// The file that holds the key, if one does: it is read again for each call, so that a key can be changed without a restart.
+    pub key_file: Option<PathBuf>,
     /// Whether the model takes images.
     pub vision: bool,
     /// Whether it is listened to as it writes.
@@ -54,6 +60,24 @@ pub struct OpenAi {
     client: Client,
     endpoint: String,
     config: OpenAiConfig,
+    /// The key that was read last.
+    key: Mutex<Option<Key>>,
+}
+
+/// A key, and the header that carries it.
+#[derive(Clone)]
+struct Key {
+    secret: Secret,
+    header: HeaderValue,
+}
+
+impl Key {
+    fn new(secret: Secret) -> Result<Self, String> {
+        let mut header = HeaderValue::from_str(&format!("Bearer {}", secret.expose()))
+            .map_err(|_| "the key has characters that no header may have".to_owned())?;
+        header.set_sensitive(true);
+        Ok(Self { secret, header })
+    }
 }
 
 impl OpenAi {
@@ -65,12 +89,7 @@ impl OpenAi {
             ACCEPT,
             HeaderValue::from_static("application/json, text/event-stream"),
         );
-        if let Some(key) = &config.key {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose()))
-                .map_err(|_| "the key has characters that no header may have".to_owned())?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
+        let key = config.key.clone().map(Key::new).transpose()?;
         let client = Client::builder()
             .tls_backend_preconfigured(tls(config.url.starts_with("https:"))?)
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
@@ -85,19 +104,29 @@ impl OpenAi {
             client,
             endpoint: format!("{}/chat/completions", config.url.trim_end_matches('/')),
             config,
+            key: Mutex::new(key),
         })
     }
 
-    /// Nothing that an endpoint says repeats the key.
-    fn blacken(&self, text: String) -> String {
-        match &self.config.key {
-            Some(key) => key.blacken(&text),
-            None => text,
+    /// The key of the next call: what the key file holds now, or else the key that was read last.
+    async fn key(&self) -> Option<Key> {
+        if let Some(file) = self.config.key_file.clone() {
+            let read = tokio::task::spawn_blocking(move || Secret::read(&file).and_then(Key::new)).await;
+            match read {
+                Ok(Ok(key)) => *self.key.lock() = Some(key),
+                Ok(Err(error)) => tracing::warn!(error, "the key file cannot be read: the key read before is used"),
+                Err(died) => tracing::warn!(%died, "the key file cannot be read: the key read before is used"),
+            }
         }
+        self.key.lock().clone()
     }
+}
 
-    fn unreachable(&self, error: &reqwest::Error) -> Fault {
-        Fault::Unreachable(self.blacken(failure::words_of(error)))
+/// Removes the key from a text: some endpoints repeat it.
+fn without_key(key: Option<&Key>, text: String) -> String {
+    match key {
+        Some(key) => key.secret.blacken(&text),
+        None => text,
     }
 }
 
@@ -113,14 +142,20 @@ impl Provider for OpenAi {
 
     async fn ask(&self, question: &Question) -> Result<Reply, Fault> {
         let body = request::body(&self.config, question)?;
-        let sent = self.client.post(&self.endpoint).body(body).send().await;
-        let answer = sent.map_err(|error| self.unreachable(&error))?;
+        let key = self.key().await;
+        let blacken = |text| without_key(key.as_ref(), text);
+        let mut request = self.client.post(&self.endpoint).body(body);
+        if let Some(key) = &key {
+            request = request.header(AUTHORIZATION, key.header.clone());
+        }
+        let sent = request.send().await;
+        let answer = sent.map_err(|error| Fault::Unreachable(blacken(failure::words_of(&error))))?;
         let stall = self.config.stall;
         if answer.status() != StatusCode::OK {
             // Why it failed is worth a moment, not a stall.
             let (status, headers) = (answer.status(), answer.headers().clone());
             let words = timeout(stall, listen::words(answer)).await.unwrap_or_default();
-            return Err(failure::of(status, &headers, &words, |text| self.blacken(text)));
+            return Err(failure::of(status, &headers, &words, blacken));
         }
         let streams = answer
             .headers()
@@ -140,10 +175,19 @@ impl Provider for OpenAi {
                 after,
             } => Fault::Server {
                 status,
-                reason: self.blacken(reason),
+                reason: blacken(reason),
                 after,
             },
-            Fault::Unintelligible(reason) => Fault::Unintelligible(self.blacken(reason)),
+            Fault::Denied {
+                status,
+                denial,
+                reason,
+            } => Fault::Denied {
+                status,
+                denial,
+                reason: blacken(reason),
+            },
+            Fault::Unintelligible(reason) => Fault::Unintelligible(blacken(reason)),
             other => other,
         })
     }

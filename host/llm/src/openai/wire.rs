@@ -6,6 +6,8 @@
 use serde::Deserialize;
 use weir_core::language::Fault;
 
+use super::failure;
+
 /// Characters of an endpoint's words that are kept.
 pub(super) const WORDS: usize = 200;
 
@@ -89,15 +91,32 @@ enum Trouble {
         message: Option<String>,
         #[serde(default)]
         code: Option<serde_json::Value>,
+        #[serde(default, rename = "type")]
+        kind: Option<String>,
+        #[serde(default)]
+        param: Option<String>,
     },
     Text(String),
 }
 
-/// What an error body says: its words and its code.
+/// What an error body says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
     pub(super) words: String,
     pub(super) code: Option<String>,
+    /// Its type.
+    pub(super) kind: Option<String>,
+    /// The parameter it is about.
+    pub(super) param: Option<String>,
+}
+
+impl Said {
+    fn plain(words: impl Into<String>) -> Self {
+        Self {
+            words: words.into(),
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -105,7 +124,7 @@ struct ErrorBody {
     #[serde(default)]
     error: Option<Trouble>,
     #[serde(default)]
-    message: Option<String>,
+    message: Option<serde_json::Value>,
     #[serde(default)]
     detail: Option<serde_json::Value>,
 }
@@ -113,38 +132,43 @@ struct ErrorBody {
 impl Trouble {
     fn said(self) -> Said {
         match self {
-            Self::Text(words) => Said { words, code: None },
-            Self::Object { message, code } => Said {
+            Self::Text(words) => Said::plain(words),
+            Self::Object {
+                message,
+                code,
+                kind,
+                param,
+            } => Said {
                 words: message.unwrap_or_default(),
-                code: code.map(|code| match code {
-                    serde_json::Value::String(code) => code,
-                    other => other.to_string(),
-                }),
+                code: code.map(text),
+                kind,
+                param,
             },
         }
     }
 }
 
+/// A text as it is, anything else as JSON.
+fn text(value: serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    }
+}
+
 /// What an answer that is an error says; its text as it is, if it is not JSON of a kind that is known.
-pub(super) fn said(text: &str) -> Said {
-    let plain = || Said {
-        words: text.to_owned(),
-        code: None,
-    };
-    match serde_json::from_str::<ErrorBody>(text) {
+pub(super) fn said(body: &str) -> Said {
+    match serde_json::from_str::<ErrorBody>(body) {
         Ok(ErrorBody {
             error: Some(error), ..
         }) => error.said(),
         Ok(ErrorBody {
             message: Some(words), ..
-        }) => Said { words, code: None },
-        Ok(ErrorBody {
-            detail: Some(detail), ..
-        }) => Said {
-            words: detail.to_string(),
-            code: None,
-        },
-        _ => plain(),
+        })
+        | Ok(ErrorBody {
+            detail: Some(words), ..
+        }) => Said::plain(text(words)),
+        _ => Said::plain(body),
     }
 }
 
@@ -153,11 +177,7 @@ pub(super) fn body(json: &[u8]) -> Result<Body, Fault> {
     let mut body: Body = serde_json::from_slice(json)
         .map_err(|error| Fault::Unintelligible(format!("no chat completion: {error}")))?;
     match body.error.take() {
-        Some(error) => Err(Fault::Server {
-            status: 200,
-            reason: one_line(&error.said().words),
-            after: None,
-        }),
+        Some(error) => Err(failure::under_success(&error.said())),
         None => Ok(body),
     }
 }

@@ -139,6 +139,7 @@ impl Endpoint {
             url: self.url.clone(),
             model: "test-model".into(),
             key: None,
+            key_file: None,
             vision: true,
             stream: true,
             temperature: Some(0.0),

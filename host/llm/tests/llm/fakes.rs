@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::{Duration, Instant, sleep};
 use weir_core::Lane;
-use weir_core::language::{Fault, Question, QuestionKind};
+use weir_core::language::{Denial, Fault, Question, QuestionKind};
 use weir_core::ports::Account;
 use weir_llm::{Member, Provider, Reply, Terms};
 
@@ -164,5 +164,13 @@ pub(crate) fn down() -> Fault {
         status: 500,
         reason: "down".into(),
         after: None,
+    }
+}
+
+pub(crate) fn denied() -> Fault {
+    Fault::Denied {
+        status: 401,
+        denial: Denial::Authentication,
+        reason: "wrong key".into(),
     }
 }

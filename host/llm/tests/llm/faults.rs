@@ -86,12 +86,12 @@ async fn every_bad_answer_has_its_name() {
         (
             status(401, &[], error),
             "denied",
-            "lets nobody in with status 401: it broke; check its url, model and key",
+            "authentication failed (401): it broke",
         ),
         (
             status(307, &[("location", "http://elsewhere/")], ""),
             "denied",
-            "status 307",
+            "address refused (307)",
         ),
         (
             Act::Whole("<html>hello</html>".into()),

@@ -9,6 +9,7 @@
 )]
 
 mod answers;
+mod denied;
 mod endpoint;
 mod fairness;
 mod fakes;

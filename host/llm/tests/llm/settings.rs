@@ -190,3 +190,24 @@ async fn a_key_is_sent_and_otherwise_nowhere() {
     );
     assert!(!said.contains(KEY) && !said.contains("7f3a"), "{said}");
 }
+
+#[tokio::test]
+async fn denied_seconds_of_the_settings_are_the_pause() {
+    let endpoint = Endpoint::start(|number, _| match number {
+        0 => Act::Status(401, Vec::new(), "no".into()),
+        _ => Act::Answer,
+    })
+    .await;
+    for (seconds, calls) in [(3600, 1), (1, 2)] {
+        endpoint.seen.requests.lock().clear();
+        let answers = set_up(&format!(
+            "[llm]\ndenied_seconds = {seconds}\n[[llm.provider]]\nname = \"far\"\nurl = \"{}\"\nmodel = \"m\"\n",
+            endpoint.url
+        ))
+        .unwrap();
+        answers.ask(question("a")).await.unwrap_err();
+        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        assert_eq!(answers.ask(question("b")).await.is_ok(), calls == 2);
+        assert_eq!(endpoint.seen.count(), calls);
+    }
+}

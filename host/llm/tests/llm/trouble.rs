@@ -7,7 +7,7 @@ use tokio::time::{Duration, Instant, sleep};
 use weir_core::language::{Fault, LanguageError, LanguageModel};
 use weir_llm::{BreakerConfig, Router, RouterConfig, Terms, examine};
 
-use crate::fakes::{Fake, down, question, terms};
+use crate::fakes::{Fake, denied, down, question, terms};
 
 fn config() -> RouterConfig {
     RouterConfig {
@@ -54,10 +54,7 @@ async fn a_provider_is_tried_again_and_then_another_is_asked() {
 async fn what_will_not_pass_is_not_tried_again() {
     for (fault, elsewhere) in [
         (
-            Fault::Denied {
-                status: 401,
-                reason: "key".into(),
-            },
+            denied(),
             true,
         ),
         (

@@ -12,8 +12,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use weir_core::Stage;
 use weir_core::decision::StageWork;
+use weir_core::language::FailingProvider;
 
 use super::progress::{Looks, Progress};
+use super::view::ProviderView;
 
 /// Share of the looks that counts as always, and of the time.
 const ALWAYS: f64 = 0.8;
@@ -30,6 +32,8 @@ pub(crate) struct Diagnosis {
     sentence: String,
     /// What speaks for it.
     stages: Vec<StageEvidence>,
+    /// The failing language models that the job waits for; while there are any, no stage holds it up.
+    waits_for: Vec<ProviderView>,
 }
 
 /// What was seen of a stage.
@@ -94,19 +98,30 @@ impl StageEvidence {
     }
 }
 
-/// What holds a job up that has come so far. `work` is what its stages have done within `millis`.
-pub(crate) fn diagnose(progress: &Progress, work: &[StageWork], millis: u64) -> Diagnosis {
+/// What holds a job up that has come so far. `work` is what its stages have done within `millis`; `now_millis` is the time in
+/// milliseconds since 1970.
+pub(crate) fn diagnose(progress: &Progress, work: &[StageWork], millis: u64, now_millis: u64) -> Diagnosis {
     let looks = Stage::ALL.into_iter().zip(progress.looks);
     let stages: Vec<_> = looks
         .map(|(stage, looks)| StageEvidence::of(stage, looks, work))
         .filter(|seen| seen.looks > 0 || seen.pages > 0)
         .collect();
-    let (bottleneck, sentence) = judge(&stages, millis);
+    let (bottleneck, sentence) = match progress.waits_for.as_slice() {
+        [] => judge(&stages, millis),
+        waits_for => (None, waiting(waits_for, now_millis)),
+    };
+    let waits_for = progress.waits_for.iter().cloned().map(ProviderView::from);
     Diagnosis {
         bottleneck,
         sentence,
         stages,
+        waits_for: waits_for.collect(),
     }
+}
+
+fn waiting(providers: &[FailingProvider], now_millis: u64) -> String {
+    let each: Vec<_> = providers.iter().map(|provider| provider.describe(now_millis)).collect();
+    format!("the job waits for language models: {}", each.join("; "))
 }
 
 fn judge(stages: &[StageEvidence], millis: u64) -> (Option<Stage>, String) {
@@ -177,6 +192,7 @@ fn judge(stages: &[StageEvidence], millis: u64) -> (Option<Stage>, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weir_core::event::ErrorNote;
 
     /// Ten looks: how often each queue was empty and full, and how long the stage's two workers were busy.
     fn diagnosed(seen: &[(Stage, u32, u32, u64)], millis: u64) -> Diagnosis {
@@ -195,7 +211,7 @@ mod tests {
                 workers: 2,
             });
         }
-        diagnose(&progress, &work, millis)
+        diagnose(&progress, &work, millis, 0)
     }
 
     #[test]
@@ -257,8 +273,35 @@ mod tests {
     }
 
     #[test]
+    fn failing_language_models_are_named_before_any_stage() {
+        let progress = Progress {
+            waits_for: vec![FailingProvider {
+                provider: "far".into(),
+                since_millis: 5000,
+                error: ErrorNote {
+                    kind: "unreachable".into(),
+                    message: "cannot be reached: connection refused".into(),
+                },
+            }],
+            ..Progress::default()
+        };
+        let work = [StageWork {
+            stage: Stage::Read,
+            pages: 10,
+            busy_millis: 900,
+            workers: 1,
+        }];
+        let diagnosis = diagnose(&progress, &work, 1000, 98_000);
+        assert_eq!((diagnosis.bottleneck, diagnosis.waits_for.len()), (None, 1));
+        assert_eq!(
+            diagnosis.sentence,
+            "the job waits for language models: far has failed for 93 s: cannot be reached: connection refused"
+        );
+    }
+
+    #[test]
     fn nothing_seen_nothing_said() {
-        let nothing = diagnose(&Progress::default(), &[], 1000);
+        let nothing = diagnose(&Progress::default(), &[], 1000, 0);
         assert!(nothing.sentence.contains("nothing can be said"));
         let nothing = diagnosed(&[(Stage::Read, 5, 0, 0)], 1000);
         assert!(nothing.sentence.contains("nothing can be said"));

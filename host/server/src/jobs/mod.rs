@@ -269,10 +269,11 @@ pub(crate) async fn job_diagnosis(
     // Asked before its events: should it end between the two, they say the same.
     let live = app.engine.job(&job);
     let progress = app.progress.of(app.ledger.as_ref(), caller.id(), &job).await?;
+    let now = now_millis();
     let (work, until) = match live.filter(|_| !progress.ended) {
-        Some(live) => (live.work(), now_millis().saturating_sub(record.created_millis)),
+        Some(live) => (live.work(), now.saturating_sub(record.created_millis)),
         None => (progress.work.clone(), progress.at_millis),
     };
     let millis = until.saturating_sub(progress.taken_up_millis);
-    Ok(Json(diagnose(&progress, &work, millis)))
+    Ok(Json(diagnose(&progress, &work, millis, now)))
 }

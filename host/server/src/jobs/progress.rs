@@ -2,6 +2,7 @@
 
 use weir_core::decision::{QueueState, StageWork};
 use weir_core::event::{ErrorNote, Event, EventKind, FailedPage};
+use weir_core::language::FailingProvider;
 use weir_core::order::OrderedFile;
 use weir_core::{DocumentId, Stage};
 
@@ -81,6 +82,8 @@ pub(crate) struct Progress {
     /// When the host began with it, the last time that it did.
     pub(crate) taken_up_millis: u64,
     pub(crate) ended: bool,
+    /// Failing language models that its requests wait for.
+    pub(crate) waits_for: Vec<FailingProvider>,
     pub(crate) documents: Vec<DocumentProgress>,
     pub(crate) looks: [Looks; Stage::ALL.len()],
     /// What the stages did for it, once it has ended.
@@ -106,6 +109,8 @@ impl Progress {
                 if let Some(seen) = self.open(document) {
                     seen.state = DocumentState::Running;
                     self.taken_up_millis = event.at_millis;
+                    // Should requests still wait, an event says so again.
+                    self.waits_for.clear();
                     return;
                 }
                 self.documents.push(DocumentProgress {
@@ -172,8 +177,11 @@ impl Progress {
                 seen.state = DocumentState::Cancelled;
                 seen.done = *done;
             }
+            EventKind::ModelWaitStarted { providers } => self.waits_for.clone_from(providers),
+            EventKind::ModelWaitEnded {} => self.waits_for.clear(),
             EventKind::JobEnded { stages, .. } => {
                 self.ended = true;
+                self.waits_for.clear();
                 self.work.clone_from(stages);
             }
             EventKind::PageRetried { .. }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 use weir_core::event::{ErrorNote, FailedPage};
+use weir_core::language::FailingProvider;
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::order::{Order, OrderedFile};
 use weir_core::ports::Ledger as _;
@@ -13,6 +14,9 @@ use crate::admission::Standing;
 use crate::app::App;
 use crate::intake::LaneName;
 use crate::problem::Problem;
+
+/// The word for a job in work that waits for language models.
+const LANGUAGE_MODEL: &str = "language-model";
 
 /// Where a job stands.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,7 +36,7 @@ pub(crate) enum JobStateName {
 }
 
 /// Why something failed.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct ErrorView {
     /// A stable word for programs.
     kind: String,
@@ -97,10 +101,13 @@ pub(crate) struct JobView {
     lane: Option<Lane>,
     /// Its place among the tenant's own jobs that wait, from 1.
     position: Option<usize>,
-    /// What keeps all of the tenant's jobs waiting, if something does: the name of a quota, `suspended`, or `storage` if
-    /// nothing can be kept.
+    /// What keeps the job from going on, if something does. Of a job that waits: the name of a quota, `suspended`, or `storage`
+    /// if nothing can be kept, which hold all of the tenant's jobs. Of a job in work: `language-model` if its requests wait for
+    /// failing language models, which `waits_for` lists.
     #[schema(value_type = Option<String>)]
     held: Option<&'static str>,
+    /// The failing language models that requests of the job wait for.
+    waits_for: Vec<ProviderView>,
     /// When it was made, in milliseconds since 1970.
     created_millis: u64,
     /// When work on it began, if it has.
@@ -109,6 +116,27 @@ pub(crate) struct JobView {
     ended_millis: Option<u64>,
     /// Its documents, in the order of the request; none for a job of `weir run`.
     documents: Vec<DocumentView>,
+}
+
+/// A provider of language models that has failed for some time.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct ProviderView {
+    /// Its name in the host's settings.
+    provider: String,
+    /// Since when it has not answered, in milliseconds since 1970.
+    since_millis: u64,
+    /// Its last error.
+    error: ErrorView,
+}
+
+impl From<FailingProvider> for ProviderView {
+    fn from(failing: FailingProvider) -> Self {
+        Self {
+            provider: failing.provider,
+            since_millis: failing.since_millis,
+            error: failing.error.into(),
+        }
+    }
 }
 
 /// A document of a job.
@@ -201,7 +229,10 @@ impl JobView {
             Some(Standing::Running {
                 since_millis,
                 cancelling,
-            }) => (None, None, Some(since_millis), cancelling),
+            }) => {
+                let held = (!progress.waits_for.is_empty()).then_some(LANGUAGE_MODEL);
+                (None, held, Some(since_millis), cancelling)
+            }
             None => (None, None, None, false),
         };
         let made = record.created_millis;
@@ -215,6 +246,7 @@ impl JobView {
             lane,
             position,
             held,
+            waits_for: progress.waits_for.iter().cloned().map(ProviderView::from).collect(),
             created_millis: made,
             started_millis: progress.began_millis.map(|after| made + after).or(since),
             ended_millis: record.state.is_ended().then_some(made + progress.at_millis),

@@ -110,6 +110,7 @@ catalogue! {
     "weir_llm_tokens_total" Counter Count "Tokens, by provider and of what: prompt or answer";
     "weir_llm_cost_micros_total" Counter Count "Price of the calls in millionths of the currency of the settings, by provider";
     "weir_llm_breaker_state" Gauge Count "0 while a provider is asked, 1 while it is tried, 2 while it is left alone, by provider";
+    "weir_llm_denied" Gauge Count "1 while a provider denies requests (wrong key, no such model, quota exhausted), by provider";
     "weir_llm_breaker_events_total" Counter Count "Changes of that, by provider and event: opened, half-opened or closed";
     "weir_llm_queue_depth" Gauge Count "Questions waiting for a turn";
     "weir_llm_queue_capacity" Gauge Count "Questions of one tenant that may";
