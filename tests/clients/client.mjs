@@ -13,7 +13,7 @@ const authorization = `Bearer ${process.env.WEIR_KEY}`;
 // Every type of event that a job of one document can have.
 const TYPES = [
   "document-started", "batch-rasterized", "page-done", "page-failed", "page-retried", "policy-failed", "progress",
-  "model-wait-started", "model-wait-ended", "document-done", "document-failed", "document-cancelled", "job-ended",
+  "job-held", "model-wait-started", "model-wait-ended", "document-done", "document-failed", "document-cancelled", "job-ended",
 ];
 // Events after which the line is cut.
 const CUT_AFTER = 25;

@@ -15,6 +15,7 @@ mod labels;
 mod logs;
 mod pipelines;
 mod providers;
+mod quotas;
 mod readers;
 mod registry;
 mod removal;

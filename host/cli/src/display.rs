@@ -113,6 +113,7 @@ fn sentence(name: &str, event: &EventKind, took: Duration) -> Option<String> {
                 error.message
             )
         }
+        EventKind::JobHeld { error } => format!("{name}: held: {}", error.message),
         EventKind::ModelWaitStarted { providers } => {
             let now = now_millis();
             let each: Vec<_> = providers.iter().map(|provider| provider.describe(now)).collect();

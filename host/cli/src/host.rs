@@ -16,11 +16,12 @@ use weir_core::ports::{Account, BlobStore, Ledger, PolicyState};
 use weir_core::replay::Replays;
 use weir_core::search::{Hit, Query};
 use weir_core::settings::Settings;
-use weir_core::usage::Meter;
+use weir_core::usage::{Meter, UsageQuotas};
 use weir_engine::{Engine, EngineConfig, Ports, SearchRequest};
 use weir_inference::{Capability, Inference, InferenceConfig};
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
 use weir_raster::{RasterConfig, RasterPool};
+use weir_server::Metering;
 use weir_storage::{LedgerReader, SqliteAnswers, SqliteLedger, Storage};
 
 use crate::places::Places;
@@ -48,13 +49,15 @@ impl Host {
         Self::open_with(settings, places, |ledger| ledger, None).await
     }
 
-    /// The same, with the engine's ledger behind another, and with whoever hears of what tenants use.
+    /// The same, with the engine's ledger behind another, and with tenants metered and kept within their quotas.
     pub(crate) async fn open_with(
         settings: &Settings,
         places: &Places,
         wrap: impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>,
-        meter: Option<Arc<dyn Meter>>,
+        usage: Option<Arc<Metering>>,
     ) -> Result<Self> {
+        let meter = usage.clone().map(|usage| usage as Arc<dyn Meter>);
+        let quotas = usage.map(|usage| usage as Arc<dyn UsageQuotas>);
         let inference_config = InferenceConfig {
             meter: meter.clone(),
             ..InferenceConfig::from_settings(settings, places.assets.clone())
@@ -92,6 +95,7 @@ impl Host {
             policies: policies.clone(),
             language_model: Some(language_model),
             meter,
+            quotas,
         };
         let engine = Engine::new(ports, EngineConfig::from_settings(settings));
         Ok(Self {

@@ -131,6 +131,11 @@ pub enum EventKind {
         /// The summary of the whole; none if none of its sections has one.
         summary: Option<String>,
     },
+    /// The job begins no further pages until a quota allows more, and then goes on.
+    JobHeld {
+        /// The quota, as an error of the kind `quota`.
+        error: ErrorNote,
+    },
     /// Requests of the job wait for language models: each provider that could answer them fails.
     ModelWaitStarted {
         /// The providers, with their last errors.
@@ -199,6 +204,7 @@ impl EventKind {
             Self::SectionSummarized { .. } => "section-summarized",
             Self::SectionFailed { .. } => "section-failed",
             Self::DocumentSummarized { .. } => "document-summarized",
+            Self::JobHeld { .. } => "job-held",
             Self::ModelWaitStarted { .. } => "model-wait-started",
             Self::ModelWaitEnded {} => "model-wait-ended",
             Self::Progress { .. } => "progress",
@@ -266,6 +272,7 @@ mod tests {
                 sections: 1,
                 summary: None,
             },
+            EventKind::JobHeld { error: error.clone() },
             EventKind::ModelWaitStarted {
                 providers: Vec::new(),
             },

@@ -1,6 +1,7 @@
 //! What tenants have used, by day.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,68 @@ pub trait Meter: Send + Sync {
 impl fmt::Debug for dyn Meter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Meter")
+    }
+}
+
+/// A quota of a tenant that is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the quota {quota} = {limit} is used up")]
+pub struct QuotaExhausted {
+    /// Its name, as in [`Quotas::NAMES`](crate::tenancy::Quotas::NAMES).
+    pub quota: &'static str,
+    /// The limit.
+    pub limit: u64,
+}
+
+impl QuotaExhausted {
+    /// The kind of errors that say so.
+    pub const KIND: &str = "quota";
+}
+
+/// Why nothing was reserved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    /// A quota is used up.
+    #[error(transparent)]
+    Exhausted(#[from] QuotaExhausted),
+    /// The tenant or its usage cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Keeps tenants within their quotas: work is reserved before it begins, so that what begins at the same time does not pass a
+/// quota together.
+#[async_trait]
+pub trait UsageQuotas: Send + Sync {
+    /// Reserves pages that are about to be worked on: at least 1 and at most `most`, which is at least 1. Waits while others
+    /// have reserved what is left of a quota whose use by a page is known only afterwards.
+    async fn reserve_pages(&self, tenant: &TenantId, most: u32) -> Result<u32, ReserveError>;
+
+    /// Gives back what was reserved: it has been metered, or was not used.
+    fn release(&self, tenant: &TenantId, reserved: &Usage);
+}
+
+/// An amount that is reserved until this is dropped.
+pub struct Reservation {
+    quotas: Arc<dyn UsageQuotas>,
+    tenant: TenantId,
+    usage: Usage,
+}
+
+impl Reservation {
+    /// Holds an amount that `quotas` has reserved for the tenant.
+    pub fn new(quotas: &Arc<dyn UsageQuotas>, tenant: &TenantId, usage: Usage) -> Self {
+        Self {
+            quotas: Arc::clone(quotas),
+            tenant: tenant.clone(),
+            usage,
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.quotas.release(&self.tenant, &self.usage);
     }
 }
 

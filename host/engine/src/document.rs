@@ -95,7 +95,7 @@ impl Ingest<'_> {
         }
         let is_outdated = history.has_other_revisions(job) || (job.summarize && !history.is_empty());
         self.tally.asked = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
-        if !job.force && refiled.is_none() {
+        if refiled.is_none() {
             for (page, passages) in history.done(job) {
                 if wanted.remove(&page) {
                     self.tally.skipped += 1;

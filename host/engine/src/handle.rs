@@ -119,6 +119,7 @@ fn dropped(id: JobId) -> JobOutcome {
             STAGE_DIED,
             "the job was dropped before its end: start it again, it goes on from there",
         )),
+        held: None,
         documents: Vec::new(),
         policy: weir_core::ports::PolicyTally::default(),
     }

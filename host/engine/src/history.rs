@@ -33,12 +33,15 @@ impl History {
         })
     }
 
-    /// Pages that are done under the job's revision, with the number of their passages.
+    /// Pages that are done under the job's revision, with the number of their passages. Of a job that is to do pages again, only
+    /// those it has done itself before it was stopped or held.
     pub(crate) fn done(&self, job: &Job) -> impl Iterator<Item = (PageNumber, u32)> {
         let revision = job.pipeline.revision;
         self.pages.iter().filter_map(move |record| match record.state {
             PageState::Done { passages, .. }
-                if record.revision == revision && passages == self.passages(record.page) =>
+                if record.revision == revision
+                    && (!job.force || record.job == job.id)
+                    && passages == self.passages(record.page) =>
             {
                 Some((record.page, passages))
             }

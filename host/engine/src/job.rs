@@ -1,10 +1,11 @@
 //! A job: several documents, one pipeline at one revision, one event log.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use weir_core::filing::Filing;
 use weir_core::manifest::Pipeline;
 use weir_core::ports::{Account, JobPolicy};
+use weir_core::usage::QuotaExhausted;
 use weir_core::{JobId, Lane, TenantId};
 
 use crate::Host;
@@ -36,6 +37,8 @@ pub(crate) struct Job {
     pub(crate) capabilities: Arc<JobCapabilities>,
     pub(crate) spent: Arc<Spent>,
     pub(crate) model_requests: Arc<ModelRequests>,
+    /// The quota that keeps the job from beginning further pages, once there is one.
+    pub(crate) held: OnceLock<QuotaExhausted>,
 }
 
 impl Job {

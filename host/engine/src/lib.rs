@@ -62,7 +62,7 @@ use tracing::Instrument as _;
 use weir_core::language::LanguageModel;
 use weir_core::ports::{BlobStore, Embedder, Ledger, Policies, Rasterizer, Reader, VectorStore};
 use weir_core::settings::Settings;
-use weir_core::usage::Meter;
+use weir_core::usage::{Meter, UsageQuotas};
 use weir_core::{JobId, Stage, StorageError};
 
 use crate::head_start::HeadStarts;
@@ -101,6 +101,8 @@ pub struct Ports {
     pub policies: Arc<dyn Policies>,
     /// Hears of pages that ended, if tenants' usage is metered.
     pub meter: Option<Arc<dyn Meter>>,
+    /// Reserves pages before they are worked on, if tenants have quotas.
+    pub quotas: Option<Arc<dyn UsageQuotas>>,
 }
 
 /// How the engine works; see the settings `engine.…`.

@@ -81,7 +81,9 @@ impl ModelRequests {
     }
 
     fn any(&self) -> bool {
-        [&self.texts, &self.images].iter().any(|count| count.load(Ordering::Relaxed) > 0)
+        [&self.texts, &self.images]
+            .iter()
+            .any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     /// The providers that requests under way wait for.
@@ -91,7 +93,11 @@ impl ModelRequests {
             _ => model.failing(image),
         };
         let images = of(&self.images, true);
-        if images.is_empty() { of(&self.texts, false) } else { images }
+        if images.is_empty() {
+            of(&self.texts, false)
+        } else {
+            images
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use weir_core::event::{ErrorNote, FailedPage};
 use weir_core::ledger::JobState;
 use weir_core::ports::PolicyTally;
+use weir_core::usage::QuotaExhausted;
 use weir_core::{DocumentId, JobId};
 
 /// What has become of a job.
@@ -10,11 +11,13 @@ use weir_core::{DocumentId, JobId};
 pub struct JobOutcome {
     /// The job.
     pub id: JobId,
-    /// `Done`, `Failed` or `Cancelled`; `Running` if it was suspended, or dropped with its engine: the ledger has it as one in
+    /// `Done`, `Failed` or `Cancelled`; `Running` if it was suspended or is held by a quota, or dropped with its engine: the ledger has it as one in
     /// work, and started again under its id it goes on.
     pub state: JobState,
     /// Why the job as a whole failed or stopped, if it was not for a document.
     pub error: Option<ErrorNote>,
+    /// The quota that the job is held by: started again under its id once that allows more, it goes on.
+    pub held: Option<QuotaExhausted>,
     /// What became of each document, in the order they were given.
     pub documents: Vec<DocumentOutcome>,
     /// How its components did.
@@ -58,7 +61,7 @@ pub enum DocumentEnd {
         /// Pages done before, by this job or an earlier one.
         done: u32,
     },
-    /// It has not ended: the job was suspended.
+    /// It has not ended: the job was suspended, or is held by a quota.
     Suspended {
         /// Pages done before, by this job or an earlier one.
         done: u32,

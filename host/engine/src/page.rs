@@ -15,7 +15,7 @@ use weir_core::page::{EncodedImage, PageImage};
 use weir_core::ports::{Account, Drawing, DrawnPage};
 use weir_core::search::image_key;
 use weir_core::text::TextSource;
-use weir_core::usage::Usage;
+use weir_core::usage::{Reservation, Usage};
 use weir_core::{PageFacts, PageNumber, Stage};
 
 use crate::batch::Batch;
@@ -33,6 +33,8 @@ pub(crate) struct Page {
     pub(crate) account: Account,
     pub(crate) batch: Arc<Batch>,
     pub(crate) place: Option<Place>,
+    /// What is reserved of the tenant's quotas until the page has ended and was metered.
+    pub(crate) reservation: Option<Reservation>,
 }
 
 /// How a page's task ended.
@@ -51,6 +53,7 @@ pub(crate) enum PageEnd {
 pub(crate) async fn run(work: Arc<Work>, mut page: Page) -> (PageNumber, PageEnd) {
     let number = page.facts.number;
     let place = page.place.take();
+    let _reservation = page.reservation.take();
     let (state, what, end) = match page.path(&work, place).await {
         Ok(done) => {
             let what = EventKind::PageDone {

@@ -15,7 +15,7 @@ use weir_core::{PageFacts, PageNumber};
 
 use crate::failure::{STAGE_DIED, Unfinished, note};
 use crate::page::{self, PageEnd};
-use crate::plan;
+use crate::plan::{self, Planned};
 use crate::spans;
 use crate::work::Work;
 
@@ -105,8 +105,8 @@ impl<'a> Pages<'a> {
         let wanted: Vec<_> = self.open.iter().copied().collect();
         let (send, mut taken) = mpsc::channel(1);
         let mut planning = pin!(plan::take_pages(work, &wanted, known, send));
-        let (mut planned, mut all_taken) = (false, false);
-        while !(planned && all_taken && self.tasks.is_empty()) {
+        let (mut planned, mut all_taken) = (None, false);
+        while !(planned.is_some() && all_taken && self.tasks.is_empty()) {
             tokio::select! {
                 biased;
                 halted = work.job.halted() => return Err(halted),
@@ -119,13 +119,15 @@ impl<'a> Pages<'a> {
                     }
                     None => all_taken = true,
                 },
-                result = &mut planning, if !planned => {
-                    planned = true;
-                    result.map_err(Unfinished::Failed)?;
+                result = &mut planning, if planned.is_none() => {
+                    planned = Some(result.map_err(Unfinished::Failed)?);
                 }
             }
         }
-        Ok(())
+        match planned {
+            Some(Planned::Held) if !self.open.is_empty() => Err(Unfinished::Suspended),
+            _ => Ok(()),
+        }
     }
 
     /// Waits for the pages that are still in work.

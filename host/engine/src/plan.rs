@@ -1,7 +1,8 @@
 //! Which pages come next.
 //!
 //! Pages are taken in batches, as the tenant's batching component says, and only when the first room on their way has a
-//! place: that is where backpressure ends up. What is known of the pages is fetched ahead, the first few at once so that
+//! place: that is where backpressure ends up. Each page is reserved of the tenant's quotas first, and when one of those is used up,
+//! the job is held. What is known of the pages is fetched ahead, the first few at once so that
 //! work can begin, then more at a time while that work is under way.
 
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 use weir_core::decision::{Reading, Situation};
 use weir_core::event::ErrorNote;
 use weir_core::ports::{Account, OpenDocument};
+use weir_core::usage::{Reservation, ReserveError, Usage};
 use weir_core::{DocumentId, PageFacts, PageNumber, RasterError};
 
 use crate::batch::Batch;
@@ -25,19 +27,53 @@ pub(crate) const FIRST: u32 = 8;
 /// Pages whose facts are fetched at a time after that; also what a batching component is shown at most.
 const AHEAD: u32 = 64;
 
+/// How planning ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Planned {
+    /// No further page is to be taken.
+    All,
+    /// A quota of the tenant allows no further page.
+    Held,
+}
+
 /// Takes the pages `wanted` in order and sends them on. `known` are facts that were fetched before.
 pub(crate) async fn take_pages(
     work: &Work,
     wanted: &[PageNumber],
     known: &[PageFacts],
     taken: mpsc::Sender<Page>,
-) -> Result<(), ErrorNote> {
+) -> Result<Planned, ErrorNote> {
     let (send, facts) = mpsc::channel(1);
-    tokio::try_join!(
+    let ((), planned) = tokio::try_join!(
         fetch_ahead(work, wanted, known, send),
         take(work, wanted.len(), facts, taken)
     )?;
-    Ok(())
+    Ok(planned)
+}
+
+/// Reserves up to `most` pages of the tenant's quotas, one for each; `None` if a quota allows none.
+async fn reserve(work: &Work, most: usize) -> Result<Option<Vec<Option<Reservation>>>, ErrorNote> {
+    let Some(quotas) = &work.host.ports.quotas else {
+        return Ok(Some((0..most).map(|_| None).collect()));
+    };
+    let tenant = &work.job.tenant;
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    match quotas.reserve_pages(tenant, most).await {
+        Ok(pages) => {
+            let one = Usage {
+                pages: 1,
+                ..Usage::default()
+            };
+            let each = (0..pages).map(|_| Some(Reservation::new(quotas, tenant, one)));
+            Ok(Some(each.collect()))
+        }
+        Err(ReserveError::Exhausted(exhausted)) => {
+            // The first stands.
+            let _ = work.job.held.set(exhausted);
+            Ok(None)
+        }
+        Err(ReserveError::Storage(error)) => Err(StageError::from(error).note()),
+    }
 }
 
 async fn take(
@@ -45,7 +81,7 @@ async fn take(
     total: usize,
     mut facts: mpsc::Receiver<Vec<PageFacts>>,
     taken: mpsc::Sender<Page>,
-) -> Result<(), ErrorNote> {
+) -> Result<Planned, ErrorNote> {
     let mut next: VecDeque<PageFacts> = VecDeque::new();
     let mut left = total;
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -57,14 +93,17 @@ async fn take(
                 Err(_) => match facts.recv().await {
                     Some(more) => more,
                     // The other half has failed and says so itself.
-                    None => return Ok(()),
+                    None => return Ok(Planned::All),
                 },
             };
             next.extend(more);
         }
         work.rooms.rasterize.opening().await;
         if work.job.halt.is_halted() {
-            return Ok(());
+            return Ok(Planned::All);
+        }
+        if work.job.held.get().is_some() {
+            return Ok(Planned::Held);
         }
         let situation = Situation {
             document: work.id,
@@ -79,13 +118,17 @@ async fn take(
         let plan = work.job.policy.plan(situation).await.map_err(note)?;
         work.rooms.follow(&plan);
         let pages = (plan.pages.max(1) as usize).min(next.len());
+        let Some(reserved) = reserve(work, pages).await? else {
+            return Ok(Planned::Held);
+        };
+        let pages = pages.min(reserved.len());
         let first = next.front().map_or(0, |f| f.number);
         let batch = Arc::new(Batch::new(work.id, first, number(pages), plan.dpi));
         let account = Account {
             linger: Duration::from_millis(plan.linger_millis.into()),
             ..work.account.clone()
         };
-        for facts in next.drain(..pages) {
+        for (facts, reservation) in next.drain(..pages).zip(reserved) {
             let route = work.job.policy.route_page(&work.id, facts).await.map_err(note)?;
             let place = if route.is_drawn_first() {
                 Some(work.rooms.rasterize.book().await)
@@ -101,14 +144,15 @@ async fn take(
                 account: account.clone(),
                 batch: Arc::clone(&batch),
                 place,
+                reservation,
             };
             if taken.send(page).await.is_err() {
-                return Ok(());
+                return Ok(Planned::All);
             }
             left -= 1;
         }
     }
-    Ok(())
+    Ok(Planned::All)
 }
 
 /// Fetches facts a chunk ahead of what is taken.

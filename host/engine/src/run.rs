@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::ledger::{Entry, JobRecord, JobState};
 use weir_core::ports::{Account, PolicyRequest, PolicyTally};
+use weir_core::usage::QuotaExhausted;
 use weir_core::{Lane, StorageError};
 
 use crate::Host;
@@ -93,6 +94,7 @@ impl Start {
                 id: self.record.id,
                 state: JobState::Running,
                 error: Some(StageError::from(unread).note()),
+                held: None,
                 documents: Vec::new(),
                 policy: PolicyTally::default(),
             };
@@ -104,6 +106,7 @@ impl Start {
         let work = AssertUnwindSafe(self.work(observer)).catch_unwind();
         let Worked {
             documents,
+            held,
             mut error,
             policy,
         } = work.await.unwrap_or_else(|_| {
@@ -124,6 +127,15 @@ impl Start {
         } else {
             JobState::Done
         };
+        if let Some(held) = held.filter(|_| state == JobState::Running) {
+            tracing::warn!(
+                quota = held.quota,
+                limit = held.limit,
+                "the job is held until its quota allows more"
+            );
+            let error = note(QuotaExhausted::KIND, held);
+            self.log.say(None, EventKind::JobHeld { error }).await;
+        }
         if state != JobState::Running {
             self.record.state = state;
             let entries = vec![Entry::Job(self.record.clone())];
@@ -142,6 +154,7 @@ impl Start {
             id: self.record.id,
             state,
             error,
+            held: held.filter(|_| state == JobState::Running),
             documents,
             policy,
         }
@@ -213,9 +226,11 @@ impl Start {
             capabilities,
             spent: Arc::clone(&self.spent),
             model_requests,
+            held: OnceLock::new(),
         });
         Worked {
             documents: job.observed(observer, &self.spec.documents).await,
+            held: job.held.get().copied(),
             error: self.halt.failure(),
             policy: job.policy.tally(),
         }
@@ -225,6 +240,7 @@ impl Start {
 /// What came of a job's documents.
 struct Worked {
     documents: Vec<DocumentOutcome>,
+    held: Option<QuotaExhausted>,
     /// Why the job as a whole has failed, if it has.
     error: Option<ErrorNote>,
     policy: PolicyTally,
@@ -234,6 +250,7 @@ impl Worked {
     fn failed(documents: Vec<DocumentOutcome>, error: ErrorNote) -> Self {
         Self {
             documents,
+            held: None,
             error: Some(error),
             policy: PolicyTally::default(),
         }
@@ -299,7 +316,7 @@ impl Job {
         let mut large: Option<Id> = None;
         let mut outcomes = vec![None; specs.len()];
         loop {
-            while running.len() < slots {
+            while running.len() < slots && self.held.get().is_none() {
                 let take_large = slots > 1 && large.is_none() && !running.is_empty();
                 let Some((place, spec)) = lineup.next(take_large) else {
                     break;
@@ -332,6 +349,16 @@ impl Job {
                 *slot = outcome;
             }
         }
-        outcomes.into_iter().flatten().collect()
+        // Documents that were not begun because the job is held go on with it.
+        let not_begun = |spec: &DocumentSpec| DocumentOutcome {
+            name: spec.name.clone(),
+            document: None,
+            end: DocumentEnd::Suspended { done: 0 },
+        };
+        let held = self.held.get().is_some();
+        let outcomes = outcomes.into_iter().zip(specs);
+        outcomes
+            .filter_map(|(outcome, spec)| outcome.or_else(|| held.then(|| not_begun(spec))))
+            .collect()
     }
 }

@@ -266,7 +266,10 @@ impl Desk {
     fn responds(&mut self) {
         self.failing_since = None;
         if self.denied_until.take().is_some() {
-            tracing::info!(provider = self.stats.name, "the language model provider accepts requests again");
+            tracing::info!(
+                provider = self.stats.name,
+                "the language model provider accepts requests again"
+            );
         }
     }
 

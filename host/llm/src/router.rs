@@ -361,7 +361,10 @@ impl Way {
         };
         let denied = |at: usize| failures(at).is_some_and(|failures| failures.fault.is_denial());
         let suited = suited.iter().enumerate();
-        let may: Vec<bool> = suited.clone().map(|(at, suited)| *suited && !hopeless(at)).collect();
+        let may: Vec<bool> = suited
+            .clone()
+            .map(|(at, suited)| *suited && !hopeless(at))
+            .collect();
         // A denial is not waited for, but while another is, it may be lifted.
         let waits = may.contains(&true);
         let lifted = |at: usize, suited: bool| waits && suited && denied(at);

@@ -171,6 +171,9 @@ export class JobCard {
       case "policy-failed":
         this.trouble(`A component did not decide, and the default did: ${event.error.message}`);
         break;
+      case "job-held":
+        this.trouble(`Waiting: ${event.error.message}`);
+        break;
       case "model-wait-started":
         for (const { provider, error } of event.providers) {
           this.trouble(`Waiting for the language model ${provider}: ${error.message}`);

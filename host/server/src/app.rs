@@ -41,7 +41,7 @@ use crate::quota::QuotaDesk;
 use crate::search::{self, SearchBuffer};
 use crate::signed::{self, Links, SigningKey};
 use crate::uploads::UploadsInFlight;
-use crate::usage::Metering;
+use crate::usage::{HostQuotas, Metering, QuotaSources};
 use crate::webhook::{Post, Webhooks};
 use crate::wire::Paced;
 use crate::{headers, health, intake, jobs, page, requests, tenants, usage};
@@ -142,6 +142,11 @@ impl Server {
             signing,
             settings,
         } = parts;
+        metering.limit(QuotaSources {
+            registry: Arc::clone(&registry),
+            usage: Arc::clone(&usage),
+            host: HostQuotas::new(&settings),
+        });
         Self {
             app: Arc::new(App {
                 streams: Places::new("event", settings.server_streams, settings.server_tenant_streams),

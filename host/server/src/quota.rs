@@ -5,8 +5,8 @@
 //! something about it (jobs, stored bytes): the refusal names the quota and says when it may be worth asking again. A
 //! submission that is larger than it may ever be is another matter: it is answered with 413, since waiting does not help.
 //!
-//! The quotas of a day are looked at when a job is submitted and once more when it begins. A tenant who puts in a thousand jobs
-//! at once has those that were accepted wait until the next day, and goes over by the jobs in work at most.
+//! The quotas of a day are checked when a job is submitted, when it begins, and before each of its pages (`usage/reserve.rs`): a
+//! job that has used one up is held in the queue by its name, keeps what is done, and goes on when the quota allows more.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -18,11 +18,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{Quotas, Tenant};
-use weir_core::usage::{Meter as _, Usage, day_of};
+use weir_core::usage::{Meter as _, QuotaExhausted, Usage};
 use weir_core::{StorageError, TenantId};
 
 use crate::app::{App, now_millis};
 use crate::problem::Problem;
+use crate::usage::HostQuotas;
 
 /// When to ask again where something of the tenant's own must end or go first.
 const SOON: Duration = Duration::from_secs(5);
@@ -35,7 +36,7 @@ const FORGOTTEN: Duration = Duration::from_secs(3);
 
 /// The host's quotas and the rates of requests.
 pub(crate) struct QuotaDesk {
-    host: Quotas,
+    host: HostQuotas,
     rates: Mutex<HashMap<TenantId, Rate>>,
 }
 
@@ -45,41 +46,18 @@ struct Rate {
     last: Instant,
 }
 
-/// A quota of the day that is used up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Spent {
-    pub(crate) name: &'static str,
-    pub(crate) limit: u64,
-}
-
 impl QuotaDesk {
     /// With the settings' quotas.
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            host: Quotas {
-                concurrent_jobs: Some(settings.quota_concurrent_jobs),
-                queued_jobs: Some(settings.quota_queued_jobs),
-                requests_per_second: Some(settings.quota_requests_per_second),
-                upload_bytes: Some(settings.quota_upload_bytes),
-                pages_per_day: Some(settings.quota_pages_per_day),
-                stored_bytes: Some(settings.quota_stored_bytes),
-                inference_millis_per_day: Some(settings.quota_inference_millis_per_day),
-                guest_millis_per_day: Some(settings.quota_guest_millis_per_day),
-                guest_memory_bytes: Some(settings.quota_guest_memory_bytes),
-            },
+            host: HostQuotas::new(settings),
             rates: Mutex::default(),
         }
     }
 
     /// The limits that count for a tenant; `None` is none.
     pub(crate) fn limits(&self, tenant: &Tenant) -> Quotas {
-        let mut limits = tenant.quotas.or(&self.host);
-        for name in Quotas::NAMES {
-            if let Some(quota) = limits.by_name_mut(name) {
-                quota.take_if(|limit| *limit == 0);
-            }
-        }
-        limits
+        self.host.limits(tenant)
     }
 
     /// Counts a request of a tenant, and refuses it if there are too many.
@@ -129,42 +107,26 @@ impl QuotaDesk {
         Some(refused.wait_time_from(DefaultClock::default().now()))
     }
 
-    /// The quota of the day that a tenant has used up, if it has.
-    pub(crate) async fn spent(&self, app: &App, tenant: &Tenant) -> Result<Option<Spent>, StorageError> {
-        let limits = self.limits(tenant);
-        let days = [
-            ("pages_per_day", limits.pages_per_day),
-            ("inference_millis_per_day", limits.inference_millis_per_day),
-            ("guest_millis_per_day", limits.guest_millis_per_day),
-        ];
-        if days.iter().all(|(_, limit)| limit.is_none()) {
-            return Ok(None);
-        }
-        let today = app
-            .metering
-            .standing(app.usage.as_ref(), &tenant.id, day_of(now_millis()))
-            .await?;
-        let used = [
-            today.pages,
-            today.inference_micros / 1000,
-            today.guest_micros / 1000,
-        ];
-        let spent = days.iter().zip(used).find_map(|((name, limit), used)| {
-            let limit = (*limit).filter(|limit| used >= *limit)?;
-            Some(Spent { name, limit })
-        });
-        Ok(spent)
+    /// The quota that keeps a tenant from beginning a page, if one does.
+    pub(crate) async fn exhausted(
+        &self,
+        app: &App,
+        tenant: &Tenant,
+    ) -> Result<Option<QuotaExhausted>, StorageError> {
+        app.metering.exhausted(&tenant.id, &self.limits(tenant)).await
     }
 
     /// Refuses what models or components have to work for, if the day's share of that is used up.
     pub(crate) async fn today(&self, app: &App, tenant: &Tenant) -> Result<(), Problem> {
-        let Some(Spent { name, limit }) = self.spent(app, tenant).await? else {
+        let Some(QuotaExhausted { quota: name, limit }) = self.exhausted(app, tenant).await? else {
             return Ok(());
         };
         let what = match name {
             "pages_per_day" => "pages",
             "inference_millis_per_day" => "milliseconds of models",
-            _ => "milliseconds of components",
+            "guest_millis_per_day" => "milliseconds of components",
+            // Files that are sent are counted by their size where they arrive; what is here already adds none.
+            _ => return Ok(()),
         };
         let detail = format!("the {limit} {what} of this day (UTC) are used up");
         Err(refusal(

@@ -36,9 +36,11 @@ fn denied_summaries_fail_at_once_and_work_once_the_key_does() {
     let weir = Weir::new();
     let server = {
         let lifted = Arc::clone(&lifted);
-        serve(&weir, "[llm]\ndenied_seconds = 1", move || match lifted.load(Ordering::SeqCst) {
-            true => text(),
-            false => Said::Refusal(401, r#"{"error": {"message": "no such key"}}"#.into()),
+        serve(&weir, "[llm]\ndenied_seconds = 1", move || {
+            match lifted.load(Ordering::SeqCst) {
+                true => text(),
+                false => Said::Refusal(401, r#"{"error": {"message": "no such key"}}"#.into()),
+            }
         })
     };
     let client = server.tenant("one", json!({}));
@@ -46,16 +48,27 @@ fn denied_summaries_fail_at_once_and_work_once_the_key_does() {
     let job = summarize(&client);
     let events = client.wait(&job);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
-    let failed = events.iter().find(|event| event["type"] == "document-failed").unwrap();
+    let failed = events
+        .iter()
+        .find(|event| event["type"] == "document-failed")
+        .unwrap();
     assert_eq!(failed["error"]["kind"], "language-denied");
     let message = failed["error"]["message"].as_str().unwrap();
     assert!(
-        message.ends_with("model: authentication failed (401): no such key; check llm.provider.model.key_env or key_file"),
+        message.ends_with(
+            "model: authentication failed (401): no such key; check llm.provider.model.key_env or key_file"
+        ),
         "{message}"
     );
     let view = client.get(&format!("/v1/jobs/{job}")).body;
-    assert_eq!(view["documents"][0]["done"], view["documents"][0]["pages"], "{view}");
-    assert_eq!(server.admin().measured(r#"weir_llm_denied{provider="model"}"#), 1.0);
+    assert_eq!(
+        view["documents"][0]["done"], view["documents"][0]["pages"],
+        "{view}"
+    );
+    assert_eq!(
+        server.admin().measured(r#"weir_llm_denied{provider="model"}"#),
+        1.0
+    );
 
     lifted.store(true, Ordering::SeqCst);
     eventually(|| {
@@ -101,7 +114,8 @@ fn job_that_waits_for_a_provider_says_which_and_why() {
     assert_eq!(diagnosis["bottleneck"], Value::Null, "{diagnosis}");
     let sentence = diagnosis["sentence"].as_str().unwrap();
     assert!(
-        sentence.starts_with("the job waits for language models: model has failed for") && sentence.contains("503"),
+        sentence.starts_with("the job waits for language models: model has failed for")
+            && sentence.contains("503"),
         "{sentence}"
     );
 

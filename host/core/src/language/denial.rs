@@ -33,7 +33,9 @@ impl Denial {
                 setting("key_env"),
                 setting("model")
             ),
-            Self::Quota => format!("check the plan and the balance of the account of llm.provider.{provider}"),
+            Self::Quota => {
+                format!("check the plan and the balance of the account of llm.provider.{provider}")
+            }
             Self::NotFound => format!("check {} and {}", setting("model"), setting("url")),
             Self::Address => format!("check {}", setting("url")),
             Self::Parameter { setting: key } => format!("change {}", setting(key)),

@@ -19,6 +19,9 @@ impl FailingProvider {
     /// The provider with its error and the time it has been failing, in one line; `now_millis` is since 1970.
     pub fn describe(&self, now_millis: u64) -> String {
         let seconds = now_millis.saturating_sub(self.since_millis) / 1000;
-        format!("{} has failed for {seconds} s: {}", self.provider, self.error.message)
+        format!(
+            "{} has failed for {seconds} s: {}",
+            self.provider, self.error.message
+        )
     }
 }

@@ -83,7 +83,12 @@ fn denials_name_the_setting_and_the_reason() {
         (Denial::NotFound, "llm.provider.far.model"),
         (Denial::Address, "llm.provider.far.url"),
         (Denial::Quota, "balance of the account of llm.provider.far"),
-        (Denial::Parameter { setting: "temperature" }, "llm.provider.far.temperature"),
+        (
+            Denial::Parameter {
+                setting: "temperature",
+            },
+            "llm.provider.far.temperature",
+        ),
     ] {
         let message = one(400, denial).to_string();
         assert!(message.contains(setting), "{message}");

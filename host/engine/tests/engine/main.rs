@@ -26,6 +26,7 @@ mod ledger;
 mod makespan;
 mod measures;
 mod model_waits;
+mod quota;
 mod resume;
 mod search;
 mod summaries;

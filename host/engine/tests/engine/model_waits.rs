@@ -73,8 +73,12 @@ fn denied() -> Fault {
 }
 
 fn waits(events: &[Event]) -> Vec<&EventKind> {
-    let is_wait =
-        |kind: &&EventKind| matches!(kind, EventKind::ModelWaitStarted { .. } | EventKind::ModelWaitEnded {});
+    let is_wait = |kind: &&EventKind| {
+        matches!(
+            kind,
+            EventKind::ModelWaitStarted { .. } | EventKind::ModelWaitEnded {}
+        )
+    };
     events.iter().map(|event| &event.what).filter(is_wait).collect()
 }
 
@@ -94,9 +98,9 @@ async fn summaries_that_are_denied_fail_at_once_and_pages_stay() {
     };
     assert_eq!(error.kind, "language-denied");
     assert!(
-        error
-            .message
-            .ends_with("far: authentication failed (401): no such key; check llm.provider.far.key_env or key_file"),
+        error.message.ends_with(
+            "far: authentication failed (401): no such key; check llm.provider.far.key_env or key_file"
+        ),
         "{error:?}"
     );
     assert!(waits(&events).is_empty());
@@ -122,7 +126,10 @@ async fn pages_that_are_denied_fail_by_name_without_retries() {
         panic!("{outcome:?}");
     };
     assert_eq!(failed.len(), 30);
-    assert!(failed.iter().all(|page| page.error.kind == "language-denied"), "{failed:?}");
+    assert!(
+        failed.iter().all(|page| page.error.kind == "language-denied"),
+        "{failed:?}"
+    );
     let retried = |event: &&Event| matches!(event.what, EventKind::PageRetried { .. });
     assert_eq!(events.iter().filter(retried).count(), 0);
 }
@@ -139,16 +146,25 @@ async fn job_that_waits_for_a_provider_says_so_in_its_events() {
     let (events, outcome) = follow(&handle).await;
     assert_eq!(outcome.state, JobState::Done);
     let waits = waits(&events);
-    let [EventKind::ModelWaitStarted { providers }, EventKind::ModelWaitEnded {}] = waits.as_slice() else {
+    let [
+        EventKind::ModelWaitStarted { providers },
+        EventKind::ModelWaitEnded {},
+    ] = waits.as_slice()
+    else {
         panic!("{waits:?}");
     };
     let [far] = providers.as_slice() else {
         panic!("{providers:?}");
     };
-    assert_eq!((far.provider.as_str(), far.error.kind.as_str()), ("far", "unreachable"));
+    assert_eq!(
+        (far.provider.as_str(), far.error.kind.as_str()),
+        ("far", "unreachable")
+    );
     assert_eq!(far.error.message, "cannot be reached: connection refused");
     assert!(far.since_millis > 0);
-    let began = events.iter().find(|event| matches!(event.what, EventKind::ModelWaitStarted { .. }));
+    let began = events
+        .iter()
+        .find(|event| matches!(event.what, EventKind::ModelWaitStarted { .. }));
     let at = began.unwrap().at_millis / 1000;
     assert!((5..60).contains(&at), "after {at} s");
 }

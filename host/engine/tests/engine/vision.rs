@@ -10,7 +10,9 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use weir_core::decision::{PageRoute, Reading, Verdict};
 use weir_core::id::TenantId;
-use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question, QuestionKind};
+use weir_core::language::{
+    Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question, QuestionKind,
+};
 use weir_core::ledger::{JobState, PageState};
 use weir_core::ports::Ledger as _;
 use weir_core::text::{PageLines, TextSource};

@@ -127,11 +127,31 @@ mod tests {
             (403, r#"{"error": {"message": "your input was flagged"}}"#, None),
             (404, "", Some(Denial::NotFound)),
             (302, "", Some(Denial::Address)),
-            (400, r#"{"error": {"message": "Invalid model: m"}}"#, Some(Denial::NotFound)),
-            (400, r#"{"error": {"message": "Model Not Exist"}}"#, Some(Denial::NotFound)),
-            (400, r#"{"error": {"message": "Your credit balance is too low"}}"#, Some(Denial::Quota)),
-            (400, r#"{"error": {"message": "maximum context length is 4096 tokens", "code": "context_length_exceeded"}}"#, None),
-            (400, r#"{"error": {"message": "max_tokens is too large: 9000", "param": "max_tokens"}}"#, None),
+            (
+                400,
+                r#"{"error": {"message": "Invalid model: m"}}"#,
+                Some(Denial::NotFound),
+            ),
+            (
+                400,
+                r#"{"error": {"message": "Model Not Exist"}}"#,
+                Some(Denial::NotFound),
+            ),
+            (
+                400,
+                r#"{"error": {"message": "Your credit balance is too low"}}"#,
+                Some(Denial::Quota),
+            ),
+            (
+                400,
+                r#"{"error": {"message": "maximum context length is 4096 tokens", "code": "context_length_exceeded"}}"#,
+                None,
+            ),
+            (
+                400,
+                r#"{"error": {"message": "max_tokens is too large: 9000", "param": "max_tokens"}}"#,
+                None,
+            ),
             (400, r#"{"error": {"message": "images are not supported"}}"#, None),
         ] {
             assert_eq!(of(status, body, false), expected, "{status} {body}");
@@ -157,7 +177,11 @@ mod tests {
                 "stream",
             ),
         ] {
-            assert_eq!(of(status, body, false), Some(Denial::Parameter { setting }), "{body}");
+            assert_eq!(
+                of(status, body, false),
+                Some(Denial::Parameter { setting }),
+                "{body}"
+            );
         }
     }
 }

@@ -17,8 +17,7 @@ pub(super) fn of(
     blacken: impl Fn(String) -> String,
 ) -> Fault {
     let said = wire::said(body);
-    let after =
-        retry_after(headers, SystemTime::now()).or_else(|| retry_after_in_words(&said.words));
+    let after = retry_after(headers, SystemTime::now()).or_else(|| retry_after_in_words(&said.words));
     let mut reason = one_line(&blacken(said.words.clone()));
     if reason.is_empty() {
         reason = status
@@ -77,7 +76,9 @@ fn retry_after_in_words(words: &str) -> Option<Duration> {
     let (_, rest) = ["retry after ", "retry in ", "try again in ", "try again after "]
         .iter()
         .find_map(|phrase| words.split_once(phrase))?;
-    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(rest.len());
     let (number, unit) = rest.split_at(end);
     let number: f64 = number.trim_end_matches('.').parse().ok()?;
     let unit = unit.trim_start();
@@ -178,7 +179,10 @@ mod tests {
     fn retry_after_is_read_from_the_words_of_an_error() {
         for (words, millis) in [
             ("Please retry after 3 seconds.", Some(3000)),
-            ("Rate limit reached. Please try again in 7.66s. Need more?", Some(7660)),
+            (
+                "Rate limit reached. Please try again in 7.66s. Need more?",
+                Some(7660),
+            ),
             ("try again in 20ms", Some(20)),
             ("try again in 2 minutes", Some(120_000)),
             ("try again in a while", None),

@@ -114,8 +114,12 @@ impl OpenAi {
             let read = tokio::task::spawn_blocking(move || Secret::read(&file).and_then(Key::new)).await;
             match read {
                 Ok(Ok(key)) => *self.key.lock() = Some(key),
-                Ok(Err(error)) => tracing::warn!(error, "the key file cannot be read: the key read before is used"),
-                Err(died) => tracing::warn!(%died, "the key file cannot be read: the key read before is used"),
+                Ok(Err(error)) => {
+                    tracing::warn!(error, "the key file cannot be read: the key read before is used")
+                }
+                Err(died) => {
+                    tracing::warn!(%died, "the key file cannot be read: the key read before is used")
+                }
             }
         }
         self.key.lock().clone()

@@ -53,10 +53,7 @@ async fn a_provider_is_tried_again_and_then_another_is_asked() {
 #[tokio::test(start_paused = true)]
 async fn what_will_not_pass_is_not_tried_again() {
     for (fault, elsewhere) in [
-        (
-            denied(),
-            true,
-        ),
+        (denied(), true),
         (
             Fault::Refused {
                 status: 400,

@@ -22,6 +22,9 @@ use crate::app::App;
 use crate::pipelines::{self, Compared, Ended, PipelineError};
 use crate::requests;
 
+/// What holds jobs that cannot be read or written down.
+const STORAGE: &str = "storage";
+
 /// Starts jobs until `stop`, and returns when none is followed any more: the engine has to be ended for that.
 pub(crate) async fn dispatch(app: Arc<App>, stop: CancellationToken) {
     let mut jobs = JoinSet::new();
@@ -72,7 +75,11 @@ async fn ask(app: &App, tenant: TenantId) {
         let held = match record.state {
             TenantState::Suspended => Some("suspended"),
             TenantState::Active if !has_room(app).await => Some("storage"),
-            TenantState::Active => app.quotas.spent(app, &record).await?.map(|spent| spent.name),
+            TenantState::Active => app
+                .quotas
+                .exhausted(app, &record)
+                .await?
+                .map(|exhausted| exhausted.quota),
         };
         Ok((record.weight, limits.concurrent_jobs, held))
     };
@@ -124,7 +131,7 @@ async fn follow(app: &App, slot: Slot) {
     };
     let (record, order) = match read.await {
         Ok(read) => read,
-        Err(Unstarted::Later(error)) => return later(app, slot, &error.to_string()).await,
+        Err(Unstarted::Later(error)) => return later(app, slot, STORAGE, &error.to_string()).await,
         // Removed meanwhile, with its tenant: there is nobody to tell.
         Err(Unstarted::Never(_)) => return,
     };
@@ -140,10 +147,10 @@ async fn start(app: &App, slot: Slot, record: JobRecord, order: Order) {
             let first = record.state == JobState::Queued;
             run(app, slot, spec, given, &order.options, first).await;
         }
-        Err(Unstarted::Later(error)) => later(app, slot, &error.to_string()).await,
+        Err(Unstarted::Later(error)) => later(app, slot, STORAGE, &error.to_string()).await,
         Err(Unstarted::Never(error)) => {
             if let Err(error) = conclude(app, record, Some(&order), Some(error)).await {
-                later(app, slot, &error.to_string()).await;
+                later(app, slot, STORAGE, &error.to_string()).await;
             }
         }
     }
@@ -208,8 +215,11 @@ async fn run(
         }
     };
     if !outcome.state.is_ended() {
+        if let Some(held) = outcome.held {
+            return later(app, slot, held.quota, &held.to_string()).await;
+        }
         let why = outcome.error.map(|error| error.message).unwrap_or_default();
-        return later(app, slot, &why).await;
+        return later(app, slot, STORAGE, &why).await;
     }
     if wanted_room(&outcome) {
         // Before its place is free for another.
@@ -245,9 +255,9 @@ async fn run(
     }
 }
 
-/// The job waits again, unless it was cancelled meanwhile. When the host stops nobody starts it any more, and the next start
+/// The job waits again, held by this, unless it was cancelled meanwhile. When the host stops nobody starts it any more, and the next start
 /// finds it in the ledger.
-async fn later(app: &App, slot: Slot, why: &str) {
+async fn later(app: &App, slot: Slot, held: &'static str, why: &str) {
     if app.stopping.is_cancelled() {
         return;
     }
@@ -267,9 +277,9 @@ async fn later(app: &App, slot: Slot, why: &str) {
         }
         return;
     }
-    tracing::warn!(%job, why, "a job could not go on and waits again");
+    tracing::warn!(%job, held, why, "a job could not go on and waits again");
     drop(slot);
-    app.admission.agree(tenant.clone(), 1.0, None, Some("storage"));
+    app.admission.agree(tenant.clone(), 1.0, None, Some(held));
     app.admission.put(waiting);
 }
 

@@ -71,6 +71,7 @@ impl Host {
             ledger: ledger.clone(),
             policies: works.clone(),
             meter: Some(metering.clone()),
+            quotas: Some(metering.clone()),
         };
         let files = Files::new(&data.path().join("originals"), memory.clone());
         let components = Components::new(&data.path().join("components"));

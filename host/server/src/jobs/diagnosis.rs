@@ -120,7 +120,10 @@ pub(crate) fn diagnose(progress: &Progress, work: &[StageWork], millis: u64, now
 }
 
 fn waiting(providers: &[FailingProvider], now_millis: u64) -> String {
-    let each: Vec<_> = providers.iter().map(|provider| provider.describe(now_millis)).collect();
+    let each: Vec<_> = providers
+        .iter()
+        .map(|provider| provider.describe(now_millis))
+        .collect();
     format!("the job waits for language models: {}", each.join("; "))
 }
 

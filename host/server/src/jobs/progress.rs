@@ -185,6 +185,7 @@ impl Progress {
                 self.work.clone_from(stages);
             }
             EventKind::PageRetried { .. }
+            | EventKind::JobHeld { .. }
             | EventKind::PolicyFailed { .. }
             | EventKind::SectionSummarized { .. }
             | EventKind::SectionFailed { .. }

@@ -246,7 +246,12 @@ impl JobView {
             lane,
             position,
             held,
-            waits_for: progress.waits_for.iter().cloned().map(ProviderView::from).collect(),
+            waits_for: progress
+                .waits_for
+                .iter()
+                .cloned()
+                .map(ProviderView::from)
+                .collect(),
             created_millis: made,
             started_millis: progress.began_millis.map(|after| made + after).or(since),
             ended_millis: record.state.is_ended().then_some(made + progress.at_millis),

@@ -4,14 +4,16 @@
 //! the tenant's favour.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use weir_core::usage::{Day, Meter, Usage, UsageBook, day_of};
 use weir_core::{StorageError, TenantId};
 
+use super::QuotaSources;
 use crate::app::now_millis;
 
 /// Time between two writes.
@@ -23,6 +25,9 @@ const KEPT: usize = 10_000;
 #[derive(Default)]
 pub struct Metering {
     state: Mutex<Gathered>,
+    /// Something reserved was given back.
+    pub(super) released: Notify,
+    pub(super) sources: OnceLock<QuotaSources>,
     /// Held while the book is read or written, so that no amount is counted on both sides.
     book: tokio::sync::Mutex<()>,
 }
@@ -32,6 +37,8 @@ struct Gathered {
     unwritten: HashMap<(Day, TenantId), Usage>,
     /// What the book has of a day.
     written: HashMap<TenantId, (Day, Usage)>,
+    /// What is about to be used.
+    reserved: HashMap<TenantId, Usage>,
 }
 
 impl Metering {
@@ -63,6 +70,49 @@ impl Metering {
         }
         state.written.insert(tenant.clone(), (day, written));
         Ok(state.standing(tenant, day).unwrap_or_default())
+    }
+
+    /// What is reserved for a tenant.
+    pub(super) fn reserved(&self, tenant: &TenantId) -> Usage {
+        self.state
+            .lock()
+            .reserved
+            .get(tenant)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Reserves what `decide` answers, given what the tenant has used on this day and what is reserved for it; both cannot change
+    /// meanwhile. `None` if what was used is not in memory: [`Self::standing`] reads it.
+    pub(super) fn reserve<T, E>(
+        &self,
+        tenant: &TenantId,
+        day: Day,
+        decide: impl FnOnce(&Usage, &Usage) -> Result<(Usage, T), E>,
+    ) -> Option<Result<T, E>> {
+        let mut state = self.state.lock();
+        let used = state.standing(tenant, day)?;
+        let reserved = state.reserved.get(tenant).copied().unwrap_or_default();
+        let decided = decide(&used, &reserved).map(|(more, decision)| {
+            if more != Usage::default() {
+                state.reserved.entry(tenant.clone()).or_default().add(&more);
+            }
+            decision
+        });
+        Some(decided)
+    }
+
+    /// Gives back what was reserved.
+    pub(super) fn give_back(&self, tenant: &TenantId, reserved: &Usage) {
+        let mut state = self.state.lock();
+        if let Some(all) = state.reserved.get_mut(tenant) {
+            *all = without(all, reserved);
+            if *all == Usage::default() {
+                state.reserved.remove(tenant);
+            }
+        }
+        drop(state);
+        self.released.notify_waiters();
     }
 
     /// A tenant's use by day, with what is not written down yet.

@@ -1,7 +1,9 @@
 //! What a tenant has used, by day, and how it stands against its quotas.
 
 mod date;
+mod limits;
 mod metering;
+mod reserve;
 
 use std::sync::Arc;
 
@@ -18,7 +20,9 @@ use crate::problem::Problem;
 use crate::wire::Params;
 
 use date::Date;
+pub(crate) use limits::HostQuotas;
 pub use metering::Metering;
+pub(crate) use reserve::QuotaSources;
 
 /// Most days of one answer.
 const DAYS: u32 = 366;

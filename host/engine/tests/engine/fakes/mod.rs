@@ -217,6 +217,7 @@ pub struct Fakes {
     pub workers: HashMap<Stage, u32>,
     pub config: EngineConfig,
     pub meter: Option<Arc<dyn weir_core::usage::Meter>>,
+    pub quotas: Option<Arc<dyn weir_core::usage::UsageQuotas>>,
     pub files: tempfile::TempDir,
     pub language: Option<Arc<dyn LanguageModel>>,
 }
@@ -241,6 +242,7 @@ impl Fakes {
                 ..EngineConfig::default()
             },
             meter: None,
+            quotas: None,
             language: None,
             files: tempfile::tempdir().unwrap(),
         }
@@ -285,6 +287,7 @@ impl Fakes {
             ledger: Arc::clone(&self.ledger) as _,
             policies: Arc::new(FakePolicies(self.script.clone())),
             meter: self.meter.clone(),
+            quotas: self.quotas.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 mod dispatching;
 mod overload;
 mod places;
+mod quotas;
 mod restart;
 mod turns;
 

@@ -1,0 +1,36 @@
+//! The limits of tenants: their own quotas over those of the settings.
+
+use weir_core::settings::Settings;
+use weir_core::tenancy::{Quotas, Tenant};
+
+/// The host's quotas, which count where a tenant has none of its own.
+#[derive(Debug, Clone)]
+pub(crate) struct HostQuotas(Quotas);
+
+impl HostQuotas {
+    /// With the settings' quotas.
+    pub(crate) const fn new(settings: &Settings) -> Self {
+        Self(Quotas {
+            concurrent_jobs: Some(settings.quota_concurrent_jobs),
+            queued_jobs: Some(settings.quota_queued_jobs),
+            requests_per_second: Some(settings.quota_requests_per_second),
+            upload_bytes: Some(settings.quota_upload_bytes),
+            pages_per_day: Some(settings.quota_pages_per_day),
+            stored_bytes: Some(settings.quota_stored_bytes),
+            inference_millis_per_day: Some(settings.quota_inference_millis_per_day),
+            guest_millis_per_day: Some(settings.quota_guest_millis_per_day),
+            guest_memory_bytes: Some(settings.quota_guest_memory_bytes),
+        })
+    }
+
+    /// The limits that count for a tenant; `None` is none.
+    pub(crate) fn limits(&self, tenant: &Tenant) -> Quotas {
+        let mut limits = tenant.quotas.or(&self.0);
+        for name in Quotas::NAMES {
+            if let Some(quota) = limits.by_name_mut(name) {
+                quota.take_if(|limit| *limit == 0);
+            }
+        }
+        limits
+    }
+}
