@@ -9,7 +9,7 @@ fn job_stops_at_the_pages_of_the_day_and_goes_on_with_more() {
     let weir = Weir::new();
     let server = Server::start(&weir, &[]);
     let client = server.tenant("one", json!({ "quotas": { "pages_per_day": 5 } }));
-    let job = client.job("book.pdf", &weir_samples::book(40));
+    let job = client.job("book.pdf", &weir_samples::book(40, 1));
     let path = format!("/v1/jobs/{job}");
     let mut view = Value::Null;
     eventually(|| {
