@@ -10,7 +10,7 @@ use weir_core::manifest::Role;
 use weir_core::ports::Embedder;
 use weir_core::settings::{ProviderSettings, Settings};
 use weir_inference::{Capability, Inference, InferenceConfig};
-use weir_llm::{Examined, examine};
+use weir_llm::{Accounts, Examined, examine};
 use weir_raster::{Lock, RasterConfig, sandbox_report};
 
 use crate::places::Places;
@@ -155,7 +155,9 @@ async fn language_models(settings: &Settings, embedder: &Arc<dyn Embedder>) -> V
     };
     let mut findings = Vec::new();
     for settings in each {
-        match weir_llm::from_settings(&settings, embedder, None, |name| std::env::var(name).ok()) {
+        match weir_llm::from_settings(&settings, embedder, None, Accounts::default(), |name| {
+            std::env::var(name).ok()
+        }) {
             Err(error) => findings.push(finding(LANGUAGE_MODEL, State::Missing, error.to_string())),
             Ok(answers) => {
                 let examined = examine(answers.router().members()).await;

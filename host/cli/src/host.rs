@@ -19,6 +19,7 @@ use weir_core::settings::Settings;
 use weir_core::usage::{Meter, UsageQuotas};
 use weir_engine::{Engine, EngineConfig, Ports, SearchRequest};
 use weir_inference::{Capability, Inference, InferenceConfig};
+use weir_llm::Accounts;
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
 use weir_raster::{RasterConfig, RasterPool};
 use weir_server::Metering;
@@ -82,9 +83,17 @@ impl Host {
             false => None,
         };
         let kept = answers.clone().map(|answers| answers as Arc<dyn AnswerCache>);
-        let language_model = Arc::new(weir_llm::from_settings(settings, &embedder, kept, |name| {
-            std::env::var(name).ok()
-        })?);
+        let accounts = Accounts {
+            meter: meter.clone(),
+            quotas: quotas.clone(),
+        };
+        let language_model = Arc::new(weir_llm::from_settings(
+            settings,
+            &embedder,
+            kept,
+            accounts,
+            |name| std::env::var(name).ok(),
+        )?);
         let ports = Ports {
             rasterizer: rasterizer.clone(),
             reader: Some(inference.reader()),

@@ -164,6 +164,12 @@ quotas! {
     inference_millis_per_day => "inference_millis_per_day";
     /// Milliseconds of components' CPU a day (UTC).
     guest_millis_per_day => "guest_millis_per_day";
+    /// Calls to language models a day (UTC).
+    llm_calls_per_day => "llm_calls_per_day";
+    /// Tokens of language models a day (UTC), of requests and answers together.
+    llm_tokens_per_day => "llm_tokens_per_day";
+    /// Price of those tokens a day (UTC), in millionths of the currency of the providers' prices.
+    llm_cost_micros_per_day => "llm_cost_micros_per_day";
     /// Bytes of memory of one component's instance.
     guest_memory_bytes => "guest_memory_bytes";
 }

@@ -37,6 +37,14 @@ pub struct Usage {
     pub searches: u64,
     /// Requests refused for a quota.
     pub refusals: u64,
+    /// Calls to language models that were answered, or may have been charged for.
+    pub llm_calls: u64,
+    /// Tokens of requests to language models.
+    pub llm_prompt_tokens: u64,
+    /// Tokens that language models answered with.
+    pub llm_answer_tokens: u64,
+    /// Price of those tokens, in millionths of the currency of the providers' prices.
+    pub llm_cost_micros: u64,
 }
 
 impl Usage {
@@ -50,6 +58,15 @@ impl Usage {
         self.guest_micros = self.guest_micros.saturating_add(other.guest_micros);
         self.searches = self.searches.saturating_add(other.searches);
         self.refusals = self.refusals.saturating_add(other.refusals);
+        self.llm_calls = self.llm_calls.saturating_add(other.llm_calls);
+        self.llm_prompt_tokens = self.llm_prompt_tokens.saturating_add(other.llm_prompt_tokens);
+        self.llm_answer_tokens = self.llm_answer_tokens.saturating_add(other.llm_answer_tokens);
+        self.llm_cost_micros = self.llm_cost_micros.saturating_add(other.llm_cost_micros);
+    }
+
+    /// The tokens of requests to language models and of their answers.
+    pub const fn llm_tokens(&self) -> u64 {
+        self.llm_prompt_tokens.saturating_add(self.llm_answer_tokens)
     }
 }
 
@@ -98,6 +115,9 @@ pub trait UsageQuotas: Send + Sync {
     /// Reserves pages that are about to be worked on: at least 1 and at most `most`, which is at least 1. Waits while others
     /// have reserved what is left of a quota whose use by a page is known only afterwards.
     async fn reserve_pages(&self, tenant: &TenantId, most: u32) -> Result<u32, ReserveError>;
+
+    /// Reserves a call to a language model, which is expected to use this much. Waits while other calls have reserved what is left.
+    async fn reserve_llm_call(&self, tenant: &TenantId, expected: &Usage) -> Result<(), ReserveError>;
 
     /// Gives back what was reserved: it has been metered, or was not used.
     fn release(&self, tenant: &TenantId, reserved: &Usage);

@@ -210,7 +210,7 @@ fn inference(error: InferenceError) -> ErrorNote {
 fn language(error: LanguageError) -> ErrorNote {
     let kind = match error {
         LanguageError::Unavailable { .. } => "unavailable",
-        LanguageError::Full { .. } => "exhausted",
+        LanguageError::Full { .. } | LanguageError::Quota(_) => "exhausted",
         LanguageError::Provider {
             fault: Fault::Refused { .. },
             ..

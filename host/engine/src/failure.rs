@@ -74,7 +74,7 @@ impl StageError {
 
     /// Whether a further try is known to fail in the same way.
     pub(crate) fn is_final(&self) -> bool {
-        matches!(self, Self::Language(error) if error.is_denied())
+        matches!(self, Self::Language(error) if error.is_denied() || matches!(error, LanguageError::Quota(_)))
     }
 
     /// As events carry it, on one line.

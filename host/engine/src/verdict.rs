@@ -2,7 +2,7 @@
 //!
 //! That is the tenant's decision, with exceptions that no rule could improve on. Where the next page would fail for the same
 //! reason (a full disk, a model that is not installed), the document stops at once instead of asking page after page. And nothing
-//! is tried more than five times, or at all if the error lasts (a language model that denies every request).
+//! is tried more than five times, or at all if the error lasts (a language model that denies every request, a quota).
 
 use std::time::Duration;
 

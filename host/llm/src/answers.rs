@@ -136,8 +136,12 @@ impl Answers {
                 ..question.clone()
             };
             match self.router.ask(ask).await {
-                // Its own time, or its tenant's room at that moment: for others it may be otherwise.
-                Err(error @ (LanguageError::Deadline { .. } | LanguageError::Full { .. })) => Err(error),
+                // Its own time, or its tenant's room or quota at that moment: for others it may be otherwise.
+                Err(
+                    error @ (LanguageError::Deadline { .. }
+                    | LanguageError::Full { .. }
+                    | LanguageError::Quota(_)),
+                ) => Err(error),
                 outcome => {
                     if let Ok(answer) = &outcome {
                         self.keep(question, answer).await;

@@ -7,6 +7,7 @@ use weir_core::language::AnswerCache;
 use weir_core::ports::Embedder;
 use weir_core::settings::{ProviderKind, ProviderSettings, Settings, WhenDown};
 
+use crate::accounts::Accounts;
 use crate::answers::Answers;
 use crate::breaker::BreakerConfig;
 use crate::extractive::Extractive;
@@ -29,11 +30,12 @@ pub struct SetUpError {
 }
 
 /// The language models of the settings; the extractive one if there are none. `environment` is asked for keys, `kept` holds
-/// answers, if they are to be kept.
+/// answers, if they are to be kept, and `accounts` tells what tenants use.
 pub fn from_settings(
     settings: &Settings,
     embedder: &Arc<dyn Embedder>,
     kept: Option<Arc<dyn AnswerCache>>,
+    accounts: Accounts,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<Answers, SetUpError> {
     let mut members = Vec::new();
@@ -50,11 +52,12 @@ pub fn from_settings(
             provider: Arc::new(Extractive::new(Arc::clone(embedder))),
             terms: Terms {
                 concurrency: embedder.workers().max(1).saturating_mul(2),
+                metered: false,
                 ..Terms::default()
             },
         });
     }
-    let router = Router::new(members, router_config(settings));
+    let router = Router::new(members, router_config(settings)).with_accounts(accounts);
     Ok(Answers::new(router, kept.filter(|_| settings.llm_cache)))
 }
 
@@ -102,6 +105,7 @@ fn member(
             timeout: Duration::from_secs(settings.timeout_seconds.into()),
             prompt_price: settings.prompt_price.into(),
             answer_price: settings.answer_price.into(),
+            metered: settings.kind != ProviderKind::Extractive,
         },
     })
 }

@@ -252,9 +252,7 @@ impl Desk {
             let each = (prompt + answer) as f64 / ticket.tokens.max(1) as f64;
             self.tokens_each += LEARNING * (each.clamp(0.05, 20.0) - self.tokens_each);
         }
-        // A price of a million tokens is the millionths of one token.
-        let cost = prompt as f64 * self.terms.prompt_price + answer as f64 * self.terms.answer_price;
-        let cost = cost.round() as u64;
+        let cost = self.terms.cost_micros(prompt, answer);
         self.stats.answered += 1;
         self.stats.prompt_tokens += prompt;
         self.stats.answer_tokens += answer;

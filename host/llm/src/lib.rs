@@ -12,7 +12,9 @@
 //!
 //! All waiting is on tokio's clock, so that hours of trouble are tested in milliseconds.
 
+mod accounts;
 mod answers;
+mod attempts;
 mod backoff;
 mod breaker;
 mod configure;
@@ -37,6 +39,7 @@ mod secret;
 mod stats;
 mod thoughts;
 
+pub use accounts::Accounts;
 pub use answers::Answers;
 pub use breaker::{BreakerConfig, BreakerState};
 pub use configure::{SetUpError, from_settings};

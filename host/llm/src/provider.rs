@@ -54,6 +54,17 @@ pub struct Terms {
     pub prompt_price: f64,
     /// Price of a million tokens of answers.
     pub answer_price: f64,
+    /// Whether its calls are metered as those of a language model; one that quotes with the host's own models is not.
+    pub metered: bool,
+}
+
+impl Terms {
+    /// Price of so many tokens, in millionths of the currency of the prices.
+    pub(crate) fn cost_micros(&self, prompt: u64, answer: u64) -> u64 {
+        // A price of a million tokens is the millionths of one token.
+        let cost = prompt as f64 * self.prompt_price + answer as f64 * self.answer_price;
+        cost.round() as u64
+    }
 }
 
 impl Default for Terms {
@@ -66,6 +77,7 @@ impl Default for Terms {
             timeout: Duration::from_secs(120),
             prompt_price: 0.0,
             answer_price: 0.0,
+            metered: true,
         }
     }
 }

@@ -12,25 +12,19 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use weir_core::TenantId;
 use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question};
+use weir_core::usage::Reservation;
 
+use crate::accounts::{Accounts, prompt_tokens};
+use crate::attempts::Attempts;
 use crate::backoff::Backoff;
 use crate::breaker::BreakerConfig;
-use crate::course::{Course, course, may_be_the_questions, passes};
+use crate::course::{Course, course};
 use crate::desk::Desk;
 use crate::dispatch::{Shared, Turn, Wish};
 use crate::fair::QuestionId;
-use crate::nonanswer;
 use crate::permit::{InQueue, Pausing, Permit};
-use crate::provider::{Member, Reply};
+use crate::provider::Member;
 use crate::stats::RouterStats;
-
-/// Bytes of a token, roughly, where nobody has counted.
-const BYTES_PER_TOKEN: u64 = 4;
-/// Failures in a row after which the question is thought to be why, if the provider has answered as many others meanwhile. A
-/// provider that fails every third time by itself does so in 1 of 500,000 questions.
-const ITS_OWN: u32 = 12;
-/// Tokens of an image, roughly.
-const TOKENS_PER_IMAGE: u64 = 1500;
 
 /// How questions are routed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,6 +73,7 @@ pub struct Router {
     config: RouterConfig,
     members: Vec<Member>,
     shared: Arc<Shared>,
+    accounts: Accounts,
     dispatcher: OnceLock<JoinHandle<()>>,
 }
 
@@ -95,8 +90,43 @@ impl Router {
             shared: Arc::new(Shared::new(desks, config.fail_when_down, backoff, config.queue)),
             config,
             members,
+            accounts: Accounts::default(),
             dispatcher: OnceLock::new(),
         }
+    }
+
+    /// The same, with calls metered and kept within tenants' quotas.
+    #[must_use]
+    pub fn with_accounts(mut self, accounts: Accounts) -> Self {
+        self.accounts = accounts;
+        self
+    }
+
+    /// Reserves a call to one of the providers that may answer. If the tenant's quota allows none, only those that are not metered
+    /// may, if there are any.
+    async fn reserve(
+        &self,
+        question: &Question,
+        may: &mut [bool],
+    ) -> Result<Option<Reservation>, LanguageError> {
+        let terms = || self.members.iter().map(|member| member.terms);
+        let suited = terms()
+            .zip(may.iter())
+            .filter(|(_, may)| **may)
+            .map(|(terms, _)| terms);
+        if !suited.clone().any(|terms| terms.metered) {
+            return Ok(None);
+        }
+        let reserved = self.accounts.reserve(question, suited).await;
+        if reserved.is_err() {
+            for (may, terms) in may.iter_mut().zip(terms()) {
+                *may &= !terms.metered;
+            }
+            if may.contains(&true) {
+                return Ok(None);
+            }
+        }
+        reserved
     }
 
     /// How it and its providers are.
@@ -146,7 +176,7 @@ impl Router {
         &self,
         question: &Question,
         suited: &[bool],
-        way: &mut Way,
+        attempts: &mut Attempts,
     ) -> Result<Answer, LanguageError> {
         let id = self.shared.name_question(question.kind);
         let tokens = estimate(question);
@@ -158,16 +188,20 @@ impl Router {
         let mut tries = vec![0; self.members.len()];
         let mut rounds = 0;
         loop {
+            let reservation = self.reserve(question, &mut wish.may).await?;
             if let Some(permit) = self.turn(question, id, wish.clone()).await {
                 let at = permit.member;
                 let Some(member) = self.members.get(at) else {
                     continue;
                 };
-                let fault = match way.call(member, question, permit).await {
-                    Ok(reply) => return Ok(way.arrive(member, reply)),
+                let called = attempts.call(member, question, permit, &self.accounts).await;
+                // By now it is metered.
+                drop(reservation);
+                let fault = match called {
+                    Ok(reply) => return Ok(attempts.answer(member, reply)),
                     Err(fault) => fault,
                 };
-                way.failed(at, fault.clone(), self.shared.answered(at));
+                attempts.failed(at, fault.clone(), self.shared.answered(at));
                 let spent = tries.get_mut(at).map_or(u32::MAX, |tries| {
                     *tries += 1;
                     *tries
@@ -201,7 +235,7 @@ impl Router {
             } else {
                 // Those that are left deny requests. Others, which failed at it before, may recover.
                 for (at, fault) in self.shared.denials(&wish.may) {
-                    way.failed(at, fault, self.shared.answered(at));
+                    attempts.failed(at, fault, self.shared.answered(at));
                 }
                 wish.may.fill(false);
             }
@@ -209,9 +243,9 @@ impl Router {
                 self.shared.measures.elsewhere.increment(1);
                 continue;
             }
-            let may_again = way.may_again(suited, |at| self.shared.answered(at));
+            let may_again = attempts.may_again(suited, |at| self.shared.answered(at));
             if self.config.fail_when_down || !may_again.contains(&true) {
-                return Err(LanguageError::AllDown(way.faults(&self.members)));
+                return Err(LanguageError::AllDown(attempts.faults(&self.members)));
             }
             wish.may = may_again;
             tries.fill(0);
@@ -231,16 +265,16 @@ impl LanguageModel for Router {
         }
         self.dispatcher
             .get_or_init(|| tokio::spawn(Arc::clone(&self.shared).serve()));
-        let mut way = Way::begin();
-        let outcome = timeout(question.patience, self.pursue(&question, &suited, &mut way)).await;
+        let mut attempts = Attempts::begin();
+        let outcome = timeout(question.patience, self.pursue(&question, &suited, &mut attempts)).await;
         let result = outcome.unwrap_or_else(|_elapsed| {
             Err(LanguageError::Deadline {
                 seconds: question.patience.as_secs(),
-                faults: way.faults(&self.members),
+                faults: attempts.faults(&self.members),
             })
         });
-        let waited = way.waited();
-        self.shared.measures.ended(question.kind, waited, way.spent);
+        let waited = attempts.waited();
+        self.shared.measures.ended(question.kind, waited, attempts.spent);
         result
     }
 
@@ -274,125 +308,7 @@ impl Drop for Router {
     }
 }
 
-/// What a question has been through.
-struct Way {
-    began: Instant,
-    spent: Duration,
-    /// Of each provider that was tried.
-    failures: Vec<Failures>,
-}
-
-/// A provider's failures at a question.
-struct Failures {
-    /// Its place.
-    at: usize,
-    /// The last of them.
-    fault: Fault,
-    /// How many in a row may have been the question's.
-    count: u32,
-    /// Calls that it had answered before these.
-    answered: u64,
-}
-
-impl Way {
-    fn begin() -> Self {
-        Self {
-            began: Instant::now(),
-            spent: Duration::ZERO,
-            failures: Vec::new(),
-        }
-    }
-
-    fn waited(&self) -> Duration {
-        self.began.elapsed().saturating_sub(self.spent)
-    }
-
-    /// One call.
-    async fn call(&mut self, member: &Member, question: &Question, permit: Permit) -> Result<Reply, Fault> {
-        let began = Instant::now();
-        let limit = member.terms.timeout;
-        let result = match timeout(limit, member.provider.ask(question)).await {
-            Ok(Ok(reply)) if reply.text.trim().is_empty() => Err(Fault::Empty),
-            Ok(result) => result,
-            Err(_elapsed) => Err(Fault::Late {
-                seconds: limit.as_secs(),
-            }),
-        };
-        self.spent += began.elapsed();
-        match &result {
-            Ok(reply) => permit.answered(reply),
-            Err(fault) => permit.failed(fault),
-        }
-        // Whatever it said, the provider is well, and its tokens are spent.
-        let reply = result?;
-        nonanswer::fault(question, &reply).map_or(Ok(reply), Err)
-    }
-
-    /// A provider, which has answered so many calls of others by now, has failed.
-    fn failed(&mut self, at: usize, fault: Fault, answered: u64) {
-        let its_own = may_be_the_questions(&fault);
-        let known = self.failures.iter().position(|failures| failures.at == at);
-        let before = known.map(|place| self.failures.remove(place));
-        let (count, answered) = before
-            .filter(|before| its_own && before.count > 0)
-            .map_or((0, answered), |before| (before.count, before.answered));
-        self.failures.push(Failures {
-            at,
-            fault,
-            count: count + u32::from(its_own),
-            answered,
-        });
-    }
-
-    fn faults(&self, members: &[Member]) -> Vec<(String, Fault)> {
-        let named = |failed: &Failures| Some((members.get(failed.at)?.name.clone(), failed.fault.clone()));
-        self.failures.iter().filter_map(named).collect()
-    }
-
-    /// Which of the suited providers may answer it yet, when all have failed. `answered` says how many calls one has by now.
-    fn may_again(&self, suited: &[bool], answered: impl Fn(usize) -> u64) -> Vec<bool> {
-        let failures = |at: usize| self.failures.iter().find(|failures| failures.at == at);
-        let hopeless = |at: usize| {
-            failures(at).is_some_and(|failures| {
-                let others = answered(at).saturating_sub(failures.answered);
-                let its_own = failures.count >= ITS_OWN && others >= u64::from(failures.count);
-                its_own || !passes(&failures.fault)
-            })
-        };
-        let denied = |at: usize| failures(at).is_some_and(|failures| failures.fault.is_denial());
-        let suited = suited.iter().enumerate();
-        let may: Vec<bool> = suited
-            .clone()
-            .map(|(at, suited)| *suited && !hopeless(at))
-            .collect();
-        // A denial is not waited for, but while another is, it may be lifted.
-        let waits = may.contains(&true);
-        let lifted = |at: usize, suited: bool| waits && suited && denied(at);
-        suited
-            .zip(may)
-            .map(|((at, suited), may)| may || lifted(at, *suited))
-            .collect()
-    }
-
-    fn arrive(&self, member: &Member, reply: Reply) -> Answer {
-        Answer {
-            text: reply.text,
-            quotes: reply.quotes,
-            prompt_tokens: reply.prompt_tokens,
-            answer_tokens: reply.answer_tokens,
-            provider: member.name.clone(),
-            model: member.provider.model().to_owned(),
-            cached: false,
-            waited: self.waited(),
-            spent: self.spent,
-        }
-    }
-}
-
 /// Tokens of a question and its answer, for want of the model's own count.
 fn estimate(question: &Question) -> u64 {
-    let system = question.system.as_ref().map_or(0, String::len);
-    let bytes = (system + question.prompt.len() + question.text.len()) as u64;
-    let image = question.image.as_ref().map_or(0, |_| TOKENS_PER_IMAGE);
-    bytes / BYTES_PER_TOKEN + image + u64::from(question.max_tokens)
+    prompt_tokens(question) + u64::from(question.max_tokens)
 }

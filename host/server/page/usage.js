@@ -12,6 +12,9 @@ const NAMES = {
   stored_bytes: ["Kept", bytes],
   inference_millis_per_day: ["Models today", (millis) => duration(millis / 1000)],
   guest_millis_per_day: ["Components today", (millis) => duration(millis / 1000)],
+  llm_calls_per_day: ["Language model calls today", count],
+  llm_tokens_per_day: ["Language model tokens today", count],
+  llm_cost_micros_per_day: ["Language model price today", (micros) => (micros / 1e6).toFixed(2)],
   guest_memory_bytes: ["Component memory", bytes],
 };
 
@@ -35,6 +38,8 @@ const COLUMNS = [
   ["Searches", ({ searches }) => count(searches)],
   ["Taken in", ({ upload_bytes: taken }) => bytes(taken)],
   ["Models", ({ inference_millis: millis }) => duration(millis / 1000)],
+  ["Language model calls", ({ llm_calls: calls }) => count(calls)],
+  ["Language model tokens", ({ llm_prompt_tokens: asked, llm_answer_tokens: answered }) => count(asked + answered)],
   ["Components", ({ guest_millis: millis }) => duration(millis / 1000)],
   ["Requests", ({ requests }) => count(requests)],
   ["Refused", ({ refusals }) => count(refusals)],

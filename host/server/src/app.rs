@@ -142,10 +142,12 @@ impl Server {
             signing,
             settings,
         } = parts;
+        let metrics = Metrics::new(&settings);
         metering.limit(QuotaSources {
             registry: Arc::clone(&registry),
             usage: Arc::clone(&usage),
             host: HostQuotas::new(&settings),
+            labels: metrics.labels(),
         });
         Self {
             app: Arc::new(App {
@@ -171,7 +173,7 @@ impl Server {
                 outbound: Arc::new(Outbound::new(&settings)),
                 registry_turn: tokio::sync::Mutex::default(),
                 tasks: TaskTracker::new(),
-                metrics: Metrics::new(&settings),
+                metrics,
                 settings,
                 stopping: CancellationToken::new(),
             }),

@@ -32,7 +32,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::problem::Problem;
 use catalogue::{CATALOGUE, Kind};
-use tenants::TenantLabels;
+pub(crate) use tenants::TenantLabels;
 
 /// How often samples of histograms are put into their buckets when nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -70,15 +70,20 @@ fn recorder() -> &'static PrometheusHandle {
 /// The host's metrics.
 pub(crate) struct Metrics {
     recorder: &'static PrometheusHandle,
-    tenants: TenantLabels,
+    tenants: Arc<TenantLabels>,
 }
 
 impl Metrics {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
             recorder: recorder(),
-            tenants: TenantLabels::new(settings.metrics_tenants as usize),
+            tenants: Arc::new(TenantLabels::new(settings.metrics_tenants as usize)),
         }
+    }
+
+    /// The names of tenants.
+    pub(crate) fn labels(&self) -> Arc<TenantLabels> {
+        Arc::clone(&self.tenants)
     }
 
     /// A tenant was refused for a quota.

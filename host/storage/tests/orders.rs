@@ -298,6 +298,10 @@ async fn usage_is_added_up_by_day() {
         guest_micros: n + 5,
         searches: n + 6,
         refusals: n + 7,
+        llm_calls: n + 8,
+        llm_prompt_tokens: n + 9,
+        llm_answer_tokens: n + 10,
+        llm_cost_micros: n + 11,
     };
     let gone = (tenant("gone"), used(1));
     ledger
@@ -307,7 +311,7 @@ async fn usage_is_added_up_by_day() {
     ledger.add(10, vec![(a.clone(), used(20))]).await.unwrap();
     ledger.add(12, vec![(a.clone(), used(5))]).await.unwrap();
     ledger
-        .add(14, vec![(a.clone(), used(u64::MAX / 2 - 9))])
+        .add(14, vec![(a.clone(), used(u64::MAX / 2 - 13))])
         .await
         .unwrap();
     ledger.add(14, vec![(a.clone(), used(1000))]).await.unwrap();

@@ -179,6 +179,12 @@ settings! {
     "quota.inference_millis_per_day" => quota_inference_millis_per_day: u64 = "0", "milliseconds" if |_v| true;
     /// Milliseconds of CPU of one tenant's components a day (UTC).
     "quota.guest_millis_per_day" => quota_guest_millis_per_day: u64 = "0", "milliseconds" if |_v| true;
+    /// Calls to language models for one tenant a day (UTC).
+    "quota.llm_calls_per_day" => quota_llm_calls_per_day: u64 = "0", "calls" if |_v| true;
+    /// Tokens of language models for one tenant a day (UTC), of requests and answers together.
+    "quota.llm_tokens_per_day" => quota_llm_tokens_per_day: u64 = "0", "tokens" if |_v| true;
+    /// Price of those tokens a day (UTC), in millionths of the currency of the providers' prices.
+    "quota.llm_cost_micros_per_day" => quota_llm_cost_micros_per_day: u64 = "0", "millionths" if |_v| true;
     /// Bytes of memory of one instance of a tenant's component, where that is less than the pipeline asks for.
     "quota.guest_memory_bytes" => quota_guest_memory_bytes: u64 = "0", "bytes, 0 or 1048576 and more"
         if |v| v == 0 || v >= 1 << 20;

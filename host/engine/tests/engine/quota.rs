@@ -38,6 +38,10 @@ impl UsageQuotas for Pages {
         }
     }
 
+    async fn reserve_llm_call(&self, _: &TenantId, _: &Usage) -> Result<(), ReserveError> {
+        Ok(())
+    }
+
     fn release(&self, _: &TenantId, reserved: &Usage) {
         *self.released.lock() += reserved.pages;
     }

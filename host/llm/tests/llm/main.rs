@@ -8,6 +8,7 @@
     clippy::print_stdout
 )]
 
+mod accounts;
 mod answers;
 mod denied;
 mod endpoint;

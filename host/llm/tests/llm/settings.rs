@@ -9,7 +9,7 @@ use weir_core::decision::Device;
 use weir_core::language::LanguageModel as _;
 use weir_core::ports::{Account, Embedder};
 use weir_core::settings::Settings;
-use weir_llm::{Answers, SetUpError, from_settings};
+use weir_llm::{Accounts, Answers, SetUpError, from_settings};
 
 use crate::endpoint::{Act, Endpoint};
 use crate::fakes::question;
@@ -58,7 +58,7 @@ fn set_up(toml: &str) -> Result<Answers, SetUpError> {
     let mut settings = Settings::default();
     settings.merge_toml("weir.toml", toml).unwrap();
     let embedder: Arc<dyn Embedder> = Arc::new(Lengths);
-    from_settings(&settings, &embedder, None, |name| {
+    from_settings(&settings, &embedder, None, Accounts::default(), |name| {
         (name == "THE_KEY").then(|| KEY.into())
     })
 }

@@ -109,6 +109,9 @@ catalogue! {
     "weir_llm_timeouts_total" Counter Count "Calls that were late or went silent, by provider";
     "weir_llm_tokens_total" Counter Count "Tokens, by provider and of what: prompt or answer";
     "weir_llm_cost_micros_total" Counter Count "Price of the calls in millionths of the currency of the settings, by provider";
+    "weir_tenant_llm_calls_total" Counter Count "Calls to language models, by tenant";
+    "weir_tenant_llm_tokens_total" Counter Count "Tokens of those, by tenant and of what: prompt or answer";
+    "weir_tenant_llm_cost_micros_total" Counter Count "Price of those in millionths of the currency of the settings, by tenant";
     "weir_llm_breaker_state" Gauge Count "0 while a provider is asked, 1 while it is tried, 2 while it is left alone, by provider";
     "weir_llm_denied" Gauge Count "1 while a provider denies requests (wrong key, no such model, quota exhausted), by provider";
     "weir_llm_breaker_events_total" Counter Count "Changes of that, by provider and event: opened, half-opened or closed";

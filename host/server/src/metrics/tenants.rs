@@ -2,15 +2,17 @@
 
 use std::collections::HashSet;
 
+use metrics::counter;
 use parking_lot::Mutex;
 use weir_core::TenantId;
+use weir_core::usage::Usage;
 
 /// What tenants beyond the bound are called.
 const OTHER: &str = "other";
 
 /// The tenants that have a series of their own: those that came first. Which they are does not change until the process
 /// ends, so that no series jumps.
-pub(super) struct TenantLabels {
+pub(crate) struct TenantLabels {
     most: usize,
     known: Mutex<HashSet<TenantId>>,
 }
@@ -34,6 +36,17 @@ impl TenantLabels {
             return tenant.to_string();
         }
         OTHER.to_owned()
+    }
+
+    /// Counts what a tenant has used of language models.
+    pub(crate) fn called_models(&self, tenant: &TenantId, usage: &Usage) {
+        let tenant = self.label(tenant);
+        counter!("weir_tenant_llm_calls_total", "tenant" => tenant.clone()).increment(usage.llm_calls);
+        counter!("weir_tenant_llm_tokens_total", "tenant" => tenant.clone(), "of" => "prompt")
+            .increment(usage.llm_prompt_tokens);
+        counter!("weir_tenant_llm_tokens_total", "tenant" => tenant.clone(), "of" => "answer")
+            .increment(usage.llm_answer_tokens);
+        counter!("weir_tenant_llm_cost_micros_total", "tenant" => tenant).increment(usage.llm_cost_micros);
     }
 }
 

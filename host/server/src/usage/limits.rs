@@ -19,6 +19,9 @@ impl HostQuotas {
             stored_bytes: Some(settings.quota_stored_bytes),
             inference_millis_per_day: Some(settings.quota_inference_millis_per_day),
             guest_millis_per_day: Some(settings.quota_guest_millis_per_day),
+            llm_calls_per_day: Some(settings.quota_llm_calls_per_day),
+            llm_tokens_per_day: Some(settings.quota_llm_tokens_per_day),
+            llm_cost_micros_per_day: Some(settings.quota_llm_cost_micros_per_day),
             guest_memory_bytes: Some(settings.quota_guest_memory_bytes),
         })
     }

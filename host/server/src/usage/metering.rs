@@ -177,6 +177,9 @@ impl Metering {
 impl Meter for Metering {
     fn used(&self, tenant: &TenantId, usage: &Usage) {
         let day = day_of(now_millis());
+        if let Some(sources) = self.sources.get().filter(|_| usage.llm_calls > 0) {
+            sources.labels.called_models(tenant, usage);
+        }
         let mut state = self.state.lock();
         state
             .unwritten
@@ -222,6 +225,10 @@ fn without(all: &Usage, part: &Usage) -> Usage {
         guest_micros: all.guest_micros.saturating_sub(part.guest_micros),
         searches: all.searches.saturating_sub(part.searches),
         refusals: all.refusals.saturating_sub(part.refusals),
+        llm_calls: all.llm_calls.saturating_sub(part.llm_calls),
+        llm_prompt_tokens: all.llm_prompt_tokens.saturating_sub(part.llm_prompt_tokens),
+        llm_answer_tokens: all.llm_answer_tokens.saturating_sub(part.llm_answer_tokens),
+        llm_cost_micros: all.llm_cost_micros.saturating_sub(part.llm_cost_micros),
     }
 }
 

@@ -75,6 +75,14 @@ pub(crate) struct DayUsed {
     searches: u64,
     /// Requests refused for a quota.
     refusals: u64,
+    /// Calls to language models.
+    llm_calls: u64,
+    /// Tokens of requests to language models.
+    llm_prompt_tokens: u64,
+    /// Tokens that language models answered with.
+    llm_answer_tokens: u64,
+    /// Price of those tokens, in millionths of the currency of the host's prices.
+    llm_cost_micros: u64,
 }
 
 /// A quota and what is used of it.
@@ -101,6 +109,10 @@ impl DayUsed {
             guest_millis: used.guest_micros / 1000,
             searches: used.searches,
             refusals: used.refusals,
+            llm_calls: used.llm_calls,
+            llm_prompt_tokens: used.llm_prompt_tokens,
+            llm_answer_tokens: used.llm_answer_tokens,
+            llm_cost_micros: used.llm_cost_micros,
         }
     }
 }
@@ -156,6 +168,17 @@ pub(crate) async fn usage(
                 "guest_millis_per_day",
                 limits.guest_millis_per_day,
                 Some(now.guest_micros / 1000),
+            ),
+            quota("llm_calls_per_day", limits.llm_calls_per_day, Some(now.llm_calls)),
+            quota(
+                "llm_tokens_per_day",
+                limits.llm_tokens_per_day,
+                Some(now.llm_tokens()),
+            ),
+            quota(
+                "llm_cost_micros_per_day",
+                limits.llm_cost_micros_per_day,
+                Some(now.llm_cost_micros),
             ),
             quota("guest_memory_bytes", limits.guest_memory_bytes, None),
         ],

@@ -15,9 +15,46 @@ use weir_core::{StorageError, TenantId};
 use super::Metering;
 use super::limits::HostQuotas;
 use crate::app::now_millis;
+use crate::metrics::TenantLabels;
 
 /// Bytes that a page is expected to keep: its image, its lines and its passages.
 const PAGE_BYTES: u64 = 1 << 20;
+
+/// The limits on language models, with the amounts of `usage` that count against them.
+fn llm_limits(limits: &Quotas, usage: &Usage) -> [(&'static str, Option<u64>, u64); 3] {
+    [
+        ("llm_calls_per_day", limits.llm_calls_per_day, usage.llm_calls),
+        (
+            "llm_tokens_per_day",
+            limits.llm_tokens_per_day,
+            usage.llm_tokens(),
+        ),
+        (
+            "llm_cost_micros_per_day",
+            limits.llm_cost_micros_per_day,
+            usage.llm_cost_micros,
+        ),
+    ]
+}
+
+/// Whether a call that is expected to use so much fits beside the reserved ones, or else has to wait for one of them to end. The
+/// last call may pass a limit by what it uses: how much that is only its end tells.
+fn fits(limits: &Quotas, used: &Usage, reserved: &Usage, expected: &Usage) -> Result<bool, QuotaExhausted> {
+    let amounts = [used, reserved, expected].map(|usage| llm_limits(limits, usage));
+    let [used, reserved, expected] = amounts;
+    let mut fits = true;
+    for (((quota, limit, used), (_, _, reserved)), (_, _, expected)) in
+        used.into_iter().zip(reserved).zip(expected)
+    {
+        let Some(limit) = limit else { continue };
+        if used >= limit {
+            return Err(QuotaExhausted { quota, limit });
+        }
+        let all = used.saturating_add(reserved).saturating_add(expected);
+        fits &= all <= limit || reserved == 0;
+    }
+    Ok(fits)
+}
 
 /// Where limits and usage are read.
 pub(crate) struct QuotaSources {
@@ -27,6 +64,8 @@ pub(crate) struct QuotaSources {
     pub(crate) usage: Arc<dyn UsageBook>,
     /// The quotas of the settings.
     pub(crate) host: HostQuotas,
+    /// Names of tenants in metrics.
+    pub(crate) labels: Arc<TenantLabels>,
 }
 
 /// What a tenant uses, against what it may use.
@@ -217,6 +256,38 @@ impl UsageQuotas for Metering {
         }
     }
 
+    async fn reserve_llm_call(&self, tenant: &TenantId, expected: &Usage) -> Result<(), ReserveError> {
+        let Some(sources) = self.sources.get() else {
+            return Ok(());
+        };
+        loop {
+            let released = self.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            let Some(record) = sources.registry.tenant(tenant).await? else {
+                return Ok(());
+            };
+            let limits = sources.host.limits(&record);
+            let of_calls = llm_limits(&limits, &Usage::default());
+            if of_calls.iter().all(|(_, limit, _)| limit.is_none()) {
+                return Ok(());
+            }
+            let day = day_of(now_millis());
+            self.standing(sources.usage.as_ref(), tenant, day).await?;
+            let decided = self.reserve(tenant, day, |used, reserved| {
+                let fits = fits(&limits, used, reserved, expected)?;
+                let more = if fits { *expected } else { Usage::default() };
+                Ok::<_, QuotaExhausted>((more, fits))
+            });
+            match decided.transpose()? {
+                Some(true) => return Ok(()),
+                Some(false) => released.await,
+                // It has been dropped from memory since it was read.
+                None => {}
+            }
+        }
+    }
+
     fn release(&self, tenant: &TenantId, reserved: &Usage) {
         self.give_back(tenant, reserved);
     }
@@ -275,6 +346,32 @@ mod tests {
             room(&limits, &used(2, 1000), 0, 0, 50),
             Err("inference_millis_per_day")
         );
+    }
+
+    #[test]
+    fn calls_to_language_models_fit_beside_the_reserved_ones() {
+        let limits = Quotas {
+            llm_calls_per_day: Some(3),
+            llm_tokens_per_day: Some(1000),
+            ..Quotas::default()
+        };
+        let usage = |llm_calls, llm_prompt_tokens| Usage {
+            llm_calls,
+            llm_prompt_tokens,
+            ..Usage::default()
+        };
+        let one = usage(1, 400);
+        let fits = |used, reserved| fits(&limits, &used, &reserved, &one).map_err(|error| error.quota);
+        assert_eq!(fits(usage(0, 0), usage(0, 0)), Ok(true));
+        assert_eq!(fits(usage(0, 0), usage(1, 400)), Ok(true));
+        assert_eq!(
+            fits(usage(0, 0), usage(2, 800)),
+            Ok(false),
+            "until one of them ends"
+        );
+        assert_eq!(fits(usage(2, 900), usage(0, 0)), Ok(true), "nothing is reserved");
+        assert_eq!(fits(usage(3, 900), usage(0, 0)), Err("llm_calls_per_day"));
+        assert_eq!(fits(usage(2, 1000), usage(0, 0)), Err("llm_tokens_per_day"));
     }
 
     #[test]

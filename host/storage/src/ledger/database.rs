@@ -16,7 +16,7 @@ use weir_core::StorageError;
 use crate::folder::free_bytes;
 
 /// The schema, step by step; a file says in `user_version` how many it has taken.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
@@ -25,6 +25,7 @@ const STEPS: [&str; 8] = [
     include_str!("schema/6.sql"),
     include_str!("schema/7.sql"),
     include_str!("schema/8.sql"),
+    include_str!("schema/9.sql"),
 ];
 /// How long a call waits for another process, such as a backup.
 const BUSY: Duration = Duration::from_secs(10);

@@ -37,8 +37,8 @@ impl UsageBook for SqliteLedger {
     }
 }
 
-const AMOUNTS: &str =
-    "day, requests, jobs, upload_bytes, pages, inference_micros, guest_micros, searches, refusals";
+const AMOUNTS: &str = "day, requests, jobs, upload_bytes, pages, inference_micros, guest_micros, searches, refusals, \
+    llm_calls, llm_prompt_tokens, llm_answer_tokens, llm_cost_micros";
 
 /// Adds here and not in SQL, where a sum that is too large would be an error.
 fn add(transaction: &Transaction<'_>, tenant: &TenantId, day: Day, used: &Usage) -> Result<()> {
@@ -54,7 +54,7 @@ fn add(transaction: &Transaction<'_>, tenant: &TenantId, day: Day, used: &Usage)
     transaction
         .prepare_cached(&format!(
             "INSERT OR REPLACE INTO usage (tenant, {AMOUNTS})
-             SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 FROM tenants WHERE id = ?1"
+             SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 FROM tenants WHERE id = ?1"
         ))?
         .execute(params![
             tenant.as_str(),
@@ -67,6 +67,10 @@ fn add(transaction: &Transaction<'_>, tenant: &TenantId, day: Day, used: &Usage)
             integer(sum.guest_micros),
             integer(sum.searches),
             integer(sum.refusals),
+            integer(sum.llm_calls),
+            integer(sum.llm_prompt_tokens),
+            integer(sum.llm_answer_tokens),
+            integer(sum.llm_cost_micros),
         ])
         .map(drop)
 }
@@ -89,6 +93,10 @@ fn read(row: &Row<'_>) -> Result<(Day, Usage)> {
         guest_micros: natural(row, 6)?,
         searches: natural(row, 7)?,
         refusals: natural(row, 8)?,
+        llm_calls: natural(row, 9)?,
+        llm_prompt_tokens: natural(row, 10)?,
+        llm_answer_tokens: natural(row, 11)?,
+        llm_cost_micros: natural(row, 12)?,
     };
     Ok((row.get(0)?, usage))
 }
