@@ -141,7 +141,7 @@ pub enum EventKind {
         /// The providers, with their last errors.
         providers: Vec<FailingProvider>,
     },
-    /// Requests of the job do not wait for failing language models any more.
+    /// Requests of the job do not wait for failing language models any more. It is left out if the job ends at that moment.
     ModelWaitEnded {},
     /// The progress component has something to say.
     Progress {
