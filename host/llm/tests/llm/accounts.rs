@@ -64,7 +64,7 @@ fn accounts(calls: u64) -> (Arc<Book>, Accounts) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_stop_at_the_quota_and_are_metered_with_tokens_and_price() {
+async fn calls_stop_at_the_quota_and_are_metered() {
     let (book, accounts) = accounts(5);
     let only = Fake::steady("only", 1.0);
     let priced = Terms {
