@@ -13,6 +13,7 @@ mod jobs;
 mod killed;
 mod labels;
 mod logs;
+mod paths;
 mod pipelines;
 mod providers;
 mod quotas;

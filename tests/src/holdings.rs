@@ -53,15 +53,14 @@ impl Holdings {
         Self(all)
     }
 
-    /// Of a server that nobody is connected to and that reads and writes no upload; waits until it is so.
+    /// Of a server that nobody is connected to, that reads and writes no upload and owes no blob a sync; waits until it is so.
     pub fn at_rest(pid: u32, data: &Path) -> Self {
         let mut at_rest = None;
         eventually(|| {
             let now = Self::of(pid, data);
-            let busy = now
-                .0
-                .keys()
-                .find(|kind| kind.contains(CONNECTION) || kind.contains("originals"));
+            let busy = now.0.keys().find(|kind| {
+                kind.contains(CONNECTION) || kind.contains("originals") || kind.contains("/blobs/")
+            });
             let lacking = busy.map(|kind| format!("the server does not come to rest: {kind}"));
             at_rest = Some(now);
             lacking.map_or(Ok(()), Err)

@@ -55,6 +55,18 @@ pub fn binary() -> PathBuf {
     path
 }
 
+/// Answers, events and webhooks name no folder of the host: neither a test's data folder, nor the assets, nor the binary's.
+pub fn assert_no_host_path(said: &str) {
+    let temporary = std::env::temp_dir().join(".tmp");
+    let folders = [Some(temporary), binary().parent().map(Path::to_owned)];
+    let configured =
+        ["WEIR_PATHS_ASSETS", "WEIR_PATHS_COMPONENTS"].map(|name| std::env::var_os(name).map(PathBuf::from));
+    for folder in folders.into_iter().chain(configured).flatten() {
+        let folder = folder.display().to_string();
+        assert!(!said.contains(&folder), "{folder} is in: {said}");
+    }
+}
+
 /// A built component that is not among the defaults.
 pub fn component(name: &str) -> PathBuf {
     let folder = std::env::var_os("WEIR_HOSTILE_COMPONENTS").map_or_else(

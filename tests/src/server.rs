@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body, SendBody};
 
-use crate::{Ended, Running, Weir};
+use crate::{Ended, Running, Weir, assert_no_host_path};
 
 /// A server in work.
 pub struct Server {
@@ -130,6 +130,7 @@ impl Answer {
     fn of(response: Response<Body>) -> Self {
         let (parts, mut body) = response.into_parts();
         let text = body.read_to_string().unwrap_or_default();
+        assert_no_host_path(&text);
         Self {
             status: parts.status.as_u16(),
             headers: parts.headers,
@@ -206,6 +207,7 @@ impl Client {
             .into_reader()
             .read_to_end(&mut bytes)
             .unwrap();
+        assert_no_host_path(&String::from_utf8_lossy(&bytes));
         (status, bytes)
     }
 
@@ -301,6 +303,7 @@ impl Iterator for Events {
             if let Some(text) = line.strip_prefix("id:") {
                 id = text.trim().parse().unwrap_or_else(|_| panic!("an id: {line}"));
             } else if let Some(text) = line.strip_prefix("data:") {
+                assert_no_host_path(text);
                 data.push_str(text.trim_start());
             } else if line.is_empty() && !data.is_empty() {
                 let event = serde_json::from_str(&data).unwrap_or_else(|_| panic!("JSON: {data}"));

@@ -8,6 +8,7 @@ use anyhow::Result;
 use serde::Serialize;
 use weir_core::manifest::Role;
 use weir_core::ports::Embedder;
+use weir_core::settings::SandboxMode;
 use weir_core::settings::{ProviderSettings, Settings};
 use weir_inference::{Capability, Inference, InferenceConfig};
 use weir_llm::{Accounts, Examined, examine};
@@ -203,22 +204,26 @@ async fn rasterizer(config: &RasterConfig) -> Vec<Finding> {
         State::Well,
         config.pdfium.display().to_string(),
     )];
-    for (what, lock) in [
-        ("landlock", report.sandbox.landlock),
-        ("seccomp", report.sandbox.seccomp),
+    let required = config.sandbox == SandboxMode::Required;
+    let without = "this kernel or container does not offer it";
+    let (state, detail) = if required {
+        let allow = "PDF workers do not start: allow it, or set raster.sandbox=best-effort";
+        (State::Missing, format!("{without}, and {allow}"))
+    } else {
+        (State::Weak, format!("{without}: PDF workers are less locked in"))
+    };
+    for (what, lock, part_is_enough) in [
+        ("landlock", report.sandbox.landlock, true),
+        ("seccomp", report.sandbox.seccomp, false),
     ] {
         findings.push(match lock {
             Lock::Full => finding(what, State::Well, "PDF workers are locked in"),
-            Lock::Partial => finding(
+            Lock::Partial if part_is_enough => finding(
                 what,
-                State::Weak,
-                "this kernel holds only a part of it: a newer one would hold all",
+                State::Well,
+                "PDF workers are locked in; a newer kernel would deny some of it twice",
             ),
-            Lock::None => finding(
-                what,
-                State::Weak,
-                "this kernel does not have it: PDF workers are less locked in",
-            ),
+            Lock::Partial | Lock::None => finding(what, state, detail.clone()),
         });
     }
     if !report.leaks.is_empty() {

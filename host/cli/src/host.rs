@@ -69,8 +69,11 @@ impl Host {
         // Every page needs it, and it opens while the stores do.
         inference.warm(Capability::Embed)?;
         let embedder = inference.embedder();
-        let storage = Storage::open(&places.data, embedder.dimensions(), EMBEDDING).await?;
+        let storage = Storage::open(&places.data, embedder.dimensions(), EMBEDDING)
+            .await
+            .with_context(|| places.opening())?;
         let rasterizer = Arc::new(RasterPool::new(raster_config(settings, places)?)?);
+        rasterizer.check().await?;
         let policies = PolicyHost::new(PolicyConfig {
             recordings: settings.policy_record.then(|| places.data.join("recordings")),
             meter: meter.clone(),
@@ -78,7 +81,9 @@ impl Host {
         })?;
         let answers = match settings.llm_cache {
             true => Some(Arc::new(
-                SqliteAnswers::open(&places.data, settings.llm_cache_bytes).await?,
+                SqliteAnswers::open(&places.data, settings.llm_cache_bytes)
+                    .await
+                    .with_context(|| places.opening())?,
             )),
             false => None,
         };
@@ -193,7 +198,9 @@ pub(crate) async fn delete_tenant(places: &Places, tenant: &TenantId) -> Result<
         }
         _ => {}
     }
-    weir_storage::remove_tenant(&places.data, tenant).await?;
+    weir_storage::remove_tenant(&places.data, tenant)
+        .await
+        .with_context(|| places.opening())?;
     Ok(())
 }
 
@@ -252,7 +259,7 @@ pub(crate) fn read_ledger(places: &Places) -> Result<Option<LedgerReader>> {
     match LedgerReader::open(&places.data) {
         Ok(ledger) => Ok(Some(ledger)),
         Err(StorageError::Missing { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error).with_context(|| places.opening()),
     }
 }
 
@@ -279,7 +286,9 @@ pub(crate) async fn search(settings: &Settings, places: &Places, request: Search
         collection: request.collection,
         labels: request.labels,
     };
-    Ok(weir_storage::search(&places.data, EMBEDDING, &request.tenant, &query).await?)
+    weir_storage::search(&places.data, EMBEDDING, &request.tenant, &query)
+        .await
+        .with_context(|| places.opening())
 }
 
 /// Labels as they are given: `team=north, year=2024`.

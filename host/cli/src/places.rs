@@ -30,6 +30,13 @@ impl Places {
     }
 }
 
+impl Places {
+    /// For errors of the stores, which do not name it.
+    pub(crate) fn opening(&self) -> String {
+        format!("cannot use the data folder {}", self.data.display())
+    }
+}
+
 fn given(path: &Path) -> Option<PathBuf> {
     (!path.as_os_str().is_empty()).then(|| path.to_owned())
 }

@@ -16,6 +16,7 @@ use weir_core::manifest::{ComponentFile, Manifest, Pipeline};
 use weir_core::ports::PolicyState;
 use weir_core::replay::{Effect, ReplayError, ReplayReport};
 use weir_core::settings::Settings;
+use weir_core::state::{StateChange, StateSizes};
 use weir_core::{JobId, TenantId};
 use weir_policy::{Frame, Opened, PolicyHost, read_recording};
 
@@ -215,11 +216,11 @@ impl PolicyState for Nothing {
         Ok(None)
     }
 
-    async fn set(&self, _: &TenantId, _: &str, _: &str, _: Vec<u8>) -> Result<(), ErrorNote> {
-        Ok(())
+    async fn sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorNote> {
+        Ok(StateSizes::default())
     }
 
-    async fn delete(&self, _: &TenantId, _: &str, _: &str) -> Result<(), ErrorNote> {
+    async fn apply(&self, _: &TenantId, _: &str, _: Vec<StateChange>) -> Result<(), ErrorNote> {
         Ok(())
     }
 }

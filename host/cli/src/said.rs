@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use weir_core::said::LogEntry;
@@ -67,7 +67,7 @@ impl Source {
         if log.remote {
             return Ok(Self::Server(Remote::new(&log.server)?));
         }
-        let reader = LedgerReader::open(&places.data)?;
+        let reader = LedgerReader::open(&places.data).with_context(|| places.opening())?;
         if reader.job(&log.tenant, &log.job).await?.is_none() {
             bail!(
                 "{} has no job {} of the tenant {}",

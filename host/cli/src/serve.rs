@@ -53,7 +53,7 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
         replays,
         defaults: Arc::new(Shipped(places.components.clone())),
         originals,
-        signing: SigningKey::open(&places.data)?,
+        signing: SigningKey::open(&places.data).with_context(|| places.opening())?,
         settings: settings.clone(),
     });
     let served = server.serve(listener, told_to_stop()).await;
@@ -89,7 +89,11 @@ impl Defaults for Shipped {
         let built =
             tokio::task::spawn_blocking(move || pipeline::with_defaults(manifest, components, &folder));
         match built.await {
-            Ok(built) => built.map(Arc::new).map_err(|e| format!("{e:#}")),
+            Ok(built) => built.map(Arc::new).map_err(|error| {
+                // A tenant reads the outermost reason; those below it name paths.
+                tracing::warn!(error = format!("{error:#}"), "a pipeline cannot be built");
+                error.to_string()
+            }),
             Err(died) => Err(died.to_string()),
         }
     }

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use weir_core::TenantId;
 use weir_core::tenancy::{Quotas, Registry, Scope, Tenant, TenantState};
 use weir_server::{FreshKey, mint};
@@ -15,6 +15,12 @@ use crate::host;
 use crate::places::Places;
 
 const DAY_MILLIS: u64 = 86_400_000;
+
+async fn desk(places: &Places) -> Result<TenantDesk> {
+    TenantDesk::open(&places.data)
+        .await
+        .with_context(|| places.opening())
+}
 
 /// A new tenant with the host's quotas.
 pub(crate) fn fresh(id: &TenantId) -> Tenant {
@@ -51,7 +57,9 @@ pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places)
             weight,
             quotas,
         } => {
-            let registry = TenantDesk::create(&places.data).await?;
+            let registry = TenantDesk::create(&places.data)
+                .await
+                .with_context(|| places.opening())?;
             if registry.tenant(tenant).await?.is_some() {
                 bail!("tenant {tenant} exists already: `weir tenant list` shows it");
             }
@@ -69,20 +77,20 @@ pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places)
             .await?;
             show_key(json, &key);
         }
-        TenantCommand::List => list(&TenantDesk::open(&places.data).await?, json).await?,
+        TenantCommand::List => list(&desk(places).await?, json).await?,
         TenantCommand::Set {
             tenant,
             weight,
             quotas,
         } => {
-            let registry = TenantDesk::open(&places.data).await?;
+            let registry = desk(places).await?;
             let mut record = known(&registry, tenant).await?;
             record.weight = weight.unwrap_or(record.weight);
             set_quotas(&mut record.quotas, quotas)?;
             registry.put_tenant(&record).await?;
         }
         TenantCommand::Rotate { tenant } => {
-            let registry = TenantDesk::open(&places.data).await?;
+            let registry = desk(places).await?;
             known(&registry, tenant).await?;
             let old = registry.keys(tenant).await?;
             let usable = |k: &&weir_core::tenancy::KeyRecord| k.revoked_millis.is_none();
@@ -100,7 +108,7 @@ pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places)
         TenantCommand::Suspend { tenant } => set_state(places, tenant, TenantState::Suspended).await?,
         TenantCommand::Resume { tenant } => set_state(places, tenant, TenantState::Active).await?,
         TenantCommand::Delete { tenant } => {
-            known(&TenantDesk::open(&places.data).await?, tenant).await?;
+            known(&desk(places).await?, tenant).await?;
             host::delete_tenant(places, tenant).await?;
         }
     }
@@ -110,7 +118,7 @@ pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places)
 /// `weir key …`.
 #[allow(clippy::print_stdout)]
 pub(crate) async fn key(command: &KeyCommand, json: bool, places: &Places) -> Result<ExitCode> {
-    let registry = TenantDesk::open(&places.data).await?;
+    let registry = desk(places).await?;
     match command {
         KeyCommand::Create {
             tenant,
@@ -164,7 +172,7 @@ async fn known(registry: &dyn Registry, tenant: &TenantId) -> Result<Tenant> {
 }
 
 async fn set_state(places: &Places, tenant: &TenantId, state: TenantState) -> Result<()> {
-    let registry = TenantDesk::open(&places.data).await?;
+    let registry = desk(places).await?;
     let mut record = known(&registry, tenant).await?;
     record.state = state;
     Ok(registry.put_tenant(&record).await?)

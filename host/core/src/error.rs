@@ -1,5 +1,6 @@
 //! What can go wrong behind each port. Every error names its culprit and has a stable `kind` for programs; its text is one
-//! line for people, lower case, and says what to do where something can be done.
+//! line for people, lower case, and says what to do where something can be done. Tenants read it in events and answers, so it
+//! names documents, pages and settings, and no path of the host: paths go to the log.
 
 use crate::id::PageNumber;
 
@@ -75,10 +76,8 @@ pub enum RasterError {
         reason: String,
     },
     /// The file cannot be read.
-    #[error("cannot read {path}: {reason}")]
+    #[error("the file cannot be read: {reason}")]
     File {
-        /// The file.
-        path: String,
         /// What the system said.
         reason: String,
     },

@@ -163,9 +163,7 @@ pub trait LanguageModel: Send + Sync {
     fn workers(&self) -> u32;
 
     /// Forgets what was answered to a tenant, if anything is kept.
-    async fn forget(&self, _tenant: &TenantId) -> Result<(), StorageError> {
-        Ok(())
-    }
+    async fn forget(&self, tenant: &TenantId) -> Result<(), StorageError>;
 
     /// Returns when the tenant has fewer questions waiting than it should slow down at. Whoever asks many waits for it
     /// before each, and so neither fills the queue nor hears [`LanguageError::Full`].

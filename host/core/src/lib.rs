@@ -32,6 +32,7 @@ pub mod search;
 pub mod sections;
 pub mod settings;
 pub mod shadow;
+pub mod state;
 pub mod summary;
 pub mod tenancy;
 pub mod text;

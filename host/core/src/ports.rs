@@ -1,5 +1,8 @@
 //! The traits the engine stands on.
 //!
+//! No method has a body: what is right for any store reads too much for a large one. Stores and fakes pass one suite
+//! (`tests/conformance`).
+//!
 //! An implementation does its blocking work on threads of its own and is safe to cancel: dropping a future it returned
 //! leaves nothing running for it and nothing half-written that a later call would trip over.
 
@@ -199,11 +202,7 @@ pub trait VectorStore: Send + Sync {
     async fn flush(&self) -> Result<(), StorageError>;
 }
 
-/// Rows that a default method of [`Ledger`] reads at a time.
-const LISTED: usize = 1000;
-
-/// Writes down what has been done. The methods with a body are right for any ledger and read more than they answer; a ledger
-/// that may grow large has its own.
+/// Writes down what has been done.
 #[async_trait]
 pub trait Ledger: Send + Sync {
     /// Writes all entries or none; durable when it returns.
@@ -265,16 +264,7 @@ pub trait Ledger: Send + Sync {
     async fn last_said(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError>;
 
     /// Place of the tenant's latest event; 0 if there is none.
-    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
-        let mut place = 0;
-        loop {
-            let events = self.tenant_events(tenant, place, LISTED).await?;
-            match events.last() {
-                Some((last, _)) => place = *last,
-                None => return Ok(place),
-            }
-        }
-    }
+    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError>;
 
     /// The tenant's documents, newest first and of one age by descending id, at most `limit`; only those after `after` in
     /// this order, given as its age and id, whether or not it is still there.
@@ -283,13 +273,7 @@ pub trait Ledger: Send + Sync {
         tenant: &TenantId,
         after: Option<(u64, DocumentId)>,
         limit: usize,
-    ) -> Result<Vec<DocumentRecord>, StorageError> {
-        let mut documents = self.documents(tenant).await?;
-        documents.retain(|d| after.is_none_or(|after| (d.created_millis, d.id) < after));
-        documents.sort_unstable_by_key(|d| std::cmp::Reverse((d.created_millis, d.id)));
-        documents.truncate(limit);
-        Ok(documents)
-    }
+    ) -> Result<Vec<DocumentRecord>, StorageError>;
 
     /// Pages of a document after page `after` that ended under any revision, the latest of each, in order, at most `limit`.
     async fn pages_after(
@@ -298,12 +282,7 @@ pub trait Ledger: Send + Sync {
         document: &DocumentId,
         after: PageNumber,
         limit: usize,
-    ) -> Result<Vec<PageRecord>, StorageError> {
-        let mut pages = self.pages(tenant, document, None).await?;
-        pages.retain(|p| p.page > after);
-        pages.truncate(limit);
-        Ok(pages)
-    }
+    ) -> Result<Vec<PageRecord>, StorageError>;
 
     /// Forgets a document and its pages; whether it was known. Its jobs and events stay.
     async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError>;

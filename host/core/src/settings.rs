@@ -160,6 +160,16 @@ choice! {
 }
 
 choice! {
+    /// Whether PDF workers may run without a part of their sandbox.
+    SandboxMode {
+        /// A worker that the kernel does not lock in is not given a PDF.
+        Required = "required",
+        /// It is, and the log says once what is missing.
+        BestEffort = "best-effort",
+    }
+}
+
+choice! {
     /// What becomes of a question when every language model has failed at it.
     WhenDown {
         /// It waits for one to recover, as long as it may take.

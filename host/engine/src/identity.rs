@@ -20,9 +20,11 @@ pub(crate) async fn identify(path: &Path) -> Result<(DocumentId, u64), RasterErr
         Ok(hashed) => hashed,
         Err(died) => Err(io::Error::other(died)),
     };
-    hashed.map_err(|error| RasterError::File {
-        path: path.display().to_string(),
-        reason: error.to_string(),
+    hashed.map_err(|error| {
+        tracing::warn!(path = %path.display(), %error, "a file cannot be read");
+        RasterError::File {
+            reason: error.to_string(),
+        }
     })
 }
 

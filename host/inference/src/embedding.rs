@@ -158,11 +158,14 @@ struct WordPieces(Tokenizer);
 impl WordPieces {
     fn open(path: &Path) -> Result<Self, InferenceError> {
         if !path.is_file() {
-            return Err(runtime::missing(&path.display().to_string()));
+            return Err(runtime::missing(&runtime::file_name(path)));
         }
-        let wrong = |e: tokenizers::Error| InferenceError::Unavailable {
-            what: format!("tokenizer {} ({e})", path.display()),
-            remedy: "run `make setup`".into(),
+        let wrong = |e: tokenizers::Error| {
+            tracing::warn!(path = %path.display(), error = %e, "the tokenizer cannot be used");
+            InferenceError::Unavailable {
+                what: format!("tokenizer {} ({e})", runtime::file_name(path)),
+                remedy: "run `make setup`".into(),
+            }
         };
         let mut tokenizer = Tokenizer::from_file(path).map_err(wrong)?;
         // The file may ask for both; padding to a fixed size would cost a multiple, and the cut is made below, so that

@@ -87,14 +87,18 @@ impl Runtime {
     /// Opens a model whose runs compute on the thread that calls, and on no other. On a CPU, a run on each core, each of
     /// its own item, loses nothing to synchronization; two threads on one page are 1.6 times as fast as one.
     pub(crate) fn session(&self, model: &Path) -> Result<Session, InferenceError> {
-        let name = || model.display().to_string();
+        let (name, path) = (file_name(model), model.display().to_string());
         if !model.is_file() {
-            return Err(missing(&name()));
+            tracing::warn!(path, "a model is missing");
+            return Err(missing(&name));
         }
         self.commit(|builder| builder.commit_from_file(model))
-            .map_err(|reason| InferenceError::Unavailable {
-                what: format!("model {} ({reason})", name()),
-                remedy: REMEDY.into(),
+            .map_err(|reason| {
+                tracing::warn!(path, reason, "a model cannot be used");
+                InferenceError::Unavailable {
+                    what: format!("model {name} ({})", reason.replace(&path, &name)),
+                    remedy: REMEDY.into(),
+                }
             })
     }
 
@@ -161,6 +165,13 @@ fn environment(library: &Path) -> Result<Environment, InferenceError> {
     arena::register(&environment).map_err(|e| wrong(e.message()))?;
     *loaded = Some((library.to_owned(), environment.clone()));
     Ok(environment)
+}
+
+/// What errors call a file of the assets: its folder's name and its own. Tenants read them, so they have no path of the host.
+pub(crate) fn file_name(path: &Path) -> String {
+    let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default();
+    Path::new(folder).join(name).display().to_string()
 }
 
 /// The error for a file that is not there.

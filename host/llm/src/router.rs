@@ -10,9 +10,9 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout};
-use weir_core::TenantId;
 use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question};
 use weir_core::usage::Reservation;
+use weir_core::{StorageError, TenantId};
 
 use crate::accounts::{Accounts, prompt_tokens};
 use crate::attempts::Attempts;
@@ -276,6 +276,11 @@ impl LanguageModel for Router {
         let waited = attempts.waited();
         self.shared.measures.ended(question.kind, waited, attempts.spent);
         result
+    }
+
+    /// It keeps no answers.
+    async fn forget(&self, _tenant: &TenantId) -> Result<(), StorageError> {
+        Ok(())
     }
 
     fn sees(&self) -> bool {

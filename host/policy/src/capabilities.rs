@@ -4,9 +4,11 @@
 //! Time a guest waits here is not held against its deadline but is counted apart.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use wasmtime::Result;
 use weir_core::event::ErrorNote;
+use weir_core::state::{MAX_KEY_BYTES, MAX_VALUE_BYTES, StateChange};
 use weir_core::{DocumentId, PageNumber, Rect};
 
 use crate::bindings::inference::Region;
@@ -22,9 +24,6 @@ const TEXT_BYTES: usize = 64 << 10;
 const COMPARED_BYTES: usize = 2 << 10;
 /// Texts one can be compared to in a call.
 const COMPARED: usize = 16;
-/// Bytes of a key and of a value of the state.
-const KEY_BYTES: usize = 256;
-const VALUE_BYTES: usize = 64 << 10;
 /// Longest side of the preview that brightness is measured on.
 const MEASURED_SIDE: u32 = 128;
 
@@ -91,26 +90,35 @@ impl log::Host for Guest {
 
 impl state::Host for Guest {
     async fn get(&mut self, key: String) -> Answer<Option<Vec<u8>>> {
-        if key.len() > KEY_BYTES {
+        if key.len() > MAX_KEY_BYTES {
             return invalid("a key has at most 256 bytes");
         }
-        let (job, question) = (self.job.clone(), question("state.get", &key));
-        let asked = job.state.get(&job.tenant, &job.manifest.name, &key);
+        let (job, pending) = (self.job.clone(), Arc::clone(&self.pending_state));
+        let question = question("state.get", &key);
+        let asked = async { pending.lock().await.get(&job, &key).await };
         self.ask(question, asked, Ok).await
     }
 
     async fn set(&mut self, key: String, value: Vec<u8>) -> Answer<()> {
-        if key.len() > KEY_BYTES || value.len() > VALUE_BYTES {
+        if key.len() > MAX_KEY_BYTES || value.len() > MAX_VALUE_BYTES {
             return invalid("a key has at most 256 bytes, a value 65536");
         }
-        let (job, question) = (self.job.clone(), question("state.set", &(&key, &value)));
-        let asked = job.state.set(&job.tenant, &job.manifest.name, &key, value);
-        self.ask(question, asked, Ok).await
+        let question = question("state.set", &(&key, &value));
+        let value = Some(value);
+        self.change_state(question, StateChange { key, value }).await
     }
 
     async fn delete(&mut self, key: String) -> Answer<()> {
-        let (job, question) = (self.job.clone(), question("state.delete", &key));
-        let asked = job.state.delete(&job.tenant, &job.manifest.name, &key);
+        let question = question("state.delete", &key);
+        self.change_state(question, StateChange { key, value: None })
+            .await
+    }
+}
+
+impl Guest {
+    async fn change_state(&mut self, question: u64, change: StateChange) -> Answer<()> {
+        let (job, pending) = (self.job.clone(), Arc::clone(&self.pending_state));
+        let asked = async { pending.lock().await.change(&job, change).await };
         self.ask(question, asked, Ok).await
     }
 }

@@ -17,6 +17,7 @@ use weir_core::event::ErrorNote;
 use weir_core::manifest::{Capability, ComponentFile, Manifest, OnTrap, Pipeline, Role};
 use weir_core::ports::{Capabilities, JobPolicy as _, PolicyRequest, PolicyState};
 use weir_core::said::Remark;
+use weir_core::state::{StateChange, StateSizes};
 use weir_core::{DocumentId, JobId, PageFacts, PageNumber, PolicyError, Rect, TenantId};
 
 use crate::compiler::unusable;
@@ -187,13 +188,29 @@ impl PolicyState for Empty {
         Ok(self.state.lock().get(key).cloned())
     }
 
-    async fn set(&self, _: &TenantId, _: &str, key: &str, value: Vec<u8>) -> Result<(), ErrorNote> {
-        self.state.lock().insert(key.to_owned(), value);
-        Ok(())
+    async fn sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorNote> {
+        let state = self.state.lock();
+        Ok(state
+            .iter()
+            .map(|(key, value)| (key.clone(), value.len()))
+            .collect())
     }
 
-    async fn delete(&self, _: &TenantId, _: &str, key: &str) -> Result<(), ErrorNote> {
-        self.state.lock().remove(key);
+    async fn apply(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        changes: Vec<StateChange>,
+    ) -> Result<(), ErrorNote> {
+        let mut sizes = self.sizes(tenant, pipeline).await?;
+        sizes.change_all(&changes)?;
+        let mut state = self.state.lock();
+        for StateChange { key, value } in changes {
+            match value {
+                Some(value) => state.insert(key, value),
+                None => state.remove(&key),
+            };
+        }
         Ok(())
     }
 }

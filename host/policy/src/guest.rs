@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use wasmtime::{ResourceLimiter, Result, UpdateDeadline};
 use weir_core::manifest::Manifest;
@@ -15,6 +16,7 @@ use weir_core::{JobId, TenantId};
 use crate::bindings::log::Level;
 use crate::engine::TABLE_ELEMENTS;
 use crate::heard::Ear;
+use crate::state::PendingState;
 use crate::turn::Turn;
 use crate::wasi::Wasi;
 
@@ -97,6 +99,8 @@ pub(crate) struct Guest {
     complaint: Option<String>,
     /// What this call hears from capabilities.
     pub(crate) ear: Ear,
+    /// What this call has written to the state. Shared with the futures of the call's questions, one at a time.
+    pub(crate) pending_state: Arc<Mutex<PendingState>>,
     wasi: Option<Box<Wasi>>,
 }
 
@@ -115,6 +119,7 @@ impl Guest {
             waited: Duration::ZERO,
             complaint: None,
             ear: Ear::Deaf,
+            pending_state: Arc::default(),
             wasi: None,
         }
     }

@@ -12,13 +12,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::timeout;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use weir_core::PolicyError;
 use weir_core::manifest::{ComponentFile, Role};
 use weir_core::said::FailureReport;
+use weir_core::state::StateChange;
 
 use crate::failure::{Explained, Failed, note};
-use crate::guest::{Guest, JobContext, START};
+use crate::guest::{Guest, JobContext, PATIENCE, START};
 use crate::heard::{Ear, Heard};
 use crate::house::OpenJob;
 use crate::link::Linked;
@@ -140,16 +142,26 @@ impl Seat {
         measures.called(D::ROLE, ran.as_secs_f64());
         let answer = match said {
             Ok(said) => {
+                let pending = Arc::clone(&live.store.data().pending_state);
+                let changes = pending.lock().await.take();
+                let answer = match question.check(said) {
+                    // The next call of this instance sees what this one wrote, so it does not begin before.
+                    Ok(answer) => {
+                        let kept = self.keep_state(D::FUNCTION, changes).await;
+                        kept.map(|()| answer).inspect_err(|error| meter.trapped(error))
+                    }
+                    Err(reason) => {
+                        meter.nonsense();
+                        Err(PolicyError::Nonsense {
+                            component: self.name.to_string(),
+                            function: D::FUNCTION,
+                            reason,
+                        })
+                    }
+                };
                 *place = Some(live);
                 drop(place);
-                question.check(said).map_err(|reason| {
-                    meter.nonsense();
-                    Explained::plainly(PolicyError::Nonsense {
-                        component: self.name.to_string(),
-                        function: D::FUNCTION,
-                        reason,
-                    })
-                })
+                answer.map_err(Explained::plainly)
             }
             Err(error) => {
                 let explained = self.explain(D::FUNCTION, &error, live.store.data_mut());
@@ -167,6 +179,30 @@ impl Seat {
             turn,
             heard,
             missed,
+        }
+    }
+
+    /// Keeps what a call wrote, as one change. A call whose writes cannot be kept has failed: it was told that they would be.
+    async fn keep_state(&self, function: &'static str, changes: Vec<StateChange>) -> Result<(), PolicyError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (context, component) = (&self.context, self.name.to_string());
+        let applied = context
+            .state
+            .apply(&context.tenant, &context.manifest.name, changes);
+        match timeout(PATIENCE, applied).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refused)) => Err(PolicyError::Trap {
+                component,
+                function,
+                reason: format!("its state could not be written: {}", refused.message),
+            }),
+            Err(_) => Err(PolicyError::Deadline {
+                component,
+                function,
+                millis: u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX),
+            }),
         }
     }
 

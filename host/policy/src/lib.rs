@@ -32,6 +32,7 @@ mod recording;
 mod replay;
 mod report;
 mod roles;
+mod state;
 mod stats;
 mod ticker;
 mod turn;

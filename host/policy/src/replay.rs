@@ -43,7 +43,12 @@ impl Replays for PolicyHost {
         let (folder, retention) = self.recordings().ok_or(ReplayError::NotRecorded(*job))?;
         self.flush_recordings().await;
         let path = folder.join(tenant.as_str()).join(format!("{job}.calls"));
-        let read = tokio::task::spawn_blocking(move || read_recording(&path)).await;
+        let read = tokio::task::spawn_blocking(move || {
+            read_recording(&path).inspect_err(|error| {
+                tracing::warn!(path = %path.display(), %error, "a recording cannot be read");
+            })
+        });
+        let read = read.await;
         let frames = match read {
             Ok(Ok(frames)) => frames,
             Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {
@@ -67,19 +72,32 @@ impl PolicyHost {
         pipeline: &Pipeline,
     ) -> Result<ReplayReport, ReplayError> {
         let mut report = ReplayReport::default();
-        let mut sitting: Option<(Opened, Vec<Call>)> = None;
+        let mut sitting: Option<Sitting> = None;
         for frame in frames {
             match frame {
                 Frame::Opened(opened) => {
-                    self.replay_sitting(sitting.replace((*opened, Vec::new())), pipeline, &mut report)
-                        .await?;
+                    let before = sitting.replace(Sitting::new(*opened));
+                    self.replay_sitting(before, pipeline, &mut report).await?;
                 }
-                Frame::Call(call) => {
-                    if let Some((_, calls)) = &mut sitting {
-                        calls.push(*call);
+                Frame::Call(call) => match &mut sitting {
+                    Some(sitting) => sitting.calls.push(*call),
+                    None => report.incomplete = Some("its beginning is missing".into()),
+                },
+                Frame::Stopped(why) => {
+                    if let Some(sitting) = &mut sitting {
+                        sitting.is_closed = true;
+                    }
+                    report.incomplete = Some(why);
+                }
+                Frame::Ended { calls } => {
+                    let found = sitting.as_mut().map_or(0, |sitting| {
+                        sitting.is_closed = true;
+                        sitting.calls.len() as u64
+                    });
+                    if found != calls {
+                        report.incomplete = Some(format!("it has {found} calls of {calls}"));
                     }
                 }
-                Frame::Stopped(why) => report.incomplete = Some(why),
             }
         }
         self.replay_sitting(sitting, pipeline, &mut report).await?;
@@ -88,13 +106,24 @@ impl PolicyHost {
 
     async fn replay_sitting(
         &self,
-        sitting: Option<(Opened, Vec<Call>)>,
+        sitting: Option<Sitting>,
         pipeline: &Pipeline,
         report: &mut ReplayReport,
     ) -> Result<(), ReplayError> {
-        let Some((opened, calls)) = sitting else {
+        let Some(Sitting {
+            opened,
+            calls,
+            is_closed,
+        }) = sitting
+        else {
             return Ok(());
         };
+        if !is_closed {
+            let reason = || {
+                "it was cut short: the host was ended in the middle of the job, or the job still runs".into()
+            };
+            report.incomplete.get_or_insert_with(reason);
+        }
         let empty = Arc::new(Empty::default());
         let request = PolicyRequest {
             tenant: &opened.tenant,
@@ -132,6 +161,24 @@ impl PolicyHost {
             }
         }
         Ok(())
+    }
+}
+
+/// The calls of a job from one opening of its components to their end.
+struct Sitting {
+    opened: Opened,
+    calls: Vec<Call>,
+    /// Whether the recording says how it ended.
+    is_closed: bool,
+}
+
+impl Sitting {
+    const fn new(opened: Opened) -> Self {
+        Self {
+            opened,
+            calls: Vec::new(),
+            is_closed: false,
+        }
     }
 }
 

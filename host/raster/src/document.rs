@@ -55,9 +55,9 @@ pub(crate) async fn look(source: &Source, key: DocumentKey) -> Result<Opened, Ra
 }
 
 fn head_of(path: &Path) -> Result<(OwnedFd, u64), RasterError> {
-    let unreadable = |reason: String| RasterError::File {
-        path: path.display().to_string(),
-        reason,
+    let unreadable = |reason: String| {
+        tracing::warn!(path = %path.display(), reason, "a file cannot be read");
+        RasterError::File { reason }
     };
     let failed = |error: io::Error| {
         unreadable(match error.kind() {
@@ -103,7 +103,6 @@ fn is_cut_short(opened: &Opened) -> bool {
 /// A document that is none, for requests that are about no document.
 pub(crate) fn nothing(key: DocumentKey) -> Result<Opened, RasterError> {
     let file = File::open("/dev/null").map_err(|error| RasterError::File {
-        path: "/dev/null".into(),
         reason: error.to_string(),
     })?;
     Ok(Opened {

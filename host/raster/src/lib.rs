@@ -32,6 +32,7 @@ mod nursery;
 mod pool;
 mod process;
 mod protocol;
+mod required;
 mod rotation;
 mod shared;
 mod sizing;

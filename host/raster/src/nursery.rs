@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 
@@ -33,6 +34,7 @@ enum Errand {
 pub(crate) struct Nursery {
     errands: Mutex<Option<mpsc::Sender<Errand>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    has_warned: AtomicBool,
 }
 
 impl Nursery {
@@ -45,7 +47,18 @@ impl Nursery {
         Ok(Self {
             errands: Mutex::new(Some(errands)),
             thread: Mutex::new(Some(thread)),
+            has_warned: AtomicBool::new(false),
         })
+    }
+
+    /// Says once, for all workers, that they are not locked in.
+    pub(crate) fn warn_of_sandbox(&self, missing: &str) {
+        if !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                missing,
+                "PDF workers run without a part of their sandbox, as raster.sandbox=best-effort allows"
+            );
+        }
     }
 
     fn send(&self, errand: Errand) {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use weir_core::error::RasterError;
 use weir_core::ports::{OpenDocument, Rasterizer, Source};
-use weir_core::settings::Settings;
+use weir_core::settings::{SandboxMode, Settings};
 
 use crate::desk::Desk;
 use crate::document::{self, Lease};
@@ -46,6 +46,8 @@ pub struct RasterConfig {
     pub max_pages: u32,
     /// Quality of encoded images, 1 to 100.
     pub jpeg_quality: u32,
+    /// Whether a worker must be locked in.
+    pub sandbox: SandboxMode,
 }
 
 impl RasterConfig {
@@ -63,6 +65,7 @@ impl RasterConfig {
             worker_bytes: settings.raster_worker_bytes,
             max_pages: settings.raster_max_pages,
             jpeg_quality: settings.raster_jpeg_quality,
+            sandbox: settings.raster_sandbox,
         }
     }
 
@@ -160,6 +163,15 @@ impl RasterPool {
         })
     }
 
+    /// Starts a worker and ends it: [`RasterError::Unavailable`] if none can be had, or none that is locked in as
+    /// [`RasterConfig::sandbox`] asks.
+    pub async fn check(&self) -> Result<(), RasterError> {
+        let shared = &self.shared;
+        let mut process = Process::start(&shared.config, &shared.desk, &shared.nursery).await?;
+        process.bury().await;
+        Ok(())
+    }
+
     /// What has happened so far.
     pub fn counters(&self) -> RasterCounters {
         let tally = &self.shared.tally;
@@ -219,6 +231,8 @@ pub struct SandboxReport {
 pub async fn sandbox_report(config: &RasterConfig) -> Result<SandboxReport, RasterError> {
     let shared = RasterPool::new(RasterConfig {
         workers: 1,
+        // What is missing is what the report is for.
+        sandbox: SandboxMode::BestEffort,
         ..config.clone()
     })?;
     let Shared {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weir_core::error::RasterError;
 use weir_core::page::DocumentInfo;
+use weir_core::settings::SandboxMode;
 
 use crate::answers;
 use crate::arena::{Home, Segment};
@@ -23,6 +24,7 @@ use crate::desk::{Desk, Hold, Job};
 use crate::nursery::Nursery;
 use crate::pool::RasterConfig;
 use crate::protocol::{Answer, DocumentKey, Draw, Order, Refusal, Sandbox, SegmentKey, Start};
+use crate::required;
 use crate::shared::{Memory, Pulse};
 use crate::wire::Wire;
 use crate::work::{Opened, Outcome, Reply, Served, Ticket, Work};
@@ -120,11 +122,21 @@ impl Process {
         };
         match tokio::time::timeout(START, ready).await {
             Ok(Ok((Answer::Ready(sandbox), _))) => {
+                if let Some(missing) = required::missing(sandbox) {
+                    match config.sandbox {
+                        SandboxMode::Required => return Err(required::refused(&missing)),
+                        SandboxMode::BestEffort => nursery.warn_of_sandbox(&missing),
+                    }
+                }
                 process.sandbox = sandbox;
                 desk.settle(process.home);
                 Ok(process)
             }
-            Ok(Ok((Answer::Unfit { what, remedy }, _))) => Err(RasterError::Unavailable { what, remedy }),
+            Ok(Ok((Answer::Unfit { what, remedy }, _))) => {
+                let pdfium = config.pdfium.display();
+                tracing::warn!(%pdfium, what, remedy, "a PDF worker cannot work");
+                Err(RasterError::Unavailable { what, remedy })
+            }
             Ok(Ok(_)) => Err(unavailable(io::Error::other("it did not say that it is ready"))),
             Ok(Err(error)) => {
                 let end = process.bury().await;

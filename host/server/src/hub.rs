@@ -167,3 +167,16 @@ const fn tenant_of(entry: &Entry) -> &TenantId {
         Entry::Event(tenant, _) | Entry::Said(tenant, _) => tenant,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fakes::Memory;
+
+    #[tokio::test]
+    async fn ledgers_pass_the_conformance_suite() {
+        weir_conformance::check_ledger(&Memory::default()).await;
+        let announced = Announced::new(Arc::new(Memory::default()));
+        weir_conformance::check_ledger(announced.as_ref()).await;
+    }
+}

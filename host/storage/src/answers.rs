@@ -17,9 +17,12 @@ use weir_core::language::{Answer, AnswerCache, AnswerKey};
 use weir_core::{StorageError, TenantId};
 
 use crate::ledger::database::{explained, make_private};
+use crate::location::Location;
 use crate::worker::Worker;
 
 const FILE: &str = "answers.db";
+/// What errors call it.
+const ANSWERS: &str = "the cache of answers";
 /// What SQLite keeps beside it.
 const BESIDE: [&str; 2] = ["answers.db-wal", "answers.db-shm"];
 /// A file with another number is of another version, and begun anew.
@@ -43,7 +46,7 @@ pub struct SqliteAnswers {
 
 struct File {
     connection: Connection,
-    what: String,
+    location: Location,
     most: u64,
     bytes: u64,
     /// Grows with each use, so that it orders them.
@@ -56,12 +59,11 @@ impl SqliteAnswers {
         let folder = data.to_owned();
         let opened = tokio::task::spawn_blocking(move || File::open_or_begin(&folder, bytes));
         let file = opened.await.map_err(|error| StorageError::Failed {
-            what: data.display().to_string(),
+            what: ANSWERS.into(),
             reason: error.to_string(),
         })??;
-        let what = file.what.clone();
         Ok(Self {
-            worker: Worker::start("answers", what, file)?,
+            worker: Worker::start("answers", ANSWERS.into(), file)?,
         })
     }
 
@@ -107,9 +109,9 @@ impl File {
     fn open_or_begin(data: &Path, most: u64) -> Result<Self, StorageError> {
         let path = data.join(FILE);
         match Self::open(&path, most) {
-            Err(StorageError::Damaged { what, reason }) => {
+            Err(StorageError::Damaged { reason, .. }) => {
                 tracing::warn!(
-                    file = what,
+                    file = %path.display(),
                     reason,
                     "answers that were kept cannot be read: begun anew"
                 );
@@ -123,8 +125,8 @@ impl File {
     }
 
     fn open(path: &PathBuf, most: u64) -> Result<Self, StorageError> {
-        let what = path.display().to_string();
-        make_private(path).map_err(|e| StorageError::io(&what, &e))?;
+        let location = Location::new(ANSWERS, path);
+        make_private(path).map_err(|e| location.io(&e))?;
         let opened = Connection::open(path).and_then(|connection| {
             connection.busy_timeout(BUSY)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
@@ -141,14 +143,13 @@ impl File {
             };
             Ok((connection, known, bytes, uses))
         });
-        let (connection, known, bytes, uses) = opened.map_err(|e| explained(&what, &e))?;
+        let (connection, known, bytes, uses) = opened.map_err(|e| explained(&location, &e))?;
         if !known {
-            let reason = "it is of another version".into();
-            return Err(StorageError::Damaged { what, reason });
+            return Err(location.damaged("it is of another version"));
         }
         let mut file = Self {
             connection,
-            what,
+            location,
             most,
             bytes: u64::try_from(bytes).unwrap_or_default(),
             uses,
@@ -165,7 +166,7 @@ impl File {
                 s.query_row(params![key, tenant.as_str(), self.uses], |row| row.get(0))
                     .optional()
             });
-        let found = found.map_err(|e| explained(&self.what, &e))?;
+        let found = found.map_err(|e| explained(&self.location, &e))?;
         // What an older version wrote and this one cannot read is not there.
         Ok(found.and_then(|answer| serde_json::from_str(&answer).ok()))
     }
@@ -190,7 +191,7 @@ impl File {
             .connection
             .prepare_cached(put)
             .and_then(|mut s| s.execute(row));
-        inserted.map_err(|e| explained(&self.what, &e))?;
+        inserted.map_err(|e| explained(&self.location, &e))?;
         self.bytes += bytes;
         Ok(())
     }
@@ -203,7 +204,7 @@ impl File {
                 .connection
                 .prepare_cached(oldest)
                 .and_then(|mut s| s.query_row([], |row| row.get(0)).optional());
-            match oldest.map_err(|e| explained(&self.what, &e))? {
+            match oldest.map_err(|e| explained(&self.location, &e))? {
                 Some(key) => self.remove(&key)?,
                 None => self.bytes = 0,
             }
@@ -217,7 +218,7 @@ impl File {
             .connection
             .prepare_cached(remove)
             .and_then(|mut s| s.query_row([key], |row| row.get(0)).optional());
-        let removed = removed.map_err(|e| explained(&self.what, &e))?;
+        let removed = removed.map_err(|e| explained(&self.location, &e))?;
         self.bytes = self
             .bytes
             .saturating_sub(u64::try_from(removed.unwrap_or_default()).unwrap_or_default());
@@ -228,22 +229,20 @@ impl File {
         let cleared = self
             .connection
             .execute("DELETE FROM answers WHERE tenant = ?1", [tenant.as_str()]);
-        cleared.map_err(|e| explained(&self.what, &e))?;
+        cleared.map_err(|e| explained(&self.location, &e))?;
         let left = self
             .connection
             .query_row("SELECT coalesce(sum(bytes), 0) FROM answers", [], |row| {
                 row.get::<_, i64>(0)
             });
-        self.bytes = u64::try_from(left.map_err(|e| explained(&self.what, &e))?).unwrap_or_default();
+        self.bytes = u64::try_from(left.map_err(|e| explained(&self.location, &e))?).unwrap_or_default();
         Ok(())
     }
 }
 
 fn remove(path: &Path) -> Result<(), StorageError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(StorageError::io(path.display().to_string(), &error))
-        }
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Location::new(ANSWERS, path).io(&error)),
         _ => Ok(()),
     }
 }

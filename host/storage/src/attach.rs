@@ -31,6 +31,7 @@ use weir_core::search::{Hit, Query};
 use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::folder::FolderLock;
+use crate::location::Location;
 use crate::vectors::EdgeVectors;
 
 const SOCKET: &str = "weir.sock";
@@ -75,7 +76,7 @@ impl SearchDesk {
     /// Opens `<data>/weir.sock`. The caller holds the folder's lock, so a socket that is there belongs to nobody.
     pub(crate) fn open(data: &Path, vectors: &Arc<EdgeVectors>) -> Result<Self, StorageError> {
         let socket = data.join(SOCKET);
-        let listener = listen(data).map_err(|e| StorageError::io(socket.display().to_string(), &e))?;
+        let listener = listen(data).map_err(|e| Location::new("the socket for searches", &socket).io(&e))?;
         let (stop, stopped) = oneshot::channel();
         Ok(Self {
             stop: Some(stop),
@@ -179,7 +180,7 @@ pub async fn search(
 ) -> Result<Vec<Hit>, StorageError> {
     if !data.exists() {
         return Err(StorageError::Missing {
-            what: format!("data folder {}", data.display()),
+            what: "the data folder".into(),
         });
     }
     let question = Question {
@@ -192,13 +193,13 @@ pub async fn search(
         collection: query.collection.clone(),
         labels: query.labels.clone(),
     };
-    let question = serde_json::to_vec(&question).map_err(|e| failed(data, e.to_string()))?;
+    let question = serde_json::to_vec(&question).map_err(|e| failed(e.to_string()))?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         // Between the two a holder may come or go, so both are tried until one of them does.
         match timeout(PATIENCE, ask(data, &question)).await {
             Ok(Ok(Answer::Hits(hits))) => return Ok(hits),
-            Ok(Ok(Answer::Refused(reason))) => return Err(failed(data, reason)),
+            Ok(Ok(Answer::Refused(reason))) => return Err(failed(reason)),
             Ok(Err(error)) => tracing::debug!(%error, "nobody answers searches"),
             Err(_) => tracing::debug!("whoever holds the folder takes too long to answer"),
         }
@@ -221,7 +222,7 @@ async fn open_for_a_moment(data: &Path, model: &str, dimensions: usize) -> Resul
         EdgeVectors::open(&data_, &model, dimensions, lock)
     })
     .await
-    .map_err(|e| failed(data, e.to_string()))?
+    .map_err(|e| failed(e.to_string()))?
 }
 
 async fn ask(data: &Path, question: &[u8]) -> io::Result<Answer> {
@@ -259,9 +260,9 @@ fn reachable(data: &Path, name: &str) -> io::Result<(OwnedFd, PathBuf)> {
     Ok((folder, path))
 }
 
-fn failed(data: &Path, reason: String) -> StorageError {
+fn failed(reason: String) -> StorageError {
     StorageError::Failed {
-        what: format!("searching {}", data.display()),
+        what: "searching".into(),
         reason,
     }
 }

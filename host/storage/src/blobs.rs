@@ -7,31 +7,35 @@
 //!
 //! [`flush`]: BlobStore::flush
 
-use std::collections::BTreeSet;
+mod flush;
+mod unsynced;
+
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use tokio::time::sleep;
 use weir_core::ports::BlobStore;
 use weir_core::{StorageError, TenantId};
 
-use crate::folder::{make_private, sync_folder};
+use self::unsynced::{SyncFile, Unsynced};
+use crate::folder::make_private;
 use crate::kept::{Kept, size};
+use crate::location::Location;
 
 /// Longest key in bytes.
 const MAX_KEY: usize = 1024;
 /// Longest part of a key between two slashes; file systems take 255.
 const MAX_SEGMENT: usize = 255;
-/// Files a flush syncs one by one. Beyond that the whole file system is synced, which bounds the list and costs about as
-/// much.
-const MAX_LISTED: usize = 1024;
-/// Files synced at once.
-const SYNCS: usize = 8;
+/// Files that may be owed a sync, each with a descriptor. A put beyond that flushes.
+const MAX_UNSYNCED: usize = 256;
+/// How long a blob is owed a sync at most. Most are flushed with their page; those of a page that was given up are not.
+const FLUSH_AFTER: Duration = Duration::from_secs(10);
 /// Holds what is being written. No tenant can have a name with a dot.
 const UNFINISHED: &str = ".unfinished";
 
@@ -45,13 +49,11 @@ struct Inner {
     kept: Arc<Kept>,
     next: AtomicU64,
     unsynced: Mutex<Unsynced>,
-}
-
-/// What was put since the last flush.
-#[derive(Default)]
-struct Unsynced {
-    files: BTreeSet<PathBuf>,
-    more: bool,
+    /// One flush at a time: what another has taken is not durable yet.
+    flushing: Mutex<()>,
+    sync: Box<SyncFile>,
+    /// A flush is due within [`FLUSH_AFTER`].
+    is_flush_due: AtomicBool,
 }
 
 impl FileBlobs {
@@ -61,7 +63,7 @@ impl FileBlobs {
         let root = data.join("blobs");
         let unfinished = root.join(UNFINISHED);
         match fs::remove_dir_all(&unfinished) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(&unfinished, &e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(located(&root, &unfinished).io(&e)),
             _ => {}
         }
         make_private(&unfinished)?;
@@ -71,8 +73,29 @@ impl FileBlobs {
                 kept,
                 next: AtomicU64::new(0),
                 unsynced: Mutex::default(),
+                flushing: Mutex::new(()),
+                sync: Box::new(File::sync_all),
+                is_flush_due: AtomicBool::new(false),
             }),
         })
+    }
+
+    /// Flushes in a while, so that no descriptor is kept for long.
+    fn flush_later(&self) {
+        if self.inner.is_flush_due.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let inner = Arc::downgrade(&self.inner);
+        tokio::spawn(async move {
+            sleep(FLUSH_AFTER).await;
+            let Some(inner) = inner.upgrade() else { return };
+            inner.is_flush_due.store(false, Ordering::Relaxed);
+            let flushed = tokio::task::spawn_blocking(move || inner.flush()).await;
+            if let Ok(Err(error)) = flushed {
+                // The blobs are still owed a sync, so the next flush says it again to those who wait for it.
+                tracing::warn!(%error, "blobs could not be flushed");
+            }
+        });
     }
 
     async fn blocking<R: Send + 'static>(
@@ -83,7 +106,7 @@ impl FileBlobs {
         match tokio::task::spawn_blocking(move || work(&inner)).await {
             Ok(result) => result,
             Err(e) => Err(StorageError::Failed {
-                what: self.inner.root.display().to_string(),
+                what: "the folder of each blob".into(),
                 reason: e.to_string(),
             }),
         }
@@ -95,16 +118,19 @@ impl BlobStore for FileBlobs {
     async fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
         check_key(key)?;
         let (tenant, key, bytes) = (tenant.clone(), key.to_owned(), bytes.to_vec());
-        self.blocking(move |inner| inner.put(&tenant, &key, &bytes)).await
+        self.blocking(move |inner| inner.put(&tenant, &key, &bytes))
+            .await?;
+        self.flush_later();
+        Ok(())
     }
 
     async fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
         check_key(key)?;
         let path = self.inner.tenant(tenant).join(key);
-        self.blocking(move |_| match fs::read(&path) {
+        self.blocking(move |inner| match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(e) if is_no_blob(&e) => Ok(None),
-            Err(e) => Err(failed(&path, &e)),
+            Err(e) => Err(located(&inner.root, &path).io(&e)),
         })
         .await
     }
@@ -112,7 +138,8 @@ impl BlobStore for FileBlobs {
     async fn list(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
         check_prefix(prefix)?;
         let (tenant, prefix) = (self.inner.tenant(tenant), prefix.to_owned());
-        self.blocking(move |_| keys(&tenant, &prefix)).await
+        self.blocking(move |inner| keys(&inner.root, &tenant, &prefix))
+            .await
     }
 
     async fn delete(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
@@ -139,33 +166,46 @@ impl Inner {
 
     fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
         let path = self.tenant(tenant).join(key);
+        let mut is_full = false;
+        let written = self.write(bytes).and_then(|(unfinished, file)| {
+            let moved = self.kept.change(tenant, &self.unit(tenant, key), || {
+                let grown = i64::try_from(bytes.len()).unwrap_or(i64::MAX) - size(&path)?;
+                move_into_place(&unfinished, &path)?;
+                // Of several puts of one key the one that was moved last is the one that is synced.
+                let mut unsynced = self.unsynced.lock();
+                let written = unsynced.written(file, bytes);
+                unsynced.files.insert(path.clone(), written);
+                is_full = unsynced.files.len() > MAX_UNSYNCED;
+                Ok(grown)
+            });
+            moved.inspect_err(|_| drop(fs::remove_file(&unfinished)))
+        });
+        written.map_err(|e| located(&self.root, &path).io(&e))?;
+        if is_full { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes a file that has no name yet that anyone reads.
+    fn write(&self, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let unfinished = self.root.join(UNFINISHED).join(number.to_string());
-        let written = File::create_new(&unfinished)
-            .and_then(|mut file| file.write_all(bytes))
-            .and_then(|()| {
-                self.kept.change(tenant, &self.unit(tenant, key), || {
-                    let grown = i64::try_from(bytes.len()).unwrap_or(i64::MAX) - size(&path)?;
-                    move_into_place(&unfinished, &path)?;
-                    Ok(grown)
-                })
-            });
-        if let Err(e) = written {
-            let _ = fs::remove_file(&unfinished);
-            return Err(failed(&path, &e));
+        let mut options = File::options();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&unfinished)?;
+        match file.write_all(bytes) {
+            Ok(()) => Ok((unfinished, file)),
+            Err(e) => {
+                let _ = fs::remove_file(&unfinished);
+                Err(e)
+            }
         }
-        let mut unsynced = self.unsynced.lock();
-        if unsynced.files.len() < MAX_LISTED {
-            unsynced.files.insert(path);
-        } else {
-            unsynced.more = true;
-        }
-        Ok(())
     }
 
     fn delete(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         let folder = self.tenant(tenant);
-        for key in keys(&folder, prefix)? {
+        for key in keys(&self.root, &folder, prefix)? {
             let path = folder.join(&key);
             let deleted = self.kept.change(tenant, &self.unit(tenant, &key), || {
                 let bytes = size(&path)?;
@@ -173,9 +213,10 @@ impl Inner {
                     Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
                     _ => remove_empty_parents(&path, &folder),
                 }
+                self.unsynced.lock().files.remove(&path);
                 Ok(-bytes)
             });
-            deleted.map_err(|e| failed(&path, &e))?;
+            deleted.map_err(|e| located(&self.root, &path).io(&e))?;
         }
         if prefix.is_empty() {
             // Stays if it is not empty, or not there at all.
@@ -183,63 +224,6 @@ impl Inner {
         }
         Ok(())
     }
-
-    fn flush(&self) -> Result<(), StorageError> {
-        let taken = std::mem::take(&mut *self.unsynced.lock());
-        let synced = self.sync(&taken);
-        if synced.is_err() {
-            // The next flush owes these still.
-            let mut unsynced = self.unsynced.lock();
-            unsynced.more |= taken.more;
-            unsynced.files.extend(taken.files);
-        }
-        synced
-    }
-
-    fn sync(&self, put: &Unsynced) -> Result<(), StorageError> {
-        if put.more {
-            let root = File::open(&self.root).map_err(|e| failed(&self.root, &e))?;
-            return rustix::fs::syncfs(&root).map_err(|e| failed(&self.root, &e.into()));
-        }
-        let files: Vec<&Path> = put.files.iter().map(PathBuf::as_path).collect();
-        let folders: BTreeSet<&Path> = files
-            .iter()
-            .flat_map(|path| {
-                let above = path.ancestors().skip(1);
-                above.take_while(|folder| folder.starts_with(&self.root))
-            })
-            .collect();
-        let folders: Vec<&Path> = folders.into_iter().collect();
-        side_by_side(&files, |file| File::open(file)?.sync_data())?;
-        side_by_side(&folders, sync_folder)
-    }
-}
-
-/// Syncs several at once: the file system's journal writes what waits for it in one go.
-fn side_by_side(paths: &[&Path], sync: impl Fn(&Path) -> io::Result<()> + Sync) -> Result<(), StorageError> {
-    let sync_all = |paths: &[&Path]| {
-        paths.iter().try_for_each(|path| match sync(path) {
-            // Deleted since.
-            Err(e) if !is_no_blob(&e) => Err(failed(path, &e)),
-            _ => Ok(()),
-        })
-    };
-    thread::scope(|scope| {
-        let share = paths.len().div_ceil(SYNCS).max(1);
-        let syncing: Vec<_> = paths
-            .chunks(share)
-            .map(|paths| thread::Builder::new().spawn_scoped(scope, move || sync_all(paths)))
-            .collect();
-        syncing.into_iter().try_for_each(|thread| {
-            let thread = thread.map_err(|e| StorageError::io("flushing blobs", &e))?;
-            thread.join().unwrap_or_else(|_| {
-                Err(StorageError::Failed {
-                    what: "flushing blobs".into(),
-                    reason: "a thread panicked".into(),
-                })
-            })
-        })
-    })
 }
 
 /// Renames, making the folders above `path`. A delete next to it may remove a folder that is still empty, so it is tried
@@ -263,7 +247,7 @@ fn move_into_place(unfinished: &Path, path: &Path) -> io::Result<()> {
 }
 
 /// Keys of a tenant that begin with `prefix`, sorted.
-fn keys(tenant: &Path, prefix: &str) -> Result<Vec<String>, StorageError> {
+fn keys(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, StorageError> {
     let folder = prefix
         .rfind('/')
         .and_then(|slash| prefix.get(..slash))
@@ -275,10 +259,10 @@ fn keys(tenant: &Path, prefix: &str) -> Result<Vec<String>, StorageError> {
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
             Err(e) if is_no_blob(&e) => continue,
-            Err(e) => return Err(failed(&path, &e)),
+            Err(e) => return Err(located(root, &path).io(&e)),
         };
         for entry in entries {
-            let entry = entry.map_err(|e| failed(&path, &e))?;
+            let entry = entry.map_err(|e| located(root, &path).io(&e))?;
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
@@ -287,7 +271,10 @@ fn keys(tenant: &Path, prefix: &str) -> Result<Vec<String>, StorageError> {
             } else {
                 format!("{folder}/{name}")
             };
-            let is_folder = entry.file_type().map_err(|e| failed(&path, &e))?.is_dir();
+            let is_folder = entry
+                .file_type()
+                .map_err(|e| located(root, &path).io(&e))?
+                .is_dir();
             if is_folder && (key.starts_with(prefix) || prefix.starts_with(&key)) {
                 folders.push(key);
             } else if !is_folder && key.starts_with(prefix) {
@@ -315,8 +302,8 @@ fn is_no_blob(error: &io::Error) -> bool {
     )
 }
 
-fn failed(path: &Path, error: &io::Error) -> StorageError {
-    StorageError::io(path.display().to_string(), error)
+fn located(root: &Path, path: &Path) -> Location {
+    Location::below(root, "blob", path)
 }
 
 /// A key is one or more parts joined by `/`; a part is letters, digits, `-`, `_` and `.`, and does not begin with a dot. No

@@ -19,7 +19,7 @@ pub struct FileComponents(Arc<TenantFiles>);
 impl FileComponents {
     /// Opens `<data>/components`, making it if need be. Blocks on the disk. Only one process may have it open.
     pub(crate) fn open(data: &Path, kept: Arc<Kept>) -> Result<Self, StorageError> {
-        let files = TenantFiles::open(data.join("components"), kept)?;
+        let files = TenantFiles::open("component", data.join("components"), kept)?;
         Ok(Self(Arc::new(files)))
     }
 }

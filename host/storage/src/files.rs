@@ -13,12 +13,15 @@ use weir_core::{StorageError, TenantId};
 
 use crate::folder::{make_private, sync_folder};
 use crate::kept::{Kept, size};
+use crate::location::Location;
 
 /// Holds what is being received. No tenant can have a name with a dot.
 const UNFINISHED: &str = ".unfinished";
 
 /// A folder of them.
 pub(crate) struct TenantFiles {
+    /// What errors call one of them.
+    kind: &'static str,
     root: PathBuf,
     kept: Arc<Kept>,
     next: AtomicU64,
@@ -27,14 +30,17 @@ pub(crate) struct TenantFiles {
 impl TenantFiles {
     /// Opens the folder, making it if need be. Blocks on the disk. Only one process may have it open: another's unfinished
     /// files are removed.
-    pub(crate) fn open(root: PathBuf, kept: Arc<Kept>) -> Result<Self, StorageError> {
+    pub(crate) fn open(kind: &'static str, root: PathBuf, kept: Arc<Kept>) -> Result<Self, StorageError> {
         let unfinished = root.join(UNFINISHED);
         match fs::remove_dir_all(&unfinished) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(failed(&unfinished, &e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(Location::below(&root, kind, &unfinished).io(&e));
+            }
             _ => {}
         }
         make_private(&unfinished)?;
         Ok(Self {
+            kind,
             root,
             kept,
             next: AtomicU64::new(0),
@@ -50,10 +56,15 @@ impl TenantFiles {
         match tokio::task::spawn_blocking(move || work(&files)).await {
             Ok(result) => result,
             Err(e) => Err(StorageError::Failed {
-                what: self.root.display().to_string(),
+                what: format!("the folder of each {}", self.kind),
                 reason: e.to_string(),
             }),
         }
+    }
+
+    /// Something in the folder, for errors.
+    pub(crate) fn located(&self, path: &Path) -> Location {
+        Location::below(&self.root, self.kind, path)
     }
 
     /// The folder of all of them.
@@ -88,7 +99,7 @@ impl TenantFiles {
         name: &str,
     ) -> Result<(), StorageError> {
         let (folder, path) = (self.folder(tenant), self.path(tenant, name));
-        let io = |e: io::Error| failed(&path, &e);
+        let io = |e: io::Error| self.located(&path).io(&e);
         File::open(unfinished)
             .and_then(|file| file.sync_all())
             .map_err(io)?;
@@ -121,14 +132,14 @@ impl TenantFiles {
             }
             Ok(-bytes)
         });
-        removed.map_err(|e| failed(&path, &e))?;
+        removed.map_err(|e| self.located(&path).io(&e))?;
         Ok(was_kept)
     }
 
     /// Names of a tenant's files, in order.
     pub(crate) fn list(&self, tenant: &TenantId) -> Result<Vec<String>, StorageError> {
         let folder = self.folder(tenant);
-        let io = |e: io::Error| failed(&folder, &e);
+        let io = |e: io::Error| self.located(&folder).io(&e);
         let entries = match fs::read_dir(&folder) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries.map_err(io)?,
@@ -158,8 +169,4 @@ pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-pub(crate) fn failed(path: &Path, error: &io::Error) -> StorageError {
-    StorageError::io(path.display().to_string(), error)
 }

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, flock, statvfs};
 use weir_core::StorageError;
 
+use crate::location::Location;
+
 /// How long an opener waits for the folder. A search that opened it is gone within milliseconds; a run is not.
 const PATIENCE: Duration = Duration::from_secs(2);
 const RETRY_EVERY: Duration = Duration::from_millis(10);
@@ -30,13 +32,11 @@ impl FolderLock {
             .write(true)
             .mode(0o600)
             .open(&path)
-            .map_err(|e| StorageError::io(path.display().to_string(), &e))?;
+            .map_err(|e| of_data(&path).io(&e))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StorageError::InUse {
-                what: data.display().to_string(),
-            }),
-            Err(e) => Err(StorageError::io(path.display().to_string(), &e.into())),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(of_data(data).in_use()),
+            Err(e) => Err(of_data(&path).io(&e.into())),
         }
     }
 
@@ -54,13 +54,20 @@ impl FolderLock {
     }
 }
 
+fn of_data(path: &Path) -> Location {
+    Location::new("the data folder", path)
+}
+
 /// Makes a folder that only its owner can enter, and those above it.
 pub(crate) fn make_private(path: &Path) -> Result<(), StorageError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .map_err(|e| StorageError::io(path.display().to_string(), &e))
+        .map_err(|e| {
+            let name = path.file_name().unwrap_or_default().display();
+            Location::new(format!("folder {name}"), path).io(&e)
+        })
 }
 
 /// Bytes that may still be written to the file system `path` is on; `None` where it does not say.
@@ -73,11 +80,9 @@ pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
 ///
 /// Files written through memory maps are made sparse: the kernel finds room for a page when it is first touched, and where
 /// there is none it kills the process with SIGBUS. So room is looked for before, not after.
-pub(crate) fn need_room(path: &Path, bytes: u64) -> Result<(), StorageError> {
-    match free_bytes(path) {
-        Some(free) if free < bytes => Err(StorageError::Full {
-            what: path.display().to_string(),
-        }),
+pub(crate) fn need_room(location: &Location, bytes: u64) -> Result<(), StorageError> {
+    match free_bytes(location.path()) {
+        Some(free) if free < bytes => Err(location.full()),
         _ => Ok(()),
     }
 }
@@ -130,9 +135,10 @@ mod tests {
     #[test]
     fn room_that_is_not_there_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        need_room(dir.path(), 1).unwrap();
+        let folder = of_data(dir.path());
+        need_room(&folder, 1).unwrap();
         assert!(matches!(
-            need_room(dir.path(), u64::MAX),
+            need_room(&folder, u64::MAX),
             Err(StorageError::Full { .. })
         ));
     }

@@ -29,8 +29,9 @@ use weir_core::event::{ErrorNote, Event};
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::ports::{Ledger, PolicyState};
 use weir_core::said::LogEntry;
+use weir_core::state::{StateChange, StateSizes};
 use weir_core::tenancy::{KeyRecord, Registry, Tenant};
-use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
+use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
 use self::database::Database;
 pub use self::desk::TenantDesk;
@@ -38,6 +39,8 @@ use crate::folder::FolderLock;
 use crate::kept::Kept;
 use crate::worker::Worker;
 
+/// What errors call it.
+pub(crate) const LEDGER: &str = "the ledger";
 /// Reads at once; more wait.
 const READS: usize = 4;
 /// Most events one call answers with.
@@ -72,7 +75,7 @@ impl SqliteLedger {
             database,
             _lock: Some(lock),
         };
-        let writer = Arc::new(Worker::start("weir-ledger", file.display().to_string(), writer)?);
+        let writer = Arc::new(Worker::start("weir-ledger", LEDGER.into(), writer)?);
         let ledger = Self {
             desk: TenantDesk::over(Arc::clone(&writer), LedgerReader::at(file.clone())),
             writer,
@@ -213,7 +216,7 @@ impl LedgerReader {
         work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
         let failed = |reason: String| StorageError::Failed {
-            what: self.file.display().to_string(),
+            what: LEDGER.into(),
             reason,
         };
         let place = Arc::clone(&self.reads).acquire_owned().await;
@@ -313,6 +316,36 @@ impl Ledger for SqliteLedger {
         self.reader.said(tenant, job, after, limit).await
     }
 
+    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        let tenant = tenant.clone();
+        self.reader.read(move |c| rows::tenant_place(c, &tenant)).await
+    }
+
+    async fn documents_after(
+        &self,
+        tenant: &TenantId,
+        after: Option<(u64, DocumentId)>,
+        limit: usize,
+    ) -> Result<Vec<DocumentRecord>, StorageError> {
+        let tenant = tenant.clone();
+        self.reader
+            .read(move |c| rows::documents_after(c, &tenant, after, limit))
+            .await
+    }
+
+    async fn pages_after(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        after: PageNumber,
+        limit: usize,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        let (tenant, document) = (tenant.clone(), *document);
+        self.reader
+            .read(move |c| rows::pages_after(c, &tenant, &document, after, limit))
+            .await
+    }
+
     async fn last_said(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
         self.reader.read(move |c| said::last(c, &tenant, &job)).await
@@ -366,25 +399,24 @@ impl PolicyState for SqliteLedger {
             .map_err(noted)
     }
 
-    async fn set(
+    async fn sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorNote> {
+        let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
+        self.reader
+            .read(move |c| state::sizes(c, &tenant, &pipeline))
+            .await
+            .map_err(noted)
+    }
+
+    async fn apply(
         &self,
         tenant: &TenantId,
         pipeline: &str,
-        key: &str,
-        value: Vec<u8>,
+        changes: Vec<StateChange>,
     ) -> Result<(), ErrorNote> {
-        state::check(key, &value)?;
-        let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
-        self.write(move |t| state::set(t, &tenant, &pipeline, &key, &value))
+        let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
+        self.write(move |t| state::apply(t, &tenant, &pipeline, &changes))
             .await
             .map_err(noted)?
-    }
-
-    async fn delete(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<(), ErrorNote> {
-        let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
-        self.write(move |t| state::delete(t, &tenant, &pipeline, &key))
-            .await
-            .map_err(noted)
     }
 }
 

@@ -23,6 +23,7 @@ mod files;
 mod folder;
 mod kept;
 mod ledger;
+mod location;
 mod originals;
 mod recount;
 mod removal;
@@ -87,7 +88,7 @@ impl Storage {
         });
         let ((originals, components), blobs, vectors, ledger, recount) =
             opened.await.map_err(|e| StorageError::Failed {
-                what: data.display().to_string(),
+                what: "opening the data folder".into(),
                 reason: e.to_string(),
             })??;
         let (originals, blobs) = (Arc::new(originals), Arc::new(blobs));

@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use weir_core::original::{Originals, Staged};
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
-use crate::files::{TenantFiles, failed, remove_if_there};
+use crate::files::{TenantFiles, remove_if_there};
 use crate::folder::{free_bytes, make_private, sync_folder};
 use crate::kept::Kept;
+use crate::location::Location;
 
 /// Holds `<tenant>.<job>.<document>.<number>`; nothing in it has a dot.
 const STAGED: &str = ".staged";
@@ -25,7 +26,7 @@ impl FileOriginals {
     /// Opens `<data>/originals`, making it if need be. Blocks on the disk. Only one process may have it open: another's
     /// unfinished files are removed.
     pub(crate) fn open(data: &Path, kept: Arc<Kept>) -> Result<Self, StorageError> {
-        let files = TenantFiles::open(data.join("originals"), kept)?;
+        let files = TenantFiles::open("document", data.join("originals"), kept)?;
         make_private(&files.root().join(STAGED))?;
         Ok(Self(Arc::new(files)))
     }
@@ -47,7 +48,7 @@ impl Originals for FileOriginals {
         let name = format!("{tenant}.{job}.{document}.{}", self.0.number());
         let unfinished = unfinished.to_owned();
         self.0
-            .blocking(move |files| stage(files.root(), &unfinished, &name))
+            .blocking(move |files| stage(files, &unfinished, &name))
             .await
     }
 
@@ -60,12 +61,12 @@ impl Originals for FileOriginals {
         let name = format!("{tenant}.{job}.{document}.{}", self.0.number());
         let kept = self.0.path(tenant, &document.to_string());
         self.0
-            .blocking(move |files| stage_kept(files.root(), &kept, &name))
+            .blocking(move |files| stage_kept(files, &kept, &name))
             .await
     }
 
     async fn staged(&self) -> Result<Vec<Staged>, StorageError> {
-        self.0.blocking(|files| staged(files.root())).await
+        self.0.blocking(staged).await
     }
 
     async fn commit(
@@ -105,8 +106,8 @@ impl Originals for FileOriginals {
         let tenant = tenant.clone();
         self.0
             .blocking(move |files| {
-                for staged in staged(files.root())?.into_iter().filter(|s| s.tenant == tenant) {
-                    remove_if_there(&staged.path).map_err(|e| failed(&staged.path, &e))?;
+                for staged in staged(files)?.into_iter().filter(|s| s.tenant == tenant) {
+                    remove_if_there(&staged.path).map_err(|e| files.located(&staged.path).io(&e))?;
                 }
                 files.clear(&tenant)
             })
@@ -114,35 +115,37 @@ impl Originals for FileOriginals {
     }
 }
 
-fn stage(root: &Path, unfinished: &Path, name: &str) -> Result<PathBuf, StorageError> {
-    let staged = root.join(STAGED).join(name);
+fn stage(files: &TenantFiles, unfinished: &Path, name: &str) -> Result<PathBuf, StorageError> {
+    let folder = files.root().join(STAGED);
+    let staged = folder.join(name);
     File::open(unfinished)
         .and_then(|file| file.sync_all())
         .and_then(|()| fs::rename(unfinished, &staged))
-        .and_then(|()| sync_folder(&root.join(STAGED)))
-        .map_err(|e| failed(&staged, &e))?;
+        .and_then(|()| sync_folder(&folder))
+        .map_err(|e| Location::below(&folder, "upload", &staged).io(&e))?;
     Ok(staged)
 }
 
 /// Links the kept file to a second name, or copies it where the file system has no hard links.
-fn stage_kept(root: &Path, kept: &Path, name: &str) -> Result<Option<PathBuf>, StorageError> {
-    let staged = root.join(STAGED).join(name);
+fn stage_kept(files: &TenantFiles, kept: &Path, name: &str) -> Result<Option<PathBuf>, StorageError> {
+    let folder = files.root().join(STAGED);
+    let staged = folder.join(name);
     let linked = fs::hard_link(kept, &staged).or_else(|error| match error.kind() {
         ErrorKind::NotFound => Err(error),
         _ => fs::copy(kept, &staged)
             .and_then(|_| File::open(&staged)?.sync_all())
             .inspect_err(|_| drop(fs::remove_file(&staged))),
     });
-    match linked.and_then(|()| sync_folder(&root.join(STAGED))) {
+    match linked.and_then(|()| sync_folder(&folder)) {
         Ok(()) => Ok(Some(staged)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(&staged, &error)),
+        Err(error) => Err(Location::below(&folder, "upload", &staged).io(&error)),
     }
 }
 
-fn staged(root: &Path) -> Result<Vec<Staged>, StorageError> {
-    let folder = root.join(STAGED);
-    let io = |e: std::io::Error| failed(&folder, &e);
+fn staged(files: &TenantFiles) -> Result<Vec<Staged>, StorageError> {
+    let folder = files.root().join(STAGED);
+    let io = |e: std::io::Error| files.located(&folder).io(&e);
     let mut all = Vec::new();
     for entry in fs::read_dir(&folder).map_err(io)? {
         let entry = entry.map_err(io)?;

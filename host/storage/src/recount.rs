@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use weir_core::{StorageError, TenantId};
 
 use crate::kept::Kept;
+use crate::location::Location;
 
 /// Folders that have one for each tenant.
 const FOLDERS: [&str; 3] = ["originals", "blobs", "components"];
@@ -79,7 +80,7 @@ fn folders(data: &Path, name: &str) -> impl Iterator<Item = PathBuf> {
 fn with_files(data: &Path) -> Result<BTreeSet<TenantId>, StorageError> {
     let mut tenants = BTreeSet::new();
     for folder in folders(data, "") {
-        let io = |e: std::io::Error| StorageError::io(folder.display().to_string(), &e);
+        let io = |e: std::io::Error| Location::new("the folder of tenants' files", &folder).io(&e);
         let entries = match fs::read_dir(&folder) {
             Err(e) if e.kind() == ErrorKind::NotFound => continue,
             entries => entries.map_err(io)?,

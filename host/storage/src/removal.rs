@@ -40,7 +40,7 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
     });
     let (ledger, (originals, components), blobs, vectors, recount) =
         opened.await.map_err(|e| StorageError::Failed {
-            what: data.display().to_string(),
+            what: "opening the data folder".into(),
             reason: e.to_string(),
         })??;
     let removed = async {

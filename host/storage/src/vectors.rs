@@ -34,7 +34,7 @@ use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 use self::passage::{
     DENSE, NO_PAGE, SPARSE, check_dense, hit, of_document, of_tenant, page, page_of_each, searched, stored,
 };
-use self::shard::Shard;
+use self::shard::{INDEX, Shard};
 use self::words::Words;
 use crate::folder::FolderLock;
 use crate::worker::Worker;
@@ -55,7 +55,6 @@ pub struct EdgeVectors {
     index: Mutex<Option<Arc<Index>>>,
     writer: Worker<Arc<Index>>,
     searches: Arc<Semaphore>,
-    what: String,
 }
 
 struct Index {
@@ -84,21 +83,16 @@ impl EdgeVectors {
     }
 
     fn over(shard: Shard, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
-        let what = shard.path().display().to_string();
-        let words = Words::new().map_err(|reason| StorageError::Failed {
-            what: what.clone(),
-            reason,
-        })?;
+        let words = Words::new().map_err(failed)?;
         let index = Arc::new(Index {
             shard,
             words,
             _lock: lock,
         });
         Ok(Self {
-            writer: Worker::start("weir-vectors", what.clone(), Arc::clone(&index))?,
+            writer: Worker::start("weir-vectors", INDEX.into(), Arc::clone(&index))?,
             index: Mutex::new(Some(index)),
             searches: Arc::new(Semaphore::new(SEARCHES)),
-            what,
         })
     }
 
@@ -130,10 +124,8 @@ impl EdgeVectors {
     }
 
     fn open_index(&self) -> Result<Arc<Index>, StorageError> {
-        self.index.lock().clone().ok_or_else(|| StorageError::Failed {
-            what: self.what.clone(),
-            reason: "is closed".into(),
-        })
+        let index = self.index.lock().clone();
+        index.ok_or_else(|| failed("is closed"))
     }
 
     /// Reads beside the writer.
@@ -141,12 +133,8 @@ impl EdgeVectors {
         &self,
         work: impl FnOnce(&Index) -> Result<R, StorageError> + Send + 'static,
     ) -> Result<R, StorageError> {
-        let failed = |reason: String| StorageError::Failed {
-            what: self.what.clone(),
-            reason,
-        };
         let place = Arc::clone(&self.searches).acquire_owned().await;
-        let place = place.map_err(|e| failed(e.to_string()))?;
+        let place = place.map_err(failed)?;
         let index = self.open_index()?;
         tokio::task::spawn_blocking(move || {
             let answer = work(&index);
@@ -156,7 +144,7 @@ impl EdgeVectors {
             answer
         })
         .await
-        .map_err(|e| failed(e.to_string()))?
+        .map_err(failed)?
     }
 }
 
@@ -219,6 +207,13 @@ impl VectorStore for EdgeVectors {
 
     async fn flush(&self) -> Result<(), StorageError> {
         self.writer.call(|index| index.shard.flush()).await
+    }
+}
+
+fn failed(reason: impl std::fmt::Display) -> StorageError {
+    StorageError::Failed {
+        what: INDEX.into(),
+        reason: reason.to_string(),
     }
 }
 

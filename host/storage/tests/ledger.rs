@@ -16,6 +16,7 @@ use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord, 
 use weir_core::page::OutlineEntry;
 use weir_core::ports::{Ledger, PolicyState};
 use weir_core::said::{FailureReport, Frame, LogEntry, LogLevel, Remark, RemarkKind};
+use weir_core::state::{StateChange, StateSizes};
 use weir_core::tenancy::Registry;
 use weir_core::{JobId, RevisionId, StorageError, TenantId};
 use weir_storage::LedgerReader;
@@ -293,11 +294,18 @@ async fn tenants_with_the_same_ids_never_mix() {
             .unwrap()
             .is_empty()
     );
-    PolicyState::set(&**ledger, &a, "p", "k", b"of a".into())
-        .await
-        .unwrap();
+    let set = StateChange {
+        key: "k".into(),
+        value: Some(b"of a".into()),
+    };
+    ledger.apply(&a, "p", vec![set]).await.unwrap();
     assert_eq!(PolicyState::get(&**ledger, &b, "p", "k").await.unwrap(), None);
-    PolicyState::delete(&**ledger, &b, "p", "k").await.unwrap();
+    let delete = StateChange {
+        key: "k".into(),
+        value: None,
+    };
+    ledger.apply(&b, "p", vec![delete]).await.unwrap();
+    assert_eq!(ledger.sizes(&b, "p").await.unwrap(), StateSizes::default());
     assert_eq!(
         PolicyState::get(&**ledger, &a, "p", "k").await.unwrap().unwrap(),
         b"of a"
@@ -310,33 +318,15 @@ async fn tenants_with_the_same_ids_never_mix() {
 async fn policy_state_keeps_to_its_quotas() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path()).await;
-    let state: &dyn PolicyState = &*storage.ledger;
-    let t = TenantId::single();
-    let exhausted = |result: Result<(), ErrorNote>| assert_eq!(result.unwrap_err().kind, "exhausted");
-    exhausted(state.set(&t, "p", &"k".repeat(257), Vec::new()).await);
-    exhausted(state.set(&t, "p", "k", vec![0; (64 << 10) + 1]).await);
-    // Sixteen values of 64 KiB and their keys are just too much.
-    for i in 0..15 {
-        state
-            .set(&t, "p", &format!("k{i}"), vec![0; 64 << 10])
-            .await
-            .unwrap();
-    }
-    exhausted(state.set(&t, "p", "last", vec![0; 64 << 10]).await);
-    // Replacing counts the new value alone.
-    state.set(&t, "p", "k0", vec![1; 64 << 10]).await.unwrap();
-    state.delete(&t, "p", "k1").await.unwrap();
-    state.set(&t, "p", "last", vec![0; 64 << 10]).await.unwrap();
-    assert_eq!(
-        state.get(&t, "p", "k0").await.unwrap().unwrap(),
-        vec![1; 64 << 10]
-    );
-    // Another pipeline has a quota of its own, here of keys.
-    for i in 0..1000 {
-        state.set(&t, "q", &i.to_string(), Vec::new()).await.unwrap();
-    }
-    exhausted(state.set(&t, "q", "one more", Vec::new()).await);
-    state.set(&t, "q", "7", b"x".into()).await.unwrap();
+    weir_conformance::check_policy_state(&*storage.ledger).await;
+    // Another pipeline has a quota of its own.
+    let value = Some(vec![0; 64 << 10]);
+    let change = |n: u32| StateChange {
+        key: n.to_string(),
+        value: value.clone(),
+    };
+    let (t, values) = (TenantId::single(), (0..15).map(change).collect());
+    storage.ledger.apply(&t, "q", values).await.unwrap();
     storage.close().await.unwrap();
 }
 
@@ -376,7 +366,7 @@ async fn a_file_that_is_no_ledger_is_called_damaged() {
         .err()
         .unwrap();
     assert!(
-        matches!(&refused, StorageError::Damaged { what, .. } if *what == file.display().to_string()),
+        matches!(&refused, StorageError::Damaged { what, .. } if what == "the ledger"),
         "{refused}"
     );
 }
@@ -486,4 +476,12 @@ async fn a_tenant_keeps_the_latest_ten_thousand_things_its_components_said() {
     // The eleventh and twelfth were still to say their 999 other lines when older ones were looked for.
     assert_eq!(kept, [[0; 1].as_slice(), [1000; 11].as_slice()].concat());
     assert_eq!(ledger.last_said(&b, &other).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn the_sqlite_ledger_passes_the_conformance_suite() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(dir.path()).await;
+    weir_conformance::check_ledger(storage.ledger.as_ref()).await;
+    storage.close().await.unwrap();
 }

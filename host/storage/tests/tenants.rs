@@ -28,12 +28,20 @@ use weir_core::revision::{PipelineBook, Recipe};
 use weir_core::rollout::Change;
 use weir_core::said::{LogEntry, LogLevel, Remark, RemarkKind};
 use weir_core::shadow::{ShadowBook, ShadowRun};
+use weir_core::state::StateChange;
 use weir_core::tenancy::{Quotas, Registry, Scope, Tenant, TenantState};
 use weir_core::usage::{Usage, UsageBook};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
 use weir_storage::{SqliteLedger, Storage, TenantDesk, remove_tenant};
 
 const DATA: &str = "WEIR_TEST_DATA";
+
+fn set(key: &str, value: Vec<u8>) -> StateChange {
+    StateChange {
+        key: key.into(),
+        value: Some(value),
+    }
+}
 
 #[tokio::test]
 async fn tenants_and_keys_are_kept_and_replaced() {
@@ -152,7 +160,7 @@ async fn a_command_writes_while_the_server_does() {
         storage.ledger.commit(entries).await.unwrap();
         storage
             .ledger
-            .set(&t, "p", &format!("k{}", written % 7), vec![1; 100])
+            .apply(&t, "p", vec![set(&format!("k{}", written % 7), vec![1; 100])])
             .await
             .unwrap();
     }
@@ -222,9 +230,8 @@ async fn furnish(storage: &Storage, t: &TenantId) {
         requested: Filing::default(),
         created_millis: 1,
     }));
-    PolicyState::set(&**ledger, t, "p", "k", b"v".into())
-        .await
-        .unwrap();
+    let state = vec![set("k", b"v".into())];
+    ledger.apply(t, "p", state).await.unwrap();
     let used = Usage {
         pages: 3,
         ..Usage::default()

@@ -76,7 +76,9 @@ impl Wire {
 
     /// The same as an answer.
     pub fn answer(self) -> Said {
-        Said(String::from_utf8_lossy(&self.bytes()).into_owned())
+        let said = String::from_utf8_lossy(&self.bytes()).into_owned();
+        crate::assert_no_host_path(&said);
+        Said(said)
     }
 }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use weir_core::event::ErrorNote;
 use weir_core::ports::{Capabilities, PolicyState};
 use weir_core::said::Remark;
+use weir_core::state::{StateChange, StateSizes};
 use weir_core::{DocumentId, PageNumber, PolicyError, Rect, TenantId};
 
 /// The answers of a case, `capabilities.json`. What a model is asked is looked up by the longest key it begins with.
@@ -152,14 +153,11 @@ fn picture(rows: &[String]) -> Result<(u32, u32, Vec<u8>), String> {
     Ok((side(width)?, side(rows.len())?, pixels))
 }
 
-/// What components remember, in memory. The limits are the host's.
+/// What components remember, in memory.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryState {
     values: Mutex<HashMap<String, Vec<u8>>>,
 }
-
-const KEYS: usize = 1000;
-const BYTES: usize = 1 << 20;
 
 impl MemoryState {
     /// Forgets everything: each case begins like the first job.
@@ -174,24 +172,29 @@ impl PolicyState for MemoryState {
         Ok(self.values.lock().get(key).cloned())
     }
 
-    async fn set(&self, _: &TenantId, _: &str, key: &str, value: Vec<u8>) -> Result<(), ErrorNote> {
-        let mut values = self.values.lock();
-        let others = values.iter().filter(|(other, _)| *other != key);
-        let (count, bytes) = others.fold((1, key.len() + value.len()), |(count, bytes), (key, value)| {
-            (count + 1, bytes + key.len() + value.len())
-        });
-        if count > KEYS || bytes > BYTES {
-            return Err(ErrorNote {
-                kind: "exhausted".into(),
-                message: format!("the state takes {KEYS} keys and {BYTES} bytes"),
-            });
-        }
-        values.insert(key.to_owned(), value);
-        Ok(())
+    async fn sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorNote> {
+        let values = self.values.lock();
+        Ok(values
+            .iter()
+            .map(|(key, value)| (key.clone(), value.len()))
+            .collect())
     }
 
-    async fn delete(&self, _: &TenantId, _: &str, key: &str) -> Result<(), ErrorNote> {
-        self.values.lock().remove(key);
+    async fn apply(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        changes: Vec<StateChange>,
+    ) -> Result<(), ErrorNote> {
+        let mut sizes = self.sizes(tenant, pipeline).await?;
+        sizes.change_all(&changes)?;
+        let mut values = self.values.lock();
+        for StateChange { key, value } in changes {
+            match value {
+                Some(value) => values.insert(key, value),
+                None => values.remove(&key),
+            };
+        }
         Ok(())
     }
 }
@@ -253,14 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_state_has_the_hosts_limits() {
-        let state = MemoryState::default();
-        let tenant = TenantId::single();
-        state.set(&tenant, "p", "a", vec![0; BYTES - 1]).await.unwrap();
-        state.set(&tenant, "p", "a", vec![0; BYTES - 1]).await.unwrap();
-        let refused = state.set(&tenant, "p", "b", Vec::new()).await.unwrap_err();
-        assert_eq!(refused.kind, "exhausted");
-        state.clear();
-        assert_eq!(state.get(&tenant, "p", "a").await.unwrap(), None);
+    async fn the_state_passes_the_conformance_suite() {
+        weir_conformance::check_policy_state(&MemoryState::default()).await;
     }
 }

@@ -15,6 +15,7 @@ use crate::id::{DocumentId, JobId, PageNumber, TenantId};
 use crate::manifest::Pipeline;
 use crate::page::{PageFacts, Rect};
 use crate::said::Remark;
+use crate::state::{StateChange, StateSizes};
 
 /// What a component may ask of the host while it decides, for one job. A name that the manifest does not grant never gets
 /// here.
@@ -55,24 +56,23 @@ pub trait Capabilities: Send + Sync {
     fn said(&self, remark: Remark);
 }
 
-/// Keeps what components remember from job to job, for each tenant and pipeline. At most 1,000 keys of 256 bytes with
-/// values of 64 KiB, 1 MiB in all; what would go beyond is refused with kind `exhausted`.
+/// Keeps what components remember from job to job, for each tenant and pipeline, within the limits of [`crate::state`].
 #[async_trait]
 pub trait PolicyState: Send + Sync {
     /// A value; `None` if the key is not set.
     async fn get(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<Option<Vec<u8>>, ErrorNote>;
 
-    /// Sets a value.
-    async fn set(
+    /// The keys that are set, with the bytes of their values.
+    async fn sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorNote>;
+
+    /// Makes all of the changes or none, in their order; durable when it returns. If what comes of all of them is beyond a limit
+    /// they are refused with kind `exhausted`.
+    async fn apply(
         &self,
         tenant: &TenantId,
         pipeline: &str,
-        key: &str,
-        value: Vec<u8>,
+        changes: Vec<StateChange>,
     ) -> Result<(), ErrorNote>;
-
-    /// Forgets a key.
-    async fn delete(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<(), ErrorNote>;
 }
 
 /// What is needed to open a job's components.
@@ -109,9 +109,7 @@ pub struct PolicyTally {
 #[async_trait]
 pub trait JobPolicy: Send + Sync {
     /// What was asked so far.
-    fn tally(&self) -> PolicyTally {
-        PolicyTally::default()
-    }
+    fn tally(&self) -> PolicyTally;
 
     /// How to take the next batch.
     async fn plan(&self, situation: Situation) -> Result<BatchPlan, PolicyError>;

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::providers::ProviderSettings;
-use super::{Declaration, DeviceChoice, LogFormat, MetricsAccess, SettingError, Value, WhenDown, nearest};
+use super::{
+    Declaration, DeviceChoice, LogFormat, MetricsAccess, SandboxMode, SettingError, Value, WhenDown, nearest,
+};
 
 settings! {
     /// The host's settings.
@@ -39,6 +41,8 @@ settings! {
     /// Address space a worker process may use beyond the page images.
     "raster.worker_bytes" => raster_worker_bytes: u64 = "1073741824", "bytes, 268435456 to 68719476736"
         if |v| (256 << 20..=64 << 30).contains(&v);
+    /// Whether PDF workers must be locked in by landlock and seccomp, or may run with what the kernel offers.
+    "raster.sandbox" => raster_sandbox: SandboxMode = "required", "required or best-effort" if |_v| true;
     /// Pages a document may have.
     "raster.max_pages" => raster_max_pages: u32 = "20000", "pages, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
     /// Quality of the page images that are kept.

@@ -13,12 +13,12 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use weir_core::JobId;
 use weir_core::decision::{Question as Asked, SummaryPlan};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question, Quote};
 use weir_core::ledger::JobState;
+use weir_core::{JobId, StorageError};
 use weir_engine::JobSpec;
 use weir_llm::{Answers, Member, MemoryAnswers, Provider, Reply, Router, RouterConfig, Terms};
 
@@ -167,6 +167,10 @@ impl LanguageModel for Watched {
 
     fn workers(&self) -> u32 {
         self.models.workers()
+    }
+
+    async fn forget(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.models.forget(tenant).await
     }
 
     async fn room(&self, tenant: &TenantId) {

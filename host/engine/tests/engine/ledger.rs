@@ -14,7 +14,7 @@ use weir_core::ledger::JobState;
 use weir_core::ports::Ledger as _;
 use weir_engine::DocumentEnd;
 
-use crate::fakes::{Fakes, job};
+use crate::fakes::{FakeLedger, Fakes, job};
 use crate::flow::{done, follow};
 
 #[tokio::test(start_paused = true)]
@@ -186,4 +186,9 @@ async fn the_progress_component_sees_everything_in_order_and_has_the_word_before
     ));
     assert!(matches!(ended.what, EventKind::DocumentDone { .. }));
     assert!(matches!(over.what, EventKind::JobEnded { .. }));
+}
+
+#[tokio::test]
+async fn the_fake_ledger_passes_the_conformance_suite() {
+    weir_conformance::check_ledger(&FakeLedger::default()).await;
 }

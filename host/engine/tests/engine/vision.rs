@@ -16,7 +16,7 @@ use weir_core::language::{
 use weir_core::ledger::{JobState, PageState};
 use weir_core::ports::Ledger as _;
 use weir_core::text::{PageLines, TextSource};
-use weir_core::{Rect, Stage};
+use weir_core::{Rect, Stage, StorageError};
 use weir_engine::{DocumentEnd, VisionConfig};
 use weir_llm::{Member, Provider, Reply, Router, RouterConfig, Terms};
 
@@ -80,6 +80,10 @@ impl LanguageModel for Writer {
             waited: Duration::ZERO,
             spent: Duration::ZERO,
         })
+    }
+
+    async fn forget(&self, _: &TenantId) -> Result<(), StorageError> {
+        Ok(())
     }
 
     fn sees(&self) -> bool {
@@ -288,6 +292,9 @@ async fn a_question_of_the_settings_is_asked_with_their_limits() {
         }
         fn workers(&self) -> u32 {
             1
+        }
+        async fn forget(&self, _: &TenantId) -> Result<(), StorageError> {
+            Ok(())
         }
         async fn room(&self, _: &TenantId) {}
     }

@@ -22,16 +22,24 @@ pub(super) fn run(config: &LocalConfig, mut questions: mpsc::Receiver<Asked>, en
         }
         match weights::load(&config.file, ending) {
             Ok(model) => serve(&model, config, first, &mut questions),
-            Err(reason) => first.fail(Fault::Failed(reason)),
+            Err(reason) => first.fail(unusable(config, &reason)),
         }
     }
+}
+
+/// Tenants read the error, so it has the file's name and the log its path.
+fn unusable(config: &LocalConfig, reason: &str) -> Fault {
+    let path = config.file.display().to_string();
+    tracing::warn!(path, reason, "a model cannot be used");
+    let name = config.file.file_name().unwrap_or_default().display().to_string();
+    Fault::Failed(reason.replace(&path, &name))
 }
 
 /// Answers until nobody can ask any more, or at once if the model cannot be used.
 fn serve(model: &LlamaModel, config: &LocalConfig, first: Asked, questions: &mut mpsc::Receiver<Asked>) {
     let mut decoder = match Decoder::new(model, config) {
         Ok(decoder) => decoder,
-        Err(reason) => return first.fail(Fault::Failed(reason)),
+        Err(reason) => return first.fail(unusable(config, &reason)),
     };
     decoder.seat(first);
     loop {

@@ -8,6 +8,7 @@ use weir_core::event::ErrorNote;
 use weir_core::manifest::ComponentFile;
 use weir_core::ports::{Capabilities, PolicyState};
 use weir_core::said::Remark;
+use weir_core::state::{StateChange, StateSizes};
 use weir_core::{DocumentId, PageNumber, PolicyError, Rect, TenantId};
 
 /// Nobody asks for anything here.
@@ -49,10 +50,10 @@ impl PolicyState for Nothing {
     async fn get(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
         none()
     }
-    async fn set(&self, _: &TenantId, _: &str, _: &str, _: Vec<u8>) -> Result<(), ErrorNote> {
+    async fn sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorNote> {
         none()
     }
-    async fn delete(&self, _: &TenantId, _: &str, _: &str) -> Result<(), ErrorNote> {
+    async fn apply(&self, _: &TenantId, _: &str, _: Vec<StateChange>) -> Result<(), ErrorNote> {
         none()
     }
 }

@@ -169,6 +169,12 @@ impl Cache {
             .map(tempfile::NamedTempFile::into_temp_path)
     }
 
+    /// Why the folder cannot be written. Tenants read it, so the path, which the error may name, goes to the log alone.
+    pub(super) fn failed(&self, error: &io::Error) -> String {
+        tracing::warn!(folder = %self.folder.display(), %error, "compiled components cannot be written");
+        format!("its cache cannot be written: {}", error.kind())
+    }
+
     /// Gives a finished file its name, and it the room of others if there is no other. Whoever is given the lease has it in
     /// memory soon.
     pub(super) fn keep(&self, digest: &[u8; 32], finished: TempPath) -> io::Result<Lease> {

@@ -49,7 +49,10 @@ fn compile() -> Result<(), String> {
 }
 
 fn limit() -> Result<(), String> {
-    let given = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let given = |name: &str| {
+        let value = std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+        value.ok_or_else(|| format!("the limit {name} is not set, and nothing is compiled without one"))
+    };
     let set = |resource, soft: u64, hard: u64| {
         let limit = Rlimit {
             current: Some(soft),
@@ -61,11 +64,7 @@ fn limit() -> Result<(), String> {
     rustix::process::nice(PRIORITY).map_err(|e| format!("the priority cannot be lowered: {e}"))?;
     set(Resource::Core, 0, 0)?;
     set(Resource::Fsize, CODE_BYTES, CODE_BYTES)?;
-    if let Some(seconds) = given(SECONDS) {
-        set(Resource::Cpu, seconds, seconds.saturating_add(1))?;
-    }
-    if let Some(bytes) = given(BYTES) {
-        set(Resource::As, bytes, bytes)?;
-    }
-    Ok(())
+    let (seconds, bytes) = (given(SECONDS)?, given(BYTES)?);
+    set(Resource::Cpu, seconds, seconds.saturating_add(1))?;
+    set(Resource::As, bytes, bytes)
 }

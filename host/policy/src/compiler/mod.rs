@@ -118,12 +118,12 @@ impl Compiler {
         let target = self
             .cache
             .temporary()
-            .map_err(|e| unusable(file, format!("its cache cannot be written: {e}")))?;
+            .map_err(|e| unusable(file, self.cache.failed(&e)))?;
         self.meter.compiling();
         self.run_child(file, payer, &source, &target).await?;
         self.cache
             .keep(&file.digest, target)
-            .map_err(|e| unusable(file, format!("its cache cannot be written: {e}")))
+            .map_err(|e| unusable(file, self.cache.failed(&e)))
     }
 
     /// A copy that nobody else can change, of bytes that are what the digest says.
@@ -132,9 +132,9 @@ impl Compiler {
         tokio::task::spawn_blocking(move || {
             let bytes = read_component(&path)?;
             if <[u8; 32]>::from(Sha256::digest(&bytes)) != digest {
-                return Err(format!("{} has changed since the job began", path.display()));
+                return Err(String::from("its file has changed since the job began"));
             }
-            let copy = cache.temporary().map_err(|e| e.to_string())?;
+            let copy = cache.temporary().map_err(|e| cache.failed(&e))?;
             std::fs::write(&copy, &bytes).map_err(|e| format!("its copy cannot be written: {e}"))?;
             Ok(copy)
         })
@@ -167,7 +167,10 @@ impl Compiler {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .map_err(|e| unusable(file, format!("cannot start {}: {e}", program.to_string_lossy())))?;
+            .map_err(|e| {
+                tracing::warn!(program = %program.display(), error = %e, "a compiler cannot be started");
+                unusable(file, format!("its compiler cannot be started: {e}"))
+            })?;
         let pid = child.id();
         let account = || self.account(payer, pid);
         let mut complaint = Vec::new();
@@ -258,7 +261,10 @@ fn spent(pid: u32) -> Option<Duration> {
 }
 
 fn read_component(path: &Path) -> Result<Vec<u8>, String> {
-    let failed = |e: std::io::Error| format!("{} cannot be read: {e}", path.display());
+    let failed = |e: std::io::Error| {
+        tracing::warn!(path = %path.display(), error = %e, "a component cannot be read");
+        format!("its file cannot be read: {e}")
+    };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .map_err(failed)?

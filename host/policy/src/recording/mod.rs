@@ -4,7 +4,8 @@
 //! it cannot keep up, the disk is full or a job has filled its share, it stops with a note and the job goes on.
 //!
 //! A recording is a sequence of [`Frame`]s, each in front of it its length (four bytes, little end first), encoded by
-//! `postcard`. A job that was resumed has several sittings in one file, each begun by [`Frame::Opened`].
+//! `postcard`. A job that was resumed has several sittings in one file, each begun by [`Frame::Opened`] and, unless the
+//! process was ended first, closed by [`Frame::Ended`] with the number of its calls.
 //! The thread that writes them also removes those that are not to be kept any longer.
 
 mod read;
@@ -41,6 +42,11 @@ pub enum Frame {
     Call(Box<Call>),
     /// Recording ended before the job did, for this reason.
     Stopped(String),
+    /// The job's components were dropped. A sitting without this or [`Frame::Stopped`], or with fewer calls, was cut short.
+    Ended {
+        /// Calls since [`Frame::Opened`].
+        calls: u64,
+    },
 }
 
 /// What a job ran.

@@ -19,18 +19,15 @@ pub fn read_recording(path: &Path) -> io::Result<Vec<Frame>> {
     File::open(path)?.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
     let wrong = |reason: String| io::Error::new(io::ErrorKind::InvalidData, reason);
     if bytes.len() as u64 > FILE_BYTES {
-        return Err(wrong(format!("{} is too large for a recording", path.display())));
+        return Err(wrong("it is too large for a recording".into()));
     }
     let mut frames = Vec::new();
     let mut rest = bytes.as_slice();
     while let Some((frame, behind)) = split(rest) {
-        frames.push(postcard::from_bytes(frame).map_err(|e| {
-            wrong(format!(
-                "{} is damaged after {} calls: {e}",
-                path.display(),
-                frames.len()
-            ))
-        })?);
+        frames.push(
+            postcard::from_bytes(frame)
+                .map_err(|e| wrong(format!("it is damaged after {} calls: {e}", frames.len())))?,
+        );
         rest = behind;
     }
     Ok(frames)

@@ -46,6 +46,14 @@ fn call(page: u32) -> Call {
     }
 }
 
+fn tape(path: &Path) -> Tape {
+    Tape {
+        path: path.to_owned(),
+        stopped: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
+    }
+}
+
 fn pages(frames: &[Frame]) -> Vec<u32> {
     frames
         .iter()
@@ -75,6 +83,52 @@ fn what_was_recorded_is_read() {
     assert_eq!(frames[0], Frame::Opened(Box::new(opened(job))));
     assert_eq!(frames[1], Frame::Call(Box::new(call(1))));
     assert_eq!(pages(&frames), (1..=100).collect::<Vec<_>>());
+    assert_eq!(frames.last(), Some(&Frame::Ended { calls: 100 }));
+}
+
+/// Threads add calls at once, as many that each fills groups.
+#[test]
+fn groups_are_written_in_their_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = Writer::start(folder.path().to_owned(), Retention::default()).unwrap();
+    let jobs: Vec<JobId> = (0..100).map(|_| JobId::new()).collect();
+    for job in &jobs {
+        let recorder = Recorder::new(&writer, opened(*job));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..2 * GROUP as u32).for_each(|page| recorder.push(call(page))));
+            }
+        });
+    }
+    drop(writer);
+    for job in jobs {
+        let frames = read_recording(&folder.path().join(format!("default/{job}.calls"))).unwrap();
+        let calls = 8 * GROUP as u64;
+        assert!(
+            matches!(frames.first(), Some(Frame::Opened(_))),
+            "the beginning is first"
+        );
+        assert_eq!(frames.last(), Some(&Frame::Ended { calls }));
+        assert_eq!(frames.len() as u64, calls + 2);
+    }
+}
+
+#[test]
+fn a_failed_write_closes_the_file_for_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("default/job.calls");
+    let tape = tape(&path);
+    append(&tape, &[Frame::Opened(Box::new(opened(JobId::new())))]).unwrap();
+    // Something that cannot be opened as a file stands in its place for a while.
+    let aside = folder.path().join("aside");
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    append(&tape, &[Frame::Call(Box::new(call(1)))]).unwrap_err();
+    tape.close();
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    assert_eq!(append(&tape, &[Frame::Call(Box::new(call(2)))]).unwrap(), 0);
+    assert_eq!(read_recording(&path).unwrap().len(), 1);
 }
 
 #[test]
@@ -87,7 +141,8 @@ fn a_resumed_job_goes_on_behind_a_torn_frame() {
     };
     let path = folder.path().join(format!("default/{job}.calls"));
     sitting(1);
-    let torn = fs::metadata(&path).unwrap().len() - 3;
+    let end = encode(&[Frame::Ended { calls: 1 }]).unwrap().len() as u64;
+    let torn = fs::metadata(&path).unwrap().len() - end - 3;
     OpenOptions::new()
         .write(true)
         .open(&path)
@@ -106,10 +161,7 @@ fn a_full_recording_says_so_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     let job = JobId::new();
     let path = folder.path().join(format!("default/{job}.calls"));
-    let tape = Tape {
-        path: path.clone(),
-        stopped: AtomicBool::new(false),
-    };
+    let tape = tape(&path);
     append(&tape, &[Frame::Opened(Box::new(opened(job)))]).unwrap();
     // One frame of almost all the room there is.
     let filler = Frame::Stopped("x".repeat(usize::try_from(JOB_BYTES).unwrap() - 400));

@@ -38,8 +38,10 @@ const SHARE: u64 = 16;
 /// A file being recorded to.
 struct Tape {
     path: PathBuf,
-    /// Set by the thread when the file takes no more.
+    /// No call is taken any more.
     stopped: AtomicBool,
+    /// The file takes no more; only the thread that writes looks at it.
+    closed: AtomicBool,
 }
 
 enum Order {
@@ -126,6 +128,8 @@ pub(crate) struct Recorder {
 struct Pending {
     frames: Vec<Frame>,
     weight: usize,
+    /// Calls that were added, also those that are handed over.
+    calls: u64,
 }
 
 impl Recorder {
@@ -138,12 +142,14 @@ impl Recorder {
             tape: Arc::new(Tape {
                 path,
                 stopped: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
             }),
             orders: writer.orders.clone(),
             waiting: Arc::clone(&writer.waiting),
             pending: Mutex::new(Pending {
                 weight: opened.weight(),
                 frames: vec![Frame::Opened(Box::new(opened))],
+                calls: 0,
             }),
         }
     }
@@ -157,37 +163,36 @@ impl Recorder {
         let mut pending = self.pending.lock();
         pending.frames.push(Frame::Call(Box::new(call)));
         pending.weight += weight;
+        pending.calls += 1;
         if pending.frames.len() >= GROUP || pending.weight >= GROUP_BYTES {
-            let group = std::mem::replace(
-                &mut *pending,
-                // A job that has filled one group fills another; most never do and hold no room for it.
-                Pending {
-                    frames: Vec::with_capacity(GROUP),
-                    weight: 0,
-                },
-            );
-            drop(pending);
-            self.hand_over(group);
+            // Under the lock, so that no later group is written before this one. Sending never waits.
+            self.hand_over(&mut pending);
         }
     }
 
-    fn hand_over(&self, mut group: Pending) {
-        if self.waiting.fetch_add(group.weight, Ordering::Relaxed) > WAITING_BYTES {
+    /// Hands over what is pending, in the order of calls of this function.
+    fn hand_over(&self, pending: &mut Pending) {
+        if self.tape.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        // A job that has filled one group fills another; most never do and hold no room for it.
+        let mut frames = std::mem::replace(&mut pending.frames, Vec::with_capacity(GROUP));
+        let mut weight = std::mem::take(&mut pending.weight);
+        if self.waiting.fetch_add(weight, Ordering::Relaxed) > WAITING_BYTES {
             self.tape.stopped.store(true, Ordering::Relaxed);
-            self.waiting.fetch_sub(group.weight, Ordering::Relaxed);
-            group = Pending {
-                frames: vec![Frame::Stopped(
-                    "calls came faster than they could be written".into(),
-                )],
-                weight: 0,
-            };
+            self.waiting.fetch_sub(weight, Ordering::Relaxed);
+            weight = 0;
+            let begins = matches!(frames.first(), Some(Frame::Opened(_)));
+            frames.truncate(usize::from(begins));
+            let reason = "calls came faster than they could be written";
+            frames.push(Frame::Stopped(reason.into()));
         }
         if let Some(orders) = &self.orders {
             // An error means that the thread is gone; the job goes on without a recording.
             let _ = orders.send(Order::Write {
                 tape: Arc::clone(&self.tape),
-                frames: group.frames,
-                weight: group.weight,
+                frames,
+                weight,
             });
         }
     }
@@ -195,10 +200,10 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        let pending = std::mem::take(self.pending.get_mut());
-        let asked = pending.frames.iter().any(|frame| matches!(frame, Frame::Call(_)));
-        if asked && !self.tape.stopped.load(Ordering::Relaxed) {
-            self.hand_over(pending);
+        let mut pending = std::mem::take(self.pending.get_mut());
+        if pending.calls > 0 {
+            pending.frames.push(Frame::Ended { calls: pending.calls });
+            self.hand_over(&mut pending);
         }
     }
 }
@@ -238,7 +243,7 @@ impl Shelf {
                 match append(&tape, &frames) {
                     Ok(bytes) => self.written += bytes,
                     Err(error) => {
-                        tape.stopped.store(true, Ordering::Relaxed);
+                        tape.close();
                         tracing::warn!(file = %tape.path.display(), %error, "a job's calls are not recorded any further");
                     }
                 }
@@ -274,17 +279,32 @@ impl Shelf {
     }
 }
 
-/// Says how many bytes it wrote.
+impl Tape {
+    /// Nothing is written behind this.
+    fn close(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        self.closed.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Says how many bytes it wrote. After an error the file is as long as before.
 fn append(tape: &Tape, frames: &[Frame]) -> io::Result<u64> {
+    if tape.closed.load(Ordering::Relaxed) {
+        return Ok(0);
+    }
     let first = frames.first().is_some_and(|f| matches!(f, Frame::Opened(_)));
     let mut file = open(&tape.path, first)?;
     let length = file.seek(SeekFrom::End(0))?;
     let mut bytes = encode(frames)?;
     if length + bytes.len() as u64 > JOB_BYTES {
-        tape.stopped.store(true, Ordering::Relaxed);
+        tape.close();
         bytes = encode(&[Frame::Stopped(format!("it has reached {JOB_BYTES} bytes"))])?;
     }
-    file.write_all(&bytes)?;
+    if let Err(error) = file.write_all(&bytes) {
+        // What stands behind half a frame could not be read.
+        let _ = file.set_len(length);
+        return Err(error);
+    }
     Ok(bytes.len() as u64)
 }
 

@@ -89,9 +89,35 @@ async fn state_lasts_from_job_to_job_for_one_tenant() {
             .unwrap();
         ask(&job, "routing.page").await.unwrap();
     }
+    assert_eq!(
+        state.applied.load(Ordering::Relaxed),
+        3,
+        "one transaction for each call"
+    );
     let values = state.values.lock();
     let value = |tenant: &TenantId| values[&(tenant.clone(), "test".into(), "calls".into())].len();
     assert_eq!((value(&one), value(&two)), (2, 1));
+}
+
+/// It fills the state, and traps when a value is refused.
+#[tokio::test]
+async fn a_call_that_traps_leaves_no_state() {
+    let state = Arc::new(MemoryState::default());
+    let mut config = config();
+    config.state = Arc::clone(&state) as _;
+    let host = PolicyHost::new(config).unwrap();
+    let mut pipeline = only(&[Role::Routing], &component("hostile-later"));
+    pipeline.manifest.capabilities.grant = vec![Capability::State, Capability::Inference];
+    pipeline.manifest.settings.insert("attack".into(), "state".into());
+    let job = open(&host, &pipeline, &Arc::new(Port::default())).await.unwrap();
+    ask(&job, "routing.page").await.unwrap();
+    let error = ask(&job, "routing.page").await.unwrap_err();
+    assert!(
+        error.to_string().contains("1048576 bytes: delete some"),
+        "{error}"
+    );
+    assert!(state.values.lock().is_empty());
+    assert_eq!(state.applied.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
@@ -314,7 +340,7 @@ async fn a_compiler_that_cannot_be_started_is_said() {
         config.compile_command = vec!["/nonexistent/weir".into()];
     });
     let reason = refusal(&host, &component("routing"), Role::Routing).await;
-    assert!(reason.contains("cannot start /nonexistent/weir"), "{reason}");
+    assert!(reason.contains("its compiler cannot be started"), "{reason}");
 }
 
 #[tokio::test]

@@ -40,6 +40,7 @@ async fn the_calls_of_a_job_are_recorded() {
         Frame::Call(b),
         Frame::Call(c),
         Frame::Call(d),
+        Frame::Ended { calls: 4 },
     ] = &frames[..]
     else {
         panic!("{frames:?}");

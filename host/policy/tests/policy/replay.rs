@@ -7,7 +7,7 @@ use weir_core::manifest::{Capability, Pipeline, Role};
 use weir_core::ports::{JobPolicy as _, PolicyRequest};
 use weir_core::replay::{ReplayError, ReplayReport, Replays as _};
 use weir_core::{JobId, TenantId};
-use weir_policy::{Job, PolicyHost};
+use weir_policy::{Frame, Job, PolicyHost};
 
 use crate::asking::{FUNCTIONS, ask};
 use crate::support::*;
@@ -15,7 +15,7 @@ use crate::support::*;
 struct Recording {
     host: Arc<PolicyHost>,
     id: JobId,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Recording {
@@ -27,7 +27,7 @@ impl Recording {
         Self {
             host: PolicyHost::new(config).unwrap(),
             id: JobId::new(),
-            _folder: folder,
+            folder,
         }
     }
 
@@ -182,4 +182,45 @@ async fn sittings_of_a_job_that_was_resumed_are_replayed_each_with_fresh_instanc
         "{:?}",
         report.differences
     );
+}
+
+#[tokio::test]
+async fn a_recording_that_is_cut_short_says_so() {
+    let recording = Recording::new();
+    let pipeline = pipeline("", &[]);
+    let job = recording.open(&pipeline).await;
+    for number in 1..=20 {
+        job.route_page(&document(), page(number)).await.unwrap();
+    }
+    drop(job);
+    assert_eq!(recording.replay(&pipeline).await.incomplete, None);
+    let path = recording
+        .folder
+        .path()
+        .join(format!("default/{}.calls", recording.id));
+    let whole = std::fs::read(&path).unwrap();
+    // Within frames and between them.
+    let lengths = (whole.len() / 3..whole.len()).rev();
+    for length in lengths.clone().take(40).chain(lengths.step_by(101)) {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let report = recording.replay(&pipeline).await;
+        let reason = report.incomplete.unwrap_or_default();
+        assert!(
+            reason.contains("cut short"),
+            "{length} of {}: {reason}",
+            whole.len()
+        );
+    }
+    // A group in the middle that was never written.
+    let frames = weir_policy::read_recording(&path).unwrap();
+    assert!(frames.len() > 3);
+    let mut frames: Vec<_> = frames
+        .into_iter()
+        .enumerate()
+        .filter(|(place, _)| *place != 2)
+        .map(|(_, frame)| frame)
+        .collect();
+    frames.push(Frame::Ended { calls: 20 });
+    let report = recording.host.replay_frames(frames, &pipeline).await.unwrap();
+    assert!(report.incomplete.unwrap().contains("calls of 20"));
 }

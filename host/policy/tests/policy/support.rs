@@ -14,6 +14,7 @@ use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::page::PageFacts;
 use weir_core::ports::{Capabilities, PolicyRequest, PolicyState};
 use weir_core::said::Remark;
+use weir_core::state::{StateChange, StateSizes};
 use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, Stage, TenantId};
 use weir_policy::{Job, PolicyConfig, PolicyHost, Retention};
 
@@ -156,6 +157,8 @@ pub(crate) struct MemoryState {
     pub(crate) values: Mutex<HashMap<Key, Vec<u8>>>,
     pub(crate) stuck: std::sync::atomic::AtomicBool,
     pub(crate) asked: AtomicUsize,
+    /// Groups of changes that were applied.
+    pub(crate) applied: AtomicUsize,
 }
 
 #[async_trait]
@@ -168,20 +171,32 @@ impl PolicyState for MemoryState {
         let key = (tenant.clone(), pipeline.to_owned(), key.to_owned());
         Ok(self.values.lock().get(&key).cloned())
     }
-    async fn set(
+    async fn sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorNote> {
+        let values = self.values.lock();
+        let of_pipeline = values
+            .iter()
+            .filter(|((t, p, _), _)| t == tenant && p == pipeline);
+        Ok(of_pipeline
+            .map(|((_, _, key), value)| (key.clone(), value.len()))
+            .collect())
+    }
+    async fn apply(
         &self,
         tenant: &TenantId,
         pipeline: &str,
-        key: &str,
-        value: Vec<u8>,
+        changes: Vec<StateChange>,
     ) -> Result<(), ErrorNote> {
-        let key = (tenant.clone(), pipeline.to_owned(), key.to_owned());
-        self.values.lock().insert(key, value);
-        Ok(())
-    }
-    async fn delete(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<(), ErrorNote> {
-        let key = (tenant.clone(), pipeline.to_owned(), key.to_owned());
-        self.values.lock().remove(&key);
+        self.applied.fetch_add(1, Ordering::Relaxed);
+        let mut sizes = self.sizes(tenant, pipeline).await?;
+        sizes.change_all(&changes)?;
+        let mut values = self.values.lock();
+        for StateChange { key, value } in changes {
+            let key = (tenant.clone(), pipeline.to_owned(), key);
+            match value {
+                Some(value) => values.insert(key, value),
+                None => values.remove(&key),
+            };
+        }
         Ok(())
     }
 }

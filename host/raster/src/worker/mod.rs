@@ -72,9 +72,10 @@ fn begin(start: &Start, pulse: &OwnedFd) -> Result<(Desk, crate::Sandbox), Unfit
     let pulse = Pulse::map(pulse.as_fd()).map_err(|e| unfit("the worker's pulse", &e))?;
     let path = Path::new(OsStr::from_bytes(&start.pdfium));
     let library = Library::load(path).map_err(|e| {
+        let reason = e.to_string().replace(&path.display().to_string(), "libpdfium.so");
         (
-            format!("PDFium ({})", path.display()),
-            format!("run 'make setup' or set paths.assets ({e})"),
+            "PDFium".to_owned(),
+            format!("run 'make setup' or set paths.assets ({reason})"),
         )
     })?;
     let encoder = draw::Encoder::new().map_err(|e| unfit("the JPEG encoder", &e))?;

@@ -101,9 +101,11 @@ impl Ledger for Memory {
                     Some(known) => *known = job,
                     None => kept.jobs.push(job),
                 },
-                Entry::Document(document) => {
-                    kept.documents
-                        .retain(|d| (&d.tenant, d.id) != (&document.tenant, document.id));
+                Entry::Document(mut document) => {
+                    let same = |d: &DocumentRecord| (&d.tenant, d.id) == (&document.tenant, document.id);
+                    if let Some(known) = kept.documents.iter().position(same) {
+                        document.created_millis = kept.documents.remove(known).created_millis;
+                    }
                     kept.documents.push(document);
                 }
                 Entry::Page(page) => {
@@ -138,14 +140,24 @@ impl Ledger for Memory {
     }
 
     async fn documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.documents_after(tenant, None, usize::MAX).await
+    }
+
+    async fn documents_after(
+        &self,
+        tenant: &TenantId,
+        after: Option<(u64, DocumentId)>,
+        limit: usize,
+    ) -> Result<Vec<DocumentRecord>, StorageError> {
         let kept = self.0.lock();
-        let mut documents: Vec<_> = kept
-            .documents
-            .iter()
-            .filter(|d| d.tenant == *tenant)
+        let place = |document: &DocumentRecord| (document.created_millis, document.id);
+        let of_tenant = kept.documents.iter().filter(|d| d.tenant == *tenant);
+        let mut documents: Vec<_> = of_tenant
+            .filter(|d| after.is_none_or(|after| place(d) < after))
             .cloned()
             .collect();
-        documents.sort_by_key(|d| std::cmp::Reverse(d.created_millis));
+        documents.sort_unstable_by_key(|d| std::cmp::Reverse(place(d)));
+        documents.truncate(limit);
         Ok(documents)
     }
 
@@ -160,6 +172,21 @@ impl Ledger for Memory {
         Ok(pages
             .filter(|p| (&p.tenant, &p.document) == (tenant, document))
             .cloned()
+            .collect())
+    }
+
+    async fn pages_after(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        after: PageNumber,
+        limit: usize,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        let pages = self.pages(tenant, document, None).await?;
+        Ok(pages
+            .into_iter()
+            .filter(|page| page.page > after)
+            .take(limit)
             .collect())
     }
 

@@ -88,7 +88,6 @@ struct Document {
 impl Rasterizer for Works {
     async fn open(&self, source: &Source) -> Result<Arc<dyn OpenDocument>, RasterError> {
         let text = std::fs::read_to_string(&source.path).map_err(|error| RasterError::File {
-            path: source.path.display().to_string(),
             reason: error.to_string(),
         })?;
         let pages = text

@@ -6,7 +6,7 @@
 //! next start: what was unfinished goes, and what was staged is kept if its job is known.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -94,6 +94,9 @@ impl Incoming {
             return Ok((document, self.bytes, None));
         };
         kept.file.flush().await.map_err(|error| failed(&error))?;
+        // Through this descriptor, which is told of every page that could not be written; one opened later may not be.
+        let synced = kept.file.get_ref().sync_all().await;
+        synced.map_err(|error| failed(&error))?;
         let path = kept.originals.stage(tenant, &kept.path, job, &document).await?;
         kept.loose.0 = Some(path.clone());
         let staged = Staged {
@@ -168,7 +171,13 @@ pub(crate) async fn recover(originals: &dyn Originals, orders: &dyn Orders) -> R
             Some(_) => keep(originals, &staged).await?,
             None => {
                 let removed = tokio::fs::remove_file(&staged.path).await;
-                removed.map_err(|error| StorageError::io(staged.path.display().to_string(), &error))?;
+                removed.map_err(|error| {
+                    failed_at(
+                        &staged.path,
+                        format!("upload of document {}", staged.document),
+                        &error,
+                    )
+                })?;
             }
         }
     }
@@ -177,6 +186,12 @@ pub(crate) async fn recover(originals: &dyn Originals, orders: &dyn Orders) -> R
 
 fn failed(error: &io::Error) -> StorageError {
     StorageError::io("the upload", error)
+}
+
+/// The path goes to the log, since a tenant may read the error.
+fn failed_at(path: &Path, name: String, error: &io::Error) -> StorageError {
+    tracing::warn!(path = %path.display(), %error, "a file cannot be used");
+    StorageError::io(name, error)
 }
 
 #[cfg(test)]

@@ -270,6 +270,8 @@ async fn receive(app: &Arc<App>, caller: &Caller, body: HttpBody) -> Result<Arri
         arrived.reservation.count_written(chunk.len() as u64);
     }
     file.flush().await.map_err(io)?;
+    // Through this descriptor, which is told of every page that could not be written; one opened later may not be.
+    file.sync_all().await.map_err(io)?;
     arrived.digest = ComponentDigest(hash.finalize().into());
     Ok(arrived)
 }

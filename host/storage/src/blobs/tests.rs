@@ -125,19 +125,131 @@ async fn a_failed_put_leaves_nothing() {
 async fn a_flush_owes_only_what_was_put_since() {
     let (_dir, blobs) = open();
     let t = TenantId::single();
-    for i in 0..=MAX_LISTED {
+    let owed = || blobs.inner.unsynced.lock().files.len();
+    for i in 0..MAX_UNSYNCED {
         blobs.put(&t, &format!("k/{i}"), b"x").await.unwrap();
     }
-    {
-        let unsynced = blobs.inner.unsynced.lock();
-        assert_eq!((unsynced.files.len(), unsynced.more), (MAX_LISTED, true));
-    }
-    blobs.flush().await.unwrap();
+    assert_eq!(owed(), MAX_UNSYNCED);
+    blobs.put(&t, "k/one-more", b"x").await.unwrap();
+    assert_eq!(owed(), 0, "a put beyond the limit flushes");
     blobs.put(&t, "k/last", b"x").await.unwrap();
+    blobs.put(&t, "other", b"x").await.unwrap();
     blobs.delete(&t, "k/").await.unwrap();
+    assert_eq!(owed(), 1, "a blob that is deleted is owed nothing");
     blobs.flush().await.unwrap();
-    let unsynced = blobs.inner.unsynced.lock();
-    assert!(unsynced.files.is_empty() && !unsynced.more);
+    assert_eq!(owed(), 0);
+}
+
+/// Blobs whose syncs fail as often as is set, of files or of folders, and the syncs so far.
+fn failing(of_folders: bool) -> (tempfile::TempDir, FileBlobs, Arc<AtomicU64>) {
+    let (dir, blobs) = open();
+    let mut inner = Arc::into_inner(blobs.inner).unwrap();
+    let failures = Arc::new(AtomicU64::new(0));
+    let left = Arc::clone(&failures);
+    inner.sync = Box::new(move |file: &File| {
+        let concerned = file.metadata()?.is_dir() == of_folders;
+        let fails = |n: u64| concerned.then_some(n)?.checked_sub(1);
+        match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails) {
+            // What fsync(2) says of a page that could not be written.
+            Ok(_) => Err(io::Error::from_raw_os_error(5)),
+            Err(_) => file.sync_all(),
+        }
+    });
+    let inner = Arc::new(inner);
+    (dir, FileBlobs { inner }, failures)
+}
+
+fn inode(dir: &tempfile::TempDir, key: &str) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata(dir.path().join("blobs/default").join(key))
+        .unwrap()
+        .ino()
+}
+
+#[tokio::test]
+async fn a_blob_whose_sync_failed_is_written_again() {
+    let (dir, blobs, failures) = failing(false);
+    let t = TenantId::single();
+    blobs.put(&t, "d/1", b"one").await.unwrap();
+    blobs.put(&t, "d/2", b"two").await.unwrap();
+    let before = inode(&dir, "d/1");
+    // The sync of each and of what is written in their place.
+    failures.store(4, Ordering::SeqCst);
+    blobs.flush().await.unwrap_err();
+    blobs.flush().await.unwrap();
+    assert_ne!(
+        inode(&dir, "d/1"),
+        before,
+        "a second sync of the same file says nothing"
+    );
+    assert_eq!(blobs.get(&t, "d/1").await.unwrap().unwrap(), b"one");
+    assert_eq!(blobs.get(&t, "d/2").await.unwrap().unwrap(), b"two");
+    assert_eq!(blobs.inner.kept.bytes(&t), 6);
+    // Where only one sync fails, the flush itself makes it good.
+    blobs.put(&t, "d/3", b"three").await.unwrap();
+    let before = inode(&dir, "d/3");
+    failures.store(1, Ordering::SeqCst);
+    blobs.flush().await.unwrap();
+    assert_ne!(inode(&dir, "d/3"), before);
+    assert_eq!(
+        fs::read_dir(dir.path().join("blobs").join(UNFINISHED))
+            .unwrap()
+            .count(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn blobs_of_a_folder_whose_sync_failed_are_written_again() {
+    let (dir, blobs, failures) = failing(true);
+    let t = TenantId::single();
+    blobs.put(&t, "d/1", b"one").await.unwrap();
+    let before = inode(&dir, "d/1");
+    failures.store(1, Ordering::SeqCst);
+    blobs.flush().await.unwrap_err();
+    blobs.flush().await.unwrap();
+    assert_ne!(inode(&dir, "d/1"), before);
+    assert_eq!(blobs.get(&t, "d/1").await.unwrap().unwrap(), b"one");
+}
+
+#[tokio::test]
+async fn lost_bytes_fail_every_flush_until_they_are_put_again() {
+    let (dir, blobs, failures) = failing(false);
+    let t = TenantId::single();
+    blobs.put(&t, "d/1", b"one").await.unwrap();
+    // The page was dropped unwritten, and what is read now is what the disk had.
+    let path = dir.path().join("blobs/default/d/1");
+    File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .write_all(b"old")
+        .unwrap();
+    failures.store(1, Ordering::SeqCst);
+    for _ in 0..3 {
+        let error = blobs.flush().await.unwrap_err().to_string();
+        assert!(
+            error.contains("default/d/1") && error.contains("put again"),
+            "{error}"
+        );
+    }
+    blobs.put(&t, "d/1", b"one").await.unwrap();
+    blobs.flush().await.unwrap();
+    assert_eq!(blobs.get(&t, "d/1").await.unwrap().unwrap(), b"one");
+}
+
+#[tokio::test]
+async fn a_blob_that_was_replaced_is_not_written_again() {
+    let (dir, blobs, failures) = failing(false);
+    let t = TenantId::single();
+    blobs.put(&t, "d/1", b"one").await.unwrap();
+    failures.store(2, Ordering::SeqCst);
+    blobs.flush().await.unwrap_err();
+    blobs.put(&t, "d/1", b"new").await.unwrap();
+    let put = inode(&dir, "d/1");
+    blobs.flush().await.unwrap();
+    assert_eq!(inode(&dir, "d/1"), put);
+    assert_eq!(blobs.get(&t, "d/1").await.unwrap().unwrap(), b"new");
 }
 
 #[tokio::test]

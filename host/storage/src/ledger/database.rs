@@ -14,9 +14,11 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use weir_core::StorageError;
 
 use crate::folder::free_bytes;
+use crate::ledger::LEDGER;
+use crate::location::Location;
 
 /// The schema, step by step; a file says in `user_version` how many it has taken.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
@@ -26,6 +28,7 @@ const STEPS: [&str; 9] = [
     include_str!("schema/7.sql"),
     include_str!("schema/8.sql"),
     include_str!("schema/9.sql"),
+    include_str!("schema/10.sql"),
 ];
 /// How long a call waits for another process, such as a backup.
 const BUSY: Duration = Duration::from_secs(10);
@@ -35,13 +38,13 @@ const STATEMENTS: usize = 100;
 /// An open file.
 pub(super) struct Database {
     connection: Connection,
-    what: String,
+    location: Location,
 }
 
 impl Database {
     /// Opens the file for writing, making it and bringing it up to this version's schema. Only for who holds the folder.
     pub(super) fn create(file: &Path) -> Result<Self, StorageError> {
-        make_private(file).map_err(|e| StorageError::io(file.display().to_string(), &e))?;
+        make_private(file).map_err(|e| located(file).io(&e))?;
         let database = Self::writing(file)?;
         database.migrate()?;
         Ok(database)
@@ -51,9 +54,7 @@ impl Database {
     /// it has to be brought up to this version's schema first.
     pub(super) fn beside(file: &Path) -> Result<Option<Self>, StorageError> {
         if !file.exists() {
-            return Err(StorageError::Missing {
-                what: file.display().to_string(),
-            });
+            return Err(located(file).missing());
         }
         let database = Self::writing(file)?;
         match database.steps()? {
@@ -79,9 +80,7 @@ impl Database {
     /// Opens the file for reading, beside whoever writes to it.
     pub(super) fn read_only(file: &Path) -> Result<Self, StorageError> {
         if !file.exists() {
-            return Err(StorageError::Missing {
-                what: file.display().to_string(),
-            });
+            return Err(located(file).missing());
         }
         // Readers of a write-ahead log keep their place in a file beside it, so they open for writing and are then held to
         // reading.
@@ -95,14 +94,14 @@ impl Database {
     }
 
     fn open(file: &Path, flags: OpenFlags) -> Result<Self, StorageError> {
-        let what = file.display().to_string();
+        let location = located(file);
         let connection = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .and_then(|c| {
                 c.set_prepared_statement_cache_capacity(STATEMENTS);
                 c.busy_timeout(BUSY).map(|()| c)
             })
-            .map_err(|e| explained(&what, &e))?;
-        Ok(Self { connection, what })
+            .map_err(|e| explained(&location, &e))?;
+        Ok(Self { connection, location })
     }
 
     fn steps(&self) -> Result<usize, StorageError> {
@@ -142,18 +141,19 @@ impl Database {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<R>,
     ) -> Result<R, StorageError> {
-        work(&self.connection).map_err(|e| explained(&self.what, &e))
+        work(&self.connection).map_err(|e| explained(&self.location, &e))
     }
 
     fn foreign(&self, steps: usize) -> StorageError {
-        StorageError::Failed {
-            what: self.what.clone(),
-            reason: format!(
-                "its schema is version {steps}, this weir's {}: use the version of weir that made it",
-                STEPS.len()
-            ),
-        }
+        self.location.failed(format_args!(
+            "its schema is version {steps}, this weir's {}: use the version of weir that made it",
+            STEPS.len()
+        ))
     }
+}
+
+fn located(file: &Path) -> Location {
+    Location::new(LEDGER, file)
 }
 
 /// Makes the file its owner's alone; it holds digests of keys and passwords of documents. SQLite gives the files beside it the
@@ -177,28 +177,23 @@ pub(crate) fn make_private(file: &Path) -> std::io::Result<()> {
     }
 }
 
-pub(crate) fn explained(what: &str, error: &rusqlite::Error) -> StorageError {
-    let (what_, reason) = (what.to_owned(), error.to_string());
+pub(crate) fn explained(location: &Location, error: &rusqlite::Error) -> StorageError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => StorageError::Full { what: what_ },
+        Some(ErrorCode::DiskFull) => location.full(),
         // The side files of the log report a full disk as a failed write.
         Some(ErrorCode::SystemIoFailure)
-            if free_bytes(Path::new(what)).is_some_and(|free| free < 1 << 20) =>
+            if free_bytes(location.path()).is_some_and(|free| free < 1 << 20) =>
         {
-            StorageError::Full { what: what_ }
+            location.full()
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            StorageError::Damaged { what: what_, reason }
-        }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageError::InUse { what: what_ },
-        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
-            StorageError::Denied { what: what_, reason }
-        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => location.damaged(error),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => location.in_use(),
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => location.denied(error),
         _ => match error {
             rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
-                StorageError::Damaged { what: what_, reason }
+                location.damaged(error)
             }
-            _ => StorageError::Failed { what: what_, reason },
+            _ => location.failed(error),
         },
     }
 }

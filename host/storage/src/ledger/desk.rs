@@ -13,7 +13,7 @@ use weir_core::tenancy::{KeyRecord, Registry, Tenant};
 use weir_core::{StorageError, TenantId};
 
 use super::database::Database;
-use super::{LedgerReader, Writer, file, tenants};
+use super::{LEDGER, LedgerReader, Writer, file, tenants};
 use crate::folder::{FolderLock, make_private};
 use crate::worker::Worker;
 
@@ -50,7 +50,7 @@ impl TenantDesk {
             database,
             _lock: None,
         };
-        let writer = Worker::start("weir-tenants", file.display().to_string(), writer)?;
+        let writer = Worker::start("weir-tenants", LEDGER.into(), writer)?;
         Ok(Self::over(Arc::new(writer), LedgerReader::at(file)))
     }
 
@@ -78,7 +78,7 @@ async fn blocking<R: Send + 'static>(
     let folder = data.to_owned();
     let done = tokio::task::spawn_blocking(move || work(&folder)).await;
     done.map_err(|e| StorageError::Failed {
-        what: data.display().to_string(),
+        what: "opening the ledger".into(),
         reason: e.to_string(),
     })?
 }

@@ -4,10 +4,13 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::event::{Event, EventKind};
 use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord};
 use weir_core::order::JobFilter;
-use weir_core::{DocumentId, JobId, RevisionId, TenantId};
+use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 
 use super::columns::{at_most, from_json, integer, natural, parsed, to_json, unreadable};
 use super::{removals, said};
+
+/// Sorts behind every id.
+const BEHIND_ALL_IDS: &str = "~";
 
 /// Writes one entry.
 pub(super) fn write(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
@@ -125,6 +128,24 @@ pub(super) fn documents(c: &Connection, tenant: &TenantId) -> Result<Vec<Documen
         .collect()
 }
 
+const DOCUMENTS_AFTER: &str =
+    "tenant = ?1 AND (created_millis, id) < (?2, ?3) ORDER BY created_millis DESC, id DESC LIMIT ?4";
+
+pub(super) fn documents_after(
+    c: &Connection,
+    tenant: &TenantId,
+    after: Option<(u64, DocumentId)>,
+    limit: usize,
+) -> Result<Vec<DocumentRecord>> {
+    let (age, id) = match after {
+        Some((age, id)) => (integer(age), id.to_string()),
+        None => (i64::MAX, BEHIND_ALL_IDS.to_owned()),
+    };
+    c.prepare_cached(&select_documents(c, DOCUMENTS_AFTER)?)?
+        .query_map(params![tenant.as_str(), age, id, at_most(limit)], read_document)?
+        .collect()
+}
+
 fn read_document(row: &Row<'_>) -> Result<DocumentRecord> {
     Ok(DocumentRecord {
         tenant: parsed(row, 0)?,
@@ -167,6 +188,25 @@ pub(super) fn pages(
     }
 }
 
+// With max() SQLite takes the other columns from the row that has it.
+const PAGES_AFTER: &str = "SELECT tenant, document, page, revision, job, state, max(rowid) FROM pages
+     WHERE tenant = ?1 AND document = ?2 AND page > ?3 GROUP BY page ORDER BY page LIMIT ?4";
+
+pub(super) fn pages_after(
+    c: &Connection,
+    tenant: &TenantId,
+    document: &DocumentId,
+    after: PageNumber,
+    limit: usize,
+) -> Result<Vec<PageRecord>> {
+    c.prepare_cached(PAGES_AFTER)?
+        .query_map(
+            params![tenant.as_str(), document.to_string(), after, at_most(limit)],
+            read_page,
+        )?
+        .collect()
+}
+
 fn read_page(row: &Row<'_>) -> Result<PageRecord> {
     Ok(PageRecord {
         tenant: parsed(row, 0)?,
@@ -197,10 +237,9 @@ pub(super) fn unfinished(c: &Connection) -> Result<Vec<JobRecord>> {
 /// A tenant's jobs by descending id, which is newest first.
 pub(super) fn jobs(c: &Connection, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>> {
     let (tenant, limit) = (tenant.as_str(), at_most(filter.limit));
-    // Sorts behind every id.
     let before = filter
         .before
-        .map_or_else(|| "~".to_owned(), |job| job.to_string());
+        .map_or_else(|| BEHIND_ALL_IDS.to_owned(), |job| job.to_string());
     match filter.state {
         Some(state) => c
             .prepare_cached(&format!(
@@ -245,19 +284,30 @@ pub(super) fn events(
     .collect()
 }
 
+const TENANT_EVENTS: &str =
+    "SELECT place, event FROM events WHERE tenant = ?1 AND place > ?2 ORDER BY place LIMIT ?3";
+
 pub(super) fn tenant_events(
     c: &Connection,
     tenant: &TenantId,
     after: u64,
     limit: usize,
 ) -> Result<Vec<(u64, Event)>> {
-    c.prepare_cached(
-        "SELECT place, event FROM events WHERE tenant = ?1 AND place > ?2 ORDER BY place LIMIT ?3",
-    )?
-    .query_map(params![tenant.as_str(), integer(after), at_most(limit)], |row| {
-        Ok((natural(row, 0)?, from_json(row, 1)?))
-    })?
-    .collect()
+    c.prepare_cached(TENANT_EVENTS)?
+        .query_map(params![tenant.as_str(), integer(after), at_most(limit)], |row| {
+            Ok((natural(row, 0)?, from_json(row, 1)?))
+        })?
+        .collect()
+}
+
+const TENANT_PLACE: &str = "SELECT place FROM events WHERE tenant = ?1 ORDER BY place DESC LIMIT 1";
+
+pub(super) fn tenant_place(c: &Connection, tenant: &TenantId) -> Result<u64> {
+    let place = c
+        .prepare_cached(TENANT_PLACE)?
+        .query_row([tenant.as_str()], |row| natural(row, 0))
+        .optional()?;
+    Ok(place.unwrap_or(0))
 }
 
 /// Forgets a document and its pages; whether it was known.
@@ -299,3 +349,6 @@ fn state_named(row: &Row<'_>, column: usize) -> Result<JobState> {
     .find(|&state| state_name(state) == name)
     .ok_or_else(|| unreadable(column, format!("'{name}' is no state of a job").into()))
 }
+
+#[cfg(test)]
+mod tests;

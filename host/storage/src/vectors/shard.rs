@@ -15,6 +15,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use qdrant_edge::{
     Distance, EdgeConfig, EdgeShard, EdgeSparseVectorParams, EdgeVectorParams, FieldIndexOperations,
@@ -25,6 +26,7 @@ use weir_core::StorageError;
 
 use super::passage::{DENSE, SPARSE, index};
 use crate::folder::{free_bytes, make_private, need_room, sync_folder, sync_tree};
+use crate::location::Location;
 
 /// Bytes that must be free before anything is written: the files of the shard are sparse and written through memory maps
 /// (see [`need_room`]).
@@ -33,6 +35,8 @@ const ROOM: u64 = 32 << 20;
 const LOG_FILE: usize = 8 << 20;
 /// Written into the folder last, by the name of which a finished shard is known.
 const LABEL: &str = "weir.json";
+/// What errors call it.
+pub(super) const INDEX: &str = "the index";
 /// Raised when passages are filed or taken apart in another way.
 const FORMAT: u32 = 2;
 
@@ -46,9 +50,11 @@ pub(super) struct MadeFor {
 
 /// An open shard.
 pub(super) struct Shard {
-    path: PathBuf,
+    location: Location,
     made_for: MadeFor,
     edge: Option<EdgeShard>,
+    /// A flush failed. The kernel takes what it could not write for written, so another flush would promise what is not so.
+    has_failed: AtomicBool,
 }
 
 impl Shard {
@@ -84,18 +90,16 @@ impl Shard {
 
     fn load(path: PathBuf, made_for: MadeFor) -> Result<Self, StorageError> {
         let mut shard = Self {
-            path,
+            location: located(path),
             made_for,
             edge: None,
+            has_failed: AtomicBool::new(false),
         };
         shard.trim_log()?;
-        shard.edge = Some(guarded(&shard.path, || EdgeShard::load(&shard.path, None))?);
+        shard.edge = Some(guarded(&shard.location, || {
+            EdgeShard::load(shard.location.path(), None)
+        })?);
         Ok(shard)
-    }
-
-    /// Its folder.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// What it was made for.
@@ -109,31 +113,49 @@ impl Shard {
         work: impl FnOnce(&EdgeShard) -> OperationResult<R>,
     ) -> Result<R, StorageError> {
         match &self.edge {
-            Some(edge) => guarded(&self.path, || work(edge)),
-            None => Err(failed(&self.path, "the shard is not open")),
+            Some(edge) => guarded(&self.location, || work(edge)),
+            None => Err(self.location.failed("the shard is not open")),
         }
     }
 
     /// Applies a change of about `bytes` bytes. Only one at a time, and none while [`Shard::flush`] runs.
     pub(super) fn update(&self, change: UpdateOperation, bytes: u64) -> Result<(), StorageError> {
-        need_room(&self.path, ROOM + 4 * bytes)?;
+        self.check_flushed()?;
+        need_room(&self.location, ROOM + 4 * bytes)?;
         self.ask(|edge| edge.update(change))
     }
 
-    /// Returns when every change survives a power cut.
+    /// Returns when every change survives a power cut. Once it has failed it fails until the shard is opened again.
     pub(super) fn flush(&self) -> Result<(), StorageError> {
-        need_room(&self.path, ROOM)?;
-        self.ask(|edge| {
+        self.flush_by(|edge| {
             edge.flush();
+        })
+    }
+
+    fn flush_by(&self, flush: impl FnOnce(&EdgeShard)) -> Result<(), StorageError> {
+        self.check_flushed()?;
+        need_room(&self.location, ROOM)?;
+        let flushed = self.ask(|edge| {
+            flush(edge);
             Ok(())
-        })?;
+        });
+        flushed.inspect_err(|_| self.has_failed.store(true, Ordering::Relaxed))?;
         self.trim_log()
+    }
+
+    fn check_flushed(&self) -> Result<(), StorageError> {
+        if self.has_failed.load(Ordering::Relaxed) {
+            let reason =
+                "it could not be written to the disk: restart weir, which does again what is not in it";
+            return Err(self.location.failed(reason));
+        }
+        Ok(())
     }
 
     /// Removes the closed files of the log but the last. To the engine, open or not, this is what its own truncation does.
     fn trim_log(&self) -> Result<(), StorageError> {
-        let log = self.path.join("wal");
-        let failed = |e: std::io::Error| StorageError::io(log.display().to_string(), &e);
+        let log = self.location.path().join("wal");
+        let failed = |e: std::io::Error| located(&log).io(&e);
         let mut closed = Vec::new();
         for entry in fs::read_dir(&log).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -157,7 +179,7 @@ impl Drop for Shard {
         let Some(edge) = self.edge.take() else { return };
         // Dropping flushes, which without room may panic or, through its memory maps, kill the process. What it would have
         // flushed was promised to nobody, so then it is left to the end of the process instead.
-        let closed = match need_room(&self.path, ROOM) {
+        let closed = match need_room(&self.location, ROOM) {
             Ok(()) => catch_unwind(AssertUnwindSafe(|| drop(edge))).is_ok(),
             Err(_) => {
                 std::mem::forget(edge);
@@ -165,7 +187,7 @@ impl Drop for Shard {
             }
         };
         if !closed {
-            tracing::error!(index = %self.path.display(), "the index could not be flushed when it was closed");
+            tracing::error!(index = %self.location.path().display(), "the index could not be flushed when it was closed");
         }
     }
 }
@@ -173,19 +195,21 @@ impl Drop for Shard {
 /// Makes a shard under another name and renames it into place.
 fn make(data: &Path, folder: &Path, made_for: &MadeFor) -> Result<(), StorageError> {
     let unfinished = data.join("vectors.unfinished");
-    let io = |e: std::io::Error| StorageError::io(unfinished.display().to_string(), &e);
+    let location = located(&unfinished);
+    let io = |e: std::io::Error| location.io(&e);
     match fs::remove_dir_all(&unfinished) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(io(e)),
         _ => {}
     }
-    need_room(data, 2 * ROOM)?;
+    need_room(&located(data), 2 * ROOM)?;
     make_private(&unfinished)?;
     let shard = Shard {
-        edge: Some(guarded(&unfinished, || {
+        edge: Some(guarded(&location, || {
             EdgeShard::new(&unfinished, config(made_for.dimensions))
         })?),
-        path: unfinished.clone(),
+        location: location.clone(),
         made_for: made_for.clone(),
+        has_failed: AtomicBool::new(false),
     };
     let index = FieldIndexOperations::CreateIndex(index());
     shard.update(UpdateOperation::FieldIndexOperation(index), 0)?;
@@ -219,21 +243,17 @@ fn config(dimensions: usize) -> EdgeConfig {
 /// What the shard in `folder` was made for.
 fn label(folder: &Path) -> Result<MadeFor, StorageError> {
     let file = folder.join(LABEL);
-    let damaged = |reason: String| StorageError::Damaged {
-        what: file.display().to_string(),
-        reason,
-    };
+    let location = Location::new(format!("{LABEL} of {INDEX}"), &file);
     let found = match fs::read(&file) {
         Ok(found) => found,
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            return Err(damaged(format!(
-                "it is missing: remove {} and take the documents in again with --force",
-                folder.display()
-            )));
+            return Err(location.damaged(
+                "it is missing: remove the folder vectors of the data folder and take the documents in again with --force",
+            ));
         }
-        Err(e) => return Err(StorageError::io(file.display().to_string(), &e)),
+        Err(e) => return Err(location.io(&e)),
     };
-    serde_json::from_slice(&found).map_err(|e| damaged(e.to_string()))
+    serde_json::from_slice(&found).map_err(|e| location.damaged(e))
 }
 
 fn check(folder: &Path, found: &MadeFor, wanted: &MadeFor) -> Result<(), StorageError> {
@@ -241,66 +261,78 @@ fn check(folder: &Path, found: &MadeFor, wanted: &MadeFor) -> Result<(), Storage
         return Ok(());
     }
     if found.format != wanted.format {
-        return Err(failed(
-            folder,
-            "it was made by another version of weir: use that one, or another folder with --data",
-        ));
+        return Err(located(folder)
+            .failed("it was made by another version of weir: use that one, or another folder with --data"));
     }
-    Err(failed(
-        folder,
-        &format!(
-            "its vectors are of model {} ({} dimensions) and cannot be compared with those of {} ({}): set that model \
-             again, or take the documents into another folder with --data",
-            found.model, found.dimensions, wanted.model, wanted.dimensions
-        ),
-    ))
+    Err(located(folder).failed(format_args!(
+        "its vectors are of model {} ({} dimensions) and cannot be compared with those of {} ({}): set that model again, or \
+         take the documents into another folder with --data",
+        found.model, found.dimensions, wanted.model, wanted.dimensions
+    )))
 }
 
 /// Calls the engine and turns its errors and panics into ours.
-fn guarded<R>(folder: &Path, work: impl FnOnce() -> OperationResult<R>) -> Result<R, StorageError> {
+fn guarded<R>(location: &Location, work: impl FnOnce() -> OperationResult<R>) -> Result<R, StorageError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(OperationError::InconsistentStorage { description })) => Err(StorageError::Damaged {
-            what: folder.display().to_string(),
-            reason: one_line(&description),
-        }),
-        Ok(Err(error)) => Err(explained(folder, &error.to_string())),
+        Ok(Err(OperationError::InconsistentStorage { description })) => {
+            Err(location.damaged(one_line(&description)))
+        }
+        Ok(Err(error)) => Err(explained(location, &error.to_string())),
         Err(panic) => {
             let reason = panic
                 .downcast_ref::<String>()
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("the engine panicked");
-            Err(explained(folder, reason))
+            Err(explained(location, reason))
         }
     }
 }
 
 /// The engine passes on what the system said as text alone.
-fn explained(folder: &Path, reason: &str) -> StorageError {
-    let what = folder.display().to_string();
+fn explained(location: &Location, reason: &str) -> StorageError {
     if reason.contains("WouldBlock") {
-        StorageError::InUse { what }
+        location.in_use()
     } else if ["StorageFull", "No space left", "os error 28"]
         .iter()
         .any(|s| reason.contains(s))
-        || free_bytes(folder).is_some_and(|free| free < 1 << 20)
+        || free_bytes(location.path()).is_some_and(|free| free < 1 << 20)
     {
-        StorageError::Full { what }
+        location.full()
     } else {
-        failed(folder, reason)
+        location.failed(one_line(reason))
     }
 }
 
-fn failed(folder: &Path, reason: &str) -> StorageError {
-    StorageError::Failed {
-        what: folder.display().to_string(),
-        reason: one_line(reason),
-    }
+fn located(folder: impl Into<PathBuf>) -> Location {
+    Location::new(INDEX, folder)
 }
 
 /// The engine's errors may carry a backtrace, which is not for people.
 fn one_line(text: &str) -> String {
     let text = text.split(", backtrace: ").next().unwrap_or(text);
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_flush_is_final_until_the_shard_is_reopened() {
+        let dir = tempfile::tempdir().unwrap();
+        let shard = Shard::open(dir.path(), "model", 4).unwrap();
+        shard.flush().unwrap();
+        let failed = shard.flush_by(|_| panic!("Input/output error (os error 5)"));
+        assert!(failed.unwrap_err().to_string().contains("os error 5"));
+        let index = || UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(index()));
+        for refused in [shard.flush(), shard.update(index(), 0)] {
+            assert!(refused.unwrap_err().to_string().contains("restart weir"));
+        }
+        drop(shard);
+        let shard = Shard::open(dir.path(), "model", 4).unwrap();
+        shard.update(index(), 0).unwrap();
+        shard.flush().unwrap();
+    }
 }

@@ -10,7 +10,7 @@ use weir_core::decision::{
     ProgressUpdate, Reading, Section, Situation, SummaryPlan, Verdict,
 };
 use weir_core::id::DocumentId;
-use weir_core::ports::{Capabilities, JobPolicy, Policies, PolicyRequest};
+use weir_core::ports::{Capabilities, JobPolicy, Policies, PolicyRequest, PolicyTally};
 use weir_core::{Lane, PageFacts, PolicyError};
 
 type Decide<A, B> = Arc<dyn Fn(A) -> Result<B, PolicyError> + Send + Sync>;
@@ -98,6 +98,10 @@ impl Policies for FakePolicies {
 
 #[async_trait]
 impl JobPolicy for FakePolicy {
+    fn tally(&self) -> PolicyTally {
+        PolicyTally::default()
+    }
+
     async fn plan(&self, situation: Situation) -> Result<BatchPlan, PolicyError> {
         assert!((1..=64).contains(&situation.next.len()));
         assert!(situation.next.len() <= situation.remaining_pages as usize);

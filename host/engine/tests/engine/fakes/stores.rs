@@ -319,8 +319,8 @@ pub struct FakeLedger {
 struct Tables {
     pages: HashMap<PageKey, (u64, PageRecord)>,
     events: BTreeMap<(JobId, u64), Event>,
-    said: BTreeMap<(JobId, u64), LogEntry>,
-    documents: HashMap<DocumentId, DocumentRecord>,
+    said: BTreeMap<(TenantId, JobId, u64), LogEntry>,
+    documents: BTreeMap<(TenantId, DocumentId), DocumentRecord>,
     jobs: HashMap<JobId, JobRecord>,
     /// Events in the order they were written.
     written: Vec<(TenantId, Event)>,
@@ -354,14 +354,22 @@ impl Ledger for FakeLedger {
                     state.jobs.insert(job.id, job);
                 }
                 Entry::Document(document) => {
-                    state.documents.insert(document.id, document);
+                    let key = (document.tenant.clone(), document.id);
+                    let known = state.documents.get(&key).map(|known| known.created_millis);
+                    let created_millis = known.unwrap_or(document.created_millis);
+                    let document = DocumentRecord {
+                        created_millis,
+                        ..document
+                    };
+                    state.documents.insert(key, document);
                 }
                 Entry::Page(page) => {
                     let key = (page.tenant.clone(), page.document, page.page, page.revision);
                     state.pages.insert(key, (clock, page));
                 }
-                Entry::Said(_, entry) => {
-                    let before = state.said.insert((entry.job, entry.seq), entry.clone());
+                Entry::Said(tenant, entry) => {
+                    let key = (tenant, entry.job, entry.seq);
+                    let before = state.said.insert(key, entry.clone());
                     assert!(before.is_none_or(|b| b == entry), "two entries have one number");
                 }
                 Entry::Event(tenant, event) => {
@@ -385,14 +393,53 @@ impl Ledger for FakeLedger {
 
     async fn document(
         &self,
-        _: &TenantId,
+        tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Option<DocumentRecord>, StorageError> {
-        Ok(self.state.lock().documents.get(document).cloned())
+        let key = (tenant.clone(), *document);
+        Ok(self.state.lock().documents.get(&key).cloned())
     }
 
-    async fn documents(&self, _: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
-        Ok(self.state.lock().documents.values().cloned().collect())
+    async fn documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.documents_after(tenant, None, usize::MAX).await
+    }
+
+    async fn documents_after(
+        &self,
+        tenant: &TenantId,
+        after: Option<(u64, DocumentId)>,
+        limit: usize,
+    ) -> Result<Vec<DocumentRecord>, StorageError> {
+        let state = self.state.lock();
+        let place = |document: &DocumentRecord| (document.created_millis, document.id);
+        let of_tenant = state.documents.values().filter(|d| d.tenant == *tenant);
+        let mut documents: Vec<_> = of_tenant
+            .filter(|d| after.is_none_or(|after| place(d) < after))
+            .cloned()
+            .collect();
+        documents.sort_unstable_by_key(|d| std::cmp::Reverse(place(d)));
+        documents.truncate(limit);
+        Ok(documents)
+    }
+
+    async fn pages_after(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        after: PageNumber,
+        limit: usize,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        let pages = self.pages(tenant, document, None).await?;
+        Ok(pages
+            .into_iter()
+            .filter(|page| page.page > after)
+            .take(limit)
+            .collect())
+    }
+
+    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        let events = self.tenant_events(tenant, 0, usize::MAX).await?;
+        Ok(events.last().map_or(0, |(place, _)| *place))
     }
 
     async fn pages(
@@ -442,15 +489,14 @@ impl Ledger for FakeLedger {
 
     async fn said(
         &self,
-        _: &TenantId,
+        tenant: &TenantId,
         job: &JobId,
         after: u64,
         limit: usize,
     ) -> Result<Vec<LogEntry>, StorageError> {
         let state = self.state.lock();
-        let of_job = state
-            .said
-            .range((*job, after.saturating_add(1))..=(*job, u64::MAX));
+        let place = |seq| (tenant.clone(), *job, seq);
+        let of_job = state.said.range(place(after.saturating_add(1))..=place(u64::MAX));
         Ok(of_job.take(limit).map(|(_, entry)| entry.clone()).collect())
     }
 
@@ -479,10 +525,7 @@ impl Ledger for FakeLedger {
         state
             .pages
             .retain(|(owner, id, ..), _| owner != tenant || id != document);
-        let known = state.documents.get(document).is_some_and(|d| d.tenant == *tenant);
-        if known {
-            state.documents.remove(document);
-        }
-        Ok(known)
+        let key = (tenant.clone(), *document);
+        Ok(state.documents.remove(&key).is_some())
     }
 }
