@@ -8,7 +8,7 @@ fn job(client: &Client, options: &serde_json::Value) -> String {
     let file = weir_samples::book(2, 7);
     let answer = client.submit(&[("book.pdf", &file)], options, &[]);
     assert_eq!(answer.status, 202, "{:?}", answer.body);
-    let job = answer.body["job"].as_str().unwrap().to_owned();
+    let job = answer.body["id"].as_str().unwrap().to_owned();
     client.wait(&job);
     job
 }
