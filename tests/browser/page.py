@@ -146,6 +146,9 @@ def finds_the_place(visit):
     hit = page.locator(".hit", has_text=re.compile(ANSWER.replace(" ", r"\s+"))).first
     expect(hit).to_be_visible()
     expect(hit.locator("canvas.drawn")).to_be_visible()
+    marked = {word.lower() for word in page.locator(".hit mark").all_inner_texts()}
+    forms = re.compile("three|roller(s|ed)?|gate(s|d)?|open(s|ed|ing)?|first")
+    assert marked and all(forms.fullmatch(word) for word in marked), f"marked: {marked}"
     visit.look("hits")
     place = [node.inner_text() for node in page.locator(".hit .passage .name").all()]
     index = place.index(hit.locator(".passage .name").inner_text())
@@ -165,12 +168,73 @@ def finds_the_place(visit):
     for side in ("x", "y", "width", "height"):
         assert abs(shown[side] - said[side]) < 0.01, f"{side}: {shown} is not {said}"
     assert shown["inside"], f"the box is not in sight: {shown}"
+    title = page.locator("#viewer-title")
+    expect(title).to_have_text(re.compile(r"Page \d+ of \d+ · "))
     visit.look("box")
-    page.keyboard.press("ArrowRight")
-    expect(page.locator("#viewer-title")).not_to_contain_text(f"Page {said.get('page', 5)} ")
+    at, pages = map(int, re.match(r"Page (\d+) of (\d+)", title.inner_text()).groups())
+    page.keyboard.press("End")
+    expect(title).to_contain_text(f"Page {pages} of {pages} ")
+    expect(page.locator("#viewer-after")).to_be_disabled()
+    expect(page.locator("#viewer-box")).to_be_hidden()
+    page.keyboard.press("Home")
+    expect(title).to_contain_text(f"Page 1 of {pages} ")
+    for _ in range(at - 1):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("#viewer-box")).to_be_visible()
+    page.keyboard.press("ArrowLeft" if at > 1 else "ArrowRight")
+    expect(page.locator("#viewer-box")).to_be_hidden()
+
+    # Back closes the viewer and nothing else, whatever was leafed through; Forward opens it again.
+    page.go_back()
+    expect(page.locator("#viewer")).to_be_hidden()
+    expect(hit).to_be_focused()
+    assert page.url.endswith("#/search"), page.url
+    page.go_forward()
+    expect(page.locator("#viewer")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator("#viewer")).to_be_hidden()
     expect(hit).to_be_focused()
+    hit.press("Enter")
+    page.locator("#viewer-close").click()
+    expect(page.locator("#viewer")).to_be_hidden()
+    page.go_back()
+    expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
+    expect(page.locator("#viewer")).to_be_hidden()
+    page.go_forward()
+    expect(page.locator("#viewer")).to_be_hidden()
+
+
+def finds_nothing(visit):
+    """What no passage is about has no confident hits."""
+    page = visit.page
+    field = page.get_by_label("What to look for")
+    field.fill("zqxv brontosaurus karaoke")
+    field.press("Enter")
+    expect(page.locator("#found")).to_have_text("No passage matches this.")
+    expect(page.locator(".hit")).to_have_count(0)
+    visit.look("nothing")
+    page.get_by_role("button", name=re.compile(r"Show \d+ weak match")).click()
+    expect(page.locator(".hit.weak").first).to_be_visible()
+    expect(page.locator(".hit:not(.weak)")).to_have_count(0)
+    visit.look("weak")
+
+
+def shows_partial_success(visit, samples):
+    """One bad file of two: the job is neither done nor failed, and says at the top which file and why."""
+    page = visit.page
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    card = visit.hand_in(os.path.join(samples, "handbook.pdf"), os.path.join(samples, "broken.pdf"))
+    expect(state(card)).to_have_text("1 of 2 files done", timeout=PATIENCE)
+    assert state(card).get_attribute("data-state") == "partial"
+    reason = card.locator(".reasons span")
+    expect(reason).to_have_text(re.compile("^broken.pdf: .+"))
+    expect(reason).to_be_in_viewport()
+    assert card.inner_text().count("broken.pdf:") == 1, card.inner_text()
+    expect(card.get_by_role("button", name="Retry")).to_be_visible()
+    visit.look("partial")
+    card.locator(".job > summary").click()
+    expect(card.locator("details.job")).not_to_have_attribute("open", "")
+    expect(reason).to_be_visible()
 
 
 def tells_of_use(visit):
@@ -256,6 +320,8 @@ def write_samples(program, folder):
     subprocess.run([program, folder], check=True)
     for kind, pages, name in (("scanned-book", 10, "live.pdf"), ("scanned-book", 24, "scan.pdf"), ("book", 300, "book.pdf")):
         subprocess.run([program, "--only", kind, "--pages", str(pages), os.path.join(folder, name)], check=True)
+    with open(os.path.join(folder, "broken.pdf"), "w", encoding="utf-8") as broken:
+        broken.write("This is no PDF.\n")
 
 
 def main(weir, program, pictures):
@@ -274,6 +340,8 @@ def main(weir, program, pictures):
                 ("fills live", lambda: fills_live(visit, samples)),
                 ("says it in short", lambda: says_it_in_short(visit, samples)),
                 ("finds the place", lambda: finds_the_place(visit)),
+                ("finds nothing", lambda: finds_nothing(visit)),
+                ("shows partial success", lambda: shows_partial_success(visit, samples)),
                 ("tells of use", lambda: tells_of_use(visit)),
                 ("keeps documents", lambda: keeps_documents(visit)),
                 ("cancels and retries", lambda: cancels_and_retries(visit, samples)),

@@ -1,6 +1,7 @@
 //! Passages in the index, and how they are found.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -63,6 +64,10 @@ pub struct Query {
     pub labels: Vec<Label>,
 }
 
+/// Similarity below which a passage without any word of the query is a weak hit. With the embedding model all-MiniLM-L6-v2, passages
+/// that have nothing to do with a query come to 0.23 at most, and those that answer it in other words to 0.27 and more.
+pub const WEAK_SIMILARITY: f32 = 0.25;
+
 /// A passage found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hit {
@@ -74,8 +79,18 @@ pub struct Hit {
     pub page: PageNumber,
     /// Reciprocal-rank score of dense and sparse search together; higher is better.
     pub score: f32,
+    /// Cosine similarity of the embeddings of query and text, from -1 to 1.
+    #[serde(default)]
+    pub similarity: f32,
+    /// Whether the passage is only the nearest there is: it has no word of the query, and its similarity is below
+    /// [`WEAK_SIMILARITY`].
+    #[serde(default)]
+    pub weak: bool,
     /// Its text.
     pub text: String,
+    /// Bytes of the text where a word of the query stands, in any of its forms. Stop words are left out.
+    #[serde(default)]
+    pub matches: Vec<Range<u32>>,
     /// Whether it is the summary of a section, which begins on the page.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub summary: bool,

@@ -7,7 +7,7 @@ import { forgetImages } from "./images.js";
 import { clearJobs, hideJobs, showJobs, startJobs } from "./jobs.js";
 import { clearSearch, showSearch, startSearch } from "./search.js";
 import { clearUsage, showUsage } from "./usage.js";
-import { startViewer } from "./viewer.js";
+import { resumeViewer, startViewer } from "./viewer.js";
 
 const VIEWS = {
   jobs: showJobs,
@@ -80,3 +80,4 @@ by("enter-form").addEventListener("submit", enter);
 by("leave").addEventListener("click", () => leave(""));
 addEventListener("hashchange", () => route(true));
 route(false);
+resumeViewer();

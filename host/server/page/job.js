@@ -11,6 +11,10 @@ export const isEnded = (state) => ENDED.includes(state);
 
 /** Progress is spoken at most so often for a job. */
 const SPOKEN_EVERY_MILLIS = 8000;
+/** Errors of pages and components that are shown; those beyond are counted. */
+const ERRORS_SHOWN = 5;
+/** The same for files that failed. */
+const FILES_SHOWN = 3;
 const STAGES = ["rasterize", "store", "read", "embed", "upsert"];
 
 /** A job's card in the list; follows the job's events while it is open and the job has more to tell. */
@@ -35,9 +39,11 @@ export class JobCard {
     this.queues = el("dl", { class: "queues", "aria-label": "Pages waiting" });
     this.body = el("div", { class: "stack" });
     this.errors = el("ul", { class: "errors", "aria-label": "Errors" });
+    this.moreErrors = 0;
+    this.reasons = el("span", { class: "reasons" });
     this.details = el("details", { class: "job" },
-      el("summary", {}, this.title, this.chip, this.line),
-      this.queues, this.body, this.errors);
+      el("summary", {}, this.title, this.chip, this.line, this.reasons),
+      this.errors, this.queues, this.body);
     this.node = el("article", { class: "panel card" }, this.bar, this.details, el("div", { class: "actions" }, this.cancel, this.retry));
     this.details.addEventListener("toggle", () => this.toggled());
     this.update(job);
@@ -63,7 +69,7 @@ export class JobCard {
       const view = await get(this.path);
       this.view = view;
       this.describe(view);
-      if (!this.following) this.stateIs(view.state);
+      if (!this.following || isEnded(view.state)) this.stateIs(view.state);
     } catch {
       // The list is asked again soon; what is missing until then is a name.
     }
@@ -82,16 +88,38 @@ export class JobCard {
     if (held) parts.push(` · waits: ${held.replaceAll(/[_-]/g, " ")}`);
     else if (position) parts.push(` · number ${count(position)} of your jobs that wait`);
     this.line.replaceChildren(...parts);
+    this.explain(documents);
     if (this.following) return;
     const ended = (state) => isEnded(state);
     const percent = sum((document) => (ended(document.state) ? 100 : document.progress?.percent));
     if (this.job.state === "running") this.bar.value = percent / Math.max(1, documents.length);
   }
 
+  /** Says at the top which files failed, and why: the card of a job that has ended is closed. */
+  explain(documents) {
+    const failed = documents.filter((document) => document.state === "failed");
+    const lines = failed.slice(0, FILES_SHOWN)
+      .map(({ name, error }) => {
+        const why = error?.message || "it failed";
+        return documents.length > 1 ? `${name}: ${why}` : why;
+      });
+    if (failed.length > FILES_SHOWN) lines.push(`and ${many(failed.length - FILES_SHOWN, "other file")}`);
+    this.reasons.replaceChildren(...lines.map((line) => el("span", {}, line)));
+  }
+
+  /** A job fails with any of its files; with others of them done it is shown as what it is. */
+  shown(state) {
+    const done = this.view?.documents.filter((document) => document.state === "done").length;
+    if (state !== "failed" || !done) return { name: state, word: state };
+    return { name: "partial", word: `${count(done)} of ${many(this.view.documents.length, "file")} done` };
+  }
+
   stateIs(state) {
     this.state = state;
-    say(this.chip, state);
-    this.chip.dataset.state = state;
+    const { name, word } = this.shown(state);
+    say(this.chip, word);
+    this.chip.dataset.state = name;
+    this.reasons.dataset.state = name;
     show(this.cancel, !isEnded(state));
     show(this.retry, state === "failed" || state === "cancelled");
     show(this.queues, state === "running" && this.queues.childElementCount > 0);
@@ -197,8 +225,8 @@ export class JobCard {
         document?.end("done", event);
         break;
       case "document-failed":
+        // Why it failed is said at the top, once the job has ended.
         document?.end("failed", event);
-        this.trouble(`${event.name}: ${event.error.message}`);
         break;
       case "document-cancelled":
         document?.end("cancelled", event);
@@ -207,7 +235,7 @@ export class JobCard {
         this.stateIs(event.state);
         // The list does not know it yet.
         if (!isEnded(this.job.state)) {
-          announce(`${this.title.textContent}: ${event.state}`);
+          this.load().then(() => announce(`${this.title.textContent}: ${this.shown(event.state).word}`));
           this.changed();
         }
         break;
@@ -259,7 +287,14 @@ export class JobCard {
   }
 
   trouble(text) {
-    this.errors.append(el("li", {}, text));
+    if (this.errors.childElementCount < ERRORS_SHOWN) {
+      this.errors.append(el("li", {}, text));
+      return;
+    }
+    this.moreErrors += 1;
+    const more = `and ${many(this.moreErrors, "other error")}`;
+    if (this.moreErrors === 1) this.errors.append(el("li", { class: "more" }, more));
+    else say(this.errors.lastElementChild, more);
   }
 }
 

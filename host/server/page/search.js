@@ -21,28 +21,49 @@ async function ask(event) {
   try {
     const filter = within ? { documents: [within] } : {};
     const { hits } = await post("/v1/search", { query, top_k: HITS, filter }, { signal });
-    say(by("found"), hits.length === 0 ? "Nothing was found." : many(hits.length, "passage"));
-    by("hits").replaceChildren(...hits.map((hit) => row(hit, words(query))));
+    const weak = hits.filter((hit) => hit.weak);
+    const fitting = hits.filter((hit) => !hit.weak);
+    by("hits").replaceChildren(...fitting.map(row));
+    tell(fitting.length, weak);
   } catch (error) {
     if (!signal.aborted) {
-      by("hits").replaceChildren();
+      empty();
       say(by("found"), describe(error));
     }
   }
 }
 
-/** The words of a query worth marking in a passage. */
-const words = (query) => query.toLowerCase().match(/[\p{L}\p{N}]{3,}/gu) || [];
-
-/** A text with the words marked: pieces of text and elements, never markup made of it. */
-function marked(text, wanted) {
-  if (wanted.length === 0) return [text];
-  const escaped = wanted.map((word) => word.replace(/[^\p{L}\p{N}]/gu, ""));
-  const any = new RegExp(`(${escaped.join("|")})`, "giu");
-  return text.split(any).map((piece, at) => (at % 2 === 1 ? el("mark", {}, piece) : piece));
+/** Says how much was found. Weak hits, which the host would only guess at, are shown when they are asked for. */
+function tell(fitting, weak) {
+  const none = weak.length === 0 ? "Nothing was found." : "No passage matches this.";
+  say(by("found"), fitting === 0 ? none : many(fitting, "passage"));
+  const button = by("weak");
+  show(button, weak.length > 0);
+  button.textContent = `Show ${many(weak.length, "weak match", "weak matches")}`;
+  button.onclick = () => {
+    by("hits").append(...weak.map(row));
+    show(button, false);
+    by("hits").querySelector(".weak")?.focus();
+  };
 }
 
-function row(hit, wanted) {
+const bytes = new TextEncoder();
+const text = new TextDecoder();
+
+/** A hit's text with the words of the query marked: pieces of text and elements, never markup made of it. */
+function marked(hit) {
+  const all = bytes.encode(hit.text);
+  const piece = (from, to) => text.decode(all.subarray(from, to));
+  const pieces = [];
+  let from = 0;
+  for (const { start, end } of hit.matches) {
+    pieces.push(piece(from, start), el("mark", {}, piece(start, end)));
+    from = end;
+  }
+  return [...pieces, piece(from)];
+}
+
+function row(hit) {
   const canvas = el("canvas", { width: 10, height: 14, "aria-hidden": "true" });
   const box = el("span", { class: "box" });
   const share = (value) => `${(value * 100).toFixed(3)}%`;
@@ -52,12 +73,18 @@ function row(hit, wanted) {
   thumbnail(canvas, path);
   const open = () => view({ document: hit.document, name: hit.name, page: hit.page, box: hit.box, image: path });
   return el("li", {},
-    el("button", { type: "button", class: "hit", onclick: open },
+    el("button", { type: "button", class: hit.weak ? "hit weak" : "hit", onclick: open },
       el("span", { class: "small" }, canvas, box),
       el("span", { class: "passage" },
-        el("span", { class: "name" }, `${hit.name}, page ${hit.page}`),
+        el("span", { class: "name" }, `${hit.name}, page ${hit.page}`, hit.weak ? el("span", { class: "chip" }, "weak match") : null),
         labelList(hit.labels),
-        el("span", { class: "text" }, ...marked(hit.text, wanted)))));
+        el("span", { class: "text" }, ...marked(hit)))));
+}
+
+function empty() {
+  by("hits").replaceChildren();
+  show(by("weak"), false);
+  say(by("found"), "");
 }
 
 export function startSearch() {
@@ -68,8 +95,7 @@ export function startSearch() {
 export async function showSearch(document) {
   if (document !== within) {
     within = document;
-    by("hits").replaceChildren();
-    say(by("found"), "");
+    empty();
   }
   const note = by("within");
   show(note, document !== null);
@@ -87,7 +113,6 @@ export async function showSearch(document) {
 
 export function clearSearch() {
   within = null;
-  by("hits").replaceChildren();
   by("query").value = "";
-  say(by("found"), "");
+  empty();
 }

@@ -12,6 +12,7 @@
 //! 10,000 a millisecond, one with 100,000 some 30 ms. The lists of words are the limit: they are changed in place and rebuilt
 //! when the shard is opened, so with 100,000 passages adding one costs 3 ms and opening 6 s.
 
+mod matches;
 mod passage;
 mod shard;
 mod words;
@@ -31,6 +32,7 @@ use weir_core::ports::VectorStore;
 use weir_core::search::{Hit, Point, Query};
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
+use self::matches::QueryWords;
 use self::passage::{
     DENSE, NO_PAGE, SPARSE, check_dense, hit, of_document, of_tenant, page, page_of_each, searched, stored,
 };
@@ -274,14 +276,15 @@ impl Index {
             limit,
             offset: 0,
             params: None,
-            with_vector: WithVector::Bool(false),
+            with_vector: WithVector::Selector(vec![DENSE.to_owned()]),
             with_payload: WithPayloadInterface::Bool(true),
         };
+        let mut words = QueryWords::new(&self.words, &query.text);
         let mut hits = self
             .shard
             .ask(|edge| edge.query(request))?
             .into_iter()
-            .map(hit)
+            .map(|point| hit(point, &query.dense, &mut words))
             .collect::<Result<Vec<_>, _>>()?;
         // Equal scores are common in rank fusion; their order is that of the documents.
         hits.sort_by(|(a, i), (b, j)| {

@@ -61,6 +61,32 @@ async fn the_nearest_come_first_and_carry_all_that_was_given() {
 }
 
 #[tokio::test]
+async fn hit_without_words_and_similarity_is_weak() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = open(dir.path()).await;
+    let t = TenantId::single();
+    // At 80 degrees the cosine is 0.17, at 60 degrees 0.5.
+    let points = vec![
+        point("a", 1, 0, "Torque of the flange bolts", direction(80.0)),
+        point("a", 2, 0, "Storage in winter", direction(80.0)),
+        point("a", 3, 0, "The oil pump", direction(60.0)),
+    ];
+    storage.vectors.upsert(&t, "main", points).await.unwrap();
+    let query = query("the bolt of it", direction(0.0), 3);
+    let mut hits = storage.vectors.search(&t, &query).await.unwrap();
+    hits.sort_by_key(|hit| hit.page);
+    let weak: Vec<_> = hits.iter().map(|hit| hit.weak).collect();
+    assert_eq!(weak, [false, true, false], "{hits:?}");
+    for (hit, cosine) in hits.iter().zip([0.17, 0.17, 0.5]) {
+        assert!((hit.similarity - cosine).abs() < 0.01, "{hit:?}");
+    }
+    let range = hits[0].matches[0].start as usize..hits[0].matches[0].end as usize;
+    assert_eq!((&hits[0].text[range], hits[0].matches.len()), ("bolts", 1));
+    assert!(hits[1].matches.is_empty() && hits[2].matches.is_empty());
+    storage.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_word_that_matches_lifts_a_passage() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path()).await;

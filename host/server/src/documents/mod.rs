@@ -30,7 +30,7 @@ pub(crate) use page::{
     __path_page, __path_page_image, __path_page_lines, PageFound, page, page_image, page_lines,
 };
 pub(crate) use removal::{__path_delete_document, delete_document, resume as resume_removals};
-pub(crate) use summary::{__path_document_summary, document_summary};
+pub(crate) use summary::{__path_document_summary, Span, document_summary};
 
 /// Documents or pages of one answer.
 const MOST: usize = 1000;

@@ -79,7 +79,7 @@ pub(crate) struct QuoteView {
     rect: Rect,
 }
 
-/// Bytes of a summary, from the first to before the last.
+/// A part of a text, in bytes of its UTF-8.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Span {
     /// The first.

@@ -24,6 +24,7 @@ use weir_engine::{SearchError, SearchRequest};
 
 use crate::app::App;
 use crate::auth::Caller;
+use crate::documents::Span;
 use crate::problem::Problem;
 use crate::wire::{Body, object};
 
@@ -112,6 +113,12 @@ pub(crate) struct FoundPassage {
     labels: BTreeMap<String, String>,
     /// Higher is better; only comparable within one answer.
     score: f32,
+    /// How close query and text are in meaning: the cosine similarity of their embeddings, from -1 to 1.
+    similarity: f32,
+    /// Whether it is only the nearest there is: no word of the query stands in it, and its similarity is below 0.25.
+    weak: bool,
+    /// Where words of the query stand in the text, in any of their forms. Stop words are left out.
+    matches: Vec<Span>,
     /// Where it stands on the page.
     #[serde(rename = "box")]
     rect: PageBox,
@@ -229,6 +236,9 @@ impl FoundPassage {
             summary: hit.summary,
             labels: hit.labels,
             score: hit.score,
+            similarity: hit.similarity,
+            weak: hit.weak,
+            matches: hit.matches.into_iter().map(Span::from).collect(),
             rect: hit.rect.into(),
         }
     }

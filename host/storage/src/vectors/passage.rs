@@ -8,16 +8,18 @@ use std::fmt;
 use qdrant_edge::{
     AnyVariants, Condition, CreateIndex, FieldCondition, Filter, JsonPath, KeywordIndexParams, Match,
     MatchAny, MatchValue, Payload, PayloadFieldSchema, PayloadSchemaParams, PointId, PointStructPersisted,
-    ScoredPoint, ScrollRequest, ValueVariants, VectorPersisted, VectorStructPersisted, WithPayloadInterface,
+    ScoredPoint, ScrollRequest, ValueVariants, VectorInternal, VectorPersisted, VectorStructInternal,
+    VectorStructPersisted, WithPayloadInterface,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 use weir_core::decision::Label;
 use weir_core::id::is_name;
-use weir_core::search::{Hit, Point, Query};
+use weir_core::search::{Hit, Point, Query, WEAK_SIMILARITY};
 use weir_core::{DocumentId, PageNumber, Rect, StorageError, TenantId};
 
+use super::matches::QueryWords;
 use super::words::Words;
 
 /// Name of the dense vector.
@@ -167,8 +169,13 @@ pub(super) fn check_dense(dense: &[f32], dimensions: usize) -> Result<(), String
     }
 }
 
-/// A point of the shard as a hit.
-pub(super) fn hit(point: ScoredPoint) -> Result<(Hit, u32), StorageError> {
+/// A point of the shard as a hit for a query.
+pub(super) fn hit(
+    point: ScoredPoint,
+    query: &[f32],
+    words: &mut QueryWords<'_>,
+) -> Result<(Hit, u32), StorageError> {
+    let similarity = similarity(point.vector.as_ref(), query);
     let damaged = |reason: String| StorageError::Damaged {
         what: format!("point {} of the index", point.id),
         reason,
@@ -176,18 +183,39 @@ pub(super) fn hit(point: ScoredPoint) -> Result<(Hit, u32), StorageError> {
     let fields = point.payload.ok_or_else(|| damaged("no payload".into()))?.0;
     let passage: Passage =
         serde_json::from_value(Value::Object(fields)).map_err(|e| damaged(e.to_string()))?;
+    let matches = words.find(&passage.text);
     let hit = Hit {
         document: passage.document,
         name: passage.name,
         page: passage.first_page.unwrap_or(passage.page),
         summary: passage.first_page.is_some(),
         score: point.score,
+        similarity,
+        weak: matches.is_empty() && similarity < WEAK_SIMILARITY,
+        matches,
         text: passage.text,
         rect: passage.rect,
         labels: passage.keys.iter().filter_map(|key| label(key)).collect(),
         image: passage.image,
     };
     Ok((hit, passage.passage))
+}
+
+/// Cosine similarity of a point and a query; 0 if the point came without its vector. The vectors of the shard are of unit length.
+fn similarity(vector: Option<&VectorStructInternal>, query: &[f32]) -> f32 {
+    let Some(VectorStructInternal::Named(named)) = vector else {
+        return 0.0;
+    };
+    let Some(VectorInternal::Dense(dense)) = named.get(DENSE) else {
+        return 0.0;
+    };
+    let product: f32 = dense.iter().zip(query).map(|(a, b)| a * b).sum();
+    let length = query.iter().map(|x| x * x).sum::<f32>().sqrt();
+    if length > 0.0 {
+        (product / length).clamp(-1.0, 1.0)
+    } else {
+        0.0
+    }
 }
 
 /// What a search looks through.
