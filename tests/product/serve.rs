@@ -21,4 +21,5 @@ mod readers;
 mod registry;
 mod removal;
 mod shadow;
+mod targets;
 mod traces;

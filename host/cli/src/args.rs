@@ -25,6 +25,12 @@ Examples:
   weir serve                                  take documents over HTTP, for many tenants
   weir doctor                                 what is installed, what is missing
 
+With --server URL or WEIR_SERVER, commands work on that server, with the key of WEIR_KEY or
+--key-file; otherwise they work on the data folder of this machine.
+  on either            search, documents, log, replay
+  on a server only     pipeline, component push, component list, component remove
+  in the folder only   run, tenant, key
+
 Settings: weir.toml in this folder or --config FILE < WEIR_SECTION_NAME < --set section.name=value.
 `weir settings` lists them.
 
@@ -43,7 +49,7 @@ pub(crate) struct Cli {
 /// Flags every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct Shared {
-    /// Folder for documents, vectors and the ledger [default: $XDG_DATA_HOME/weir/data]
+    /// Folder for documents, vectors and the ledger, where no server is named [default: $XDG_DATA_HOME/weir/data]
     #[arg(
         long,
         global = true,
@@ -52,6 +58,12 @@ pub(crate) struct Shared {
         hide_env_values = true
     )]
     pub(crate) data: Option<PathBuf>,
+    /// Work on this server instead of the data folder [default: the variable WEIR_SERVER]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// File with the key for the server [default: the variable WEIR_KEY]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
     /// Settings file [default: weir.toml, if there is one]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -71,16 +83,17 @@ pub(crate) struct Shared {
 pub(crate) enum Command {
     /// Ingest documents and make them searchable
     Run(Run),
-    /// Find passages
+    /// Find passages in what has been ingested here or on a server
     Search(Search),
-    /// List what has been ingested
+    /// List what has been ingested here or on a server
+    #[command(after_help = "On a server the key needs the scope read.")]
     Documents,
     /// Serve many tenants over HTTP
     Serve(Serve),
-    /// Make tenants and change them
+    /// Make tenants and change them, in the data folder
     #[command(subcommand)]
     Tenant(TenantCommand),
-    /// Make and revoke tenants' keys
+    /// Make and revoke tenants' keys, in the data folder
     #[command(subcommand)]
     Key(KeyCommand),
     /// Push pipelines to a server and roll them out
@@ -174,7 +187,9 @@ Examples:
   weir search \"deadline\" --document 3fb2 --json
   weir search \"deadline\" --label team=north --collection reports
 
---json prints {\"hits\": [{\"document\", \"name\", \"page\", \"score\", \"text\", \"box\", \"labels\"}]}; a box is given in shares of the
+On a server the key needs the scope read.
+--json prints {\"hits\": [{\"document\", \"name\", \"page\", \"score\", \"similarity\", \"weak\", \"text\", \"matches\", \"box\",
+\"labels\"}]}; matches are bytes of the text where words of the query stand, a box is given in shares of the
 page's width and height from its upper left corner.")]
 pub(crate) struct Search {
     /// What to look for

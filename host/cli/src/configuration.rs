@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result};
 use weir_core::settings::{DECLARATIONS, Declaration, PROVIDER_DECLARATIONS, Settings};
 
 use crate::args::Shared;
+use crate::terminal::out_line;
 
 /// The settings in force.
 pub(crate) fn load(shared: &Shared) -> Result<Settings> {
@@ -67,7 +68,6 @@ fn rows(settings: &Settings) -> Vec<Row> {
 }
 
 /// `weir settings`.
-#[allow(clippy::print_stdout)]
 pub(crate) fn list(settings: &Settings, json: bool) -> Result<()> {
     let rows = rows(settings);
     if json {
@@ -81,23 +81,23 @@ pub(crate) fn list(settings: &Settings, json: bool) -> Result<()> {
                 })
             })
             .collect();
-        println!("{}", serde_json::json!({ "settings": rows }));
+        out_line!("{}", serde_json::json!({ "settings": rows }))?;
         return Ok(());
     }
     for row in rows {
         let d = row.declaration;
         match row.value.as_deref() {
-            None => println!("{}", row.name),
-            Some("") => println!("{} = (unset)", row.name),
-            Some(value) => println!("{} = {value}", row.name),
+            None => out_line!("{}", row.name)?,
+            Some("") => out_line!("{} = (unset)", row.name)?,
+            Some(value) => out_line!("{} = {value}", row.name)?,
         }
-        println!("    {}", d.doc.trim());
-        println!(
+        out_line!("    {}", d.doc.trim())?;
+        out_line!(
             "    {}; default {}; {}",
             d.range,
             if d.default.is_empty() { "unset" } else { d.default },
             row.variable
-        );
+        )?;
     }
     Ok(())
 }

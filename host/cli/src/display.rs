@@ -1,16 +1,18 @@
 //! What a person sees while documents are ingested: a bar for each on a terminal, plain lines elsewhere, events as JSON
 //! lines for programs.
 
+mod bars;
+
 use std::collections::HashMap;
-use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use weir_core::decision::QueueState;
 use weir_core::event::{Event, EventKind};
 use weir_core::id::DocumentId;
 
 use crate::tenants::now_millis;
+use crate::terminal::{error_line, is_interactive, one_line, print};
+use bars::Bars;
 
 /// How events are shown.
 pub(crate) enum Display {
@@ -27,7 +29,7 @@ impl Display {
     pub(crate) fn new(json: bool) -> Self {
         if json {
             Self::Json
-        } else if std::io::stderr().is_terminal() {
+        } else if is_interactive() {
             Self::Bars(Box::default())
         } else {
             Self::Lines(Lines::default())
@@ -39,8 +41,7 @@ impl Display {
         match self {
             Self::Json => {
                 if let Ok(line) = serde_json::to_string(event) {
-                    let mut out = std::io::stdout().lock();
-                    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+                    let _ = print(format_args!("{line}\n"));
                 }
             }
             Self::Bars(bars) => bars.show(event),
@@ -68,13 +69,32 @@ impl Display {
     /// Leaves the terminal as it was found.
     pub(crate) fn finish(&mut self) {
         if let Self::Bars(bars) = self {
-            bars.queues.finish_and_clear();
+            bars.finish();
         }
     }
 }
 
 fn write_line(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    error_line!("{}", one_line(line));
+}
+
+/// A duration as a person would name it.
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// Whether an event is the last of its document.
+const fn is_end(event: &EventKind) -> bool {
+    matches!(
+        event,
+        EventKind::DocumentDone { .. }
+            | EventKind::DocumentFailed { .. }
+            | EventKind::DocumentCancelled { .. }
+    )
 }
 
 /// The last line of a document, if the event is its end; and the lines of errors and retries.
@@ -198,6 +218,8 @@ struct Document {
     queues: String,
     /// When its progress was last said in a line.
     said: Option<Instant>,
+    /// Whether its last event was a failed page, which the next update of its progress repeats.
+    failed: bool,
 }
 
 impl Document {
@@ -207,6 +229,7 @@ impl Document {
             started: Instant::now(),
             queues: String::new(),
             said: None,
+            failed: false,
         }
     }
 }
@@ -247,9 +270,12 @@ impl Lines {
                 message,
                 seconds_left,
             } => {
-                if document.said.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
+                // The failure has a line of its own, and so has the end.
+                let repeats = std::mem::take(&mut document.failed) || *percent >= 100.0;
+                if !repeats && document.said.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
                     document.said = Some(Instant::now());
-                    let left = seconds_left.map(|s| format!(", {s} s left")).unwrap_or_default();
+                    let left = seconds_left.map(|s| format!(", {} left", duration(u64::from(s))));
+                    let left = left.unwrap_or_default();
                     let queues = &document.queues;
                     let waiting = if queues.is_empty() {
                         String::new()
@@ -260,6 +286,7 @@ impl Lines {
                 }
             }
             other => {
+                document.failed = matches!(other, EventKind::PageFailed { .. });
                 if let Some(line) = sentence(name, other, document.started.elapsed()) {
                     write_line(&line);
                 }
@@ -268,96 +295,17 @@ impl Lines {
     }
 }
 
-/// Bars on a terminal: one a document, and the depth of each queue below them.
-pub(crate) struct Bars {
-    all: MultiProgress,
-    queues: ProgressBar,
-    documents: HashMap<Option<DocumentId>, (Document, ProgressBar)>,
-}
-
-impl Default for Bars {
-    fn default() -> Self {
-        let all = MultiProgress::new();
-        let queues = all.add(ProgressBar::new_spinner());
-        queues.set_style(
-            ProgressStyle::with_template("{spinner} {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-        );
-        queues.enable_steady_tick(Duration::from_millis(100));
-        Self {
-            all,
-            queues,
-            documents: HashMap::new(),
-        }
-    }
-}
-
-impl Bars {
-    fn say(&self, line: &str) {
-        let _ = self.all.println(line);
-    }
-
-    fn show(&mut self, event: &Event) {
-        if let EventKind::DocumentStarted {
-            name,
-            pages,
-            already_done,
-        } = &event.what
-        {
-            let bar = self
-                .all
-                .insert_before(&self.queues, ProgressBar::new(u64::from(*pages)));
-            let template = "{prefix:20!} {wide_bar} {pos}/{len} pages  {msg}";
-            bar.set_style(
-                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
-            bar.set_prefix(name.clone());
-            bar.set_position(u64::from(*already_done));
-            let document = Document::new(name);
-            self.documents.insert(event.document, (document, bar));
-            return;
-        }
-        if let EventKind::BatchRasterized { queues, .. } = &event.what {
-            self.queues.set_message(depths(queues));
-        }
-        let Some((document, bar)) = self.documents.get(&event.document) else {
-            if let Some(line) = sentence(name_in(&event.what).unwrap_or(""), &event.what, Duration::ZERO) {
-                self.say(&line);
-            }
-            return;
-        };
-        match &event.what {
-            EventKind::PageDone { .. } => bar.inc(1),
-            EventKind::Progress {
-                message,
-                seconds_left,
-                ..
-            } => {
-                let left = seconds_left.map(|s| format!("{s} s left  ")).unwrap_or_default();
-                bar.set_message(format!("{left}{message}"));
-            }
-            _ => {}
-        }
-        if let Some(line) = sentence(&document.name, &event.what, document.started.elapsed()) {
-            self.say(&line);
-        }
-        let ended = matches!(
-            event.what,
-            EventKind::DocumentDone { .. }
-                | EventKind::DocumentFailed { .. }
-                | EventKind::DocumentCancelled { .. }
-        );
-        if ended {
-            bar.finish_and_clear();
-            self.documents.remove(&event.document);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use weir_core::event::{ErrorNote, FailedPage};
+
+    #[test]
+    fn duration_is_in_units_of_its_size() {
+        assert_eq!(duration(119), "119 s");
+        assert_eq!(duration(121), "3 min");
+        assert_eq!(duration(3 * 3600 + 61), "3 h 1 min");
+    }
 
     #[test]
     fn a_document_that_lost_a_page_says_which() {

@@ -15,6 +15,7 @@ use weir_llm::{Accounts, Examined, examine};
 use weir_raster::{Lock, RasterConfig, sandbox_report};
 
 use crate::places::Places;
+use crate::terminal::{announce, out_line};
 use crate::{FAILED, host};
 
 const LANGUAGE_MODEL: &str = "language model";
@@ -39,31 +40,33 @@ struct Finding {
 }
 
 /// Looks at everything a run needs and tries what can be tried.
-#[allow(clippy::print_stdout)]
 pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
     let mut findings = vec![components(&places.components), data(&places.data)];
     let (models, inference) = models(settings, places);
     findings.extend(models);
     if let Some(inference) = &inference {
-        findings.extend(language_models(settings, &inference.embedder()).await);
+        let embedder = inference.embedder();
+        let asked = language_models(settings, &embedder);
+        findings.extend(announce("asking the language models", asked).await);
     }
-    findings.extend(rasterizer(&host::raster_config(settings, places)?).await);
+    let config = host::raster_config(settings, places)?;
+    findings.extend(announce("trying the sandbox of PDF workers", rasterizer(&config)).await);
     let missing = findings.iter().any(|f| f.state == State::Missing);
 
     if json {
-        println!(
+        out_line!(
             "{}",
             serde_json::json!({ "version": env!("CARGO_PKG_VERSION"), "findings": findings })
-        );
+        )?;
     } else {
-        println!("weir {}", env!("CARGO_PKG_VERSION"));
+        out_line!("weir {}", env!("CARGO_PKG_VERSION"))?;
         for finding in &findings {
             let mark = match finding.state {
                 State::Well => "ok     ",
                 State::Weak => "weak   ",
                 State::Missing => "MISSING",
             };
-            println!("{mark}  {:<16} {}", finding.what, finding.detail);
+            out_line!("{mark}  {:<16} {}", finding.what, finding.detail)?;
         }
     }
     Ok(if missing {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 /// Folders below a given one that are searched; deeper ones are left alone.
 const DEPTH: usize = 16;
 
-/// What was found: files to ingest, and folders that could not be searched, with the reason.
+/// What was found: files to ingest, and folders without files to ingest, with the reason.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) files: Vec<PathBuf>,
@@ -21,7 +21,9 @@ pub(crate) fn find(given: &[PathBuf]) -> Found {
             let before = found.files.len() + found.refused.len();
             walk(path, DEPTH, &mut found);
             if found.files.len() + found.refused.len() == before {
-                found.refused.push((path.clone(), "no PDF in this folder".into()));
+                found
+                    .refused
+                    .push((path.clone(), "there is no PDF in this folder".into()));
             }
         } else {
             found.files.push(path.clone());

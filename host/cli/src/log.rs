@@ -11,6 +11,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 use weir_core::settings::{LogFormat, Settings};
+use weir_engine::FAILURES;
+use weir_raster::LOST_WORKERS;
 
 use crate::traces::Traces;
 
@@ -25,14 +27,24 @@ const OURS: [&str; 7] = [
     "weir_storage",
 ];
 
-/// Begins to log and, if the settings say where to, to trace. Traces are to be closed by the caller.
-pub(crate) fn start(verbose: u8, settings: &Settings, runtime: &Handle) -> Result<Option<Traces>> {
+/// Begins to log and, if the settings say where to, to trace. Traces are to be closed by the caller. A command that `shows_events`
+/// reports failures itself, so the usual log leaves them out.
+pub(crate) fn start(
+    verbose: u8,
+    shows_events: bool,
+    settings: &Settings,
+    runtime: &Handle,
+) -> Result<Option<Traces>> {
     let traces = match settings.otel_endpoint.as_str() {
         "" => None,
         endpoint => Some(Traces::to(endpoint, runtime)?),
     };
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(usual(verbose)));
-    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let filter =
+        EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(usual(verbose, shows_events)));
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .log_internal_errors(false);
     let lines = match settings.log_format {
         LogFormat::Text => lines.with_filter(filter).boxed(),
         LogFormat::Json => lines
@@ -50,7 +62,7 @@ pub(crate) fn start(verbose: u8, settings: &Settings, runtime: &Handle) -> Resul
     Ok(traces)
 }
 
-fn usual(verbose: u8) -> String {
+fn usual(verbose: u8, shows_events: bool) -> String {
     let level = match verbose {
         0 => "warn",
         1 => "info",
@@ -60,5 +72,9 @@ fn usual(verbose: u8) -> String {
     // Libraries below say little that a user could act on; -vvv lets them speak.
     let others = if verbose > 2 { "debug" } else { "error" };
     let ours = OURS.map(|name| format!("{name}={level}"));
-    format!("{others},weir={level},guest={level},{}", ours.join(","))
+    let mut filter = format!("{others},weir={level},guest={level},{}", ours.join(","));
+    if shows_events && verbose == 0 {
+        filter += &format!(",{FAILURES}=off,{LOST_WORKERS}=off");
+    }
+    filter
 }

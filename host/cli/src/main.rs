@@ -24,7 +24,9 @@ mod said;
 mod search;
 mod serve;
 mod summaries;
+mod target;
 mod tenants;
+mod terminal;
 #[cfg(all(feature = "local-llm", target_os = "linux"))]
 mod threads;
 mod traces;
@@ -35,6 +37,8 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Command, Serve};
 use crate::places::Places;
+use crate::target::Target;
+use crate::terminal::error_line;
 
 /// A PDF worker process.
 pub(crate) const RASTER_WORKER: &str = "raster-worker";
@@ -69,12 +73,17 @@ fn command(cli: &Cli) -> ExitCode {
     {
         settings.server_listen = *address;
     }
+    let target = match Target::of(&cli.command, &cli.shared) {
+        Ok(target) => target,
+        Err(error) => return complain(&error, WRONG_USE),
+    };
     let places = Places::new(cli.shared.data.as_deref(), &settings);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&error.into(), FAILED),
     };
-    let traces = match log::start(cli.shared.verbose, &settings, runtime.handle()) {
+    let shows_events = matches!(cli.command, Command::Run(_));
+    let traces = match log::start(cli.shared.verbose, shows_events, &settings, runtime.handle()) {
         Ok(traces) => traces,
         Err(error) => return complain(&error, WRONG_USE),
     };
@@ -82,15 +91,15 @@ fn command(cli: &Cli) -> ExitCode {
     let ended = runtime.block_on(async {
         match &cli.command {
             Command::Run(run) => run::run(run, json, &settings, &places).await,
-            Command::Search(search) => search::run(search, json, &settings, &places).await,
-            Command::Documents => documents::run(json, &places).await,
+            Command::Search(search) => search::run(search, json, &settings, &places, &target).await,
+            Command::Documents => documents::run(json, &places, &target).await,
             Command::Serve(_) => serve::run(json, &settings, &places).await,
             Command::Tenant(command) => tenants::tenant(command, json, &places).await,
             Command::Key(command) => tenants::key(command, json, &places).await,
-            Command::Pipeline(command) => pipelines::run(command, json).await,
-            Command::Log(log) => said::run(log, json, &places).await,
-            Command::Replay(replay) => replay::run(replay, json, &settings, &places).await,
-            Command::Component(command) => component::run(command, json, &settings, &places).await,
+            Command::Pipeline(command) => pipelines::run(command, json, &target).await,
+            Command::Log(log) => said::run(log, json, &places, &target).await,
+            Command::Replay(replay) => replay::run(replay, json, &settings, &places, &target).await,
+            Command::Component(command) => component::run(command, json, &settings, &places, &target).await,
             Command::Dev(dev) => component::dev(dev, &settings, &places).await,
             Command::Doctor => doctor::run(json, &settings, &places).await,
             Command::Settings => configuration::list(&settings, json).map(|()| ExitCode::SUCCESS),
@@ -105,9 +114,8 @@ fn command(cli: &Cli) -> ExitCode {
 }
 
 /// An error on one line, whatever it is made of.
-#[allow(clippy::print_stderr)]
 fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
     let line = format!("{error:#}").replace('\n', " ");
-    eprintln!("weir: {line}");
+    error_line!("weir: {line}");
     ExitCode::from(code)
 }

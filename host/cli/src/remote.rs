@@ -1,34 +1,19 @@
-//! A running server, for commands that go to it instead of to a data folder.
+//! A running server, for commands that work there instead of on a data folder.
 //!
-//! Tenants push their logic from where they write it, which is seldom the machine that runs it. Who they are is said by a
-//! key, which is taken from the environment or a file and never from the command line, where every process could read it.
+//! The key is taken from the environment or a file and never from the command line, where every process could read it.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
+use weir_core::tenancy::Scope;
+
+use crate::terminal::announce;
 
 /// A component of 64 MiB over a slow line, and compiling it.
 const PATIENCE: Duration = Duration::from_secs(600);
-
-/// Which server, and as whom.
-#[derive(Debug, Args)]
-pub(crate) struct ServerArgs {
-    /// The server
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "WEIR_SERVER",
-        default_value = "http://127.0.0.1:7070"
-    )]
-    server: String,
-    /// File with a key that has the scope `components` [default: the variable WEIR_KEY]
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-}
 
 /// A server that is asked.
 pub(crate) struct Remote {
@@ -38,21 +23,25 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
-    /// The server that the arguments name.
-    pub(crate) fn new(args: &ServerArgs) -> Result<Self> {
-        let key = match &args.key_file {
+    /// A server and the key for it: that of the file, or of the variable WEIR_KEY. The command needs a key with this scope.
+    pub(crate) fn new(server: &str, key_file: Option<&Path>, scope: Scope) -> Result<Self> {
+        let key = match key_file {
             Some(path) => {
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
             }
-            None => std::env::var("WEIR_KEY").ok().context(
-                "set WEIR_KEY to a key with the scope components: `weir key create TENANT --scope components` makes one",
-            )?,
+            None => std::env::var("WEIR_KEY").ok().with_context(|| {
+                let scope = scope.name();
+                format!(
+                    "no key for {server}: set WEIR_KEY or give --key-file, with a key that has the scope {scope}; \
+                     `weir key create TENANT --scope {scope}` makes one on the server's machine"
+                )
+            })?,
         };
         // One that is there already is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Ok(Self {
             client: Client::builder().timeout(PATIENCE).build()?,
-            server: args.server.trim_end_matches('/').to_owned(),
+            server: server.to_owned(),
             key: key.trim().to_owned(),
         })
     }
@@ -89,8 +78,7 @@ impl Remote {
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Value> {
-        let answer = request
-            .send()
+        let answer = announce(&format!("waiting for {}", self.server), request.send())
             .await
             .with_context(|| format!("{} does not answer: is `weir serve` running there?", self.server))?;
         let status = answer.status();

@@ -17,68 +17,86 @@ use weir_core::ports::PolicyState;
 use weir_core::replay::{Effect, ReplayError, ReplayReport};
 use weir_core::settings::Settings;
 use weir_core::state::{StateChange, StateSizes};
+use weir_core::tenancy::Scope;
 use weir_core::{JobId, TenantId};
 use weir_policy::{Frame, Opened, PolicyHost, read_recording};
 
 use crate::host::{policy_config, retention};
 use crate::pipeline;
 use crate::places::Places;
-use crate::remote::{Remote, ServerArgs};
+use crate::said::check_tenant;
+use crate::target::Target;
+use crate::terminal::{announce, out_line};
 
 /// `weir replay`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   weir replay JOB                              the components it ran decide the same again
-  weir replay JOB --with routing.wasm          what this component would decide otherwise
-  weir replay JOB --with pipeline.toml         … or this pipeline
-  weir replay JOB --revision 4                 … or this revision, on the server at --server
+  weir replay JOB --with routing.wasm          what this component would decide otherwise (data folder only)
+  weir replay JOB --with pipeline.toml         … or this pipeline (data folder only)
+  weir replay JOB --revision 4                 … or this revision of its pipeline (on a server only)
 
-Exit code 1 says that a decision differs.")]
+On a server the key needs the scope components. Exit code 1 says that a decision differs.")]
 pub(crate) struct Replay {
     /// The job
     pub(crate) job: JobId,
-    /// A component, for the roles it has, or a pipeline's manifest
+    /// A component, for the roles it has, or a pipeline's manifest; in the data folder only
     #[arg(long, value_name = "FILE", conflicts_with = "revision")]
     pub(crate) with: Option<PathBuf>,
-    /// A revision of the job's pipeline on a server
+    /// A revision of the job's pipeline; on a server only
     #[arg(long, value_name = "N")]
     pub(crate) revision: Option<u32>,
-    /// Whose job it is, in the data folder
-    #[arg(long, value_name = "TENANT", default_value = "default")]
-    pub(crate) tenant: TenantId,
-    #[command(flatten)]
-    pub(crate) server: ServerArgs,
+    /// Whose job it is, in the data folder [default: default]
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<TenantId>,
+}
+
+impl Replay {
+    /// Refuses options that do not exist on this side.
+    pub(crate) fn check(&self, target: &Target) -> Result<()> {
+        match target {
+            Target::Folder if self.revision.is_some() => bail!(
+                "--revision is for a server only: give --server URL or set WEIR_SERVER, or name a manifest with --with pipeline.toml"
+            ),
+            Target::Server { .. } if self.with.is_some() => bail!(
+                "--with is for the data folder only: push the component or manifest to the server, and name the revision with --revision N"
+            ),
+            _ => check_tenant(self.tenant.as_ref(), target),
+        }
+    }
+
+    fn tenant(&self) -> TenantId {
+        self.tenant.clone().unwrap_or_else(TenantId::single)
+    }
 }
 
 /// Replays a job.
-#[allow(clippy::print_stdout)]
 pub(crate) async fn run(
     replay: &Replay,
     json: bool,
     settings: &Settings,
     places: &Places,
+    target: &Target,
 ) -> Result<ExitCode> {
-    let report = match replay.revision {
-        Some(revision) => {
+    let report = match target.server(Scope::Components)? {
+        Some(remote) => {
             let path = format!("/v1/jobs/{}/replay", replay.job);
-            let answer = Remote::new(&replay.server)?
-                .post(&path, &json!({ "revision": revision }))
-                .await?;
-            serde_json::from_value(answer)?
+            let with = json!({ "revision": replay.revision });
+            serde_json::from_value(remote.post(&path, &with).await?)?
         }
-        None => here(replay, settings, places).await?,
+        None => announce("replaying the job's decisions", here(replay, settings, places)).await?,
     };
     if json {
-        println!("{}", serde_json::to_string(&report)?);
+        out_line!("{}", serde_json::to_string(&report)?)?;
     } else {
-        show(&report);
+        show(&report)?;
     }
     Ok(ExitCode::from(u8::from(report.differing > 0)))
 }
 
 async fn here(replay: &Replay, settings: &Settings, places: &Places) -> Result<ReplayReport> {
-    let folder = places.data.join("recordings").join(replay.tenant.as_str());
+    let folder = places.data.join("recordings").join(replay.tenant().as_str());
     let path = folder.join(format!("{}.calls", replay.job));
     let frames = match read_recording(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -106,7 +124,7 @@ async fn here(replay: &Replay, settings: &Settings, places: &Places) -> Result<R
         }
         Some(path) => {
             let file = pipeline::component(path)?;
-            let facts = host.inspect(&replay.tenant, &file).await?;
+            let facts = host.inspect(&replay.tenant(), &file).await?;
             let mut pipeline = recorded(&opened, replay, places)?;
             pipeline.manifest.capabilities.grant.extend(facts.capabilities);
             for role in facts.roles {
@@ -120,7 +138,7 @@ async fn here(replay: &Replay, settings: &Settings, places: &Places) -> Result<R
 
 /// The pipeline that the job ran, with the files that have its components' digests.
 fn recorded(opened: &Opened, replay: &Replay, places: &Places) -> Result<Pipeline> {
-    let pushed = places.data.join("components").join(replay.tenant.as_str());
+    let pushed = places.data.join("components").join(replay.tenant().as_str());
     let mut files = BTreeMap::new();
     for folder in [&places.components, &pushed] {
         for path in wasm(folder)? {
@@ -164,18 +182,17 @@ fn wasm(folder: &Path) -> Result<Vec<PathBuf>> {
 
 type Count = fn(&Effect) -> u64;
 
-#[allow(clippy::print_stdout)]
-fn show(report: &ReplayReport) {
+fn show(report: &ReplayReport) -> std::io::Result<()> {
     for difference in &report.differences {
-        println!("{}, {}", difference.function, difference.about);
-        println!("  - {}", difference.before);
-        println!("  + {}", difference.after);
+        out_line!("{}, {}", difference.function, difference.about)?;
+        out_line!("  - {}", difference.before)?;
+        out_line!("  + {}", difference.after)?;
     }
     let told = report.differences.len() as u64;
     if report.differing > told {
-        println!("… and {} more", report.differing - told);
+        out_line!("… and {} more", report.differing - told)?;
     }
-    println!("{} decisions, {} differ", report.decisions, report.differing);
+    out_line!("{} decisions, {} differ", report.decisions, report.differing)?;
     let lines: [(&str, Count); 12] = [
         ("batches", |e| e.batches),
         ("pages in batches", |e| e.batch_pages),
@@ -193,18 +210,19 @@ fn show(report: &ReplayReport) {
     for (name, of) in lines {
         let (before, after) = (of(&report.before), of(&report.after));
         if before != after {
-            println!("  {name}: {before} → {after}");
+            out_line!("  {name}: {before} → {after}")?;
         }
     }
     if report.missed > 0 {
-        println!(
+        out_line!(
             "  {} questions to the host were new and had no answer",
             report.missed
-        );
+        )?;
     }
     if let Some(why) = &report.incomplete {
-        println!("  the recording ends before the job did: {why}");
+        out_line!("  the recording ends before the job did: {why}")?;
     }
+    Ok(())
 }
 
 /// Replayed components have a state of their own.

@@ -11,7 +11,7 @@ use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
 use weir_core::settings::Settings;
-use weir_engine::{DocumentSpec, JobHandle, JobSpec};
+use weir_engine::{DocumentEnd, DocumentSpec, JobHandle, JobSpec};
 
 use crate::args::Run;
 use crate::display::Display;
@@ -21,6 +21,7 @@ use crate::output::Output;
 use crate::pipeline;
 use crate::places::Places;
 use crate::summaries;
+use crate::terminal::announce;
 
 /// Stopped by Ctrl-C, as a shell would report it.
 const INTERRUPTED: u8 = 130;
@@ -44,14 +45,14 @@ pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Pla
         None => None,
     };
 
-    let documents = found
-        .files
-        .into_iter()
-        .chain(found.refused.into_iter().map(|(path, _)| path));
-    let documents = documents
-        .map(|path| DocumentSpec {
+    let files = found.files.into_iter().map(|path| (path, None));
+    let refused = found.refused.into_iter().map(|(path, why)| (path, Some(why)));
+    let documents = files
+        .chain(refused)
+        .map(|(path, missing)| DocumentSpec {
             password: run.password.clone(),
             pages: run.pages.clone(),
+            missing,
             ..DocumentSpec::new(path)
         })
         .collect();
@@ -66,18 +67,30 @@ pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Pla
     let interrupts = tokio::spawn(cancel_on_signal(Arc::clone(&job)));
 
     let wanted = run.pages.clone().unwrap_or(1..=u32::MAX);
-    let mut display = Display::new(json);
     let mut events = job.events();
-    while let Some(event) = events.next().await {
+    // Programs wait for events; a person is told why there are none yet.
+    let mut next = match json {
+        true => events.next().await,
+        false => announce("preparing the pipeline and its components", events.next()).await,
+    };
+    let mut display = Display::new(json);
+    while let Some(event) = next {
         let event = event?;
         display.show(&event);
         if let Some(output) = &mut output {
             write(output, &tenant, &event, &revision, &wanted, &display).await?;
         }
+        next = events.next().await;
     }
     let outcome = job.wait().await;
     display.finish();
-    if let Some(error) = &outcome.error {
+    // A person has read it already where a document failed by it; programs read events, and people what stands beside them.
+    let is_reported = |error| {
+        let mut ends = outcome.documents.iter().map(|document| &document.end);
+        !json
+            && ends.any(|end| matches!(end, DocumentEnd::Failed { error: reported, .. } if reported == error))
+    };
+    if let Some(error) = outcome.error.as_ref().filter(|error| !is_reported(*error)) {
         display.complain(&format!("weir: {}", error.message));
     }
     interrupts.abort();

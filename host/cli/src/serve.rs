@@ -1,7 +1,6 @@
 //! `weir serve`: many tenants over HTTP.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use weir_server::{Announced, Defaults, Listener, Metering, Server, ServerParts, 
 
 use crate::host::Host;
 use crate::places::Places;
+use crate::terminal::out_line;
 use crate::{pipeline, tenants};
 
 /// Serves until SIGTERM or Ctrl-C. Standard output has the address and, at the first start, the admin key; both once.
@@ -113,18 +113,12 @@ async fn first_key(registry: &dyn Registry) -> Result<Option<String>> {
 fn say(json: bool, listener: &Listener, key: Option<&str>) -> Result<()> {
     let scheme = if listener.is_encrypted() { "https" } else { "http" };
     let address = format!("{scheme}://{}", listener.address()?);
-    let mut out = std::io::stdout().lock();
-    if json {
-        let line = serde_json::json!({ "address": address, "admin_key": key });
-        writeln!(out, "{line}")?;
-    } else {
-        writeln!(out, "weir listens on {address}")?;
-        if let Some(key) = key {
-            writeln!(out, "admin key, shown this once: {key}")?;
-        }
-    }
-    out.flush()?;
-    Ok(())
+    let text = match (json, key) {
+        (true, _) => serde_json::json!({ "address": address, "admin_key": key }).to_string(),
+        (false, None) => format!("weir listens on {address}"),
+        (false, Some(key)) => format!("weir listens on {address}\nadmin key, shown this once: {key}"),
+    };
+    Ok(out_line!("{text}")?)
 }
 
 async fn told_to_stop() {

@@ -1,10 +1,12 @@
 //! The summaries of what was ingested, as a person reads them: each sentence that was taken from the document with its page.
 
-use std::io::{self, Write};
+use std::io;
 
 use anyhow::{Context as _, Result};
 use weir_core::summary::{DocumentSummary, Summary, summary_key};
 use weir_core::{DocumentId, RevisionId, TenantId, ports::BlobStore};
+
+use crate::terminal::out_line;
 
 /// Prints the summaries of a document, if it has any.
 pub(crate) async fn print(
@@ -17,18 +19,14 @@ pub(crate) async fn print(
         return Ok(());
     };
     let summary: DocumentSummary = serde_json::from_slice(&bytes).context("the summary is damaged")?;
-    match write(&mut io::stdout().lock(), &summary) {
-        // Whoever reads may have read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written?),
-    }
+    Ok(show(&summary)?)
 }
 
-fn write(out: &mut impl Write, of: &DocumentSummary) -> io::Result<()> {
+fn show(of: &DocumentSummary) -> io::Result<()> {
     let Some(whole) = &of.summary else {
-        return writeln!(out, "\n{}: too short for a summary", of.name);
+        return out_line!("\n{}: too short for a summary", of.name);
     };
-    writeln!(out, "\n{}\n\n{}", of.name, with_pages(whole))?;
+    out_line!("\n{}\n\n{}", of.name, with_pages(whole))?;
     if of.sections.len() < 2 {
         return Ok(());
     }
@@ -41,7 +39,7 @@ fn write(out: &mut impl Write, of: &DocumentSummary) -> io::Result<()> {
             (first, last) if first == last => format!("page {first}"),
             (first, last) => format!("pages {first}-{last}"),
         };
-        writeln!(out, "\n  {title} ({pages})\n  {}", with_pages(summary))?;
+        out_line!("\n  {title} ({pages})\n  {}", with_pages(summary))?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use weir_storage::TenantDesk;
 use crate::args::{KeyCommand, TenantCommand};
 use crate::host;
 use crate::places::Places;
+use crate::terminal::{announce, out_line};
 
 const DAY_MILLIS: u64 = 86_400_000;
 
@@ -49,7 +50,6 @@ pub(crate) async fn mint_key(
 }
 
 /// `weir tenant …`.
-#[allow(clippy::print_stdout)]
 pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places) -> Result<ExitCode> {
     match command {
         TenantCommand::Create {
@@ -75,7 +75,7 @@ pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places)
                 None,
             )
             .await?;
-            show_key(json, &key);
+            show_key(json, &key)?;
         }
         TenantCommand::List => list(&desk(places).await?, json).await?,
         TenantCommand::Set {
@@ -103,20 +103,23 @@ pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places)
                 record.revoked_millis = Some(now_millis());
                 registry.put_key(&record).await?;
             }
-            show_key(json, &key);
+            show_key(json, &key)?;
         }
         TenantCommand::Suspend { tenant } => set_state(places, tenant, TenantState::Suspended).await?,
         TenantCommand::Resume { tenant } => set_state(places, tenant, TenantState::Active).await?,
         TenantCommand::Delete { tenant } => {
             known(&desk(places).await?, tenant).await?;
-            host::delete_tenant(places, tenant).await?;
+            announce(
+                "deleting the tenant's documents",
+                host::delete_tenant(places, tenant),
+            )
+            .await?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// `weir key …`.
-#[allow(clippy::print_stdout)]
 pub(crate) async fn key(command: &KeyCommand, json: bool, places: &Places) -> Result<ExitCode> {
     let registry = desk(places).await?;
     match command {
@@ -128,7 +131,7 @@ pub(crate) async fn key(command: &KeyCommand, json: bool, places: &Places) -> Re
         } => {
             known(&registry, tenant).await?;
             let key = mint_key(&registry, tenant, scopes.clone(), label, *days).await?;
-            show_key(json, &key);
+            show_key(json, &key)?;
         }
         KeyCommand::List { tenant } => {
             known(&registry, tenant).await?;
@@ -141,15 +144,15 @@ pub(crate) async fn key(command: &KeyCommand, json: bool, places: &Places) -> Re
                     _ => "active",
                 };
                 if json {
-                    println!(
+                    out_line!(
                         "{}",
                         serde_json::json!({
                             "key": key.id, "tenant": key.tenant, "scopes": key.scopes, "label": key.label,
                             "created_millis": key.created_millis, "expires_millis": key.expires_millis, "state": state,
                         })
-                    );
+                    )?;
                 } else {
-                    println!("{}  {state:<8} {:<32} {}", key.id, scopes.join(","), key.label);
+                    out_line!("{}  {state:<8} {:<32} {}", key.id, scopes.join(","), key.label)?;
                 }
             }
         }
@@ -191,32 +194,30 @@ fn set_quotas(quotas: &mut Quotas, given: &[(String, u64)]) -> Result<()> {
     Ok(())
 }
 
-#[allow(clippy::print_stdout)]
 async fn list(registry: &dyn Registry, json: bool) -> Result<()> {
     for tenant in registry.tenants().await? {
         if json {
-            println!("{}", serde_json::to_string(&tenant)?);
+            out_line!("{}", serde_json::to_string(&tenant)?)?;
         } else {
             let state = match tenant.state {
                 TenantState::Active => "active",
                 TenantState::Suspended => "suspended",
             };
-            println!("{:<24} {state:<10} weight {}", tenant.id, tenant.weight);
+            out_line!("{:<24} {state:<10} weight {}", tenant.id, tenant.weight)?;
         }
     }
     Ok(())
 }
 
-#[allow(clippy::print_stdout)]
-fn show_key(json: bool, key: &FreshKey) {
+fn show_key(json: bool, key: &FreshKey) -> std::io::Result<()> {
     let record = &key.record;
     if json {
-        println!(
+        out_line!(
             "{}",
             serde_json::json!({ "tenant": record.tenant, "key": record.id, "secret": key.text, "scopes": record.scopes })
-        );
+        )
     } else {
-        println!("key of tenant {}, shown this once: {}", record.tenant, key.text);
+        out_line!("key of tenant {}, shown this once: {}", record.tenant, key.text)
     }
 }
 

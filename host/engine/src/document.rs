@@ -16,11 +16,11 @@ use weir_core::event::{ErrorNote, EventKind};
 use weir_core::filing::Filing;
 use weir_core::ledger::{DocumentRecord, Entry};
 use weir_core::ports::{Account, OpenDocument, Source};
-use weir_core::{DocumentId, Lane, PageNumber, StorageError, TenantId};
+use weir_core::{DocumentId, Lane, PageNumber, RasterError, StorageError, TenantId};
 
 use crate::delete::taken_back;
 use crate::diagnosis::Load;
-use crate::failure::{Unfinished, note};
+use crate::failure::{FAILURES, Unfinished, note};
 use crate::history::History;
 use crate::identity::identify;
 use crate::in_work::Claim;
@@ -67,6 +67,10 @@ impl Ingest<'_> {
     async fn work(&mut self) -> Result<(), Unfinished> {
         let (job, spec) = (self.job, self.spec);
         let ports = &job.host.ports;
+        if let Some(reason) = &spec.missing {
+            let reason = reason.clone();
+            Err(RasterError::File { reason })?;
+        }
         let (id, bytes) = job.unless_halted(identify(&spec.path)).await??;
         self.id = Some(id);
         let claim = job.host.in_work.claim(&job.tenant, id);
@@ -306,7 +310,7 @@ impl Ingest<'_> {
 
     async fn failed(&self, error: ErrorNote) -> (EventKind, DocumentEnd) {
         let (name, done) = (self.spec.name.clone(), self.tally.all_done());
-        tracing::warn!(name, error = error.message, "document failed");
+        tracing::warn!(target: FAILURES, name, error = error.message, "document failed");
         if let Some(document) = self.id {
             let end = Observation::DocumentFailed {
                 document,

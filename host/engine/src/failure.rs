@@ -3,6 +3,10 @@
 use weir_core::event::ErrorNote;
 use weir_core::{InferenceError, LanguageError, PageNumber, PolicyError, RasterError, Stage, StorageError};
 
+/// Target of the log records about failed pages and documents. Each is an event of its job as well, so a command that shows events
+/// leaves these records out.
+pub const FAILURES: &str = "weir_engine::failures";
+
 /// An error of a stage.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum StageError {

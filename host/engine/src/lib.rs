@@ -74,6 +74,7 @@ use crate::rooms::HostSeats;
 use crate::stage::Seats;
 
 pub use delete::DeleteError;
+pub use failure::FAILURES;
 pub use handle::JobHandle;
 pub use outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
 pub use search::{SearchError, SearchRequest};

@@ -19,7 +19,7 @@ use weir_core::usage::{Reservation, Usage};
 use weir_core::{PageFacts, PageNumber, Stage};
 
 use crate::batch::Batch;
-use crate::failure::{StageError, Stop};
+use crate::failure::{FAILURES, StageError, Stop};
 use crate::spans;
 use crate::stage::{Place, Seated, Seats, Waiting};
 use crate::verdict::judge;
@@ -74,7 +74,7 @@ pub(crate) async fn run(work: Arc<Work>, mut page: Page) -> (PageNumber, PageEnd
             (state, what, end)
         }
         Err(Stop::Page(stage, error)) => {
-            tracing::warn!(document = %work.id, page = number, %stage, error = error.message, "page failed");
+            tracing::warn!(target: FAILURES, document = %work.id, page = number, %stage, error = error.message, "page failed");
             let what = EventKind::PageFailed {
                 page: number,
                 stage,

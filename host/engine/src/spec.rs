@@ -64,6 +64,8 @@ pub struct DocumentSpec {
     pub password: Option<String>,
     /// Pages wanted; all if `None`. What lies beyond the last page is left out.
     pub pages: Option<RangeInclusive<PageNumber>>,
+    /// Why there is no such file, if the caller has found that out; the document fails with this reason.
+    pub missing: Option<String>,
 }
 
 impl DocumentSpec {
@@ -76,6 +78,7 @@ impl DocumentSpec {
             path,
             password: None,
             pages: None,
+            missing: None,
         }
     }
 }

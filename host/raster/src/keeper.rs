@@ -15,6 +15,10 @@ use crate::pool::RasterConfig;
 use crate::process::{Fall, Process};
 use crate::work::{Reply, Served, Work};
 
+/// Target of the log records about lost workers. The page's retry or failure is an event of its job as well, so a command that
+/// shows events leaves these records out.
+pub const LOST_WORKERS: &str = "weir_raster::lost_workers";
+
 /// What has happened in a pool since it began.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
@@ -103,7 +107,17 @@ impl Keeper {
             *process = None;
             self.tally.lost.fetch_add(1, Ordering::Relaxed);
             let work = &job.ticket.work;
-            tracing::warn!(pid, ?fall, end, ?work, "a PDF worker was lost");
+            if matches!(work, Work::Probe(_)) {
+                tracing::debug!(
+                    pid,
+                    ?fall,
+                    end,
+                    ?work,
+                    "the sandbox ended a worker that tried what it denies"
+                );
+            } else {
+                tracing::warn!(target: LOST_WORKERS, pid, ?fall, end, ?work, "a PDF worker was lost");
+            }
             outcome = Err(error_of(&fall, &end, work));
             if job.ticket.reply.is_closed() || !work.is_single() {
                 break;

@@ -40,6 +40,7 @@ mod wire;
 mod work;
 mod worker;
 
+pub use keeper::LOST_WORKERS;
 pub use pool::{RasterConfig, RasterCounters, RasterPool, SandboxReport, sandbox_report};
 pub use protocol::{Lock, Probe, Sandbox};
 pub use worker::worker_main;

@@ -3,7 +3,8 @@
 //! A quota of the tenant stands over the host's, which is a setting; 0 is no limit in both places, since a tenant that may do
 //! nothing is a suspended one. What is used up comes back by itself (requests, the amounts of a day) or when the tenant does
 //! something about it (jobs, stored bytes): the refusal names the quota and says when it may be worth asking again. A
-//! submission that is larger than it may ever be is another matter: it is answered with 413, since waiting does not help.
+//! submission that is larger than it may ever be, by `upload_bytes` or `stored_bytes`, is another matter: it is answered with 413,
+//! since neither waiting nor deleting helps.
 //!
 //! The quotas of a day are checked when a job is submitted, when it begins, and before each of its pages (`usage/reserve.rs`): a
 //! job that has used one up is held in the queue by its name, keeps what is done, and goes on when the quota allows more.
@@ -29,6 +30,7 @@ use crate::usage::HostQuotas;
 const SOON: Duration = Duration::from_secs(5);
 /// The same for stored bytes, which do not go by themselves.
 const WHEN_DELETED: Duration = Duration::from_secs(3600);
+const STORED_BYTES: &str = "stored_bytes";
 /// Tenants whose rate of requests is kept.
 const RATES: usize = 10_000;
 /// After so long without a request a rate has no memory: bursts are of two seconds.
@@ -138,19 +140,47 @@ impl QuotaDesk {
         ))
     }
 
-    /// Refuses `more` bytes to be kept, if the tenant would keep more than it may.
-    pub(crate) async fn storage(&self, app: &App, tenant: &Tenant, more: u64) -> Result<(), Problem> {
+    /// Refuses to keep an upload of so many bytes beside what is stored and what the tenant's `other_uploads` will be, if that is more
+    /// than the tenant may keep. The refusal names what the tenant can do about it.
+    pub(crate) async fn storage(
+        &self,
+        app: &App,
+        tenant: &Tenant,
+        upload: u64,
+        other_uploads: u64,
+    ) -> Result<(), Problem> {
         let Some(limit) = self.limits(tenant).stored_bytes else {
             return Ok(());
         };
+        if upload > limit {
+            count(app, &tenant.id, STORED_BYTES);
+            let detail = format!(
+                "{upload} bytes are more than the {limit} that this tenant may keep: send less, or have its quota {STORED_BYTES} raised"
+            );
+            return Err(Problem::too_large(detail).of_quota(STORED_BYTES));
+        }
         let stored = app.usage.stored_bytes(&tenant.id).await?;
-        if stored.saturating_add(more) <= limit {
+        if stored.saturating_add(other_uploads).saturating_add(upload) <= limit {
             return Ok(());
         }
+        let (arriving, remedy) = match (stored, other_uploads) {
+            (_, 0) => (
+                String::new(),
+                "delete documents or cancel queued jobs that it does not need",
+            ),
+            (0, arriving) => (
+                format!(" and {arriving} more arrive"),
+                "wait until its other uploads have ended",
+            ),
+            (_, arriving) => (
+                format!(" and {arriving} more arrive"),
+                "delete documents or cancel queued jobs that it does not need",
+            ),
+        };
         let detail = format!(
-            "this tenant keeps {stored} bytes and may keep {limit}: delete documents it does not need"
+            "this tenant keeps {stored} bytes{arriving}, and may keep {limit}: {remedy}, or have its quota {STORED_BYTES} raised"
         );
-        Err(refusal(app, &tenant.id, "stored_bytes", detail, WHEN_DELETED))
+        Err(refusal(app, &tenant.id, STORED_BYTES, detail, WHEN_DELETED))
     }
 
     /// The refusal of a job where `limit` already wait.

@@ -81,8 +81,12 @@ impl Reservation {
             let own = state.tenants.get(&self.tenant.id).copied().unwrap_or(0);
             (own, state.unwritten)
         };
-        let kept = others.saturating_add(more);
-        self.app.quotas.storage(&self.app, &self.tenant, kept).await?;
+        let others = others.saturating_sub(self.reserved);
+        let total = bytes.max(self.reserved);
+        self.app
+            .quotas
+            .storage(&self.app, &self.tenant, total, others)
+            .await?;
         if more > 0
             && let Some(free) = self.app.originals.free_bytes()
             && free < unwritten.saturating_add(more).saturating_add(uploads.min_free)

@@ -74,14 +74,13 @@ fn lines_and_failures_are_read_by_the_tenant_who_wrote_the_component() {
     assert_eq!(foreign.status, 404, "{}", foreign.body);
 
     let told = |remote: bool| {
-        let mut arguments = vec!["log", &job, "--json", "--tenant", "ours"];
-        if remote {
-            arguments.push("--remote");
-        }
-        let mut command = weir.command(&arguments);
-        command
-            .env("WEIR_SERVER", format!("http://{}", server.address))
-            .env("WEIR_KEY", ours.key());
+        let mut command = weir.command(&["log", &job, "--json"]);
+        match remote {
+            true => command
+                .env("WEIR_SERVER", format!("http://{}", server.address))
+                .env("WEIR_KEY", ours.key()),
+            false => command.args(["--tenant", "ours"]),
+        };
         let ended = Running::start(command).wait();
         assert_eq!(ended.code, 0, "{}", ended.errors);
         ended.lines

@@ -8,7 +8,6 @@ use weir_core::manifest::Role;
 
 use super::language::Language;
 use crate::registry::{Access, Place, Reference};
-use crate::remote::ServerArgs;
 
 /// `weir component …`.
 #[derive(Debug, Subcommand)]
@@ -20,6 +19,7 @@ pub(crate) enum ComponentCommand {
     /// Compare a component's decisions with those expected, in the sandbox it will live in
     Test(Test),
     /// Push a component to a server, for pipelines that name it
+    #[command(after_help = KEY)]
     Push {
         /// The component: a file, or oci://HOST/NAME:TAG (or @sha256:…) in a registry
         #[arg(value_name = "COMPONENT")]
@@ -29,8 +29,6 @@ pub(crate) enum ComponentCommand {
         name: Option<String>,
         #[command(flatten)]
         access: Access,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// Publish a component in an OCI registry, where images are
     #[command(after_help = LOGIN)]
@@ -54,18 +52,17 @@ pub(crate) enum ComponentCommand {
         access: Access,
     },
     /// List the components on a server
-    List {
-        #[command(flatten)]
-        server: ServerArgs,
-    },
+    #[command(after_help = KEY)]
+    List,
     /// Remove a component that no revision names from a server
+    #[command(after_help = KEY)]
     Remove {
         /// Its digest, as `weir component list` shows it
         digest: ComponentDigest,
-        #[command(flatten)]
-        server: ServerArgs,
     },
 }
+
+const KEY: &str = "It works on the server of --server or WEIR_SERVER; the key, of WEIR_KEY or --key-file, needs the scope components.";
 
 const LOGIN: &str = "\
 A login is taken from where `docker login` or `podman login` have put it, or from WEIR_REGISTRY (the host it is for),

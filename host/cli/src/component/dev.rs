@@ -22,6 +22,8 @@ use super::source::{MANIFEST, Source};
 use super::words::Decision;
 use super::{build, test};
 use crate::places::Places;
+use crate::target::on_folder;
+use crate::terminal::{error_line, out_line, print};
 
 /// How often the folder is looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -33,7 +35,6 @@ const SHOWN: usize = 60;
 const CHARS: usize = 160;
 
 /// Builds, tests and runs after each change, until it is interrupted.
-#[allow(clippy::print_stderr)]
 pub(crate) async fn run(dev: &Dev, settings: &Settings, places: &Places) -> Result<ExitCode> {
     if let Some(document) = &dev.document {
         ensure!(document.is_file(), "{} is no file", document.display());
@@ -44,9 +45,9 @@ pub(crate) async fn run(dev: &Dev, settings: &Settings, places: &Places) -> Resu
             let seen = newest(&Source::open(&dev.folder)?.folder)?;
             match round(dev, &before, settings, places).await {
                 Ok(decisions) => before = decisions,
-                Err(error) => eprintln!("weir: {error:#}"),
+                Err(error) => error_line!("weir: {error:#}"),
             }
-            eprintln!("weir: waiting for a change in {}", dev.folder.display());
+            error_line!("weir: waiting for a change in {}", dev.folder.display());
             while newest(&dev.folder)? == seen {
                 tokio::time::sleep(LOOK).await;
             }
@@ -59,10 +60,9 @@ pub(crate) async fn run(dev: &Dev, settings: &Settings, places: &Places) -> Resu
 }
 
 /// One round: build, cases, document.
-#[allow(clippy::print_stdout)]
 async fn round(dev: &Dev, before: &Decisions, settings: &Settings, places: &Places) -> Result<Decisions> {
     let source = Source::open(&dev.folder)?;
-    println!("{}", build::build(&source, places).await?);
+    out_line!("{}", build::build(&source, places).await?)?;
     if source.folder.join("cases").is_dir() {
         let cases = Test {
             folder: dev.folder.clone(),
@@ -76,7 +76,7 @@ async fn round(dev: &Dev, before: &Decisions, settings: &Settings, places: &Plac
         return Ok(Decisions::default());
     };
     let decisions = decide(&source, document).await?;
-    print!("{}", decisions.told(before));
+    print(format_args!("{}", decisions.told(before)))?;
     Ok(decisions)
 }
 
@@ -88,13 +88,9 @@ async fn decide(source: &Source, document: &Path) -> Result<Decisions> {
     }
     let binary = std::env::current_exe().context("cannot find the weir binary itself")?;
     // How it ended is said by the run itself; what was decided until then is worth showing all the same.
-    Command::new(binary)
-        .arg("run")
-        .arg(document)
+    on_folder(Command::new(binary).arg("run").arg(document), &data)
         .arg("--pipeline")
         .arg(source.folder.join(MANIFEST))
-        .arg("--data")
-        .arg(&data)
         .args(["--set", "policy.record=true"])
         .kill_on_drop(true)
         .status()

@@ -28,6 +28,7 @@ use anyhow::Result;
 use weir_core::settings::Settings;
 
 use crate::places::Places;
+use crate::target::Target;
 
 pub(crate) use args::{ComponentCommand, Dev};
 pub(crate) use dev::run as dev;
@@ -38,17 +39,15 @@ pub(crate) async fn run(
     json: bool,
     settings: &Settings,
     places: &Places,
+    target: &Target,
 ) -> Result<ExitCode> {
     match command {
         ComponentCommand::New(new) => scaffold::run(new, json),
         ComponentCommand::Build(build) => build::run(build, json, places).await,
         ComponentCommand::Test(test) => test::run(test, json, settings, places).await,
-        ComponentCommand::Push {
-            place,
-            name,
-            access,
-            server,
-        } => pushed::push(place, name.as_deref(), *access, server, json).await,
+        ComponentCommand::Push { place, name, access } => {
+            pushed::push(place, name.as_deref(), *access, target, json).await
+        }
         ComponentCommand::Publish {
             file,
             reference,
@@ -59,7 +58,7 @@ pub(crate) async fn run(
             output,
             access,
         } => published::pull(reference, output.as_deref(), *access, json).await,
-        ComponentCommand::List { server } => pushed::list(server, json).await,
-        ComponentCommand::Remove { digest, server } => pushed::remove(digest, server).await,
+        ComponentCommand::List => pushed::list(target, json).await,
+        ComponentCommand::Remove { digest } => pushed::remove(digest, target).await,
     }
 }

@@ -8,9 +8,9 @@ use serde_json::json;
 use weir_core::component::ComponentDigest;
 
 use crate::registry::{Access, Reference, Registry};
+use crate::terminal::{announce, out_line};
 
 /// `weir component publish`.
-#[allow(clippy::print_stdout)]
 pub(super) async fn publish(
     file: &Path,
     reference: &Reference,
@@ -20,28 +20,36 @@ pub(super) async fn publish(
     let component = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let bytes = ComponentDigest::of(&component);
     let registry = Registry::open(reference, access)?;
-    let digest = registry.publish(reference, component).await?;
+    let digest = announce(
+        "sending the component to the registry",
+        registry.publish(reference, component),
+    )
+    .await?;
     let pinned = reference.pinned(digest);
     if json {
-        println!(
+        out_line!(
             "{}",
             json!({ "reference": pinned.to_string(), "digest": digest, "component": bytes })
-        );
+        )?;
     } else {
-        println!("{pinned}");
+        out_line!("{pinned}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// `weir component pull`.
-#[allow(clippy::print_stdout)]
 pub(super) async fn pull(
     reference: &Reference,
     output: Option<&Path>,
     access: Access,
     json: bool,
 ) -> Result<ExitCode> {
-    let pulled = Registry::open(reference, access)?.pull(reference).await?;
+    let registry = Registry::open(reference, access)?;
+    let pulled = announce(
+        "fetching the component from the registry",
+        registry.pull(reference),
+    )
+    .await?;
     let usual = || PathBuf::from(format!("{}.wasm", reference.name()));
     let file = output.map_or_else(usual, Path::to_owned);
     std::fs::write(&file, &pulled.component).with_context(|| format!("cannot write {}", file.display()))?;
@@ -49,9 +57,9 @@ pub(super) async fn pull(
     if json {
         let bytes = ComponentDigest::of(&pulled.component);
         let said = json!({ "reference": pinned.to_string(), "digest": pulled.digest, "component": bytes, "file": file });
-        println!("{said}");
+        out_line!("{said}")?;
     } else {
-        println!("{}  {pinned}", file.display());
+        out_line!("{}  {pinned}", file.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,6 +13,7 @@ use weir_core::manifest::Role;
 use super::args::New;
 use super::embedded;
 use super::language::Language;
+use crate::terminal::out_line;
 
 /// A frame with the rules of the roles.
 struct Template {
@@ -76,26 +77,25 @@ const fn cases(role: Role) -> &'static [(&'static str, &'static str)] {
 }
 
 /// Makes the folder.
-#[allow(clippy::print_stdout)]
 pub(crate) fn run(new: &New, json: bool) -> Result<ExitCode> {
     let folder = Path::new(&new.name);
     make(folder, new)?;
     if json {
-        println!(
+        out_line!(
             "{}",
             serde_json::json!({ "folder": folder, "files": files(new).iter().map(|f| &f.0).collect::<Vec<_>>() })
-        );
+        )?;
     } else {
         let entry = if new.lang == Language::Rust {
             "src/lib.rs"
         } else {
             new.lang.entry()
         };
-        println!(
+        out_line!(
             "{name}/ is a component in {entry}; its README says how to go on:\n  weir component build {name}\n  \
              weir component test {name}\n  weir run FILE.pdf --pipeline {name}/pipeline.toml",
             name = new.name
-        );
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }

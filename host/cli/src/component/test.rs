@@ -23,6 +23,7 @@ use super::difference;
 use super::source;
 use super::stand_ins::{MemoryState, StandIn};
 use crate::places::Places;
+use crate::terminal::{announce, out_line, print};
 use crate::{FAILED, host, pipeline};
 
 /// What came of a case.
@@ -38,7 +39,6 @@ struct Outcome {
 }
 
 /// Runs the cases of a folder.
-#[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: &Test, json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
     let mut manifest = source::manifest(&args.folder)?;
     if let Some(file) = &args.component {
@@ -65,21 +65,21 @@ pub(crate) async fn run(args: &Test, json: bool, settings: &Settings, places: &P
         if json {
             reports.push(outcome.report(case));
         } else {
-            print!("{}", outcome.told(case));
+            print(format_args!("{}", outcome.told(case)))?;
         }
     }
     let fine = cases.len() - different;
     if json {
-        println!(
+        out_line!(
             "{}",
             json!({ "cases": reports, "as-expected": fine, "different": different })
-        );
+        )?;
     } else {
         let cases = if cases.len() == 1 { "case" } else { "cases" };
-        println!(
+        out_line!(
             "{} {cases}: {fine} as expected, {different} different",
             reports.len().max(fine + different)
-        );
+        )?;
     }
     Ok(if different == 0 {
         ExitCode::SUCCESS
@@ -196,7 +196,11 @@ impl Sandbox {
             pipeline: &pipeline,
             capabilities: stand_in.clone(),
         };
-        let job = match self.host.open(request).await {
+        let opened = announce(
+            "compiling the components, once for each build",
+            self.host.open(request),
+        );
+        let job = match opened.await {
             Ok(job) => job,
             // What is wrong before the first call is wrong in every case.
             Err(error @ (PolicyError::Unusable { .. } | PolicyError::Exhausted { .. })) => {

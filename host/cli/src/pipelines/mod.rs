@@ -9,9 +9,12 @@ use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 use weir_core::manifest::Manifest;
+use weir_core::tenancy::Scope;
 
 use crate::registry::{Access, Place};
-use crate::remote::{Remote, ServerArgs};
+use crate::remote::Remote;
+use crate::target::Target;
+use crate::terminal::out_line;
 
 use show::{at, show_history, show_pipelines, show_revision, show_revisions, show_rollout, text};
 
@@ -25,7 +28,7 @@ Examples:
   weir pipeline shadow reports 5                       what revision 5 would decide, without effect
   weir pipeline rollback reports                       back to what was before
 
-The key is taken from WEIR_KEY or --key-file and needs the scope components.")]
+It works on the server of --server or WEIR_SERVER; the key, of WEIR_KEY or --key-file, needs the scope components.")]
 pub(crate) enum PipelineCommand {
     /// Push a manifest and its components as the next revision
     Push {
@@ -40,34 +43,23 @@ pub(crate) enum PipelineCommand {
         canary: Option<u32>,
         #[command(flatten)]
         access: Access,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// List the tenant's pipelines
-    List {
-        #[command(flatten)]
-        server: ServerArgs,
-    },
+    List,
     /// Show which revision new jobs get, and how a canary does
     Show {
         /// The pipeline
         name: String,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// List a pipeline's revisions
     Revisions {
         /// The pipeline
         name: String,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// List what was done to a pipeline, by whom and when
     History {
         /// The pipeline
         name: String,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// New jobs get this revision
     Activate {
@@ -75,8 +67,6 @@ pub(crate) enum PipelineCommand {
         name: String,
         /// The revision's number
         revision: u32,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// So many of 100 new jobs get this revision, until it is promoted or rolled back
     Canary {
@@ -87,22 +77,16 @@ pub(crate) enum PipelineCommand {
         /// Of 100 new jobs
         #[arg(value_parser = clap::value_parser!(u32).range(1..=99))]
         percent: u32,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// The canary becomes what new jobs get
     Promote {
         /// The pipeline
         name: String,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// The canary ends or, where there is none, what was before is again
     Rollback {
         /// The pipeline
         name: String,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// New jobs get this revision, and no change is taken until it is unpinned
     Pin {
@@ -110,8 +94,6 @@ pub(crate) enum PipelineCommand {
         name: String,
         /// The revision's number
         revision: u32,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// Ask this revision after each job what it would have decided, without effect
     Shadow {
@@ -119,39 +101,34 @@ pub(crate) enum PipelineCommand {
         name: String,
         /// The revision's number
         revision: u32,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// Ask the shadow no more
     Unshadow {
         /// The pipeline
         name: String,
-        #[command(flatten)]
-        server: ServerArgs,
     },
     /// Take changes again
     Unpin {
         /// The pipeline
         name: String,
-        #[command(flatten)]
-        server: ServerArgs,
     },
 }
 
+/// How an answer is shown to a person.
+type Show = fn(&Value) -> std::io::Result<()>;
+
 /// Does it.
-#[allow(clippy::print_stdout)]
-pub(crate) async fn run(command: &PipelineCommand, json: bool) -> Result<ExitCode> {
+pub(crate) async fn run(command: &PipelineCommand, json: bool, target: &Target) -> Result<ExitCode> {
     use PipelineCommand as C;
-    let (answer, show): (Value, fn(&Value)) = match command {
+    let remote = &target.only_server(Scope::Components)?;
+    let (answer, show): (Value, Show) = match command {
         C::Push {
             manifest,
             activate,
             canary,
             access,
-            server,
         } => {
-            let remote = Remote::new(server)?;
-            let revision = push(&remote, manifest, *access).await?;
+            let revision = push(remote, manifest, *access).await?;
             let (name, number) = (text(&revision, "pipeline"), at(&revision, "/number"));
             let action = match (activate, canary) {
                 (true, _) => Some(json!({ "action": "activate", "revision": number })),
@@ -161,30 +138,26 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool) -> Result<ExitCod
                 _ => None,
             };
             if let Some(action) = action {
-                change(&remote, &name, &action).await?;
+                change(remote, &name, &action).await?;
             }
             (revision, show_revision)
         }
-        C::List { server } => (Remote::new(server)?.get("/v1/pipelines").await?, show_pipelines),
-        C::Show { name, server } => {
+        C::List => (remote.get("/v1/pipelines").await?, show_pipelines),
+        C::Show { name } => {
             let path = format!("/v1/pipelines/{}/rollout", segment(name));
-            (Remote::new(server)?.get(&path).await?, show_rollout)
+            (remote.get(&path).await?, show_rollout)
         }
-        C::Revisions { name, server } => {
+        C::Revisions { name } => {
             let path = format!("/v1/pipelines/{}/revisions?limit=200", segment(name));
-            (Remote::new(server)?.get(&path).await?, show_revisions)
+            (remote.get(&path).await?, show_revisions)
         }
-        C::History { name, server } => {
+        C::History { name } => {
             let path = format!("/v1/pipelines/{}/history?limit=200", segment(name));
-            (Remote::new(server)?.get(&path).await?, show_history)
+            (remote.get(&path).await?, show_history)
         }
-        C::Activate {
-            name,
-            revision,
-            server,
-        } => {
+        C::Activate { name, revision } => {
             changed(
-                server,
+                remote,
                 name,
                 &json!({ "action": "activate", "revision": revision }),
             )
@@ -194,36 +167,31 @@ pub(crate) async fn run(command: &PipelineCommand, json: bool) -> Result<ExitCod
             name,
             revision,
             percent,
-            server,
         } => {
             let action = json!({ "action": "canary", "revision": revision, "percent": percent });
-            changed(server, name, &action).await?
+            changed(remote, name, &action).await?
         }
-        C::Promote { name, server } => changed(server, name, &json!({ "action": "promote" })).await?,
-        C::Rollback { name, server } => changed(server, name, &json!({ "action": "rollback" })).await?,
-        C::Pin {
-            name,
-            revision,
-            server,
-        } => changed(server, name, &json!({ "action": "pin", "revision": revision })).await?,
-        C::Shadow {
-            name,
-            revision,
-            server,
-        } => changed(server, name, &json!({ "action": "shadow", "revision": revision })).await?,
-        C::Unshadow { name, server } => changed(server, name, &json!({ "action": "unshadow" })).await?,
-        C::Unpin { name, server } => changed(server, name, &json!({ "action": "unpin" })).await?,
+        C::Promote { name } => changed(remote, name, &json!({ "action": "promote" })).await?,
+        C::Rollback { name } => changed(remote, name, &json!({ "action": "rollback" })).await?,
+        C::Pin { name, revision } => {
+            changed(remote, name, &json!({ "action": "pin", "revision": revision })).await?
+        }
+        C::Shadow { name, revision } => {
+            changed(remote, name, &json!({ "action": "shadow", "revision": revision })).await?
+        }
+        C::Unshadow { name } => changed(remote, name, &json!({ "action": "unshadow" })).await?,
+        C::Unpin { name } => changed(remote, name, &json!({ "action": "unpin" })).await?,
     };
     if json {
-        println!("{answer}");
+        out_line!("{answer}")?;
     } else {
-        show(&answer);
+        show(&answer)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn changed(server: &ServerArgs, name: &str, action: &Value) -> Result<(Value, fn(&Value))> {
-    let answer = change(&Remote::new(server)?, name, action).await?;
+async fn changed(remote: &Remote, name: &str, action: &Value) -> Result<(Value, Show)> {
+    let answer = change(remote, name, action).await?;
     Ok((json!({ "rollout": answer }), show_rollout))
 }
 

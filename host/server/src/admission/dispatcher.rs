@@ -181,6 +181,7 @@ async fn specify(
         name: file.name.clone(),
         password: file.password.clone(),
         pages: pages.clone(),
+        missing: None,
     });
     let spec = JobSpec {
         id: order.job,

@@ -69,7 +69,7 @@ impl<'a> QueryWords<'a> {
         if let Some(known) = self.known.get(word) {
             return *known;
         }
-        let indices = self.words.of_query(word).indices;
+        let indices = self.words.of_word(word).indices;
         let wanted = indices.iter().any(|index| self.wanted.contains(index));
         self.known.insert(word.to_owned(), wanted);
         wanted

@@ -31,6 +31,11 @@ impl Words {
     pub(super) fn of_query(&self, text: &str) -> SparseVector {
         self.0.embed_query(&spaced(text))
     }
+
+    /// One word, or a pair of neighbouring characters, as it is.
+    pub(super) fn of_word(&self, word: &str) -> SparseVector {
+        self.0.embed_query(word)
+    }
 }
 
 /// The text with each run of characters that stand for words replaced by those characters and by their pairs.

@@ -22,6 +22,7 @@ use super::embedded::{self, CONTRACT};
 use super::language::Language;
 use super::source::Source;
 use crate::places::Places;
+use crate::terminal::out_line;
 
 /// A component that was built.
 pub(crate) struct Built {
@@ -32,11 +33,10 @@ pub(crate) struct Built {
 }
 
 /// Builds a folder and says where the component is.
-#[allow(clippy::print_stdout)]
 pub(crate) async fn run(args: &Build, json: bool, places: &Places) -> Result<ExitCode> {
     let built = build(&Source::open(&args.folder)?, places).await?;
     if json {
-        println!(
+        out_line!(
             "{}",
             serde_json::json!({
                 "component": built.path,
@@ -44,9 +44,9 @@ pub(crate) async fn run(args: &Build, json: bool, places: &Places) -> Result<Exi
                 "sha256": built.digest,
                 "seconds": built.took.as_secs_f64(),
             })
-        );
+        )?;
     } else {
-        println!("{built}");
+        out_line!("{built}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use crate::terminal::{announce, error_line, print_error};
 use anyhow::{Context as _, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use tokio::process::Command;
@@ -23,20 +24,19 @@ pub(super) async fn run(command: &mut Command, doing: &str) -> Result<String> {
 }
 
 /// The same; from what it wrote before it failed, `explain` may know better than "the reason stands above".
-#[allow(clippy::print_stderr)]
 pub(super) async fn run_or(
     command: &mut Command,
     doing: &str,
     explain: impl FnOnce(&str) -> Option<String>,
 ) -> Result<String> {
-    let output = output(command, Stdio::piped()).await?;
+    let output = announce(&format!("{doing} runs"), output(command, Stdio::piped())).await?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(said);
     }
     // What a compiler has to say about the source belongs to whoever wrote it, unchanged.
     let said = said + &String::from_utf8_lossy(&output.stderr);
-    eprint!("{said}");
+    print_error(format_args!("{said}"));
     let reason = explain(&said).unwrap_or_else(|| "the reason stands above".into());
     bail!("{doing} failed ({}): {reason}", output.status)
 }
@@ -69,7 +69,6 @@ async fn output(command: &mut Command, errors: Stdio) -> Result<Output> {
 
 /// A toolchain below the cache, installed if it is not there. `install` fills the folder. What was left half installed is
 /// installed again, and of two builds at a time one waits for the other.
-#[allow(clippy::print_stderr)]
 pub(super) async fn installed<I>(
     folder: PathBuf,
     name: &str,
@@ -89,7 +88,7 @@ where
         .await
         .with_context(cannot)?;
     if !done.is_file() {
-        eprintln!("weir: installing {name} to {}", folder.display());
+        error_line!("weir: installing {name} to {}", folder.display());
         install(folder.clone()).await?;
         std::fs::write(&done, "").with_context(cannot)?;
     }

@@ -118,6 +118,35 @@ async fn what_would_not_fit_into_the_tenants_store_is_refused() {
 }
 
 #[tokio::test]
+async fn stored_bytes_refusal_names_what_helps() {
+    let host = Host::new();
+    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+    host.quota(&a, "stored_bytes", 1000).await;
+
+    // More than may ever be kept: neither waiting nor deleting helps.
+    let told = refusal(host.submit(&key, &"x".repeat(1001)).await).await;
+    assert_eq!((told.status, told.kind.as_str()), (413, "too-large"));
+    assert_eq!(
+        (told.quota.as_deref(), told.retry_after),
+        (Some("stored_bytes"), None)
+    );
+    assert!(
+        told.detail.contains("send less") && !told.detail.contains("delete"),
+        "{}",
+        told.detail
+    );
+
+    host.memory.store(&a, 900);
+    let told = refusal(host.submit(&key, &"y".repeat(600)).await).await;
+    assert_eq!((told.status, told.retry_after), (429, Some(3600)));
+    assert!(
+        told.detail.contains("delete documents or cancel queued jobs"),
+        "{}",
+        told.detail
+    );
+}
+
+#[tokio::test]
 async fn a_host_that_stops_takes_nothing() {
     let host = Host::new();
     let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
