@@ -50,7 +50,7 @@ pub struct InferenceConfig {
     pub embed_workers: u32,
     /// Texts in an embedding batch, at least 1.
     pub batch: u32,
-    /// Requests of one tenant that may wait for a model, at least 1; its further calls wait for room.
+    /// Requests of one tenant that may wait for a model in each lane, at least 1; its further calls wait for room.
     pub queue: u32,
     /// Whether the quantized text model is taken on a CPU, where it is installed.
     pub quantized: bool,

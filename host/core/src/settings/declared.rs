@@ -58,7 +58,7 @@ settings! {
     "inference.batch" => inference_batch: u32 = "8", "texts, 1 to 1024" if |v| (1..=1024).contains(&v);
     /// How long a partial embedding batch waits for more, where the batching component does not say.
     "inference.linger_millis" => inference_linger_millis: u32 = "500", "milliseconds, 0 to 10000" if |v| v <= 10_000;
-    /// Requests that may wait for a model.
+    /// Requests of one tenant that may wait for a model, in each lane; 16 times as many may be under way before more are refused.
     "inference.queue" => inference_queue: u32 = "1024", "requests, 1 to 1000000" if |v| (1..=1_000_000).contains(&v);
     /// Whether the quantized text model is used on a CPU: about twice the speed, see the README for what it costs.
     "inference.quantized" => inference_quantized: bool = "true", "true or false" if |_v| true;

@@ -8,9 +8,10 @@
 //!
 //! A caller's request may become several: see [`Job::split`].
 //!
-//! Backpressure is by tenant: `room` requests of a tenant may wait and its further calls wait for room among themselves,
-//! so that a crowded tenant cannot close the door on another. [`InferenceError::Full`] is for the case that callers pile
-//! up without end.
+//! Backpressure is by tenant and lane: `room` requests of a tenant may wait in each lane and its further calls wait for room
+//! among themselves. A tenant whose callers pile up without end gets [`InferenceError::Full`], in that lane alone: neither
+//! another tenant's calls nor its own searches are refused for it. There is no limit for all tenants together, since it would
+//! be the first tenant's to use up; the callers of a tenant are bounded where they come from.
 
 mod batch;
 mod job;
@@ -30,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 use weir_core::ports::Account;
 use weir_core::usage::Meter;
-use weir_core::{InferenceError, TenantId};
+use weir_core::{InferenceError, Lane, TenantId};
 
 use batch::Batcher;
 use job::{Place, Reply, Waiting};
@@ -42,7 +43,7 @@ pub(crate) use batch::Gain;
 pub(crate) use job::Job;
 pub(crate) use stop::Stop;
 
-/// Calls may pile up to this many times the room of one tenant before they are refused.
+/// The calls of a tenant may pile up in a lane to this many times its room before they are refused.
 const FULL_AT_ROOMS: usize = 16;
 
 /// What runs batches.
@@ -60,7 +61,7 @@ pub(crate) struct Sharing {
     pub(crate) workers: usize,
     /// Requests in a batch, at least 1.
     pub(crate) batch: usize,
-    /// Requests of one tenant that may wait.
+    /// Requests of one tenant that may wait, in each lane.
     pub(crate) room: usize,
     /// What a batch gains.
     pub(crate) gain: Gain,
@@ -87,12 +88,19 @@ pub struct ModelStats {
     pub waited_millis: u64,
 }
 
+/// A tenant's part of the queue, in one lane.
+struct Share {
+    /// Room for requests that wait.
+    room: Arc<Semaphore>,
+    /// Requests of calls that have not been answered.
+    under_way: AtomicUsize,
+}
+
 /// The queue and the workers of one model.
 pub(crate) struct Scheduler<I, O> {
     shared: Arc<Shared<I, O>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    rooms: Mutex<HashMap<TenantId, Weak<Semaphore>>>,
-    under_way: AtomicUsize,
+    shares: Mutex<HashMap<(TenantId, Lane), Weak<Share>>>,
     next_call: AtomicU64,
 }
 
@@ -120,8 +128,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                 measures,
             }),
             threads: Mutex::new(Vec::new()),
-            rooms: Mutex::new(HashMap::new()),
-            under_way: AtomicUsize::new(0),
+            shares: Mutex::default(),
             next_call: AtomicU64::new(0),
         }
     }
@@ -133,16 +140,15 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         items: Vec<(I, f64)>,
     ) -> Result<Vec<O>, InferenceError> {
         let count = items.len();
-        let call = self.admit(count)?;
+        let call = self.admit(account, count)?;
         self.start()?;
-        let room = self.room_of(&account.tenant);
         let mut replies = Vec::with_capacity(count);
         let mut items = items.into_iter();
         // In groups, so that a batch can be taken whole, and a call larger than the room gets through piece by piece.
         let group = self.shared.sharing.batch.min(self.shared.sharing.room).max(1);
         while items.len() > 0 {
             let size = group.min(items.len());
-            let mut permits = Arc::clone(&room)
+            let mut permits = Arc::clone(&call.share.room)
                 .acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX))
                 .await
                 .map_err(|_closed| self.stopped())?;
@@ -219,12 +225,14 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         }
     }
 
-    fn admit(&self, count: usize) -> Result<Call<'_, I, O>, InferenceError> {
+    fn admit(&self, account: &Account, count: usize) -> Result<Call<'_, I, O>, InferenceError> {
         let limit = self.shared.sharing.room.saturating_mul(FULL_AT_ROOMS);
-        let before = self.under_way.fetch_add(count, Ordering::Relaxed);
+        let share = self.share_of(account);
+        let before = share.under_way.fetch_add(count, Ordering::Relaxed);
         let call = Call {
             scheduler: self,
             id: self.next_call.fetch_add(1, Ordering::Relaxed),
+            share,
             count,
         };
         // A call that is larger than everything may still come alone: it is fed through piece by piece.
@@ -257,15 +265,19 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         Ok(())
     }
 
-    fn room_of(&self, tenant: &TenantId) -> Arc<Semaphore> {
-        let mut rooms = self.rooms.lock();
-        if let Some(room) = rooms.get(tenant).and_then(Weak::upgrade) {
-            return room;
+    fn share_of(&self, account: &Account) -> Arc<Share> {
+        let key = (account.tenant.clone(), account.lane);
+        let mut shares = self.shares.lock();
+        if let Some(share) = shares.get(&key).and_then(Weak::upgrade) {
+            return share;
         }
-        rooms.retain(|_, room| room.strong_count() > 0);
-        let room = Arc::new(Semaphore::new(self.shared.sharing.room.max(1)));
-        rooms.insert(tenant.clone(), Arc::downgrade(&room));
-        room
+        shares.retain(|_, share| share.strong_count() > 0);
+        let share = Arc::new(Share {
+            room: Arc::new(Semaphore::new(self.shared.sharing.room.max(1))),
+            under_way: AtomicUsize::new(0),
+        });
+        shares.insert(key, Arc::downgrade(&share));
+        share
     }
 
     fn stopped(&self) -> InferenceError {
@@ -291,12 +303,13 @@ impl<I, O> Drop for Scheduler<I, O> {
 struct Call<'a, I, O> {
     scheduler: &'a Scheduler<I, O>,
     id: CallId,
+    share: Arc<Share>,
     count: usize,
 }
 
 impl<I, O> Drop for Call<'_, I, O> {
     fn drop(&mut self) {
-        self.scheduler.under_way.fetch_sub(self.count, Ordering::Relaxed);
+        self.share.under_way.fetch_sub(self.count, Ordering::Relaxed);
         let shared = &self.scheduler.shared;
         let mut state = shared.state.lock();
         if state.batcher.queue().withdraw(self.id) > 0 {

@@ -110,6 +110,17 @@ impl Bench {
             .unwrap_or_else(|_| panic!("never reached, at {:?}", self.scheduler.stats()));
     }
 
+    /// Waits until so many requests of a tenant are under way.
+    async fn under_way(&self, account: &Account, requests: usize) {
+        let share = self.scheduler.share_of(account);
+        let all = async {
+            while share.under_way.load(Ordering::SeqCst) < requests {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), all).await.unwrap();
+    }
+
     fn let_through(&self, batches: usize) {
         for _ in 0..batches {
             self.open_gate.send(()).unwrap();
@@ -193,25 +204,40 @@ async fn a_crowded_tenant_waits_for_room_and_another_does_not() {
 }
 
 #[tokio::test]
-async fn callers_without_end_are_refused() {
+async fn a_tenant_without_end_is_refused_and_others_are_not() {
     let bench = bench(1, 2, 4, Gain::Fill);
     let calls: Vec<_> = (0..16).map(|_| bench.submit("a", items(100..104))).collect();
     bench.until(|s| s.running == 1 && s.waiting == 4).await;
-    let crowded = async {
-        while bench.scheduler.under_way.load(Ordering::SeqCst) < 64 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), crowded)
-        .await
-        .unwrap();
-    let refused = bench.submit("b", items(1..2)).await.unwrap();
+    bench.under_way(&account("a"), 64).await;
+    let refused = bench.submit("a", items(1..2)).await.unwrap();
     assert_eq!(refused.unwrap_err().kind(), "model-queue-full");
+    let other = bench.submit("b", items(1..2));
+    bench.until(|s| s.waiting == 5).await;
     bench.let_through(100);
+    assert_eq!(other.await.unwrap().unwrap(), [1]);
     for call in calls {
         call.await.unwrap().unwrap();
     }
-    assert_eq!(bench.submit("b", items(1..2)).await.unwrap().unwrap(), [1]);
+    assert_eq!(bench.submit("a", items(1..2)).await.unwrap().unwrap(), [1]);
+}
+
+#[tokio::test]
+async fn a_search_finds_room_beside_its_tenants_own_pages() {
+    let bench = bench(1, 2, 4, Gain::Fill);
+    let pages: Vec<_> = (0..16).map(|_| bench.submit("a", items(100..104))).collect();
+    bench.until(|s| s.running == 1 && s.waiting == 4).await;
+    bench.under_way(&account("a"), 64).await;
+    let search = Account {
+        lane: Lane::Interactive,
+        ..account("a")
+    };
+    let scheduler = Arc::clone(&bench.scheduler);
+    let search = tokio::spawn(async move { scheduler.submit(&search, items(1..2)).await });
+    bench.until(|s| s.waiting == 5).await;
+    // The next batch has it.
+    bench.let_through(2);
+    assert_eq!(search.await.unwrap().unwrap(), [1]);
+    pages.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]
