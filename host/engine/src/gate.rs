@@ -73,7 +73,7 @@ impl Gate {
             if state.line.is_empty()
                 && state.inside < room_of(state.capacity, self.0.ahead(), &party.account.tenant)
             {
-                return self.let_in(&mut state, party);
+                return self.let_past(&mut state, party);
             }
             let (turn, answer) = oneshot::channel();
             let waiting = Waiting {
@@ -91,12 +91,17 @@ impl Gate {
 
     /// Enters at once, even if that makes one too many; the next to leave makes up for it.
     pub(crate) fn enter_over(&self, party: Arc<Party>) -> Pass {
-        self.let_in(&mut self.0.state.lock(), party)
+        self.let_past(&mut self.0.state.lock(), party)
     }
 
-    fn let_in(&self, state: &mut State, party: Arc<Party>) -> Pass {
-        state.inside += 1;
+    /// Lets in one that has not been in the line.
+    fn let_past(&self, state: &mut State, party: Arc<Party>) -> Pass {
         state.line.enter(&party, Instant::now());
+        self.pass(state, party)
+    }
+
+    fn pass(&self, state: &mut State, party: Arc<Party>) -> Pass {
+        state.inside += 1;
         Pass {
             gate: self.clone(),
             party,
@@ -128,7 +133,7 @@ impl Gate {
                 let may = |tenant: &TenantId| inside < room_of(capacity, ahead, tenant);
                 let next = state.line.pop(may, |w| !w.turn.is_closed(), Instant::now());
                 let Some(next) = next else { return };
-                (self.let_in(&mut state, next.party), next.turn)
+                (self.pass(&mut state, next.party), next.turn)
             };
             // A pass that nobody takes any more comes back and is dropped here, outside the lock it needs.
             drop(turn.send(pass));

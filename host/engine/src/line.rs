@@ -7,9 +7,11 @@
 //! place sees its clock run that many times as fast, so the next places that fall free go to the newcomer until it holds
 //! its share, not just every second one.
 //!
-//! A clock that has fallen behind those who were served is set forward when its owner comes back, so nobody saves up a share
-//! by having been idle; what a newcomer gets beyond its share is a matter of its own (`head_start`), and all this knows of it
-//! is who may go in. A clock that is ahead stays so, and nobody loses its past by going away for a moment.
+//! Virtual time is the earliest clock of those who wait or are inside (as in start-time fair queueing and in Linux's
+//! scheduler). A clock that has fallen behind it is set forward when its owner comes back, so nobody saves up a share by
+//! having been idle. A clock that is ahead stays so, and nobody loses its past by going away for a moment. No other clock is ever
+//! moved: a newcomer that goes ahead of its turn (`head_start`) pays for that when it is over, until the others have had as
+//! much. All this knows of it is who may go in.
 //!
 //! The lanes come first, interactive work counting an eighth, as it does before the models behind the stages (in the
 //! inference queue): were the two to disagree, each would undo what the other put in order. Rooms of one tenant take plain
@@ -40,7 +42,7 @@ pub(crate) struct Party {
 pub(crate) struct Line<T> {
     interactive: LaneLine<T>,
     bulk: LaneLine<T>,
-    /// Clock of the lane that was served last.
+    /// Virtual time of the lanes.
     reached: f64,
     served: u64,
 }
@@ -50,7 +52,7 @@ struct LaneLine<T> {
     // Ordered, so that equal clocks are decided the same way every time.
     tenants: BTreeMap<TenantId, TenantLine<T>>,
     waiting: usize,
-    /// Clock of the tenant that was served last.
+    /// Virtual time of the tenants.
     reached: f64,
 }
 
@@ -91,17 +93,8 @@ impl<T> Line<T> {
 
     /// Lines up.
     pub(crate) fn push(&mut self, party: &Party, waiting: T, now: Instant) {
-        let reached = self.reached;
-        let lane = self.lane(party.account.lane);
-        if lane.waiting == 0 {
-            lane.clock.join(reached, now);
-        }
-        lane.waiting += 1;
-        let reached = lane.reached;
-        let tenant = lane.tenant(&party.account, now);
-        if tenant.turns.is_empty() {
-            tenant.clock.join(reached, now);
-        }
+        let (lane_waiting, tenant) = self.join(party, now);
+        *lane_waiting += 1;
         match tenant.turns.iter_mut().find(|turn| turn.room == party.room) {
             Some(turn) => turn.waiting.push_back(waiting),
             None => tenant.turns.push_back(Turn {
@@ -111,8 +104,8 @@ impl<T> Line<T> {
         }
     }
 
-    /// Takes out whose turn it is, of the tenants who `may` go in. Those who are not `wanted` any more are passed over at no
-    /// cost to the others of their account. Whoever is taken still has to [`Self::enter`].
+    /// Takes out whose turn it is, of the tenants who `may` go in; it is inside then. Those who are not `wanted` any more are
+    /// passed over at no cost to the others of their account.
     pub(crate) fn pop(
         &mut self,
         may: impl Fn(&TenantId) -> bool,
@@ -127,30 +120,54 @@ impl<T> Line<T> {
             .find_map(|lane| lane.pop(&may, &wanted, served, now))
     }
 
-    /// One more is inside, be it out of the line or past it.
+    /// One more is inside, past the line.
     pub(crate) fn enter(&mut self, party: &Party, now: Instant) {
-        let reached = self.reached;
-        let lane = self.lane(party.account.lane);
-        lane.clock.join(reached, now);
-        lane.clock.enter(now);
-        let lane_reached = lane.clock.had;
-        let reached = lane.reached;
-        let tenant = lane.tenant(&party.account, now);
-        tenant.clock.join(reached, now);
+        let (_, tenant) = self.join(party, now);
         tenant.clock.enter(now);
-        let tenant_reached = tenant.clock.had;
-        lane.reached = tenant_reached;
-        self.reached = lane_reached;
+        self.lane(party.account.lane).clock.enter(now);
     }
 
     /// One who was inside has left.
     pub(crate) fn leave(&mut self, party: &Party, now: Instant) {
+        self.advance(now);
         let lane = self.lane(party.account.lane);
+        lane.advance(now);
         lane.clock.leave(now);
         if let Some(tenant) = lane.tenants.get_mut(&party.account.tenant) {
             tenant.clock.leave(now);
         }
         lane.forget_idle(now);
+        let lanes = [&self.interactive, &self.bulk];
+        if lanes.iter().all(|lane| lane.is_idle()) {
+            // Nobody is there to whom a lane that is ahead would owe anything.
+            self.reached = lanes
+                .iter()
+                .map(|lane| lane.clock.had)
+                .fold(self.reached, f64::max);
+        }
+    }
+
+    /// The line of an account: how many wait in its lane, and its tenant's. Those who were idle begin at virtual time.
+    fn join(&mut self, party: &Party, now: Instant) -> (&mut usize, &mut TenantLine<T>) {
+        self.advance(now);
+        let reached = self.reached;
+        let lane = self.lane(party.account.lane);
+        if lane.is_idle() {
+            lane.clock.join(reached, now);
+        }
+        lane.advance(now);
+        let reached = lane.reached;
+        let (waiting, tenant) = lane.tenant(&party.account, now);
+        if tenant.is_idle() {
+            tenant.clock.join(reached, now);
+        }
+        (waiting, tenant)
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let lanes = [&self.interactive, &self.bulk];
+        let active = lanes.into_iter().filter(|lane| !lane.is_idle());
+        self.reached = earliest(active.map(|lane| &lane.clock), now).max(self.reached);
     }
 
     fn lane(&mut self, lane: Lane) -> &mut LaneLine<T> {
@@ -161,8 +178,32 @@ impl<T> Line<T> {
     }
 }
 
+/// The earliest of some clocks; minus infinity if there are none.
+fn earliest<'a>(clocks: impl Iterator<Item = &'a Clock>, now: Instant) -> f64 {
+    clocks
+        .map(|clock| clock.at(now))
+        .min_by(f64::total_cmp)
+        .unwrap_or(f64::NEG_INFINITY)
+}
+
+impl<T> TenantLine<T> {
+    fn is_idle(&self) -> bool {
+        self.clock.inside == 0 && self.turns.is_empty()
+    }
+}
+
 impl<T> LaneLine<T> {
-    fn tenant(&mut self, account: &Account, now: Instant) -> &mut TenantLine<T> {
+    const fn is_idle(&self) -> bool {
+        self.clock.inside == 0 && self.waiting == 0
+    }
+
+    fn advance(&mut self, now: Instant) {
+        let active = self.tenants.values().filter(|tenant| !tenant.is_idle());
+        self.reached = earliest(active.map(|tenant| &tenant.clock), now).max(self.reached);
+    }
+
+    /// How many wait here, and a tenant's line.
+    fn tenant(&mut self, account: &Account, now: Instant) -> (&mut usize, &mut TenantLine<T>) {
         let weight = match account.weight {
             weight if weight.is_finite() && weight > 0.0 => weight,
             _ => 1.0,
@@ -179,7 +220,7 @@ impl<T> LaneLine<T> {
             tenant.clock.settle(now);
             tenant.clock.weight = weight;
         }
-        tenant
+        (&mut self.waiting, tenant)
     }
 
     /// Of the tenant with the earliest clock (or, of several, the one that was served the longest ago) the room whose turn it
@@ -209,6 +250,8 @@ impl<T> LaneLine<T> {
                     }
                     *served += 1;
                     tenant.served = *served;
+                    tenant.clock.enter(now);
+                    self.clock.enter(now);
                     return Some(next);
                 }
             }
@@ -218,10 +261,9 @@ impl<T> LaneLine<T> {
     /// A tenant whose clock says no more than one that starts anew would.
     fn forget_idle(&mut self, now: Instant) {
         let reached = self.reached;
-        self.tenants.retain(|_, tenant| {
-            tenant.clock.inside > 0 || !tenant.turns.is_empty() || tenant.clock.at(now) > reached
-        });
-        if self.waiting == 0 && self.tenants.values().all(|tenant| tenant.clock.inside == 0) {
+        self.tenants
+            .retain(|_, tenant| !tenant.is_idle() || tenant.clock.at(now) > reached);
+        if self.is_idle() {
             self.tenants.clear();
         }
     }
