@@ -139,8 +139,10 @@ impl Ingest<'_> {
     /// Summarizes the document, of which everything has been written down by then.
     async fn summarize(&self, id: DocumentId) -> Result<(), Unfinished> {
         let job = self.job;
-        job.host.journal.sync().await?;
-        let Some(record) = job.host.ports.ledger.document(&job.tenant, &id).await? else {
+        let host = &job.host;
+        job.unless_halted(host.journal.sync()).await??;
+        let known = host.ports.ledger.document(&job.tenant, &id);
+        let Some(record) = job.unless_halted(known).await?? else {
             return Ok(());
         };
         let account = Account {
@@ -343,7 +345,8 @@ impl Ingest<'_> {
     /// image stays that nothing points to.
     async fn sweep(&mut self) {
         for key in std::mem::take(&mut self.tally.stale) {
-            if let Err(error) = self.job.host.ports.blobs.delete(&self.job.tenant, &key).await {
+            let deleted = self.job.host.ports.blobs.delete(&self.job.tenant, &key);
+            if let Ok(Err(error)) = self.job.unless_over(deleted).await {
                 tracing::warn!(key, %error, "an image that is not needed any more could not be deleted");
             }
         }

@@ -329,10 +329,10 @@ impl Observer {
                 Some(Seen::Event(at, observation)) => (at, observation, None),
                 Some(Seen::End(at, observation, reply)) => (at, observation, Some(reply)),
             };
-            let answered = if halt.is_over() {
-                Ok(Vec::new())
-            } else {
-                policy.observe(at_millis, observation).await
+            let answered = tokio::select! {
+                biased;
+                () = halt.over() => Ok(Vec::new()),
+                answered = policy.observe(at_millis, observation) => answered,
             };
             let shown = match answered {
                 Ok(updates) => {

@@ -100,6 +100,14 @@ impl Halt {
         }
     }
 
+    /// Waits until nothing more will come of it: it was cancelled or has failed.
+    pub(crate) async fn over(&self) {
+        tokio::select! {
+            () = self.cancelled() => {}
+            _ = self.failed() => {}
+        }
+    }
+
     /// When pages in flight are dropped; now, if it is not stopping.
     pub(crate) fn deadline(&self) -> Instant {
         self.0.deadline.borrow().unwrap_or_else(Instant::now)

@@ -13,6 +13,7 @@ use crate::capabilities::JobCapabilities;
 use crate::events::EventLog;
 use crate::failure::{Stop, Unfinished};
 use crate::halt::Halt;
+use crate::journal::Journal;
 use crate::model_requests::ModelRequests;
 use crate::spent::Spent;
 
@@ -41,31 +42,36 @@ pub(crate) struct Job {
     pub(crate) held: OnceLock<QuotaExhausted>,
 }
 
-impl Job {
-    /// Waits until nothing more can come of the job, and says why.
-    async fn over(&self) -> Unfinished {
-        tokio::select! {
-            biased;
-            error = self.halt.failed() => Unfinished::Failed(error),
-            error = self.host.journal.broken() => error.into(),
-            () = self.halt.cancelled() => Unfinished::Cancelled,
-        }
+/// Waits until nothing more can come of a job, and says why.
+async fn over(halt: &Halt, journal: &Journal) -> Unfinished {
+    tokio::select! {
+        biased;
+        error = halt.failed() => Unfinished::Failed(error),
+        error = journal.broken() => error.into(),
+        () = halt.cancelled() => Unfinished::Cancelled,
     }
+}
 
+/// Waits until a job is stopped, and says how.
+pub(crate) async fn halted(halt: &Halt, journal: &Journal) -> Unfinished {
+    tokio::select! {
+        biased;
+        over = over(halt, journal) => over,
+        () = halt.stopping() => Unfinished::Suspended,
+    }
+}
+
+impl Job {
     /// Waits until the job is stopped, and says how.
     pub(crate) async fn halted(&self) -> Unfinished {
-        tokio::select! {
-            biased;
-            over = self.over() => over,
-            () = self.halt.stopping() => Unfinished::Suspended,
-        }
+        halted(&self.halt, &self.host.journal).await
     }
 
     /// Does `step` unless nothing more can come of the job before.
     pub(crate) async fn unless_over<T>(&self, step: impl Future<Output = T>) -> Result<T, Unfinished> {
         tokio::select! {
             biased;
-            over = self.over() => Err(over),
+            over = over(&self.halt, &self.host.journal) => Err(over),
             done = step => Ok(done),
         }
     }

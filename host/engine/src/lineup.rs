@@ -26,6 +26,13 @@ impl Lineup {
         }
     }
 
+    /// The documents in the order of the job.
+    pub(crate) fn as_given(specs: Vec<DocumentSpec>) -> Self {
+        Self {
+            waiting: specs.into_iter().enumerate().collect(),
+        }
+    }
+
     /// The next, with its place in the job: the smallest or the largest.
     pub(crate) fn next(&mut self, largest: bool) -> Option<(usize, DocumentSpec)> {
         if largest {

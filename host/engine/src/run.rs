@@ -19,11 +19,11 @@ use crate::Host;
 use crate::capabilities::JobCapabilities;
 use crate::document::{self, now_millis};
 use crate::events::{EventLog, Observer};
-use crate::failure::{STAGE_DIED, StageError, note};
+use crate::failure::{STAGE_DIED, StageError, Unfinished, note};
 use crate::halt::Halt;
 use crate::handle::JobHandle;
 use crate::head_start;
-use crate::job::Job;
+use crate::job::{self, Job};
 use crate::lineup::Lineup;
 use crate::model_requests::ModelRequests;
 use crate::outcome::{DocumentEnd, DocumentOutcome, JobOutcome};
@@ -199,16 +199,15 @@ impl Start {
             pipeline: &self.spec.pipeline,
             capabilities: Arc::clone(&capabilities) as _,
         };
-        let policy = match ports.policies.open(request).await {
+        // Opening waits for compilation and for instances, which may take as long as other jobs do.
+        let opened = tokio::select! {
+            biased;
+            stopped = job::halted(&self.halt, &self.host.journal) => Err(stopped),
+            opened = ports.policies.open(request) => opened.map_err(Unfinished::from),
+        };
+        let policy = match opened {
             Ok(policy) => policy,
-            Err(error) => {
-                let error = StageError::from(error).note();
-                let mut outcomes = Vec::with_capacity(self.spec.documents.len());
-                for spec in &self.spec.documents {
-                    outcomes.push(refuse(&self.log, spec, &error).await);
-                }
-                return Worked::failed(outcomes, error);
-            }
+            Err(unfinished) => return self.not_begun(unfinished).await,
         };
         let job = Arc::new(Job {
             host: Arc::clone(&self.host),
@@ -233,6 +232,32 @@ impl Start {
             held: job.held.get().copied(),
             error: self.halt.failure(),
             policy: job.policy.tally(),
+        }
+    }
+
+    /// The end of a job whose documents have not been begun.
+    async fn not_begun(&self, unfinished: Unfinished) -> Worked {
+        let mut documents = Vec::with_capacity(self.spec.documents.len());
+        for spec in &self.spec.documents {
+            let outcome = match &unfinished {
+                Unfinished::Failed(error) => refuse(&self.log, spec, error).await,
+                Unfinished::Cancelled => {
+                    let name = spec.name.clone();
+                    let what = EventKind::DocumentCancelled { name, done: 0 };
+                    self.log.say(None, what).await;
+                    outcome(spec, DocumentEnd::Cancelled { done: 0 })
+                }
+                Unfinished::Suspended => outcome(spec, DocumentEnd::Suspended { done: 0 }),
+            };
+            documents.push(outcome);
+        }
+        Worked {
+            documents,
+            error: match unfinished {
+                Unfinished::Failed(error) => Some(error),
+                Unfinished::Cancelled | Unfinished::Suspended => None,
+            },
+            policy: PolicyTally::default(),
         }
     }
 }
@@ -265,13 +290,19 @@ async fn refuse(log: &EventLog, spec: &DocumentSpec, error: &ErrorNote) -> Docum
         done: 0,
     };
     log.say(None, what).await;
+    let end = DocumentEnd::Failed {
+        error: error.clone(),
+        done: 0,
+    };
+    outcome(spec, end)
+}
+
+/// What came of a document that was not opened.
+fn outcome(spec: &DocumentSpec, end: DocumentEnd) -> DocumentOutcome {
     DocumentOutcome {
         name: spec.name.clone(),
         document: None,
-        end: DocumentEnd::Failed {
-            error: error.clone(),
-            done: 0,
-        },
+        end,
     }
 }
 
@@ -309,7 +340,9 @@ impl Job {
 
     /// Runs the documents, several at a time.
     async fn documents(self: &Arc<Self>, specs: &[DocumentSpec]) -> Vec<DocumentOutcome> {
-        let mut lineup = Lineup::of(specs.to_vec()).await;
+        // Stopped before the sizes are known, the documents end in any order.
+        let sized = self.unless_halted(Lineup::of(specs.to_vec())).await;
+        let mut lineup = sized.unwrap_or_else(|_| Lineup::as_given(specs.to_vec()));
         let slots = self.host.config.documents.max(1);
         let mut running: JoinSet<DocumentOutcome> = JoinSet::new();
         let mut places: HashMap<Id, usize> = HashMap::new();

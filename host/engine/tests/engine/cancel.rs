@@ -123,6 +123,56 @@ async fn a_job_can_be_cancelled_while_it_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_whose_components_are_opened_can_be_stopped() {
+    let mut fakes = Fakes::new();
+    fakes.script.opening = Duration::from_secs(3600);
+    let engine = fakes.engine();
+    let documents = ["a.pdf", "b.pdf"].map(|name| fakes.document(name, 10));
+    let handle = engine.start(job(documents.clone()));
+    sleep(Duration::from_secs(60)).await;
+    handle.cancel();
+    let (events, outcome) = timeout(Duration::from_secs(1), follow(&handle)).await.unwrap();
+    assert_eq!(outcome.state, JobState::Cancelled);
+    let ends = outcome.documents.iter().map(|d| &d.end);
+    assert!(ends.clone().all(|end| *end == DocumentEnd::Cancelled { done: 0 }));
+    let cancelled = |e: &&weir_core::event::Event| matches!(e.what, EventKind::DocumentCancelled { .. });
+    assert_eq!((ends.count(), events.iter().filter(cancelled).count()), (2, 2));
+
+    // Suspended, it has not ended, and the next engine takes it up.
+    let handle = engine.start(job(documents.clone()));
+    sleep(Duration::from_secs(60)).await;
+    let stopping = Instant::now();
+    engine.suspend(Duration::from_secs(5)).await.unwrap();
+    assert!(stopping.elapsed() < Duration::from_secs(1));
+    let outcome = handle.wait().await;
+    assert_eq!((outcome.state, outcome.error), (JobState::Running, None));
+    assert!(
+        outcome
+            .documents
+            .iter()
+            .all(|d| d.end == DocumentEnd::Suspended { done: 0 })
+    );
+    fakes.script.opening = Duration::ZERO;
+    let again = weir_engine::JobSpec {
+        id: handle.id(),
+        ..job(documents)
+    };
+    assert_eq!(fakes.engine().start(again).wait().await.state, JobState::Done);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_reaches_a_progress_component_that_hangs() {
+    let mut fakes = Fakes::new();
+    fakes.script.observing = Duration::from_secs(3600);
+    let engine = fakes.engine();
+    let handle = engine.start(job([fakes.document("a.pdf", 10)]));
+    sleep(Duration::from_secs(60)).await;
+    handle.cancel();
+    let outcome = timeout(Duration::from_secs(2), handle.wait()).await.unwrap();
+    assert_eq!(outcome.state, JobState::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
 async fn shutting_down_keeps_what_is_done_and_leaves_nothing_running() {
     let fakes = Fakes::new()
         .cost(Stage::Read, 100)

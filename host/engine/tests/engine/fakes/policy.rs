@@ -20,6 +20,8 @@ type Ask = Arc<dyn Fn(&Arc<dyn Capabilities>) + Send + Sync>;
 #[derive(Clone)]
 pub struct Script {
     pub open: Decide<(), ()>,
+    /// Time that opening takes.
+    pub opening: Duration,
     /// Called with the job's capabilities when it opens.
     pub opened: Ask,
     pub plan: Decide<Situation, BatchPlan>,
@@ -57,6 +59,7 @@ impl Default for Script {
     fn default() -> Self {
         Self {
             open: Arc::new(|()| Ok(())),
+            opening: Duration::ZERO,
             opened: Arc::new(|_| ()),
             plan: Arc::new(|_| Ok(PLAN)),
             document: Arc::new(|_| Ok(())),
@@ -90,6 +93,7 @@ struct FakePolicy(Script, #[allow(dead_code)] Arc<dyn Capabilities>);
 #[async_trait]
 impl Policies for FakePolicies {
     async fn open(&self, request: PolicyRequest<'_>) -> Result<Arc<dyn JobPolicy>, PolicyError> {
+        tokio::time::sleep(self.0.opening).await;
         (self.0.open)(())?;
         (self.0.opened)(&request.capabilities);
         Ok(Arc::new(FakePolicy(self.0.clone(), request.capabilities)))
