@@ -1,9 +1,10 @@
-"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [weights] [load] [thirty] [hostile] [density] [swap] [canary]
+"""A `weir serve` under load: serve.py WEIR SAMPLES [fairness] [scans] [weights] [load] [thirty] [hostile] [density] [swap] [canary]
 
 Starts a server of its own for each part, with SAMPLES (the program) making the documents, and tells what its clients see:
 
 fairness   a tenant's three-page documents, one now and then, on an idle host and while another tenant has 200 jobs waiting; and
            handed in without a pause, one after the other
+scans      a tenant's three-page documents of text, and its scanned ones, on an idle host and beside ten scans of 300 pages by another
 weights    pages of two tenants who both have more work than the host can do, with weights 3 and 1
 load       1,000 readers of a job's events while 200 documents a second are handed in for ten seconds
 thirty     30 files in one request: when the first page can be found, and when all are done
@@ -60,6 +61,37 @@ async def fairness(server, samples):
         print(f"fairness   three pages {what}: p95 {p95(alone):.2f} s idle, {p95(beside):.2f} s beside 200 jobs: {p95(beside) / p95(alone):.2f} ×")
         print(f"           medians {statistics.median(alone):.2f} and {statistics.median(beside):.2f} s")
     print(f"           {len(still['jobs'])} of the 200 still waited at the end")
+
+
+async def scans(server, samples):
+    flooding, polite = await server.tenant("flooding"), await server.tenant("polite")
+    kinds = {"text": (samples.text, 20), "scan": (samples.scan, 10)}
+    draw = random.Random(1)
+
+    async def times(kind):
+        make, count = kinds[kind]
+        took = []
+        for document in [make(3) for _ in range(count)]:
+            await asyncio.sleep(0.6 * draw.uniform(0.5, 1.5))
+            took.append((await server.seconds(polite, document))[1])
+        return took
+
+    for make, _ in kinds.values():
+        await server.seconds(polite, make(3))
+    idle = {kind: await times(kind) for kind in kinds}
+    for document in [samples.scan(300) for _ in range(10)]:
+        status, said = await server.submit(flooding, document)
+        assert status == 202, said
+    # Until what can be drawn ahead has been.
+    await asyncio.sleep(20)
+    began, before = time.monotonic(), await server.pages(flooding)
+    beside = {kind: await times(kind) for kind in kinds}
+    pages, took = await server.pages(flooding) - before, time.monotonic() - began
+    for kind in kinds:
+        ratio = p95(beside[kind]) / p95(idle[kind])
+        print(f"scans      three pages of {kind}: p95 {p95(idle[kind]):.2f} s idle, {p95(beside[kind]):.2f} s beside ten scans of 300 pages: {ratio:.2f} ×")
+        print(f"           medians {statistics.median(idle[kind]):.2f} and {statistics.median(beside[kind]):.2f} s")
+    print(f"           meanwhile {pages} pages of these, {pages / took:.2f} a second")
 
 
 async def weights(server, samples):
@@ -365,6 +397,7 @@ async def canary(server, samples):
 
 PARTS = {
     "fairness": fairness,
+    "scans": scans,
     "weights": weights,
     "load": load,
     "thirty": thirty,

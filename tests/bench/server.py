@@ -19,7 +19,7 @@ def form(files, options):
 
 
 class Samples:
-    """Documents of text, each different."""
+    """Documents of text and scanned ones, each different."""
 
     def __init__(self, program, folder):
         self.program, self.path, self.seed = program, folder / "sample.pdf", 0
@@ -29,6 +29,12 @@ class Samples:
         command = [self.program, "--only", "text", "--pages", str(pages), "--seed", str(self.seed), str(self.path)]
         subprocess.run(command, check=True)
         return self.path.read_bytes()
+
+    def scan(self, pages):
+        """Pages that are images and have no text of their own. A comment behind the end makes each document another."""
+        self.seed += 1
+        subprocess.run([self.program, "--only", "scanned-book", "--pages", str(pages), str(self.path)], check=True)
+        return self.path.read_bytes() + f"\n% {self.seed}\n".encode()
 
 
 class Server:

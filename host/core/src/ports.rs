@@ -91,11 +91,29 @@ pub trait OpenDocument: Send + Sync {
     /// Facts of the pages `from..to` (1-based, half open). A page that cannot be opened is `readable: false`.
     async fn facts(&self, pages: Range<PageNumber>) -> Result<Vec<PageFacts>, RasterError>;
 
-    /// Draws a page.
-    async fn draw(&self, page: PageNumber, drawing: Drawing) -> Result<DrawnPage, RasterError>;
+    /// Reserves the memory that drawing a page takes. Waits while the host has too little left, or the party has its share.
+    async fn reserve(
+        &self,
+        page: PageNumber,
+        drawing: Drawing,
+    ) -> Result<Box<dyn ReservedDrawing>, RasterError>;
 
     /// The text layer of a page: its lines, in the order of the file.
     async fn text(&self, page: PageNumber) -> Result<Vec<Line>, RasterError>;
+}
+
+impl dyn OpenDocument + '_ {
+    /// Draws a page as soon as there is memory for it.
+    pub async fn draw(&self, page: PageNumber, drawing: Drawing) -> Result<DrawnPage, RasterError> {
+        self.reserve(page, drawing).await?.draw().await
+    }
+}
+
+/// A page that has the memory to be drawn. Dropping it gives the memory back.
+#[async_trait]
+pub trait ReservedDrawing: Send {
+    /// Draws the page. The memory is kept for its pixels, or given back if they were not asked for.
+    async fn draw(self: Box<Self>) -> Result<DrawnPage, RasterError>;
 }
 
 /// On whose account work is done, so that what is busy is shared fairly.

@@ -17,6 +17,7 @@ mod capabilities;
 mod delete;
 mod diagnosis;
 mod document;
+mod draw;
 mod events;
 mod failure;
 mod gate;
@@ -33,11 +34,13 @@ mod line;
 mod lineup;
 mod measures;
 mod model_requests;
+mod ocr_images;
 mod outcome;
 mod page;
 mod pages;
 mod past;
 mod plan;
+mod read;
 mod rooms;
 mod run;
 mod search;
@@ -70,6 +73,7 @@ use crate::in_work::InWork;
 use crate::jobs::Jobs;
 use crate::journal::Journal;
 use crate::measures::JobMeasures;
+use crate::ocr_images::OcrImages;
 use crate::rooms::HostSeats;
 use crate::stage::Seats;
 
@@ -191,10 +195,11 @@ impl Engine {
         running.journal.spawn(writing);
         let drawing = ports.rasterizer.workers();
         let head_starts = Arc::new(HeadStarts::new(config.head_start));
-        let ocr = ports.reader.as_ref().map_or(1, |reader| reader.workers());
-        let ocr = Seats::new(Stage::Read, ocr, &head_starts);
+        let reading = ports.reader.as_ref().map_or(1, |reader| reader.workers());
+        let ocr = Seats::new(Stage::Read, reading, &head_starts);
         let seats = HostSeats {
             rasterize: Seats::new(Stage::Rasterize, drawing, &head_starts),
+            ocr_images: OcrImages::new(reading, drawing),
             store: Seats::new(Stage::Store, config.store_workers, &head_starts),
             text_layer: ocr.beside("text-layer", drawing, &head_starts),
             vision: ocr.beside("vision", config.vision.workers, &head_starts),

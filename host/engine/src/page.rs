@@ -5,21 +5,23 @@
 //! moment it is there.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::time::sleep;
 use tracing::Instrument as _;
 use weir_core::decision::{PageRoute, Reading};
 use weir_core::event::{ErrorNote, EventKind, FailedPage};
 use weir_core::ledger::{Entry, PageRecord, PageState};
-use weir_core::page::{EncodedImage, PageImage};
-use weir_core::ports::{Account, Drawing, DrawnPage};
-use weir_core::search::image_key;
+use weir_core::page::EncodedImage;
+use weir_core::ports::Account;
 use weir_core::text::TextSource;
 use weir_core::usage::{Reservation, Usage};
 use weir_core::{PageFacts, PageNumber, Stage};
 
 use crate::batch::Batch;
+use crate::draw::Drawn;
 use crate::failure::{FAILURES, StageError, Stop};
+use crate::read::Unread;
 use crate::spans;
 use crate::stage::{Place, Seated, Seats, Waiting};
 use crate::verdict::judge;
@@ -35,6 +37,8 @@ pub(crate) struct Page {
     pub(crate) place: Option<Place>,
     /// What is reserved of the tenant's quotas until the page has ended and was metered.
     pub(crate) reservation: Option<Reservation>,
+    /// Whether the index may hold passages that this page was given by this job.
+    pub(crate) indexed: AtomicBool,
 }
 
 /// How a page's task ended.
@@ -54,7 +58,15 @@ pub(crate) async fn run(work: Arc<Work>, mut page: Page) -> (PageNumber, PageEnd
     let number = page.facts.number;
     let place = page.place.take();
     let _reservation = page.reservation.take();
-    let (state, what, end) = match page.path(&work, place).await {
+    let ended = match page.path(&work, place).await {
+        // Nothing of a page that is reported failed can be found: what it links to may not be there.
+        Err(Stop::Page(stage, error)) => match page.remove_passages(&work).await {
+            Ok(()) => Err(Stop::Page(stage, error)),
+            Err(stop) => Err(stop),
+        },
+        ended => ended,
+    };
+    let (state, what, end) = match ended {
         Ok(done) => {
             let what = EventKind::PageDone {
                 page: number,
@@ -127,77 +139,30 @@ struct Done {
     lines: Option<String>,
 }
 
-/// A page that has been drawn, or did not need to be.
-#[derive(Default)]
-struct Drawn {
-    dpi: Option<u32>,
-    pixels: Option<PageImage>,
-    encoded: Option<(EncodedImage, Waiting)>,
-    image_key: Option<String>,
-}
-
 impl Page {
     async fn path(&self, work: &Work, place: Option<Place>) -> Result<Done, Stop> {
-        let (mut drawn, reading) = if self.route.is_drawn_first() {
+        let mut drawn = if self.route.is_drawn_first() {
             let drawn = self.draw(work, place).await;
             self.batch.page_left(work).await;
             drawn?
         } else {
-            let waiting = place.map(Place::arrive);
+            let unread = place.map(|place| Unread::new(place.arrive()));
             self.batch.page_left(work).await;
-            (Drawn::default(), waiting)
+            Drawn {
+                unread,
+                ..Drawn::default()
+            }
         };
-        let (encoded, pixels) = (drawn.encoded.take(), drawn.pixels.take());
+        let (encoded, unread) = (drawn.encoded.take(), drawn.unread.take());
         let image = drawn.image_key.as_deref();
-        let ((), (source, lines, passages)) = tokio::try_join!(
-            self.store(work, encoded, image),
-            self.text(work, reading, pixels, drawn.dpi, image),
-        )?;
+        let ((), (source, lines, passages)) =
+            tokio::try_join!(self.store(work, encoded, image), self.text(work, unread, image),)?;
         Ok(Done {
             source,
             passages,
             image: drawn.image_key,
             lines,
         })
-    }
-
-    /// Draws the page, with places booked for where it goes next.
-    async fn draw(&self, work: &Work, place: Option<Place>) -> Result<(Drawn, Option<Waiting>), Stop> {
-        let number = self.facts.number;
-        let waiting = match place {
-            Some(place) => place.arrive(),
-            None => work.rooms.rasterize.book().await.arrive(),
-        };
-        let drawing = Drawing {
-            dpi: self.dpi,
-            pixels: self.route.reading == Reading::Ocr,
-            encoded: self.route.store,
-        };
-        let booked = async {
-            let store = match self.route.store {
-                true => Some(work.rooms.store.book().await),
-                false => None,
-            };
-            let read = match self.route.reading {
-                Reading::Nothing => None,
-                _ => Some(work.rooms.read.book().await),
-            };
-            (store, read)
-        };
-        let (store, read) = work.job.unless_stopping(booked).await?;
-        let draw = || work.open.draw(number, drawing);
-        let (_seat, page) = self.seated(work, Stage::Rasterize, waiting, None, draw).await?;
-        let DrawnPage { dpi, image, encoded } = page;
-        let image_key = encoded
-            .as_ref()
-            .map(|e| image_key(&work.id, number, dpi, e.extension()));
-        let drawn = Drawn {
-            dpi: Some(dpi),
-            pixels: image,
-            encoded: encoded.zip(store.map(Place::arrive)),
-            image_key,
-        };
-        Ok((drawn, read.map(Place::arrive)))
     }
 
     /// Keeps the page image.
@@ -236,12 +201,8 @@ impl Page {
                     None => waiting.seat().await,
                 }
             };
-            // Stopped, no further page is drawn or shown to a vision model; those that have been may come to their end.
-            let begins = match stage {
-                Stage::Rasterize => true,
-                Stage::Read => self.route.reading == Reading::VisionModel,
-                Stage::Store | Stage::Embed | Stage::Upsert => false,
-            };
+            // Stopped, no further page is shown to a vision model; those that have been may come to their end.
+            let begins = stage == Stage::Read && self.route.reading == Reading::VisionModel;
             let seat = match begins {
                 true => work.job.unless_stopping(seating).await?,
                 false => seating.await,
@@ -252,22 +213,23 @@ impl Page {
                     return Ok((seat, value));
                 }
                 Err(error) => {
-                    waiting = self.again(work, stage, seat, &mut attempt, error.into()).await?;
+                    let error = error.into();
+                    waiting = self.again(work, stage, seat.back(), &mut attempt, error).await?;
                 }
             }
         }
     }
 
-    /// Back to the waiting room, if the page may try again, and not before it may.
+    /// Asks what follows a failure and waits before the next attempt, if there is one. The page keeps its place in the
+    /// queue; no pixels may be in memory meanwhile.
     pub(crate) async fn again(
         &self,
         work: &Work,
         stage: Stage,
-        seat: Seated,
+        waiting: Waiting,
         attempt: &mut u32,
         error: StageError,
     ) -> Result<Waiting, Stop> {
-        let waiting = seat.back();
         let pause = judge(work, self.facts.number, stage, *attempt, error).await?;
         sleep(pause).await;
         *attempt += 1;

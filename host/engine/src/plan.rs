@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -145,6 +146,7 @@ async fn take(
                 batch: Arc::clone(&batch),
                 place,
                 reservation,
+                indexed: AtomicBool::new(false),
             };
             if taken.send(page).await.is_err() {
                 return Ok(Planned::All);

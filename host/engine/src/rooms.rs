@@ -1,17 +1,20 @@
 //! The waiting rooms of one document, and the seats of the host they lead to.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use weir_core::Stage;
 use weir_core::decision::{BatchPlan, QueueState, StageTime};
 use weir_core::ports::Account;
 
+use crate::gate::Pass;
+use crate::ocr_images::{DocumentImages, OcrImages};
 use crate::spent::Spent;
 use crate::stage::{Room, Seats};
 
 /// The seats of every stage, for the whole host.
 pub(crate) struct HostSeats {
     pub(crate) rasterize: Seats,
+    pub(crate) ocr_images: Arc<OcrImages>,
     pub(crate) store: Seats,
     /// Reading by OCR.
     pub(crate) ocr: Seats,
@@ -60,6 +63,7 @@ pub(crate) struct Rooms {
     pub(crate) read: Room,
     pub(crate) embed: Room,
     pub(crate) upsert: Room,
+    ocr_images: OnceLock<DocumentImages>,
 }
 
 impl Rooms {
@@ -73,7 +77,16 @@ impl Rooms {
             read: room(Stage::Read),
             embed: room(Stage::Embed),
             upsert: room(Stage::Upsert),
+            ocr_images: OnceLock::new(),
         }
+    }
+
+    /// Waits until another page image of the document may be in memory for OCR.
+    pub(crate) async fn ocr_image(&self, seats: &HostSeats) -> Pass {
+        let images = self
+            .ocr_images
+            .get_or_init(|| seats.ocr_images.document(self.rasterize.party()));
+        images.permit().await
     }
 
     fn all(&self) -> [&Room; 5] {

@@ -257,6 +257,7 @@ impl Start {
                 Unfinished::Failed(error) => Some(error),
                 Unfinished::Cancelled | Unfinished::Suspended => None,
             },
+            held: None,
             policy: PolicyTally::default(),
         }
     }

@@ -1,43 +1,56 @@
-//! From a page to passages that can be found: read, put in order, cut, embedded, indexed.
+//! From the text of a page to passages that can be found: cut, embedded, indexed.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use tokio::time::sleep;
 use tracing::Instrument as _;
-use weir_core::decision::{Heading, PassageSource, Reading};
+use weir_core::decision::{Heading, PassageSource};
 use weir_core::id::passage_id;
-use weir_core::page::PageImage;
 use weir_core::search::{Point, lines_key};
 use weir_core::text::{PageLines, PageText, PlainText, TextSource};
 use weir_core::{InferenceError, PageNumber, PolicyError, Stage, layout};
 
-use crate::failure::{StageError, Stop, note};
+use crate::failure::{Stop, note};
 use crate::page::Page;
+use crate::read::Unread;
 use crate::spans;
 use crate::stage::{Place, Waiting};
 use crate::upsert::Passages;
 use crate::verdict::judge;
 use crate::work::Work;
 
+/// Places in the queues behind the reading of a page.
+pub(crate) struct TextPlaces {
+    /// `None` if the page is not made searchable.
+    embed: Option<Place>,
+    lines: Place,
+}
+
 impl Page {
-    /// Reads the page, keeps its lines, makes it searchable: source, key of the lines, passages.
-    pub(crate) async fn text(
-        &self,
-        work: &Work,
-        waiting: Option<Waiting>,
-        pixels: Option<PageImage>,
-        dpi: Option<u32>,
-        image: Option<&str>,
-    ) -> Result<(TextSource, Option<String>, u32), Stop> {
-        let Some(waiting) = waiting else {
-            return Ok((TextSource::None, None, self.index(work, None, None).await?));
-        };
+    /// Books places in the queues behind the reading.
+    pub(crate) async fn book_text(&self, work: &Work) -> TextPlaces {
         let embed = match self.route.embed {
             true => Some(work.rooms.embed.book().await),
             false => None,
         };
-        let lines = work.rooms.lines.book().await;
-        let text = self.read(work, waiting, pixels, dpi).await?;
+        TextPlaces {
+            embed,
+            lines: work.rooms.lines.book().await,
+        }
+    }
+
+    /// Reads the page, keeps its lines, makes it searchable: source, key of the lines, passages.
+    pub(crate) async fn text(
+        &self,
+        work: &Work,
+        unread: Option<Unread>,
+        image: Option<&str>,
+    ) -> Result<(TextSource, Option<String>, u32), Stop> {
+        let Some(unread) = unread else {
+            return Ok((TextSource::None, None, self.index(work, None, None).await?));
+        };
+        let (text, TextPlaces { embed, lines }) = self.read(work, unread).await?;
         let source = text.source;
         let key = lines_key(&work.id, self.facts.number);
         let blob = self.lines_blob(work, &text)?;
@@ -46,45 +59,6 @@ impl Page {
             self.keep_lines(work, lines.arrive(), &key, blob),
         )?;
         Ok((source, Some(key), passages))
-    }
-
-    /// The page's lines, in reading order.
-    async fn read(
-        &self,
-        work: &Work,
-        waiting: Waiting,
-        pixels: Option<PageImage>,
-        dpi: Option<u32>,
-    ) -> Result<PageText, Stop> {
-        let number = self.facts.number;
-        let ocr = async || -> Result<_, StageError> {
-            let image = pixels.clone().ok_or_else(|| InferenceError::Input {
-                model: "text recognition".into(),
-                reason: format!("page {number} was drawn without its pixels"),
-            })?;
-            let reader = work.host.ports.reader.as_ref().ok_or_else(no_reader)?;
-            Ok(reader.read(&self.account, image, dpi.unwrap_or(self.dpi)).await?)
-        };
-        let (source, lines) = match self.route.reading {
-            Reading::Ocr => {
-                let (_seat, lines) = self.seated(work, Stage::Read, waiting, None, ocr).await?;
-                (TextSource::Ocr, layout::reading_order(lines))
-            }
-            Reading::VisionModel => {
-                let seats = Some(&work.host.seats.vision);
-                let written = || self.transcribe(work);
-                let (_seat, lines) = self.seated(work, Stage::Read, waiting, seats, written).await?;
-                // In the model's own order: without boxes there is no better one.
-                (TextSource::VisionModel, lines)
-            }
-            Reading::TextLayer | Reading::Nothing => {
-                let seats = Some(&work.host.seats.text_layer);
-                let text = || work.open.text(number);
-                let (_seat, lines) = self.seated(work, Stage::Read, waiting, seats, text).await?;
-                (TextSource::TextLayer, layout::reading_order(lines))
-            }
-        };
-        Ok(PageText { source, lines })
     }
 
     fn lines_blob(&self, work: &Work, text: &PageText) -> Result<Vec<u8>, Stop> {
@@ -109,7 +83,7 @@ impl Page {
             let put = put().instrument(spans::stage(Stage::Store));
             let Err(error) = put.await else { return Ok(()) };
             waiting = self
-                .again(work, Stage::Store, seat, &mut attempt, error.into())
+                .again(work, Stage::Store, seat.back(), &mut attempt, error.into())
                 .await?;
         }
     }
@@ -137,19 +111,45 @@ impl Page {
             points,
             replace,
         };
-        let mut waiting = upsert.arrive();
+        self.write_passages(work, upsert, passages).await?;
+        Ok(count)
+    }
+
+    /// Takes what this job has written to the index for the page out again, since the page has failed. Where that fails for
+    /// good, so does the document.
+    pub(crate) async fn remove_passages(&self, work: &Work) -> Result<(), Stop> {
+        if !self.indexed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let nothing = Passages {
+            page: self.facts.number,
+            points: Vec::new(),
+            replace: true,
+        };
+        let place = work.rooms.upsert.book().await;
+        match self.write_passages(work, place, nothing).await {
+            Err(Stop::Page(_, error)) => Err(Stop::Document(error)),
+            ended => ended,
+        }
+    }
+
+    async fn write_passages(&self, work: &Work, place: Place, passages: Passages) -> Result<(), Stop> {
+        let (number, stage) = (self.facts.number, Stage::Upsert);
+        let mut waiting = place.arrive();
         let mut attempt = 1;
         loop {
+            self.indexed.store(true, Ordering::Relaxed);
             // With its wait for the pages that are written in one go with it.
             let put = work.upserts.put(waiting, passages.clone());
-            match put.instrument(spans::stage(Stage::Upsert)).await {
+            match put.instrument(spans::stage(stage)).await {
                 Ok(spent) => {
-                    self.batch.spent(Stage::Upsert, spent);
-                    return Ok(count);
+                    self.batch.spent(stage, spent);
+                    return Ok(());
                 }
                 Err(error) => {
+                    self.indexed.store(false, Ordering::Relaxed);
                     waiting = work.rooms.upsert.back();
-                    let pause = judge(work, self.facts.number, Stage::Upsert, attempt, error).await?;
+                    let pause = judge(work, number, stage, attempt, error).await?;
                     sleep(pause).await;
                     attempt += 1;
                 }
@@ -245,13 +245,6 @@ fn headings(work: &Work, text: &PageText, plain: &PlainText, page: PageNumber) -
     };
     let found = layout::headings(text.source, &text.lines, &work.open.info().outline, page);
     found.into_iter().filter_map(heading).collect()
-}
-
-fn no_reader() -> InferenceError {
-    InferenceError::Unavailable {
-        what: "a text recognition model".into(),
-        remedy: "run `make setup`, or set ocr to never".into(),
-    }
 }
 
 fn outside(range: &Range<u32>, text: &str) -> PolicyError {

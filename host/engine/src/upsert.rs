@@ -77,18 +77,28 @@ impl Upserts {
 impl Target {
     async fn run(self, mut inbox: mpsc::UnboundedReceiver<Ready>) {
         while let Some(first) = inbox.recv().await {
-            let seat = first.waiting.seat().await;
-            let mut group = vec![first.passages];
-            let mut replies = vec![first.reply];
-            let mut points = group.iter().map(|p| p.points.len()).sum::<usize>();
+            let Ready {
+                waiting,
+                passages,
+                reply,
+            } = first;
+            let seat = waiting.seat().await;
+            let mut points = passages.points.len();
+            let mut group = vec![(passages, reply)];
             while group.len() < PAGES
                 && points < POINTS
                 && let Ok(next) = inbox.try_recv()
             {
                 points += next.passages.points.len();
-                group.push(next.passages);
-                replies.push(next.reply);
+                group.push((next.passages, next.reply));
             }
+            // A page whose task has ended may have failed elsewhere: its passages must not be written with, or after, their
+            // removal.
+            group.retain(|(_, reply)| !reply.is_closed());
+            if group.is_empty() {
+                continue;
+            }
+            let (group, replies): (Vec<_>, Vec<_>) = group.into_iter().unzip();
             let written = self.write(&group).await;
             let pages = u32::try_from(group.len()).unwrap_or(u32::MAX);
             match written {

@@ -99,21 +99,23 @@ impl Arena {
         self.shelf.iter().any(|s| s.home == home && s.bytes == bytes)
     }
 
-    /// Takes `bytes`, which must be free, with a segment of that size if one lies on the shelf for `home`.
-    pub(crate) fn take(&mut self, home: Option<Home>, bytes: u64) -> Option<Segment> {
-        let at = self
-            .shelf
-            .iter()
-            .rposition(|s| Some(s.home) == home && s.bytes == bytes);
-        let segment = at.and_then(|at| self.shelf.remove(at));
-        if segment.is_some() {
-            self.shelved = self.shelved.saturating_sub(bytes);
-        }
+    /// Takes `bytes`, which must be free.
+    pub(crate) fn take(&mut self, bytes: u64) {
         self.live = self.live.saturating_add(bytes);
         self.told.set(self.live as f64);
         while self.live + self.shelved > self.limit && self.discard_oldest(None) {}
         self.peak = self.peak.max(self.live + self.shelved);
-        segment
+    }
+
+    /// A segment of `bytes` that have been taken, if one lies on the shelf for `home`.
+    pub(crate) fn unshelve(&mut self, home: Option<Home>, bytes: u64) -> Option<Segment> {
+        let at = self
+            .shelf
+            .iter()
+            .rposition(|s| Some(s.home) == home && s.bytes == bytes)?;
+        let segment = self.shelf.remove(at)?;
+        self.shelved = self.shelved.saturating_sub(bytes);
+        Some(segment)
     }
 
     /// Gives back bytes that [`Arena::take`] took.
@@ -205,10 +207,12 @@ mod tests {
             arena.shelve(Segment::new(key, 1, MIB).unwrap());
         }
         // Last in, first out; another worker gets none of them.
-        let last = arena.take(Some(1), MIB).unwrap();
+        arena.take(MIB);
+        let last = arena.unshelve(Some(1), MIB).unwrap();
         assert_eq!(last.key, 2);
         for _image in 0..3 {
-            assert!(arena.take(Some(2), MIB).is_none());
+            arena.take(MIB);
+            assert!(arena.unshelve(Some(2), MIB).is_none());
         }
         assert_eq!((arena.free(), arena.peak()), (0, 4 * MIB));
         arena.give_back(MIB);

@@ -1,10 +1,9 @@
-//! Where requests wait for a worker and for memory.
+//! Where requests wait for memory and for a worker.
 //!
-//! Drawing needs a worker and bytes of the image budget; opening, facts and text need a worker only. So there are two
-//! queues. A page image is given back when someone downstream has finished with it, and that someone may need a page's
-//! text first: were text to wait behind pages that wait for bytes, nobody would move again. The queues take turns, and
-//! within each the parties and their documents do. Bytes are granted strictly in turn: a large page waits at the head until enough has come
-//! back, and is not overtaken for ever by small ones.
+//! Drawing needs bytes of the image budget and a worker; opening, facts and text need a worker only. Bytes come first, so that
+//! no worker and no place in its queue is held by a page that waits for them: see [`Budget`]. Then there are two queues
+//! before the workers, which take turns, so that facts of many pages do not hold up the drawing of one; within each the
+//! parties and their documents do.
 //!
 //! A request lives as long as the future that waits for it. One that is dropped while queued is passed over; one that is
 //! dropped while a worker is at it is abandoned there, and its bytes come back with the worker's answer.
@@ -20,24 +19,18 @@ use weir_core::error::RasterError;
 use weir_core::page::Pixels;
 
 use crate::arena::{Arena, Home, Segment, step};
+use crate::budget::{Budget, Request};
 use crate::protocol::{DocumentKey, SegmentKey};
 use crate::rotation::Rotation;
-use crate::work::{Reply, Served, Ticket};
+use crate::work::{Opened, Reply, Served, Ticket};
 
 /// What a worker's keeper is told.
 #[derive(Debug)]
 pub(crate) enum Errand {
-    Job(Job),
+    /// A request; if it draws, perhaps with a segment that lay ready.
+    Job(Ticket),
     /// The document is not used any more.
     Forget(DocumentKey),
-}
-
-/// A request that has been given a worker.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) ticket: Ticket,
-    /// The bytes of its image, if it draws, perhaps with a segment that lay ready.
-    pub(crate) hold: Option<Hold>,
 }
 
 /// A worker without work.
@@ -53,6 +46,7 @@ pub(crate) struct Idle {
 #[derive(Debug)]
 struct State {
     arena: Arena,
+    budget: Budget<oneshot::Sender<Hold>>,
     light: Rotation<Ticket>,
     draws: Rotation<Ticket>,
     draws_next: bool,
@@ -80,6 +74,7 @@ impl Desk {
         Arc::new(Self {
             state: Mutex::new(State {
                 arena: Arena::new(image_bytes),
+                budget: Budget::default(),
                 light: Rotation::default(),
                 draws: Rotation::default(),
                 draws_next: false,
@@ -96,56 +91,91 @@ impl Desk {
         self.next_key.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Waits for bytes of the image budget.
+    pub(crate) async fn reserve(
+        self: &Arc<Self>,
+        document: &Opened,
+        bytes: u64,
+    ) -> Result<Hold, RasterError> {
+        let (item, answer) = oneshot::channel();
+        {
+            let mut state = self.state.lock();
+            if state.keepers.is_empty() {
+                return Err(closed());
+            }
+            let party = document.party;
+            state.budget.push(document.key, Request { party, bytes, item });
+        }
+        let waiting = Waiting::new(self, answer);
+        self.dispatch();
+        waiting.answer().await.ok_or_else(closed)
+    }
+
     /// Queues a request and waits for its outcome.
     pub(crate) async fn request(self: &Arc<Self>, ticket: impl FnOnce(Reply) -> Ticket) -> Served {
         let (reply, answer) = oneshot::channel();
-        let mut waiting = Waiting {
-            answer: Some(answer),
-            desk: Arc::clone(self),
-        };
+        let waiting = Waiting::new(self, answer);
         self.submit(ticket(reply));
-        match &mut waiting.answer {
-            Some(answer) => answer.await.unwrap_or_else(|_| Err(closed())),
-            None => Err(closed()),
-        }
+        waiting.answer().await.unwrap_or_else(|| Err(closed()))
     }
 
     fn submit(self: &Arc<Self>, ticket: Ticket) {
         {
             let mut state = self.state.lock();
-            if state.keepers.is_empty() {
-                return;
-            }
-            let (party, document) = (ticket.document.party, ticket.document.key);
-            if ticket.work.image_bytes() > 0 {
-                state.draws.push(party, document, ticket);
-            } else {
-                state.light.push(party, document, ticket);
+            if !state.keepers.is_empty() {
+                let (party, document) = (ticket.document.party, ticket.document.key);
+                match ticket.hold {
+                    Some(_) => state.draws.push(party, document, ticket),
+                    None => state.light.push(party, document, ticket),
+                }
             }
         }
         self.dispatch();
     }
 
-    /// Gives requests to idle workers as far as both, and bytes, are there.
+    /// Gives bytes to those who wait for them, and requests to idle workers.
     fn dispatch(self: &Arc<Self>) {
+        self.grant();
         loop {
-            let matched = {
+            let (gone, matched) = {
                 let mut state = self.state.lock();
-                state.pass_over();
-                state.next_match()
+                (state.discard_gone(), state.next_match())
             };
-            let Some((keeper, ticket, segment)) = matched else {
+            // Outside the lock: a request that nobody waits for gives its bytes back by way of it, and so does a job that
+            // nobody takes.
+            drop(gone);
+            let Some((keeper, mut ticket, segment)) = matched else {
                 return;
             };
-            let bytes = ticket.work.image_bytes();
-            let hold = (bytes > 0).then(|| Hold {
+            if let Some(hold) = &mut ticket.hold {
+                hold.segment = segment;
+            }
+            drop(keeper.send(Errand::Job(ticket)));
+        }
+    }
+
+    fn grant(self: &Arc<Self>) {
+        loop {
+            let (_gone, granted) = {
+                let mut state = self.state.lock();
+                let gone = state.budget.discard_gone(oneshot::Sender::is_closed);
+                let free = state.arena.free();
+                let granted = state.budget.next(free);
+                if let Some(request) = &granted {
+                    state.arena.take(request.bytes);
+                }
+                (gone, granted)
+            };
+            let Some(Request { party, bytes, item }) = granted else {
+                return;
+            };
+            let hold = Hold {
                 desk: Arc::clone(self),
+                party,
                 bytes,
-                segment,
-            });
-            // Outside the lock: a job that nobody takes gives its bytes back by way of it.
-            let job = Job { ticket, hold };
-            drop(keeper.send(Errand::Job(job)));
+                segment: None,
+            };
+            drop(item.send(hold));
         }
     }
 
@@ -188,20 +218,21 @@ impl Desk {
 
     pub(crate) fn queued(&self) -> usize {
         let state = self.state.lock();
-        state.light.len() + state.draws.len()
+        state.budget.len() + state.light.len() + state.draws.len()
     }
 
     /// Takes no more requests and ends the keepers; those who wait get an error.
     pub(crate) fn close(&self) {
-        let (keepers, light, draws) = {
+        let closed = {
             let mut state = self.state.lock();
             (
                 std::mem::take(&mut state.keepers),
+                std::mem::take(&mut state.budget),
                 std::mem::take(&mut state.light),
                 std::mem::take(&mut state.draws),
             )
         };
-        drop((keepers, light, draws));
+        drop(closed);
     }
 }
 
@@ -217,32 +248,33 @@ fn gauge() -> Gauge {
 type Match = (mpsc::UnboundedSender<Errand>, Ticket, Option<Segment>);
 
 impl State {
-    /// Removes requests at the head of either queue that nobody waits for any more.
-    fn pass_over(&mut self) {
-        for queue in [&mut self.light, &mut self.draws] {
-            while queue.front().is_some_and(|t| t.reply.is_closed()) {
-                queue.discard();
-            }
-        }
+    /// Takes out requests that nobody waits for any more, as far as others wait behind them.
+    fn discard_gone(&mut self) -> [Vec<Ticket>; 2] {
+        [&mut self.light, &mut self.draws].map(|queue| queue.discard_gone(|ticket| ticket.reply.is_closed()))
     }
 
     fn next_match(&mut self) -> Option<Match> {
         if self.idle.is_empty() {
             return None;
         }
-        let drawable = self
-            .draws
-            .front()
-            .is_some_and(|t| t.work.image_bytes() <= self.arena.free());
-        let draw = drawable && (self.draws_next || self.light.front().is_none());
-        let ticket = if draw { self.draws.pop() } else { self.light.pop() }?;
-        self.draws_next = !draw;
-        let (document, bytes) = (ticket.document.key, ticket.work.image_bytes());
+        let draw = self.draws.front().is_some() && (self.draws_next || self.light.front().is_none());
+        let queue = if draw { &self.draws } else { &self.light };
+        let next = queue.front()?;
+        let (document, bytes) = (next.document.key, next.work.image_bytes());
         let idle = self.take_idle(document, bytes)?;
         let keeper = self.keepers.get(idle.slot)?.clone();
+        let ticket = if draw { self.draws.pop() } else { self.light.pop() }?;
+        self.draws_next = !draw;
         self.busy.increment(1.0);
-        let segment = (bytes > 0).then(|| self.arena.take(idle.home, bytes)).flatten();
+        let segment = (bytes > 0)
+            .then(|| self.arena.unshelve(idle.home, bytes))
+            .flatten();
         Some((keeper, ticket, segment))
+    }
+
+    fn give_back(&mut self, party: u64, bytes: u64) {
+        self.arena.give_back(bytes);
+        self.budget.give_back(party, bytes);
     }
 
     /// The idle worker that is best prepared: the document open, then a segment of the size at hand, then the one that
@@ -259,12 +291,29 @@ impl State {
 }
 
 /// A request being waited for. Dropping it lets the next one pass.
-struct Waiting {
-    answer: Option<oneshot::Receiver<Served>>,
+struct Waiting<T> {
+    answer: Option<oneshot::Receiver<T>>,
     desk: Arc<Desk>,
 }
 
-impl Drop for Waiting {
+impl<T> Waiting<T> {
+    fn new(desk: &Arc<Desk>, answer: oneshot::Receiver<T>) -> Self {
+        Self {
+            answer: Some(answer),
+            desk: Arc::clone(desk),
+        }
+    }
+
+    /// The answer; `None` if there will be none.
+    async fn answer(mut self) -> Option<T> {
+        match &mut self.answer {
+            Some(answer) => answer.await.ok(),
+            None => None,
+        }
+    }
+}
+
+impl<T> Drop for Waiting<T> {
     fn drop(&mut self) {
         self.answer = None;
         self.desk.dispatch();
@@ -276,6 +325,7 @@ impl Drop for Waiting {
 #[derive(Debug)]
 pub(crate) struct Hold {
     desk: Arc<Desk>,
+    party: u64,
     bytes: u64,
     pub(crate) segment: Option<Segment>,
 }
@@ -296,7 +346,7 @@ impl Hold {
             segment.memory.release(kept);
         }
         self.bytes = kept;
-        self.desk.state.lock().arena.give_back(rest);
+        self.desk.state.lock().give_back(self.party, rest);
         self.desk.dispatch();
     }
 }
@@ -311,7 +361,7 @@ impl Drop for Hold {
     fn drop(&mut self) {
         {
             let mut state = self.desk.state.lock();
-            state.arena.give_back(self.bytes);
+            state.give_back(self.party, self.bytes);
             if let Some(segment) = self.segment.take() {
                 state.arena.shelve(segment);
             }

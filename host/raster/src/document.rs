@@ -14,11 +14,11 @@ use tokio::sync::OnceCell;
 use weir_core::error::RasterError;
 use weir_core::id::PageNumber;
 use weir_core::page::{DocumentInfo, PageFacts};
-use weir_core::ports::{Drawing, DrawnPage, OpenDocument, Source};
+use weir_core::ports::{Drawing, DrawnPage, OpenDocument, ReservedDrawing, Source};
 use weir_core::text::Line;
 
 use crate::answers;
-use crate::desk::closed;
+use crate::desk::{Hold, closed};
 use crate::pool::Shared;
 use crate::protocol::DocumentKey;
 use crate::sizing::Raster;
@@ -130,7 +130,7 @@ impl Lease {
     }
 
     async fn request(&self, work: Work) -> Served {
-        self.shared.request(&self.opened, work).await
+        self.shared.request(&self.opened, work, None).await
     }
 }
 
@@ -246,6 +246,25 @@ impl PdfDocument {
     }
 }
 
+/// A page that has its memory.
+struct Reserved {
+    document: Arc<Opened>,
+    shared: Arc<Shared>,
+    work: Work,
+    hold: Hold,
+}
+
+#[async_trait]
+impl ReservedDrawing for Reserved {
+    async fn draw(self: Box<Self>) -> Result<DrawnPage, RasterError> {
+        let request = self.shared.request(&self.document, self.work, Some(self.hold));
+        match request.await? {
+            Outcome::Drawn(drawn) => Ok(drawn),
+            _ => Err(closed()),
+        }
+    }
+}
+
 /// Whether a worker was lost over a request.
 fn is_loss(error: &RasterError) -> bool {
     matches!(
@@ -270,21 +289,26 @@ impl OpenDocument for PdfDocument {
         Ok(facts.concat())
     }
 
-    async fn draw(&self, page: PageNumber, drawing: Drawing) -> Result<DrawnPage, RasterError> {
+    async fn reserve(
+        &self,
+        page: PageNumber,
+        drawing: Drawing,
+    ) -> Result<Box<dyn ReservedDrawing>, RasterError> {
         let index = self.index(page)?;
-        let config = &self.lease.shared.config;
+        let Lease { opened, shared } = &self.lease;
         let size = self.size(index).await?;
-        let raster = Raster::plan(page, size, drawing.dpi, config.largest_image())?;
-        let work = Work::Draw {
-            page: index,
-            raster,
-            drawing,
-            quality: config.jpeg_quality,
-        };
-        match self.lease.request(work).await? {
-            Outcome::Drawn(drawn) => Ok(drawn),
-            _ => Err(closed()),
-        }
+        let raster = Raster::plan(page, size, drawing.dpi, shared.config.largest_image())?;
+        Ok(Box::new(Reserved {
+            document: Arc::clone(opened),
+            shared: Arc::clone(shared),
+            work: Work::Draw {
+                page: index,
+                raster,
+                drawing,
+                quality: shared.config.jpeg_quality,
+            },
+            hold: shared.desk.reserve(opened, raster.segment_bytes).await?,
+        }))
     }
 
     async fn text(&self, page: PageNumber) -> Result<Vec<Line>, RasterError> {

@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::mpsc;
 use weir_core::error::RasterError;
 
-use crate::desk::{Desk, Errand, Idle, Job, closed};
+use crate::desk::{Desk, Errand, Idle, closed};
 use crate::nursery::Nursery;
 use crate::pool::RasterConfig;
 use crate::process::{Fall, Process};
-use crate::work::{Reply, Served, Work};
+use crate::work::{Reply, Served, Ticket, Work};
 
 /// Target of the log records about lost workers. The page's retry or failure is an event of its job as well, so a command that
 /// shows events leaves these records out.
@@ -72,7 +72,7 @@ impl Keeper {
 
     /// Does a job, with a second try if it costs the worker. Its bytes are given back before its outcome is known to
     /// anybody, unless they are part of it.
-    async fn work(&self, process: &mut Option<Process>, mut job: Job) -> (Reply, Served) {
+    async fn work(&self, process: &mut Option<Process>, mut job: Ticket) -> (Reply, Served) {
         let mut outcome = Err(closed());
         // One that ended between jobs is no fault of this one, and does not use up a try.
         if let Some(mut gone) = process.take_if(|p| p.is_gone()) {
@@ -92,7 +92,7 @@ impl Keeper {
                         self.tally.started.fetch_add(1, Ordering::Relaxed);
                         process.insert(started)
                     }
-                    Err(error) => return (job.ticket.reply, Err(error)),
+                    Err(error) => return (job.reply, Err(error)),
                 },
             };
             let fall = match worker.serve(&self.config, &mut job).await {
@@ -106,7 +106,7 @@ impl Keeper {
             let pid = worker.pid;
             *process = None;
             self.tally.lost.fetch_add(1, Ordering::Relaxed);
-            let work = &job.ticket.work;
+            let work = &job.work;
             if matches!(work, Work::Probe(_)) {
                 tracing::debug!(
                     pid,
@@ -119,13 +119,13 @@ impl Keeper {
                 tracing::warn!(target: LOST_WORKERS, pid, ?fall, end, ?work, "a PDF worker was lost");
             }
             outcome = Err(error_of(&fall, &end, work));
-            if job.ticket.reply.is_closed() || !work.is_single() {
+            if job.reply.is_closed() || !work.is_single() {
                 break;
             }
         }
-        let pages = u64::from(job.ticket.work.pages());
+        let pages = u64::from(job.work.pages());
         self.tally.pages.fetch_add(pages, Ordering::Relaxed);
-        (job.ticket.reply, outcome)
+        (job.reply, outcome)
     }
 }
 

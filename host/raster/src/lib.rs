@@ -25,6 +25,7 @@
 
 mod answers;
 mod arena;
+mod budget;
 mod desk;
 mod document;
 mod keeper;

@@ -13,7 +13,7 @@ use weir_core::error::RasterError;
 use weir_core::ports::{OpenDocument, Rasterizer, Source};
 use weir_core::settings::{SandboxMode, Settings};
 
-use crate::desk::Desk;
+use crate::desk::{Desk, Hold};
 use crate::document::{self, Lease};
 use crate::keeper::{Keeper, Tally};
 use crate::nursery::Nursery;
@@ -113,11 +113,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) async fn request(&self, document: &Arc<Opened>, work: Work) -> Served {
+    /// Has something done by a worker, and drawing with the memory that was reserved for it.
+    pub(crate) async fn request(&self, document: &Arc<Opened>, work: Work, hold: Option<Hold>) -> Served {
         self.desk
             .request(|reply| Ticket {
                 document: Arc::clone(document),
                 work,
+                hold,
                 reply,
             })
             .await
@@ -249,7 +251,7 @@ pub async fn sandbox_report(config: &RasterConfig) -> Result<SandboxReport, Rast
     let nothing = Arc::new(document::nothing(desk.key())?);
     let mut leaks = Vec::new();
     for probe in Probe::ALL {
-        match shared.shared.request(&nothing, Work::Probe(probe)).await {
+        match shared.shared.request(&nothing, Work::Probe(probe), None).await {
             // Refused by an error, or by the end of the process.
             Ok(Outcome::Probed(false)) | Err(RasterError::WorkerDied { .. }) => {}
             Ok(_) => leaks.push(probe),

@@ -20,7 +20,7 @@ use weir_core::settings::SandboxMode;
 
 use crate::answers;
 use crate::arena::{Home, Segment};
-use crate::desk::{Desk, Hold, Job};
+use crate::desk::{Desk, Hold};
 use crate::nursery::Nursery;
 use crate::pool::RasterConfig;
 use crate::protocol::{Answer, DocumentKey, Draw, Order, Refusal, Sandbox, SegmentKey, Start};
@@ -177,13 +177,13 @@ impl Process {
     }
 
     /// Does a job. When nobody waits for it any more, the worker is told and drops it as soon as it notices.
-    pub(crate) async fn serve(&mut self, config: &RasterConfig, job: &mut Job) -> Result<Served, Fall> {
-        let Job { ticket, hold } = job;
+    pub(crate) async fn serve(&mut self, config: &RasterConfig, job: &mut Ticket) -> Result<Served, Fall> {
         let Ticket {
             document,
             work,
+            hold,
             reply,
-        } = ticket;
+        } = job;
         let whole = Duration::from_secs(u64::from(config.page_seconds));
         let opening = Patience { whole, stall: None };
         let working = Patience {

@@ -37,6 +37,39 @@ impl<T> Rotation<T> {
         }
     }
 
+    /// The next request of each party, in the order of their turns.
+    pub(crate) fn fronts(&self) -> impl Iterator<Item = (u64, &T)> {
+        self.parties.iter().filter_map(|(party, lines)| {
+            let (_, line) = lines.front()?;
+            Some((*party, line.front()?))
+        })
+    }
+
+    /// Takes a party's next request as if it were that party's turn.
+    pub(crate) fn pop_of(&mut self, party: u64) -> Option<T> {
+        let at = self.parties.iter().position(|(key, _)| *key == party)?;
+        let turn = self.parties.remove(at)?;
+        self.parties.push_front(turn);
+        self.pop()
+    }
+
+    /// Takes each party's requests that are `gone` away from before the next one that is not.
+    pub(crate) fn discard_gone(&mut self, gone: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut discarded = Vec::new();
+        for (_, lines) in &mut self.parties {
+            while let Some((_, line)) = lines.front_mut()
+                && let Some(request) = line.pop_front_if(|request| gone(request))
+            {
+                discarded.push(request);
+                if line.is_empty() {
+                    lines.pop_front();
+                }
+            }
+        }
+        self.parties.retain(|(_, lines)| !lines.is_empty());
+        discarded
+    }
+
     /// The request whose turn it is.
     pub(crate) fn front(&self) -> Option<&T> {
         let (_, lines) = self.parties.front()?;
@@ -53,20 +86,6 @@ impl<T> Rotation<T> {
         }
         if !lines.is_empty() {
             self.parties.push_back((party, lines));
-        }
-        request
-    }
-
-    /// Takes the request whose turn it is away without using up the turn.
-    pub(crate) fn discard(&mut self) -> Option<T> {
-        let (_, lines) = self.parties.front_mut()?;
-        let (_, line) = lines.front_mut()?;
-        let request = line.pop_front();
-        if line.is_empty() {
-            lines.pop_front();
-        }
-        if lines.is_empty() {
-            self.parties.pop_front();
         }
         request
     }
@@ -100,9 +119,10 @@ mod tests {
         for (document, request) in [(1, "a1"), (1, "a2"), (2, "b1")] {
             queue.push(0, document, request);
         }
-        assert_eq!(queue.discard(), Some("a1"));
+        assert_eq!(queue.discard_gone(|request| *request == "a1"), ["a1"]);
         assert_eq!(queue.pop(), Some("a2"));
-        assert_eq!((queue.discard(), queue.discard()), (Some("b1"), None));
+        assert_eq!(queue.discard_gone(|_| true), ["b1"]);
+        assert!(queue.discard_gone(|_| true).is_empty() && queue.front().is_none());
     }
 
     #[test]
@@ -118,7 +138,9 @@ mod tests {
         assert_eq!(queue.len(), 103);
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).take(6).collect();
         assert_eq!(order, ["many", "one", "many", "one", "many", "one"]);
-        assert_eq!(queue.discard(), Some("many"));
+        let fronts: Vec<_> = queue.fronts().map(|(party, request)| (party, *request)).collect();
+        assert_eq!(fronts, [(1, "many")]);
+        assert_eq!(queue.pop_of(1), Some("many"));
         assert_eq!(
             (queue.len(), std::iter::from_fn(|| queue.pop()).count()),
             (96, 96)

@@ -11,6 +11,7 @@ use weir_core::page::{DocumentInfo, PageFacts};
 use weir_core::ports::{Drawing, DrawnPage};
 use weir_core::text::Line;
 
+use crate::desk::Hold;
 use crate::protocol::{DocumentKey, Probe};
 use crate::sizing::Raster;
 
@@ -108,5 +109,7 @@ pub(crate) type Reply = oneshot::Sender<Served>;
 pub(crate) struct Ticket {
     pub(crate) document: Arc<Opened>,
     pub(crate) work: Work,
+    /// The bytes of its image, if it draws.
+    pub(crate) hold: Option<Hold>,
     pub(crate) reply: Reply,
 }

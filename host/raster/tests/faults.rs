@@ -15,15 +15,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{BOTH, COARSE, children, colour, config, opened};
+use common::{BOTH, COARSE, Files, children, colour, config, opened};
 use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use weir_core::error::RasterError;
 use weir_core::page::PageImage;
-use weir_core::ports::{Drawing, DrawnPage, OpenDocument, Rasterizer as _};
-use weir_raster::RasterConfig;
+use weir_core::ports::{Drawing, DrawnPage, OpenDocument, Rasterizer as _, Source};
+use weir_raster::{RasterConfig, RasterPool};
 
 static TURN: Mutex<()> = Mutex::const_new(());
 
@@ -265,7 +265,7 @@ async fn page_images_never_take_more_than_the_budget_and_all_of_it_comes_back() 
 async fn a_large_page_is_not_overtaken_for_ever() {
     let _turn = turn().await;
     let tight = RasterConfig {
-        image_bytes: 16 << 20,
+        image_bytes: 24 << 20,
         ..one_worker()
     };
     let (pool, document) = opened(tight, &weir_samples::scanned_book(3)).await;
@@ -282,7 +282,49 @@ async fn a_large_page_is_not_overtaken_for_ever() {
     assert!(third.await.unwrap_err().is_cancelled());
     small.await.unwrap().unwrap();
     drop((first, second));
-    assert_eq!(pool.free_image_bytes(), 16 << 20);
+    assert_eq!(pool.free_image_bytes(), 24 << 20);
+}
+
+#[tokio::test]
+async fn one_party_leaves_memory_and_workers_for_another() {
+    let _turn = turn().await;
+    let tight = RasterConfig {
+        image_bytes: 32 << 20,
+        ..one_worker()
+    };
+    let pool = RasterPool::new(tight).unwrap();
+    let files = Files::new();
+    let bulk = pool
+        .open(&files.source("bulk.pdf", &weir_samples::scanned_book(20)))
+        .await
+        .unwrap();
+    let source = Source {
+        party: 1,
+        ..files.source("small.pdf", &weir_samples::text_document(1, 1))
+    };
+    let small = pool.open(&source).await.unwrap();
+    // The pages of one are held as by OCR that does not come to an end; the others of it wait.
+    let drawn = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let pages: Vec<_> = (1..=20)
+        .map(|page| {
+            let (bulk, drawn) = (Arc::clone(&bulk), Arc::clone(&drawn));
+            tokio::spawn(async move {
+                let page = bulk.draw(page, BOTH).await.unwrap();
+                drawn.lock().unwrap().push(page);
+            })
+        })
+        .collect();
+    let held = || drawn.lock().unwrap().len();
+    until("holding its share", || {
+        let held = held() as u64;
+        held > 1 && pool.counters().queued + held == 20
+    })
+    .await;
+    let before = held();
+    let page = tokio::time::timeout(Duration::from_secs(60), small.draw(1, BOTH)).await;
+    page.expect("there is no memory left").unwrap();
+    assert_eq!(held(), before);
+    pages.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 #[tokio::test]

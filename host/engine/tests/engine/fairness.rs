@@ -1,9 +1,11 @@
 //! Tenants beside each other, in virtual time.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use weir_core::decision::{PageRoute, Reading};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
@@ -11,7 +13,7 @@ use weir_core::ports::Ledger as _;
 use weir_core::{Lane, Stage};
 use weir_engine::{Engine, JobSpec};
 
-use crate::fakes::{Fakes, job_of};
+use crate::fakes::{Fakes, everything, job_of};
 use crate::floor::COSTS;
 
 fn tenant(name: &str) -> TenantId {
@@ -126,6 +128,61 @@ async fn a_head_start_makes_up_for_cores_that_stages_share() {
         ahead <= 1.5 && fair > 2.0,
         "{ahead:.2} with it, {fair:.2} without"
     );
+}
+
+/// The 95th percentile of three pages on an idle host and beside ten scans of three hundred pages by another tenant. The host
+/// has two workers of each kind and memory for nineteen page images, as the defaults give two cores.
+async fn beside_ten_scans(name: &str, lane: Option<Lane>) -> (f64, f64) {
+    let mut fakes = Fakes::new().image_memory(19);
+    for (stage, millis) in [
+        (Stage::Rasterize, 50),
+        (Stage::Store, 1),
+        (Stage::Read, 1000),
+        (Stage::Embed, 20),
+        (Stage::Upsert, 2),
+    ] {
+        fakes = fakes.cost(stage, millis).workers(stage, 2);
+    }
+    *fakes.stages.text_layer.lock() = Some(Duration::from_millis(4));
+    fakes.stages.uneven.store(true, Ordering::SeqCst);
+    fakes.config.upsert_workers = 2;
+    fakes.script.route = Arc::new(|facts| {
+        let reading = match facts.text_chars {
+            0 => Reading::Ocr,
+            _ => Reading::TextLayer,
+        };
+        Ok(PageRoute {
+            reading,
+            ..everything()
+        })
+    });
+    let engine = fakes.engine();
+    let idle = p95(&fakes, &engine, &format!("{name}-idle"), lane).await;
+    let jobs: Vec<_> = (0..10)
+        .map(|n| {
+            let document = fakes.document(&format!("scan-{n}.pdf"), 300);
+            engine.start(job_of(tenant("crowd"), [document]))
+        })
+        .collect();
+    sleep(Duration::from_secs(30)).await;
+    let busy = p95(&fakes, &engine, &format!("{name}-busy"), lane).await;
+    assert_eq!(fakes.ledger.unfinished().await.unwrap().len(), jobs.len());
+    // OCR has never had to wait for a page meanwhile.
+    let read = jobs[0].work().into_iter().find(|work| work.stage == Stage::Read);
+    assert!(read.unwrap().pages > 5);
+    drop(engine);
+    (idle, busy)
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_pages_beside_ten_scans_take_at_most_twice_as_long() {
+    for (name, lane) in [("text", None), ("scan", Some(Lane::Interactive))] {
+        let (idle, busy) = beside_ten_scans(name, lane).await;
+        assert!(
+            busy <= 2.0 * idle,
+            "{name}: {idle} ms idle, {busy} ms beside ten scans"
+        );
+    }
 }
 
 /// Pages that tenants finished in a span of time, each of them flooding the host.

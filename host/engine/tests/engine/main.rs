@@ -16,6 +16,7 @@ mod chapters;
 mod conformance;
 mod crash;
 mod delete;
+mod failed_pages;
 mod failures;
 mod fairness;
 mod fakes;

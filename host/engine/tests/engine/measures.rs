@@ -69,9 +69,11 @@ async fn recorders_hear_of_jobs_stages_and_commits() {
     let handle = engine.start(job([fakes.document("a.pdf", 20)]));
     sleep(Duration::from_millis(450)).await;
     assert_eq!(value("weir_jobs_running "), 1.0);
-    let depth = value(r#"weir_queue_depth{stage="read"} "#);
+    // Pages for OCR wait before they are drawn, and one is drawn ahead.
+    let depth = value(r#"weir_queue_depth{stage="rasterize"} "#);
     assert!(depth >= 8.0);
-    assert!(depth <= value(r#"weir_queue_capacity{stage="read"} "#));
+    assert!(depth <= value(r#"weir_queue_capacity{stage="rasterize"} "#));
+    assert_eq!(value(r#"weir_queue_depth{stage="read"} "#), 1.0);
     let workers = value(r#"weir_workers{stage="read"} "#);
     assert_eq!(value(r#"weir_workers_busy{stage="read"} "#), workers);
     handle.wait().await;

@@ -18,7 +18,8 @@ use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::original::{Originals, Staged};
 use weir_core::page::DocumentInfo;
 use weir_core::ports::{
-    Drawing, DrawnPage, JobPolicy, OpenDocument, Policies, PolicyRequest, PolicyTally, Rasterizer, Source,
+    Drawing, DrawnPage, JobPolicy, OpenDocument, Policies, PolicyRequest, PolicyTally, Rasterizer,
+    ReservedDrawing, Source,
 };
 use weir_core::text::Line;
 use weir_core::{
@@ -130,17 +131,33 @@ impl OpenDocument for Document {
         Ok(facts.collect())
     }
 
-    async fn draw(&self, _: PageNumber, drawing: Drawing) -> Result<DrawnPage, RasterError> {
-        Ok(DrawnPage {
-            dpi: drawing.dpi,
-            image: None,
-            encoded: None,
-        })
+    async fn reserve(
+        &self,
+        _: PageNumber,
+        drawing: Drawing,
+    ) -> Result<Box<dyn ReservedDrawing>, RasterError> {
+        Ok(Box::new(Blank { dpi: drawing.dpi }))
     }
 
     async fn text(&self, _: PageNumber) -> Result<Vec<Line>, RasterError> {
         self.pages.acquire().await.unwrap().forget();
         Ok(Vec::new())
+    }
+}
+
+/// A page that is drawn without an image.
+struct Blank {
+    dpi: u32,
+}
+
+#[async_trait]
+impl ReservedDrawing for Blank {
+    async fn draw(self: Box<Self>) -> Result<DrawnPage, RasterError> {
+        Ok(DrawnPage {
+            dpi: self.dpi,
+            image: None,
+            encoded: None,
+        })
     }
 }
 

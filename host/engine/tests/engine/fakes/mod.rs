@@ -14,6 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use weir_core::Stage;
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::language::LanguageModel;
@@ -85,6 +86,8 @@ impl Drop for Inside {
 pub struct Stages {
     /// Time a page takes in a stage.
     pub cost: Mutex<HashMap<Stage, Duration>>,
+    /// Time that reading a text layer takes; `None`: as long as OCR.
+    pub text_layer: Mutex<Option<Duration>>,
     /// Whether pages take from 60 to 140 % of that, as real ones do. Where all take the same, a busy host falls into step.
     pub uneven: AtomicBool,
     /// Cores that all stages share, so that what is under way at once gets slower; 0: none of them lacks any.
@@ -95,8 +98,12 @@ pub struct Stages {
     pub meters: HashMap<Stage, Arc<Meter>>,
     /// Page images with pixels that exist.
     pub images: Arc<Meter>,
+    /// Memory for page images, in pages, for all tenants together.
+    pub image_memory: Mutex<Arc<Semaphore>>,
     /// Page images that were encoded.
     pub encoded: Mutex<Vec<Weak<[u8]>>>,
+    /// The page whose lines cannot be kept; 0: none.
+    pub lost_lines: AtomicU32,
     /// Fetches of page facts.
     pub facts: Arc<Meter>,
     /// Flushes and removals after which one hangs, when it has done what it was asked; 0: none does.
@@ -109,6 +116,7 @@ impl Default for Stages {
     fn default() -> Self {
         Self {
             cost: Mutex::default(),
+            text_layer: Mutex::default(),
             uneven: AtomicBool::new(false),
             cores: AtomicU32::new(0),
             busy: AtomicU32::new(0),
@@ -116,7 +124,9 @@ impl Default for Stages {
             attempts: Mutex::default(),
             meters: Stage::ALL.map(|s| (s, Arc::default())).into(),
             images: Arc::default(),
+            image_memory: Mutex::new(Arc::new(Semaphore::new(Semaphore::MAX_PERMITS))),
             encoded: Mutex::default(),
+            lost_lines: AtomicU32::new(0),
             facts: Arc::default(),
             hang_after: AtomicU32::new(0),
             outlined: AtomicBool::new(false),
@@ -179,9 +189,21 @@ impl Stages {
 
     /// The work of a stage on a page, and the fault it meets there.
     pub async fn work(&self, stage: Stage, pages: &[u32]) -> Option<Fault> {
+        let cost = self.cost.lock().get(&stage).copied().unwrap_or_default();
+        self.work_for(stage, pages, cost).await
+    }
+
+    pub async fn read_text(&self, page: u32) -> Option<Fault> {
+        let cost = *self.text_layer.lock();
+        match cost {
+            Some(cost) => self.work_for(Stage::Read, &[page], cost).await,
+            None => self.work(Stage::Read, &[page]).await,
+        }
+    }
+
+    async fn work_for(&self, stage: Stage, pages: &[u32], mut cost: Duration) -> Option<Fault> {
         let meter = self.meter(stage);
         let _inside = meter.enter();
-        let mut cost = self.cost.lock().get(&stage).copied().unwrap_or_default();
         if self.uneven.load(Ordering::SeqCst) {
             // Spread evenly, and the same in every run: multiples of the golden ratio.
             let share = (meter.calls() as f64 * 0.618_033_988_749_895).fract();
@@ -264,6 +286,11 @@ impl Fakes {
 
     pub fn faults(self, faults: impl Fn(Stage, u32, u32) -> Option<Fault> + Send + Sync + 'static) -> Self {
         *self.stages.faults.lock() = Arc::new(faults);
+        self
+    }
+
+    pub fn image_memory(self, pages: usize) -> Self {
+        *self.stages.image_memory.lock() = Arc::new(Semaphore::new(pages));
         self
     }
 

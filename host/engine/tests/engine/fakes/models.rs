@@ -8,9 +8,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::OwnedSemaphorePermit;
 use weir_core::decision::Device;
 use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PixelFormat, Pixels};
-use weir_core::ports::{Account, Drawing, DrawnPage, Embedder, OpenDocument, Rasterizer, Reader, Source};
+use weir_core::ports::{
+    Account, Drawing, DrawnPage, Embedder, OpenDocument, Rasterizer, Reader, ReservedDrawing, Source,
+};
 use weir_core::text::Line;
 use weir_core::{InferenceError, PageFacts, PageImage, PageNumber, RasterError, Rect, Stage};
 
@@ -24,14 +27,20 @@ pub struct FakeRasterizer {
 struct FakeDocument {
     stages: Arc<Stages>,
     info: DocumentInfo,
+    /// Whether its pages have no text of their own.
+    scanned: bool,
 }
 
 /// Pixels that are counted for as long as they exist.
-struct CountedPixels([u8; 4], #[allow(dead_code)] Inside);
+struct CountedPixels {
+    bytes: [u8; 4],
+    _image: Inside,
+    _memory: OwnedSemaphorePermit,
+}
 
 impl Pixels for CountedPixels {
     fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
@@ -48,6 +57,7 @@ impl Rasterizer for FakeRasterizer {
         let pages = pages_of(&source.path)?;
         Ok(Arc::new(FakeDocument {
             stages: Arc::clone(&self.stages),
+            scanned: source.path.to_string_lossy().contains("scan"),
             info: DocumentInfo {
                 pages,
                 outline: match self.stages.outlined.load(Ordering::SeqCst) {
@@ -96,39 +106,70 @@ impl OpenDocument for FakeDocument {
                 number,
                 width: 595.0,
                 height: 842.0,
-                text_chars: 1000,
+                text_chars: if self.scanned { 0 } else { 1000 },
                 image_coverage: 0.0,
                 readable: true,
             })
             .collect())
     }
 
-    async fn draw(&self, page: PageNumber, drawing: Drawing) -> Result<DrawnPage, RasterError> {
-        let image = self.stages.images.enter();
+    async fn reserve(
+        &self,
+        page: PageNumber,
+        drawing: Drawing,
+    ) -> Result<Box<dyn ReservedDrawing>, RasterError> {
+        let memory = Arc::clone(&self.stages.image_memory.lock());
+        Ok(Box::new(FakeDrawing {
+            memory: memory.acquire_owned().await.unwrap(),
+            image: self.stages.images.enter(),
+            stages: Arc::clone(&self.stages),
+            page,
+            drawing,
+        }))
+    }
+
+    async fn text(&self, page: PageNumber) -> Result<Vec<Line>, RasterError> {
+        match self.stages.read_text(page).await {
+            Some(fault) => Err(raster_error(fault, page)),
+            None => Ok(lines(page)),
+        }
+    }
+}
+
+/// A page that has its memory.
+struct FakeDrawing {
+    stages: Arc<Stages>,
+    page: PageNumber,
+    drawing: Drawing,
+    image: Inside,
+    memory: OwnedSemaphorePermit,
+}
+
+#[async_trait]
+impl ReservedDrawing for FakeDrawing {
+    async fn draw(self: Box<Self>) -> Result<DrawnPage, RasterError> {
+        let Self { page, drawing, .. } = *self;
         if let Some(fault) = self.stages.work(Stage::Rasterize, &[page]).await {
             return Err(raster_error(fault, page));
         }
         Ok(DrawnPage {
             dpi: drawing.dpi,
+            encoded: drawing.encoded.then(|| EncodedImage {
+                media_type: "image/jpeg",
+                bytes: self.stages.encode(page),
+            }),
             image: drawing.pixels.then(|| PageImage {
                 width: 4,
                 height: 1,
                 stride: 4,
                 format: PixelFormat::Gray,
-                pixels: Arc::new(CountedPixels(page.to_be_bytes(), image)),
-            }),
-            encoded: drawing.encoded.then(|| EncodedImage {
-                media_type: "image/jpeg",
-                bytes: self.stages.encode(page),
+                pixels: Arc::new(CountedPixels {
+                    bytes: page.to_be_bytes(),
+                    _image: self.image,
+                    _memory: self.memory,
+                }),
             }),
         })
-    }
-
-    async fn text(&self, page: PageNumber) -> Result<Vec<Line>, RasterError> {
-        match self.stages.work(Stage::Read, &[page]).await {
-            Some(fault) => Err(raster_error(fault, page)),
-            None => Ok(lines(page)),
-        }
     }
 }
 

@@ -115,12 +115,19 @@ impl FakeBlobs {
 #[async_trait]
 impl BlobStore for FakeBlobs {
     async fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        let page: u32 = key
+            .split('/')
+            .nth(1)
+            .and_then(|page| page.parse().ok())
+            .unwrap_or(0);
+        if key.ends_with("ocr.json") && page == self.stages.lost_lines.load(Ordering::SeqCst) {
+            return Err(storage_error(Fault::Page, key));
+        }
         // Only images cost time; lines are a thousandth of their size.
-        if key.contains("/image/") {
-            let page = key.split('/').nth(1).unwrap().parse().unwrap();
-            if let Some(fault) = self.stages.work(Stage::Store, &[page]).await {
-                return Err(storage_error(fault, key));
-            }
+        if key.contains("/image/")
+            && let Some(fault) = self.stages.work(Stage::Store, &[page]).await
+        {
+            return Err(storage_error(fault, key));
         }
         self.blobs
             .lock()
