@@ -4,6 +4,7 @@ mod bodies;
 mod canary;
 mod connections;
 mod disk;
+mod erasure;
 mod events;
 mod headers;
 mod holdings;

@@ -75,7 +75,8 @@ impl Host {
         let rasterizer = Arc::new(RasterPool::new(raster_config(settings, places)?)?);
         rasterizer.check().await?;
         let policies = PolicyHost::new(PolicyConfig {
-            recordings: settings.policy_record.then(|| places.data.join("recordings")),
+            recordings: Some(places.data.join("recordings")),
+            record: settings.policy_record,
             meter: meter.clone(),
             ..policy_config(settings, places, storage.ledger.clone())?
         })?;
@@ -85,7 +86,10 @@ impl Host {
                     .await
                     .with_context(|| places.opening())?,
             )),
-            false => None,
+            false => {
+                SqliteAnswers::discard(&places.data).await?;
+                None
+            }
         };
         let kept = answers.clone().map(|answers| answers as Arc<dyn AnswerCache>);
         let accounts = Accounts {
@@ -191,13 +195,6 @@ impl Below {
 
 /// Removes a tenant with all it has. Needs the data folder to itself.
 pub(crate) async fn delete_tenant(places: &Places, tenant: &TenantId) -> Result<()> {
-    let recordings = places.data.join("recordings").join(tenant.as_str());
-    match std::fs::remove_dir_all(&recordings) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(e).with_context(|| format!("cannot remove {}", recordings.display()));
-        }
-        _ => {}
-    }
     weir_storage::remove_tenant(&places.data, tenant)
         .await
         .with_context(|| places.opening())?;
@@ -234,6 +231,7 @@ pub(crate) fn policy_config(
         cache_bytes: settings.policy_cache_bytes,
         loaded_components: settings.policy_loaded_components,
         recordings: None,
+        record: false,
         retention: retention(settings),
         state,
         meter: None,

@@ -105,7 +105,7 @@ async fn first_key(registry: &dyn Registry) -> Result<Option<String>> {
         return Ok(None);
     }
     let tenant = TenantId::single();
-    registry.put_tenant(&tenants::fresh(&tenant)).await?;
+    registry.create_tenant(&tenants::fresh(&tenant)).await?;
     let key = tenants::mint_key(registry, &tenant, Scope::ALL.to_vec(), "first key", None).await?;
     Ok(Some(key.text))
 }

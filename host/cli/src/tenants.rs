@@ -4,9 +4,9 @@
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use weir_core::TenantId;
-use weir_core::tenancy::{Quotas, Registry, Scope, Tenant, TenantState};
+use weir_core::tenancy::{Quotas, Registry, Scope, Tenant, TenantState, TenantUpdate};
 use weir_server::{FreshKey, mint};
 use weir_storage::TenantDesk;
 
@@ -60,13 +60,12 @@ pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places)
             let registry = TenantDesk::create(&places.data)
                 .await
                 .with_context(|| places.opening())?;
-            if registry.tenant(tenant).await?.is_some() {
-                bail!("tenant {tenant} exists already: `weir tenant list` shows it");
-            }
             let mut record = fresh(tenant);
             record.weight = *weight;
             set_quotas(&mut record.quotas, quotas)?;
-            registry.put_tenant(&record).await?;
+            if !registry.create_tenant(&record).await? {
+                bail!("tenant {tenant} exists already: `weir tenant list` shows it");
+            }
             let key = mint_key(
                 &registry,
                 tenant,
@@ -84,10 +83,14 @@ pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places)
             quotas,
         } => {
             let registry = desk(places).await?;
-            let mut record = known(&registry, tenant).await?;
-            record.weight = weight.unwrap_or(record.weight);
-            set_quotas(&mut record.quotas, quotas)?;
-            registry.put_tenant(&record).await?;
+            set_quotas(&mut Quotas::default(), quotas)?;
+            let quotas = quotas.iter().map(|(name, limit)| (name.clone(), Some(*limit)));
+            let update = TenantUpdate {
+                state: None,
+                weight: *weight,
+                quotas: quotas.collect(),
+            };
+            change(&registry, tenant, &update).await?;
         }
         TenantCommand::Rotate { tenant } => {
             let registry = desk(places).await?;
@@ -99,9 +102,8 @@ pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places)
                 scopes = vec![Scope::Ingest, Scope::Read];
             }
             let key = mint_key(&registry, tenant, scopes, "rotated", None).await?;
-            for mut record in old.into_iter().filter(|k| usable(&k)) {
-                record.revoked_millis = Some(now_millis());
-                registry.put_key(&record).await?;
+            for record in old.iter().filter(usable) {
+                registry.revoke_key(&record.id, now_millis()).await?;
             }
             show_key(json, &key)?;
         }
@@ -157,11 +159,9 @@ pub(crate) async fn key(command: &KeyCommand, json: bool, places: &Places) -> Re
             }
         }
         KeyCommand::Revoke { key } => {
-            let Some(mut record) = registry.key(key).await? else {
+            if !registry.revoke_key(key, now_millis()).await? {
                 bail!("there is no key {key}: `weir key list TENANT` shows the 12 digits each begins with");
-            };
-            record.revoked_millis.get_or_insert(now_millis());
-            registry.put_key(&record).await?;
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -170,15 +170,28 @@ pub(crate) async fn key(command: &KeyCommand, json: bool, places: &Places) -> Re
 async fn known(registry: &dyn Registry, tenant: &TenantId) -> Result<Tenant> {
     match registry.tenant(tenant).await? {
         Some(record) => Ok(record),
-        None => bail!("there is no tenant {tenant}: `weir tenant list` shows them"),
+        None => Err(unknown(tenant)),
     }
 }
 
 async fn set_state(places: &Places, tenant: &TenantId, state: TenantState) -> Result<()> {
     let registry = desk(places).await?;
-    let mut record = known(&registry, tenant).await?;
-    record.state = state;
-    Ok(registry.put_tenant(&record).await?)
+    let update = TenantUpdate {
+        state: Some(state),
+        ..TenantUpdate::default()
+    };
+    change(&registry, tenant, &update).await
+}
+
+async fn change(registry: &dyn Registry, tenant: &TenantId, update: &TenantUpdate) -> Result<()> {
+    match registry.change_tenant(tenant, update).await? {
+        Some(_) => Ok(()),
+        None => Err(unknown(tenant)),
+    }
+}
+
+fn unknown(tenant: &TenantId) -> anyhow::Error {
+    anyhow!("there is no tenant {tenant}: `weir tenant list` shows them")
 }
 
 fn set_quotas(quotas: &mut Quotas, given: &[(String, u64)]) -> Result<()> {

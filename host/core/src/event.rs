@@ -192,6 +192,41 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Removes all text of the document: titles, summaries, messages of components and of errors. Says whether there was any.
+    pub fn redact(&mut self) -> bool {
+        let before = self.clone();
+        let removed = || "the document has been deleted".to_owned();
+        match self {
+            Self::SectionSummarized { title, summary, .. } => (*title, *summary) = (None, None),
+            Self::SectionFailed { title, error, .. } => {
+                *title = None;
+                error.message = removed();
+            }
+            Self::DocumentSummarized { summary, .. } => *summary = None,
+            Self::Progress { message, .. } => *message = removed(),
+            Self::PageRetried { error, .. }
+            | Self::PageFailed { error, .. }
+            | Self::PolicyFailed { error }
+            | Self::DocumentFailed { error, .. } => error.message = removed(),
+            Self::DocumentDone { failed, .. } => {
+                failed.iter_mut().for_each(|page| page.error.message = removed());
+            }
+            Self::ModelWaitStarted { providers } => {
+                providers
+                    .iter_mut()
+                    .for_each(|provider| provider.error.message = removed());
+            }
+            Self::DocumentStarted { .. }
+            | Self::JobHeld { .. }
+            | Self::ModelWaitEnded {}
+            | Self::BatchRasterized { .. }
+            | Self::PageDone { .. }
+            | Self::DocumentCancelled { .. }
+            | Self::JobEnded { .. } => {}
+        }
+        *self != before
+    }
+
     /// Its name, as the tag `type` has it.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -301,9 +336,11 @@ mod tests {
                 stages: Vec::new(),
             },
         ];
-        for kind in kinds {
+        for mut kind in kinds {
             let tagged = serde_json::to_value(&kind).unwrap();
             assert_eq!(tagged["type"], kind.name());
+            kind.redact();
+            assert!(!kind.redact(), "once is enough: {tagged}");
         }
     }
 }

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StorageError;
-use crate::id::TenantId;
+use crate::id::{DocumentId, TenantId};
 use crate::page::EncodedImage;
 use crate::ports::Account;
 
@@ -93,6 +93,8 @@ pub struct Question {
     pub max_tokens: u32,
     /// How long the answer may take from being asked for, with all waiting and all tries.
     pub patience: Duration,
+    /// The document it is about; `None` if that is not known. No part of what the answer depends on.
+    pub document: Option<DocumentId>,
 }
 
 impl Question {
@@ -165,6 +167,9 @@ pub trait LanguageModel: Send + Sync {
     /// Forgets what was answered to a tenant, if anything is kept.
     async fn forget(&self, tenant: &TenantId) -> Result<(), StorageError>;
 
+    /// Forgets what was answered about a document of a tenant, or about no known document, if anything is kept.
+    async fn forget_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError>;
+
     /// Returns when the tenant has fewer questions waiting than it should slow down at. Whoever asks many waits for it
     /// before each, and so neither fills the queue nor hears [`LanguageError::Full`].
     async fn room(&self, tenant: &TenantId);
@@ -179,8 +184,18 @@ pub trait AnswerCache: Send + Sync {
     /// An answer; `None` if it is not there or was dropped for room.
     async fn get(&self, tenant: &TenantId, key: &AnswerKey) -> Result<Option<Answer>, StorageError>;
 
-    /// Keeps an answer, and may drop others for it.
-    async fn put(&self, tenant: &TenantId, key: &AnswerKey, answer: &Answer) -> Result<(), StorageError>;
+    /// Keeps an answer with the document that it was made from, and may drop others for it.
+    async fn put(
+        &self,
+        tenant: &TenantId,
+        key: &AnswerKey,
+        document: Option<&DocumentId>,
+        answer: &Answer,
+    ) -> Result<(), StorageError>;
+
+    /// Removes a tenant's answers that were made from a document, and those of which no document is known; nothing of them is
+    /// left on the disk when it returns.
+    async fn remove(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError>;
 
     /// Forgets a tenant's answers.
     async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError>;

@@ -22,7 +22,7 @@ pub struct Order {
     pub files: Vec<OrderedFile>,
     /// How to do it.
     pub options: OrderOptions,
-    /// Whom to tell when it has ended.
+    /// Whom to tell when it has ended. Removed once that is delivered or given up.
     pub webhook: Option<Webhook>,
     /// The span of the request, as a `traceparent` of W3C Trace Context, if traces are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,7 @@ pub struct OrderedFile {
     pub document: DocumentId,
     /// Its size.
     pub bytes: u64,
-    /// Its password, if it is encrypted. Forgotten when the job has ended.
+    /// Its password, if it is encrypted. Removed by the commit that ends the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
 }
@@ -131,7 +131,7 @@ pub struct JobFilter {
     pub limit: usize,
 }
 
-/// Keeps orders beside the ledger's jobs.
+/// Keeps orders beside the ledger's jobs. A commit of the ledger that ends a job removes the passwords of its order.
 #[async_trait]
 pub trait Orders: Send + Sync {
     /// Writes a job's record, its order and the client's word for it, all or nothing; durable when it returns. Of two calls
@@ -149,16 +149,14 @@ pub trait Orders: Send + Sync {
     /// An order.
     async fn order(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Order>, StorageError>;
 
-    /// Forgets the passwords of an order's files.
-    async fn forget_passwords(&self, tenant: &TenantId, job: &JobId) -> Result<(), StorageError>;
-
     /// A tenant's jobs, newest first.
     async fn jobs(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>, StorageError>;
 
     /// Webhooks that are still owed: the job, and how often it was tried.
     async fn owed_webhooks(&self) -> Result<Vec<(TenantId, JobId, u32)>, StorageError>;
 
-    /// Says how a webhook went: `None` when it was delivered or given up, else how often it has been tried.
+    /// Says how a webhook went: how often it has been tried, or `None` when it was delivered or given up, which removes its
+    /// address and secret from the order.
     async fn webhook_tried(
         &self,
         tenant: &TenantId,

@@ -302,6 +302,7 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> Result<Vec<PageRecord>, StorageError>;
 
-    /// Forgets a document and its pages; whether it was known. Its jobs and events stay.
+    /// Forgets a document and its pages; whether it was known. Its jobs and their events stay without text of it, and the logs of
+    /// the jobs' components go. Nothing of it is left on the disk when this returns, or soon after if a reader is in the way.
     async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError>;
 }

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::error::PolicyError;
+use crate::error::{PolicyError, StorageError};
 use crate::id::{JobId, TenantId};
 use crate::manifest::Pipeline;
 
@@ -105,7 +105,7 @@ pub enum ReplayError {
     Policy(#[from] PolicyError),
 }
 
-/// Has decisions again.
+/// Has decisions again, from recordings of jobs.
 #[async_trait]
 pub trait Replays: Send + Sync {
     /// Puts the recorded questions of a job to a pipeline's components, with the answers that capabilities gave when the job
@@ -116,4 +116,11 @@ pub trait Replays: Send + Sync {
         job: &JobId,
         pipeline: &Pipeline,
     ) -> Result<ReplayReport, ReplayError>;
+
+    /// Removes the recordings of these jobs, which have ended. What is still on its way to their files is dropped. A job without
+    /// a recording is no error.
+    async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError>;
+
+    /// Removes all recordings of a tenant, of which no job is in work.
+    async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }

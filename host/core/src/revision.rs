@@ -112,7 +112,8 @@ pub struct PipelineRecord {
 /// Keeps components' records, revisions, rollouts and how they did. Every call is a tenant's own.
 #[async_trait]
 pub trait PipelineBook: Send + Sync {
-    /// Writes a component's record; one that is there already stays as it is, but for its name.
+    /// Writes a component's record; one that is there already stays as it is, but for its name. As every change by a key,
+    /// [`StorageError::Missing`] if the key is not known any more: it went with its tenant.
     async fn put_component(&self, record: &ComponentRecord) -> Result<(), StorageError>;
 
     /// A component's record.

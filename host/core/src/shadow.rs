@@ -103,7 +103,7 @@ impl ShadowShowing {
 /// Keeps what shadows would have decided. Every call is a tenant's own.
 #[async_trait]
 pub trait ShadowBook: Send + Sync {
-    /// Writes down a comparison. The oldest beyond [`SHADOW_RUNS`] of the pipeline are forgotten.
+    /// Writes down a comparison, unless a document of the job has been removed. The oldest beyond [`SHADOW_RUNS`] of the pipeline are forgotten.
     async fn put_shadow_run(&self, run: &ShadowRun) -> Result<(), StorageError>;
 
     /// Comparisons with a revision since then, the latest first.

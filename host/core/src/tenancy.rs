@@ -174,12 +174,44 @@ quotas! {
     guest_memory_bytes => "guest_memory_bytes";
 }
 
+/// A change of a tenant. What is `None`, and each quota that is not named, stays.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TenantUpdate {
+    /// Whether it may use the host.
+    pub state: Option<TenantState>,
+    /// Its share of a busy host.
+    pub weight: Option<f64>,
+    /// Quotas by name: a limit, or `None` for the host's. A name of no quota changes nothing.
+    pub quotas: Vec<(String, Option<u64>)>,
+}
+
+impl TenantUpdate {
+    /// Changes a tenant.
+    pub fn apply(&self, tenant: &mut Tenant) {
+        tenant.state = self.state.unwrap_or(tenant.state);
+        tenant.weight = self.weight.unwrap_or(tenant.weight);
+        for (name, limit) in &self.quotas {
+            if let Some(quota) = tenant.quotas.by_name_mut(name) {
+                *quota = *limit;
+            }
+        }
+    }
+}
+
 /// Keeps tenants and keys. What is written is durable when a call returns, and the next call sees it, also from another
 /// process.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// Writes or replaces a tenant.
-    async fn put_tenant(&self, tenant: &Tenant) -> Result<(), StorageError>;
+    /// Writes a tenant, unless there is one of its name; whether it was written.
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<bool, StorageError>;
+
+    /// Changes a tenant in one step, so that no change of another process is lost; the tenant as it is then, or `None` if there is
+    /// none.
+    async fn change_tenant(
+        &self,
+        id: &TenantId,
+        change: &TenantUpdate,
+    ) -> Result<Option<Tenant>, StorageError>;
 
     /// A tenant.
     async fn tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError>;
@@ -187,12 +219,23 @@ pub trait Registry: Send + Sync {
     /// All tenants by name.
     async fn tenants(&self) -> Result<Vec<Tenant>, StorageError>;
 
+    /// Suspends a tenant and removes its keys for good; whether there is such a tenant. What was begun with one of the keys
+    /// changes nothing any more.
+    async fn lock_out(&self, id: &TenantId) -> Result<bool, StorageError>;
+
     /// Removes a tenant with its keys, jobs, documents, events and usage; whether there was one. Vectors and blobs are the
     /// caller's to remove first.
     async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError>;
 
     /// Writes or replaces a key.
     async fn put_key(&self, key: &KeyRecord) -> Result<(), StorageError>;
+
+    /// Revokes a key for good, in one step; whether there is such a key. One that is revoked stays as it is.
+    async fn revoke_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError>;
+
+    /// Writes `fresh` and revokes the key `old`, in one step; whether `old` was neither revoked nor expired. Otherwise nothing is
+    /// written.
+    async fn replace_key(&self, old: &str, fresh: &KeyRecord, now_millis: u64) -> Result<bool, StorageError>;
 
     /// A key by its public part.
     async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StorageError>;

@@ -157,6 +157,7 @@ impl Capabilities for JobCapabilities {
             image: None,
             max_tokens,
             patience: GENERATE_PATIENCE,
+            document: None,
         };
         let answer = self.model_requests.ask(&**model, question).await;
         let answer = answer.map_err(language)?;

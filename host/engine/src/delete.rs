@@ -34,8 +34,8 @@ impl DeleteError {
 }
 
 impl Engine {
-    /// Deletes a document's passages, page images, lines and records; whether it was known. Jobs and their events stay, and so
-    /// does the file it was made from. No job works on the document meanwhile. Safe to repeat, also after a crash.
+    /// Deletes a document's passages, page images, lines, answers of language models and records; whether it was known. Its jobs
+    /// and their events stay without any text of it, and so does the file it was made from. No job works on the document meanwhile. Safe to repeat, also after a crash.
     pub async fn delete(&self, tenant: &TenantId, document: DocumentId) -> Result<bool, DeleteError> {
         let host = &self.host;
         let ports = &host.ports;
@@ -59,6 +59,9 @@ impl Engine {
         ports.vectors.flush().await?;
         ports.blobs.delete(tenant, &format!("{document}/")).await?;
         ports.blobs.flush().await?;
+        if let Some(model) = &ports.language_model {
+            model.forget_document(tenant, &document).await?;
+        }
         Ok(ports.ledger.forget(tenant, &document).await?)
     }
 }

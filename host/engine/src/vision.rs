@@ -87,6 +87,7 @@ impl Page {
             image: Some(self.picture(work, config.longest_side).await?),
             max_tokens: config.max_tokens,
             patience: config.patience,
+            document: Some(work.id),
         };
         // There are at most as many questions as seats, so they need no room kept for them in the models' queue.
         match work.job.model_requests.ask(&**model, question).await {

@@ -88,6 +88,7 @@ fn question(chars: usize, max_tokens: u32) -> Question {
         image: None,
         max_tokens,
         patience: Duration::from_secs(600),
+        document: None,
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! What an answer depends on is hashed: the tenant, the model, what it is to be, the prompt, the text, the image and the longest
 //! answer. The tenant is part of it, because how quickly an answer comes would else tell one tenant what another has asked. An answer
-//! is kept under the model that gave it, and looked for under every model that may answer.
+//! is kept under the model that gave it, and looked for under every model that may answer. The document it is about is kept with
+//! it, and removed with the document.
 //!
 //! Of equal questions at one time the first is asked and the others wait for its answer. If it is withdrawn or runs out of its
 //! own time, the next takes its place: what one caller gives up must not cost another its answer.
@@ -18,7 +19,7 @@ use tokio::time::{Duration, Instant, timeout};
 use weir_core::language::{
     Answer, AnswerCache, AnswerKey, FailingProvider, LanguageError, LanguageModel, Question,
 };
-use weir_core::{StorageError, TenantId};
+use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::measures::AnswerMeasures;
 use crate::router::Router;
@@ -104,7 +105,9 @@ impl Answers {
     async fn keep(&self, question: &Question, answer: &Answer) {
         let Some(kept) = &self.kept else { return };
         let key = key(question, Some(&answer.model));
-        if let Err(error) = kept.put(&question.account.tenant, &key, answer).await {
+        let document = question.document.as_ref();
+        let put = kept.put(&question.account.tenant, &key, document, answer);
+        if let Err(error) = put.await {
             tracing::warn!(%error, "an answer cannot be kept");
         }
     }
@@ -206,6 +209,13 @@ impl LanguageModel for Answers {
     async fn forget(&self, tenant: &TenantId) -> Result<(), StorageError> {
         match &self.kept {
             Some(kept) => kept.clear(tenant).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn forget_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
+        match &self.kept {
+            Some(kept) => kept.remove(tenant, document).await,
             None => Ok(()),
         }
     }

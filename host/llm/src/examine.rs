@@ -72,5 +72,6 @@ fn question() -> Question {
         image: None,
         max_tokens: 32,
         patience: PATIENCE,
+        document: None,
     }
 }

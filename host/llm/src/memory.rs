@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use weir_core::language::{Answer, AnswerCache, AnswerKey};
-use weir_core::{StorageError, TenantId};
+use weir_core::{DocumentId, StorageError, TenantId};
 
 /// What an answer costs beside its texts.
 const BESIDE: usize = 256;
 
 struct Kept {
     tenant: TenantId,
+    document: Option<DocumentId>,
     answer: Answer,
     bytes: usize,
     used: u64,
@@ -48,6 +49,12 @@ impl State {
             self.bytes -= kept.bytes;
         }
     }
+
+    fn remove_where(&mut self, meant: impl Fn(&Kept) -> bool) {
+        let meant = self.answers.iter().filter(|(_, kept)| meant(kept));
+        let keys: Vec<AnswerKey> = meant.map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| self.remove(key));
+    }
 }
 
 #[async_trait]
@@ -65,7 +72,13 @@ impl AnswerCache for MemoryAnswers {
         Ok(Some(kept.answer.clone()))
     }
 
-    async fn put(&self, tenant: &TenantId, key: &AnswerKey, answer: &Answer) -> Result<(), StorageError> {
+    async fn put(
+        &self,
+        tenant: &TenantId,
+        key: &AnswerKey,
+        document: Option<&DocumentId>,
+        answer: &Answer,
+    ) -> Result<(), StorageError> {
         let quotes = answer.quotes.len() * size_of::<weir_core::language::Quote>();
         let bytes = answer.text.len() + quotes + BESIDE;
         let mut state = self.state.lock();
@@ -84,6 +97,7 @@ impl AnswerCache for MemoryAnswers {
         let used = state.uses;
         let kept = Kept {
             tenant: tenant.clone(),
+            document: document.copied(),
             answer: answer.clone(),
             bytes,
             used,
@@ -94,11 +108,16 @@ impl AnswerCache for MemoryAnswers {
         Ok(())
     }
 
+    async fn remove(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
+        let of_document = |kept: &Kept| kept.document.is_none_or(|known| known == *document);
+        self.state
+            .lock()
+            .remove_where(|kept| kept.tenant == *tenant && of_document(kept));
+        Ok(())
+    }
+
     async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        let mut state = self.state.lock();
-        let of_tenant = |(key, kept): (&AnswerKey, &Kept)| (kept.tenant == *tenant).then_some(*key);
-        let keys: Vec<AnswerKey> = state.answers.iter().filter_map(of_tenant).collect();
-        keys.iter().for_each(|key| state.remove(key));
+        self.state.lock().remove_where(|kept| kept.tenant == *tenant);
         Ok(())
     }
 }
@@ -129,23 +148,23 @@ mod tests {
         let answers = MemoryAnswers::new(3 * (100 + BESIDE));
         let known = async |key: u8| answers.get(&one, &[key; 32]).await.unwrap().is_some();
         for key in 0..3 {
-            answers.put(&one, &[key; 32], &answer(100)).await.unwrap();
+            answers.put(&one, &[key; 32], None, &answer(100)).await.unwrap();
         }
         assert!(known(0).await);
-        answers.put(&one, &[3; 32], &answer(100)).await.unwrap();
+        answers.put(&one, &[3; 32], None, &answer(100)).await.unwrap();
         assert_eq!(
             [known(0).await, known(1).await, known(2).await, known(3).await],
             [true, false, true, true]
         );
         assert!(answers.get(&other, &[0; 32]).await.unwrap().is_none());
         // The same again takes no more room, and what is larger than all room is not kept.
-        answers.put(&one, &[3; 32], &answer(100)).await.unwrap();
-        answers.put(&one, &[4; 32], &answer(10_000)).await.unwrap();
+        answers.put(&one, &[3; 32], None, &answer(100)).await.unwrap();
+        answers.put(&one, &[4; 32], None, &answer(10_000)).await.unwrap();
         assert_eq!(
             [known(0).await, known(3).await, known(4).await],
             [true, true, false]
         );
-        answers.put(&other, &[5; 32], &answer(10)).await.unwrap();
+        answers.put(&other, &[5; 32], None, &answer(10)).await.unwrap();
         answers.clear(&one).await.unwrap();
         assert_eq!(answers.state.lock().answers.len(), 1);
         assert_eq!(answers.state.lock().bytes, 10 + BESIDE);

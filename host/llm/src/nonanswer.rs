@@ -133,6 +133,7 @@ mod tests {
             image: None,
             max_tokens: 300,
             patience: Duration::from_secs(60),
+            document: None,
         };
         let reply = Reply {
             text: answer.into(),

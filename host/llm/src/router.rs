@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout};
 use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question};
 use weir_core::usage::Reservation;
-use weir_core::{StorageError, TenantId};
+use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::accounts::{Accounts, prompt_tokens};
 use crate::attempts::Attempts;
@@ -298,6 +298,10 @@ impl LanguageModel for Router {
 
     fn workers(&self) -> u32 {
         self.shared.workers()
+    }
+
+    async fn forget_document(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
+        Ok(())
     }
 
     async fn room(&self, tenant: &TenantId) {

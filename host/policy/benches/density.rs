@@ -68,6 +68,7 @@ fn host(folder: &Path, loaded_components: u32) -> Arc<PolicyHost> {
         cache_bytes: 8 << 30,
         loaded_components,
         recordings: Some(folder.join("recordings")),
+        record: true,
         retention: Retention::default(),
         state: Arc::new(Nothing),
         meter: None,

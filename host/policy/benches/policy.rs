@@ -59,6 +59,7 @@ fn host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
         cache_bytes: 8 << 30,
         loaded_components: 1000,
         recordings: Some(folder.join("recordings")),
+        record: true,
         retention: Retention::default(),
         state: Arc::new(Nothing),
         meter: None,

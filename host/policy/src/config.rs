@@ -34,8 +34,10 @@ pub struct PolicyConfig {
     pub cache_bytes: u64,
     /// Components that stay in memory, if no more than these are in use.
     pub loaded_components: u32,
-    /// Folder for the recorded calls of jobs; `None` if they are not recorded.
+    /// Folder for the recorded calls of jobs; `None` if there are none.
     pub recordings: Option<PathBuf>,
+    /// Whether jobs are recorded there. If not, earlier recordings are still read and removed.
+    pub record: bool,
     /// How long they are kept.
     pub retention: Retention,
     /// What components remember from job to job.

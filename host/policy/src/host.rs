@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use weir_core::manifest::{ComponentFile, OnTrap, Role};
 use weir_core::ports::{JobPolicy, Policies, PolicyRequest, PolicyState};
-use weir_core::{PolicyError, TenantId};
+use weir_core::{JobId, PolicyError, StorageError, TenantId};
 
 use crate::aside::Aside;
 use crate::compiler::{Compiler, unusable};
@@ -78,6 +78,7 @@ impl PolicyHost {
                     ),
                     None => None,
                 },
+                record: config.record,
             }),
         }))
     }
@@ -112,10 +113,24 @@ impl PolicyHost {
         }
     }
 
+    /// Removes the recordings of these jobs, or all of the tenant's.
+    pub(crate) async fn remove_from_recordings(
+        &self,
+        tenant: &TenantId,
+        jobs: Option<&[JobId]>,
+    ) -> Result<(), StorageError> {
+        let Some(writer) = &self.house.writer else {
+            return Ok(());
+        };
+        let removed = writer.remove(tenant, jobs).await;
+        removed.map_err(|error| StorageError::io(writer.folder().display().to_string(), &error))
+    }
+
     /// Instances for one job. As [`Policies::open`], but the job can be asked for its [`stats`](Job::stats).
     pub async fn open_job(&self, request: PolicyRequest<'_>) -> Result<Arc<Job>, PolicyError> {
         let state = Arc::clone(&self.house.state);
-        self.open_with(request, state, self.house.writer.as_ref()).await
+        let writer = self.house.writer.as_ref().filter(|_| self.house.record);
+        self.open_with(request, state, writer).await
     }
 
     /// The same, with this for what components remember, and recorded only by this.

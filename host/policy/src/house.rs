@@ -25,6 +25,8 @@ pub(crate) struct House {
     pub(crate) ticker: Ticker,
     pub(crate) aside: Aside,
     pub(crate) writer: Option<Writer>,
+    /// Whether jobs are recorded.
+    pub(crate) record: bool,
 }
 
 /// Counts a job as open, and holds the places of its instances, as long as it lives.

@@ -17,7 +17,7 @@ use weir_core::event::ErrorNote;
 use weir_core::manifest::{Pipeline, Role};
 use weir_core::ports::PolicyRequest;
 use weir_core::replay::{Difference, Effect, ReplayError, ReplayReport, Replays};
-use weir_core::{JobId, TenantId};
+use weir_core::{JobId, StorageError, TenantId};
 
 use crate::failure::note;
 use crate::gate::Empty;
@@ -61,6 +61,14 @@ impl Replays for PolicyHost {
             Err(died) => return Err(ReplayError::Unreadable(died.to_string())),
         };
         self.replay_frames(frames, pipeline).await
+    }
+
+    async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
+        self.remove_from_recordings(tenant, Some(jobs)).await
+    }
+
+    async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.remove_from_recordings(tenant, None).await
     }
 }
 

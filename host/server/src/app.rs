@@ -99,7 +99,7 @@ pub struct App {
     pub(crate) admission: Arc<Admission>,
     pub(crate) progress: ProgressBook,
     pub(crate) outbound: Arc<Outbound>,
-    /// Held while a tenant or key is read and written back.
+    /// Held while a tenant's keys are counted and one is added.
     pub(crate) registry_turn: tokio::sync::Mutex<()>,
     /// Work that goes on to its end although its client has gone.
     tasks: TaskTracker,

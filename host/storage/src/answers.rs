@@ -5,6 +5,9 @@
 //! a process that is killed loses nothing, a power cut the answers of the last moment, which are asked for again.
 //!
 //! There is room for so many bytes. Those that were used longest ago make room for new ones.
+//!
+//! An answer is kept with the document that it was made from, and goes with it: what is removed is overwritten, in the file and in
+//! its log.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -14,9 +17,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use weir_core::language::{Answer, AnswerCache, AnswerKey};
-use weir_core::{StorageError, TenantId};
+use weir_core::{DocumentId, StorageError, TenantId};
 
-use crate::ledger::database::{explained, make_private};
+use crate::ledger::database::{explained, make_private, truncate_log};
 use crate::location::Location;
 use crate::worker::Worker;
 
@@ -26,14 +29,15 @@ const ANSWERS: &str = "the cache of answers";
 /// What SQLite keeps beside it.
 const BESIDE: [&str; 2] = ["answers.db-wal", "answers.db-shm"];
 /// A file with another number is of another version, and begun anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const SCHEMA: &str = "
     CREATE TABLE answers (
-        key BLOB PRIMARY KEY, tenant TEXT NOT NULL, answer TEXT NOT NULL, bytes INTEGER NOT NULL, used INTEGER NOT NULL
+        key BLOB PRIMARY KEY, tenant TEXT NOT NULL, document TEXT, answer TEXT NOT NULL, bytes INTEGER NOT NULL,
+        used INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE INDEX answers_by_use ON answers (used);
-    CREATE INDEX answers_by_tenant ON answers (tenant);
-    PRAGMA user_version = 1;";
+    CREATE INDEX answers_by_document ON answers (tenant, document);
+    PRAGMA user_version = 2;";
 /// How long a call waits for another process, such as a backup.
 const BUSY: Duration = Duration::from_secs(10);
 /// What an answer takes beside its text.
@@ -67,6 +71,16 @@ impl SqliteAnswers {
         })
     }
 
+    /// Removes the answers of a data folder that is held by a host which keeps none.
+    pub async fn discard(data: &Path) -> Result<(), StorageError> {
+        let folder = data.to_owned();
+        let discarded = tokio::task::spawn_blocking(move || discard(&folder));
+        discarded.await.map_err(|error| StorageError::Failed {
+            what: ANSWERS.into(),
+            reason: error.to_string(),
+        })?
+    }
+
     /// Returns when everything is written and the file is closed.
     pub async fn close(&self) {
         self.worker.close().await;
@@ -80,20 +94,33 @@ impl AnswerCache for SqliteAnswers {
         self.worker.call(move |file| file.get(&tenant, &key)).await
     }
 
-    async fn put(&self, tenant: &TenantId, key: &AnswerKey, answer: &Answer) -> Result<(), StorageError> {
-        let (tenant, key) = (tenant.clone(), *key);
+    async fn put(
+        &self,
+        tenant: &TenantId,
+        key: &AnswerKey,
+        document: Option<&DocumentId>,
+        answer: &Answer,
+    ) -> Result<(), StorageError> {
+        let (tenant, key, document) = (tenant.clone(), *key, document.copied());
         let answer = serde_json::to_string(answer).map_err(|error| StorageError::Failed {
             what: "an answer".into(),
             reason: error.to_string(),
         })?;
         self.worker
-            .call(move |file| file.put(&tenant, &key, &answer))
+            .call(move |file| file.put(&tenant, &key, document.as_ref(), &answer))
+            .await
+    }
+
+    async fn remove(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
+        let (tenant, document) = (tenant.clone(), *document);
+        self.worker
+            .call(move |file| file.remove_all(&tenant, Some(&document)))
             .await
     }
 
     async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
         let tenant = tenant.clone();
-        self.worker.call(move |file| file.clear(&tenant)).await
+        self.worker.call(move |file| file.remove_all(&tenant, None)).await
     }
 }
 
@@ -102,7 +129,15 @@ pub(crate) fn clear(data: &Path, tenant: &TenantId) -> Result<(), StorageError> 
     if !data.join(FILE).exists() {
         return Ok(());
     }
-    File::open_or_begin(data, u64::MAX)?.clear(tenant)
+    File::open_or_begin(data, u64::MAX)?.remove_all(tenant, None)
+}
+
+/// Removes the answers of a data folder whose host keeps none.
+fn discard(data: &Path) -> Result<(), StorageError> {
+    BESIDE
+        .into_iter()
+        .chain([FILE])
+        .try_for_each(|name| remove(&data.join(name)))
 }
 
 impl File {
@@ -115,9 +150,7 @@ impl File {
                     reason,
                     "answers that were kept cannot be read: begun anew"
                 );
-                for name in BESIDE.into_iter().chain([FILE]) {
-                    remove(&data.join(name))?;
-                }
+                discard(data)?;
                 Self::open(&path, most)
             }
             opened => opened,
@@ -131,6 +164,7 @@ impl File {
             connection.busy_timeout(BUSY)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
             connection.pragma_update(None, "synchronous", "normal")?;
+            connection.pragma_update(None, "secure_delete", true)?;
             let version: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
             if version == 0 {
                 connection.execute_batch(SCHEMA)?;
@@ -171,7 +205,13 @@ impl File {
         Ok(found.and_then(|answer| serde_json::from_str(&answer).ok()))
     }
 
-    fn put(&mut self, tenant: &TenantId, key: &AnswerKey, answer: &str) -> Result<(), StorageError> {
+    fn put(
+        &mut self,
+        tenant: &TenantId,
+        key: &AnswerKey,
+        document: Option<&DocumentId>,
+        answer: &str,
+    ) -> Result<(), StorageError> {
         let bytes = answer.len() as u64 + ROW;
         self.remove(key)?;
         if bytes > self.most {
@@ -179,10 +219,11 @@ impl File {
         }
         self.make_room(bytes)?;
         self.uses += 1;
-        let put = "INSERT INTO answers (key, tenant, answer, bytes, used) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let put = "INSERT INTO answers (key, tenant, document, answer, bytes, used) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let row = params![
             key,
             tenant.as_str(),
+            document.map(ToString::to_string),
             answer,
             i64::try_from(bytes).unwrap_or(i64::MAX),
             self.uses
@@ -225,11 +266,15 @@ impl File {
         Ok(())
     }
 
-    fn clear(&mut self, tenant: &TenantId) -> Result<(), StorageError> {
-        let cleared = self
-            .connection
-            .execute("DELETE FROM answers WHERE tenant = ?1", [tenant.as_str()]);
-        cleared.map_err(|e| explained(&self.location, &e))?;
+    /// Removes a tenant's answers: those of one document and of no known one, or all.
+    fn remove_all(&mut self, tenant: &TenantId, document: Option<&DocumentId>) -> Result<(), StorageError> {
+        let removed = self.connection.execute(
+            "DELETE FROM answers WHERE tenant = ?1 AND (?2 IS NULL OR document IS NULL OR document = ?2)",
+            params![tenant.as_str(), document.map(ToString::to_string)],
+        );
+        removed
+            .and_then(|_| truncate_log(&self.connection))
+            .map_err(|e| explained(&self.location, &e))?;
         let left = self
             .connection
             .query_row("SELECT coalesce(sum(bytes), 0) FROM answers", [], |row| {
@@ -274,13 +319,13 @@ mod tests {
         let data = tempfile::tempdir().unwrap();
         let (one, other) = (tenant("one"), tenant("other"));
         let answers = SqliteAnswers::open(data.path(), 1 << 20).await.unwrap();
-        answers.put(&one, &[1; 32], &answer("yes")).await.unwrap();
+        answers.put(&one, &[1; 32], None, &answer("yes")).await.unwrap();
         // Neither flushed nor closed, as when the process is killed.
         drop(answers);
         let answers = SqliteAnswers::open(data.path(), 1 << 20).await.unwrap();
         assert_eq!(answers.get(&one, &[1; 32]).await.unwrap(), Some(answer("yes")));
         assert_eq!(answers.get(&other, &[1; 32]).await.unwrap(), None);
-        answers.put(&other, &[2; 32], &answer("no")).await.unwrap();
+        answers.put(&other, &[2; 32], None, &answer("no")).await.unwrap();
         answers.clear(&one).await.unwrap();
         assert_eq!(answers.get(&one, &[1; 32]).await.unwrap(), None);
         answers.close().await;
@@ -298,14 +343,14 @@ mod tests {
         let known = async |key: u8| answers.get(&one, &[key; 32]).await.unwrap().is_some();
         for key in 0..3 {
             answers
-                .put(&one, &[key; 32], &answer(&"x".repeat(1000)))
+                .put(&one, &[key; 32], None, &answer(&"x".repeat(1000)))
                 .await
                 .unwrap();
         }
         assert!(known(0).await);
         for key in [3, 3, 3] {
             answers
-                .put(&one, &[key; 32], &answer(&"x".repeat(1000)))
+                .put(&one, &[key; 32], None, &answer(&"x".repeat(1000)))
                 .await
                 .unwrap();
         }
@@ -314,7 +359,7 @@ mod tests {
             [true, false, true, true]
         );
         answers
-            .put(&one, &[9; 32], &answer(&"x".repeat(10_000)))
+            .put(&one, &[9; 32], None, &answer(&"x".repeat(10_000)))
             .await
             .unwrap();
         assert!(!known(9).await && known(3).await);
@@ -341,7 +386,7 @@ mod tests {
             }
             let answers = SqliteAnswers::open(data.path(), 1 << 20).await.unwrap();
             assert_eq!(answers.get(&one, &[1; 32]).await.unwrap(), None);
-            answers.put(&one, &[1; 32], &answer("yes")).await.unwrap();
+            answers.put(&one, &[1; 32], None, &answer("yes")).await.unwrap();
             assert!(answers.get(&one, &[1; 32]).await.unwrap().is_some());
             answers.close().await;
         }

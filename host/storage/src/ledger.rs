@@ -30,7 +30,6 @@ use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::ports::{Ledger, PolicyState};
 use weir_core::said::LogEntry;
 use weir_core::state::{StateChange, StateSizes};
-use weir_core::tenancy::{KeyRecord, Registry, Tenant};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
 use self::database::Database;
@@ -46,7 +45,7 @@ const READS: usize = 4;
 /// Most events one call answers with.
 const MAX_EVENTS: usize = 10_000;
 
-/// A [`Ledger`], [`PolicyState`], [`Registry`], [`Orders`](weir_core::order::Orders),
+/// A [`Ledger`], [`PolicyState`], [`Registry`](weir_core::tenancy::Registry), [`Orders`](weir_core::order::Orders),
 /// [`PipelineBook`](weir_core::revision::PipelineBook) and [`UsageBook`](weir_core::usage::UsageBook) in a SQLite file.
 pub struct SqliteLedger {
     writer: Arc<Worker<Writer>>,
@@ -248,8 +247,14 @@ impl Ledger for SqliteLedger {
         if entries.is_empty() {
             return Ok(());
         }
-        self.write_counted(move |t| entries.iter().try_for_each(|entry| rows::write(t, entry)))
-            .await
+        let write_all = move |t: &Transaction<'_>| {
+            let mut entries = entries.iter();
+            entries.try_fold(false, |removed, entry| Ok(rows::write(t, entry)? || removed))
+        };
+        if self.write_counted(write_all).await? {
+            self.desk.empty_log_soon();
+        }
+        Ok(())
     }
 
     async fn document(
@@ -353,39 +358,11 @@ impl Ledger for SqliteLedger {
 
     async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
-        self.write_counted(move |t| rows::forget(t, &tenant, &document))
-            .await
-    }
-}
-
-#[async_trait]
-impl Registry for SqliteLedger {
-    async fn put_tenant(&self, tenant: &Tenant) -> Result<(), StorageError> {
-        self.desk.put_tenant(tenant).await
-    }
-
-    async fn tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
-        self.desk.tenant(id).await
-    }
-
-    async fn tenants(&self) -> Result<Vec<Tenant>, StorageError> {
-        self.desk.tenants().await
-    }
-
-    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
-        self.desk.remove_tenant(id).await
-    }
-
-    async fn put_key(&self, key: &KeyRecord) -> Result<(), StorageError> {
-        self.desk.put_key(key).await
-    }
-
-    async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StorageError> {
-        self.desk.key(id).await
-    }
-
-    async fn keys(&self, tenant: &TenantId) -> Result<Vec<KeyRecord>, StorageError> {
-        self.desk.keys(tenant).await
+        let known = self
+            .write_counted(move |t| removals::forget(t, &tenant, &document))
+            .await?;
+        self.desk.empty_log().await?;
+        Ok(known)
     }
 }
 

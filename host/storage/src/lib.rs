@@ -10,6 +10,7 @@
 //! | `vectors/` | [`EdgeVectors`] |
 //! | `ledger.db` | [`SqliteLedger`] |
 //! | `answers.db` | [`SqliteAnswers`] |
+//! | `recordings/<tenant>` | jobs' calls, of `weir-policy`; removed with their tenant |
 //! | `weir.sock` | where the holder answers other processes' searches |
 //!
 //! [`Storage`] is for the process that writes. Others work beside it, whether or not someone holds the folder: [`search`] finds
@@ -119,6 +120,9 @@ impl Storage {
         self.desk.close().await;
         self.recount.stop().await;
         let blobs = self.blobs.flush().await;
+        if let Err(error) = self.vectors.compact().await {
+            tracing::warn!(%error, "removed passages are removed from the files of the index at the next start");
+        }
         let vectors = self.vectors.close().await;
         self.ledger.close().await;
         blobs.and(vectors)

@@ -1,8 +1,10 @@
 //! The end of a tenant: everything it has, in an order that can be begun again.
 //!
-//! The ledger's part is last. Whatever ends this halfway, the tenant is still listed then, and removing it once more removes
-//! the rest.
+//! Its keys end first, so that nothing comes in meanwhile. The rest of the ledger's part is last. Whatever ends this halfway, the
+//! tenant is still listed then, and removing it once more removes the rest.
 
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,9 +19,17 @@ use crate::blobs::FileBlobs;
 use crate::components::FileComponents;
 use crate::folder::{FolderLock, make_private};
 use crate::ledger::SqliteLedger;
+use crate::location::Location;
 use crate::originals::FileOriginals;
 use crate::recount::Recount;
 use crate::vectors::EdgeVectors;
+
+fn remove_folder(folder: &Path) -> Result<(), StorageError> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(Location::new("the recordings", folder).io(&e)),
+        _ => Ok(()),
+    }
+}
 
 /// Removes a tenant with all it has from a data folder; whether there was one. [`StorageError::InUse`] if another process
 /// holds the folder: jobs in work would bring some of it back.
@@ -36,6 +46,7 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
         let vectors = EdgeVectors::open_again(&folder, lock)?;
         let recount = Recount::start(&folder, kept, &exact)?;
         answers::clear(&folder, &leaving)?;
+        remove_folder(&folder.join("recordings").join(leaving.as_str()))?;
         Ok((ledger, (originals, components), blobs, vectors, recount))
     });
     let (ledger, (originals, components), blobs, vectors, recount) =
@@ -44,9 +55,11 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
             reason: e.to_string(),
         })??;
     let removed = async {
+        ledger.lock_out(tenant).await?;
         if let Some(vectors) = &vectors {
             vectors.clear(tenant).await?;
             vectors.flush().await?;
+            vectors.compact().await?;
         }
         blobs.delete(tenant, "").await?;
         originals.clear(tenant).await?;

@@ -5,7 +5,8 @@
 //! frequencies are those of the whole shard: another tenant's passages may shift a rank, and are never returned.
 //!
 //! One thread changes the shard, change by change; searches run beside it. A change can be found when its call returns, and
-//! survives the process from the next flush on.
+//! survives the process from the next flush on. What was removed is gone from the files at most a minute later
+//! ([`EdgeVectors::compact`]), with 50,000 passages: the thread writes them anew after [`COMPACT_DELAY`].
 //!
 //! There is no vector graph: every search is an exact scan of what its filter leaves (see `vectors/shard.rs` for why). With
 //! `benches/storage.rs` on two busy cores, a tenant with 1,000 passages waits under 1 ms whatever lies beside it, one with
@@ -19,7 +20,8 @@ mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -27,7 +29,9 @@ use qdrant_edge::{
     Filter, Fusion, NamedQuery, PointInsertOperations, PointOperations, Prefetch, QueryEnum, QueryRequest,
     ScoringQuery, UpdateOperation, VectorInternal, WithPayloadInterface, WithVector,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use weir_core::ports::VectorStore;
 use weir_core::search::{Hit, Point, Query};
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
@@ -52,11 +56,17 @@ const CANDIDATES: usize = 64;
 /// Reciprocal rank fusion's constant.
 const RRF_K: usize = 2;
 
+/// How long the shard waits after a removal before it is compacted, so that removals that come together cost once.
+const COMPACT_DELAY: Duration = Duration::from_secs(20);
+
 /// A [`VectorStore`] in this process.
 pub struct EdgeVectors {
     index: Mutex<Option<Arc<Index>>>,
-    writer: Worker<Arc<Index>>,
+    writer: Arc<Worker<Arc<Index>>>,
     searches: Arc<Semaphore>,
+    /// Notified when there is something to compact.
+    removed: Arc<Notify>,
+    compacting: JoinHandle<()>,
 }
 
 struct Index {
@@ -91,10 +101,20 @@ impl EdgeVectors {
             words,
             _lock: lock,
         });
+        let removed = Arc::new(Notify::new());
+        if index.shard.has_removed() {
+            removed.notify_one();
+        }
+        let writer = Arc::new(Worker::start("weir-vectors", INDEX.into(), Arc::clone(&index))?);
         Ok(Self {
-            writer: Worker::start("weir-vectors", INDEX.into(), Arc::clone(&index))?,
+            compacting: tokio::spawn(compact_after_removals(
+                Arc::clone(&removed),
+                Arc::downgrade(&writer),
+            )),
+            writer,
             index: Mutex::new(Some(index)),
             searches: Arc::new(Semaphore::new(SEARCHES)),
+            removed,
         })
     }
 
@@ -105,8 +125,14 @@ impl EdgeVectors {
         Ok((made_for.model.clone(), made_for.dimensions))
     }
 
+    /// Writes the files anew without what has been removed, if something has been. Changes wait meanwhile, searches do not.
+    pub async fn compact(&self) -> Result<(), StorageError> {
+        self.writer.call(|index| index.shard.compact()).await
+    }
+
     /// Flushes and closes; every later call fails. Returns when another process can open the shard.
     pub async fn close(&self) -> Result<(), StorageError> {
+        self.compacting.abort();
         let flushed = self.flush().await;
         // With every place taken, no search holds the index any more.
         let searches = u32::try_from(SEARCHES).unwrap_or(u32::MAX);
@@ -116,13 +142,12 @@ impl EdgeVectors {
         flushed
     }
 
-    async fn remove_all(&self, filter: Filter) -> Result<(), StorageError> {
-        self.writer
-            .call(move |index| {
-                let change = UpdateOperation::PointOperation(PointOperations::DeletePointsByFilter(filter));
-                index.shard.update(change, 0)
-            })
-            .await
+    async fn remove_all(&self, filter: Filter, compact_soon: bool) -> Result<(), StorageError> {
+        let removed = self.writer.call(move |index| index.shard.remove(filter));
+        if removed.await? && compact_soon {
+            self.removed.notify_one();
+        }
+        Ok(())
     }
 
     fn open_index(&self) -> Result<Arc<Index>, StorageError> {
@@ -150,6 +175,25 @@ impl EdgeVectors {
     }
 }
 
+/// Compacts some time after each removal, until the index is closed.
+async fn compact_after_removals(removed: Arc<Notify>, writer: Weak<Worker<Arc<Index>>>) {
+    loop {
+        removed.notified().await;
+        sleep(COMPACT_DELAY).await;
+        let Some(writer) = writer.upgrade() else { return };
+        if let Err(error) = writer.call(|index| index.shard.compact()).await {
+            tracing::error!(%error, "what was removed from the index is still in its files");
+            removed.notify_one();
+        }
+    }
+}
+
+impl Drop for EdgeVectors {
+    fn drop(&mut self) {
+        self.compacting.abort();
+    }
+}
+
 #[async_trait]
 impl VectorStore for EdgeVectors {
     async fn upsert(
@@ -170,16 +214,18 @@ impl VectorStore for EdgeVectors {
         document: &DocumentId,
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
-        self.remove_all(of_document(tenant, document, pages)).await
+        // Pages that are replaced are compacted with the next document that is removed, or when the shard is closed.
+        self.remove_all(of_document(tenant, document, pages), pages.is_none())
+            .await
     }
 
     async fn remove_summaries(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
-        self.remove_all(of_document(tenant, document, Some(&[NO_PAGE])))
+        self.remove_all(of_document(tenant, document, Some(&[NO_PAGE])), false)
             .await
     }
 
     async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.remove_all(of_tenant(tenant)).await
+        self.remove_all(of_tenant(tenant), true).await
     }
 
     async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {

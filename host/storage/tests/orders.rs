@@ -218,18 +218,34 @@ async fn forgotten_passwords_are_nowhere_in_the_file() {
     }
     assert!(in_files(dir.path(), secret));
     for record in &records {
-        storage.ledger.forget_passwords(&t, &record.id).await.unwrap();
+        end(&storage.ledger, record).await;
         let order = storage.ledger.order(&t, &record.id).await.unwrap().unwrap();
         assert_eq!(order.files.len(), 2);
         assert!(order.files.iter().all(|file| file.password.is_none()));
     }
-    storage
-        .ledger
-        .forget_passwords(&tenant("b"), &JobId::new())
-        .await
-        .unwrap();
+    assert_leaves_files(dir.path(), secret).await;
     storage.close().await.unwrap();
     assert!(!in_files(dir.path(), secret));
+}
+
+/// The commit that ends a job.
+async fn end(ledger: &SqliteLedger, record: &JobRecord) {
+    let ended = JobRecord {
+        state: JobState::Failed,
+        ..record.clone()
+    };
+    ledger.commit(vec![Entry::Job(ended)]).await.unwrap();
+}
+
+/// Waits until the ledger's files have these bytes no more.
+async fn assert_leaves_files(data: &Path, text: &str) {
+    for _ in 0..600 {
+        if !in_files(data, text) {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("{text} is still in the files");
 }
 
 /// Whether the ledger's files have these bytes.
@@ -249,7 +265,7 @@ async fn a_webhook_is_owed_from_the_end_of_its_job_until_it_is_settled() {
     let with_webhook = Order {
         webhook: Some(Webhook {
             url: "https://example.org/hook".into(),
-            secret: "s".into(),
+            secret: "the-secret".into(),
         }),
         ..order(&record)
     };
@@ -275,8 +291,12 @@ async fn a_webhook_is_owed_from_the_end_of_its_job_until_it_is_settled() {
     assert_eq!(storage.ledger.owed_webhooks().await.unwrap(), owed(3));
     let order = storage.ledger.order(&t, &record.id).await.unwrap();
     assert_eq!(order, Some(with_webhook));
+    assert!(in_files(dir.path(), "the-secret"));
     storage.ledger.webhook_tried(&t, &record.id, None).await.unwrap();
     assert!(storage.ledger.owed_webhooks().await.unwrap().is_empty());
+    let order = storage.ledger.order(&t, &record.id).await.unwrap().unwrap();
+    assert!(order.webhook.is_none());
+    assert_leaves_files(dir.path(), "the-secret").await;
     storage.close().await.unwrap();
 }
 
@@ -287,7 +307,7 @@ async fn usage_is_added_up_by_day() {
     let (a, b) = (tenant("a"), tenant("b"));
     let ledger = &storage.ledger;
     for t in [&a, &b] {
-        ledger.put_tenant(&tenant_record(t)).await.unwrap();
+        ledger.create_tenant(&tenant_record(t)).await.unwrap();
     }
     let used = |n| Usage {
         requests: n,

@@ -1,6 +1,8 @@
 //! Components, revisions, rollouts and what jobs showed of them, in a data folder.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod fixture;
+
 use std::collections::BTreeMap;
 
 use tempfile::TempDir;
@@ -12,8 +14,8 @@ use weir_core::replay::{Difference, ReplayReport};
 use weir_core::revision::{History, JobShowing, PipelineBook as _, Recipe};
 use weir_core::rollout::{Arm, Change, ChangeError};
 use weir_core::shadow::{SHADOW_RUNS, ShadowBook as _, ShadowRun};
-use weir_core::tenancy::Registry as _;
-use weir_core::{JobId, TenantId};
+use weir_core::tenancy::{Registry as _, TenantState};
+use weir_core::{JobId, StorageError, TenantId};
 use weir_storage::Storage;
 
 struct Data {
@@ -25,6 +27,16 @@ impl Data {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::open(folder.path(), 4, "test").await.unwrap();
+        let a = tenant("a");
+        storage
+            .ledger
+            .create_tenant(&fixture::tenant_record(&a))
+            .await
+            .unwrap();
+        for id in ["key", "pusher", "changer", "0123456789ab"] {
+            let key = fixture::key_record(&a, id, 1);
+            storage.ledger.put_key(&key).await.unwrap();
+        }
         Self { folder, storage }
     }
 
@@ -100,6 +112,45 @@ async fn what_was_pushed_is_there_after_a_restart_and_only_for_its_tenant() {
     assert!(book.pipelines(&b).await.unwrap().is_empty());
     let foreign = book.add_revision(&b, "reports", &with, "key", 8).await.unwrap();
     assert_eq!(foreign, Err(record.digest));
+}
+
+#[tokio::test]
+async fn change_by_a_key_of_a_removed_tenant_is_refused() {
+    let data = Data::new().await;
+    let (book, a) = (&data.storage.ledger, tenant("a"));
+    let known = component(&a, b"known");
+    book.put_component(&known).await.unwrap();
+    assert!(book.lock_out(&a).await.unwrap());
+    let locked = book.tenant(&a).await.unwrap().unwrap();
+    assert_eq!(locked.state, TenantState::Suspended);
+    let assert_refused = async || {
+        let refused = book.put_component(&component(&a, b"late")).await;
+        assert!(
+            matches!(refused, Err(StorageError::Missing { .. })),
+            "{refused:?}"
+        );
+        let refused = book.add_revision(&a, "p", &recipe(&[], &[]), "key", 1).await;
+        assert!(
+            matches!(refused, Err(StorageError::Missing { .. })),
+            "{refused:?}"
+        );
+        let activate = Change::Activate { revision: 1 };
+        let refused = book
+            .change_rollout(&a, "p", None, &activate, "key", None, 1)
+            .await;
+        assert!(
+            matches!(refused, Err(StorageError::Missing { .. })),
+            "{refused:?}"
+        );
+    };
+    assert_refused().await;
+    assert!(book.remove_tenant(&a).await.unwrap());
+    assert!(!book.lock_out(&a).await.unwrap());
+    // Nor do they reach the next tenant of the name.
+    book.create_tenant(&fixture::tenant_record(&a)).await.unwrap();
+    assert_refused().await;
+    assert!(book.components(&a).await.unwrap().is_empty());
+    assert!(book.pipelines(&a).await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ async fn removal_is_refused_while_a_job_needs_the_document() {
     let mut both = [record.id, run.id];
     both.sort_unstable_by_key(|job| job.0);
     assert_eq!(jobs, both);
-    ledger.put_tenant(&tenant_record(&a)).await.unwrap();
+    ledger.create_tenant(&tenant_record(&a)).await.unwrap();
     ledger.remove_tenant(&a).await.unwrap();
     assert!(ledger.jobs_with(&a, &document).await.unwrap().is_empty());
     storage.close().await.unwrap();

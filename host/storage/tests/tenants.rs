@@ -29,7 +29,7 @@ use weir_core::rollout::Change;
 use weir_core::said::{LogEntry, LogLevel, Remark, RemarkKind};
 use weir_core::shadow::{ShadowBook, ShadowRun};
 use weir_core::state::StateChange;
-use weir_core::tenancy::{Quotas, Registry, Scope, Tenant, TenantState};
+use weir_core::tenancy::{Quotas, Registry, Scope, Tenant, TenantState, TenantUpdate};
 use weir_core::usage::{Usage, UsageBook};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
 use weir_storage::{SqliteLedger, Storage, TenantDesk, remove_tenant};
@@ -51,17 +51,26 @@ async fn tenants_and_keys_are_kept_and_replaced() {
     let (a, b) = (tenant("a"), tenant("b"));
     assert_eq!(registry.tenant(&a).await.unwrap(), None);
     let (of_a, of_b) = (tenant_record(&a), tenant_record(&b));
-    registry.put_tenant(&of_b).await.unwrap();
-    registry.put_tenant(&of_a).await.unwrap();
+    assert!(registry.create_tenant(&of_b).await.unwrap());
+    assert!(registry.create_tenant(&of_a).await.unwrap());
     assert_eq!(registry.tenants().await.unwrap(), [of_a.clone(), of_b]);
     let changed = Tenant {
         state: TenantState::Suspended,
         weight: 3.0,
         quotas: Quotas::default(),
-        ..of_a
+        ..of_a.clone()
     };
-    registry.put_tenant(&changed).await.unwrap();
+    assert!(!registry.create_tenant(&changed).await.unwrap(), "there is one");
+    assert_eq!(registry.tenant(&a).await.unwrap(), Some(of_a));
+    let update = TenantUpdate {
+        state: Some(TenantState::Suspended),
+        weight: Some(3.0),
+        quotas: vec![("concurrent_jobs".into(), None), ("no such".into(), Some(1))],
+    };
+    let answered = registry.change_tenant(&a, &update).await.unwrap();
+    assert_eq!(answered, Some(changed.clone()));
     assert_eq!(registry.tenant(&a).await.unwrap(), Some(changed));
+    assert_eq!(registry.change_tenant(&tenant("c"), &update).await.unwrap(), None);
 
     let (late, early) = (key_record(&a, "k1", 5), key_record(&a, "k2", 3));
     registry.put_key(&late).await.unwrap();
@@ -89,7 +98,7 @@ async fn no_key_changes_its_tenant_or_goes_without_one() {
         "{homeless:?}"
     );
     for t in [&a, &b] {
-        desk.put_tenant(&tenant_record(t)).await.unwrap();
+        desk.create_tenant(&tenant_record(t)).await.unwrap();
     }
     desk.put_key(&key_record(&a, "k", 1)).await.unwrap();
     let taken = desk.put_key(&key_record(&b, "k", 2)).await.unwrap_err();
@@ -98,7 +107,7 @@ async fn no_key_changes_its_tenant_or_goes_without_one() {
 
     // Nor does it wait for the next tenant of its tenant's name.
     assert!(desk.remove_tenant(&a).await.unwrap());
-    desk.put_tenant(&tenant_record(&a)).await.unwrap();
+    desk.create_tenant(&tenant_record(&a)).await.unwrap();
     assert!(desk.key("k").await.unwrap().is_none());
 }
 
@@ -109,7 +118,7 @@ async fn a_folder_without_a_ledger_has_no_tenants() {
     let missing = TenantDesk::open(&data).await.err().unwrap();
     assert!(matches!(missing, StorageError::Missing { .. }), "{missing}");
     let desk = TenantDesk::create(&data).await.unwrap();
-    desk.put_tenant(&tenant_record(&tenant("a"))).await.unwrap();
+    desk.create_tenant(&tenant_record(&tenant("a"))).await.unwrap();
     drop(desk);
     use std::os::unix::fs::PermissionsExt;
     for path in [data.clone(), data.join("ledger.db")] {
@@ -132,7 +141,7 @@ async fn a_command() {
     let desk = TenantDesk::open(Path::new(&data)).await.unwrap();
     for n in 0..150 {
         let t = tenant(&format!("t{n}"));
-        desk.put_tenant(&tenant_record(&t)).await.unwrap();
+        desk.create_tenant(&tenant_record(&t)).await.unwrap();
         let mut key = key_record(&t, &format!("k{n}"), 1);
         desk.put_key(&key).await.unwrap();
         key.revoked_millis = Some(2);
@@ -176,6 +185,13 @@ async fn a_command_writes_while_the_server_does() {
     storage.close().await.unwrap();
 }
 
+fn weight(weight: f64) -> TenantUpdate {
+    TenantUpdate {
+        weight: Some(weight),
+        ..TenantUpdate::default()
+    }
+}
+
 #[tokio::test]
 async fn the_servers_next_look_sees_what_another_process_wrote() {
     let dir = tempfile::tempdir().unwrap();
@@ -183,13 +199,14 @@ async fn the_servers_next_look_sees_what_another_process_wrote() {
     let registry: &dyn Registry = &*storage.ledger;
     let t = tenant("a");
     let desk = TenantDesk::open(dir.path()).await.unwrap();
+    assert!(desk.create_tenant(&tenant_record(&t)).await.unwrap());
     for n in 0..50 {
         let mut record = tenant_record(&t);
         record.weight = f64::from(n);
-        desk.put_tenant(&record).await.unwrap();
+        desk.change_tenant(&t, &weight(record.weight)).await.unwrap();
         assert_eq!(registry.tenant(&t).await.unwrap(), Some(record.clone()));
         record.weight += 0.5;
-        registry.put_tenant(&record).await.unwrap();
+        registry.change_tenant(&t, &weight(record.weight)).await.unwrap();
         assert_eq!(desk.tenant(&t).await.unwrap(), Some(record));
     }
     storage.close().await.unwrap();
@@ -201,7 +218,7 @@ async fn the_servers_next_look_sees_what_another_process_wrote() {
 /// Gives a tenant a row in every table and something in every store.
 async fn furnish(storage: &Storage, t: &TenantId) {
     let ledger = &storage.ledger;
-    ledger.put_tenant(&tenant_record(t)).await.unwrap();
+    ledger.create_tenant(&tenant_record(t)).await.unwrap();
     ledger
         .put_key(&key_record(t, &format!("key-{t}"), 1))
         .await
@@ -271,7 +288,7 @@ async fn furnish_pipeline(ledger: &SqliteLedger, t: &TenantId, digest: Component
             capabilities: Vec::new(),
         },
         created_millis: 1,
-        by: "key".into(),
+        by: format!("key-{t}"),
     };
     ledger.put_component(&record).await.unwrap();
     let recipe = Recipe {
@@ -279,12 +296,13 @@ async fn furnish_pipeline(ledger: &SqliteLedger, t: &TenantId, digest: Component
         components: [(Role::Routing, digest)].into(),
     };
     ledger
-        .add_revision(t, "p", &recipe, "key", 1)
+        .add_revision(t, "p", &recipe, &format!("key-{t}"), 1)
         .await
         .unwrap()
         .unwrap();
     let activate = Change::Activate { revision: 1 };
-    let changed = ledger.change_rollout(t, "p", None, &activate, "key", None, 1);
+    let by = format!("key-{t}");
+    let changed = ledger.change_rollout(t, "p", None, &activate, &by, None, 1);
     changed.await.unwrap().unwrap();
     let job = JobId::new();
     ledger.assign(t, "p", &job).await.unwrap();
@@ -377,7 +395,7 @@ async fn a_tenant_is_not_removed_under_a_server() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path()).await;
     let t = tenant("a");
-    storage.ledger.put_tenant(&tenant_record(&t)).await.unwrap();
+    storage.ledger.create_tenant(&tenant_record(&t)).await.unwrap();
     let refused = remove_tenant(dir.path(), &t).await.unwrap_err();
     assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
     storage.close().await.unwrap();
@@ -388,7 +406,7 @@ async fn a_tenant_is_removed_from_a_folder_that_never_had_passages() {
     let dir = tempfile::tempdir().unwrap();
     let t = tenant("a");
     let desk = TenantDesk::create(dir.path()).await.unwrap();
-    desk.put_tenant(&tenant_record(&t)).await.unwrap();
+    desk.create_tenant(&tenant_record(&t)).await.unwrap();
     assert!(remove_tenant(dir.path(), &t).await.unwrap());
     assert!(desk.tenants().await.unwrap().is_empty());
     assert!(!dir.path().join("vectors").exists());

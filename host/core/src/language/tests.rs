@@ -18,6 +18,7 @@ fn question(prompt: &str, text: &str) -> Question {
         image: None,
         max_tokens: 100,
         patience: Duration::from_secs(1),
+        document: None,
     }
 }
 

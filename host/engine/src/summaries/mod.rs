@@ -331,6 +331,7 @@ impl Task<'_> {
             image: None,
             max_tokens: question.max_tokens,
             patience: self.job.host.config.patience,
+            document: Some(self.record.id),
         };
         self.model.room(&self.job.tenant).await;
         match self.job.model_requests.ask(self.model, question).await {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use weir_core::decision::{Question as Asked, SummaryPlan};
 use weir_core::event::{Event, EventKind};
-use weir_core::id::TenantId;
+use weir_core::id::{DocumentId, TenantId};
 use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question, Quote};
 use weir_core::ledger::JobState;
 use weir_core::{JobId, StorageError};
@@ -171,6 +171,10 @@ impl LanguageModel for Watched {
 
     async fn forget(&self, tenant: &TenantId) -> Result<(), StorageError> {
         self.models.forget(tenant).await
+    }
+
+    async fn forget_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
+        self.models.forget_document(tenant, document).await
     }
 
     async fn room(&self, tenant: &TenantId) {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 use weir_core::decision::{PageRoute, Reading, Verdict};
-use weir_core::id::TenantId;
+use weir_core::id::{DocumentId, TenantId};
 use weir_core::language::{
     Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question, QuestionKind,
 };
@@ -96,6 +96,10 @@ impl LanguageModel for Writer {
 
     fn workers(&self) -> u32 {
         64
+    }
+
+    async fn forget_document(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
+        Ok(())
     }
 
     async fn room(&self, _: &TenantId) {}
@@ -294,6 +298,9 @@ async fn a_question_of_the_settings_is_asked_with_their_limits() {
             1
         }
         async fn forget(&self, _: &TenantId) -> Result<(), StorageError> {
+            Ok(())
+        }
+        async fn forget_document(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
             Ok(())
         }
         async fn room(&self, _: &TenantId) {}

@@ -75,6 +75,7 @@ fn question(kind: QuestionKind, text: &str, max_tokens: u32) -> Question {
         image: None,
         max_tokens,
         patience: Duration::from_secs(1),
+        document: None,
     }
 }
 

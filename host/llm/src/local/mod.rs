@@ -183,6 +183,7 @@ mod tests {
             image: None,
             max_tokens: 8,
             patience: Duration::from_secs(1),
+            document: None,
         }
     }
 

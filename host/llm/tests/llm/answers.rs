@@ -9,7 +9,7 @@ use weir_core::language::{
     Answer, AnswerCache, AnswerKey, Fault, LanguageError, LanguageModel, Question, QuestionKind,
 };
 use weir_core::page::EncodedImage;
-use weir_core::{StorageError, TenantId};
+use weir_core::{DocumentId, StorageError, TenantId};
 use weir_llm::{Answers, MemoryAnswers, Router, RouterConfig};
 
 use crate::fakes::{Fake, account, down, question, terms};
@@ -194,10 +194,20 @@ impl AnswerCache for Broken {
         })
     }
 
-    async fn put(&self, _: &TenantId, _: &AnswerKey, _: &Answer) -> Result<(), StorageError> {
+    async fn put(
+        &self,
+        _: &TenantId,
+        _: &AnswerKey,
+        _: Option<&DocumentId>,
+        _: &Answer,
+    ) -> Result<(), StorageError> {
         Err(StorageError::Full {
             what: "answers".into(),
         })
+    }
+
+    async fn remove(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
+        Ok(())
     }
 
     async fn clear(&self, _: &TenantId) -> Result<(), StorageError> {

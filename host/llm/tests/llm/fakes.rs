@@ -149,6 +149,7 @@ pub(crate) fn question(text: impl Into<String>) -> Question {
         image: None,
         max_tokens: 100,
         patience: Duration::from_secs(86_400),
+        document: None,
     }
 }
 

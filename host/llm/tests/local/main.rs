@@ -69,5 +69,6 @@ pub(crate) fn question(prompt: &str, max_tokens: u32) -> Question {
         image: None,
         max_tokens,
         patience: Duration::from_secs(60),
+        document: None,
     }
 }

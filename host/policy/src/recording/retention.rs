@@ -80,6 +80,22 @@ pub(super) fn sweep(
     Ok(removed)
 }
 
+/// The files in a folder; none if there is no such folder.
+pub(super) fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        files => files?.map(|file| Ok(file?.path())).collect(),
+    }
+}
+
+/// Removes files; one that is not there is no error.
+pub(super) fn remove_files(files: &[PathBuf]) -> io::Result<()> {
+    files.iter().try_for_each(|path| match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    })
+}
+
 /// A folder for each tenant, a file for each job.
 fn recordings(folder: &Path) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();

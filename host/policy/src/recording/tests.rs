@@ -51,6 +51,7 @@ fn tape(path: &Path) -> Tape {
         path: path.to_owned(),
         stopped: AtomicBool::new(false),
         closed: AtomicBool::new(false),
+        removed: AtomicBool::new(false),
     }
 }
 
@@ -189,4 +190,44 @@ fn a_job_that_asked_nothing_leaves_no_file() {
     drop(Recorder::new(&writer, opened(JobId::new())));
     drop(writer);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn removed_recording_does_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = Writer::start(folder.path().to_owned(), Retention::default()).unwrap();
+    let [removed, other] = [JobId::new(), JobId::new()];
+    let path = |job: JobId| folder.path().join(format!("default/{job}.calls"));
+    let recorders = [removed, other].map(|job| {
+        let recorder = Recorder::new(&writer, opened(job));
+        // More than a group, so that a part is in the file and a part is not.
+        (0..=u32::try_from(GROUP).unwrap()).for_each(|page| recorder.push(call(page)));
+        recorder
+    });
+    writer.flush().await;
+    assert!(path(removed).exists() && path(other).exists());
+    let tenant = TenantId::single();
+    writer
+        .remove(&tenant, Some(&[removed, JobId::new()]))
+        .await
+        .unwrap();
+    // What the recorder still has comes after the removal.
+    drop(recorders);
+    writer.flush().await;
+    assert!(!path(removed).exists());
+    assert_eq!(pages(&read_recording(&path(other)).unwrap()).len(), GROUP + 1);
+
+    let left = Recorder::new(&writer, opened(JobId::new()));
+    left.push(call(1));
+    writer.remove(&"b".parse().unwrap(), None).await.unwrap();
+    assert!(path(other).exists());
+    writer.remove(&tenant, None).await.unwrap();
+    drop(left);
+    writer.flush().await;
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    // The next tenant of the name is recorded again.
+    let job = JobId::new();
+    Recorder::new(&writer, opened(job)).push(call(1));
+    writer.flush().await;
+    assert!(path(job).exists());
 }

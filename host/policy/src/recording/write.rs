@@ -13,8 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use weir_core::{JobId, TenantId};
 
-use super::retention::sweep;
+use super::retention::{list, remove_files, sweep};
 use super::{Call, Frame, Opened, Retention, read};
 
 /// Bytes of a job's recording.
@@ -42,7 +43,12 @@ struct Tape {
     stopped: AtomicBool,
     /// The file takes no more; only the thread that writes looks at it.
     closed: AtomicBool,
+    /// Set when the recording is removed: nothing is written to the file from then on.
+    removed: AtomicBool,
 }
+
+/// The files that are written to, by path.
+type OpenTapes = Arc<Mutex<HashMap<PathBuf, Weak<Tape>>>>;
 
 enum Order {
     Write {
@@ -51,6 +57,12 @@ enum Order {
         weight: usize,
     },
     Flush(oneshot::Sender<()>),
+    /// Removes files of a folder, all if none are named, and the folder if it is then empty.
+    Remove {
+        files: Option<Vec<PathBuf>>,
+        folder: PathBuf,
+        done: oneshot::Sender<io::Result<()>>,
+    },
 }
 
 /// The thread that writes. Dropping it waits until everything is written.
@@ -59,6 +71,7 @@ pub(crate) struct Writer {
     retention: Retention,
     orders: Option<Sender<Order>>,
     waiting: Arc<AtomicUsize>,
+    tapes: OpenTapes,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -67,11 +80,12 @@ impl Writer {
         make_folder(&folder)?;
         let (orders, received) = mpsc::channel();
         let waiting = Arc::new(AtomicUsize::new(0));
+        let tapes = OpenTapes::default();
         let shelf = Shelf {
             folder: folder.clone(),
             retention,
             waiting: Arc::clone(&waiting),
-            tapes: HashMap::new(),
+            tapes: Arc::clone(&tapes),
             written: 0,
             next: Instant::now(),
         };
@@ -83,6 +97,7 @@ impl Writer {
             retention,
             orders: Some(orders),
             waiting,
+            tapes,
             thread: Some(thread),
         })
     }
@@ -104,6 +119,30 @@ impl Writer {
             // An error means that the thread is gone, and then there is nothing to wait for.
             let _ = flushed.await;
         }
+    }
+
+    /// Removes the recordings of these jobs, or all of the tenant's. What their recorders still have is dropped.
+    pub(crate) async fn remove(&self, tenant: &TenantId, jobs: Option<&[JobId]>) -> io::Result<()> {
+        let folder = self.folder.join(tenant.as_str());
+        let files: Option<Vec<PathBuf>> =
+            jobs.map(|jobs| jobs.iter().map(|job| file(&folder, job)).collect());
+        let meant = |path: &PathBuf| match &files {
+            Some(files) => files.contains(path),
+            None => path.parent() == Some(&folder),
+        };
+        for (path, tape) in self.tapes.lock().iter() {
+            if let Some(tape) = tape.upgrade().filter(|_| meant(path)) {
+                tape.removed.store(true, Ordering::Release);
+            }
+        }
+        let (done, removed) = oneshot::channel();
+        if let Some(orders) = &self.orders {
+            let order = Order::Remove { files, folder, done };
+            orders
+                .send(order)
+                .map_err(|_| io::Error::other("the recorder has ended"))?;
+        }
+        removed.await.map_err(io::Error::other)?
     }
 }
 
@@ -134,16 +173,16 @@ struct Pending {
 
 impl Recorder {
     pub(crate) fn new(writer: &Writer, opened: Opened) -> Self {
-        let path = writer
-            .folder
-            .join(opened.tenant.as_str())
-            .join(format!("{}.calls", opened.job));
+        let path = file(&writer.folder.join(opened.tenant.as_str()), &opened.job);
+        let tape = Arc::new(Tape {
+            path: path.clone(),
+            stopped: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+        });
+        writer.tapes.lock().insert(path, Arc::downgrade(&tape));
         Self {
-            tape: Arc::new(Tape {
-                path,
-                stopped: AtomicBool::new(false),
-                closed: AtomicBool::new(false),
-            }),
+            tape,
             orders: writer.orders.clone(),
             waiting: Arc::clone(&writer.waiting),
             pending: Mutex::new(Pending {
@@ -213,8 +252,7 @@ struct Shelf {
     folder: PathBuf,
     retention: Retention,
     waiting: Arc<AtomicUsize>,
-    /// Files that are written to, by path.
-    tapes: HashMap<PathBuf, Weak<Tape>>,
+    tapes: OpenTapes,
     /// Bytes written since the folder was looked through.
     written: u64,
     /// When it is looked through next.
@@ -240,14 +278,15 @@ impl Shelf {
     fn carry_out(&mut self, order: Order) {
         match order {
             Order::Write { tape, frames, weight } => {
-                match append(&tape, &frames) {
-                    Ok(bytes) => self.written += bytes,
-                    Err(error) => {
-                        tape.close();
-                        tracing::warn!(file = %tape.path.display(), %error, "a job's calls are not recorded any further");
+                if !tape.removed.load(Ordering::Acquire) {
+                    match append(&tape, &frames) {
+                        Ok(bytes) => self.written += bytes,
+                        Err(error) => {
+                            tape.close();
+                            tracing::warn!(file = %tape.path.display(), %error, "a job's calls are not recorded any further");
+                        }
                     }
                 }
-                self.tapes.insert(tape.path.clone(), Arc::downgrade(&tape));
                 self.waiting.fetch_sub(weight, Ordering::Relaxed);
                 if self.retention.bytes > 0 && self.written > self.retention.bytes / SHARE {
                     self.sweep();
@@ -257,6 +296,13 @@ impl Shelf {
                 // Nobody may be waiting any more.
                 let _ = done.send(());
             }
+            Order::Remove { files, folder, done } => {
+                let files = files.map_or_else(|| list(&folder), Ok);
+                let removed = files.and_then(|files| remove_files(&files));
+                // Fails as long as there is something else in it.
+                let _ = fs::remove_dir(folder);
+                let _ = done.send(removed);
+            }
         }
     }
 
@@ -264,8 +310,11 @@ impl Shelf {
     fn sweep(&mut self) {
         self.written = 0;
         self.next = Instant::now() + SWEEP;
-        self.tapes.retain(|_, tape| tape.strong_count() > 0);
-        let open = self.tapes.keys().cloned().collect();
+        let open = {
+            let mut tapes = self.tapes.lock();
+            tapes.retain(|_, tape| tape.strong_count() > 0);
+            tapes.keys().cloned().collect()
+        };
         match sweep(&self.folder, self.retention, &open, SystemTime::now()) {
             Ok(0) => {}
             Ok(removed) => tracing::info!(
@@ -277,6 +326,11 @@ impl Shelf {
             }
         }
     }
+}
+
+/// The recording of a job in its tenant's folder.
+fn file(folder: &Path, job: &JobId) -> PathBuf {
+    folder.join(format!("{job}.calls"))
 }
 
 impl Tape {

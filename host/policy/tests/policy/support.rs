@@ -82,6 +82,7 @@ pub(crate) fn config() -> PolicyConfig {
         cache_bytes: 8 << 30,
         loaded_components: 1000,
         recordings: None,
+        record: true,
         retention: Retention::default(),
         state: Arc::new(MemoryState::default()),
         meter: None,

@@ -67,7 +67,6 @@ pub(crate) async fn conclude(
     }
     app.ledger.commit(entries).await?;
     count(state);
-    app.orders.forget_passwords(&record.tenant, &record.id).await?;
     Ok(record)
 }
 

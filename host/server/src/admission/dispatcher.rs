@@ -239,9 +239,6 @@ async fn run(
         pipelines::ended(&app.shelf, given, ended).await;
     }
     slot.settle(pages(&outcome));
-    if let Err(error) = app.orders.forget_passwords(&tenant, &job).await {
-        tracing::warn!(%job, %error, "passwords of a job that has ended are still kept");
-    }
     // Its place is for others while its shadow is asked.
     drop(slot);
     if let Some(given) = given {

@@ -16,7 +16,11 @@ use crate::intake::{REMOVAL_POLL, REMOVAL_WAIT};
 use crate::problem::Problem;
 use crate::wire::Route;
 
-/// Deletes a document with its passages, page images, lines and the file itself. Jobs and their events stay.
+/// Deletes a document with its passages, page images, lines, cached answers and the file itself.
+///
+/// Its jobs and their events stay, with the names of their files and without any text of the document; the logs of the jobs'
+/// components and the recordings of their calls go. What components keep in their state stays. No text of the document is left
+/// in the data folder a minute later.
 ///
 /// A submission of the same document waits until the deletion has ended, and then ingests the document anew.
 #[utoipa::path(delete, path = "/v1/documents/{id}", tag = "documents",
@@ -73,6 +77,8 @@ async fn begin(app: &App, tenant: &TenantId, id: DocumentId) -> Result<(), Probl
 
 /// Removes a document whose removal has begun; whether there was one.
 async fn remove(app: &App, tenant: &TenantId, id: DocumentId) -> Result<bool, DeleteError> {
+    let jobs = app.removals.jobs_with(tenant, &id).await?;
+    app.shelf.replays.remove_recordings(tenant, &jobs).await?;
     let known = app.engine.delete(tenant, id).await?;
     // A file may also be there without a document: of a job that failed before it was read.
     let removed = app.originals.remove(tenant, &id).await?;

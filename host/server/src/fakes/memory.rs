@@ -1,5 +1,6 @@
 //! What is written down, kept in one place as a ledger would.
 
+mod registry;
 mod removals;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,7 +12,7 @@ use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
 use weir_core::order::{Earlier, Idempotency, JobFilter, Order, OrderedFile, Orders, Put};
 use weir_core::ports::Ledger;
 use weir_core::said::LogEntry;
-use weir_core::tenancy::{KeyRecord, Registry, Tenant};
+use weir_core::tenancy::{KeyRecord, Tenant};
 use weir_core::usage::{Day, Usage, UsageBook};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
@@ -42,7 +43,25 @@ struct Kept {
     full: bool,
 }
 
+impl Kept {
+    fn remove_passwords(&mut self, job: &JobRecord) {
+        let of_job = |o: &&mut Order| (&o.tenant, &o.job) == (&job.tenant, &job.id);
+        let files = self.orders.iter_mut().filter(of_job).flat_map(|o| &mut o.files);
+        files.for_each(|file| file.password = None);
+    }
+}
+
 impl Memory {
+    /// As a ledger refuses a change by a key that went with its tenant.
+    pub(super) fn require_key(&self, id: &str) -> Result<(), StorageError> {
+        match self.0.lock().keys.contains_key(id) {
+            true => Ok(()),
+            false => Err(StorageError::Missing {
+                what: format!("key {id}"),
+            }),
+        }
+    }
+
     pub(super) fn pipelines(&self) -> MutexGuard<'_, Pipelines> {
         self.1.lock()
     }
@@ -50,6 +69,11 @@ impl Memory {
     /// How often events were read.
     pub(crate) fn reads(&self) -> usize {
         self.0.lock().reads
+    }
+
+    /// Changes a tenant's record.
+    pub(crate) fn set_tenant(&self, id: &TenantId, change: impl FnOnce(&mut Tenant)) {
+        change(self.0.lock().tenants.get_mut(id).unwrap());
     }
 
     /// Whether events can be read.
@@ -97,10 +121,15 @@ impl Ledger for Memory {
         }
         for entry in entries {
             match entry {
-                Entry::Job(job) => match kept.jobs.iter_mut().find(|j| j.id == job.id) {
-                    Some(known) => *known = job,
-                    None => kept.jobs.push(job),
-                },
+                Entry::Job(job) => {
+                    if job.state.is_ended() {
+                        kept.remove_passwords(&job);
+                    }
+                    match kept.jobs.iter_mut().find(|j| j.id == job.id) {
+                        Some(known) => *known = job,
+                        None => kept.jobs.push(job),
+                    }
+                }
                 Entry::Document(mut document) => {
                     let same = |d: &DocumentRecord| (&d.tenant, d.id) == (&document.tenant, document.id);
                     if let Some(known) = kept.documents.iter().position(same) {
@@ -329,19 +358,6 @@ impl Orders for Memory {
         Ok(orders.find(|o| (&o.tenant, &o.job) == (tenant, job)).cloned())
     }
 
-    async fn forget_passwords(&self, tenant: &TenantId, job: &JobId) -> Result<(), StorageError> {
-        let mut kept = self.0.lock();
-        let order = kept
-            .orders
-            .iter_mut()
-            .find(|o| (&o.tenant, &o.job) == (tenant, job));
-        order
-            .into_iter()
-            .flat_map(|order| &mut order.files)
-            .for_each(|file| file.password = None);
-        Ok(())
-    }
-
     async fn jobs(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>, StorageError> {
         let kept = self.0.lock();
         let mut jobs: Vec<_> = kept
@@ -373,55 +389,16 @@ impl Orders for Memory {
         let (key, mut kept) = ((tenant.clone(), *job), self.0.lock());
         match tries {
             Some(tries) => drop(kept.webhooks.insert(key, tries)),
-            None => drop(kept.webhooks.remove(&key)),
+            None => {
+                kept.webhooks.remove(&key);
+                let order = kept
+                    .orders
+                    .iter_mut()
+                    .find(|o| (&o.tenant, &o.job) == (tenant, job));
+                order.into_iter().for_each(|order| order.webhook = None);
+            }
         }
         Ok(())
-    }
-}
-
-#[async_trait]
-impl Registry for Memory {
-    async fn put_tenant(&self, tenant: &Tenant) -> Result<(), StorageError> {
-        self.0.lock().tenants.insert(tenant.id.clone(), tenant.clone());
-        Ok(())
-    }
-
-    async fn tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
-        Ok(self.0.lock().tenants.get(id).cloned())
-    }
-
-    async fn tenants(&self) -> Result<Vec<Tenant>, StorageError> {
-        Ok(self.0.lock().tenants.values().cloned().collect())
-    }
-
-    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
-        let mut kept = self.0.lock();
-        kept.keys.retain(|_, key| key.tenant != *id);
-        kept.jobs.retain(|job| job.tenant != *id);
-        kept.orders.retain(|order| order.tenant != *id);
-        kept.documents.retain(|document| document.tenant != *id);
-        kept.pages.retain(|(tenant, ..), _| tenant != id);
-        kept.events.retain(|(tenant, _)| tenant != id);
-        Ok(kept.tenants.remove(id).is_some())
-    }
-
-    async fn put_key(&self, key: &KeyRecord) -> Result<(), StorageError> {
-        self.0.lock().keys.insert(key.id.clone(), key.clone());
-        Ok(())
-    }
-
-    async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StorageError> {
-        Ok(self.0.lock().keys.get(id).cloned())
-    }
-
-    async fn keys(&self, tenant: &TenantId) -> Result<Vec<KeyRecord>, StorageError> {
-        let kept = self.0.lock();
-        Ok(kept
-            .keys
-            .values()
-            .filter(|k| k.tenant == *tenant)
-            .cloned()
-            .collect())
     }
 }
 

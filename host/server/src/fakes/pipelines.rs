@@ -63,6 +63,7 @@ type Stored<T> = Result<T, StorageError>;
 #[async_trait]
 impl PipelineBook for Memory {
     async fn put_component(&self, record: &ComponentRecord) -> Stored<()> {
+        self.require_key(&record.by)?;
         let components = &mut self.pipelines().components;
         match components
             .iter_mut()
@@ -121,6 +122,7 @@ impl PipelineBook for Memory {
         by: &str,
         now_millis: u64,
     ) -> Stored<Result<Revision, ComponentDigest>> {
+        self.require_key(by)?;
         let mut kept = self.pipelines();
         let newest = kept
             .revisions
@@ -203,6 +205,9 @@ impl PipelineBook for Memory {
         evidence: Option<Evidence>,
         now_millis: u64,
     ) -> Stored<Result<Rollout, ChangeError>> {
+        if evidence.is_none() {
+            self.require_key(by)?;
+        }
         let mut kept = self.pipelines();
         let key = (tenant.clone(), pipeline.to_owned());
         let from = kept.rollouts.get(&key).cloned().unwrap_or_default();
@@ -411,5 +416,15 @@ impl Replays for Works {
             differing: u64::from(ran.revision != pipeline.revision),
             ..ReplayReport::default()
         })
+    }
+
+    async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
+        self.forget_opened(|opened| opened.tenant == *tenant && jobs.contains(&opened.job));
+        Ok(())
+    }
+
+    async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.forget_opened(|opened| opened.tenant == *tenant);
+        Ok(())
     }
 }

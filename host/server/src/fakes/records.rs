@@ -18,9 +18,7 @@ impl Host {
 
     /// Changes a tenant's record.
     pub(crate) async fn change(&self, tenant: &TenantId, change: impl FnOnce(&mut Tenant)) {
-        let mut record = self.memory.tenant(tenant).await.unwrap().unwrap();
-        change(&mut record);
-        self.memory.put_tenant(&record).await.unwrap();
+        self.memory.set_tenant(tenant, change);
     }
 
     /// Gives a tenant a quota.
@@ -69,7 +67,7 @@ async fn tenant(memory: &Memory, name: &str, scopes: &[Scope]) -> (TenantId, Str
         quotas: Quotas::default(),
         created_millis: 0,
     };
-    memory.put_tenant(&tenant).await.unwrap();
+    memory.create_tenant(&tenant).await.unwrap();
     let key = crate::auth::mint(&id, scopes.to_vec(), "test", 0, None).unwrap();
     memory.put_key(&key.record).await.unwrap();
     (id, key.text)

@@ -74,6 +74,11 @@ impl Works {
         self.opened.lock().clone()
     }
 
+    /// Forgets jobs whose components were opened.
+    pub(super) fn forget_opened(&self, meant: impl Fn(&Opened) -> bool) {
+        self.opened.lock().retain(|opened| !meant(opened));
+    }
+
     /// What an instance might have of memory where a job's decisions were had again, in order.
     pub(crate) fn again(&self) -> Vec<Option<u64>> {
         self.again.lock().clone()

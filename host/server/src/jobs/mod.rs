@@ -173,7 +173,8 @@ pub(crate) async fn cancel(
 /// Puts a job that failed or was cancelled in again.
 ///
 /// It is a new job with the same files and options; pages that are done are not done again. Passwords were forgotten when the
-/// job ended: encrypted documents are put in again by their ids, with their passwords.
+/// job ended: encrypted documents are put in again by their ids, with their passwords. A webhook was forgotten when it was
+/// delivered or given up: the new job has the webhook only if it was not yet.
 #[utoipa::path(post, path = "/v1/jobs/{job}/retry", tag = "jobs",
     params(
         ("job" = String, Path, description = "its id", format = Uuid),

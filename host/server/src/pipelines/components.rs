@@ -217,7 +217,21 @@ async fn keep(
             }
         }
     };
-    shelf.book.put_component(&record).await?;
+    if let Err(error) = shelf.book.put_component(&record).await {
+        // The tenant was removed meanwhile: the next one of its name does not get the file.
+        if shelf
+            .book
+            .component(&record.tenant, &record.digest)
+            .await?
+            .is_none()
+        {
+            shelf.store.remove(&record.tenant, &record.digest).await?;
+        }
+        return Err(match error {
+            StorageError::Missing { .. } => Problem::suspended("the tenant has been removed"),
+            error => error.into(),
+        });
+    }
     Ok(record)
 }
 

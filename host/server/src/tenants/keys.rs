@@ -224,12 +224,8 @@ pub(crate) async fn revoke_key(
     caller: Caller,
     Route(key): Route<String>,
 ) -> Result<StatusCode, Problem> {
-    let _one = app.registry_turn.lock().await;
-    let mut record = own(&app, &caller, &key).await?;
-    if record.revoked_millis.is_none() {
-        record.revoked_millis = Some(now_millis());
-        app.registry.put_key(&record).await?;
-    }
+    own(&app, &caller, &key).await?;
+    app.registry.revoke_key(&key, now_millis()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -251,31 +247,15 @@ pub(crate) async fn rotate_key(
     caller: Caller,
     Route(key): Route<String>,
 ) -> Result<(StatusCode, Json<MintedKey>), Problem> {
-    let ours = Arc::clone(&app);
-    let rotating = async move {
-        let _one = ours.registry_turn.lock().await;
-        let mut old = own(&ours, &caller, &key).await?;
-        let now = now_millis();
-        if !counts(&old, now) {
-            return Err(Problem::conflict(
-                "the key is revoked or has expired: make a new one",
-            ));
-        }
-        let fresh = mint(
-            &old.tenant,
-            old.scopes.clone(),
-            &old.label,
-            now,
-            old.expires_millis,
-        )
+    let old = own(&app, &caller, &key).await?;
+    let now = now_millis();
+    let fresh = mint(&old.tenant, old.scopes, &old.label, now, old.expires_millis)
         .map_err(|error| Problem::internal(error.to_string()))?;
-        // Cut short in between, both count, and the old one can be replaced again.
-        ours.registry.put_key(&fresh.record).await?;
-        old.revoked_millis = Some(now);
-        ours.registry.put_key(&old).await?;
-        Ok(fresh)
-    };
-    let fresh = app.to_the_end(rotating).await?;
+    if !app.registry.replace_key(&key, &fresh.record, now).await? {
+        return Err(Problem::conflict(
+            "the key is revoked or has expired: make a new one",
+        ));
+    }
     Ok((StatusCode::CREATED, Json(fresh.into())))
 }
 

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_core::TenantId;
-use weir_core::tenancy::{Quotas, Scope, Tenant, TenantState};
+use weir_core::tenancy::{Quotas, Scope, Tenant, TenantState, TenantUpdate};
 
 use crate::app::{App, now_millis};
 use crate::auth::Caller;
@@ -179,12 +179,9 @@ pub(crate) async fn create_tenant(
     for (name, limit) in new.quotas {
         *quota(&mut tenant.quotas, &name)? = within(limit)?;
     }
-    // Two requests at once must not make one tenant twice.
-    let _one = app.registry_turn.lock().await;
-    if app.registry.tenant(&tenant.id).await?.is_some() {
+    if !app.registry.create_tenant(&tenant).await? {
         return Err(Problem::conflict(format!("tenant {} exists already", tenant.id)));
     }
-    app.registry.put_tenant(&tenant).await?;
     let location = HeaderValue::from_str(&format!("/v1/tenants/{}", tenant.id))
         .map_err(|e| Problem::internal(e.to_string()))?;
     let view = Json(TenantView::from(tenant));
@@ -254,23 +251,24 @@ pub(crate) async fn change_tenant(
     Body(change): Body<TenantChange>,
 ) -> Result<Json<TenantView>, Problem> {
     caller.may(Scope::Admin)?;
-    let _one = app.registry_turn.lock().await;
-    let mut record = known(&app, &tenant).await?;
-    if let Some(state) = change.state {
-        record.state = state.into();
-        if record.state == TenantState::Suspended && tenant == *caller.id() {
-            return Err(Problem::conflict(
-                "a key cannot suspend its own tenant: nobody could undo it with the key",
-            ));
-        }
+    known(&app, &tenant).await?;
+    let state = change.state.map(TenantState::from);
+    if state == Some(TenantState::Suspended) && tenant == *caller.id() {
+        return Err(Problem::conflict(
+            "a key cannot suspend its own tenant: nobody could undo it with the key",
+        ));
     }
-    if let Some(to) = change.weight {
-        record.weight = weight(to)?;
-    }
+    let mut quotas = Vec::with_capacity(change.quotas.len());
     for (name, limit) in change.quotas {
-        *quota(&mut record.quotas, &name)? = within(limit)?;
+        quota(&mut Quotas::default(), &name)?;
+        quotas.push((name, within(limit)?));
     }
-    app.registry.put_tenant(&record).await?;
+    let update = TenantUpdate {
+        state,
+        weight: change.weight.map(weight).transpose()?,
+        quotas,
+    };
+    let record = update_tenant(&app, &tenant, &update).await?;
     app.admission.reconsider(&tenant);
     Ok(Json(record.into()))
 }
@@ -310,16 +308,17 @@ pub(crate) async fn remove_tenant(
 }
 
 async fn remove(app: &Arc<App>, tenant: &TenantId) -> Result<(), Problem> {
-    {
-        let _one = app.registry_turn.lock().await;
-        let mut record = known(app, tenant).await?;
-        record.state = TenantState::Suspended;
-        app.registry.put_tenant(&record).await?;
-    }
+    let suspend = TenantUpdate {
+        state: Some(TenantState::Suspended),
+        ..TenantUpdate::default()
+    };
+    update_tenant(app, tenant, &suspend).await?;
     let leaving = tokio::time::timeout(PATIENCE, app.admission.leave(tenant)).await;
     let _leaving = leaving.map_err(|_late| {
         Problem::stopping("jobs or uploads of the tenant have not ended yet: send this again").after(PATIENCE)
     })?;
+    // A component that is pushed meanwhile is refused from here on, and its file is removed by who pushes it.
+    app.registry.lock_out(tenant).await?;
     let ports = app.engine.ports();
     // The ledger's part is last: cut short before, the tenant is still listed and the rest can be removed.
     ports.vectors.clear(tenant).await?;
@@ -327,6 +326,7 @@ async fn remove(app: &Arc<App>, tenant: &TenantId) -> Result<(), Problem> {
     ports.blobs.delete(tenant, "").await?;
     app.originals.clear(tenant).await?;
     app.shelf.store.clear(tenant).await?;
+    app.shelf.replays.clear_recordings(tenant).await?;
     if let Some(model) = &ports.language_model {
         model.forget(tenant).await?;
     }
@@ -337,8 +337,17 @@ async fn remove(app: &Arc<App>, tenant: &TenantId) -> Result<(), Problem> {
 
 /// A tenant that is there.
 async fn known(app: &App, tenant: &TenantId) -> Result<Tenant, Problem> {
-    let found = app.registry.tenant(tenant).await?;
-    found.ok_or_else(|| Problem::not_found("there is no tenant of this name"))
+    app.registry.tenant(tenant).await?.ok_or_else(unknown)
+}
+
+/// Changes a tenant that is there.
+async fn update_tenant(app: &App, tenant: &TenantId, update: &TenantUpdate) -> Result<Tenant, Problem> {
+    let changed = app.registry.change_tenant(tenant, update).await?;
+    changed.ok_or_else(unknown)
+}
+
+fn unknown() -> Problem {
+    Problem::not_found("there is no tenant of this name")
 }
 
 fn weight(weight: f64) -> Result<f64, Problem> {

@@ -18,7 +18,7 @@ use crate::ledger::LEDGER;
 use crate::location::Location;
 
 /// The schema, step by step; a file says in `user_version` how many it has taken.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
@@ -29,9 +29,14 @@ const STEPS: [&str; 10] = [
     include_str!("schema/8.sql"),
     include_str!("schema/9.sql"),
     include_str!("schema/10.sql"),
+    include_str!("schema/11.sql"),
 ];
+/// The step since which removed rows are overwritten.
+const OVERWRITING: usize = 11;
 /// How long a call waits for another process, such as a backup.
 const BUSY: Duration = Duration::from_secs(10);
+/// How long emptying the log waits for readers: the writer waits meanwhile.
+const LOG_BUSY: Duration = Duration::from_millis(250);
 /// Statements a connection keeps compiled: more than there are.
 const STATEMENTS: usize = 100;
 
@@ -71,8 +76,8 @@ impl Database {
             // In this mode a commit returns after its fsync.
             c.pragma_update(None, "synchronous", "full")?;
             c.pragma_update(None, "journal_size_limit", 64 << 20)?;
-            // Passwords that are forgotten are overwritten, where that takes no write of its own.
-            c.pragma_update(None, "secure_delete", "fast")
+            // What is removed is overwritten.
+            c.pragma_update(None, "secure_delete", true)
         })?;
         Ok(database)
     }
@@ -120,6 +125,12 @@ impl Database {
                 transaction.pragma_update(None, "user_version", number)
             })?;
         }
+        if (1..OVERWRITING).contains(&taken) {
+            // Earlier versions left what was removed in unused pages.
+            self.with(|c| c.execute_batch("VACUUM"))?;
+        }
+        // What the last process removed may still be in the log.
+        self.with(truncate_log)?;
         Ok(())
     }
 
@@ -174,6 +185,18 @@ pub(crate) fn make_private(file: &Path) -> std::io::Result<()> {
             fs::set_permissions(file, PermissionsExt::from_mode(mode & 0o7700))
         }
         made => made.map(drop),
+    }
+}
+
+/// Writes the log into the file and cuts it to nothing; whether that was possible, since a reader may need it still.
+pub(crate) fn truncate_log(c: &Connection) -> rusqlite::Result<bool> {
+    c.busy_timeout(LOG_BUSY)?;
+    let busy = c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+    c.busy_timeout(BUSY)?;
+    match busy {
+        Ok(busy) => Ok(!busy),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

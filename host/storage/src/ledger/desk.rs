@@ -6,24 +6,35 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Transaction;
-use weir_core::tenancy::{KeyRecord, Registry, Tenant};
+use tokio::time::sleep;
+use weir_core::tenancy::{KeyRecord, Registry, Tenant, TenantUpdate};
 use weir_core::{StorageError, TenantId};
 
-use super::database::Database;
-use super::{LEDGER, LedgerReader, Writer, file, tenants};
+use super::database::{Database, truncate_log};
+use super::{LEDGER, LedgerReader, SqliteLedger, Writer, file, tenants};
 use crate::folder::{FolderLock, make_private};
 use crate::worker::Worker;
 
 /// Rows of a table that are removed at once; other writers have their turn in between.
 const PIECE: usize = 2_000;
+/// Time before the log is emptied, and between two tries.
+const LOG_RETRY: Duration = Duration::from_secs(1);
 
 /// A [`Registry`] in the ledger of a data folder, whoever holds the folder.
 pub struct TenantDesk {
     writer: Arc<Worker<Writer>>,
     reader: LedgerReader,
+    /// Whether the log is about to be emptied.
+    emptying: Arc<AtomicBool>,
+}
+
+fn empty_log(writer: &mut Writer) -> Result<bool, StorageError> {
+    writer.database.with(truncate_log)
 }
 
 impl TenantDesk {
@@ -54,13 +65,47 @@ impl TenantDesk {
         Ok(Self::over(Arc::new(writer), LedgerReader::at(file)))
     }
 
-    pub(super) const fn over(writer: Arc<Worker<Writer>>, reader: LedgerReader) -> Self {
-        Self { writer, reader }
+    pub(super) fn over(writer: Arc<Worker<Writer>>, reader: LedgerReader) -> Self {
+        Self {
+            writer,
+            reader,
+            emptying: Arc::default(),
+        }
     }
 
     /// Lets go of the connections for look-ups.
     pub(super) fn rest(&self) {
         self.reader.rest();
+    }
+
+    /// Empties the log, so that nothing of removed rows is left on the disk. Goes on trying after it returns if a reader still
+    /// needs the log.
+    pub(super) async fn empty_log(&self) -> Result<(), StorageError> {
+        if !self.writer.call(empty_log).await? {
+            self.empty_log_soon();
+        }
+        Ok(())
+    }
+
+    /// Empties the log within seconds. Calls that come meanwhile are met by the same work.
+    pub(super) fn empty_log_soon(&self) {
+        if self.emptying.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (writer, emptying) = (Arc::downgrade(&self.writer), Arc::clone(&self.emptying));
+        tokio::spawn(async move {
+            loop {
+                sleep(LOG_RETRY).await;
+                // Before the log is emptied: what is removed from here on needs another time.
+                emptying.store(false, Ordering::Release);
+                let Some(writer) = writer.upgrade() else { return };
+                match writer.call(empty_log).await {
+                    Ok(false) if !emptying.swap(true, Ordering::AcqRel) => {}
+                    // Also if the ledger has been closed: the next opener empties the log.
+                    _ => return,
+                }
+            }
+        });
     }
 
     async fn write<R: Send + 'static>(
@@ -102,9 +147,18 @@ fn held(data: &Path) -> Result<Database, StorageError> {
 
 #[async_trait]
 impl Registry for TenantDesk {
-    async fn put_tenant(&self, tenant: &Tenant) -> Result<(), StorageError> {
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<bool, StorageError> {
         let tenant = tenant.clone();
-        self.write(move |t| tenants::put(t, &tenant)).await
+        self.write(move |t| tenants::create(t, &tenant)).await
+    }
+
+    async fn change_tenant(
+        &self,
+        id: &TenantId,
+        change: &TenantUpdate,
+    ) -> Result<Option<Tenant>, StorageError> {
+        let (id, change) = (id.clone(), change.clone());
+        self.write(move |t| tenants::change(t, &id, &change)).await
     }
 
     async fn tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
@@ -116,9 +170,13 @@ impl Registry for TenantDesk {
         self.reader.read(tenants::tenants).await
     }
 
-    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
+    async fn lock_out(&self, id: &TenantId) -> Result<bool, StorageError> {
         let tenant = id.clone();
-        self.write(move |t| tenants::lock_out(t, &tenant)).await?;
+        self.write(move |t| tenants::lock_out(t, &tenant)).await
+    }
+
+    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
+        self.lock_out(id).await?;
         loop {
             let tenant = id.clone();
             let more = self.write(move |t| tenants::remove_some(t, &tenant, PIECE));
@@ -127,12 +185,25 @@ impl Registry for TenantDesk {
             }
         }
         let tenant = id.clone();
-        self.write(move |t| tenants::remove_rest(t, &tenant)).await
+        let known = self.write(move |t| tenants::remove_rest(t, &tenant)).await?;
+        self.empty_log().await?;
+        Ok(known)
     }
 
     async fn put_key(&self, key: &KeyRecord) -> Result<(), StorageError> {
         let key = key.clone();
         self.write(move |t| tenants::put_key(t, &key)).await?
+    }
+
+    async fn revoke_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError> {
+        let id = id.to_owned();
+        self.write(move |t| tenants::revoke_key(t, &id, now_millis)).await
+    }
+
+    async fn replace_key(&self, old: &str, fresh: &KeyRecord, now_millis: u64) -> Result<bool, StorageError> {
+        let (old, fresh) = (old.to_owned(), fresh.clone());
+        self.write(move |t| tenants::replace_key(t, &old, &fresh, now_millis))
+            .await?
     }
 
     async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StorageError> {
@@ -143,5 +214,56 @@ impl Registry for TenantDesk {
     async fn keys(&self, tenant: &TenantId) -> Result<Vec<KeyRecord>, StorageError> {
         let tenant = tenant.clone();
         self.reader.read(move |c| tenants::keys(c, &tenant)).await
+    }
+}
+
+#[async_trait]
+impl Registry for SqliteLedger {
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<bool, StorageError> {
+        self.desk.create_tenant(tenant).await
+    }
+
+    async fn change_tenant(
+        &self,
+        id: &TenantId,
+        change: &TenantUpdate,
+    ) -> Result<Option<Tenant>, StorageError> {
+        self.desk.change_tenant(id, change).await
+    }
+
+    async fn tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
+        self.desk.tenant(id).await
+    }
+
+    async fn tenants(&self) -> Result<Vec<Tenant>, StorageError> {
+        self.desk.tenants().await
+    }
+
+    async fn lock_out(&self, id: &TenantId) -> Result<bool, StorageError> {
+        self.desk.lock_out(id).await
+    }
+
+    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
+        self.desk.remove_tenant(id).await
+    }
+
+    async fn put_key(&self, key: &KeyRecord) -> Result<(), StorageError> {
+        self.desk.put_key(key).await
+    }
+
+    async fn revoke_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError> {
+        self.desk.revoke_key(id, now_millis).await
+    }
+
+    async fn replace_key(&self, old: &str, fresh: &KeyRecord, now_millis: u64) -> Result<bool, StorageError> {
+        self.desk.replace_key(old, fresh, now_millis).await
+    }
+
+    async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StorageError> {
+        self.desk.key(id).await
+    }
+
+    async fn keys(&self, tenant: &TenantId) -> Result<Vec<KeyRecord>, StorageError> {
+        self.desk.keys(tenant).await
     }
 }

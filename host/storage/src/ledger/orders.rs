@@ -50,20 +50,6 @@ impl Orders for SqliteLedger {
         self.reader.read(move |c| order(c, &tenant, &job)).await
     }
 
-    async fn forget_passwords(
-        &self,
-        tenant: &TenantId,
-        job: &JobId,
-    ) -> std::result::Result<(), StorageError> {
-        // Most orders have none, which can be seen without writing.
-        match self.order(tenant, job).await? {
-            Some(order) if has_password(&order) => {}
-            _ => return Ok(()),
-        }
-        let (tenant, job) = (tenant.clone(), *job);
-        self.write(move |t| forget_passwords(t, &tenant, &job)).await
-    }
-
     async fn jobs(
         &self,
         tenant: &TenantId,
@@ -85,12 +71,13 @@ impl Orders for SqliteLedger {
         tries: Option<u32>,
     ) -> std::result::Result<(), StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
-        self.write(move |t| {
-            t.prepare_cached("UPDATE orders SET webhook_tries = ?3 WHERE tenant = ?1 AND job = ?2")?
-                .execute(params![tenant.as_str(), job.to_string(), tries])
-                .map(drop)
-        })
-        .await
+        let removed = tries.is_none();
+        self.write(move |t| webhook_tried(t, &tenant, &job, tries))
+            .await?;
+        if removed {
+            self.desk.empty_log_soon();
+        }
+        Ok(())
     }
 }
 
@@ -171,20 +158,54 @@ fn order(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<Option<Order>
         .optional()
 }
 
-fn has_password(order: &Order) -> bool {
-    order.files.iter().any(|file| file.password.is_some())
+/// Removes the passwords of a job's files; whether there were any.
+pub(super) fn remove_passwords(
+    transaction: &Transaction<'_>,
+    tenant: &TenantId,
+    job: &JobId,
+) -> Result<bool> {
+    let Some(mut order) = order(transaction, tenant, job)? else {
+        return Ok(false);
+    };
+    let mut removed = false;
+    for file in &mut order.files {
+        removed |= file.password.take().is_some();
+    }
+    if removed {
+        replace(transaction, &order)?;
+    }
+    Ok(removed)
 }
 
-fn forget_passwords(transaction: &Transaction<'_>, tenant: &TenantId, job: &JobId) -> Result<()> {
-    let Some(mut order) = order(transaction, tenant, job)? else {
-        return Ok(());
-    };
-    for file in &mut order.files {
-        file.password = None;
+fn webhook_tried(
+    transaction: &Transaction<'_>,
+    tenant: &TenantId,
+    job: &JobId,
+    tries: Option<u32>,
+) -> Result<()> {
+    transaction
+        .prepare_cached("UPDATE orders SET webhook_tries = ?3 WHERE tenant = ?1 AND job = ?2")?
+        .execute(params![tenant.as_str(), job.to_string(), tries])?;
+    match order(transaction, tenant, job)? {
+        Some(order) if tries.is_none() => replace(
+            transaction,
+            &Order {
+                webhook: None,
+                ..order
+            },
+        ),
+        _ => Ok(()),
     }
+}
+
+fn replace(transaction: &Transaction<'_>, order: &Order) -> Result<()> {
     transaction
         .prepare_cached("UPDATE orders SET body = ?3 WHERE tenant = ?1 AND job = ?2")?
-        .execute(params![tenant.as_str(), job.to_string(), to_json(&order)?])
+        .execute(params![
+            order.tenant.as_str(),
+            order.job.to_string(),
+            to_json(order)?
+        ])
         .map(drop)
 }
 

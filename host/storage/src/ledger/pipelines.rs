@@ -33,7 +33,11 @@ type Stored<T> = std::result::Result<T, StorageError>;
 impl PipelineBook for SqliteLedger {
     async fn put_component(&self, record: &ComponentRecord) -> Stored<()> {
         let record = record.clone();
-        self.write(move |t| put_component(t, &record)).await
+        self.write(move |t| match refuse_removed_key(t, &record.by)? {
+            Some(refused) => Ok(Err(refused)),
+            None => put_component(t, &record).map(Ok),
+        })
+        .await?
     }
 
     async fn component(
@@ -75,7 +79,11 @@ impl PipelineBook for SqliteLedger {
             created_millis: now_millis,
             by: by.to_owned(),
         };
-        self.write(move |t| add_revision(t, draft)).await
+        self.write(move |t| match refuse_removed_key(t, &draft.by)? {
+            Some(refused) => Ok(Err(refused)),
+            None => add_revision(t, draft).map(Ok),
+        })
+        .await?
     }
 
     async fn revision(&self, tenant: &TenantId, pipeline: &str, number: u32) -> Stored<Option<Revision>> {
@@ -122,13 +130,19 @@ impl PipelineBook for SqliteLedger {
         let (tenant, pipeline, change) = (tenant.clone(), pipeline.to_owned(), *change);
         let by = by.to_owned();
         self.write(move |t| {
+            // A change that a canary's evidence made is nobody's.
+            if evidence.is_none()
+                && let Some(refused) = refuse_removed_key(t, &by)?
+            {
+                return Ok(Err(refused));
+            }
             let from = rollout(t, &tenant, &pipeline)?;
             if version.is_some_and(|version| version != from.version) {
-                return Ok(Err(ChangeError::Moved(from.version)));
+                return Ok(Ok(Err(ChangeError::Moved(from.version))));
             }
             let to = match from.change(&change, now_millis) {
                 Ok(to) => to,
-                Err(refused) => return Ok(Err(refused)),
+                Err(refused) => return Ok(Ok(Err(refused))),
             };
             write_rollout(t, &tenant, &pipeline, &to)?;
             let what = History::Changed {
@@ -144,9 +158,9 @@ impl PipelineBook for SqliteLedger {
                 evidence,
             };
             write_history(t, &tenant, &pipeline, entry)?;
-            Ok(Ok(to))
+            Ok(Ok(Ok(to)))
         })
-        .await
+        .await?
     }
 
     async fn history(
@@ -191,6 +205,21 @@ impl PipelineBook for SqliteLedger {
             .read(move |c| shown(c, &tenant, &pipeline, revision, &within_millis, jobs))
             .await
     }
+}
+
+/// The error of a change by a key that is not known any more. Keys go with their tenant and revoked ones stay known, so such a
+/// change is one of a removed tenant, and must not reach the next tenant of its name.
+fn refuse_removed_key(t: &Transaction<'_>, by: &str) -> Result<Option<StorageError>> {
+    let known = t
+        .prepare_cached("SELECT 1 FROM keys WHERE id = ?1")?
+        .query_row([by], |_| Ok(()))
+        .optional()?;
+    Ok(match known {
+        Some(()) => None,
+        None => Some(StorageError::Missing {
+            what: format!("key {by}: its tenant has been removed"),
+        }),
+    })
 }
 
 fn add_revision(

@@ -2,15 +2,18 @@
 //!
 //! Beginning a removal and putting in an order are one transaction each, and the file has one writer at a time: either the
 //! removal finds the job, or the order finds the removal.
+//!
+//! A document's jobs stay, and their events, but no text of the document.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
+use weir_core::event::{Event, EventKind};
 use weir_core::order::Order;
 use weir_core::removal::{Begin, Removals};
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
 use super::SqliteLedger;
-use super::columns::parsed;
+use super::columns::{from_json, parsed, to_json};
 
 #[async_trait]
 impl Removals for SqliteLedger {
@@ -86,6 +89,62 @@ pub(super) fn add(t: &Transaction<'_>, tenant: &TenantId, document: &DocumentId,
     t.prepare_cached("INSERT OR IGNORE INTO job_documents (tenant, document, job) VALUES (?1, ?2, ?3)")?
         .execute(params![tenant.as_str(), document.to_string(), job.to_string()])
         .map(drop)
+}
+
+/// Removes a document's rows and all text of it from what is kept of its jobs; whether it was known.
+pub(super) fn forget(t: &Transaction<'_>, tenant: &TenantId, document: &DocumentId) -> Result<bool> {
+    for job in jobs_with(t, tenant, document)? {
+        redact(t, tenant, document, &job)?;
+    }
+    let row = params![tenant.as_str(), document.to_string()];
+    t.prepare_cached("UPDATE job_documents SET removed = 1 WHERE tenant = ?1 AND document = ?2")?
+        .execute(row)?;
+    t.prepare_cached("DELETE FROM pages WHERE tenant = ?1 AND document = ?2")?
+        .execute(row)?;
+    let known = t
+        .prepare_cached("DELETE FROM documents WHERE tenant = ?1 AND id = ?2")?
+        .execute(row)?;
+    Ok(known > 0)
+}
+
+/// Whether a document of the job was removed: what is found out about the job from then on may have text of it.
+pub(super) fn has_lost_a_document(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<bool> {
+    c.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM job_documents WHERE tenant = ?1 AND job = ?2 AND removed)",
+    )?
+    .query_row(params![tenant.as_str(), job.to_string()], |row| row.get(0))
+}
+
+/// Removes the text of a document from what is kept of a job. What components wrote to the log and what a shadow would have
+/// decided may have text of any document of the job, and goes as a whole.
+fn redact(t: &Transaction<'_>, tenant: &TenantId, document: &DocumentId, job: &JobId) -> Result<()> {
+    let row = params![tenant.as_str(), job.to_string()];
+    for table in ["said", "shadow_runs"] {
+        t.prepare_cached(&format!("DELETE FROM {table} WHERE tenant = ?1 AND job = ?2"))?
+            .execute(row)?;
+    }
+    // Most events are of pages that are done, which have no text.
+    let mut find = t.prepare_cached(
+        "SELECT place, event FROM events WHERE tenant = ?1 AND job = ?2
+         AND json_extract(event, '$.type') NOT IN ('page-done', 'batch-rasterized', 'document-started', 'job-ended')",
+    )?;
+    let mut update = t.prepare_cached("UPDATE events SET event = ?2 WHERE place = ?1")?;
+    let events = find.query_map(row, |row| {
+        Ok((row.get::<_, i64>(0)?, from_json::<Event>(row, 1)?))
+    })?;
+    let events: Vec<_> = events.collect::<Result<_>>()?;
+    for (place, mut event) in events {
+        // Errors of components and language models are no document's, and may quote any.
+        let may_quote = matches!(
+            event.what,
+            EventKind::PolicyFailed { .. } | EventKind::ModelWaitStarted { .. }
+        );
+        let of_all = event.document.is_none() && may_quote;
+        if (event.document == Some(*document) || of_all) && event.what.redact() {
+            update.execute(params![place, to_json(&event)?])?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn jobs_with(c: &Connection, tenant: &TenantId, document: &DocumentId) -> Result<Vec<JobId>> {

@@ -7,20 +7,27 @@ use weir_core::order::JobFilter;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 
 use super::columns::{at_most, from_json, integer, natural, parsed, to_json, unreadable};
-use super::{removals, said};
+use super::{orders, removals, said};
 
 /// Sorts behind every id.
 const BEHIND_ALL_IDS: &str = "~";
 
-/// Writes one entry.
-pub(super) fn write(transaction: &Transaction<'_>, entry: &Entry) -> Result<()> {
-    match entry {
-        Entry::Job(job) => write_job(transaction, job),
+/// Writes one entry; whether a secret was removed by it.
+pub(super) fn write(transaction: &Transaction<'_>, entry: &Entry) -> Result<bool> {
+    let written = match entry {
+        Entry::Job(job) => {
+            write_job(transaction, job)?;
+            return match job.state.is_ended() {
+                true => orders::remove_passwords(transaction, &job.tenant, &job.id),
+                false => Ok(false),
+            };
+        }
         Entry::Document(document) => write_document(transaction, document),
         Entry::Page(page) => write_page(transaction, page),
         Entry::Event(tenant, event) => write_event(transaction, tenant, event),
         Entry::Said(tenant, entry) => said::write(transaction, tenant, entry),
-    }
+    };
+    written.map(|()| false)
 }
 
 pub(super) fn write_job(transaction: &Transaction<'_>, job: &JobRecord) -> Result<()> {
@@ -308,22 +315,6 @@ pub(super) fn tenant_place(c: &Connection, tenant: &TenantId) -> Result<u64> {
         .query_row([tenant.as_str()], |row| natural(row, 0))
         .optional()?;
     Ok(place.unwrap_or(0))
-}
-
-/// Forgets a document and its pages; whether it was known.
-pub(super) fn forget(
-    transaction: &Transaction<'_>,
-    tenant: &TenantId,
-    document: &DocumentId,
-) -> Result<bool> {
-    let (tenant, document) = (tenant.as_str(), document.to_string());
-    transaction
-        .prepare_cached("DELETE FROM pages WHERE tenant = ?1 AND document = ?2")?
-        .execute(params![tenant, document])?;
-    let known = transaction
-        .prepare_cached("DELETE FROM documents WHERE tenant = ?1 AND id = ?2")?
-        .execute(params![tenant, document])?;
-    Ok(known > 0)
 }
 
 const fn state_name(state: JobState) -> &'static str {

@@ -5,8 +5,8 @@ use rusqlite::{Connection, Result, Row, Transaction, params};
 use weir_core::shadow::{SHADOW_RUNS, ShadowBook, ShadowRun};
 use weir_core::{StorageError, TenantId};
 
-use super::SqliteLedger;
 use super::columns::{from_json, integer, natural, parsed, to_json};
+use super::{SqliteLedger, removals};
 
 type Stored<T> = std::result::Result<T, StorageError>;
 
@@ -32,6 +32,9 @@ impl ShadowBook for SqliteLedger {
 }
 
 fn put(t: &Transaction<'_>, run: &ShadowRun) -> Result<()> {
+    if removals::has_lost_a_document(t, &run.tenant, &run.job)? {
+        return Ok(());
+    }
     let (tenant, pipeline) = (run.tenant.as_str(), run.pipeline.as_str());
     t.prepare_cached(
         "INSERT OR REPLACE INTO shadow_runs (tenant, pipeline, job, revision, at_millis, report)

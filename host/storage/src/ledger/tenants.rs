@@ -1,7 +1,7 @@
 //! Tenants and keys as rows, and the end of a tenant.
 
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
-use weir_core::tenancy::{KeyRecord, Tenant, TenantState};
+use weir_core::tenancy::{KeyRecord, Tenant, TenantState, TenantUpdate};
 use weir_core::{StorageError, TenantId};
 
 use super::columns::{from_json, integer, natural, natural_or_null, parsed, to_json, unreadable};
@@ -32,11 +32,10 @@ const FEW: [&str; 11] = [
     "removals",
 ];
 
-pub(super) fn put(transaction: &Transaction<'_>, tenant: &Tenant) -> Result<()> {
-    transaction
+pub(super) fn create(transaction: &Transaction<'_>, tenant: &Tenant) -> Result<bool> {
+    let created = transaction
         .prepare_cached(
-            "INSERT INTO tenants (id, state, weight, quotas, created_millis) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT DO UPDATE SET state = ?2, weight = ?3, quotas = ?4, created_millis = ?5",
+            "INSERT OR IGNORE INTO tenants (id, state, weight, quotas, created_millis) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?
         .execute(params![
             tenant.id.as_str(),
@@ -44,8 +43,29 @@ pub(super) fn put(transaction: &Transaction<'_>, tenant: &Tenant) -> Result<()> 
             tenant.weight,
             to_json(&tenant.quotas)?,
             integer(tenant.created_millis),
-        ])
-        .map(drop)
+        ])?;
+    Ok(created > 0)
+}
+
+/// The transaction has the right to write before it reads, so what it reads is what it changes.
+pub(super) fn change(
+    transaction: &Transaction<'_>,
+    id: &TenantId,
+    change: &TenantUpdate,
+) -> Result<Option<Tenant>> {
+    let Some(mut changed) = tenant(transaction, id)? else {
+        return Ok(None);
+    };
+    change.apply(&mut changed);
+    transaction
+        .prepare_cached("UPDATE tenants SET state = ?2, weight = ?3, quotas = ?4 WHERE id = ?1")?
+        .execute(params![
+            id.as_str(),
+            state_name(changed.state),
+            changed.weight,
+            to_json(&changed.quotas)?,
+        ])?;
+    Ok(Some(changed))
 }
 
 const TENANT: &str = "SELECT id, state, weight, quotas, created_millis FROM tenants";
@@ -110,6 +130,36 @@ pub(super) fn put_key(
     })
 }
 
+pub(super) fn revoke_key(transaction: &Transaction<'_>, id: &str, now_millis: u64) -> Result<bool> {
+    let known = transaction
+        .prepare_cached("UPDATE keys SET revoked_millis = coalesce(revoked_millis, ?2) WHERE id = ?1")?
+        .execute(params![id, integer(now_millis)])?;
+    Ok(known > 0)
+}
+
+pub(super) fn replace_key(
+    transaction: &Transaction<'_>,
+    old: &str,
+    fresh: &KeyRecord,
+    now_millis: u64,
+) -> Result<std::result::Result<bool, StorageError>> {
+    let usable: bool = transaction
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM keys WHERE id = ?1 AND tenant = ?2 AND revoked_millis IS NULL
+             AND (expires_millis IS NULL OR expires_millis > ?3))",
+        )?
+        .query_row(params![old, fresh.tenant.as_str(), integer(now_millis)], |row| {
+            row.get(0)
+        })?;
+    if !usable {
+        return Ok(Ok(false));
+    }
+    if let Err(refused) = put_key(transaction, fresh)? {
+        return Ok(Err(refused));
+    }
+    revoke_key(transaction, old, now_millis).map(Ok)
+}
+
 const KEY: &str =
     "SELECT id, tenant, scopes, digest, label, created_millis, expires_millis, revoked_millis FROM keys";
 
@@ -138,15 +188,14 @@ fn read_key(row: &Row<'_>) -> Result<KeyRecord> {
     })
 }
 
-/// Takes away what lets a tenant in.
-pub(super) fn lock_out(transaction: &Transaction<'_>, id: &TenantId) -> Result<()> {
-    transaction.execute(
+/// Takes away what lets a tenant in; whether there is such a tenant.
+pub(super) fn lock_out(transaction: &Transaction<'_>, id: &TenantId) -> Result<bool> {
+    let known = transaction.execute(
         "UPDATE tenants SET state = ?2 WHERE id = ?1",
         params![id.as_str(), state_name(TenantState::Suspended)],
     )?;
-    transaction
-        .execute("DELETE FROM keys WHERE tenant = ?1", [id.as_str()])
-        .map(drop)
+    transaction.execute("DELETE FROM keys WHERE tenant = ?1", [id.as_str()])?;
+    Ok(known > 0)
 }
 
 /// Removes up to `rows` rows of each large table; whether there may be more.

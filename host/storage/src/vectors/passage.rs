@@ -283,6 +283,12 @@ fn all(must: Vec<Condition>) -> Filter {
     }
 }
 
+/// What is filed under a key.
+pub(super) fn of_key(key: String) -> Filter {
+    let value = ValueVariants::String(key);
+    all(vec![field(KEYS, Match::Value(MatchValue { value }))])
+}
+
 fn filed_under(key: &Key<'_>) -> Condition {
     let value = ValueVariants::String(key.to_string());
     field(KEYS, Match::Value(MatchValue { value }))

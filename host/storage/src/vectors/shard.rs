@@ -7,9 +7,14 @@
 //! - The log is never cut. Its closed files serve nobody, but the last one carries the operation numbers on, without which
 //!   later updates would be taken for old ones and ignored. [`Shard::trim_log`] removes all but that.
 //! - `flush` and `drop` panic where other calls answer with an error, so every call goes through [`guarded`].
-//! - `optimize` (building an HNSW graph) keeps deletions in memory until it is through and relies on the log to bring them
-//!   back after a crash. Without replay a flush that returns in between would promise what is not so; run alone it blocks
-//!   updates for minutes. It is not called: all searches are exact scans over the tenant's passages.
+//! - `optimize` keeps deletions that come meanwhile in memory until it is through and relies on the log to bring them back after
+//!   a crash. Without replay a flush that returns in between would promise what is not so. So it runs alone, and builds no HNSW
+//!   graph, which would block updates for minutes: all searches are exact scans over the tenant's passages.
+//! - A removed point stays in the files of its segment and in the log. `compaction` writes the segments anew without removed
+//!   points, and enough into the log that its files with points are closed and can be removed. A file in the folder says that
+//!   there is something to compact, so that a crash does not forget it.
+
+mod compaction;
 
 use std::fs;
 use std::io::ErrorKind;
@@ -33,6 +38,8 @@ use crate::location::Location;
 const ROOM: u64 = 32 << 20;
 /// Size of a log file; the engine reserves it when the file is made.
 const LOG_FILE: usize = 8 << 20;
+/// Where the engine builds a segment; what is there when the shard is opened was cut short.
+const UNFINISHED_SEGMENTS: &str = "temp_segments";
 /// Written into the folder last, by the name of which a finished shard is known.
 const LABEL: &str = "weir.json";
 /// What errors call it.
@@ -96,6 +103,11 @@ impl Shard {
             has_failed: AtomicBool::new(false),
         };
         shard.trim_log()?;
+        let unfinished = shard.location.path().join(UNFINISHED_SEGMENTS);
+        match fs::remove_dir_all(&unfinished) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(located(unfinished).io(&e)),
+            _ => {}
+        }
         shard.edge = Some(guarded(&shard.location, || {
             EdgeShard::load(shard.location.path(), None)
         })?);

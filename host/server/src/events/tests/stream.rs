@@ -167,9 +167,8 @@ async fn a_stream_ends_when_its_key_does() {
     assert_eq!(client.next().await, None);
     let (_, key) = host.tenant("a", &[Scope::Read]).await;
     let mut client = Client::new(host.get("/v1/events", &key).await);
-    let mut record = host.memory.tenant(&tenant).await.unwrap().unwrap();
-    record.state = TenantState::Suspended;
-    host.memory.put_tenant(&record).await.unwrap();
+    host.change(&tenant, |tenant| tenant.state = TenantState::Suspended)
+        .await;
     assert_eq!(client.next().await, None);
 }
 

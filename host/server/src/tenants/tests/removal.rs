@@ -3,6 +3,7 @@
 use serde_json::json;
 use weir_core::ledger::JobState;
 use weir_core::ports::{BlobStore as _, Ledger as _, VectorStore as _};
+use weir_core::revision::PipelineBook as _;
 use weir_core::search::Point;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{Registry as _, Scope, TenantState};
@@ -109,6 +110,31 @@ async fn a_tenant_whose_file_is_still_coming_in_is_suspended_and_can_be_removed_
     drop(coming);
     assert_eq!(host.delete("/v1/tenants/a", &key).await.status(), 204);
     assert_eq!(host.memory.tenant(&a).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn component_pushed_during_a_removal_does_not_survive() {
+    let (host, key) = admin().await;
+    let (a, own) = host.tenant("a", &[Scope::Components]).await;
+    let (send, receive) = futures::channel::mpsc::unbounded::<Result<&str, std::io::Error>>();
+    let body = axum::body::Body::from_stream(receive);
+    let request = Host::request("POST", "/v1/components?name=ours", &own, body);
+    send.unbounded_send(Ok("routing ")).unwrap();
+    let removing = async {
+        // Until its key has been found good.
+        while host.components.names().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(host.delete("/v1/tenants/a", &key).await.status(), 204);
+        expect(201, host.post("/v1/tenants", &key, &json!({"id": "a"})).await).await;
+        send.unbounded_send(Ok("chunking")).unwrap();
+        send.close_channel();
+    };
+    let (pushed, ()) = tokio::join!(host.send(request), removing);
+    let refused = refusal(pushed).await;
+    assert_eq!((refused.status, refused.kind.as_str()), (403, "tenant-suspended"));
+    assert!(host.memory.components(&a).await.unwrap().is_empty());
+    assert_eq!(host.components.names(), Vec::<String>::new());
 }
 
 #[tokio::test]
