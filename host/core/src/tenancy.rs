@@ -181,7 +181,7 @@ pub struct TenantUpdate {
     pub state: Option<TenantState>,
     /// Its share of a busy host.
     pub weight: Option<f64>,
-    /// Quotas by name: a limit, or `None` for the host's. A name of no quota changes nothing.
+    /// Quotas by name: a limit, or `None` for the host's. Unknown names are ignored.
     pub quotas: Vec<(String, Option<u64>)>,
 }
 

@@ -353,8 +353,8 @@ impl Ingest<'_> {
     }
 }
 
-/// Writes down that a document is filed otherwise and that its pages have yet to be done so. Its summaries go before, since
-/// nobody would miss them later.
+/// Writes down that a document is filed otherwise and that its pages have yet to be done so. Its summaries are removed
+/// first: once the document is filed anew, nothing shows that they are out of date.
 async fn refile(
     job: &Job,
     record: &DocumentRecord,

@@ -2,7 +2,7 @@
 //!
 //! A page that is read by OCR keeps its pixels in memory until it has been read. So it is drawn no further ahead than OCR can
 //! take (`ocr_images`), and nothing but OCR itself keeps it waiting then. Memory comes before the worker, since a worker that
-//! waits for memory draws for nobody. A page that has to wait for another attempt lets go of its pixels and is drawn again.
+//! waits for memory is of no use to any document. A page that has to wait for another attempt lets go of its pixels and is drawn again.
 
 use tracing::Instrument as _;
 use weir_core::Stage;

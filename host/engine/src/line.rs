@@ -8,8 +8,8 @@
 //! its share, not just every second one.
 //!
 //! Virtual time is the earliest clock of those who wait or are inside (as in start-time fair queueing and in Linux's
-//! scheduler). A clock that has fallen behind it is set forward when its owner comes back, so nobody saves up a share by
-//! having been idle. A clock that is ahead stays so, and nobody loses its past by going away for a moment. No other clock is ever
+//! scheduler). A clock that has fallen behind it is set forward when its owner comes back, so an idle tenant
+//! saves up no share. A clock that is ahead stays ahead, also after a short absence. No other clock is ever
 //! moved: a newcomer that goes ahead of its turn (`head_start`) pays for that when it is over, until the others have had as
 //! much. All this knows of it is who may go in.
 //!

@@ -7,7 +7,7 @@ use weir_core::usage::{Meter, Reservation, Usage, UsageQuotas};
 
 use crate::provider::{Member, Reply, Terms};
 
-/// Bytes of a token, roughly, where nobody has counted.
+/// Estimated bytes of a token, where the provider reports no count.
 const BYTES_PER_TOKEN: u64 = 4;
 /// Tokens of an image, roughly.
 const TOKENS_PER_IMAGE: u64 = 1500;
