@@ -155,6 +155,14 @@ async fn main() {
         )
         .await;
     }
+    let removed = DocumentId::of(&2_u32.to_le_bytes());
+    vectors.remove(&big, &removed, None).await.unwrap();
+    report(
+        "index written anew without a removed document of 1000",
+        1,
+        async |_| vectors.compact().await.unwrap(),
+    )
+    .await;
     let batches: Vec<_> = (0..40).map(|i| page(&mut numbers, pages + i)).collect();
     report("upsert of a page (10 passages) and its flush", 40, async |i| {
         vectors

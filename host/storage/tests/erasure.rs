@@ -1,11 +1,5 @@
 //! Nothing of a removed document or tenant is left in the files of a data folder.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    missing_docs
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod fixture;
 
@@ -13,9 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use fixture::{
-    DIMENSIONS, direction, document, event, job, open, order, point, query, tenant, tenant_record,
-};
+use fixture::{direction, document, event, job, open, order, point, query, tenant, tenant_record};
 use weir_core::DocumentId;
 use weir_core::event::{ErrorNote, EventKind};
 use weir_core::language::{Answer, AnswerCache};
@@ -396,44 +388,4 @@ async fn compaction_that_was_cut_short_is_made_up_for() {
     storage.close().await.unwrap();
     assert_eq!(files_with(&data, &marker("a")), Vec::<String>::new());
     assert!(!data.join("vectors/removed").exists());
-}
-
-/// `WEIR_TEST_PASSAGES=50000 cargo nextest run -p weir-storage --release --run-ignored all --no-capture compaction_cost`
-#[tokio::test]
-#[ignore = "measures"]
-async fn compaction_cost() {
-    let passages = std::env::var("WEIR_TEST_PASSAGES").map_or(5000, |n| n.parse().unwrap());
-    let dir = tempfile::tempdir().unwrap();
-    let storage = Storage::open(dir.path(), 384, "m").await.unwrap();
-    let words: Vec<String> = (0..2000).map(|n| format!("word{n}")).collect();
-    for first in (0..passages).step_by(100) {
-        let points = (first..first + 100).map(|number: u32| {
-            let text: Vec<&str> = (0..80)
-                .map(|i| &*words[(number.wrapping_mul(7919) + i * i * 31) as usize % words.len()])
-                .collect();
-            let mut dense = vec![0.01; 384];
-            dense[number as usize % 384] = 0.9;
-            let name = if number.is_multiple_of(1000) { "a" } else { "b" };
-            point(name, 1 + number / 10, number, &text.join(" "), dense)
-        });
-        storage
-            .vectors
-            .upsert(&tenant("t"), "main", points.collect())
-            .await
-            .unwrap();
-    }
-    storage.vectors.flush().await.unwrap();
-    storage
-        .vectors
-        .remove(&tenant("t"), &document("a"), None)
-        .await
-        .unwrap();
-    storage.vectors.flush().await.unwrap();
-    let began = Instant::now();
-    storage.vectors.compact().await.unwrap();
-    println!(
-        "compacting {passages} passages took {:?} ({DIMENSIONS})",
-        began.elapsed()
-    );
-    storage.close().await.unwrap();
 }
