@@ -35,6 +35,11 @@ use ocr::Ocr;
 use runtime::{Provider, Runtime};
 use scheduler::{Gain, Sharing};
 
+/// Niceness of the threads that recognize text. A page takes them about a second, and a page with text of its own a few
+/// milliseconds, which it would spend waiting for a core: of one that both want, a thread of niceness 5 gets 335 parts of 1,359
+/// (`sched_prio_to_weight` of Linux). Calls of components that run for long give way to both.
+const OCR_NICENESS: i32 = 5;
+
 pub use scheduler::ModelStats;
 
 /// What inference needs to know.
@@ -156,16 +161,23 @@ impl Inference {
             (0, Provider::Cuda(_)) => gpu,
             (n, _) => n as usize,
         };
-        let sharing = |name, workers, batch, gain| Sharing {
+        let sharing = |name, workers, batch, gain, niceness| Sharing {
             name,
             workers,
             batch,
             gain,
+            niceness,
             room: config.queue.max(1) as usize,
             meter: config.meter.clone(),
         };
         // Steps of pages have nothing in common, so a batch of them gains nothing on any device.
-        let pages = sharing(ocr::NAME, workers(config.ocr_workers, 2), 1, Gain::UpTo(0.0));
+        let pages = sharing(
+            ocr::NAME,
+            workers(config.ocr_workers, 2),
+            1,
+            Gain::UpTo(0.0),
+            OCR_NICENESS,
+        );
         let texts = sharing(
             embedding::NAME,
             workers(config.embed_workers, 1),
@@ -174,6 +186,7 @@ impl Inference {
                 Provider::Cpu => Gain::UpTo(embedding::ENOUGH as f64),
                 Provider::Cuda(_) => Gain::Fill,
             },
+            0,
         );
         let reader = Ocr::new(runtime.clone(), config.detector(), config.recognizer(), pages);
         let embedder = TextEmbedder::new(runtime, config.text_model(provider), config.tokenizer(), texts);

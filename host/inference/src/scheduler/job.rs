@@ -186,6 +186,7 @@ mod tests {
             batch: 1,
             room: 10,
             gain: Gain::UpTo(0.0),
+            niceness: 0,
             meter: None,
         };
         let scheduler = Scheduler::new(sharing, move |_| {

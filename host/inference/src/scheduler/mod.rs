@@ -65,8 +65,20 @@ pub(crate) struct Sharing {
     pub(crate) room: usize,
     /// What a batch gains.
     pub(crate) gain: Gain,
+    /// Niceness of the threads, 0 to 19: how far they leave the processor to other threads of the host.
+    pub(crate) niceness: i32,
     /// Hears how long the model worked for each tenant.
     pub(crate) meter: Option<Arc<dyn Meter>>,
+}
+
+/// Gives this thread, and the threads that it starts, a niceness. Elsewhere than on Linux a single thread has none.
+fn lower_priority(model: &str, niceness: i32) {
+    #[cfg(target_os = "linux")]
+    if niceness > 0
+        && let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), niceness)
+    {
+        tracing::warn!(%error, model, "the model runs at the priority of the host");
+    }
 }
 
 /// What a model has done so far.
@@ -255,7 +267,10 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
             let name = format!("{}-{}", shared.sharing.name, threads.len());
             let thread = std::thread::Builder::new()
                 .name(name)
-                .spawn(move || shared.work())
+                .spawn(move || {
+                    lower_priority(shared.sharing.name, shared.sharing.niceness);
+                    shared.work();
+                })
                 .map_err(|e| InferenceError::Failed {
                     model: self.shared.sharing.name.into(),
                     reason: format!("no thread could be started: {e}"),

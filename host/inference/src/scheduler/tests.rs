@@ -57,6 +57,7 @@ fn metered(workers: usize, batch: usize, room: usize, gain: Gain, meter: Option<
         batch,
         room,
         gain,
+        niceness: 0,
         meter,
     };
     let (model_sizes, model_opened) = (Arc::clone(&sizes), Arc::clone(&opened));
@@ -290,6 +291,7 @@ async fn a_model_that_cannot_be_opened_is_tried_again() {
         batch: 4,
         room: 10,
         gain: Gain::UpTo(0.0),
+        niceness: 0,
         meter: None,
     };
     struct Echo;
@@ -322,6 +324,32 @@ async fn a_model_that_cannot_be_opened_is_tried_again() {
         text.contains("weir_model_failures_total{model=\"fake\"} 1\n"),
         "{text}"
     );
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn model_threads_have_the_niceness_of_the_model() {
+    struct Niceness;
+    impl Model<(), i32> for Niceness {
+        fn run(&mut self, batch: Vec<Job<'_, (), i32>>) {
+            for job in batch {
+                let thread = Some(rustix::thread::gettid());
+                job.answer(Ok(rustix::process::getpriority_process(thread).unwrap()));
+            }
+        }
+    }
+    let sharing = Sharing {
+        name: "fake",
+        workers: 1,
+        batch: 1,
+        room: 1,
+        gain: Gain::Fill,
+        niceness: 7,
+        meter: None,
+    };
+    let scheduler = Scheduler::new(sharing, |_| Ok(Box::new(Niceness)));
+    let niceness = scheduler.submit(&account("a"), vec![((), 1.0)]).await.unwrap();
+    assert_eq!(niceness, [7]);
 }
 
 #[tokio::test]
