@@ -1,11 +1,10 @@
 """Quantizes the text embedding model: quantize.py model.onnx model-quantized.onnx
 
-The model comes with int8 weights behind DequantizeLinear nodes, and ONNX Runtime unfolds them to float32 when it loads it.
-Folding them once and quantizing the matrix products dynamically, per channel, lets a CPU use its int8 instructions: about twice
-the texts per second. tests/bench/quantized.py measures what it costs in retrieval quality; quantizing per tensor instead loses
-too much.
+The model file has int8 weights with DequantizeLinear nodes, which ONNX Runtime converts to float32 when it loads the model. This script
+folds them once and quantizes the matrix products dynamically, per channel, so that a CPU can use its int8 instructions: about twice the
+texts per second. tests/bench/quantized.py measures the loss of retrieval quality; with quantization per tensor it is too high.
 
-The same versions give the same bytes, so the model's digest may stand for it.
+The same versions give the same bytes, so the model's digest can identify it.
 """
 
 import os
@@ -20,8 +19,8 @@ def main(source: str, target: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         folded = os.path.join(folder, "folded.onnx")
         options = onnxruntime.SessionOptions()
-        # Basic folds constants and stays within the ONNX standard; higher levels make operators that only this CPU's kernels
-        # know, and the quantizer would pass them by.
+        # The level "basic" folds constants and uses only operators of the ONNX standard. Higher levels create operators for this
+        # CPU's kernels, which the quantizer would skip.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = folded
         onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

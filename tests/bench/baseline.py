@@ -1,17 +1,17 @@
-"""The whole job as a plain script: what someone competent writes in an afternoon with the same models.
+"""A plain sequential script that does the whole job with the same models, as a competent engineer would write it in an afternoon.
 
     run baseline.py FILE.pdf [ASSETS] [--dpi 150] [--batch 4]
 
-Each page is rendered and kept as JPEG; its text is the text layer, or OCR where there is none; text is cut into passages of
-1000 characters, embedded in batches of pages and put into a local Qdrant. Prints one JSON object.
+Each page is rendered and saved as JPEG. Its text is the text layer, or OCR output if there is none. The text is cut into
+passages of 1000 characters, embedded in batches of pages and inserted into a local Qdrant. Prints one JSON object.
 
-A page counts as searchable once its passages are in the index. Time begins when the script does, with models loaded on
-first use, as a user would see it.
+A page counts as searchable once its passages are in the index. Times are measured from the start of the script and include
+the loading of models on first use, as a user would experience it.
 """
 
 import time
 
-BEGAN = time.perf_counter()
+STARTED = time.perf_counter()
 
 import argparse
 import json
@@ -24,9 +24,9 @@ import numpy
 import pypdfium2
 from qdrant_client import QdrantClient, models
 
-from minilm import MiniLM, assets
+from minilm import MiniLM, assets_folder
 
-PASSAGE = 1000
+PASSAGE_CHARS = 1000
 COLLECTION = "pages"
 
 
@@ -53,22 +53,22 @@ class Ocr:
         return "\n".join(lines or ())
 
 
-def passages(text):
-    return [part for i in range(0, len(text), PASSAGE) if (part := text[i : i + PASSAGE]).strip()]
+def split_passages(text):
+    return [part for i in range(0, len(text), PASSAGE_CHARS) if (part := text[i : i + PASSAGE_CHARS]).strip()]
 
 
-def peak_bytes():
-    """The most memory this process and those it waited for ever held; Linux counts in kilobytes."""
+def peak_memory_bytes():
+    """Returns the sum of the peak memory of this process and of its finished children; Linux counts in kilobytes."""
     return 1024 * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("pdf", type=Path)
-    parser.add_argument("assets", type=Path, nargs="?", default=assets())
+    parser.add_argument("assets", type=Path, nargs="?", default=assets_folder())
     parser.add_argument("--dpi", type=float, default=150)
     parser.add_argument("--batch", type=int, default=4, help="pages that are embedded and indexed together")
-    parser.add_argument("--ask", help="search for this when done")
+    parser.add_argument("--ask", help="search for this after the document is indexed")
     arguments = parser.parse_args()
 
     embed = MiniLM(arguments.assets / "models/minilm")
@@ -80,7 +80,7 @@ def main():
             COLLECTION, vectors_config=models.VectorParams(size=384, distance=models.Distance.COSINE)
         )
         document = pypdfium2.PdfDocument(arguments.pdf)
-        first, indexed, read = None, 0, 0
+        first, indexed, ocr_pages = None, 0, 0
         for start in range(0, len(document), arguments.batch):
             batch = []
             for number in range(start, min(start + arguments.batch, len(document))):
@@ -90,8 +90,8 @@ def main():
                 text = page.get_textpage().get_text_bounded()
                 if not text.strip():
                     text = ocr(image)
-                    read += 1
-                batch += [(number + 1, part) for part in passages(text)]
+                    ocr_pages += 1
+                batch += [(number + 1, part) for part in split_passages(text)]
             if batch:
                 points = [
                     models.PointStruct(id=str(uuid.uuid4()), vector=vector.tolist(), payload={"page": page, "text": part})
@@ -99,17 +99,17 @@ def main():
                 ]
                 client.upsert(COLLECTION, points)
                 indexed += len(points)
-            first = first or time.perf_counter() - BEGAN
-        seconds = time.perf_counter() - BEGAN
+            first = first or time.perf_counter() - STARTED
+        seconds = time.perf_counter() - STARTED
         result = {
             "document": arguments.pdf.name,
             "pages": len(document),
-            "pages_by_ocr": read,
+            "pages_by_ocr": ocr_pages,
             "passages": indexed,
             "seconds": round(seconds, 3),
             "first_page_searchable_seconds": round(first or seconds, 3),
             "pages_per_second": round(len(document) / seconds, 3),
-            "peak_rss_bytes": peak_bytes(),
+            "peak_rss_bytes": peak_memory_bytes(),
         }
         if arguments.ask:
             hits = client.query_points(COLLECTION, query=embed([arguments.ask])[0].tolist(), limit=5).points

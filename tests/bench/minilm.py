@@ -1,4 +1,4 @@
-"""The text model as a Python program uses it: tokenizers and onnxruntime, mean pooling over the mask, unit length."""
+"""The text embedding model with tokenizers and ONNX Runtime: mean pooling over the attention mask, vectors of unit length."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy
 import onnxruntime
 from tokenizers import Tokenizer
 
-TOKENS = 256
+MAX_TOKENS = 256
 
 
-def assets():
-    """Where the models are: WEIR_PATHS_ASSETS, or the user's data folder."""
+def assets_folder():
+    """Returns the folder of the models: WEIR_PATHS_ASSETS, or the user's data folder."""
     if folder := os.environ.get("WEIR_PATHS_ASSETS"):
         return Path(folder)
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share"
@@ -19,11 +19,11 @@ def assets():
 
 
 class MiniLM:
-    """Texts to vectors of 384 numbers."""
+    """Embeds texts as vectors of 384 numbers."""
 
     def __init__(self, folder, model="model.onnx", threads=0):
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.tokenizer.enable_truncation(TOKENS)
+        self.tokenizer.enable_truncation(MAX_TOKENS)
         self.tokenizer.enable_padding()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads

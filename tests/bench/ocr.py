@@ -1,13 +1,15 @@
-"""OCR against RapidOCR with the same models on the same pages, in one run.
+"""Compares OCR with RapidOCR, with the same models on the same pages, in one run.
 
     run ocr.py OCR_BENCH FILE.pdf... [--pages 4] [--rounds 3] [--dpi 150]
 
-OCR_BENCH is the example of weir-inference: `cargo build -p weir-inference --example ocr_bench`. The PDFs need a text layer: it is
-the truth. Of each document some pages are drawn, and each page is also made a scan: turned by 0.6 degrees, blurred, with grain.
+OCR_BENCH is the example of weir-inference: `cargo build -p weir-inference --example ocr_bench`. The PDFs need a text layer, which
+is the expected text. Some pages of each document are rendered, and each of them also becomes a simulated scan: rotated by 0.6
+degrees, blurred, with grain.
 
-Both read the pages as one user would have them read on this machine: RapidOCR page after page with its own threads, without its
-direction classifier (which only costs it time here), Weir with one page a core. Rounds alternate; figures are medians. Errors are
-edits between truth and reading, without spaces, row by row, as a share of the true characters.
+Each engine runs as one user would run it on this machine: RapidOCR page after page with its own threads and without its direction
+classifier (which would only cost time here), Weir with one page on each core. Rounds alternate, and the figures are medians. The
+error rate is the edit distance between expected and recognized text, row by row and without spaces, divided by the number of
+expected characters.
 """
 
 import argparse
@@ -25,14 +27,14 @@ import numpy
 import pypdfium2
 from PIL import Image, ImageFilter
 
-from minilm import assets
+from minilm import assets_folder
 
-SKEW = 0.6
-QUOTES = str.maketrans("‘’“”", "''\"\"")
+SKEW_DEGREES = 0.6
+QUOTE_TRANSLATION = str.maketrans("‘’“”", "''\"\"")
 
 
-def drawn(path, count, dpi):
-    """Pages of a document: image and lines as (left, right, middle, height, text) in shares of the page."""
+def render_pages(path, count, dpi):
+    """Yields pages of a document: name, image and lines as (left, right, middle, height, text) in fractions of the page."""
     document = pypdfium2.PdfDocument(path)
     step = max(1, len(document) // count)
     for number in list(range(step // 2, len(document), step))[:count]:
@@ -49,15 +51,15 @@ def drawn(path, count, dpi):
         yield f"{Path(path).stem}-{number + 1}", image, lines
 
 
-def scanned(image):
+def simulate_scan(image):
     grain = numpy.random.default_rng(7)
-    turned = image.rotate(SKEW, resample=Image.BICUBIC, fillcolor=255).filter(ImageFilter.GaussianBlur(0.6))
+    turned = image.rotate(SKEW_DEGREES, resample=Image.BICUBIC, fillcolor=255).filter(ImageFilter.GaussianBlur(0.6))
     pixels = numpy.asarray(turned) * 0.92 + 10 + grain.normal(0, 13, (image.height, image.width))
     return Image.fromarray(pixels.clip(0, 255).astype("uint8"))
 
 
-def upright(x, y, size, degrees):
-    """Where a point of a turned page, in shares, was before."""
+def undo_rotation(x, y, size, degrees):
+    """Maps a point of a rotated page, in fractions of the page, to its position before the rotation."""
     angle, (width, height) = math.radians(degrees), size
     x, y = (x - 0.5) * width, (y - 0.5) * height
     return (
@@ -66,11 +68,11 @@ def upright(x, y, size, degrees):
     )
 
 
-def plain(text):
-    return "".join(unicodedata.normalize("NFKC", text).translate(QUOTES).split())
+def normalize_text(text):
+    return "".join(unicodedata.normalize("NFKC", text).translate(QUOTE_TRANSLATION).split())
 
 
-def edits(a, b):
+def edit_distance(a, b):
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         diagonal, row[0] = row[0], i
@@ -79,8 +81,8 @@ def edits(a, b):
     return row[-1]
 
 
-def errors(truth, read):
-    """Edits and true characters. What was read goes to the row it is nearest to; rows are read from the left."""
+def count_errors(truth, read):
+    """Returns the edits and the expected characters. Recognized lines belong to the nearest row and are ordered from the left."""
     rows = []
     for line in sorted(truth, key=lambda line: line[2]):
         if rows and abs(line[2] - rows[-1][0]) < 0.4 * max(line[3], rows[-1][1]):
@@ -91,13 +93,13 @@ def errors(truth, read):
     for left, middle, text in read:
         nearest = min(rows, key=lambda row: abs(row[0] - middle), default=None)
         if nearest is None or abs(nearest[0] - middle) > max(nearest[1], 0.01):
-            wrong += len(plain(text))
+            wrong += len(normalize_text(text))
         else:
             nearest[3].append((left, text))
     characters = 0
     for _, _, lines, found in rows:
-        wanted = plain("".join(line[4] for line in sorted(lines)))
-        wrong += edits(wanted, plain("".join(text for _, text in sorted(found))))
+        wanted = normalize_text("".join(line[4] for line in sorted(lines)))
+        wrong += edit_distance(wanted, normalize_text("".join(text for _, text in sorted(found))))
         characters += len(wanted)
     return wrong, characters
 
@@ -134,7 +136,7 @@ class RapidOcr:
         return seconds, lines
 
 
-class Weir:
+class WeirOcr:
     def __init__(self, binary, dpi):
         self.command = [binary, "--dpi", str(dpi)]
 
@@ -156,21 +158,21 @@ parser.add_argument("documents", nargs="+")
 parser.add_argument("--pages", type=int, default=4)
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--dpi", type=int, default=150)
-parser.add_argument("--assets", type=Path, default=assets())
+parser.add_argument("--assets", type=Path, default=assets_folder())
 arguments = parser.parse_args()
 os.environ["WEIR_PATHS_ASSETS"] = str(arguments.assets)
 
 with tempfile.TemporaryDirectory() as folder:
     pages = []
     for document in arguments.documents:
-        for name, image, truth in drawn(document, arguments.pages, arguments.dpi):
-            for kind, picture, degrees in (("drawn", image, 0), ("scanned", scanned(image), SKEW)):
+        for name, image, truth in render_pages(document, arguments.pages, arguments.dpi):
+            for kind, picture, degrees in (("rendered", image, 0), ("scanned", simulate_scan(image), SKEW_DEGREES)):
                 path = f"{folder}/{name}-{kind}.pgm"
                 picture.save(path)
                 pages.append((path, kind, picture.size, degrees, truth))
 
     engines = {
-        "weir": Weir(arguments.binary, arguments.dpi),
+        "weir": WeirOcr(arguments.binary, arguments.dpi),
         "rapidocr": RapidOcr(arguments.assets / "models/ppocrv6"),
     }
     seconds = {name: [] for name in engines}
@@ -186,9 +188,9 @@ for name in engines:
     for (_, kind, size, degrees, truth), lines in zip(pages, read[name]):
         placed = []
         for left, middle_x, middle_y, text in lines:
-            x, y = upright(middle_x, middle_y, size, degrees)
+            x, y = undo_rotation(middle_x, middle_y, size, degrees)
             placed.append((x - (middle_x - left), y, text))
-        wrong, characters = errors(truth, placed)
+        wrong, characters = count_errors(truth, placed)
         sums = totals.setdefault(kind, [0, 0])
         sums[0] += wrong
         sums[1] += characters

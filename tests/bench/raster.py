@@ -1,4 +1,4 @@
-"""Rendering alone with pypdfium2: pages a second at a resolution, one thread, nothing encoded or kept.
+"""Measures rendering alone with pypdfium2: pages per second at a resolution, in one thread, without encoding or saving.
 
     run raster.py FILE.pdf [--dpi 150] [--gray]
 """
@@ -12,10 +12,10 @@ import pypdfium2
 parser = argparse.ArgumentParser()
 parser.add_argument("pdf")
 parser.add_argument("--dpi", type=float, default=150)
-parser.add_argument("--gray", action="store_true", help="one byte a pixel")
+parser.add_argument("--gray", action="store_true", help="one byte per pixel")
 arguments = parser.parse_args()
 
-began = time.perf_counter()
+started = time.perf_counter()
 document = pypdfium2.PdfDocument(arguments.pdf)
 pixels = 0
 for number in range(len(document)):
@@ -24,7 +24,7 @@ for number in range(len(document)):
     pixels += bitmap.width * bitmap.height
     bitmap.close()
     page.close()
-seconds = time.perf_counter() - began
+seconds = time.perf_counter() - started
 print(
     json.dumps(
         {

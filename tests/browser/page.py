@@ -1,6 +1,6 @@
-"""The web page as its users have it: a desk in light colours, a phone in dark ones, and nothing but a keyboard.
+"""Tests the web page in a desktop window with a light color scheme and on a phone with a dark one, mostly by keyboard.
 
-Every step waits for what it is about, never for a time. Each screenshot is written to a folder to be looked at.
+Every step waits for a condition, never for a fixed time. Each screenshot is written to a folder for inspection.
 """
 
 import os
@@ -17,11 +17,11 @@ from server import Server
 
 QUESTION = "Which of the three roller gates is opened first?"
 ANSWER = "Gate Two is opened first"
-# A page of text takes a second or so on a slow machine; a document of them some more.
-PATIENCE = 180_000
+# Timeout for jobs, in milliseconds. A text page takes about a second on a slow machine.
+JOB_TIMEOUT_MILLIS = 180_000
 
 DEVICES = {
-    "desk": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
+    "desktop": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
     "phone": {
         "viewport": {"width": 390, "height": 844},
         "device_scale_factor": 2,
@@ -33,126 +33,126 @@ DEVICES = {
 }
 
 
-class Visit:
-    """A browser window of its own, and what went wrong in it."""
+class BrowserSession:
+    """A browser window and the problems that occurred in it."""
 
-    def __init__(self, browser, server, name, pictures):
-        self.server, self.name, self.pictures = server, name, pictures
+    def __init__(self, browser, server, name, screenshots):
+        self.server, self.name, self.screenshots = server, name, screenshots
         self.context = browser.new_context(**DEVICES[name])
         self.page = self.context.new_page()
         self.page.set_default_timeout(30_000)
-        self.troubles = []
+        self.problems = []
         self.expected = []
-        self.page.on("pageerror", lambda error: self.troubles.append(f"error: {error}"))
-        self.page.on("console", self.heard)
-        self.page.on("request", self.requested)
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.page.on("console", self.on_console_message)
+        self.page.on("request", self.on_request)
 
-    def heard(self, message):
+    def on_console_message(self, message):
         if message.type == "error" and not any(re.search(known, message.text) for known in self.expected):
-            self.troubles.append(f"console: {message.text}")
+            self.problems.append(f"console: {message.text}")
 
-    def requested(self, request):
+    def on_request(self, request):
         if not request.url.startswith((self.server.base, "blob:" + self.server.base)):
-            self.troubles.append(f"asked elsewhere: {request.url}")
+            self.problems.append(f"request to another host: {request.url}")
 
-    def look(self, what, whole=False):
-        """A screenshot, no part of which may lie beside the window, and an audit of what is on it."""
-        self.page.screenshot(path=os.path.join(self.pictures, f"{self.name}-{what}.png"), full_page=whole)
+    def check_screen(self, what, whole=False):
+        """Takes a screenshot, checks that nothing overflows the window, and runs an accessibility audit."""
+        self.page.screenshot(path=os.path.join(self.screenshots, f"{self.name}-{what}.png"), full_page=whole)
         wider = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wider <= 0, f"{what}: {wider} px stand beside the window"
+        assert wider <= 0, f"{what}: the content is {wider} px wider than the window"
         found = Axe().run(self.page)
         for violation in found.response["violations"]:
             nodes = ", ".join(str(node["target"]) for node in violation["nodes"][:3])
-            self.troubles.append(f"{what}: {violation['id']}: {violation['help']}: {nodes}")
+            self.problems.append(f"{what}: {violation['id']}: {violation['help']}: {nodes}")
 
     def sign_in(self):
         page = self.page
         page.goto(self.server.base + "/")
         expect(page.get_by_label("Key")).to_be_focused()
-        self.look("sign-in")
+        self.check_screen("sign-in")
         self.expected.append("401")
         page.keyboard.type("weir_000000000000_nothing")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert").filter(has_text="not valid")).to_be_visible()
-        self.look("refused")
+        self.check_screen("refused")
         self.expected.clear()
         page.get_by_label("Key").fill(self.server.key)
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="Jobs")).to_be_visible()
 
-    def hand_in(self, *files):
-        """Chooses files; gives the card of their job."""
+    def upload_files(self, *files):
+        """Uploads files. Returns the card of their job."""
         before = self.page.locator("#jobs article").count()
-        self.page.locator("#files").set_input_files(list(files))
-        expect(self.page.locator("#jobs article")).to_have_count(before + 1, timeout=PATIENCE)
+        self.page.locator("#file-input").set_input_files(list(files))
+        expect(self.page.locator("#jobs article")).to_have_count(before + 1, timeout=JOB_TIMEOUT_MILLIS)
         return self.page.locator("#jobs article").first
 
-    def close(self):
+    def close_and_check(self):
         self.context.close()
-        assert not self.troubles, "\n".join(self.troubles)
+        assert not self.problems, "\n".join(self.problems)
 
 
-def state(card):
-    return card.locator(".chip")
+def state_chip(card):
+    return card.locator(".badge")
 
 
-def fills_live(visit, samples):
+def check_live_progress(session, samples):
     """Pages appear while the job runs, and the job ends with all of them."""
-    card = visit.hand_in(os.path.join(samples, "handbook.pdf"), os.path.join(samples, "live.pdf"))
-    leaves = card.locator(".leaf")
-    done = card.locator(".leaf[data-state=done]")
-    expect(done.first).to_be_visible(timeout=PATIENCE)
+    card = session.upload_files(os.path.join(samples, "handbook.pdf"), os.path.join(samples, "live.pdf"))
+    leaves = card.locator(".page-thumbnail")
+    done = card.locator(".page-thumbnail[data-state=done]")
+    expect(done.first).to_be_visible(timeout=JOB_TIMEOUT_MILLIS)
     seen, of = done.count(), leaves.count()
-    assert state(card).inner_text() == "running" and seen < of, f"not live: {seen} of {of} when the first was seen"
-    expect(card.locator(".document .message", has_text="%").first).to_be_visible()
-    expect(card.locator("canvas.drawn").first).to_be_visible(timeout=PATIENCE)
-    visit.look("running", whole=True)
-    expect(state(card)).to_have_text("done", timeout=PATIENCE)
-    expect(card.locator(".leaf:not([data-state=done])")).to_have_count(0)
-    visit.look("done", whole=True)
+    assert state_chip(card).inner_text() == "running" and seen < of, f"not live: {seen} of {of} pages were done when the first one was shown"
+    expect(card.locator(".job-document .status-message", has_text="%").first).to_be_visible()
+    expect(card.locator("canvas.loaded").first).to_be_visible(timeout=JOB_TIMEOUT_MILLIS)
+    session.check_screen("running", whole=True)
+    expect(state_chip(card)).to_have_text("done", timeout=JOB_TIMEOUT_MILLIS)
+    expect(card.locator(".page-thumbnail:not([data-state=done])")).to_have_count(0)
+    session.check_screen("done", whole=True)
 
 
-def says_it_in_short(visit, samples):
-    """A summary is there when its job has ended, and a sentence of it leads to where it stands."""
-    page = visit.page
-    page.locator("#drop .options > summary").click()
-    page.get_by_label("summarize").check()
-    page.get_by_label("do again what is done").check()
-    card = visit.hand_in(os.path.join(samples, "handbook.pdf"))
-    expect(state(card)).to_have_text("done", timeout=PATIENCE)
-    page.get_by_label("summarize").uncheck()
-    page.get_by_label("do again what is done").uncheck()
-    page.locator("#drop .options > summary").click()
+def check_summary(session, samples):
+    """A summary is shown when its job has ended, and a sentence of it opens the page where it is quoted from."""
+    page = session.page
+    page.locator("#upload-form .upload-options > summary").click()
+    page.get_by_label("Summarize").check()
+    page.get_by_label("Process finished pages again").check()
+    card = session.upload_files(os.path.join(samples, "handbook.pdf"))
+    expect(state_chip(card)).to_have_text("done", timeout=JOB_TIMEOUT_MILLIS)
+    page.get_by_label("Summarize").uncheck()
+    page.get_by_label("Process finished pages again").uncheck()
+    page.locator("#upload-form .upload-options > summary").click()
     summary = card.get_by_role("region", name="Summary")
     sentence = summary.locator(".quote").first
     expect(sentence).to_be_visible()
     summary.locator("details > summary").click()
     expect(summary.locator("details .quote").first).to_be_visible()
-    visit.look("summary", whole=True)
+    session.check_screen("summary", whole=True)
     sentence.press("Enter")
     expect(page.locator("#viewer-box")).to_be_visible()
-    visit.look("summary-box")
+    session.check_screen("summary-box")
     page.keyboard.press("Escape")
     expect(sentence).to_be_focused()
 
 
-def finds_the_place(visit):
-    """The box on the page is the one that the host says."""
-    page = visit.page
+def check_hit_opens_at_box(session):
+    """The box on the page is the one in the search response."""
+    page = session.page
     page.get_by_role("link", name="Search", exact=True).click()
-    expect(page.get_by_label("What to look for")).to_be_focused()
+    expect(page.get_by_label("Search text")).to_be_focused()
     page.keyboard.type(QUESTION)
     page.keyboard.press("Enter")
     hit = page.locator(".hit", has_text=re.compile(ANSWER.replace(" ", r"\s+"))).first
     expect(hit).to_be_visible()
-    expect(hit.locator("canvas.drawn")).to_be_visible()
+    expect(hit.locator("canvas.loaded")).to_be_visible()
     marked = {word.lower() for word in page.locator(".hit mark").all_inner_texts()}
     forms = re.compile("three|roller(s|ed)?|gate(s|d)?|open(s|ed|ing)?|first")
     assert marked and all(forms.fullmatch(word) for word in marked), f"marked: {marked}"
-    visit.look("hits")
+    session.check_screen("hits")
     place = [node.inner_text() for node in page.locator(".hit .passage .name").all()]
     index = place.index(hit.locator(".passage .name").inner_text())
-    said = visit.server.ask("/v1/search", {"query": QUESTION, "top_k": 10})["hits"][index]["box"]
+    box = session.server.request_json("/v1/search", {"query": QUESTION, "top_k": 10})["hits"][index]["box"]
     hit.press("Enter")
     expect(page.locator("#viewer-box")).to_be_visible()
     shown = page.evaluate(
@@ -166,15 +166,15 @@ def finds_the_place(visit):
         }"""
     )
     for side in ("x", "y", "width", "height"):
-        assert abs(shown[side] - said[side]) < 0.01, f"{side}: {shown} is not {said}"
-    assert shown["inside"], f"the box is not in sight: {shown}"
+        assert abs(shown[side] - box[side]) < 0.01, f"{side}: the box is at {shown}, expected {box}"
+    assert shown["inside"], f"the box is outside the window: {shown}"
     title = page.locator("#viewer-title")
     expect(title).to_have_text(re.compile(r"Page \d+ of \d+ · "))
-    visit.look("box")
+    session.check_screen("box")
     at, pages = map(int, re.match(r"Page (\d+) of (\d+)", title.inner_text()).groups())
     page.keyboard.press("End")
     expect(title).to_contain_text(f"Page {pages} of {pages} ")
-    expect(page.locator("#viewer-after")).to_be_disabled()
+    expect(page.locator("#viewer-next")).to_be_disabled()
     expect(page.locator("#viewer-box")).to_be_hidden()
     page.keyboard.press("Home")
     expect(title).to_contain_text(f"Page 1 of {pages} ")
@@ -184,7 +184,7 @@ def finds_the_place(visit):
     page.keyboard.press("ArrowLeft" if at > 1 else "ArrowRight")
     expect(page.locator("#viewer-box")).to_be_hidden()
 
-    # Back closes the viewer and nothing else, whatever was leafed through; Forward opens it again.
+    # Back closes only the viewer, however many pages were turned; Forward opens it again.
     page.go_back()
     expect(page.locator("#viewer")).to_be_hidden()
     expect(hit).to_be_focused()
@@ -204,128 +204,128 @@ def finds_the_place(visit):
     expect(page.locator("#viewer")).to_be_hidden()
 
 
-def finds_nothing(visit):
-    """What no passage is about has no confident hits."""
-    page = visit.page
-    field = page.get_by_label("What to look for")
+def check_weak_hits(session):
+    """A query that matches no passage has only weak hits."""
+    page = session.page
+    field = page.get_by_label("Search text")
     field.fill("zqxv brontosaurus karaoke")
     field.press("Enter")
-    expect(page.locator("#found")).to_have_text("No passage matches this.")
+    expect(page.locator("#search-status")).to_have_text("No passage matches this.")
     expect(page.locator(".hit")).to_have_count(0)
-    visit.look("nothing")
+    session.check_screen("nothing")
     page.get_by_role("button", name=re.compile(r"Show \d+ weak match")).click()
     expect(page.locator(".hit.weak").first).to_be_visible()
     expect(page.locator(".hit:not(.weak)")).to_have_count(0)
-    visit.look("weak")
+    session.check_screen("weak")
 
 
-def shows_partial_success(visit, samples):
-    """One bad file of two: the job is neither done nor failed, and says at the top which file and why."""
-    page = visit.page
+def check_partial_success(session, samples):
+    """With one bad file of two, the job is neither done nor failed, and the file and reason are shown at the top."""
+    page = session.page
     page.get_by_role("link", name="Jobs", exact=True).click()
-    card = visit.hand_in(os.path.join(samples, "handbook.pdf"), os.path.join(samples, "broken.pdf"))
-    expect(state(card)).to_have_text("1 of 2 files done", timeout=PATIENCE)
-    assert state(card).get_attribute("data-state") == "partial"
-    reason = card.locator(".reasons span")
+    card = session.upload_files(os.path.join(samples, "handbook.pdf"), os.path.join(samples, "broken.pdf"))
+    expect(state_chip(card)).to_have_text("1 of 2 files done", timeout=JOB_TIMEOUT_MILLIS)
+    assert state_chip(card).get_attribute("data-state") == "partial"
+    reason = card.locator(".failure-reasons span")
     expect(reason).to_have_text(re.compile("^broken.pdf: .+"))
     expect(reason).to_be_in_viewport()
     assert card.inner_text().count("broken.pdf:") == 1, card.inner_text()
     expect(card.get_by_role("button", name="Retry")).to_be_visible()
-    visit.look("partial")
-    card.locator(".job > summary").click()
-    expect(card.locator("details.job")).not_to_have_attribute("open", "")
+    session.check_screen("partial")
+    card.locator(".collapsible > summary").click()
+    expect(card.locator("details.collapsible")).not_to_have_attribute("open", "")
     expect(reason).to_be_visible()
 
 
-def tells_of_use(visit):
-    page = visit.page
+def check_usage(session):
+    page = session.page
     page.get_by_role("link", name="Usage", exact=True).click()
     row = page.locator(".quota", has_text="Pages today")
     expect(row).to_be_visible()
-    assert re.search(r"[1-9]", row.locator(".figure").inner_text()), row.inner_text()
-    visit.look("usage", whole=True)
+    assert re.search(r"[1-9]", row.locator(".quota-value").inner_text()), row.inner_text()
+    session.check_screen("usage", whole=True)
 
 
-def keeps_documents(visit):
-    """Documents are listed, open, and go for good when they are deleted."""
-    page = visit.page
+def check_documents(session):
+    """Documents are listed, can be opened, and disappear when they are deleted."""
+    page = session.page
     page.get_by_role("link", name="Documents", exact=True).click()
     cards = page.locator("#documents article")
     expect(cards).to_have_count(2)
     scan = cards.filter(has_text="live.pdf")
     scan.locator("summary").click()
-    expect(scan.locator("canvas.drawn").first).to_be_visible()
-    told = cards.filter(has_text="handbook.pdf")
-    told.locator("summary").first.click()
-    expect(told.get_by_role("region", name="Summary").locator(".quote").first).to_be_visible()
-    visit.look("documents", whole=True)
+    expect(scan.locator("canvas.loaded").first).to_be_visible()
+    handbook = cards.filter(has_text="handbook.pdf")
+    handbook.locator("summary").first.click()
+    expect(handbook.get_by_role("region", name="Summary").locator(".quote").first).to_be_visible()
+    session.check_screen("documents", whole=True)
     scan.get_by_role("button", name="Delete").click()
-    visit.look("question")
-    page.get_by_role("button", name="Keep").click()
+    session.check_screen("question")
+    page.get_by_role("button", name="Cancel").click()
     expect(cards).to_have_count(2)
     scan.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(cards).to_have_count(1)
-    assert len(visit.server.ask("/v1/documents")["documents"]) == 1
+    assert len(session.server.request_json("/v1/documents")["documents"]) == 1
 
 
-def cancels_and_retries(visit, samples):
-    page = visit.page
+def check_cancel_and_retry(session, samples):
+    page = session.page
     page.get_by_role("link", name="Jobs", exact=True).click()
-    card = visit.hand_in(os.path.join(samples, "scan.pdf"))
-    expect(card.locator(".leaf[data-state=done]").first).to_be_visible(timeout=PATIENCE)
+    card = session.upload_files(os.path.join(samples, "scan.pdf"))
+    expect(card.locator(".page-thumbnail[data-state=done]").first).to_be_visible(timeout=JOB_TIMEOUT_MILLIS)
     card.get_by_role("button", name="Cancel").click()
-    expect(state(card)).to_have_text("cancelled", timeout=PATIENCE)
-    expect(card.locator(".leaf[data-state=gone]").first).to_be_visible()
-    visit.look("cancelled", whole=True)
+    expect(state_chip(card)).to_have_text("cancelled", timeout=JOB_TIMEOUT_MILLIS)
+    expect(card.locator(".page-thumbnail[data-state=not-processed]").first).to_be_visible()
+    session.check_screen("cancelled", whole=True)
     card.get_by_role("button", name="Retry").click()
     again = page.locator("#jobs article").first
-    expect(state(again)).to_have_text("done", timeout=PATIENCE)
+    expect(state_chip(again)).to_have_text("done", timeout=JOB_TIMEOUT_MILLIS)
 
 
-def outlives_the_host(visit, samples):
-    """The host is killed in mid-job and started again: the page goes on by itself, and every page is there once."""
-    page = visit.page
-    visit.expected += ["ERR_", "Failed to load", "Failed to fetch"]
-    card = visit.hand_in(os.path.join(samples, "book.pdf"))
-    expect(card.locator(".leaf[data-state=done]").first).to_be_visible(timeout=PATIENCE)
-    visit.server.kill()
-    expect(page.locator("article.waits")).to_have_count(1)
-    visit.look("host-gone")
-    visit.server.start()
-    expect(page.locator("article.waits")).to_have_count(0, timeout=PATIENCE)
-    expect(state(card)).to_have_text("done", timeout=PATIENCE)
-    expect(card.locator(".leaf:not([data-state=done])")).to_have_count(0)
+def check_restart(session, samples):
+    """The host is killed in the middle of a job and restarted: the web page reconnects, and every page is shown once."""
+    page = session.page
+    session.expected += ["ERR_", "Failed to load", "Failed to fetch"]
+    card = session.upload_files(os.path.join(samples, "book.pdf"))
+    expect(card.locator(".page-thumbnail[data-state=done]").first).to_be_visible(timeout=JOB_TIMEOUT_MILLIS)
+    session.server.kill()
+    expect(page.locator("article.reconnecting")).to_have_count(1)
+    session.check_screen("host-gone")
+    session.server.start()
+    expect(page.locator("article.reconnecting")).to_have_count(0, timeout=JOB_TIMEOUT_MILLIS)
+    expect(state_chip(card)).to_have_text("done", timeout=JOB_TIMEOUT_MILLIS)
+    expect(card.locator(".page-thumbnail:not([data-state=done])")).to_have_count(0)
     assert page.get_by_text("Sign out").is_visible()
 
 
-def explains_the_interface(visit):
-    page = visit.page
-    page.goto(visit.server.base + "/docs")
+def check_api_documentation(session):
+    page = session.page
+    page.goto(session.server.base + "/docs")
     operations = page.locator(".operation")
     expect(operations.first).to_be_visible()
-    paths = visit.server.ask("/openapi.json")["paths"]
+    paths = session.server.request_json("/openapi.json")["paths"]
     methods = sum(method in ("get", "post", "put", "patch", "delete") for item in paths.values() for method in item)
     expect(operations).to_have_count(methods)
-    visit.look("docs")
+    session.check_screen("docs")
     operations.nth(3).scroll_into_view_if_needed()
-    visit.look("docs-operation")
-    page.goto(visit.server.base + "/problems")
+    session.check_screen("docs-operation")
+    page.goto(session.server.base + "/problems")
     expect(page.get_by_role("link", name="not-found")).to_be_visible()
-    visit.look("problems")
+    session.check_screen("problems")
 
 
 def write_samples(program, folder):
-    """The samples, scans that take long enough to be watched and to be cancelled, and a book that takes long enough to be interrupted."""
+    """Writes the samples, two scans long enough to observe and to cancel, a book long enough to interrupt, and a broken file."""
     subprocess.run([program, folder], check=True)
     for kind, pages, name in (("scanned-book", 10, "live.pdf"), ("scanned-book", 24, "scan.pdf"), ("book", 300, "book.pdf")):
         subprocess.run([program, "--only", kind, "--pages", str(pages), os.path.join(folder, name)], check=True)
     with open(os.path.join(folder, "broken.pdf"), "w", encoding="utf-8") as broken:
-        broken.write("This is no PDF.\n")
+        broken.write("This is not a PDF.\n")
 
 
-def main(weir, program, pictures):
-    os.makedirs(pictures, exist_ok=True)
+def main(weir, program, screenshots):
+    os.makedirs(screenshots, exist_ok=True)
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         samples = os.path.join(folder, "samples")
         write_samples(program, samples)
@@ -334,20 +334,20 @@ def main(weir, program, pictures):
         failed, passed = 0, 0
         for name in DEVICES:
             server = Server(weir, os.path.join(folder, name))
-            visit = Visit(browser, server, name, pictures)
+            session = BrowserSession(browser, server, name, screenshots)
             steps = [
-                ("signs in", lambda: visit.sign_in()),
-                ("fills live", lambda: fills_live(visit, samples)),
-                ("says it in short", lambda: says_it_in_short(visit, samples)),
-                ("finds the place", lambda: finds_the_place(visit)),
-                ("finds nothing", lambda: finds_nothing(visit)),
-                ("shows partial success", lambda: shows_partial_success(visit, samples)),
-                ("tells of use", lambda: tells_of_use(visit)),
-                ("keeps documents", lambda: keeps_documents(visit)),
-                ("cancels and retries", lambda: cancels_and_retries(visit, samples)),
-                ("outlives the host", lambda: outlives_the_host(visit, samples)),
-                ("explains the interface", lambda: explains_the_interface(visit)),
-                ("has nothing to complain of", lambda: visit.close()),
+                ("signs in", lambda: session.sign_in()),
+                ("shows live progress", lambda: check_live_progress(session, samples)),
+                ("shows the summary", lambda: check_summary(session, samples)),
+                ("opens the hit at its box", lambda: check_hit_opens_at_box(session)),
+                ("hides weak hits", lambda: check_weak_hits(session)),
+                ("shows partial success", lambda: check_partial_success(session, samples)),
+                ("shows usage", lambda: check_usage(session)),
+                ("lists and deletes documents", lambda: check_documents(session)),
+                ("cancels and retries", lambda: check_cancel_and_retry(session, samples)),
+                ("reconnects after a restart", lambda: check_restart(session, samples)),
+                ("shows the API documentation", lambda: check_api_documentation(session)),
+                ("has no errors or violations", lambda: session.close_and_check()),
             ]
             for title, step in steps:
                 try:
@@ -357,8 +357,8 @@ def main(weir, program, pictures):
                 except Exception:
                     failed += 1
                     print(f"FAILED  {name} {title}\n{traceback.format_exc()}", flush=True)
-                    if not visit.page.is_closed():
-                        visit.page.screenshot(path=os.path.join(pictures, f"{name}-failed.png"))
+                    if not session.page.is_closed():
+                        session.page.screenshot(path=os.path.join(screenshots, f"{name}-failed.png"))
                     break
             server.stop()
         browser.close()

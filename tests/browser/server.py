@@ -1,4 +1,4 @@
-"""A `weir serve` in a folder of its own, which can be killed and started again at the same address."""
+"""Runs a `weir serve` process with its own data folder, which can be killed and restarted at the same address."""
 
 import json
 import os
@@ -31,7 +31,7 @@ class Server:
         self.key = json.loads(line)["admin_key"] or self.key
 
     def kill(self):
-        """As a power cut would."""
+        """Kills the process without a shutdown, as a power failure would."""
         self.process.kill()
         self.process.wait()
 
@@ -39,11 +39,11 @@ class Server:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
-    def ask(self, path, body=None):
-        """What the host says to the same key, without the page between."""
+    def request_json(self, path, body=None):
+        """Sends a request to the API with the same key and returns the JSON response."""
         request = urllib.request.Request(self.base + path, data=json.dumps(body).encode() if body is not None else None)
         request.add_header("authorization", f"Bearer {self.key}")
         if body is not None:
             request.add_header("content-type", "application/json")
-        with urllib.request.urlopen(request) as answer:
-            return json.load(answer)
+        with urllib.request.urlopen(request) as response:
+            return json.load(response)

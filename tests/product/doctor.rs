@@ -1,40 +1,40 @@
-//! `weir doctor` asks each language model something small, says how each did, and shows nobody's key.
+//! `weir doctor` sends each language model a small request, reports the results, and never prints a key.
 
-use weir_tests::model::{Model, Said};
-use weir_tests::{Running, Weir};
+use weir_tests::model_server::{ModelReply, ModelServer};
+use weir_tests::{WeirFixture, WeirProcess};
 
 const KEY: &str = "sk-51c0-never-to-be-seen";
 
 #[test]
-fn each_language_model_is_asked_and_no_key_is_shown() {
-    let weir = Weir::new();
-    // It denies every request, and repeats what it was sent.
-    let model = Model::start(|_| {
+fn doctor_calls_each_language_model_and_hides_api_keys() {
+    let weir = WeirFixture::new();
+    // This model rejects every request and repeats the API key in its error message.
+    let model = ModelServer::start(|_| {
         let body = format!("{{\"error\": {{\"message\": \"no such key: {KEY}\"}}}}");
-        Said::Refusal(401, body)
+        ModelReply::ErrorStatus(401, body)
     });
     let others = "key_env = \"A_KEY\"\n\n\
         [[llm.provider]]\nname = \"nobody\"\nurl = \"http://127.0.0.1:1/v1\"\nmodel = \"m\"\nkey_env = \"A_KEY\"\n\n\
-        [[llm.provider]]\nname = \"absent\"\nkind = \"local\"\nfile = \"no-such.gguf\"\n\n\
+        [[llm.provider]]\nname = \"absent\"\nkind = \"local\"\nmodel_file = \"no-such.gguf\"\n\n\
         [[llm.provider]]\nname = \"quotes\"\nkind = \"extractive\"";
-    weir.file("weir.toml", model.settings("", others).as_bytes());
-    let mut command = weir.command(&["doctor", "--json"]);
+    weir.write_file("weir.toml", model.settings_toml("", others).as_bytes());
+    let mut command = weir.weir_command(&["doctor", "--json"]);
     command.env("A_KEY", KEY);
-    let ended = Running::start(command).wait();
+    let ended = WeirProcess::start(command).wait_for_exit();
     let sent = model
-        .asked()
+        .requests()
         .iter()
         .all(|asked| asked.authorization == Some(format!("Bearer {KEY}")));
     assert!(
-        sent && !model.asked().is_empty(),
-        "it was not sent to whom it belongs"
+        sent && !model.requests().is_empty(),
+        "the provider must receive its key"
     );
-    let shown = format!("{:?} {}", ended.lines, ended.errors);
+    let shown = format!("{:?} {}", ended.stdout_lines, ended.stderr);
     assert!(!shown.contains(KEY), "{shown}");
-    let findings = ended.lines[0]["findings"].as_array().unwrap();
+    let findings = ended.stdout_lines[0]["findings"].as_array().unwrap();
     let told: Vec<(&str, &str)> = findings
         .iter()
-        .filter(|finding| finding["what"] == "language model")
+        .filter(|finding| finding["check"] == "language model")
         .map(|finding| {
             (
                 finding["state"].as_str().unwrap(),
@@ -44,28 +44,28 @@ fn each_language_model_is_asked_and_no_key_is_shown() {
         .collect();
     for ((state, detail), (wanted, words)) in told.iter().zip([
         (
-            "weak",
+            "degraded",
             "model, test: authentication failed (401): no such key: ***; check llm.provider.model.key_env or key_file",
         ),
-        ("weak", "nobody, m: cannot be reached"),
+        ("degraded", "nobody, m: cannot be reached"),
         ("missing", "the language model 'absent' cannot be set up"),
-        ("well", "quotes the sentences of a text"),
+        ("ok", "quotes the sentences of a text"),
     ]) {
         assert!(*state == wanted && detail.contains(words), "{state}: {detail}");
     }
     assert_eq!(told.len(), 4, "{told:?}");
-    assert_eq!(ended.code, 1, "one cannot be set up");
+    assert_eq!(ended.exit_code, 1, "one model cannot be set up");
 }
 
 #[test]
-fn without_any_set_up_the_one_that_quotes_is_tried() {
-    let weir = Weir::new();
-    let ended = weir.run(&["doctor", "--json"]);
-    let findings = ended.lines[0]["findings"].as_array().unwrap();
+fn doctor_checks_the_extractive_model_if_none_is_configured() {
+    let weir = WeirFixture::new();
+    let ended = weir.run_command(&["doctor", "--json"]);
+    let findings = ended.stdout_lines[0]["findings"].as_array().unwrap();
     let told = findings
         .iter()
-        .find(|finding| finding["what"] == "language model")
+        .find(|finding| finding["check"] == "language model")
         .unwrap();
-    assert_eq!(told["state"], "well", "{told}");
-    assert_eq!(ended.code, 0, "{}", ended.errors);
+    assert_eq!(told["state"], "ok", "{told}");
+    assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
 }

@@ -1,27 +1,27 @@
-//! A document goes in, its pages become searchable as they complete, and questions find their answers.
+//! Documents are ingested, each page is searchable as soon as it is done, and searches find the expected passages.
 
-use weir_samples::fonts::Face;
-use weir_samples::pdf::{A4, Document, Page};
-use weir_tests::{Running, Weir};
+use weir_samples::fonts::Typeface;
+use weir_samples::pdf_document::{A4_POINTS, Document, Page};
+use weir_tests::{WeirFixture, WeirProcess};
 
-fn samples(weir: &Weir) -> std::path::PathBuf {
+fn write_sample_files(weir: &WeirFixture) -> std::path::PathBuf {
     let folder = weir.folder().join("samples");
     std::fs::create_dir_all(&folder).unwrap();
-    for (name, bytes) in weir_samples::all() {
+    for (name, bytes) in weir_samples::sample_files() {
         std::fs::write(folder.join(name), bytes).unwrap();
     }
     folder
 }
 
 #[test]
-fn the_samples_answer_their_questions() {
-    let weir = Weir::new();
-    let folder = samples(&weir);
+fn searches_find_the_expected_passages_of_the_samples() {
+    let weir = WeirFixture::new();
+    let folder = write_sample_files(&weir);
     let out = weir.folder().join("out");
-    let ended = weir.ingest(&[folder.to_str().unwrap(), "--out", out.to_str().unwrap()]);
-    assert_eq!(ended.code, 0, "{}", ended.errors);
-    ended.check_log();
-    for done in ended.events("document-done") {
+    let ended = weir.ingest_files(&[folder.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
+    ended.assert_valid_event_log();
+    for done in ended.events_of_type("document-done") {
         assert_eq!(done["pages"], done["searchable"], "{done}");
         assert_eq!(
             (&done["skipped"], done["failed"].as_array().unwrap().len()),
@@ -30,7 +30,7 @@ fn the_samples_answer_their_questions() {
     }
 
     let (mut asked, mut found) = (0, 0);
-    let questions: toml::Table = weir_samples::QUESTIONS.parse().unwrap();
+    let questions: toml::Table = weir_samples::SAMPLE_QUESTIONS.parse().unwrap();
     for question in questions["question"].as_array().unwrap() {
         let of = |key: &str| question[key].as_str().unwrap();
         let hits = weir.search(of("ask"), &[]);
@@ -38,11 +38,12 @@ fn the_samples_answer_their_questions() {
         let right = |hit: &serde_json::Value| {
             hit["name"] == of("document")
                 && hit["page"].as_i64() == question["page"].as_integer()
-                && plain(hit["text"].as_str().unwrap()).contains(&plain(of("phrase")))
+                && letters_and_digits(hit["text"].as_str().unwrap())
+                    .contains(&letters_and_digits(of("phrase")))
         };
         match hits.iter().position(right) {
             Some(_) => found += 1,
-            None => eprintln!("not found: {} — best: {}", of("ask"), hits[0]["text"]),
+            None => eprintln!("not found: {}; first hit: {}", of("ask"), hits[0]["text"]),
         }
         let scores: Vec<_> = hits.iter().map(|h| h["score"].as_f64().unwrap()).collect();
         assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
@@ -60,10 +61,10 @@ fn the_samples_answer_their_questions() {
             );
         }
     }
-    assert!(asked >= 20, "{asked} questions are too few to say anything");
+    assert!(asked >= 20, "{asked} questions are too few for a result");
     assert!(
         found * 10 >= asked * 9,
-        "{found} of {asked} questions found their passage among five"
+        "{found} of {asked} questions found their passage in the first five hits"
     );
 
     let markdown = std::fs::read_to_string(out.join("handbook/document.md")).unwrap();
@@ -84,36 +85,36 @@ fn the_samples_answer_their_questions() {
     );
 }
 
-/// Letters and digits in lower case: what OCR and line breaks leave of a phrase.
-fn plain(text: &str) -> String {
+/// Returns the letters and digits in lower case, which are the same whatever OCR and line breaks do to a phrase.
+fn letters_and_digits(text: &str) -> String {
     text.chars()
         .filter(|c| c.is_alphanumeric())
         .flat_map(char::to_lowercase)
         .collect()
 }
 
-/// A page in two columns: the left one has a heading, so its lines stand between those of the right one.
-fn two_columns() -> Vec<u8> {
-    let mut page = Page::new(A4);
-    page.text(
-        Face::SansBold,
+/// A page in two columns. The left one has a heading, so its lines are vertically between those of the right one.
+fn two_column_pdf() -> Vec<u8> {
+    let mut page = Page::new(A4_POINTS);
+    page.draw_text(
+        Typeface::SansBold,
         16.0,
         170.0,
         720.0,
         "A Paper on Rivers and Mountains",
     );
-    page.text(Face::SansBold, 12.0, 72.0, 640.0, "Abstract");
+    page.draw_text(Typeface::SansBold, 12.0, 72.0, 640.0, "Abstract");
     for i in 0..24_u8 {
         let y = f32::from(i) * -12.0;
-        page.text(
-            Face::Serif,
+        page.draw_text(
+            Typeface::Serif,
             10.0,
             72.0,
             622.0 + y,
             "The river carries water down to the sea",
         );
-        page.text(
-            Face::Serif,
+        page.draw_text(
+            Typeface::Serif,
             10.0,
             310.0,
             640.0 + y,
@@ -124,14 +125,14 @@ fn two_columns() -> Vec<u8> {
         pages: vec![page],
         ..Document::default()
     };
-    document.write()
+    document.to_pdf_bytes()
 }
 
 #[test]
-fn columns_with_uneven_lines_are_read_one_by_one() {
+fn uneven_columns_are_read_one_after_the_other() {
     for ocr in ["never", "always"] {
-        let weir = Weir::new();
-        let file = weir.file("paper.pdf", &two_columns());
+        let weir = WeirFixture::new();
+        let file = weir.write_file("paper.pdf", &two_column_pdf());
         let out = weir.folder().join("out");
         let arguments = [
             file.to_str().unwrap(),
@@ -140,15 +141,18 @@ fn columns_with_uneven_lines_are_read_one_by_one() {
             "--ocr",
             ocr,
         ];
-        let ended = weir.ingest(&arguments);
-        assert_eq!(ended.code, 0, "{}", ended.errors);
+        let ended = weir.ingest_files(&arguments);
+        assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
         let is_in_order = |text: &str| {
-            let text = plain(text);
+            let text = letters_and_digits(text);
             let (left, right) = (text.rfind("sea"), text.find("mountainstands"));
             left.zip(right).is_none_or(|(left, right)| left < right)
         };
         let markdown = std::fs::read_to_string(out.join("paper/document.md")).unwrap();
-        assert!(plain(&markdown).contains("mountainstands"), "{markdown}");
+        assert!(
+            letters_and_digits(&markdown).contains("mountainstands"),
+            "{markdown}"
+        );
         assert!(is_in_order(&markdown), "{ocr}: {markdown}");
         let lines = std::fs::read(out.join("paper/pages/0001.json")).unwrap();
         let lines: serde_json::Value = serde_json::from_slice(&lines).unwrap();
@@ -165,40 +169,47 @@ fn columns_with_uneven_lines_are_read_one_by_one() {
 }
 
 #[test]
-fn the_same_document_again_does_no_work_and_force_redoes_it() {
-    let weir = Weir::new();
-    let file = weir.file("book.pdf", &weir_samples::book(6, 7));
+fn repeated_ingest_does_no_work_and_force_redoes_it() {
+    let weir = WeirFixture::new();
+    let file = weir.write_file("book.pdf", &weir_samples::generate_book(6, 7));
     let file = file.to_str().unwrap();
-    let first = weir.ingest(&[file]);
-    assert_eq!(first.event("document-done")["searchable"], 6, "{}", first.errors);
+    let first = weir.ingest_files(&[file]);
+    assert_eq!(
+        first.single_event("document-done")["searchable"],
+        6,
+        "{}",
+        first.stderr
+    );
     let hits = weir.search("chapter", &["--top-k", "50"]);
 
-    let again = weir.ingest(&[file]);
-    let done = again.event("document-done");
+    let again = weir.ingest_files(&[file]);
+    let done = again.single_event("document-done");
     assert_eq!(
         (&done["pages"], &done["skipped"], &done["searchable"]),
         (&6.into(), &6.into(), &6.into())
     );
-    assert!(again.events("page-done").is_empty() && again.events("batch-rasterized").is_empty());
+    assert!(
+        again.events_of_type("page-done").is_empty() && again.events_of_type("batch-rasterized").is_empty()
+    );
 
-    let forced = weir.ingest(&[file, "--force"]);
-    assert_eq!(forced.event("document-done")["skipped"], 0);
-    assert_eq!(forced.events("page-done").len(), 6);
+    let forced = weir.ingest_files(&[file, "--force"]);
+    assert_eq!(forced.single_event("document-done")["skipped"], 0);
+    assert_eq!(forced.events_of_type("page-done").len(), 6);
     assert_eq!(
         weir.search("chapter", &["--top-k", "50"]).len(),
         hits.len(),
-        "no passage is doubled"
+        "no passage is stored twice"
     );
 }
 
 #[test]
 fn labels_and_collection_of_a_run_filter_searches() {
-    let weir = Weir::new();
-    let file = weir.file("book.pdf", &weir_samples::book(2, 7));
+    let weir = WeirFixture::new();
+    let file = weir.write_file("book.pdf", &weir_samples::generate_book(2, 7));
     let file = file.to_str().unwrap();
     let north = ["--label", "team=north", "--collection", "minutes"];
-    let ended = weir.ingest(&[&[file, "--summarize"], &north[..]].concat());
-    assert_eq!(ended.code, 0, "{}", ended.errors);
+    let ended = weir.ingest_files(&[&[file, "--summarize"], &north[..]].concat());
+    assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
     let hits = weir.search("chapter", &[&north[..], &["--top-k", "50"]].concat());
     assert!(hits.iter().any(|hit| hit["summary"] == true) && hits.len() > 2);
     assert!(
@@ -206,64 +217,67 @@ fn labels_and_collection_of_a_run_filter_searches() {
         "{hits:?}"
     );
     assert!(weir.search("chapter", &["--label", "team=south"]).is_empty());
-    let documents = weir.documents();
+    let documents = weir.list_documents();
     assert_eq!(documents[0]["labels"]["team"], "north");
     assert_eq!(documents[0]["collection"], "minutes");
-    assert_eq!(weir.run(&["run", file, "--label", "team"]).code, 2);
+    assert_eq!(weir.run_command(&["run", file, "--label", "team"]).exit_code, 2);
 }
 
 #[test]
-fn a_range_of_pages_and_then_the_rest() {
-    let weir = Weir::new();
-    let file = weir.file("book.pdf", &weir_samples::book(8, 7));
+fn page_range_is_ingested_first_and_the_rest_later() {
+    let weir = WeirFixture::new();
+    let file = weir.write_file("book.pdf", &weir_samples::generate_book(8, 7));
     let file = file.to_str().unwrap();
-    let part = weir.ingest(&[file, "--pages", "3-5"]);
-    assert_eq!(part.event("document-done")["pages"], 3);
-    let whole = weir.ingest(&[file]);
+    let part = weir.ingest_files(&[file, "--pages", "3-5"]);
+    assert_eq!(part.single_event("document-done")["pages"], 3);
+    let whole = weir.ingest_files(&[file]);
     assert_eq!(
         (
-            &whole.event("document-done")["pages"],
-            &whole.event("document-done")["skipped"]
+            &whole.single_event("document-done")["pages"],
+            &whole.single_event("document-done")["skipped"]
         ),
         (&8.into(), &3.into())
     );
-    let beyond = weir.ingest(&[file, "--pages", "90-95"]);
-    assert_eq!(beyond.code, 1);
-    assert_eq!(beyond.event("document-failed")["error"]["kind"], "no-such-page");
+    let beyond = weir.ingest_files(&[file, "--pages", "90-95"]);
+    assert_eq!(beyond.exit_code, 1);
+    assert_eq!(
+        beyond.single_event("document-failed")["error"]["kind"],
+        "no-such-page"
+    );
 }
 
 #[test]
 fn the_first_page_is_searchable_long_before_the_last() {
-    let weir = Weir::new();
-    let file = weir.file("book.pdf", &weir_samples::book(120, 7));
-    let mut running = Running::start(weir.command(&["run", "--json", file.to_str().unwrap()]));
+    let weir = WeirFixture::new();
+    let file = weir.write_file("book.pdf", &weir_samples::generate_book(120, 7));
+    let mut running = WeirProcess::start(weir.weir_command(&["run", "--json", file.to_str().unwrap()]));
     let first = loop {
-        let event = running.until("page-done");
+        let event = running.read_until_event("page-done");
         if event["searchable"] == true {
             break event;
         }
     };
-    // Another process finds the page while the rest is in work.
+    // Another process finds the page while the other pages are being processed.
     let hits = weir.search("chapter", &["--top-k", "50"]);
     assert!(
         !hits.is_empty(),
-        "nothing was found while the document was in work"
+        "the search found nothing while the document was being processed"
     );
-    let ended = running.wait();
-    assert_eq!(ended.code, 0, "{}", ended.errors);
-    let done = ended.event("document-done");
+    let ended = running.wait_for_exit();
+    assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
+    let done = ended.single_event("document-done");
     let (first, last) = (
         first["at_millis"].as_f64().unwrap(),
         done["at_millis"].as_f64().unwrap(),
     );
     assert!(
         first < 0.1 * last,
-        "first page searchable after {first} of {last} ms"
+        "the first page is searchable after {first} of {last} ms"
     );
-    assert_eq!(ended.events("page-done").len(), 120);
-    // Each page's result comes when it is done: they are spread over the run, not held for its end.
+    assert_eq!(ended.events_of_type("page-done").len(), 120);
+    // Each page is reported when it is done, so the events are spread over the run.
     let mut at: Vec<_> = ended
-        .events("page-done")
+        .events_of_type("page-done")
         .iter()
         .map(|e| e["at_millis"].as_u64().unwrap())
         .collect();

@@ -1,4 +1,4 @@
-//! Whole-product tests: the real binary, PDFium, models and components, on real files.
+//! Whole-product tests that run the real binary with PDFium, models and components on real files.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,16 +9,16 @@
 )]
 
 mod bad_input;
-mod cancel;
+mod closed_pipes;
+mod command_output;
 mod components;
-mod crash;
 mod doctor;
+mod hostile_policies;
 mod ingest;
-mod memory;
-mod models;
-mod pipes;
-mod policies;
-mod reports;
+mod interrupt;
+mod kill_and_resume;
+mod language_models;
+mod memory_use;
 mod serve;
 mod summaries;
 mod vision;

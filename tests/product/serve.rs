@@ -1,26 +1,26 @@
-//! Many tenants over HTTP: the real server, asked as its clients ask it, and as they should not.
+//! Tests of the real server with several tenants over HTTP, with correct and with abusive clients.
 
-mod bodies;
 mod canary;
+mod command_targets;
+mod component_logs;
 mod connections;
-mod disk;
+mod document_removal;
 mod erasure;
 mod events;
-mod headers;
-mod holdings;
-mod hostile;
-mod isolation;
+mod full_disk;
+mod host_paths;
+mod hostile_components;
 mod jobs;
-mod killed;
+mod kill_and_restart;
 mod labels;
-mod logs;
-mod paths;
 mod pipelines;
 mod providers;
 mod quotas;
-mod readers;
 mod registry;
-mod removal;
+mod request_bodies;
+mod request_headers;
+mod resource_leaks;
 mod shadow;
-mod targets;
+mod slow_event_readers;
+mod tenant_isolation;
 mod traces;

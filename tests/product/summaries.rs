@@ -1,81 +1,91 @@
-//! Summaries of real documents, with no language model beside the embedder: every sentence stands in the document, where it says.
+//! Extractive summaries of real documents: every sentence is a quote from the page that the summary names.
 
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
-use weir_tests::Weir;
-use weir_tests::server::Server;
+use weir_tests::WeirFixture;
+use weir_tests::server::TestServer;
 
-/// Letters and digits: what is left of a text however it is broken into lines.
-fn plain(text: &str) -> String {
+/// Returns the letters and digits, which are the same however a text is broken into lines.
+fn letters_and_digits(text: &str) -> String {
     text.chars().filter(|c| c.is_alphanumeric()).collect()
 }
 
-fn slice<'a>(text: &'a str, at: &Value) -> &'a str {
+fn slice_at<'a>(text: &'a str, at: &Value) -> &'a str {
     let of = |key: &str| at[key].as_u64().unwrap() as usize;
     &text[of("start")..of("end")]
 }
 
-/// Whether the first of the pages says this, be it that the next one goes on with it; headers and footers stand between.
-fn says(pages: &[String], sentence: &str) -> bool {
-    let here = plain(&pages[0]);
-    let next = pages.get(1).map(|page| plain(page)).unwrap_or_default();
+/// Returns whether the sentence is on the first page, or begins there and ends on the next. Headers and footers may be in between.
+fn contains_sentence(pages: &[String], sentence: &str) -> bool {
+    let here = letters_and_digits(&pages[0]);
+    let next = pages
+        .get(1)
+        .map(|page| letters_and_digits(page))
+        .unwrap_or_default();
     let mut ends = sentence.char_indices().map(|(at, c)| at + c.len_utf8()).rev();
     let begun = ends.find(|end| here.contains(&sentence[..*end]));
     begun.is_some_and(|end| end >= 8 && next.contains(&sentence[end..]))
 }
 
-/// Holds a summary against the pages it was taken from.
-fn stands(summary: &Value, pages: &[String]) {
+/// Checks that a summary consists of quotes from the pages.
+fn assert_summary_is_quoted(summary: &Value, pages: &[String]) {
     let text = summary["text"].as_str().unwrap();
     let quotes = summary["quotes"].as_array().unwrap();
     let (mut quoted, mut said) = (String::new(), HashSet::new());
     for quote in quotes {
-        let sentence = slice(text, &quote["at"]);
+        let sentence = slice_at(text, &quote["at"]);
         let page = quote["page"].as_u64().unwrap() as usize;
         assert!(
-            says(&pages[page - 1..], &plain(sentence)),
-            "page {page} does not say: {sentence}"
+            contains_sentence(&pages[page - 1..], &letters_and_digits(sentence)),
+            "page {page} does not contain: {sentence}"
         );
         let of = |key: &str| quote["box"][key].as_f64().unwrap();
         assert!(
             of("width") > 0.0 && of("height") > 0.0 && of("y") + of("height") <= 1.001,
             "{quote}"
         );
-        assert!(said.insert(plain(sentence)), "said twice: {sentence}");
+        assert!(
+            said.insert(letters_and_digits(sentence)),
+            "the summary repeats: {sentence}"
+        );
         quoted.push_str(sentence);
     }
-    assert_eq!(plain(&quoted), plain(text), "nothing is said that is not quoted");
-    // 300 tokens are what the default component asks for.
+    assert_eq!(
+        letters_and_digits(&quoted),
+        letters_and_digits(text),
+        "the summary consists of its quotes"
+    );
+    // The default component requests 300 tokens.
     let chars = text.chars().count();
     assert!((20..=1500).contains(&chars), "{chars} characters: {text}");
     assert_eq!(summary["ungrounded"], json!([]), "{text}");
     assert!(
         !text.contains("Summarize") && !text.contains("---"),
-        "the prompt is no part of it: {text}"
+        "the summary must not contain the prompt: {text}"
     );
     assert!(text.starts_with(summary["preview"].as_str().unwrap().trim_end_matches('…')));
 }
 
 #[test]
-fn every_sentence_of_a_summary_stands_in_the_document_where_it_says() {
-    let weir = Weir::new();
+fn summary_sentences_are_quotes_from_the_named_pages() {
+    let weir = WeirFixture::new();
     let out = weir.folder().join("out");
     for (name, least) in [("handbook.pdf", 8), ("survey.pdf", 5), ("letter-scan.pdf", 1)] {
-        let bytes = &weir_samples::all()
+        let bytes = &weir_samples::sample_files()
             .into_iter()
             .find(|(n, _)| *n == name)
             .unwrap()
             .1;
-        let file = weir.file(name, bytes);
-        let ended = weir.ingest(&[
+        let file = weir.write_file(name, bytes);
+        let ended = weir.ingest_files(&[
             file.to_str().unwrap(),
             "--summarize",
             "--out",
             out.to_str().unwrap(),
         ]);
-        assert_eq!(ended.code, 0, "{}", ended.errors);
-        ended.check_log();
+        assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
+        ended.assert_valid_event_log();
         let folder = out.join(name.trim_end_matches(".pdf"));
         let read = |file: &str| std::fs::read_to_string(folder.join(file)).unwrap();
         let kept: Value = serde_json::from_str(&read("summary.json")).unwrap();
@@ -96,32 +106,35 @@ fn every_sentence_of_a_summary_stands_in_the_document_where_it_says() {
             .collect();
         assert!(summaries.len() >= least, "{name}: {} summaries", summaries.len());
         for section in &summaries {
-            stands(&section["summary"], &pages);
+            assert_summary_is_quoted(&section["summary"], &pages);
             assert!(
                 section["title"].as_str().is_some_and(|title| !title.is_empty()),
                 "{section}"
             );
         }
-        stands(&kept["summary"], &pages);
-        let told = ended.events("section-summarized").len();
+        assert_summary_is_quoted(&kept["summary"], &pages);
+        let told = ended.events_of_type("section-summarized").len();
         assert_eq!(told, sections.len());
-        assert_eq!(ended.event("document-summarized")["sections"], sections.len());
+        assert_eq!(
+            ended.single_event("document-summarized")["sections"],
+            sections.len()
+        );
         let markdown = read("document.md");
         assert!(markdown.contains("## Summary"), "{markdown}");
     }
 }
 
 #[test]
-fn a_summary_is_asked_for_read_and_found_over_http() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.admin();
-    let survey = &weir_samples::all()
+fn summary_is_requested_read_and_searched_over_http() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.admin_client();
+    let survey = &weir_samples::sample_files()
         .into_iter()
         .find(|(n, _)| *n == "survey.pdf")
         .unwrap()
         .1;
-    let plain_job = client.wait(&client.job("survey.pdf", survey));
+    let plain_job = client.wait_for_job(&client.submit_file("survey.pdf", survey));
     let document = plain_job
         .iter()
         .find_map(|e| e["document"].as_str())
@@ -129,12 +142,17 @@ fn a_summary_is_asked_for_read_and_found_over_http() {
         .to_owned();
     let path = format!("/v1/documents/{document}/summary");
     let none = client.get(&path);
-    assert_eq!((none.status, none.problem()), (404, "not-found"), "{}", none.body);
+    assert_eq!(
+        (none.status, none.problem_type()),
+        (404, "not-found"),
+        "{}",
+        none.body
+    );
 
-    // The pages are done; the summary is what is missing.
-    let answer = client.submit(&[("survey.pdf", survey)], &json!({ "summarize": true }), &[]);
+    // The pages are done; only the summary is missing.
+    let answer = client.submit_files(&[("survey.pdf", survey)], &json!({ "summarize": true }), &[]);
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait(answer.body["id"].as_str().unwrap());
+    let events = client.wait_for_job(answer.body["id"].as_str().unwrap());
     let done = events.iter().find(|e| e["type"] == "document-done").unwrap();
     assert_eq!(done["skipped"], done["pages"], "{done}");
     let kept = client.get(&path);
@@ -161,5 +179,5 @@ fn a_summary_is_asked_for_read_and_found_over_http() {
     assert_eq!(client.delete(&format!("/v1/documents/{document}")).status, 204);
     assert_eq!(client.get(&path).status, 404);
     assert_eq!(client.post("/v1/search", &query).body["hits"], json!([]));
-    assert_eq!(server.stop().code, 0);
+    assert_eq!(server.stop().exit_code, 0);
 }

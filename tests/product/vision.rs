@@ -1,16 +1,16 @@
-//! Pages read by a vision model at a real endpoint: shown each page, believed for what it writes down, and outlived when it fails.
+//! Pages that a vision model at an HTTP endpoint reads: its Markdown becomes the text, and its failures end single pages only.
 
 use serde_json::{Value, json};
-use weir_samples::fonts::Face;
-use weir_samples::pdf::{Document, Image, Page};
-use weir_tests::Weir;
-use weir_tests::seer::{Look, Seer};
-use weir_tests::server::Server;
+use weir_samples::fonts::Typeface;
+use weir_samples::pdf_document::{Document, Image, Page};
+use weir_tests::WeirFixture;
+use weir_tests::server::TestServer;
+use weir_tests::vision_server::{VisionRequest, VisionServer};
 
-/// A page's width tells which it is, in the PDF and in every image of it.
-const WIDTHS: [f32; 6] = [300.0, 350.0, 400.0, 450.0, 500.0, 550.0];
-const HEIGHT: f32 = 700.0;
-const SUBJECTS: [&str; 6] = [
+/// Each page has a width of its own, in points, by which its image can be recognized.
+const PAGE_WIDTHS: [f32; 6] = [300.0, 350.0, 400.0, 450.0, 500.0, 550.0];
+const PAGE_HEIGHT: f32 = 700.0;
+const PAGE_SUBJECTS: [&str; 6] = [
     "sluices",
     "eels",
     "toll keepers",
@@ -19,12 +19,12 @@ const SUBJECTS: [&str; 6] = [
     "surveyors",
 ];
 
-/// Six pages whose own text says nothing of their subjects.
-fn document() -> Vec<u8> {
+/// Six pages whose text layer does not contain their subjects.
+fn six_page_pdf() -> Vec<u8> {
     let page = |width: &f32| {
-        let mut page = Page::new((*width, HEIGHT));
-        page.text(
-            Face::Serif,
+        let mut page = Page::new((*width, PAGE_HEIGHT));
+        page.draw_text(
+            Typeface::Serif,
             12.0,
             40.0,
             600.0,
@@ -34,27 +34,27 @@ fn document() -> Vec<u8> {
     };
     let document = Document {
         title: "Six subjects".into(),
-        pages: WIDTHS.iter().map(page).collect(),
+        pages: PAGE_WIDTHS.iter().map(page).collect(),
         ..Document::default()
     };
-    document.write()
+    document.to_pdf_bytes()
 }
 
-/// The number of the page that is shown.
-fn page_of(look: &Look) -> usize {
-    let width = look.size.0 as f32 * HEIGHT / look.size.1 as f32;
-    let page = WIDTHS.iter().position(|known| (known - width).abs() < 2.0);
-    page.unwrap_or_else(|| panic!("{look:?} is no page")) + 1
+/// Returns the number of the page in the image.
+fn page_number_of_image(look: &VisionRequest) -> usize {
+    let width = look.image_size.0 as f32 * PAGE_HEIGHT / look.image_size.1 as f32;
+    let page = PAGE_WIDTHS.iter().position(|known| (known - width).abs() < 2.0);
+    page.unwrap_or_else(|| panic!("{look:?} matches no page")) + 1
 }
 
-fn written(page: usize) -> String {
-    let subject = SUBJECTS[page - 1];
+fn transcript_of_page(page: usize) -> String {
+    let subject = PAGE_SUBJECTS[page - 1];
     format!(
         "# About {subject}\n\nThis page tells of *{subject}* and how many there were.\n\n| year | {subject} |\n|---|---|\n| 1870 | {page} |"
     )
 }
 
-fn arguments<'a>(first: &[&'a str], more: &'a [String]) -> Vec<&'a str> {
+fn join_arguments<'a>(first: &[&'a str], more: &'a [String]) -> Vec<&'a str> {
     first
         .iter()
         .copied()
@@ -63,20 +63,20 @@ fn arguments<'a>(first: &[&'a str], more: &'a [String]) -> Vec<&'a str> {
 }
 
 #[test]
-fn pages_are_read_found_and_kept_in_order_and_one_that_fails_is_reported() {
-    let seer = Seer::new(|look| match page_of(look) {
+fn vision_model_pages_keep_their_order_and_failures_are_reported() {
+    let seer = VisionServer::new(|look| match page_number_of_image(look) {
         4 => Err(500),
-        2 => Ok(format!("```markdown\n{}\n```", written(2))),
-        page => Ok(written(page)),
+        2 => Ok(format!("```markdown\n{}\n```", transcript_of_page(2))),
+        page => Ok(transcript_of_page(page)),
     });
-    let weir = Weir::new();
-    let file = weir.file("six.pdf", &document());
+    let weir = WeirFixture::new();
+    let file = weir.write_file("six.pdf", &six_page_pdf());
     let out = weir.folder().join("out");
-    let more = seer.arguments(&[
-        "llm.when_down=fail",
-        "llm.tries=2",
-        "llm.pause_millis=1",
-        "vision.workers=3",
+    let more = seer.provider_arguments(&[
+        "llm.when_all_providers_fail=fail",
+        "llm.max_attempts=2",
+        "llm.initial_backoff_millis=1",
+        "vision.max_concurrent_pages=3",
     ]);
     let first = [
         "--vision",
@@ -85,32 +85,36 @@ fn pages_are_read_found_and_kept_in_order_and_one_that_fails_is_reported() {
         out.to_str().unwrap(),
         file.to_str().unwrap(),
     ];
-    let all = arguments(&first, &more);
-    let ended = weir.ingest(&all);
-    assert_eq!(ended.code, 0, "{}", ended.errors);
-    ended.check_log();
-    let done = ended.event("document-done");
+    let all = join_arguments(&first, &more);
+    let ended = weir.ingest_files(&all);
+    assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
+    ended.assert_valid_event_log();
+    let done = ended.single_event("document-done");
     assert_eq!((&done["pages"], &done["searchable"]), (&json!(6), &json!(5)));
     let failed = done["failed"].as_array().unwrap();
     assert_eq!((failed.len(), &failed[0]["page"]), (1, &json!(4)), "{done}");
     let error = &failed[0]["error"];
-    assert_eq!(error["kind"], "language-down");
+    assert_eq!(error["kind"], "llm-down");
     let message = error["message"].as_str().unwrap();
-    assert!(message.contains("seer failed with status 500"), "{message}");
+    assert!(message.contains("vision failed with status 500"), "{message}");
 
-    // Each page was shown once, the bad one as often as is tried, each as large as was said and never more at once.
-    let looks = seer.looks();
-    let mut shown: Vec<_> = looks.iter().map(page_of).collect();
+    // Each page is sent once and the failing page once for each attempt, at the configured size and concurrency.
+    let looks = seer.requests();
+    let mut shown: Vec<_> = looks.iter().map(page_number_of_image).collect();
     shown.sort_unstable();
     assert_eq!(shown, [1, 2, 3, 4, 4, 5, 6]);
     for look in &looks {
-        assert!((1550..=1568).contains(&look.size.1), "{look:?}");
+        assert!((1550..=1568).contains(&look.image_size.1), "{look:?}");
         assert!(
             look.max_tokens == 4096 && look.prompt.contains("Markdown"),
             "{look:?}"
         );
     }
-    assert!((1..=3).contains(&seer.most()), "{}", seer.most());
+    assert!(
+        (1..=3).contains(&seer.max_in_flight()),
+        "{}",
+        seer.max_in_flight()
+    );
 
     let markdown = std::fs::read_to_string(out.join("six/document.md")).unwrap();
     let parts: Vec<&str> = markdown.split("<!-- page ").skip(1).collect();
@@ -119,10 +123,10 @@ fn pages_are_read_found_and_kept_in_order_and_one_that_fails_is_reported() {
         assert!(part.starts_with(&format!("{page} -->")), "{markdown}");
         match page {
             4 => assert!(
-                part.contains("> **Page 4 could not be read:** no language model answers"),
+                part.contains("> **Page 4 could not be read:** no language model responds"),
                 "{part}"
             ),
-            _ => assert!(part.contains(&written(page)), "{part}"),
+            _ => assert!(part.contains(&transcript_of_page(page)), "{part}"),
         }
     }
     assert!(
@@ -141,7 +145,7 @@ fn pages_are_read_found_and_kept_in_order_and_one_that_fails_is_reported() {
             .all(|line| line["box"] == whole)
     );
     for page in [1, 2, 3, 5, 6] {
-        let hits = weir.search(&format!("how many {} were there", SUBJECTS[page - 1]), &[]);
+        let hits = weir.search(&format!("how many {} were there", PAGE_SUBJECTS[page - 1]), &[]);
         assert_eq!(
             (&hits[0]["page"], &hits[0]["box"]),
             (&json!(page), &whole),
@@ -149,49 +153,52 @@ fn pages_are_read_found_and_kept_in_order_and_one_that_fails_is_reported() {
         );
     }
 
-    // What is done is not asked again, what failed is.
-    assert_eq!(weir.ingest(&all).event("document-done")["skipped"], 5);
-    assert_eq!(seer.looks().len(), looks.len() + 2);
+    // A second run repeats only the page that failed.
+    assert_eq!(
+        weir.ingest_files(&all).single_event("document-done")["skipped"],
+        5
+    );
+    assert_eq!(seer.requests().len(), looks.len() + 2);
 }
 
-/// A page with text and one that is a picture.
-fn mixed() -> Vec<u8> {
-    let mut text = Page::new((WIDTHS[0], HEIGHT));
-    text.text(
-        Face::Serif,
+/// A page with a text layer and a page that is only an image.
+fn text_and_scan_pdf() -> Vec<u8> {
+    let mut text = Page::new((PAGE_WIDTHS[0], PAGE_HEIGHT));
+    text.draw_text(
+        Typeface::Serif,
         12.0,
         40.0,
         600.0,
         "This page has a text layer that speaks of herons.",
     );
-    let mut scan = Page::new((WIDTHS[1], HEIGHT));
-    scan.image(0, 0.0, 0.0, WIDTHS[1], HEIGHT);
+    let mut scan = Page::new((PAGE_WIDTHS[1], PAGE_HEIGHT));
+    scan.draw_image(0, 0.0, 0.0, PAGE_WIDTHS[1], PAGE_HEIGHT);
     let document = Document {
         pages: vec![text, scan],
         images: vec![Image {
             width: 1,
             height: 1,
-            color: false,
-            jpeg: false,
+            is_color: false,
+            is_jpeg: false,
             bytes: vec![0x40],
         }],
         ..Document::default()
     };
-    document.write()
+    document.to_pdf_bytes()
 }
 
 #[test]
-fn a_pipeline_chooses_page_by_page_and_without_a_model_only_those_pages_fail() {
-    let weir = Weir::new();
-    let file = weir.file("mixed.pdf", &mixed());
-    let manifest = weir.file(
+fn without_a_vision_model_only_pages_routed_to_it_fail() {
+    let weir = WeirFixture::new();
+    let file = weir.write_file("mixed.pdf", &text_and_scan_pdf());
+    let manifest = weir.write_file(
         "pipeline.toml",
         b"name = \"seen\"\n[settings]\nvision = \"auto\"\n",
     );
     let first = [file.to_str().unwrap(), "--pipeline", manifest.to_str().unwrap()];
-    let ended = weir.ingest(&first);
-    assert_eq!(ended.code, 0, "{}", ended.errors);
-    let done = ended.event("document-done");
+    let ended = weir.ingest_files(&first);
+    assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
+    let done = ended.single_event("document-done");
     assert_eq!(
         (&done["searchable"], &done["failed"][0]["page"]),
         (&json!(1), &json!(2)),
@@ -200,42 +207,56 @@ fn a_pipeline_chooses_page_by_page_and_without_a_model_only_those_pages_fail() {
     let error = &done["failed"][0]["error"];
     assert_eq!(error["kind"], "model-unavailable");
     assert!(
-        error["message"].as_str().unwrap().contains("set vision = true"),
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("set supports_images = true"),
         "{error}"
     );
 
-    // With one, what is missing is done.
-    let seer = Seer::new(|look| Ok(written(page_of(look))));
-    let more = seer.arguments(&[]);
+    // With a vision model, the next run does the missing page.
+    let seer = VisionServer::new(|look| Ok(transcript_of_page(page_number_of_image(look))));
+    let more = seer.provider_arguments(&[]);
     let done = weir
-        .ingest(&arguments(&first, &more))
-        .event("document-done")
+        .ingest_files(&join_arguments(&first, &more))
+        .single_event("document-done")
         .clone();
     assert_eq!(
         (&done["skipped"], &done["searchable"]),
         (&json!(1), &json!(2)),
         "{done}"
     );
-    assert_eq!(seer.looks().iter().map(page_of).collect::<Vec<_>>(), [2]);
+    assert_eq!(
+        seer.requests()
+            .iter()
+            .map(page_number_of_image)
+            .collect::<Vec<_>>(),
+        [2]
+    );
     assert_eq!(weir.search("herons", &[])[0]["page"], 1);
 
-    // Who asks for it for all pages is told before any work.
-    let ended = weir.ingest(&[file.to_str().unwrap(), "--vision", "always"]);
-    assert_eq!((ended.code, ended.lines.len()), (1, 0), "{:?}", ended.lines);
-    assert!(ended.errors.contains("[[llm.provider]]"), "{}", ended.errors);
+    // A run that needs the model for all pages fails before any work.
+    let ended = weir.ingest_files(&[file.to_str().unwrap(), "--vision", "always"]);
+    assert_eq!(
+        (ended.exit_code, ended.stdout_lines.len()),
+        (1, 0),
+        "{:?}",
+        ended.stdout_lines
+    );
+    assert!(ended.stderr.contains("[[llm.provider]]"), "{}", ended.stderr);
 }
 
 #[test]
-fn a_job_over_http_has_its_pages_read_by_a_vision_model() {
-    let seer = Seer::new(|look| Ok(written(page_of(look))));
-    let weir = Weir::new();
-    let more = seer.arguments(&[]);
-    let server = Server::start(&weir, &arguments(&[], &more));
-    let client = server.admin();
+fn http_job_has_its_pages_read_by_a_vision_model() {
+    let seer = VisionServer::new(|look| Ok(transcript_of_page(page_number_of_image(look))));
+    let weir = WeirFixture::new();
+    let more = seer.provider_arguments(&[]);
+    let server = TestServer::start(&weir, &join_arguments(&[], &more));
+    let client = server.admin_client();
     let options = json!({ "vision": "always", "pages": { "first": 2, "last": 3 } });
-    let answer = client.submit(&[("six.pdf", &document())], &options, &[]);
+    let answer = client.submit_files(&[("six.pdf", &six_page_pdf())], &options, &[]);
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait(answer.body["id"].as_str().unwrap());
+    let events = client.wait_for_job(answer.body["id"].as_str().unwrap());
     let document = events
         .iter()
         .find_map(|e| e["document"].as_str())
@@ -250,13 +271,16 @@ fn a_job_over_http_has_its_pages_read_by_a_vision_model() {
     );
     let markdown = client.get(&format!("/v1/documents/{document}/markdown"));
     let markdown = markdown.body.as_str().unwrap();
-    let (two, three) = (markdown.find(&written(2)), markdown.find(&written(3)));
+    let (two, three) = (
+        markdown.find(&transcript_of_page(2)),
+        markdown.find(&transcript_of_page(3)),
+    );
     assert!(two.is_some() && two < three, "{markdown}");
     let hits = client
         .post("/v1/search", &json!({ "query": "eels", "top_k": 1 }))
         .body["hits"]
         .clone();
     assert_eq!(hits[0]["page"], 2, "{hits}");
-    assert_eq!(client.measured("weir_workers{stage=\"vision\"}"), 5.0);
-    assert_eq!(server.stop().code, 0);
+    assert_eq!(client.metric_value("weir_stage_workers{stage=\"vision\"}"), 5.0);
+    assert_eq!(server.stop().exit_code, 0);
 }

@@ -1,4 +1,4 @@
-//! Drives the real `weir` binary as a person or a program would, and looks at what it leaves behind.
+//! Test support that runs the real `weir` binary as a user or a client would, and inspects the results.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,20 +8,20 @@
     missing_docs
 )]
 
-pub mod collector;
-pub mod crowd;
-pub mod disk;
-pub mod holdings;
-pub mod listening;
-pub mod misuse;
-pub mod model;
+pub mod abusive_requests;
+pub mod connection_flood;
+pub mod event_follower;
+pub mod http_server;
+pub mod model_server;
+pub mod oci_registry;
 pub mod processes;
-pub mod registry;
-pub mod seer;
+pub mod raw_connection;
 pub mod server;
-pub mod stuck;
+pub mod server_resources;
+pub mod small_disk;
 pub mod tls;
-pub mod wire;
+pub mod trace_collector;
+pub mod vision_server;
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Waits until something holds. If it does not within a time that is enough for anything, fails with what it lacked last.
-pub fn eventually(mut holds: impl FnMut() -> Result<(), String>) {
+/// Polls a condition until it returns `Ok`. Panics with its last error after 60 seconds.
+pub fn wait_until(mut holds: impl FnMut() -> Result<(), String>) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while let Err(lacking) = holds() {
         assert!(Instant::now() < deadline, "{lacking}");
@@ -40,8 +40,8 @@ pub fn eventually(mut holds: impl FnMut() -> Result<(), String>) {
     }
 }
 
-/// The binary under test: `WEIR_BIN`, or the one beside the running test.
-pub fn binary() -> PathBuf {
+/// Returns the path of the binary under test: `WEIR_BIN`, or the one beside the running test.
+pub fn weir_binary_path() -> PathBuf {
     if let Some(path) = std::env::var_os("WEIR_BIN") {
         return path.into();
     }
@@ -49,26 +49,26 @@ pub fn binary() -> PathBuf {
     let path = test.parent().and_then(Path::parent).unwrap().join("weir");
     assert!(
         path.exists(),
-        "{} is not there: run `make build` first",
+        "{} does not exist: run `make build` first",
         path.display()
     );
     path
 }
 
-/// Answers, events and webhooks name no folder of the host: neither a test's data folder, nor the assets, nor the binary's.
+/// Panics if a response, event or webhook names a folder of the host: the test's data folder, the assets' or the binary's.
 pub fn assert_no_host_path(said: &str) {
     let temporary = std::env::temp_dir().join(".tmp");
-    let folders = [Some(temporary), binary().parent().map(Path::to_owned)];
-    let configured =
-        ["WEIR_PATHS_ASSETS", "WEIR_PATHS_COMPONENTS"].map(|name| std::env::var_os(name).map(PathBuf::from));
+    let folders = [Some(temporary), weir_binary_path().parent().map(Path::to_owned)];
+    let configured = ["WEIR_PATHS_ASSETS", "WEIR_PATHS_DEFAULT_COMPONENTS"]
+        .map(|name| std::env::var_os(name).map(PathBuf::from));
     for folder in folders.into_iter().chain(configured).flatten() {
         let folder = folder.display().to_string();
         assert!(!said.contains(&folder), "{folder} is in: {said}");
     }
 }
 
-/// A built component that is not among the defaults.
-pub fn component(name: &str) -> PathBuf {
+/// Returns the path of a built component, for example a hostile one.
+pub fn test_component_path(name: &str) -> PathBuf {
     let folder = std::env::var_os("WEIR_HOSTILE_COMPONENTS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/components"),
         PathBuf::from,
@@ -76,18 +76,18 @@ pub fn component(name: &str) -> PathBuf {
     let path = folder.join(format!("{name}.wasm"));
     assert!(
         path.exists(),
-        "{} is not there: run `make components`",
+        "{} does not exist: run `make components`",
         path.display()
     );
     path
 }
 
-/// A weir with a data folder of its own.
-pub struct Weir {
+/// A temporary data folder and the `weir` commands that run on it.
+pub struct WeirFixture {
     folder: TempDir,
 }
 
-impl Default for Weir {
+impl Default for WeirFixture {
     fn default() -> Self {
         Self {
             folder: TempDir::new().unwrap(),
@@ -95,33 +95,33 @@ impl Default for Weir {
     }
 }
 
-impl Weir {
+impl WeirFixture {
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A folder for the test's files.
+    /// Returns the temporary folder for the test's files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub fn data_folder(&self) -> PathBuf {
         self.folder().join("data")
     }
 
-    /// Writes a file for the test and gives its path.
-    pub fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    /// Writes a file into the temporary folder and returns its path.
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.folder().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
         path
     }
 
-    /// A command with the data folder set; the environment's own settings do not reach it.
-    pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+    /// Builds a `weir` command for the data folder, without the settings (`WEIR_…`) of this process's environment.
+    pub fn weir_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(weir_binary_path());
         for (name, _) in std::env::vars() {
-            let kept = ["WEIR_PATHS_ASSETS", "WEIR_PATHS_COMPONENTS"].contains(&name.as_str());
+            let kept = ["WEIR_PATHS_ASSETS", "WEIR_PATHS_DEFAULT_COMPONENTS"].contains(&name.as_str());
             if name.starts_with("WEIR_") && !kept {
                 command.env_remove(name);
             }
@@ -129,52 +129,55 @@ impl Weir {
         command
             .args(arguments)
             .arg("--data")
-            .arg(self.data())
+            .arg(self.data_folder())
             .current_dir(self.folder());
         command
     }
 
-    /// Runs to the end.
-    pub fn run(&self, arguments: &[&str]) -> Ended {
-        Running::start(self.command(arguments)).wait()
+    /// Runs a command and waits until it ends.
+    pub fn run_command(&self, arguments: &[&str]) -> CommandOutput {
+        WeirProcess::start(self.weir_command(arguments)).wait_for_exit()
     }
 
-    /// `weir run … --json`.
-    pub fn ingest(&self, arguments: &[&str]) -> Ended {
+    /// Runs `weir run … --json`.
+    pub fn ingest_files(&self, arguments: &[&str]) -> CommandOutput {
         let mut all = vec!["run", "--json"];
         all.extend(arguments);
-        self.run(&all)
+        self.run_command(&all)
     }
 
-    /// The hits of `weir search … --json`.
+    /// Returns the hits of `weir search … --json`.
     pub fn search(&self, text: &str, arguments: &[&str]) -> Vec<Value> {
         let mut all = vec!["search", "--json", text];
         all.extend(arguments);
-        let ended = self.run(&all);
-        assert_eq!(ended.code, 0, "{}", ended.errors);
-        ended.lines[0]["hits"].as_array().expect("hits").clone()
+        let ended = self.run_command(&all);
+        assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
+        ended.stdout_lines[0]["hits"].as_array().expect("hits").clone()
     }
 
-    /// The rows of `weir documents --json`.
-    pub fn documents(&self) -> Vec<Value> {
-        let ended = self.run(&["documents", "--json"]);
-        assert_eq!(ended.code, 0, "{}", ended.errors);
-        ended.lines[0]["documents"].as_array().expect("documents").clone()
+    /// Returns the rows of `weir documents --json`.
+    pub fn list_documents(&self) -> Vec<Value> {
+        let ended = self.run_command(&["documents", "--json"]);
+        assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
+        ended.stdout_lines[0]["documents"]
+            .as_array()
+            .expect("documents")
+            .clone()
     }
 }
 
-/// A weir in work.
-pub struct Running {
+/// A running `weir` process. It is killed on drop, so that a failed test leaves no process.
+pub struct WeirProcess {
     child: Child,
-    output: BufReader<std::process::ChildStdout>,
-    errors: Option<std::thread::JoinHandle<String>>,
+    stdout: BufReader<std::process::ChildStdout>,
+    stderr_reader: Option<std::thread::JoinHandle<String>>,
     started: Instant,
-    lines: Vec<Value>,
-    /// Milliseconds from the start at which each line came.
-    at: Vec<u128>,
+    stdout_lines: Vec<Value>,
+    /// For each line, the milliseconds from the process's start until it was read.
+    line_millis: Vec<u128>,
 }
 
-impl Running {
+impl WeirProcess {
     pub fn start(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
@@ -191,11 +194,11 @@ impl Running {
         let output = BufReader::new(child.stdout.take().unwrap());
         Self {
             child,
-            output,
-            errors: Some(errors),
+            stdout: output,
+            stderr_reader: Some(errors),
             started: Instant::now(),
-            lines: Vec::new(),
-            at: Vec::new(),
+            stdout_lines: Vec::new(),
+            line_millis: Vec::new(),
         }
     }
 
@@ -203,92 +206,97 @@ impl Running {
         self.child.id()
     }
 
-    /// The next line of output, as JSON or as a string; `None` at the end.
-    pub fn line(&mut self) -> Option<Value> {
+    /// Reads the next line of standard output, as JSON or else as a string. Returns `None` at the end.
+    pub fn read_line(&mut self) -> Option<Value> {
         let mut line = String::new();
-        if self.output.read_line(&mut line).unwrap_or(0) == 0 {
+        if self.stdout.read_line(&mut line).unwrap_or(0) == 0 {
             return None;
         }
         let line = line.trim_end();
         let value = serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.to_owned()));
-        self.lines.push(value.clone());
-        self.at.push(self.started.elapsed().as_millis());
+        self.stdout_lines.push(value.clone());
+        self.line_millis.push(self.started.elapsed().as_millis());
         Some(value)
     }
 
-    /// Reads on until an event of this type.
-    pub fn until(&mut self, kind: &str) -> Value {
+    /// Reads lines until an event of this type. Panics at the end of the output.
+    pub fn read_until_event(&mut self, kind: &str) -> Value {
         loop {
-            match self.line() {
+            match self.read_line() {
                 Some(value) if value["type"] == kind => return value,
                 Some(_) => {}
                 None => panic!(
-                    "no event '{kind}' came; the last lines: {:?}",
-                    self.lines.iter().rev().take(3)
+                    "no event '{kind}' was printed; the last lines: {:?}",
+                    self.stdout_lines.iter().rev().take(3)
                 ),
             }
         }
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub fn send_signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    pub fn wait(mut self) -> Ended {
-        while self.line().is_some() {}
+    pub fn wait_for_exit(mut self) -> CommandOutput {
+        while self.read_line().is_some() {}
         let status = self.child.wait().unwrap();
         let took = self.started.elapsed();
-        let errors = self.errors.take().map(|errors| errors.join().unwrap());
-        Ended {
-            code: status.code().unwrap_or(-1),
-            lines: std::mem::take(&mut self.lines),
-            at: std::mem::take(&mut self.at),
-            errors: errors.unwrap_or_default(),
-            took,
+        let errors = self.stderr_reader.take().map(|errors| errors.join().unwrap());
+        CommandOutput {
+            exit_code: status.code().unwrap_or(-1),
+            stdout_lines: std::mem::take(&mut self.stdout_lines),
+            line_millis: std::mem::take(&mut self.line_millis),
+            stderr: errors.unwrap_or_default(),
+            duration: took,
         }
     }
 }
 
-/// A test that fails leaves nothing running.
-impl Drop for Running {
+impl Drop for WeirProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A weir that has ended.
+/// The output and exit code of a finished command.
 #[derive(Debug)]
-pub struct Ended {
-    /// Exit code; -1 if a signal ended it.
-    pub code: i32,
-    /// Standard output.
-    pub lines: Vec<Value>,
-    /// When each line came, in milliseconds since the start.
-    pub at: Vec<u128>,
-    /// Standard error.
-    pub errors: String,
-    pub took: Duration,
+pub struct CommandOutput {
+    /// The exit code; -1 if a signal ended the process.
+    pub exit_code: i32,
+    /// The lines of standard output, as JSON or else as strings.
+    pub stdout_lines: Vec<Value>,
+    /// For each line, the milliseconds from the process's start until it was read.
+    pub line_millis: Vec<u128>,
+    /// The text of standard error.
+    pub stderr: String,
+    pub duration: Duration,
 }
 
-impl Ended {
-    /// Events of a type.
-    pub fn events(&self, kind: &str) -> Vec<&Value> {
-        self.lines.iter().filter(|e| e["type"] == kind).collect()
+impl CommandOutput {
+    /// Returns the events of a type.
+    pub fn events_of_type(&self, kind: &str) -> Vec<&Value> {
+        self.stdout_lines.iter().filter(|e| e["type"] == kind).collect()
     }
 
-    /// The only event of a type.
-    pub fn event(&self, kind: &str) -> &Value {
-        let found = self.events(kind);
-        assert_eq!(found.len(), 1, "'{kind}' in {:#?}\n{}", self.lines, self.errors);
+    /// Returns the only event of a type. Panics if there are none or several.
+    pub fn single_event(&self, kind: &str) -> &Value {
+        let found = self.events_of_type(kind);
+        assert_eq!(
+            found.len(),
+            1,
+            "'{kind}' in {:#?}\n{}",
+            self.stdout_lines,
+            self.stderr
+        );
         found[0]
     }
 
-    /// The log holds with its own rules: numbers without a gap, one job, every event with its fields.
-    pub fn check_log(&self) {
-        let job = &self.lines[0]["job"];
-        for (i, event) in self.lines.iter().enumerate() {
+    /// Checks the event log: sequence numbers without gaps, one job, and all common fields in every event.
+    pub fn assert_valid_event_log(&self) {
+        let job = &self.stdout_lines[0]["job"];
+        for (i, event) in self.stdout_lines.iter().enumerate() {
             assert_eq!(event["seq"], i as u64 + 1, "{event}");
             assert_eq!(&event["job"], job);
             assert!(

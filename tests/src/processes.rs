@@ -1,4 +1,4 @@
-//! What the system says of processes: who is whose child, and how much memory they hold together.
+//! Reads `/proc`: process trees and their memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Processes below `root`, and `root` itself.
-pub fn family(root: u32) -> HashSet<u32> {
+/// Returns `root` and all of its descendants.
+pub fn process_tree(root: u32) -> HashSet<u32> {
     let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
@@ -35,8 +35,8 @@ pub fn family(root: u32) -> HashSet<u32> {
     family
 }
 
-/// Whether a process is there and is no zombie.
-pub fn alive(pid: u32) -> bool {
+/// Returns whether a process exists and is not a zombie.
+pub fn is_process_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         !stat
             .rsplit(')')
@@ -47,36 +47,39 @@ pub fn alive(pid: u32) -> bool {
     })
 }
 
-/// How far the memory of one process grows, to the byte that was there for an instant.
-pub struct Growth {
+/// Measures by how much the peak memory of one process grows, including short peaks.
+pub struct PeakMemoryGrowth {
     pid: u32,
-    before: u64,
+    baseline_bytes: u64,
 }
 
-impl Growth {
-    /// Counted from now on.
-    pub fn of(pid: u32) -> Self {
-        // Makes the largest size so far the present one (proc_pid_clear_refs(5)).
+impl PeakMemoryGrowth {
+    /// Starts the measurement.
+    pub fn start(pid: u32) -> Self {
+        // Resets the recorded peak to the current size (proc_pid_clear_refs(5)).
         std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
-        let before = largest_resident_bytes(pid);
-        Self { pid, before }
+        let before = peak_resident_bytes(pid);
+        Self {
+            pid,
+            baseline_bytes: before,
+        }
     }
 
-    /// The most that it grew by, in bytes.
-    pub fn most(&self) -> u64 {
-        largest_resident_bytes(self.pid).saturating_sub(self.before)
+    /// Returns the peak growth since the start, in bytes.
+    pub fn peak_growth_bytes(&self) -> u64 {
+        peak_resident_bytes(self.pid).saturating_sub(self.baseline_bytes)
     }
 }
 
-fn largest_resident_bytes(pid: u32) -> u64 {
+fn peak_resident_bytes(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
     let kibibytes = line.trim().strip_suffix(" kB").unwrap();
     kibibytes.parse::<u64>().unwrap() * 1024
 }
 
-/// Kilobytes that a file of /proc says behind `name`, in bytes.
-fn said(pid: u32, file: &str, name: &str) -> u64 {
+/// Reads the kilobytes that follow `name` in a file of /proc and returns them as bytes.
+fn read_proc_bytes(pid: u32, file: &str, name: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let line = text
         .lines()
@@ -86,29 +89,32 @@ fn said(pid: u32, file: &str, name: &str) -> u64 {
     number.unwrap_or(0) * 1024
 }
 
-/// Bytes that processes hold together: each page of their own once, also where several of them share it, and of code and models,
-/// which are files that strangers may share, what the one with most has. (A page of a file that is divided by all who share it would
-/// make these seem smaller whenever something else of Weir runs beside them.)
-fn bytes(family: &HashSet<u32>) -> u64 {
-    let own = |pid: &u32| said(*pid, "smaps_rollup", "Pss_Anon:") + said(*pid, "smaps_rollup", "Pss_Shmem:");
-    let files = |pid: &u32| said(*pid, "status", "RssFile:");
+/// Returns the memory of the processes together, in bytes: every anonymous or shared page once, plus the mapped file pages (code and
+/// models) of the process that has most of them. A proportional share of file pages would make the sum seem smaller whenever another
+/// Weir runs on the machine.
+fn total_memory_bytes(family: &HashSet<u32>) -> u64 {
+    let own = |pid: &u32| {
+        read_proc_bytes(*pid, "smaps_rollup", "Pss_Anon:")
+            + read_proc_bytes(*pid, "smaps_rollup", "Pss_Shmem:")
+    };
+    let files = |pid: &u32| read_proc_bytes(*pid, "status", "RssFile:");
     family.iter().map(own).sum::<u64>() + family.iter().map(files).max().unwrap_or(0)
 }
 
-/// Watches the memory of a process and of all below it.
-pub struct MemoryWatch {
+/// Samples the memory of a process and its descendants in a thread.
+pub struct MemoryMonitor {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
 }
 
-impl MemoryWatch {
+impl MemoryMonitor {
     pub fn start(root: u32) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut peak = 0;
             while !stopped.load(Ordering::Relaxed) {
-                peak = peak.max(bytes(&family(root)));
+                peak = peak.max(total_memory_bytes(&process_tree(root)));
                 std::thread::sleep(Duration::from_millis(50));
             }
             peak
@@ -116,8 +122,8 @@ impl MemoryWatch {
         Self { stop, thread }
     }
 
-    /// The largest sum seen, in bytes.
-    pub fn peak(self) -> u64 {
+    /// Stops sampling and returns the largest sum, in bytes.
+    pub fn stop_with_peak_bytes(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }

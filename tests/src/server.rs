@@ -1,4 +1,4 @@
-//! A `weir serve` in a data folder of its own, and clients that talk to it as real ones would.
+//! A `weir serve` process and HTTP clients for its API.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
@@ -9,42 +9,42 @@ use serde_json::{Value, json};
 use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body, SendBody};
 
-use crate::{Ended, Running, Weir, assert_no_host_path};
+use crate::{CommandOutput, WeirFixture, WeirProcess, assert_no_host_path};
 
-/// A server in work.
-pub struct Server {
-    running: Running,
-    /// Where it listens.
+/// A running `weir serve` process.
+pub struct TestServer {
+    process: WeirProcess,
+    /// The address at which it listens.
     pub address: SocketAddr,
-    /// The key of its first start; the same data folder keeps it.
-    key: Option<String>,
+    /// The admin key, which only the first start in a data folder prints.
+    admin_key: Option<String>,
 }
 
-impl Server {
-    /// Starts one and waits until it listens.
-    pub fn start(weir: &Weir, arguments: &[&str]) -> Self {
+impl TestServer {
+    /// Starts a server and waits until it listens.
+    pub fn start(weir: &WeirFixture, arguments: &[&str]) -> Self {
         let mut all = vec!["serve", "--json", "--listen", "127.0.0.1:0"];
         all.extend(arguments);
-        Self::listening(Running::start(weir.command(&all)))
+        Self::wait_until_listening(WeirProcess::start(weir.weir_command(&all)))
     }
 
-    /// Waits until it listens.
-    fn listening(mut running: Running) -> Self {
-        let Some(said) = running.line() else {
-            let ended = running.wait();
-            panic!("the server did not start: {}", ended.errors);
+    /// Reads the address and admin key from the first line of output.
+    fn wait_until_listening(mut running: WeirProcess) -> Self {
+        let Some(said) = running.read_line() else {
+            let ended = running.wait_for_exit();
+            panic!("the server did not start: {}", ended.stderr);
         };
-        let address = said["address"].as_str().expect("an address");
+        let address = said["address"].as_str().expect("the first line has the address");
         Self {
             address: address.rsplit('/').next().unwrap().parse().unwrap(),
-            key: said["admin_key"].as_str().map(str::to_owned),
-            running,
+            admin_key: said["admin_key"].as_str().map(str::to_owned),
+            process: running,
         }
     }
 
-    /// One whose soft limit of open files was lowered before it began.
-    pub fn with_few_descriptors(weir: &Weir, soft: u32) -> Self {
-        let wanted = weir.command(&["serve", "--json", "--listen", "127.0.0.1:0"]);
+    /// Starts a server with this soft limit of open files.
+    pub fn start_with_descriptor_limit(weir: &WeirFixture, soft: u32) -> Self {
+        let wanted = weir.weir_command(&["serve", "--json", "--listen", "127.0.0.1:0"]);
         let mut command = Command::new("sh");
         command
             .arg("-c")
@@ -52,82 +52,90 @@ impl Server {
             .arg(wanted.get_program())
             .args(wanted.get_args())
             .current_dir(weir.folder());
-        Self::listening(Running::start(command))
+        Self::wait_until_listening(WeirProcess::start(command))
     }
 
     pub fn pid(&self) -> u32 {
-        self.running.pid()
+        self.process.pid()
     }
 
-    /// A client with the admin key, which the first start of a data folder prints.
-    pub fn admin(&self) -> Client {
-        self.client(self.key.as_deref().expect("the first start of this data folder"))
+    /// Returns a client with the admin key. Panics unless this was the first start in the data folder.
+    pub fn admin_client(&self) -> ApiClient {
+        self.client_with_key(
+            self.admin_key
+                .as_deref()
+                .expect("only the first start in a data folder prints the admin key"),
+        )
     }
 
-    pub fn client(&self, key: &str) -> Client {
+    pub fn client_with_key(&self, key: &str) -> ApiClient {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(120)))
             .build();
-        Client {
+        ApiClient {
             agent: config.into(),
             base: format!("http://{}", self.address),
             key: key.to_owned(),
         }
     }
 
-    /// Makes a tenant over the interface and gives a client for it.
-    pub fn tenant(&self, name: &str, more: Value) -> Client {
-        self.tenant_with(name, more, &["ingest", "read"])
+    /// Creates a tenant over HTTP and returns a client with the scopes `ingest` and `read`.
+    pub fn create_tenant(&self, name: &str, more: Value) -> ApiClient {
+        self.create_tenant_with_scopes(name, more, &["ingest", "read"])
     }
 
-    /// The same with these scopes.
-    pub fn tenant_with(&self, name: &str, more: Value, scopes: &[&str]) -> Client {
+    /// Creates a tenant over HTTP and returns a client with these scopes.
+    pub fn create_tenant_with_scopes(&self, name: &str, more: Value, scopes: &[&str]) -> ApiClient {
         let mut wanted = json!({ "id": name });
         wanted
             .as_object_mut()
             .unwrap()
             .extend(more.as_object().unwrap().clone());
-        let admin = self.admin();
+        let admin = self.admin_client();
         let made = admin.post("/v1/tenants", &wanted);
         assert_eq!(made.status, 201, "{}", made.body);
         let scopes = json!({ "scopes": scopes, "label": "test" });
         let key = admin.post(&format!("/v1/tenants/{name}/keys"), &scopes);
         assert_eq!(key.status, 201, "{}", key.body);
-        self.client(key.body["secret"].as_str().expect("the key's text"))
+        self.client_with_key(
+            key.body["secret"]
+                .as_str()
+                .expect("the response has the key's secret"),
+        )
     }
 
-    /// SIGTERM, and how it ended.
-    pub fn stop(self) -> Ended {
-        self.running.signal(rustix::process::Signal::TERM);
-        self.running.wait()
+    /// Sends SIGTERM and waits for the exit.
+    pub fn stop(self) -> CommandOutput {
+        self.process.send_signal(rustix::process::Signal::TERM);
+        self.process.wait_for_exit()
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL and waits for the exit.
     pub fn kill(self) {
-        self.running.signal(rustix::process::Signal::KILL);
-        self.running.wait();
+        self.process.send_signal(rustix::process::Signal::KILL);
+        self.process.wait_for_exit();
     }
 }
 
-/// Speaks for a key.
+/// An HTTP client that authenticates with an API key.
 #[derive(Clone)]
-pub struct Client {
+pub struct ApiClient {
     agent: Agent,
     base: String,
     key: String,
 }
 
-/// An answer; a body that is no JSON is a string.
+/// An HTTP response. A body that is not JSON becomes a JSON string.
 #[derive(Debug)]
-pub struct Answer {
+pub struct ApiResponse {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Value,
 }
 
-impl Answer {
-    fn of(response: Response<Body>) -> Self {
+impl ApiResponse {
+    fn read(response: Response<Body>) -> Self {
         let (parts, mut body) = response.into_parts();
         let text = body.read_to_string().unwrap_or_default();
         assert_no_host_path(&text);
@@ -138,19 +146,25 @@ impl Answer {
         }
     }
 
-    /// The last word of a problem's type.
-    pub fn problem(&self) -> &str {
+    /// Returns the last path segment of the problem type.
+    pub fn problem_type(&self) -> &str {
         let kind = self.body["type"].as_str().unwrap_or_default();
         kind.rsplit('/').next().unwrap_or_default()
     }
 }
 
-impl Client {
+impl ApiClient {
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Option<&[u8]>) -> Response<Body> {
+    fn send_request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> Response<Body> {
         let mut request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
@@ -166,20 +180,20 @@ impl Client {
             ),
             None => self.agent.run(request.body(()).unwrap()),
         };
-        sent.expect("an answer")
+        sent.expect("the server responds")
     }
 
-    pub fn get(&self, path: &str) -> Answer {
-        Answer::of(self.ask("GET", path, &[], None))
+    pub fn get(&self, path: &str) -> ApiResponse {
+        ApiResponse::read(self.send_request("GET", path, &[], None))
     }
 
-    pub fn delete(&self, path: &str) -> Answer {
-        Answer::of(self.ask("DELETE", path, &[], None))
+    pub fn delete(&self, path: &str) -> ApiResponse {
+        ApiResponse::read(self.send_request("DELETE", path, &[], None))
     }
 
-    pub fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
+    pub fn send_json(&self, method: &str, path: &str, body: &Value) -> ApiResponse {
         let bytes = body.to_string().into_bytes();
-        Answer::of(self.ask(
+        ApiResponse::read(self.send_request(
             method,
             path,
             &[("content-type", "application/json")],
@@ -187,19 +201,19 @@ impl Client {
         ))
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send("POST", path, body)
+    pub fn post(&self, path: &str, body: &Value) -> ApiResponse {
+        self.send_json("POST", path, body)
     }
 
     /// Pushes a component.
-    pub fn push(&self, name: &str, component: &[u8]) -> Answer {
+    pub fn push_component(&self, name: &str, component: &[u8]) -> ApiResponse {
         let path = format!("/v1/components?name={name}");
         let kind = [("content-type", "application/wasm")];
-        Answer::of(self.ask("POST", &path, &kind, Some(component)))
+        ApiResponse::read(self.send_request("POST", &path, &kind, Some(component)))
     }
 
-    pub fn bytes(&self, path: &str) -> (u16, Vec<u8>) {
-        let response = self.ask("GET", path, &[], None);
+    pub fn get_bytes(&self, path: &str) -> (u16, Vec<u8>) {
+        let response = self.send_request("GET", path, &[], None);
         let status = response.status().as_u16();
         let mut bytes = Vec::new();
         response
@@ -211,8 +225,8 @@ impl Client {
         (status, bytes)
     }
 
-    /// A measurement of the host by name and labels; 0 if it has not been recorded.
-    pub fn measured(&self, series: &str) -> f64 {
+    /// Returns the value of a metric series given by name and labels, or 0 if it has not been recorded.
+    pub fn metric_value(&self, series: &str) -> f64 {
         let answer = self.get("/metrics");
         assert_eq!(answer.status, 200, "{}", answer.body);
         let text = answer.body.as_str().unwrap();
@@ -222,48 +236,58 @@ impl Client {
         value.map_or(0.0, |value| value.parse().unwrap())
     }
 
-    /// Submits files with options and further headers.
-    pub fn submit(&self, files: &[(&str, &[u8])], options: &Value, headers: &[(&str, &str)]) -> Answer {
-        let (kind, body) = form(files, options);
+    /// Submits files as one job, with options and additional headers.
+    pub fn submit_files(
+        &self,
+        files: &[(&str, &[u8])],
+        options: &Value,
+        headers: &[(&str, &str)],
+    ) -> ApiResponse {
+        let (kind, body) = encode_multipart_form(files, options);
         let mut all = vec![("content-type", kind.as_str())];
         all.extend(headers);
-        Answer::of(self.ask("POST", "/v1/jobs", &all, Some(&body)))
+        ApiResponse::read(self.send_request("POST", "/v1/jobs", &all, Some(&body)))
     }
 
-    /// Submits one file and gives the job's id.
-    pub fn job(&self, name: &str, bytes: &[u8]) -> String {
-        let answer = self.submit(&[(name, bytes)], &json!({}), &[]);
+    /// Submits one file and returns the job's id.
+    pub fn submit_file(&self, name: &str, bytes: &[u8]) -> String {
+        let answer = self.submit_files(&[(name, bytes)], &json!({}), &[]);
         assert_eq!(answer.status, 202, "{}", answer.body);
-        answer.body["id"].as_str().expect("a job id").to_owned()
+        answer.body["id"]
+            .as_str()
+            .expect("the response has the job's id")
+            .to_owned()
     }
 
-    /// Events of a job after `after`, as they come, until the stream ends.
-    pub fn events(&self, job: &str, after: u64) -> Events {
+    /// Streams the events of a job with sequence numbers above `after`.
+    pub fn follow_events(&self, job: &str, after: u64) -> EventStream {
         let after = after.to_string();
-        let response = self.ask(
+        let response = self.send_request(
             "GET",
             &format!("/v1/jobs/{job}/events"),
             &[("accept", "text/event-stream"), ("last-event-id", &after)],
             None,
         );
         let status = response.status().as_u16();
-        Events {
+        EventStream {
             status,
             lines: BufReader::new(Box::new(response.into_body().into_reader())),
         }
     }
 
-    /// Waits for a job's end and gives its events.
-    pub fn wait(&self, job: &str) -> Vec<Value> {
-        let events: Vec<Value> = self.events(job, 0).map(|(_, event)| event).collect();
-        let last = events.last().unwrap_or_else(|| panic!("no event of {job}"));
+    /// Waits for a job's end and returns its events.
+    pub fn wait_for_job(&self, job: &str) -> Vec<Value> {
+        let events: Vec<Value> = self.follow_events(job, 0).map(|(_, event)| event).collect();
+        let last = events
+            .last()
+            .unwrap_or_else(|| panic!("the server sent no event of job {job}"));
         assert_eq!(last["type"], "job-ended", "{last}");
         events
     }
 }
 
-/// A multipart body: its content type and bytes.
-pub fn form(files: &[(&str, &[u8])], options: &Value) -> (String, Vec<u8>) {
+/// Encodes a multipart form. Returns its content type and body.
+pub fn encode_multipart_form(files: &[(&str, &[u8])], options: &Value) -> (String, Vec<u8>) {
     let border = "weir-test-border";
     let mut body = Vec::new();
     let mut part = |head: &str, bytes: &[u8]| {
@@ -283,13 +307,13 @@ pub fn form(files: &[(&str, &[u8])], options: &Value) -> (String, Vec<u8>) {
     (format!("multipart/form-data; boundary={border}"), body)
 }
 
-/// Server-sent events with their ids.
-pub struct Events {
+/// A stream of server-sent events. It yields the id and data of each.
+pub struct EventStream {
     pub status: u16,
     lines: BufReader<Box<dyn std::io::Read + Send>>,
 }
 
-impl Iterator for Events {
+impl Iterator for EventStream {
     type Item = (u64, Value);
 
     fn next(&mut self) -> Option<(u64, Value)> {
@@ -301,12 +325,16 @@ impl Iterator for Events {
             }
             let line = line.trim_end_matches(['\r', '\n']);
             if let Some(text) = line.strip_prefix("id:") {
-                id = text.trim().parse().unwrap_or_else(|_| panic!("an id: {line}"));
+                id = text
+                    .trim()
+                    .parse()
+                    .unwrap_or_else(|_| panic!("invalid event id: {line}"));
             } else if let Some(text) = line.strip_prefix("data:") {
                 assert_no_host_path(text);
                 data.push_str(text.trim_start());
             } else if line.is_empty() && !data.is_empty() {
-                let event = serde_json::from_str(&data).unwrap_or_else(|_| panic!("JSON: {data}"));
+                let event =
+                    serde_json::from_str(&data).unwrap_or_else(|_| panic!("event data is not JSON: {data}"));
                 return Some((id, event));
             }
         }

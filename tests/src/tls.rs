@@ -11,36 +11,36 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 /// A certificate for 127.0.0.1 and its key, as PEM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Certificate {
+pub struct TestCertificate {
     pub chain: &'static str,
     pub key: &'static str,
 }
 
-pub const FIRST: Certificate = Certificate {
+pub const FIRST_CERTIFICATE: TestCertificate = TestCertificate {
     chain: include_str!("tls/first.pem"),
     key: include_str!("tls/first.key.pem"),
 };
-pub const SECOND: Certificate = Certificate {
+pub const SECOND_CERTIFICATE: TestCertificate = TestCertificate {
     chain: include_str!("tls/second.pem"),
     key: include_str!("tls/second.key.pem"),
 };
 
-impl Certificate {
-    /// Puts the files `chain.pem` and `key.pem` into a folder.
-    pub fn write(&self, folder: &Path) {
+impl TestCertificate {
+    /// Writes the files `chain.pem` and `key.pem` into a folder.
+    pub fn write_files(&self, folder: &Path) {
         std::fs::write(folder.join("key.pem"), self.key).unwrap();
         std::fs::write(folder.join("chain.pem"), self.chain).unwrap();
     }
 
-    pub fn der(&self) -> CertificateDer<'static> {
+    pub fn to_der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.chain.as_bytes()).unwrap()
     }
 }
 
-/// A client that trusts the certificates of this module.
-pub fn client() -> Arc<ClientConfig> {
+/// Returns the configuration of a client that trusts the certificates of this module.
+pub fn client_config() -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates([FIRST.der(), SECOND.der()]);
+    roots.add_parsable_certificates([FIRST_CERTIFICATE.to_der(), SECOND_CERTIFICATE.to_der()]);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -50,15 +50,18 @@ pub fn client() -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// A connection whose handshake is made with the first byte.
-pub fn connect(config: &Arc<ClientConfig>, stream: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
+/// Wraps a connection in TLS. The handshake happens with the first read or write.
+pub fn wrap_stream(
+    config: &Arc<ClientConfig>,
+    stream: TcpStream,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let name = "127.0.0.1".try_into().unwrap();
     StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), stream)
 }
 
-/// The response to a GET with a key, head and body.
-pub fn get(address: SocketAddr, path: &str, key: &str) -> String {
-    let mut stream = connect(&client(), TcpStream::connect(address).unwrap());
+/// Sends a GET with an API key and returns the whole response, headers and body.
+pub fn get_over_tls(address: SocketAddr, path: &str, key: &str) -> String {
+    let mut stream = wrap_stream(&client_config(), TcpStream::connect(address).unwrap());
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: weir\r\nAuthorization: Bearer {key}\r\nConnection: close\r\n\r\n"
     );

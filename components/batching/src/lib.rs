@@ -1,4 +1,4 @@
-//! The default batching component: how many pages to take next.
+//! The default batching component, which chooses the size of the next batch.
 
 mod plan;
 
@@ -26,7 +26,7 @@ impl Default for DefaultBatching {
 
 impl Batching for DefaultBatching {
     fn plan(&mut self, situation: Situation) -> Batch {
-        plan::plan(&self.tuning, &situation)
+        plan::plan_batch(&self.tuning, &situation)
     }
 }
 

@@ -1,23 +1,23 @@
-//! From what the host knows to the next batch.
+//! Plans the next batch from the host's measurements.
 //!
-//! A batch is the grain of everything after it: the larger it is, the less often anybody has to decide and the fuller the
-//! models' batches are; the smaller it is, the sooner its pages are searchable and the fewer page images exist at a time.
-//! So a batch is sized in time, not in pages: what the slowest stage gets through in half a second, which is a page of a
-//! scan or a dozen of plain text. The device's table says where to begin and how far measurement may lead away from it.
+//! Large batches need fewer decisions and fill the models' batches better. With small batches, pages are searchable sooner and
+//! fewer page images exist at a time. So a batch is sized by time instead of pages: it has the pages that the slowest stage
+//! processes in half a second, which is one scanned page or a dozen pages of plain text. The size for the device is the initial
+//! value, and measurements may change it only by a limited factor.
 
 use weir_sdk::batching::{Batch, Device, DeviceKind, Situation};
 use weir_sdk::{PageFacts, QueueState, Stage, StageTime};
 
-/// What the tenant may set.
+/// The settings of the tenant.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tuning {
-    /// Resolution of page images.
+    /// Resolution of page images, in dpi.
     pub(crate) dpi: u32,
-    /// Longest wait of a passage for its embedding batch.
+    /// Longest wait of a passage for its embedding batch, in milliseconds.
     pub(crate) linger_millis: u32,
-    /// Pages in a batch; 0: by device and measurement.
+    /// Pages in a batch; 0 to choose by device and measurement.
     pub(crate) batch_pages: u32,
-    /// Batches that may wait before a stage; 0: by size of the document.
+    /// Batches that may wait in front of a stage; 0 to choose by the size of the document.
     pub(crate) queue_batches: u32,
 }
 
@@ -32,23 +32,22 @@ impl Default for Tuning {
     }
 }
 
-/// Time a batch should occupy the slowest stage: as long as a partial embedding batch waits at most, so that neither holds
-/// up the other.
-const BATCH_MILLIS: f32 = 500.0;
-/// How far a measured batch size may leave the device's.
-const LEEWAY: f32 = 4.0;
-/// Pages a stage must have measured before its time counts: the first ones include loading a model.
-const ENOUGH_PAGES: u32 = 4;
-/// A4 at 72 dpi; a page's area in it is how much there is to draw and to read.
+/// Time for which a batch should occupy the slowest stage, in milliseconds. It equals the longest wait of a partial embedding
+/// batch, so that neither delays the other.
+const TARGET_BATCH_MILLIS: f32 = 500.0;
+/// Largest ratio between the measured batch size and the device's, in both directions.
+const MAX_DEVICE_RATIO: f32 = 4.0;
+/// Number of pages after which a stage's time is used, because the time of the first pages includes loading a model.
+const MIN_MEASURED_PAGES: u32 = 4;
+/// Area of an A4 page in square points, the unit for the work on a page.
 const A4_POINTS: f32 = 595.0 * 842.0;
 
-/// The next batch.
-pub(crate) fn plan(tuning: &Tuning, situation: &Situation) -> Batch {
-    let pages = pages(tuning, situation);
+pub(crate) fn plan_batch(tuning: &Tuning, situation: &Situation) -> Batch {
+    let pages = choose_page_count(tuning, situation);
     Batch {
         pages,
         dpi: tuning.dpi,
-        linger_millis: linger(tuning, situation, pages),
+        linger_millis: choose_linger_millis(tuning, situation, pages),
         queue_capacity: match tuning.queue_batches {
             0 => queue_capacity(situation.total_pages),
             batches => batches,
@@ -56,8 +55,8 @@ pub(crate) fn plan(tuning: &Tuning, situation: &Situation) -> Batch {
     }
 }
 
-/// Batches that may wait before a stage: a longer document gets longer queues, for there the stages' pace differs over
-/// longer stretches.
+/// Chooses the number of batches that may wait in front of a stage. Longer documents get longer queues, because the stages' relative
+/// speeds differ over longer runs of pages.
 fn queue_capacity(total_pages: u32) -> u32 {
     match total_pages {
         0..50 => 4,
@@ -67,8 +66,8 @@ fn queue_capacity(total_pages: u32) -> u32 {
     }
 }
 
-/// Pages a device takes at once before anything has been measured. Models of the size used here leave room for larger
-/// batches from 16 GiB on, and little below 8 GiB.
+/// Chooses the pages for a device before anything has been measured. With models of the size used here, devices of 16 GiB or more
+/// have memory for larger batches, and devices below 8 GiB have little.
 fn device_pages(device: &Device) -> u32 {
     const GIB: u64 = 1 << 30;
     match device.kind {
@@ -79,28 +78,28 @@ fn device_pages(device: &Device) -> u32 {
     }
 }
 
-fn pages(tuning: &Tuning, situation: &Situation) -> u32 {
+fn choose_page_count(tuning: &Tuning, situation: &Situation) -> u32 {
     let taken = situation.total_pages.saturating_sub(situation.remaining_pages);
-    // Never more than were taken before, so that the first page is searchable as soon as a page can be.
+    // At most as many pages as were taken before, so that the first page is searchable as early as possible.
     let ramp = taken.max(1);
     let wanted = match tuning.batch_pages {
-        0 => fitting(budget(situation), &situation.next),
+        0 => count_fitting_pages(page_budget(situation), &situation.next),
         pages => pages,
     };
     wanted
         .min(ramp)
-        .min(affordable(tuning.dpi, situation))
+        .min(count_affordable_pages(tuning.dpi, situation))
         .min(situation.remaining_pages)
         .clamp(1, 64)
 }
 
-/// How much a batch may hold, in ordinary pages.
-fn budget(situation: &Situation) -> f32 {
+/// Computes the budget of a batch, in ordinary pages.
+fn page_budget(situation: &Situation) -> f32 {
     let base = device_pages(&situation.device) as f32;
-    let measured = slowest(situation).map_or(base, |(_, millis)| {
-        (BATCH_MILLIS / millis).clamp(base / LEEWAY, base * LEEWAY)
+    let measured = slowest_stage(situation).map_or(base, |(_, millis)| {
+        (TARGET_BATCH_MILLIS / millis).clamp(base / MAX_DEVICE_RATIO, base * MAX_DEVICE_RATIO)
     });
-    // A stage that is behind gains nothing from pages drawn for it now; their images would only wait with the others.
+    // More pages do not help a stage with a full queue; their images would only take memory in the queue.
     if situation.queues.iter().any(is_behind) {
         measured / 2.0
     } else {
@@ -108,30 +107,29 @@ fn budget(situation: &Situation) -> f32 {
     }
 }
 
-/// Whether a queue is at least 80 % full.
+/// Returns whether a queue is at least 80 % full.
 fn is_behind(queue: &QueueState) -> bool {
     queue.capacity > 0 && u64::from(queue.depth) * 5 >= u64::from(queue.capacity) * 4
 }
 
-/// How many of the next pages fit a budget; at least one.
-fn fitting(budget: f32, next: &[PageFacts]) -> u32 {
+/// Counts the next pages that fit into a budget; at least one.
+fn count_fitting_pages(budget: f32, next: &[PageFacts]) -> u32 {
     let mut left = budget;
     let fits = next.iter().take_while(|page| {
-        left -= weight(page);
+        left -= page_weight(page);
         left >= 0.0
     });
     (fits.count() as u32).max(1)
 }
 
-/// A page's cost in ordinary pages: half of one if it is plain text, two if it is a scan, more if it is larger than A4.
-fn weight(page: &PageFacts) -> f32 {
+/// Estimates a page's cost in ordinary pages: 0.5 for plain text, 2 for a scan, more if the page is larger than A4.
+fn page_weight(page: &PageFacts) -> f32 {
     let area = (page.width * page.height / A4_POINTS).clamp(1.0, 16.0);
     (0.5 + 1.5 * page.image_coverage.clamp(0.0, 1.0)) * area
 }
 
-/// Pages whose images take at most half of the memory that is free: the other half is for the documents and tenants that
-/// ask next.
-fn affordable(dpi: u32, situation: &Situation) -> u32 {
+/// Counts the pages whose images fit into half of the free memory. The other half is left to other documents and tenants.
+fn count_affordable_pages(dpi: u32, situation: &Situation) -> u32 {
     let scale = f64::from(dpi) / 72.0;
     let mut free = situation.free_image_bytes as f64 / 2.0;
     let fits = situation.next.iter().take_while(|page| {
@@ -141,31 +139,33 @@ fn affordable(dpi: u32, situation: &Situation) -> u32 {
     fits.count() as u32
 }
 
-/// The stage that bounds the document and the milliseconds between two pages that leave it, all its workers together.
-fn slowest(situation: &Situation) -> Option<(Stage, f32)> {
+/// Finds the slowest stage and the milliseconds between two pages that leave it, with all of its workers.
+fn slowest_stage(situation: &Situation) -> Option<(Stage, f32)> {
     situation
         .times
         .iter()
-        .filter(|time| time.pages >= ENOUGH_PAGES && time.millis_per_page > 0.0)
-        .map(|time| (time.stage, pace(situation, time)))
+        .filter(|time| time.pages >= MIN_MEASURED_PAGES && time.millis_per_page > 0.0)
+        .map(|time| (time.stage, millis_between_pages(situation, time)))
         .max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
-fn pace(situation: &Situation, time: &StageTime) -> f32 {
+fn millis_between_pages(situation: &Situation, time: &StageTime) -> f32 {
     let queue = situation.queues.iter().find(|queue| queue.stage == time.stage);
     time.millis_per_page / queue.map_or(1, |queue| queue.workers.max(1)) as f32
 }
 
-/// How long a passage waits for others. It waits for nothing where nothing else is under way: in the first batch, in the
-/// last, and where the next page takes longer to come than the wait would be.
-fn linger(tuning: &Tuning, situation: &Situation, pages: u32) -> u32 {
+/// Chooses how long a passage waits for others. It does not wait if no others will arrive in that time: in the first batch, in the
+/// last batch, and if the next page takes longer than the wait.
+fn choose_linger_millis(tuning: &Tuning, situation: &Situation, pages: u32) -> u32 {
     let first = situation.remaining_pages >= situation.total_pages;
     let last = pages >= situation.remaining_pages;
     let gap = situation
         .times
         .iter()
-        .filter(|time| matches!(time.stage, Stage::Rasterize | Stage::Read) && time.pages >= ENOUGH_PAGES)
-        .map(|time| pace(situation, time))
+        .filter(|time| {
+            matches!(time.stage, Stage::Rasterize | Stage::Read) && time.pages >= MIN_MEASURED_PAGES
+        })
+        .map(|time| millis_between_pages(situation, time))
         .fold(0.0, f32::max);
     if first || last || gap > tuning.linger_millis as f32 {
         0
@@ -231,12 +231,12 @@ mod tests {
             memory_bytes: gib << 30,
             cores: 8,
         };
-        plan(&Tuning::default(), &s)
+        plan_batch(&Tuning::default(), &s)
     }
 
     #[test]
     fn queues_grow_with_the_document() {
-        let capacity = |pages| plan(&Tuning::default(), &situation(pages, pages, TEXT)).queue_capacity;
+        let capacity = |pages| plan_batch(&Tuning::default(), &situation(pages, pages, TEXT)).queue_capacity;
         assert_eq!(
             [1, 49, 50, 199, 200, 999, 1000].map(capacity),
             [4, 4, 8, 8, 16, 16, 32]
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn batches_of_ordinary_pages_follow_the_device() {
-        assert_eq!(with_device(DeviceKind::Gpu, 24).pages, 7); // a third of each page under images: a bit over ordinary
+        assert_eq!(with_device(DeviceKind::Gpu, 24).pages, 7); // a third of each page is images: slightly more than an ordinary page
         assert_eq!(with_device(DeviceKind::Gpu, 12).pages, 3);
         assert_eq!(with_device(DeviceKind::Gpu, 4).pages, 1);
         assert_eq!(with_device(DeviceKind::Cpu, 64).pages, 1);
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn text_goes_in_larger_batches_than_scans() {
-        let pages = |kind| plan(&Tuning::default(), &situation(300, 200, kind)).pages;
+        let pages = |kind| plan_batch(&Tuning::default(), &situation(300, 200, kind)).pages;
         assert_eq!((pages(TEXT), pages(SCAN)), (8, 2));
     }
 
@@ -263,7 +263,7 @@ mod tests {
         for heavy in s.next.iter_mut().skip(3) {
             *heavy = page(SCAN);
         }
-        assert_eq!(plan(&Tuning::default(), &s).pages, 4);
+        assert_eq!(plan_batch(&Tuning::default(), &s).pages, 4);
     }
 
     #[test]
@@ -271,7 +271,7 @@ mod tests {
         let mut remaining = 100;
         let mut sizes = vec![];
         while sizes.len() < 6 {
-            let batch = plan(&Tuning::default(), &situation(100, remaining, TEXT));
+            let batch = plan_batch(&Tuning::default(), &situation(100, remaining, TEXT));
             sizes.push(batch.pages);
             remaining -= batch.pages;
         }
@@ -282,46 +282,46 @@ mod tests {
     fn slow_stages_make_small_batches_and_quick_ones_large() {
         let mut s = situation(300, 200, TEXT);
         s.times = measured(Stage::Read, 2000.0); // a page a second with two workers
-        assert_eq!(plan(&Tuning::default(), &s).pages, 2);
+        assert_eq!(plan_batch(&Tuning::default(), &s).pages, 2);
         s.times = measured(Stage::Embed, 20.0);
-        assert_eq!(plan(&Tuning::default(), &s).pages, 32);
+        assert_eq!(plan_batch(&Tuning::default(), &s).pages, 32);
         s.times = vec![StageTime {
             stage: Stage::Read,
             millis_per_page: 9000.0,
             pages: 1,
-        }]; // a model being loaded
-        assert_eq!(plan(&Tuning::default(), &s).pages, 8);
+        }]; // this time includes loading a model
+        assert_eq!(plan_batch(&Tuning::default(), &s).pages, 8);
     }
 
     #[test]
     fn a_stage_that_is_behind_halves_the_batch() {
         let mut s = situation(300, 200, TEXT);
         s.queues[3].depth = 26;
-        assert_eq!(plan(&Tuning::default(), &s).pages, 4);
+        assert_eq!(plan_batch(&Tuning::default(), &s).pages, 4);
     }
 
     #[test]
     fn page_images_leave_half_of_the_free_memory() {
         let mut s = situation(300, 200, TEXT);
         s.free_image_bytes = 40 << 20; // a page at 150 dpi is 6.5 MB
-        assert_eq!(plan(&Tuning::default(), &s).pages, 3);
+        assert_eq!(plan_batch(&Tuning::default(), &s).pages, 3);
         s.free_image_bytes = 0;
-        assert_eq!(plan(&Tuning::default(), &s).pages, 1);
+        assert_eq!(plan_batch(&Tuning::default(), &s).pages, 1);
     }
 
     #[test]
-    fn nobody_waits_where_nothing_comes() {
-        let linger = |s: &Situation| plan(&Tuning::default(), s).linger_millis;
+    fn linger_is_zero_if_no_passages_will_follow() {
+        let linger = |s: &Situation| plan_batch(&Tuning::default(), s).linger_millis;
         assert_eq!(linger(&situation(100, 100, TEXT)), 0); // first
         assert_eq!(linger(&situation(100, 50, TEXT)), 500);
         assert_eq!(linger(&situation(100, 3, TEXT)), 0); // last
         let mut s = situation(100, 50, SCAN);
         s.times = measured(Stage::Read, 2500.0);
-        assert_eq!(linger(&s), 0); // the next page is more than a second away
+        assert_eq!(linger(&s), 0); // the next page takes more than a second
     }
 
     #[test]
-    fn what_the_tenant_sets_stands_over_all_but_memory_and_the_ramp() {
+    fn settings_override_all_but_memory_and_ramp_up() {
         let tuning = Tuning {
             dpi: 300,
             linger_millis: 50,
@@ -329,7 +329,7 @@ mod tests {
             queue_batches: 2,
         };
         assert_eq!(
-            plan(&tuning, &situation(300, 200, SCAN)),
+            plan_batch(&tuning, &situation(300, 200, SCAN)),
             Batch {
                 pages: 16,
                 dpi: 300,
@@ -340,14 +340,14 @@ mod tests {
     }
 
     #[test]
-    fn odd_facts_make_a_batch_within_its_ranges() {
+    fn invalid_facts_give_a_batch_within_its_ranges() {
         let mut s = situation(0, 0, TEXT);
         s.next = vec![];
-        assert_eq!(plan(&Tuning::default(), &s).pages, 1);
+        assert_eq!(plan_batch(&Tuning::default(), &s).pages, 1);
         s = situation(10, 5, (0, f32::NAN));
         s.next[0].width = f32::INFINITY;
         s.times = measured(Stage::Read, f32::NAN);
-        let pages = plan(&Tuning::default(), &s).pages;
+        let pages = plan_batch(&Tuning::default(), &s).pages;
         assert!((1..=64).contains(&pages), "{pages}");
     }
 }

@@ -1,14 +1,14 @@
-//! The default chunking component: where text is cut for the index and for summaries.
+//! The default chunking component, which cuts text into passages for the index and into parts for summaries.
 
 mod packing;
+mod passage_budget;
 mod passages;
 mod pieces;
 mod sentences;
-mod size;
 mod summaries;
 
 #[cfg(test)]
-mod properties;
+mod property_tests;
 
 use passages::PassageLimits;
 use summaries::SummaryLimits;
@@ -46,11 +46,11 @@ impl Default for DefaultChunking {
 
 impl Chunking for DefaultChunking {
     fn passages(&mut self, source: PassageSource) -> Vec<Range> {
-        passages::passages(&self.passages, &source)
+        passages::page_passages(&self.passages, &source)
     }
 
     fn summarize(&mut self, section: Section) -> SummaryPlan {
-        summaries::plan(&self.summaries, &section)
+        summaries::plan_summary(&self.summaries, &section)
     }
 }
 

@@ -1,27 +1,27 @@
-//! From pieces to passages of about one length.
+//! Packs pieces of text into passages of similar length.
 //!
-//! Filling each passage to the brim leaves a tail at the end of every section, and a passage of half a sentence is found for
-//! nothing. So the least number of passages is reckoned first and the text is shared among them evenly, each cut at the
-//! sentence nearest to its share, or at a paragraph where one is near. The number of passages, and with it the time of the
-//! embedding model, is the same as with full ones.
+//! Filling each passage completely would leave a short rest at the end of every section, and searches cannot find a passage of half
+//! a sentence. So the smallest number of passages is computed first, and the text is divided evenly among them. Each cut is at the
+//! sentence nearest to the even share, or at a paragraph that is near. The number of passages, and so the time of the embedding
+//! model, is the same as with full passages.
 
 use std::ops::Range;
 
 use weir_sdk::Range as Span;
 
 use crate::pieces::Piece;
-use crate::sentences::Opens;
+use crate::sentences::Boundary;
 
-/// How much farther from the even share a paragraph's beginning may lie than a sentence's, in passages.
-const PARAGRAPH: f64 = 0.2;
+/// How much farther from the even share the start of a paragraph may be than that of a sentence, in passages.
+const PARAGRAPH_BONUS: f64 = 0.2;
 
-/// Groups pieces so that each group fits a passage; the groups are ranges of pieces.
-fn pack(pieces: &[Piece]) -> Vec<Range<usize>> {
+/// Groups pieces so that each group fits into a passage. The groups are ranges of pieces.
+fn group_pieces(pieces: &[Piece]) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
     let mut left: f64 = pieces.iter().map(|piece| piece.share).sum();
     let mut start = 0;
     while let Some(rest) = pieces.get(start..).filter(|rest| !rest.is_empty()) {
-        let (count, share) = take(rest, left);
+        let (count, share) = choose_next_group(rest, left);
         groups.push(start..start + count);
         start += count;
         left -= share;
@@ -29,9 +29,9 @@ fn pack(pieces: &[Piece]) -> Vec<Range<usize>> {
     groups
 }
 
-/// How many pieces make the next passage, and what share of one they take.
-fn take(rest: &[Piece], left: f64) -> (usize, f64) {
-    // Sums of many shares are not exact.
+/// Chooses the pieces of the next passage. Returns their number and the share of a passage that they take.
+fn choose_next_group(rest: &[Piece], left: f64) -> (usize, f64) {
+    // Sums of many shares have rounding errors.
     let passages = (left - 1e-6).ceil().max(1.0);
     if passages <= 1.0 {
         return (rest.len(), left);
@@ -45,10 +45,10 @@ fn take(rest: &[Piece], left: f64) -> (usize, f64) {
             break;
         }
         let mut distance = (size - aim).abs();
-        if next.opens >= Opens::Paragraph {
-            distance -= PARAGRAPH;
+        if next.boundary >= Boundary::Paragraph {
+            distance -= PARAGRAPH_BONUS;
         }
-        // What is left must not need one passage more for it.
+        // The cut must not increase the number of passages for the rest.
         if left - size > passages - 1.0 {
             distance += 1.0;
         }
@@ -59,14 +59,14 @@ fn take(rest: &[Piece], left: f64) -> (usize, f64) {
     (best.1, best.2)
 }
 
-/// The passages of a row of pieces, as ranges of bytes. Each repeats what stands before it: whole pieces of at most
-/// `overlap_chars` characters together, and never all of the passage before.
-pub(crate) fn passages(pieces: &[Piece], overlap_chars: u32) -> Vec<Span> {
+/// Packs consecutive pieces into passages and returns their byte ranges. Each passage repeats the last pieces of the previous one,
+/// with at most `overlap_chars` characters together, and never the whole previous passage.
+pub(crate) fn pack_passages(pieces: &[Piece], overlap_chars: u32) -> Vec<Span> {
     let mut spans = Vec::new();
     let mut from = 0;
-    for group in pack(pieces) {
+    for group in group_pieces(pieces) {
         let first = group.start
-            - repeated(
+            - count_overlap_pieces(
                 pieces.get(from..group.start).unwrap_or(&[]),
                 overlap_chars as usize,
             );
@@ -81,8 +81,8 @@ pub(crate) fn passages(pieces: &[Piece], overlap_chars: u32) -> Vec<Span> {
     spans
 }
 
-/// How many of the last pieces have at most so many characters together.
-fn repeated(before: &[Piece], chars: usize) -> usize {
+/// Counts the last pieces that have at most `chars` characters together.
+fn count_overlap_pieces(before: &[Piece], chars: usize) -> usize {
     let mut left = chars;
     let fits = before.iter().rev().take_while(|piece| {
         let fits = piece.chars <= left;
@@ -99,7 +99,7 @@ mod tests {
     fn row(shares: &[f64]) -> Vec<Piece> {
         let piece = |share: &f64| Piece {
             at: 0..1,
-            opens: Opens::Sentence,
+            boundary: Boundary::Sentence,
             share: *share,
             chars: (share * 100.0) as usize,
         };
@@ -108,37 +108,37 @@ mod tests {
 
     #[test]
     fn text_is_shared_evenly_among_the_fewest_passages() {
-        assert_eq!(pack(&row(&[0.1; 12])), [0..6, 6..12]);
-        assert_eq!(pack(&row(&[0.1; 10])).len(), 1);
-        assert_eq!(pack(&row(&[0.3; 7])).len(), 3);
-        assert_eq!(pack(&[]), []);
+        assert_eq!(group_pieces(&row(&[0.1; 12])), [0..6, 6..12]);
+        assert_eq!(group_pieces(&row(&[0.1; 10])).len(), 1);
+        assert_eq!(group_pieces(&row(&[0.3; 7])).len(), 3);
+        assert_eq!(group_pieces(&[]), []);
     }
 
     #[test]
     fn a_paragraph_near_the_even_share_is_preferred() {
         let mut pieces = row(&[0.1; 12]);
-        pieces[7].opens = Opens::Paragraph;
-        assert_eq!(pack(&pieces), [0..7, 7..12]);
-        pieces[7].opens = Opens::Sentence;
-        assert_eq!(pack(&pieces), [0..6, 6..12]);
+        pieces[7].boundary = Boundary::Paragraph;
+        assert_eq!(group_pieces(&pieces), [0..7, 7..12]);
+        pieces[7].boundary = Boundary::Sentence;
+        assert_eq!(group_pieces(&pieces), [0..6, 6..12]);
     }
 
     #[test]
     fn pieces_as_large_as_a_passage_are_passages() {
-        assert_eq!(pack(&row(&[1.0, 1.0, 0.9])), [0..1, 1..2, 2..3]);
-        assert_eq!(pack(&row(&[0.9, 0.2, 0.9])).len(), 3);
+        assert_eq!(group_pieces(&row(&[1.0, 1.0, 0.9])), [0..1, 1..2, 2..3]);
+        assert_eq!(group_pieces(&row(&[0.9, 0.2, 0.9])).len(), 3);
     }
 
     #[test]
     fn an_overlap_is_of_whole_pieces_and_never_of_a_whole_passage() {
-        assert_eq!(repeated(&row(&[0.1; 5]), 25), 2);
-        assert_eq!(repeated(&row(&[0.1; 5]), 9), 0);
+        assert_eq!(count_overlap_pieces(&row(&[0.1; 5]), 25), 2);
+        assert_eq!(count_overlap_pieces(&row(&[0.1; 5]), 9), 0);
         let mut pieces = row(&[0.6; 4]);
         for (n, piece) in pieces.iter_mut().enumerate() {
             piece.at = n * 10..n * 10 + 9;
         }
         let spans = |overlap| {
-            passages(&pieces, overlap)
+            pack_passages(&pieces, overlap)
                 .iter()
                 .map(|s| (s.start, s.end))
                 .collect::<Vec<_>>()

@@ -1,27 +1,26 @@
-//! Passages for the index.
+//! Cuts a page's text into passages for the index.
 //!
-//! About 200 tokens: long enough to say something by itself, short enough that its vector means one thing, and within what
-//! small embedding models see. A passage follows the text's own seams, a heading's above a paragraph's above a
-//! sentence's. Passages do not overlap unless the tenant says so. An overlap mends passages that are cut in
-//! mid-thought; these are cut between sentences, and on a CPU, where the embedding model bounds a text document, each
-//! character that is embedded twice is paid twice.
+//! A passage has about 200 tokens: long enough to be understood by itself, short enough that its vector has one topic, and within
+//! the limit of small embedding models. Cuts at headings are preferred to cuts at paragraphs, and those to cuts at sentences.
+//! Passages do not overlap by default. An overlap helps if passages are cut in the middle of a thought, but these are cut between
+//! sentences. On a CPU, where the embedding model limits the speed of text documents, each repeated character costs time.
 
 use weir_sdk::Range;
 use weir_sdk::chunking::PassageSource;
 
 use crate::packing;
-use crate::pieces::{Piece, pieces};
-use crate::sentences::Opens;
-use crate::size::Room;
+use crate::passage_budget::PassageBudget;
+use crate::pieces::{Piece, split_pieces};
+use crate::sentences::Boundary;
 
-/// What the tenant may set, in characters.
+/// The settings of the tenant, in characters.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PassageLimits {
-    /// The longest passage, its overlap not counted.
+    /// The longest passage, without its overlap.
     pub(crate) chars: u32,
-    /// A section shorter than this shares its passage with a neighbour.
+    /// A section shorter than this shares a passage with a neighbor.
     pub(crate) min_chars: u32,
-    /// What a passage repeats of the one before it in its section, at most, in whole sentences.
+    /// Largest overlap with the previous passage of the section, in whole sentences.
     pub(crate) overlap_chars: u32,
 }
 
@@ -35,41 +34,41 @@ impl Default for PassageLimits {
     }
 }
 
-/// The contract's limit.
-const MOST_PASSAGES: usize = 4096;
+/// The limit of the contract.
+const MAX_PASSAGES: usize = 4096;
 
-/// The passages of a page.
-pub(crate) fn passages(limits: &PassageLimits, source: &PassageSource) -> Vec<Range> {
-    // A tenth less than the model sees, for the tokens are estimated.
+pub(crate) fn page_passages(limits: &PassageLimits, source: &PassageSource) -> Vec<Range> {
+    // The token counts are estimates, so the limit is 10 % below the model's.
     let tokens = (f64::from(source.max_tokens.max(16)) * 0.9) as u32;
-    let mut room = Room::new(limits.chars, tokens, &source.text);
+    let mut budget = PassageBudget::new(limits.chars, tokens, &source.text);
     loop {
-        let ranges = within(&room, limits, source);
-        if ranges.len() <= MOST_PASSAGES {
+        let ranges = cut_passages(&budget, limits, source);
+        if ranges.len() <= MAX_PASSAGES {
             return ranges;
         }
-        // A text so long that its passages would be too many gets longer ones.
-        room = room.doubled();
+        // A very long text gets longer passages, so that their number stays within the limit.
+        budget = budget.doubled();
     }
 }
 
-fn within(room: &Room, limits: &PassageLimits, source: &PassageSource) -> Vec<Range> {
-    let pieces = pieces(&source.text, &source.headings, room);
-    let sections = sections(&pieces, limits.min_chars as usize);
+fn cut_passages(budget: &PassageBudget, limits: &PassageLimits, source: &PassageSource) -> Vec<Range> {
+    let pieces = split_pieces(&source.text, &source.headings, budget);
+    let sections = group_sections(&pieces, limits.min_chars as usize);
     let pieces = sections
         .into_iter()
         .map(|section| pieces.get(section).unwrap_or(&[]));
     pieces
-        .flat_map(|pieces| packing::passages(pieces, limits.overlap_chars))
+        .flat_map(|pieces| packing::pack_passages(pieces, limits.overlap_chars))
         .collect()
 }
 
-/// The sections, as ranges of pieces; one that is shorter than `min_chars` is part of the next, or of the last.
-fn sections(pieces: &[Piece], min_chars: usize) -> Vec<std::ops::Range<usize>> {
+/// Returns the sections as ranges of pieces. A section shorter than `min_chars` is joined with the next one, the last section with the
+/// previous one.
+fn group_sections(pieces: &[Piece], min_chars: usize) -> Vec<std::ops::Range<usize>> {
     let mut sections: Vec<std::ops::Range<usize>> = Vec::new();
     let (mut start, mut chars) = (0, 0);
     for (n, piece) in pieces.iter().enumerate() {
-        if piece.opens == Opens::Section && chars >= min_chars.max(1) {
+        if piece.boundary == Boundary::Section && chars >= min_chars.max(1) {
             sections.push(start..n);
             (start, chars) = (n, 0);
         }
@@ -108,7 +107,7 @@ mod tests {
     }
 
     fn cut<'a>(text: &'a str, titles: &[&str], limits: PassageLimits) -> Vec<&'a str> {
-        let ranges = passages(&limits, &source(text, titles));
+        let ranges = page_passages(&limits, &source(text, titles));
         ranges
             .iter()
             .map(|r| &text[r.start as usize..r.end as usize])
@@ -138,8 +137,8 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_short_tails() {
-        let text = prose(15); // 945 characters: one sentence too many for one passage
+    fn last_passage_is_about_as_long_as_the_others() {
+        let text = prose(15); // 945 characters: one sentence more than fits into one passage
         let lengths: Vec<_> = cut(&text, &[], PassageLimits::default())
             .iter()
             .map(|p| p.len())
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_dense_is_cut_to_what_the_model_sees() {
+    fn dense_text_is_cut_to_the_models_token_limit() {
         let table = "1234 5678 9012\n".repeat(100);
         assert!(
             cut(&table, &[], PassageLimits::default())
@@ -172,18 +171,18 @@ mod tests {
             overlap_chars: 100,
             ..PassageLimits::default()
         };
-        let ranges = passages(&limits, &source(&text, &["Lakes"]));
+        let ranges = page_passages(&limits, &source(&text, &["Lakes"]));
         assert_eq!(ranges.len(), 3);
         assert_eq!(ranges[0].end - ranges[1].start, 62); // one sentence
         assert!(ranges[2].start > ranges[1].end);
     }
 
     #[test]
-    fn a_page_of_a_megabyte_keeps_to_the_contract() {
+    fn page_of_megabytes_keeps_to_the_passage_limit() {
         let long = "漢".repeat(2_000_000);
-        let ranges = passages(&PassageLimits::default(), &source(&long, &[]));
+        let ranges = page_passages(&PassageLimits::default(), &source(&long, &[]));
         assert!(
-            ranges.len() <= MOST_PASSAGES && ranges.len() > MOST_PASSAGES / 4,
+            ranges.len() <= MAX_PASSAGES && ranges.len() > MAX_PASSAGES / 4,
             "{}",
             ranges.len()
         );

@@ -1,47 +1,48 @@
-//! A text as a row of pieces that are not to be cut: its sentences, or lines and words of those that do not fit a passage.
+//! Splits a text into pieces that are not cut: sentences, or lines and words of sentences that do not fit into a passage.
 
 use std::ops::Range;
 
 use weir_sdk::chunking::Heading;
 
-use crate::sentences::{Cut, Opens, cuts};
-use crate::size::Room;
+use crate::passage_budget::PassageBudget;
+use crate::sentences::{Boundary, Cut, find_cuts};
 
-/// A piece of text without space around it.
+/// A piece of text without the white space around it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Piece {
     pub(crate) at: Range<usize>,
-    pub(crate) opens: Opens,
-    /// The share of a passage it takes, the space behind it included.
+    pub(crate) boundary: Boundary,
+    /// The share of a passage that the piece takes, including the white space after it.
     pub(crate) share: f64,
-    /// Its characters, likewise.
+    /// The number of characters, including the white space after the piece.
     pub(crate) chars: usize,
 }
 
-/// The pieces of a text, in order; together they hold all of it that is not space.
-pub(crate) fn pieces(text: &str, headings: &[Heading], room: &Room) -> Vec<Piece> {
-    let cuts = with_headings(text, cuts(text), headings);
+/// Splits a text into pieces, in order. Together they contain everything but white space.
+pub(crate) fn split_pieces(text: &str, headings: &[Heading], budget: &PassageBudget) -> Vec<Piece> {
+    let cuts = merge_headings(text, find_cuts(text), headings);
     let starts = [Cut {
         at: 0,
-        opens: Opens::Section,
+        boundary: Boundary::Section,
     }]
     .into_iter()
     .chain(cuts.iter().copied());
     let ends = cuts.iter().map(|cut| cut.at).chain([text.len()]);
-    let mut pieces = Pieces {
+    let mut pieces = PieceSplitter {
         text,
-        room,
+        budget,
         pieces: Vec::with_capacity(cuts.len() + 1),
-        carried: Opens::Word,
+        pending_boundary: Boundary::Word,
     };
     for (start, end) in starts.zip(ends) {
-        pieces.add(start.at..end, start.opens, &[Opens::Line, Opens::Word]);
+        pieces.add_part(start.at..end, start.boundary, &[Boundary::Line, Boundary::Word]);
     }
     pieces.pieces
 }
 
-/// Puts a section's cut before each heading and none into it or right behind it: it stays with its first sentence.
-fn with_headings(text: &str, cuts: Vec<Cut>, headings: &[Heading]) -> Vec<Cut> {
+/// Adds a section boundary before each heading and removes cuts in the heading or directly after it, so that a heading stays with its
+/// first sentence.
+fn merge_headings(text: &str, cuts: Vec<Cut>, headings: &[Heading]) -> Vec<Cut> {
     let mut merged = Vec::with_capacity(cuts.len() + headings.len());
     let mut cuts = cuts.into_iter().peekable();
     let mut bound = 0;
@@ -58,7 +59,7 @@ fn with_headings(text: &str, cuts: Vec<Cut>, headings: &[Heading]) -> Vec<Cut> {
         }
         merged.push(Cut {
             at: start,
-            opens: Opens::Section,
+            boundary: Boundary::Section,
         });
         bound = text.len() - behind.trim_start().len();
         while cuts.next_if(|cut| cut.at <= bound).is_some() {}
@@ -67,74 +68,74 @@ fn with_headings(text: &str, cuts: Vec<Cut>, headings: &[Heading]) -> Vec<Cut> {
     merged
 }
 
-struct Pieces<'a> {
+struct PieceSplitter<'a> {
     text: &'a str,
-    room: &'a Room,
+    budget: &'a PassageBudget,
     pieces: Vec<Piece>,
-    /// What a part that was nothing but space would have opened.
-    carried: Opens,
+    /// The boundary of a preceding part that was only white space.
+    pending_boundary: Boundary,
 }
 
-impl Pieces<'_> {
-    /// Adds a part of the text; one that does not fit a passage is cut further, by the first of `finer` that helps.
-    fn add(&mut self, at: Range<usize>, opens: Opens, finer: &[Opens]) {
+impl PieceSplitter<'_> {
+    /// Adds a part of the text. A part that does not fit into a passage is split further, at the first kind of boundary in `finer` that
+    /// helps.
+    fn add_part(&mut self, at: Range<usize>, boundary: Boundary, finer: &[Boundary]) {
         let Some(part) = self.text.get(at.clone()) else {
             return;
         };
-        let opens = opens.max(self.carried);
+        let boundary = boundary.max(self.pending_boundary);
         let body = part.trim_start();
         let start = at.end - body.len();
         let space = part.get(..part.len() - body.len()).unwrap_or("");
-        let (share, chars) = (self.share(space), space.chars().count());
+        let (share, chars) = (self.text_share(space), space.chars().count());
         if let Some(last) = self.pieces.last_mut() {
             last.share += share;
             last.chars += chars;
         }
-        self.carried = opens;
+        self.pending_boundary = boundary;
         if body.is_empty() {
             return;
         }
-        let whole = self.share(body);
+        let whole = self.text_share(body);
         match finer {
-            [first, rest @ ..] if whole > 1.0 && self.share(body.trim_end()) > 1.0 => {
+            [first, rest @ ..] if whole > 1.0 && self.text_share(body.trim_end()) > 1.0 => {
                 let ends: Vec<usize> = match first {
-                    Opens::Line => body.match_indices('\n').map(|(at, _)| at + 1).collect(),
-                    _ => self.word_ends(body),
+                    Boundary::Line => body.match_indices('\n').map(|(at, _)| at + 1).collect(),
+                    _ => self.find_word_cuts(body),
                 };
                 let mut from = start;
                 for end in ends.into_iter().map(|end| start + end).chain([at.end]) {
-                    self.add(from..end, *first, rest);
+                    self.add_part(from..end, *first, rest);
                     from = end;
                 }
             }
             _ => {
                 self.pieces.push(Piece {
                     at: start..start + body.trim_end().len(),
-                    opens,
+                    boundary,
                     share: whole,
                     chars: body.chars().count(),
                 });
-                self.carried = Opens::Word;
+                self.pending_boundary = Boundary::Word;
             }
         }
     }
 
-    fn share(&self, text: &str) -> f64 {
-        text.chars().map(|c| self.room.share(c)).sum()
+    fn text_share(&self, text: &str) -> f64 {
+        text.chars().map(|c| self.budget.char_share(c)).sum()
     }
 
-    /// Where a line is to be cut so that its parts fit and are of about one length: behind a space, or anywhere where there
-    /// is none.
-    fn word_ends(&self, line: &str) -> Vec<usize> {
+    /// Finds where to cut a line so that its parts fit and have similar lengths: after a space, or anywhere if there is none.
+    fn find_word_cuts(&self, line: &str) -> Vec<usize> {
         let mut ends = Vec::new();
-        let mut left = self.share(line.trim_end());
+        let mut left = self.text_share(line.trim_end());
         let mut aim = left / left.ceil().max(1.0);
-        // The part being measured, and what of it lies before its last space.
+        // The current part, and the share of it before its last space.
         let mut size = 0.0;
         let mut space: Option<(usize, f64)> = None;
         for (at, c) in line.char_indices() {
-            let step = self.room.share(c);
-            // A word longer than the aim is still one word; only one longer than a passage is cut.
+            let step = self.budget.char_share(c);
+            // Only a word longer than a passage is cut, not one that is longer than the target.
             let end = match space {
                 Some(end) if size + step > aim => Some(end),
                 None if size + step > 1.0 && size > 0.0 => Some((at, size)),
@@ -161,11 +162,11 @@ mod tests {
     use super::*;
     use weir_sdk::Range as Span;
 
-    fn texts<'a>(text: &'a str, headings: &[Heading], chars: u32) -> Vec<(&'a str, Opens)> {
-        let room = Room::chars(chars);
-        let pieces = pieces(text, headings, &room);
+    fn texts<'a>(text: &'a str, headings: &[Heading], chars: u32) -> Vec<(&'a str, Boundary)> {
+        let budget = PassageBudget::of_chars(chars);
+        let pieces = split_pieces(text, headings, &budget);
         assert!(pieces.iter().all(|p| p.share <= 1.0 + 1e-9), "{pieces:?}");
-        pieces.into_iter().map(|p| (&text[p.at], p.opens)).collect()
+        pieces.into_iter().map(|p| (&text[p.at], p.boundary)).collect()
     }
 
     fn heading(text: &str, title: &str) -> Heading {
@@ -185,15 +186,15 @@ mod tests {
         assert_eq!(
             texts(text, &[heading(text, "What is it?")], 900),
             [
-                ("Before.", Opens::Section),
-                ("What is it? It is.", Opens::Section),
-                ("And more.", Opens::Sentence),
+                ("Before.", Boundary::Section),
+                ("What is it? It is.", Boundary::Section),
+                ("And more.", Boundary::Sentence),
             ]
         );
     }
 
     #[test]
-    fn headings_that_cannot_be_are_passed_over() {
+    fn invalid_headings_are_ignored() {
         let text = "é one. Two.";
         let at = |start, end| Heading {
             at: Span { start, end },
@@ -209,9 +210,9 @@ mod tests {
         assert_eq!(
             texts(text, &[], 15),
             [
-                ("alpha beta", Opens::Section),
-                ("gamma delta", Opens::Line),
-                ("epsilon", Opens::Line),
+                ("alpha beta", Boundary::Section),
+                ("gamma delta", Boundary::Line),
+                ("epsilon", Boundary::Line),
             ]
         );
     }

@@ -1,105 +1,105 @@
-//! Where sentences begin.
+//! Finds the starts of sentences and paragraphs.
 //!
-//! One pass over the text, with a look at what stands around each full stop. It knows the stops of the scripts that have their own;
-//! a stop that stands without a space behind it, as in Chinese and Japanese, ends a sentence by itself, any other only
-//! before a space and something that can begin a sentence. A full stop after an abbreviation, an initial or an item's number
-//! ends nothing. A cut missed makes a passage end a sentence earlier, a cut too many may part an abbreviation from its word:
-//! in doubt there is none.
+//! The text is scanned once, and the text before and after each full stop is examined. The stops of several scripts are known. A stop that
+//! needs no space after it, as in Chinese and Japanese, always ends a sentence. Any other stop ends one only before a space and a
+//! character that can begin a sentence. A full stop after an abbreviation, an initial or an item's number does not end a sentence.
+//! A missed cut makes a passage end a sentence earlier, but a wrong cut may separate an abbreviation from its word, so there is no
+//! cut in doubtful cases.
 
-/// What a cut opens, the weakest first.
+/// The kind of text that begins at a cut, weakest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Opens {
-    /// A word inside a line that is too long.
+pub(crate) enum Boundary {
+    /// A word in a line that is too long.
     Word,
-    /// A line inside a sentence that is too long.
+    /// A line in a sentence that is too long.
     Line,
     /// A sentence.
     Sentence,
     /// A paragraph, or an item of a list.
     Paragraph,
-    /// A heading and what stands under it.
+    /// A heading and the text under it.
     Section,
 }
 
 /// A position at which text may be cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cut {
-    /// The byte at which the new part begins.
+    /// The byte offset at which the new part begins.
     pub(crate) at: usize,
-    pub(crate) opens: Opens,
+    pub(crate) boundary: Boundary,
 }
 
-/// The sentences and paragraphs of a text, in order. The beginning of the text is no cut.
-pub(crate) fn cuts(text: &str) -> Vec<Cut> {
+/// Finds the cuts between sentences and paragraphs, in order. The beginning of the text is not a cut.
+pub(crate) fn find_cuts(text: &str) -> Vec<Cut> {
     let mut cuts = Vec::new();
-    let mut lines = Lines::default();
+    let mut lines = ParagraphDetector::default();
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
-        let opens = if c == '\n' {
-            lines.end(text, at).then_some(Opens::Paragraph)
+        let boundary = if c == '\n' {
+            lines.ends_paragraph(text, at).then_some(Boundary::Paragraph)
         } else if is_stop(c) {
             while chars.next_if(|(_, c)| is_stop(*c) || is_closing(*c)).is_some() {}
-            let behind = chars
+            let after = chars
                 .peek()
                 .map_or("", |(next, _)| text.get(*next..).unwrap_or(""));
-            (stands_alone(c) || ends_sentence(text.get(..at).unwrap_or(""), c, behind))
-                .then_some(Opens::Sentence)
+            (needs_no_space(c) || ends_sentence(text.get(..at).unwrap_or(""), c, after))
+                .then_some(Boundary::Sentence)
         } else {
             None
         };
-        if let Some(opens) = opens {
-            // A new part begins at its first character that is not space.
+        if let Some(boundary) = boundary {
+            // A new part begins at its first character that is not white space.
             while chars.next_if(|(_, c)| *c != '\n' && c.is_whitespace()).is_some() {}
             if let Some((at, _)) = chars.peek() {
-                add(text, &mut cuts, Cut { at: *at, opens });
+                push_cut(text, &mut cuts, Cut { at: *at, boundary });
             }
         }
     }
     cuts
 }
 
-/// Adds a cut; one that has nothing but space before it stands in the place of the one before.
-fn add(text: &str, cuts: &mut Vec<Cut>, mut cut: Cut) {
+/// Adds a cut. If there is only white space after the previous cut, the new cut replaces it.
+fn push_cut(text: &str, cuts: &mut Vec<Cut>, mut cut: Cut) {
     if let Some(last) = cuts.pop_if(|last| {
         text.get(last.at..cut.at)
             .is_none_or(|between| between.trim().is_empty())
     }) {
-        cut.opens = cut.opens.max(last.opens);
+        cut.boundary = cut.boundary.max(last.boundary);
     }
     cuts.push(cut);
 }
 
-/// What a line must be like for a paragraph to end with it.
+/// Detects the last lines of paragraphs.
 #[derive(Debug, Default)]
-struct Lines {
+struct ParagraphDetector {
     start: usize,
     previous: usize,
 }
 
-impl Lines {
-    /// Takes the line that ends at `at`; whether a paragraph begins behind it.
-    fn end(&mut self, text: &str, at: usize) -> bool {
+impl ParagraphDetector {
+    /// Records the line that ends at `at`. Returns whether a paragraph begins after it.
+    fn ends_paragraph(&mut self, text: &str, at: usize) -> bool {
         let line = text.get(self.start..at).unwrap_or("").trim();
-        let behind = text.get(at + 1..).unwrap_or("");
-        let blank = behind
+        let after = text.get(at + 1..).unwrap_or("");
+        let blank = after
             .chars()
             .take_while(|c| c.is_whitespace())
             .take(64)
             .any(|c| c == '\n');
-        // A paragraph's last line is shorter than the one before it.
+        // A paragraph's last line is shorter than the previous line.
         let short =
             line.len() * 5 < self.previous * 4 && line.trim_end_matches(is_closing).ends_with(is_stop);
         (self.start, self.previous) = (at + 1, line.len());
-        blank || short || begins_item(behind.trim_start_matches(' '))
+        blank || short || begins_list_item(after.trim_start_matches(' '))
     }
 }
 
 fn is_stop(c: char) -> bool {
-    matches!(c, '.' | '!' | '?' | '…' | '؟' | '۔' | '।' | '॥' | '։' | '።' | '။') || stands_alone(c)
+    matches!(c, '.' | '!' | '?' | '…' | '؟' | '۔' | '।' | '॥' | '։' | '።' | '။') || needs_no_space(c)
 }
 
-/// Stops that need no space behind them.
-fn stands_alone(c: char) -> bool {
+/// Returns whether a stop needs no space after it.
+fn needs_no_space(c: char) -> bool {
     matches!(c, '。' | '！' | '？' | '｡' | '．')
 }
 
@@ -110,16 +110,16 @@ fn is_closing(c: char) -> bool {
     )
 }
 
-/// Whether a stop ends a sentence, by what stands before it and behind it and its closing quotes.
-fn ends_sentence(before: &str, stop: char, behind: &str) -> bool {
-    if !behind.starts_with(char::is_whitespace) {
+/// Returns whether a stop ends a sentence. `after` is the text after the stop and its closing quotes.
+fn ends_sentence(before: &str, stop: char, after: &str) -> bool {
+    if !after.starts_with(char::is_whitespace) {
         return false;
     }
-    let next = behind.chars().find(|c| !c.is_whitespace());
+    let next = after.chars().find(|c| !c.is_whitespace());
     !(next.is_some_and(char::is_lowercase) || stop == '.' && is_abbreviated(before))
 }
 
-/// Whether the full stop behind `before` belongs to its last word.
+/// Returns whether the full stop after `before` belongs to its last word.
 fn is_abbreviated(before: &str) -> bool {
     let is_word = |c: char| c.is_alphanumeric() || c == '.';
     let start = before
@@ -141,7 +141,7 @@ fn is_abbreviated(before: &str) -> bool {
     initial || dotted || ABBREVIATIONS.iter().any(|known| known.eq_ignore_ascii_case(word))
 }
 
-/// Abbreviations that stand before what they belong to, in English and German.
+/// English and German abbreviations that are followed by the word they belong to.
 const ABBREVIATIONS: [&str; 58] = [
     "abb", "al", "approx", "art", "bd", "bzw", "ca", "cf", "ch", "chap", "cit", "co", "corp", "dept", "dr",
     "ed", "eds", "eq", "eqs", "evtl", "fig", "figs", "gen", "ggf", "hrsg", "inc", "jr", "kap", "ltd", "max",
@@ -149,8 +149,8 @@ const ABBREVIATIONS: [&str; 58] = [
     "sec", "sect", "sog", "sr", "st", "str", "tab", "usw", "vgl", "viz", "vol", "vols", "vs",
 ];
 
-/// Whether a line begins with a bullet or an item's number.
-fn begins_item(line: &str) -> bool {
+/// Returns whether a line begins with a bullet or an item's number.
+fn begins_list_item(line: &str) -> bool {
     let bullet = |c: char| {
         matches!(
             c,
@@ -172,14 +172,14 @@ mod tests {
     use super::*;
 
     fn split(text: &str) -> Vec<&str> {
-        let cuts = cuts(text);
+        let cuts = find_cuts(text);
         let starts = [0].into_iter().chain(cuts.iter().map(|c| c.at));
         let ends = cuts.iter().map(|c| c.at).chain([text.len()]);
         starts.zip(ends).map(|(a, b)| text[a..b].trim()).collect()
     }
 
-    fn opens(text: &str) -> Vec<Opens> {
-        cuts(text).iter().map(|c| c.opens).collect()
+    fn boundaries(text: &str) -> Vec<Boundary> {
+        find_cuts(text).iter().map(|c| c.boundary).collect()
     }
 
     #[test]
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn abbreviations_initials_and_numbers_end_nothing() {
+    fn abbreviations_initials_and_numbers_end_no_sentence() {
         for one in [
             "Dr. Smith and Prof. J. R. Jones met.",
             "As Fig. 3 and Eq. (2) show, e.g. Paris vs. Rome.",
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn every_script_has_its_stops() {
+    fn stops_of_other_scripts_end_sentences() {
         assert_eq!(
             split("今日は。「元気？」はい！行く"),
             ["今日は。", "「元気？」", "はい！", "行く"]
@@ -230,17 +230,17 @@ mod tests {
     #[test]
     fn paragraphs_end_at_blank_and_short_lines_and_items() {
         let text = "A long line of running text\nthat goes on. Ends.\nAnother paragraph";
-        assert_eq!(opens(text), [Opens::Sentence, Opens::Paragraph]);
-        assert_eq!(opens("one\n\ntwo"), [Opens::Paragraph]);
+        assert_eq!(boundaries(text), [Boundary::Sentence, Boundary::Paragraph]);
+        assert_eq!(boundaries("one\n\ntwo"), [Boundary::Paragraph]);
         assert_eq!(
             split("We need\n• bread\n• butter\n2) milk\n(c) tea"),
             ["We need", "• bread", "• butter", "2) milk", "(c) tea"]
         );
-        assert_eq!(opens("a line\nanother line\n-minus"), []);
+        assert_eq!(boundaries("a line\nanother line\n-minus"), []);
     }
 
     #[test]
-    fn odd_texts_are_taken() {
+    fn unusual_texts_give_valid_cuts() {
         for text in [
             "",
             ".",
@@ -253,7 +253,7 @@ mod tests {
             "🙂. 🙂",
             "\u{feff}。\n。",
         ] {
-            let cuts = cuts(text);
+            let cuts = find_cuts(text);
             assert!(
                 cuts.iter()
                     .all(|c| text.is_char_boundary(c.at) && c.at < text.len()),

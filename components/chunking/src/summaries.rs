@@ -1,27 +1,27 @@
-//! How a section is summarized: in one question where it is short, else a summary of each part and one of those.
+//! Plans the summary of a section: one request if the section is short, else one request for each part and one to merge them.
 //!
-//! A local model of the size that runs beside everything else keeps its mind on some 5000 characters. Beyond that, parts of
-//! 3500 with 275 in common cost the fewest questions at which it still reads all of each.
+//! A small local model can summarize about 5000 characters well. For longer texts, parts of 3500 characters with an overlap of 275 need
+//! the fewest requests with which the model still uses all of each part.
 
 use weir_sdk::Range;
 use weir_sdk::chunking::{MapReduce, Question, Section, SummaryPlan};
 
 use crate::packing;
-use crate::pieces::pieces;
-use crate::size::Room;
+use crate::passage_budget::PassageBudget;
+use crate::pieces::split_pieces;
 
-/// What the tenant may set, in characters and tokens.
+/// The settings of the tenant, in characters and tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SummaryLimits {
-    /// A section shorter than this is its own summary.
+    /// A section shorter than this gets no summary.
     pub(crate) min_chars: u32,
-    /// The longest section that is summarized in one question.
+    /// The longest section that is summarized in one request.
     pub(crate) single_chars: u32,
-    /// The longest part of a longer one, its overlap included.
+    /// The longest part of a longer section, including its overlap.
     pub(crate) chunk_chars: u32,
-    /// What a part repeats of the one before, at most, in whole sentences.
+    /// Largest overlap with the previous part, in whole sentences.
     pub(crate) overlap_chars: u32,
-    /// The longest answer.
+    /// The longest response, in tokens.
     pub(crate) tokens: u32,
 }
 
@@ -37,21 +37,20 @@ impl Default for SummaryLimits {
     }
 }
 
-/// The plan for a section.
-pub(crate) fn plan(limits: &SummaryLimits, section: &Section) -> SummaryPlan {
+pub(crate) fn plan_summary(limits: &SummaryLimits, section: &Section) -> SummaryPlan {
     let chars = section.text.trim().chars().count();
     if chars == 0 || chars < limits.min_chars as usize {
         return SummaryPlan::None;
     }
-    // The title is the document's text too, and must not stand for another.
+    // The title comes from the document and must not contain the placeholder for the text.
     let title = section.title.replace(['{', '}'], " ");
-    let whole = question(limits, &format!("the section \"{}\" of a document", title.trim()));
+    let whole = summary_request(limits, &format!("the section \"{}\" of a document", title.trim()));
     if chars <= limits.single_chars as usize {
         return SummaryPlan::Single(whole);
     }
     SummaryPlan::MapReduce(MapReduce {
-        ranges: parts(limits, &section.text),
-        map: question(
+        ranges: cut_parts(limits, &section.text),
+        map: summary_request(
             limits,
             &format!("a part of the section \"{}\" of a document", title.trim()),
         ),
@@ -67,7 +66,7 @@ pub(crate) fn plan(limits: &SummaryLimits, section: &Section) -> SummaryPlan {
     })
 }
 
-fn question(limits: &SummaryLimits, what: &str) -> Question {
+fn summary_request(limits: &SummaryLimits, what: &str) -> Question {
     Question {
         prompt: format!(
             "The text between the lines is {what}. Summarize it in three to five sentences, in its language. Use only what it \
@@ -77,12 +76,12 @@ fn question(limits: &SummaryLimits, what: &str) -> Question {
     }
 }
 
-/// The parts of a text, each ending where a sentence does.
-fn parts(limits: &SummaryLimits, text: &str) -> Vec<Range> {
-    // At least half of a part is new.
+/// Cuts a text into parts that end with sentences.
+fn cut_parts(limits: &SummaryLimits, text: &str) -> Vec<Range> {
+    // At least half of each part is new text.
     let overlap = limits.overlap_chars.min(limits.chunk_chars / 2);
-    packing::passages(
-        &pieces(text, &[], &Room::chars(limits.chunk_chars - overlap)),
+    packing::pack_passages(
+        &split_pieces(text, &[], &PassageBudget::of_chars(limits.chunk_chars - overlap)),
         overlap,
     )
 }
@@ -108,8 +107,8 @@ mod tests {
     }
 
     #[test]
-    fn a_short_section_is_one_question_and_a_tiny_one_none() {
-        let plan = |text: &str| plan(&SummaryLimits::default(), &section("Rivers", text));
+    fn short_section_is_one_request_and_tiny_one_none() {
+        let plan = |text: &str| plan_summary(&SummaryLimits::default(), &section("Rivers", text));
         assert!(matches!(plan(&sentences(100)), SummaryPlan::Single(q) if q.prompt.contains("{text}")));
         assert_eq!(plan("A river."), SummaryPlan::None);
         assert_eq!(plan(""), SummaryPlan::None);
@@ -119,7 +118,8 @@ mod tests {
     #[test]
     fn parts_end_with_sentences_overlap_and_keep_to_their_length() {
         let text = sentences(200); // 10,000 characters
-        let SummaryPlan::MapReduce(plan) = plan(&SummaryLimits::default(), &section("Rivers", &text)) else {
+        let SummaryPlan::MapReduce(plan) = plan_summary(&SummaryLimits::default(), &section("Rivers", &text))
+        else {
             panic!("no map-reduce");
         };
         assert_eq!(plan.ranges.len(), 4); // 10,000 / (3500 - 275)
@@ -134,9 +134,9 @@ mod tests {
     }
 
     #[test]
-    fn a_title_cannot_stand_for_the_text() {
+    fn title_cannot_contain_the_text_placeholder() {
         let SummaryPlan::Single(question) =
-            plan(&SummaryLimits::default(), &section("{text}", &sentences(10)))
+            plan_summary(&SummaryLimits::default(), &section("{text}", &sentences(10)))
         else {
             panic!("no single question");
         };
@@ -150,7 +150,7 @@ mod tests {
             overlap_chars: 10_000,
             ..SummaryLimits::default()
         };
-        let SummaryPlan::MapReduce(plan) = plan(&limits, &section("Rivers", &sentences(200))) else {
+        let SummaryPlan::MapReduce(plan) = plan_summary(&limits, &section("Rivers", &sentences(200))) else {
             panic!("no map-reduce");
         };
         assert!(plan.ranges.windows(2).all(|w| w[0].start < w[1].start));

@@ -1,5 +1,5 @@
-//! Moves nearly all of its memory to and fro.
+//! Copies nearly all of its memory repeatedly.
 
 use weir_hostile::attack;
 
-weir_hostile::in_every_role!(attack::copy);
+weir_hostile::attack_in_every_role!(attack::copy_memory_forever);

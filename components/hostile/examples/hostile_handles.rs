@@ -1,5 +1,5 @@
-//! Collects handles and gives none back.
+//! Collects handles and never drops them.
 
 use weir_hostile::attack;
 
-weir_hostile::in_every_role!(attack::handles);
+weir_hostile::attack_in_every_role!(attack::leak_handles);

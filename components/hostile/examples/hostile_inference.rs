@@ -1,7 +1,7 @@
-//! Wants a language model, which it is not granted.
+//! Imports `inference`, a capability that it is not granted.
 
-fn misbehave() {
+fn call_ungranted_inference() {
     weir_sdk::inference::generate("Which key opens the door?", 4096).ok();
 }
 
-weir_hostile::in_every_role!(misbehave);
+weir_hostile::attack_in_every_role!(call_ungranted_inference);

@@ -1,5 +1,5 @@
-//! Writes more lines, and longer ones, than the log takes.
+//! Writes more and longer lines than the log accepts.
 
 use weir_hostile::attack;
 
-weir_hostile::in_every_role!(attack::log);
+weir_hostile::attack_in_every_role!(attack::flood_log);

@@ -1,5 +1,5 @@
-//! Never answers.
+//! Loops forever in every call.
 
 use weir_hostile::attack;
 
-weir_hostile::in_every_role!(attack::endless);
+weir_hostile::attack_in_every_role!(attack::loop_forever);

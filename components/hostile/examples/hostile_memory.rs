@@ -1,5 +1,5 @@
-//! Takes memory until there is no more.
+//! Allocates memory without end.
 
 use weir_hostile::attack;
 
-weir_hostile::in_every_role!(attack::memory);
+weir_hostile::attack_in_every_role!(attack::exhaust_memory);

@@ -1,11 +1,11 @@
-//! Answers within its memory and beyond what an answer may be: 4 MiB of a name, of ranges, of a message.
+//! Returns decisions that fit into its memory but exceed the output limit: 4 MiB of a name, of ranges or of a message.
 
 use weir_sdk::chunking::{Chunking, PassageSource};
 use weir_sdk::progress::{Event, Progress, Update};
 use weir_sdk::routing::{DocumentFacts, DocumentRoute, PageRoute, Routing};
 use weir_sdk::{DocumentId, PageFacts, Range};
 
-const BYTES: usize = 4 << 20;
+const OUTPUT_BYTES: usize = 4 << 20;
 
 #[derive(Default)]
 struct Hostile;
@@ -13,19 +13,19 @@ struct Hostile;
 impl Routing for Hostile {
     fn document(&mut self, _facts: DocumentFacts) -> DocumentRoute {
         DocumentRoute {
-            collection: "a".repeat(BYTES),
-            ..weir_hostile::document_route()
+            collection: "a".repeat(OUTPUT_BYTES),
+            ..weir_hostile::valid_document_route()
         }
     }
 
     fn page(&mut self, _document: DocumentId, _facts: PageFacts) -> PageRoute {
-        weir_hostile::page_route()
+        weir_hostile::valid_page_route()
     }
 }
 
 impl Chunking for Hostile {
     fn passages(&mut self, _source: PassageSource) -> Vec<Range> {
-        vec![Range { start: 0, end: 1 }; BYTES / 8]
+        vec![Range { start: 0, end: 1 }; OUTPUT_BYTES / 8]
     }
 }
 
@@ -34,7 +34,7 @@ impl Progress for Hostile {
         vec![Update {
             document: String::new(),
             percent: 0.0,
-            message: "a".repeat(BYTES),
+            message: "a".repeat(OUTPUT_BYTES),
             seconds_left: None,
         }]
     }

@@ -1,7 +1,7 @@
-//! Wants to look at pages, which it is not granted.
+//! Imports `rasterizer`, a capability that it is not granted.
 
-fn misbehave() {
+fn call_ungranted_rasterizer() {
     weir_sdk::rasterizer::text("another tenant's document", 1).ok();
 }
 
-weir_hostile::in_every_role!(misbehave);
+weir_hostile::attack_in_every_role!(call_ungranted_rasterizer);

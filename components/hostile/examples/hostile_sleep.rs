@@ -1,5 +1,5 @@
-//! Sleeps for a day, and then for another.
+//! Sleeps forever in every call.
 
 use weir_hostile::attack;
 
-weir_hostile::in_every_role!(attack::sleep);
+weir_hostile::attack_in_every_role!(attack::sleep_forever);

@@ -1,5 +1,5 @@
-//! Calls itself until the stack is full.
+//! Recurses without end.
 
 use weir_hostile::attack;
 
-weir_hostile::in_every_role!(attack::stack);
+weir_hostile::attack_in_every_role!(attack::overflow_stack);

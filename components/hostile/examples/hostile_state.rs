@@ -1,8 +1,8 @@
-//! Wants to keep state, which it is not granted.
+//! Imports `state`, a capability that it is not granted.
 
-fn misbehave() {
-    let kept = weir_sdk::state::get("calls").ok().flatten().unwrap_or_default();
-    weir_sdk::state::set("calls", &[kept, vec![1]].concat()).ok();
+fn call_ungranted_state() {
+    let calls = weir_sdk::state::get("calls").ok().flatten().unwrap_or_default();
+    weir_sdk::state::set("calls", &[calls, vec![1]].concat()).ok();
 }
 
-weir_hostile::in_every_role!(misbehave);
+weir_hostile::attack_in_every_role!(call_ungranted_state);

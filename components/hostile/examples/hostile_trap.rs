@@ -1,5 +1,5 @@
-//! Panics in every call; the message must reach the tenant's log, the function's name the error.
+//! Panics in every call. The message must appear in the tenant's log, and the function's name in the error.
 
 use weir_hostile::attack;
 
-weir_hostile::in_every_role!(attack::trap);
+weir_hostile::attack_in_every_role!(attack::trap);

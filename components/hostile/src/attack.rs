@@ -1,41 +1,41 @@
-//! What a component can do to its host. Each goes on until it is stopped.
+//! Attacks of a component on its host. Each continues until the host stops it, except [`flood_log`].
 
 use std::hint::black_box;
 
-use crate::waiting::wasi::clocks::monotonic_clock;
+use crate::sleep_bindings::wasi::clocks::monotonic_clock;
 
-/// Never answers.
-pub fn endless() {
+/// Loops forever.
+pub fn loop_forever() {
     loop {
         black_box(());
     }
 }
 
-/// Panics; the message must reach the tenant's log, the function's name the error.
+/// Panics. The message must appear in the tenant's log, and the function's name in the error.
 pub fn trap() {
     panic!("the weir is broken");
 }
 
-/// Takes memory until there is no more.
-pub fn memory() {
+/// Allocates memory without end.
+pub fn exhaust_memory() {
     loop {
         black_box(vec![1_u8; 1 << 20].leak());
     }
 }
 
-/// Calls itself until the stack is full.
-pub fn stack() {
-    black_box(deeper(0));
+/// Recurses without end.
+pub fn overflow_stack() {
+    black_box(recurse(0));
 }
 
 #[allow(unconditional_recursion)]
-fn deeper(depth: u64) -> u64 {
+fn recurse(depth: u64) -> u64 {
     let frame = black_box([depth; 8]);
-    deeper(black_box(depth + 1)) + frame.iter().sum::<u64>()
+    recurse(black_box(depth + 1)) + frame.iter().sum::<u64>()
 }
 
-/// Moves nearly all of its memory to and fro. Each move is a single instruction, in which nobody can interrupt it.
-pub fn copy() {
+/// Copies nearly all of its memory repeatedly. Each copy is a single instruction that the host cannot interrupt.
+pub fn copy_memory_forever() {
     let mut bytes = vec![1_u8; 20 << 20];
     let end = bytes.len() - 1;
     loop {
@@ -44,23 +44,23 @@ pub fn copy() {
     }
 }
 
-/// Writes more lines, and longer ones, than the log takes.
-pub fn log() {
+/// Writes more and longer lines than the log accepts.
+pub fn flood_log() {
     let line = "a".repeat(10_000);
     for _ in 0..2_000 {
         weir_sdk::log::info(&line);
     }
 }
 
-/// Writes lines without end.
-pub fn endless_log() {
+/// Writes log lines without end.
+pub fn flood_log_forever() {
     loop {
-        log();
+        flood_log();
     }
 }
 
-/// Fills the state with as much as a value may be, until it is refused, and says by what.
-pub fn state() {
+/// Fills the state with values of the largest size until a write is refused. Panics with the refusal.
+pub fn fill_state() {
     let value = vec![7; 64 << 10];
     for key in 0_u64.. {
         if let Err(refused) = weir_sdk::state::set(&key.to_string(), &value) {
@@ -69,34 +69,34 @@ pub fn state() {
     }
 }
 
-/// Asks the host for one thing after the other, and does not care what it answers.
-pub fn questions() {
+/// Calls the host without end and ignores the responses.
+pub fn flood_host_calls() {
     for number in 0_u64.. {
         black_box(weir_sdk::inference::count_tokens(&number.to_string())).ok();
     }
 }
 
-/// Collects handles and gives none back.
-pub fn handles() {
+/// Collects handles and never drops them.
+pub fn leak_handles() {
     let mut held = Vec::new();
     loop {
         held.push(monotonic_clock::subscribe_duration(1));
     }
 }
 
-/// Sleeps for a day, and then for another.
-pub fn sleep() {
+/// Sleeps forever, one day at a time.
+pub fn sleep_forever() {
     loop {
         monotonic_clock::subscribe_duration(86_400_000_000_000).block();
     }
 }
 
-/// A text of 100 MiB that takes one: the same mebibyte again and again.
-pub fn hundred_mebibytes() -> Vec<String> {
+/// Returns 100 strings of 1 MiB that all share the same memory.
+pub fn shared_hundred_mebibytes() -> Vec<String> {
     let text: &'static mut [u8] = vec![b'a'; 1 << 20].leak();
     let (start, length) = (text.as_mut_ptr(), text.len());
-    // SAFETY: what is returned must not be dropped, and is not: the host ends a call with such an answer before it gives
-    // the answer's memory back.
+    // SAFETY: the strings must never be dropped. They are not: the host ends a call with this much output before the guest frees
+    // its memory.
     (0..100)
         .map(|_| unsafe { String::from_raw_parts(start, length, length) })
         .collect()

@@ -1,60 +1,60 @@
-//! Components that misbehave, for tests of the host. Each file in `examples/` is one component, `hostile-….wasm`.
+//! Hostile components for tests of the host. Each file in `examples/` is one component, `hostile-….wasm`.
 
 pub mod attack;
 
-/// What wit-bindgen makes of `wit/`.
+/// Bindings that wit-bindgen generates from `wit/`.
 #[allow(missing_docs)]
-mod waiting {
+mod sleep_bindings {
     wit_bindgen::generate!({
         path: "wit",
-        world: "waiting",
+        world: "sleeping",
         generate_all,
     });
 }
 
-/// Exports every role, each function of which first calls the one given and then answers sensibly, if it comes to that.
+/// Exports every role. Each function first calls the given attack and then returns a valid decision.
 #[macro_export]
-macro_rules! in_every_role {
-    ($misbehave:path) => {
+macro_rules! attack_in_every_role {
+    ($attack:path) => {
         #[derive(Default)]
         struct Hostile;
 
         impl weir_sdk::batching::Batching for Hostile {
             fn plan(&mut self, _: weir_sdk::batching::Situation) -> weir_sdk::batching::Batch {
-                $misbehave();
-                $crate::batch()
+                $attack();
+                $crate::valid_batch()
             }
         }
 
         impl weir_sdk::routing::Routing for Hostile {
             fn document(&mut self, _: weir_sdk::routing::DocumentFacts) -> weir_sdk::routing::DocumentRoute {
-                $misbehave();
-                $crate::document_route()
+                $attack();
+                $crate::valid_document_route()
             }
             fn page(&mut self, _: weir_sdk::DocumentId, _: weir_sdk::PageFacts) -> weir_sdk::routing::PageRoute {
-                $misbehave();
-                $crate::page_route()
+                $attack();
+                $crate::valid_page_route()
             }
             fn failed(&mut self, _: weir_sdk::routing::Failure) -> weir_sdk::routing::Verdict {
-                $misbehave();
+                $attack();
                 weir_sdk::routing::Verdict::SkipPage
             }
         }
 
         impl weir_sdk::chunking::Chunking for Hostile {
             fn passages(&mut self, _: weir_sdk::chunking::PassageSource) -> Vec<weir_sdk::Range> {
-                $misbehave();
+                $attack();
                 Vec::new()
             }
             fn summarize(&mut self, _: weir_sdk::chunking::Section) -> weir_sdk::chunking::SummaryPlan {
-                $misbehave();
+                $attack();
                 weir_sdk::chunking::SummaryPlan::None
             }
         }
 
         impl weir_sdk::progress::Progress for Hostile {
             fn observe(&mut self, _: u64, _: weir_sdk::progress::Event) -> Vec<weir_sdk::progress::Update> {
-                $misbehave();
+                $attack();
                 Vec::new()
             }
         }
@@ -67,8 +67,8 @@ use weir_sdk::Label;
 use weir_sdk::batching::Batch;
 use weir_sdk::routing::{DocumentRoute, Lane, ModelPreferences, PageRoute, Reading};
 
-/// A sensible batch.
-pub fn batch() -> Batch {
+/// Returns a valid batch.
+pub fn valid_batch() -> Batch {
     Batch {
         pages: 1,
         dpi: 72,
@@ -77,8 +77,8 @@ pub fn batch() -> Batch {
     }
 }
 
-/// A sensible route of a document.
-pub fn document_route() -> DocumentRoute {
+/// Returns a valid route of a document.
+pub fn valid_document_route() -> DocumentRoute {
     DocumentRoute {
         collection: "default".into(),
         lane: Lane::Interactive,
@@ -90,8 +90,8 @@ pub fn document_route() -> DocumentRoute {
     }
 }
 
-/// A sensible route of a page.
-pub fn page_route() -> PageRoute {
+/// Returns a valid route of a page.
+pub fn valid_page_route() -> PageRoute {
     PageRoute {
         reading: Reading::TextLayer,
         embed: true,
@@ -100,20 +100,20 @@ pub fn page_route() -> PageRoute {
     }
 }
 
-/// A route whose labels are 100 MiB, and hardly more than one in memory.
-pub fn page_route_of_hundred_mebibytes() -> PageRoute {
-    let labels = attack::hundred_mebibytes().into_iter().map(|value| Label {
+/// Returns a route with 100 MiB of labels that take little more than 1 MiB of memory.
+pub fn huge_page_route() -> PageRoute {
+    let labels = attack::shared_hundred_mebibytes().into_iter().map(|value| Label {
         name: "hundredth".into(),
         value,
     });
     PageRoute {
         labels: labels.collect(),
-        ..page_route()
+        ..valid_page_route()
     }
 }
 
-/// Which of its kinds of nonsense a component is to answer: the setting `nonsense`, or the first.
-pub fn nonsense<'a>(kinds: &[&'a str]) -> &'a str {
+/// Selects the kind of invalid decision by the setting `invalid-decision`, or the first kind if it is not set.
+pub fn choose_invalid_decision<'a>(kinds: &[&'a str]) -> &'a str {
     let words: Vec<_> = kinds.iter().map(|kind| (*kind, *kind)).collect();
-    weir_sdk::settings::choice("nonsense", kinds.first().copied().unwrap_or(""), &words)
+    weir_sdk::settings::choice("invalid-decision", kinds.first().copied().unwrap_or(""), &words)
 }

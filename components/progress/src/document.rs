@@ -1,154 +1,155 @@
-//! One document: what is counted, and when it is worth telling.
+//! Counts the pages of one document and decides when to send an update.
 
 use weir_sdk::progress::{DocumentStarted, PageFailed, Update};
 use weir_sdk::{DocumentId, QueueState, StageTime};
 
-use crate::bottleneck::{Bottleneck, activity};
-use crate::pace::Pace;
+use crate::bottleneck::{BottleneckDetector, stage_activity};
+use crate::page_rate::PageRate;
 
-/// A rise in percent that is worth telling.
-const PERCENT: f32 = 1.0;
-/// The time after which any change is worth telling.
-const MILLIS: u64 = 1000;
+/// Increase in percent that triggers an update.
+const MIN_PERCENT_STEP: f32 = 1.0;
+/// Milliseconds after which any change triggers an update.
+const MAX_UPDATE_INTERVAL_MILLIS: u64 = 1000;
 
-/// A document in work.
+/// The progress of an active document.
 #[derive(Debug)]
-pub(crate) struct Document {
+pub(crate) struct DocumentProgress {
     id: DocumentId,
     pages: u32,
     started_millis: u64,
     searchable: u32,
-    /// Done, with nothing on them that a search could find.
-    silent: u32,
+    /// Pages that are done and have no searchable text.
+    textless: u32,
     failed: u32,
-    /// Pages still to be drawn.
-    undrawn: u32,
-    pace: Pace,
-    bottleneck: Bottleneck,
-    told: Option<(u64, Update)>,
+    /// Pages that are not rasterized yet.
+    not_rasterized: u32,
+    rate: PageRate,
+    bottleneck: BottleneckDetector,
+    last_update: Option<(u64, Update)>,
 }
 
-impl Document {
+impl DocumentProgress {
     pub(crate) fn new(at_millis: u64, started: &DocumentStarted) -> Self {
         Self {
             id: started.document.clone(),
             pages: started.pages,
             started_millis: at_millis,
             searchable: started.already_done.min(started.pages),
-            silent: 0,
+            textless: 0,
             failed: 0,
-            undrawn: started.pages.saturating_sub(started.already_done),
-            pace: Pace::new(at_millis),
-            bottleneck: Bottleneck::default(),
-            told: None,
+            not_rasterized: started.pages.saturating_sub(started.already_done),
+            rate: PageRate::new(at_millis),
+            bottleneck: BottleneckDetector::default(),
+            last_update: None,
         }
     }
 
-    pub(crate) fn rasterized(
+    pub(crate) fn record_rasterized(
         &mut self,
         at_millis: u64,
         pages: u32,
         queues: &[QueueState],
         times: &[StageTime],
     ) -> Option<Update> {
-        self.undrawn = self.undrawn.saturating_sub(pages);
-        self.bottleneck.look(queues, times);
-        self.update(at_millis)
+        self.not_rasterized = self.not_rasterized.saturating_sub(pages);
+        self.bottleneck.add_sample(queues, times);
+        self.next_update(at_millis)
     }
 
-    pub(crate) fn page_done(&mut self, at_millis: u64, searchable: bool) -> Option<Update> {
+    pub(crate) fn record_page_done(&mut self, at_millis: u64, searchable: bool) -> Option<Update> {
         *(if searchable {
             &mut self.searchable
         } else {
-            &mut self.silent
+            &mut self.textless
         }) += 1;
-        self.pace.page(at_millis);
-        self.update(at_millis)
+        self.rate.record_page(at_millis);
+        self.next_update(at_millis)
     }
 
-    /// A failure is always told, with its reason.
-    pub(crate) fn page_failed(&mut self, at_millis: u64, page: &PageFailed) -> Option<Update> {
+    /// Records a failure, which is always reported with its reason.
+    pub(crate) fn record_page_failed(&mut self, at_millis: u64, page: &PageFailed) -> Option<Update> {
         self.failed += 1;
-        self.pace.page(at_millis);
+        self.rate.record_page(at_millis);
         let message = format!(
             "page {} failed while {}: {}",
             page.page,
-            activity(page.stage),
+            stage_activity(page.stage),
             page.message
         );
-        let update = self.state(at_millis, message);
-        self.told = Some((at_millis, update.clone()));
+        let update = self.build_update(at_millis, message);
+        self.last_update = Some((at_millis, update.clone()));
         Some(update)
     }
 
-    pub(crate) fn done(self, at_millis: u64) -> Update {
+    pub(crate) fn into_done_update(self, at_millis: u64) -> Update {
         let seconds = at_millis.saturating_sub(self.started_millis) as f64 / 1000.0;
-        let message = format!("{} in {seconds:.1} s", self.counts());
+        let message = format!("{} in {seconds:.1} s", self.count_message());
         Update {
             percent: 100.0,
             seconds_left: Some(0),
-            ..self.state(at_millis, message)
+            ..self.build_update(at_millis, message)
         }
     }
 
-    pub(crate) fn stopped(self) -> Update {
-        let message = format!("stopped with {}", self.counts());
+    pub(crate) fn into_stopped_update(self) -> Update {
+        let message = format!("stopped with {}", self.count_message());
         Update {
             seconds_left: None,
-            ..self.state(self.started_millis, message)
+            ..self.build_update(self.started_millis, message)
         }
     }
 
-    /// What is to be told now, if that is worth it.
-    pub(crate) fn update(&mut self, at_millis: u64) -> Option<Update> {
-        let update = self.state(at_millis, self.message(at_millis));
-        if let Some((told_millis, told)) = &self.told {
-            let late = at_millis.saturating_sub(*told_millis) >= MILLIS && *told != update;
-            if !late && update.percent < told.percent + PERCENT {
+    /// Returns an update if the progress has changed enough since the last one.
+    pub(crate) fn next_update(&mut self, at_millis: u64) -> Option<Update> {
+        let update = self.build_update(at_millis, self.status_message(at_millis));
+        if let Some((told_millis, told)) = &self.last_update {
+            let late =
+                at_millis.saturating_sub(*told_millis) >= MAX_UPDATE_INTERVAL_MILLIS && *told != update;
+            if !late && update.percent < told.percent + MIN_PERCENT_STEP {
                 return None;
             }
         }
-        self.told = Some((at_millis, update.clone()));
+        self.last_update = Some((at_millis, update.clone()));
         Some(update)
     }
 
-    fn state(&self, at_millis: u64, message: String) -> Update {
-        let ended = self.ended();
+    fn build_update(&self, at_millis: u64, message: String) -> Update {
+        let ended = self.ended_pages();
         Update {
             document: self.id.clone(),
             percent: 100.0 * ended as f32 / self.pages.max(1) as f32,
-            // The contract's limit; only a page's error can come near it.
+            // The limit of the contract. Only the error of a page can be that long.
             message: message.chars().take(500).collect(),
-            seconds_left: self.pace.seconds_for(self.pages - ended, at_millis),
+            seconds_left: self.rate.seconds_for(self.pages - ended, at_millis),
         }
     }
 
-    fn ended(&self) -> u32 {
+    fn ended_pages(&self) -> u32 {
         self.searchable
-            .saturating_add(self.silent)
+            .saturating_add(self.textless)
             .saturating_add(self.failed)
             .min(self.pages)
     }
 
-    fn message(&self, at_millis: u64) -> String {
-        let mut message = self.counts();
-        if let Some(rate) = self.pace.pages_per_second(at_millis) {
+    fn status_message(&self, at_millis: u64) -> String {
+        let mut message = self.count_message();
+        if let Some(rate) = self.rate.pages_per_second(at_millis) {
             message += &if rate < 10.0 {
                 format!(", {rate:.1} pages/s")
             } else {
                 format!(", {rate:.0} pages/s")
             };
         }
-        if let Some(stage) = self.bottleneck.stage(self.undrawn == 0) {
-            message += &format!(", {} is the bottleneck", activity(stage));
+        if let Some(stage) = self.bottleneck.slowest_stage(self.not_rasterized == 0) {
+            message += &format!(", {} is the bottleneck", stage_activity(stage));
         }
         message
     }
 
-    fn counts(&self) -> String {
+    fn count_message(&self) -> String {
         let mut counts = format!("{} of {} pages searchable", self.searchable, self.pages);
-        if self.silent > 0 {
-            counts += &format!(", {} without text", self.silent);
+        if self.textless > 0 {
+            counts += &format!(", {} without text", self.textless);
         }
         if self.failed > 0 {
             counts += &format!(", {} failed", self.failed);
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_names_pages_pace_and_bottleneck() {
+    fn update_names_pages_rate_and_bottleneck() {
         let (mut progress, _) = start(40, 0);
         progress.observe(0, batch());
         let mut last = vec![];
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_an_earlier_job_count_as_done_but_not_as_pace() {
+    fn pages_of_an_earlier_job_count_as_done_but_not_in_the_rate() {
         let (mut progress, first) = start(100, 60);
         assert_eq!(
             (first[0].percent, first[0].message.as_str()),
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_quick_pages_are_about_a_hundred_updates_of_rising_percent() {
+    fn thousand_fast_pages_give_about_a_hundred_updates() {
         let (mut progress, _) = start(1000, 0);
         let updates: Vec<_> = (1..=1000)
             .flat_map(|n| progress.observe(u64::from(n), page(n, true)))
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_work_is_told_every_second_and_nothing_twice() {
+    fn slow_progress_is_reported_every_second_without_repetition() {
         let (mut progress, _) = start(1000, 0);
         assert!(progress.observe(500, batch()).is_empty());
         assert_eq!(progress.observe(1200, batch()).len(), 1);
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_are_told_with_their_reason_and_counted() {
+    fn failures_are_reported_with_their_reason_and_counted() {
         let (mut progress, _) = start(10, 0);
         let event = Event::PageFailed(PageFailed {
             document: "d".into(),
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_is_told_and_forgotten() {
+    fn end_is_reported_and_the_document_is_dropped() {
         let (mut progress, _) = start(2, 0);
         progress.observe(10, page(1, true));
         let end = progress.observe(20, Event::DocumentFailed(ended(1, 1))).remove(0);
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_events_do_no_harm() {
+    fn invalid_events_give_valid_updates() {
         let (mut progress, first) = start(0, 5);
         assert!(first[0].percent.is_finite());
         for n in 0..5 {

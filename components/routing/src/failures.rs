@@ -1,37 +1,33 @@
-//! What follows a failure.
+//! Decides the action after a failure.
 //!
-//! A failure is of one of three kinds. What has to do with the page itself (it cannot be opened, it takes too long, it
-//! kills its worker, the reader cannot take it) says nothing of the other pages, so the tenant may have them go on. That a vision
-//! model was not to be had for a page is of this kind, too: the next page may not need one, and the host has tried for as long as it may. What is
-//! merely busy is tried again, each time after twice as long. Everything else is the machine's fault and would meet the
-//! next page too: the document stops, explicitly, rather than end with holes that nobody asked for.
+//! There are three kinds of failures. First, a failure of the page itself: it cannot be opened, takes too long, kills its worker or
+//! does not fit the model. Other pages are not affected, so the tenant can choose to skip the page. A vision model that is not available
+//! belongs to this kind too: the next page may not need one, and the host has retried for as long as configured. Second, busy
+//! resources: these are retried with doubled delays. Third, all other failures come from the machine and would affect the next page
+//! too, so the document stops with an error instead of ending with unexpected gaps.
 
 use weir_sdk::Stage;
 use weir_sdk::routing::{Failure, Verdict};
 
-use crate::rules::OnPageFailure;
+use crate::routing_settings::OnPageFailure;
 
-/// The wait before the second attempt.
-const FIRST_WAIT_MILLIS: u32 = 250;
-/// Attempts at something busy; the host stops after as many.
-const BUSY_ATTEMPTS: u32 = 5;
-/// Attempts at something that failed without saying why, such as a store across a network.
-const FAILED_ATTEMPTS: u32 = 3;
+/// Delay before the second attempt, in milliseconds.
+const FIRST_RETRY_DELAY_MILLIS: u32 = 250;
+/// Number of attempts if a resource is busy; the host allows no more.
+const MAX_BUSY_ATTEMPTS: u32 = 5;
+/// Number of attempts after a failure without a specific reason, for example of a store on the network.
+const MAX_FAILED_ATTEMPTS: u32 = 3;
 
-pub(crate) fn verdict(on_page_failure: OnPageFailure, failure: &Failure) -> Verdict {
+pub(crate) fn decide_failure_action(on_page_failure: OnPageFailure, failure: &Failure) -> Verdict {
     let attempts = match (failure.kind.as_str(), failure.stage) {
         (
-            "page-unreadable" | "page-too-large" | "page-deadline" | "page-too-long" | "page-declined"
+            "page-unreadable" | "page-too-large" | "page-timeout" | "page-too-long" | "page-declined"
             | "worker-died" | "model-input",
             _,
         )
         | (
-            "model-failed"
-            | "model-unavailable"
-            | "language-failed"
-            | "language-down"
-            | "language-deadline"
-            | "language-unavailable",
+            "model-failed" | "model-unavailable" | "llm-failed" | "llm-down" | "llm-timeout"
+            | "llm-unavailable",
             Stage::Read,
         ) => {
             return match on_page_failure {
@@ -39,12 +35,12 @@ pub(crate) fn verdict(on_page_failure: OnPageFailure, failure: &Failure) -> Verd
                 OnPageFailure::Fail => Verdict::FailDocument,
             };
         }
-        ("model-queue-full" | "language-queue-full", _) => BUSY_ATTEMPTS,
-        ("storage-failed", _) => FAILED_ATTEMPTS,
+        ("model-queue-full" | "llm-queue-full", _) => MAX_BUSY_ATTEMPTS,
+        ("storage-failed", _) => MAX_FAILED_ATTEMPTS,
         _ => 1,
     };
     if failure.attempt < attempts {
-        Verdict::RetryAfter(FIRST_WAIT_MILLIS << failure.attempt.saturating_sub(1).min(7))
+        Verdict::RetryAfter(FIRST_RETRY_DELAY_MILLIS << failure.attempt.saturating_sub(1).min(7))
     } else {
         Verdict::FailDocument
     }
@@ -55,7 +51,7 @@ mod tests {
     use super::*;
     use OnPageFailure::{Fail, Skip};
 
-    fn failed(rule: OnPageFailure, stage: Stage, kind: &str, attempt: u32) -> Verdict {
+    fn action_after(rule: OnPageFailure, stage: Stage, kind: &str, attempt: u32) -> Verdict {
         let failure = Failure {
             document: "d".into(),
             page: 7,
@@ -64,37 +60,31 @@ mod tests {
             kind: kind.into(),
             message: "it did not work".into(),
         };
-        verdict(rule, &failure)
+        decide_failure_action(rule, &failure)
     }
 
     #[test]
-    fn a_bad_page_is_skipped_or_stops_the_document_as_the_tenant_says() {
-        for kind in [
-            "page-unreadable",
-            "page-too-large",
-            "page-deadline",
-            "worker-died",
-        ] {
+    fn bad_page_is_skipped_or_fails_the_document_as_set() {
+        for kind in ["page-unreadable", "page-too-large", "page-timeout", "worker-died"] {
             assert_eq!(
-                failed(Skip, Stage::Rasterize, kind, 1),
+                action_after(Skip, Stage::Rasterize, kind, 1),
                 Verdict::SkipPage,
                 "{kind}"
             );
             assert_eq!(
-                failed(Fail, Stage::Rasterize, kind, 1),
+                action_after(Fail, Stage::Rasterize, kind, 1),
                 Verdict::FailDocument,
                 "{kind}"
             );
         }
-        for kind in [
-            "model-failed",
-            "model-unavailable",
-            "language-down",
-            "page-declined",
-        ] {
-            assert_eq!(failed(Skip, Stage::Read, kind, 1), Verdict::SkipPage, "{kind}");
+        for kind in ["model-failed", "model-unavailable", "llm-down", "page-declined"] {
             assert_eq!(
-                failed(Fail, Stage::Read, kind, 1),
+                action_after(Skip, Stage::Read, kind, 1),
+                Verdict::SkipPage,
+                "{kind}"
+            );
+            assert_eq!(
+                action_after(Fail, Stage::Read, kind, 1),
                 Verdict::FailDocument,
                 "{kind}"
             );
@@ -102,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_meet_every_page_stops_the_document() {
+    fn failure_that_affects_every_page_fails_the_document() {
         for (stage, kind) in [
             (Stage::Embed, "model-failed"),
             (Stage::Embed, "model-unavailable"),
@@ -112,7 +102,7 @@ mod tests {
             (Stage::Rasterize, "something new"),
         ] {
             assert_eq!(
-                failed(Skip, stage, kind, 1),
+                action_after(Skip, stage, kind, 1),
                 Verdict::FailDocument,
                 "{stage:?} {kind}"
             );
@@ -120,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_busy_is_tried_again_after_twice_as_long() {
+    fn busy_resource_is_retried_with_doubled_delays() {
         let waits: Vec<_> = (1..=5)
-            .map(|n| failed(Skip, Stage::Embed, "model-queue-full", n))
+            .map(|n| action_after(Skip, Stage::Embed, "model-queue-full", n))
             .collect();
         let after = Verdict::RetryAfter;
         assert_eq!(
@@ -135,9 +125,9 @@ mod tests {
                 Verdict::FailDocument
             ]
         );
-        assert_eq!(failed(Skip, Stage::Upsert, "storage-failed", 2), after(500));
+        assert_eq!(action_after(Skip, Stage::Upsert, "storage-failed", 2), after(500));
         assert_eq!(
-            failed(Skip, Stage::Upsert, "storage-failed", 3),
+            action_after(Skip, Stage::Upsert, "storage-failed", 3),
             Verdict::FailDocument
         );
     }

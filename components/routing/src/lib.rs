@@ -1,36 +1,36 @@
-//! The default routing component: where a document goes, how each page is read, and what follows a failure.
+//! The default routing component, which chooses a document's collection and lane, how each page is read, and the action after a failure.
 
 mod failures;
 mod pages;
-mod rules;
+mod routing_settings;
 
-use rules::Rules;
+use routing_settings::RoutingSettings;
 use weir_sdk::routing::{DocumentFacts, DocumentRoute, Failure, PageRoute, Routing, Verdict};
 use weir_sdk::{DocumentId, PageFacts};
 
 struct DefaultRouting {
-    rules: Rules,
+    settings: RoutingSettings,
 }
 
 impl Default for DefaultRouting {
     fn default() -> Self {
         Self {
-            rules: Rules::from_settings(),
+            settings: RoutingSettings::from_settings(),
         }
     }
 }
 
 impl Routing for DefaultRouting {
     fn document(&mut self, facts: DocumentFacts) -> DocumentRoute {
-        self.rules.document(&facts)
+        self.settings.route_document(&facts)
     }
 
     fn page(&mut self, _document: DocumentId, facts: PageFacts) -> PageRoute {
-        pages::route(&self.rules, &facts)
+        pages::route_page(&self.settings, &facts)
     }
 
     fn failed(&mut self, failure: Failure) -> Verdict {
-        failures::verdict(self.rules.on_page_failure, &failure)
+        failures::decide_failure_action(self.settings.on_page_failure, &failure)
     }
 }
 

@@ -1,47 +1,47 @@
-//! How a page is read.
+//! Chooses how a page is read.
 //!
-//! Recognizing text costs two seconds of a core where the text layer costs a millisecond, so it is done where the text layer
-//! cannot be all there is: where much of the page lies under images and little text comes with it. How much text is enough
-//! grows with the images. A scan with a stamp of sixty characters is still a scan, an article with a figure and its caption
-//! is not. What is drawn with paths alone, without text and without images, looks blank from here; `ocr = always` reads it.
+//! OCR takes two seconds of a core, the text layer takes a millisecond. So OCR is used only if the text layer is probably incomplete:
+//! images cover much of the page, and there is little text. The more images, the more text is required. A scan with a stamp of sixty
+//! characters is still a scan; an article with a figure and its caption is not. A page that is drawn with paths only, without text
+//! and images, seems blank; `ocr = always` reads it.
 //!
-//! A vision model costs seconds, and money or a GPU, so it is never asked unless the tenant says so. Then it takes the place of
-//! recognition on the same pages (`vision = auto`), or reads all of them.
+//! A vision model takes seconds and money or a GPU, so it is used only if the tenant enables it. It then replaces OCR on the same pages
+//! (`vision = auto`) or reads all pages.
 
 use weir_sdk::PageFacts;
 use weir_sdk::routing::{PageRoute, Reading};
 
-use crate::rules::{Rules, When};
+use crate::routing_settings::{PageSelection, RoutingSettings};
 
-/// The route of a page. A page that cannot be opened gets one too: the host finds out by trying, and asks what follows.
-pub(crate) fn route(rules: &Rules, facts: &PageFacts) -> PageRoute {
-    let reading = reading(rules, facts);
+/// Chooses the route of a page. A page that cannot be opened gets one too; the host then reports the failure.
+pub(crate) fn route_page(settings: &RoutingSettings, facts: &PageFacts) -> PageRoute {
+    let reading = choose_reading(settings, facts);
     PageRoute {
         reading,
-        embed: rules.embed && reading != Reading::Nothing,
-        store: rules.store,
+        embed: settings.embed && reading != Reading::Nothing,
+        store: settings.store,
         labels: Vec::new(),
     }
 }
 
-fn reading(rules: &Rules, facts: &PageFacts) -> Reading {
+fn choose_reading(settings: &RoutingSettings, facts: &PageFacts) -> Reading {
     let wanted = |when| match when {
-        When::Always => true,
-        When::Auto => says_too_little(rules, facts),
-        When::Never => false,
+        PageSelection::Always => true,
+        PageSelection::Auto => has_too_little_text(settings, facts),
+        PageSelection::Never => false,
     };
     match facts {
         _ if !facts.readable => Reading::TextLayer,
-        _ if wanted(rules.vision) => Reading::VisionModel,
-        _ if wanted(rules.ocr) => Reading::Ocr,
+        _ if wanted(settings.vision) => Reading::VisionModel,
+        _ if wanted(settings.ocr) => Reading::Ocr,
         _ if facts.text_chars == 0 => Reading::Nothing,
         _ => Reading::TextLayer,
     }
 }
 
-fn says_too_little(rules: &Rules, facts: &PageFacts) -> bool {
-    facts.image_coverage >= rules.ocr_min_coverage
-        && (facts.text_chars as f32) < rules.ocr_min_chars as f32 * facts.image_coverage
+fn has_too_little_text(settings: &RoutingSettings, facts: &PageFacts) -> bool {
+    facts.image_coverage >= settings.ocr_min_coverage
+        && (facts.text_chars as f32) < settings.ocr_min_chars as f32 * facts.image_coverage
 }
 
 #[cfg(test)]
@@ -59,66 +59,87 @@ mod tests {
         }
     }
 
-    fn read(ocr: When, text_chars: u32, image_coverage: f32) -> Reading {
-        let rules = Rules {
+    fn read(ocr: PageSelection, text_chars: u32, image_coverage: f32) -> Reading {
+        let settings = RoutingSettings {
             ocr,
-            ..Rules::default()
+            ..RoutingSettings::default()
         };
-        route(&rules, &facts(text_chars, image_coverage)).reading
+        route_page(&settings, &facts(text_chars, image_coverage)).reading
     }
 
     #[test]
-    fn a_page_is_recognized_where_its_text_is_too_little_for_its_images() {
-        assert_eq!(read(When::Auto, 3000, 0.0), Reading::TextLayer);
-        assert_eq!(read(When::Auto, 0, 1.0), Reading::Ocr); // a scan
-        assert_eq!(read(When::Auto, 60, 1.0), Reading::Ocr); // a scan with a stamp
-        assert_eq!(read(When::Auto, 2500, 1.0), Reading::TextLayer); // a scan that has been recognized before
-        assert_eq!(read(When::Auto, 400, 0.5), Reading::TextLayer); // a figure and some text
-        assert_eq!(read(When::Auto, 3, 0.05), Reading::TextLayer); // a page number and a logo
-        assert_eq!(read(When::Auto, 0, 0.0), Reading::Nothing); // blank
+    fn page_with_too_little_text_for_its_images_gets_ocr() {
+        assert_eq!(read(PageSelection::Auto, 3000, 0.0), Reading::TextLayer);
+        assert_eq!(read(PageSelection::Auto, 0, 1.0), Reading::Ocr); // a scan
+        assert_eq!(read(PageSelection::Auto, 60, 1.0), Reading::Ocr); // a scan with a stamp
+        assert_eq!(read(PageSelection::Auto, 2500, 1.0), Reading::TextLayer); // a scan with a text layer from earlier OCR
+        assert_eq!(read(PageSelection::Auto, 400, 0.5), Reading::TextLayer); // a figure and some text
+        assert_eq!(read(PageSelection::Auto, 3, 0.05), Reading::TextLayer); // a page number and a logo
+        assert_eq!(read(PageSelection::Auto, 0, 0.0), Reading::Nothing); // blank
     }
 
     #[test]
-    fn always_and_never_are_taken_at_their_word() {
-        assert_eq!(read(When::Always, 3000, 0.0), Reading::Ocr);
-        assert_eq!(read(When::Always, 0, 0.0), Reading::Ocr);
-        assert_eq!(read(When::Never, 0, 1.0), Reading::Nothing);
-        assert_eq!(read(When::Never, 60, 1.0), Reading::TextLayer);
+    fn always_and_never_ignore_the_text_layer() {
+        assert_eq!(read(PageSelection::Always, 3000, 0.0), Reading::Ocr);
+        assert_eq!(read(PageSelection::Always, 0, 0.0), Reading::Ocr);
+        assert_eq!(read(PageSelection::Never, 0, 1.0), Reading::Nothing);
+        assert_eq!(read(PageSelection::Never, 60, 1.0), Reading::TextLayer);
     }
 
     #[test]
-    fn a_vision_model_reads_what_would_be_recognized_or_everything() {
+    fn vision_model_reads_the_ocr_pages_or_all_pages() {
         let read = |vision, ocr, text_chars, image_coverage| {
-            let rules = Rules {
+            let settings = RoutingSettings {
                 vision,
                 ocr,
-                ..Rules::default()
+                ..RoutingSettings::default()
             };
-            route(&rules, &facts(text_chars, image_coverage)).reading
+            route_page(&settings, &facts(text_chars, image_coverage)).reading
         };
-        assert_eq!(read(When::Auto, When::Auto, 0, 1.0), Reading::VisionModel);
-        assert_eq!(read(When::Auto, When::Never, 0, 1.0), Reading::VisionModel);
-        assert_eq!(read(When::Auto, When::Auto, 3000, 0.0), Reading::TextLayer);
-        assert_eq!(read(When::Auto, When::Always, 3000, 0.0), Reading::Ocr);
-        assert_eq!(read(When::Always, When::Always, 3000, 0.0), Reading::VisionModel);
-        assert_eq!(read(When::Always, When::Never, 0, 0.0), Reading::VisionModel);
-        assert_eq!(read(When::Never, When::Auto, 0, 1.0), Reading::Ocr);
+        assert_eq!(
+            read(PageSelection::Auto, PageSelection::Auto, 0, 1.0),
+            Reading::VisionModel
+        );
+        assert_eq!(
+            read(PageSelection::Auto, PageSelection::Never, 0, 1.0),
+            Reading::VisionModel
+        );
+        assert_eq!(
+            read(PageSelection::Auto, PageSelection::Auto, 3000, 0.0),
+            Reading::TextLayer
+        );
+        assert_eq!(
+            read(PageSelection::Auto, PageSelection::Always, 3000, 0.0),
+            Reading::Ocr
+        );
+        assert_eq!(
+            read(PageSelection::Always, PageSelection::Always, 3000, 0.0),
+            Reading::VisionModel
+        );
+        assert_eq!(
+            read(PageSelection::Always, PageSelection::Never, 0, 0.0),
+            Reading::VisionModel
+        );
+        assert_eq!(
+            read(PageSelection::Never, PageSelection::Auto, 0, 1.0),
+            Reading::Ocr
+        );
     }
 
     #[test]
     fn a_blank_page_is_stored_and_not_embedded() {
-        let blank = route(&Rules::default(), &facts(0, 0.0));
+        let blank = route_page(&RoutingSettings::default(), &facts(0, 0.0));
         assert!(blank.store && !blank.embed);
     }
 
     #[test]
     fn an_unreadable_page_has_a_route() {
-        let rules = Rules {
-            ocr: When::Always,
-            ..Rules::default()
+        let settings = RoutingSettings {
+            ocr: PageSelection::Always,
+            ..RoutingSettings::default()
         };
-        let route = route(
-            &rules,
+        let route = route_page(
+            &settings,
             &PageFacts {
                 readable: false,
                 ..facts(0, 0.0)
@@ -128,13 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn stages_that_are_off_are_off() {
-        let rules = Rules {
+    fn disabled_stages_are_not_in_the_route() {
+        let settings = RoutingSettings {
             embed: false,
             store: false,
-            ..Rules::default()
+            ..RoutingSettings::default()
         };
-        let route = route(&rules, &facts(3000, 0.0));
+        let route = route_page(&settings, &facts(3000, 0.0));
         assert!(!route.embed && !route.store);
     }
 }

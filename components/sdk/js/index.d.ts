@@ -1,31 +1,31 @@
 /**
- * Write a Weir component in JavaScript: a class with the methods of a role, handed to {@link policy}, and the rest is here.
+ * The SDK for Weir components in JavaScript: pass a class with the methods of a role to {@link policy} and export the result.
  *
  * ```js
  * import { policy, settings } from "weir-sdk";
  *
- * class ByTheDozen {
+ * class FixedBatch {
  *   dpi = settings.within("dpi", 150, 36, 600);
  *   plan(situation) {
  *     return { pages: 12, dpi: this.dpi, lingerMillis: 500, queueCapacity: 8 };
  *   }
  * }
  *
- * export const { batching } = policy(ByTheDozen);
+ * export const { batching } = policy(FixedBatch);
  * ```
  *
- * The words are those of the contract (`wit/`), its `kebab-case` written in camelCase; names of cases (`"text-layer"`) stay as
- * they are. A variant is `{ tag, val }`, an option its value or `null`.
+ * The names are those of the contract (`wit/`), with `kebab-case` written in camelCase; names of enum and variant cases
+ * (`"text-layer"`) stay in kebab-case. A variant is `{ tag, val }`, an option is its value or `null`.
  */
 
 /** A document's id: the SHA-256 of its bytes, as 64 hexadecimal digits. */
 export type DocumentId = string;
 /** A page's number in its document; the first page is 1. */
 export type PageNumber = number;
-/** The stages a page passes. `store`, `read` and what follows `read` run at the same time. */
+/** The stages of a page. `store` runs at the same time as `read` and the stages after it. */
 export type Stage = "rasterize" | "store" | "read" | "embed" | "upsert";
 
-/** What is known of a page before it is rasterized. All of it is cheap to know. */
+/** Facts about a page that are known before it is rasterized. */
 export interface PageFacts {
   number: PageNumber;
   /** Width and height in points (1/72 inch), after rotation. */
@@ -33,13 +33,13 @@ export interface PageFacts {
   height: number;
   /** Characters in the page's text layer. */
   textChars: number;
-  /** Share of the page's area under images, from 0 to 1. */
+  /** Fraction of the page's area that images cover, from 0 to 1. */
   imageCoverage: number;
   /** False if the page could not be opened; the other facts are then zero. */
   readable: boolean;
 }
 
-/** A queue in front of a stage, in pages. */
+/** The queue in front of a stage, in pages. */
 export interface QueueState {
   stage: Stage;
   depth: number;
@@ -47,14 +47,14 @@ export interface QueueState {
   workers: number;
 }
 
-/** How long a page occupies a worker of a stage: mean of the last 16 pages, 0 before the first. */
+/** The time for which a page occupies a worker of a stage: mean of the last 16 pages, 0 before the first. */
 export interface StageTime {
   stage: Stage;
   millisPerPage: number;
   pages: number;
 }
 
-/** A name and its value. */
+/** A label of a document or page. */
 export interface Label {
   name: string;
   value: string;
@@ -66,7 +66,7 @@ export interface Range {
   end: number;
 }
 
-/** What the host knows when it is about to take the next batch of a document. */
+/** The host's state before the next batch of a document. */
 export interface Situation {
   document: DocumentId;
   totalPages: number;
@@ -76,7 +76,7 @@ export interface Situation {
   queues: QueueState[];
   times: StageTime[];
   device: { kind: "cpu" | "gpu"; memoryBytes: number; cores: number };
-  /** Bytes still free for page images, of the budget shared by the whole host. */
+  /** Bytes that are free for page images in the budget of the whole host. */
   freeImageBytes: number;
 }
 
@@ -85,7 +85,7 @@ export interface Batch {
   pages: number;
   /** Resolution of the page images, from 36 to 600. */
   dpi: number;
-  /** How long a passage may wait for others before its embedding batch leaves, in milliseconds; at most 10,000. */
+  /** Longest wait of a passage for others in its embedding batch, in milliseconds; at most 10,000. */
   lingerMillis: number;
   /** Batches that may wait in front of each stage, from 1 to 64. */
   queueCapacity: number;
@@ -93,7 +93,7 @@ export interface Batch {
 
 /** The role `batching`. */
 export interface Batching {
-  /** The next batch of a document. Asked before each; there is always at least one page left. */
+  /** Plans the next batch of a document. Called before each batch, while at least one page is left. */
   plan(situation: Situation): Batch;
 }
 
@@ -103,7 +103,7 @@ export interface DocumentFacts {
   name: string;
   bytes: number;
   pages: number;
-  /** Title in the document's metadata, if it has one. */
+  /** Title in the document's metadata, or `null`. */
   title: string | null;
   outlineEntries: number;
   /** Facts of the first pages; at most 8. */
@@ -116,17 +116,17 @@ export interface DocumentRoute {
   lane: "interactive" | "bulk";
   /** Models by name; `null` leaves the choice to the host. */
   models: { ocr: string | null; textEmbedding: string | null };
-  /** Kept with every passage of the document; at most 16. */
+  /** Stored with every passage of the document; at most 16. */
   labels: Label[];
 }
 
 export interface PageRoute {
   reading: "text-layer" | "ocr" | "vision-model" | "nothing";
-  /** Whether its passages become searchable. Needs a reading other than `nothing`. */
+  /** Whether the page's passages become searchable. Requires a reading other than `nothing`. */
   embed: boolean;
-  /** Whether its image is kept. */
+  /** Whether the page image is stored. */
   store: boolean;
-  /** Kept with every passage of the page, beside the document's; at most 16. */
+  /** Stored with every passage of the page, in addition to the document's labels; at most 16. */
   labels: Label[];
 }
 
@@ -136,36 +136,36 @@ export interface Failure {
   stage: Stage;
   /** 1 for the first failure of this page in this stage. */
   attempt: number;
-  /** A stable word for programs, such as `page-unreadable` or `model-queue-full`. */
+  /** A stable error kind, such as `page-unreadable` or `model-queue-full`. */
   kind: string;
   message: string;
 }
 
-/** `retry-after`: milliseconds, at most 60,000. `skip-page`: the others go on. `fail-document`: it stops. */
+/** The action after a failure. `retry-after`: delay in milliseconds, at most 60,000. `skip-page`: continue with the other pages. */
 export type Verdict = { tag: "retry-after"; val: number } | { tag: "skip-page" } | { tag: "fail-document" };
 
 /** The role `routing`. */
 export interface Routing {
-  /** Where a document goes. If not given: collection `default`, lane `bulk`, no labels, the host's models. */
+  /** Chooses the route of a document. Default: collection `default`, lane `bulk`, no labels, the host's models. */
   document?(facts: DocumentFacts): DocumentRoute;
-  /** What is done with a page. Asked once for each page, when its batch has been planned. */
+  /** Chooses the route of a page. Called once for each page, after its batch has been planned. */
   page(document: DocumentId, facts: PageFacts): PageRoute;
-  /** What follows a failure of a page. If not given: the document stops. */
+  /** Decides the action after a failure of a page. Default: the document fails. */
   failed?(failure: Failure): Verdict;
 }
 
 export interface PassageSource {
   document: DocumentId;
   page: PageNumber;
-  /** In reading order, its lines separated by `\n`. */
+  /** The page's text in reading order, with lines separated by `\n`. */
   text: string;
   /** Headings in order; level 1 is the highest. */
   headings: { at: Range; level: number }[];
-  /** Tokens the embedding model takes; what is beyond them in a passage is not seen by it. */
+  /** Token limit of the embedding model; it ignores the rest of a longer passage. */
   maxTokens: number;
 }
 
-/** A section of a document: a heading and what stands under it. */
+/** A section of a document: a heading and the text under it. */
 export interface Section {
   document: DocumentId;
   title: string;
@@ -175,10 +175,10 @@ export interface Section {
   text: string;
 }
 
-/** A question to a language model. `{text}` in the prompt stands for the text it is asked about. */
+/** A request to a language model. `{text}` in the prompt is replaced by the text to summarize. */
 export interface Question {
   prompt: string;
-  /** From 1 to 4096. */
+  /** Token limit of the response, from 1 to 4096. */
   maxTokens: number;
 }
 
@@ -189,9 +189,9 @@ export type SummaryPlan =
 
 /** The role `chunking`. */
 export interface Chunking {
-  /** The passages of a page to index: not empty, inside the text, in order of their starts; they may overlap. At most 4096. */
+  /** Returns the passages of a page to index: not empty, inside the text, ordered by their starts. They may overlap. At most 4096. */
   passages(source: PassageSource): Range[];
-  /** How to summarize a section. If not given: not at all. */
+  /** Plans the summary of a section. Default: no summary. */
   summarize?(section: Section): SummaryPlan;
 }
 
@@ -202,27 +202,27 @@ export type Event =
   | { tag: "page-failed"; val: { document: DocumentId; page: PageNumber; stage: Stage; message: string } }
   | { tag: "document-done" | "document-failed"; val: { document: DocumentId; done: number; failed: number } };
 
-/** What the user should see now. */
+/** A progress update for users. */
 export interface Update {
   document: DocumentId;
   /** From 0 to 100. */
   percent: number;
   /** At most 500 characters. */
   message: string;
-  /** Seconds left, if that can be told. */
+  /** Estimated seconds left, or `null`. */
   secondsLeft: number | null;
 }
 
 /** The role `progress`. */
 export interface Progress {
-  /** What the user should see after an event; nothing is a fine answer, at most 16 are taken. `atMillis` counts from the job's start. */
+  /** Returns at most 16 updates for users after an event; it may be none. `atMillis` counts from the job's start. */
   observe(atMillis: number, event: Event): Update[];
 }
 
 /**
- * Makes a class the component's policy. Export the roles it has by their names: `export const { batching, routing } =
- * policy(Policy)`. The class is instantiated at a job's first call and lives until the job ends, so its fields are that job's
- * memory, and its constructor may read settings.
+ * Turns a class into the component's policy. Export its roles by name: `export const { batching, routing } = policy(Policy)`. The class
+ * is instantiated at a job's first call, and the instance lives until the job ends. So its fields are the job's memory, and its
+ * constructor may read settings.
  */
 export function policy(Policy: new () => Partial<Batching & Routing & Chunking & Progress>): {
   batching: object;
@@ -232,22 +232,22 @@ export function policy(Policy: new () => Partial<Batching & Routing & Chunking &
 };
 
 /**
- * Where each character of a text begins in bytes of UTF-8, as the contract counts: `offsets(text)[i]` for position `i` of the
- * JavaScript string, its length included.
+ * Returns the UTF-8 byte offsets of a text, as used in the contract: `offsets(text)[i]` is the offset of position `i` of the JavaScript
+ * string. The last entry is the length in bytes.
  */
 export function offsets(text: string): Uint32Array;
 
-/** Lines for the tenant's log. A job may write 1,000 lines of 1,000 characters. */
+/** Writes lines to the job's component log. A job may write 1,000 lines of 1,000 characters. */
 export const log: Record<"debug" | "info" | "warn" | "error", (message: string) => void>;
 
-/** The values of the manifest, under those the job was started with. A value that is not what it should be throws. */
+/** The settings of the manifest; options of the job override them. An invalid value throws. */
 export const settings: {
-  /** A setting as text, if it is set. */
+  /** Returns a setting as text, or `undefined` if it is not set. */
   get(name: string): string | undefined;
-  /** A setting of the type of its default. */
+  /** Returns a setting, converted to the type of the default `value`. */
   getOr<T extends string | number | boolean>(name: string, value: T): T;
-  /** A number within a range, both ends included. */
+  /** Returns a number within a range, including both ends. */
   within(name: string, value: number, least: number, most: number): number;
-  /** One of a few words. */
+  /** Returns one of the `words`. */
   choice<T extends string>(name: string, value: T, words: readonly T[]): T;
 };

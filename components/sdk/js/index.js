@@ -1,5 +1,5 @@
-// What every component may use. The capabilities that a manifest has to grant are files of their own (`weir-sdk/state.js`,
-// `rasterizer.js`, `inference.js`): importing one is what makes a component need it.
+// Functions that every component may use. Each capability that a manifest has to grant is a separate file (`weir-sdk/state.js`,
+// `rasterizer.js`, `inference.js`), because importing a capability makes the component require its grant.
 export { policy } from "./policy.js";
 export { offsets } from "./text.js";
 export * as log from "./log.js";

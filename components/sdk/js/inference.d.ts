@@ -1,8 +1,8 @@
-/** Models. Granted as `inference`; time spent counts as the tenant's. Each function throws a {@link Refusal} if it is refused. */
+/** Calls models. Granted as `inference`; the time is charged to the tenant. Each function throws a {@link Refusal} if the host refuses. */
 import type { DocumentId, PageNumber } from "./index.js";
 export { Refusal } from "./refusal.js";
 
-/** A part of a page: shares of its width and height from its upper left corner, each from 0 to 1. */
+/** A part of a page: fractions of its width and height from the upper left corner, each from 0 to 1. */
 export interface Region {
   x: number;
   y: number;
@@ -10,11 +10,11 @@ export interface Region {
   height: number;
 }
 
-/** Tokens the embedding model sees in a text of at most 64 KiB. */
+/** Counts the tokens of the embedding model in a text of at most 64 KiB. */
 export function countTokens(text: string): number;
-/** Cosine similarity, from -1 to 1, of a text to each of up to 16 others, each at most 2 KiB. Vectors stay with the host. */
+/** Returns the cosine similarities, from -1 to 1, of a text to up to 16 others. Each text has at most 2 KiB. */
 export function similarities(text: string, others: string[]): number[];
-/** Recognizes the text in a part of a page. */
+/** Runs OCR on a part of a page. */
 export function recognize(document: DocumentId, page: PageNumber, region: Region): string;
-/** Asks the language model; a prompt of at most 64 KiB, an answer of at most `maxTokens` (1 to 4096) tokens. */
+/** Sends a prompt of at most 64 KiB to the language model. The response has at most `maxTokens` (1 to 4096) tokens. */
 export function generate(prompt: string, maxTokens: number): string;

@@ -1,4 +1,4 @@
-// Lines for the tenant's log. A job may write 1,000 lines of 1,000 characters.
+// Writes lines to the job's component log. A job may write 1,000 lines of 1,000 characters.
 import host from "weir:pipeline/log@0.1.0";
 
 export const debug = (message) => host.write("debug", message);

@@ -1,9 +1,9 @@
-// From the host's call to the policy's method.
+// Exports a policy and calls its methods.
 //
-// A component is initialized when it is built, long before there is a host to ask, so the policy itself is made at the first
-// call of a job: its constructor may read settings, and what it keeps in its fields is that job's memory.
+// A component is initialized at build time, without a host. So the policy is instantiated at the first call of a job: its constructor may
+// read settings, and its fields are the job's memory.
 
-const nowhereInParticular = () => ({
+const defaultDocumentRoute = () => ({
   collection: "default",
   lane: "bulk",
   models: { ocr: null, textEmbedding: null },
@@ -11,23 +11,23 @@ const nowhereInParticular = () => ({
 });
 
 export function policy(Policy) {
-  let made;
-  const the = () => (made ??= new Policy());
+  let instance;
+  const getInstance = () => (instance ??= new Policy());
   return {
     batching: {
-      plan: (situation) => the().plan(situation),
+      plan: (situation) => getInstance().plan(situation),
     },
     routing: {
-      document: (facts) => the().document?.(facts) ?? nowhereInParticular(),
-      page: (document, facts) => the().page(document, facts),
-      failed: (failure) => the().failed?.(failure) ?? { tag: "fail-document" },
+      document: (facts) => getInstance().document?.(facts) ?? defaultDocumentRoute(),
+      page: (document, facts) => getInstance().page(document, facts),
+      failed: (failure) => getInstance().failed?.(failure) ?? { tag: "fail-document" },
     },
     chunking: {
-      passages: (source) => the().passages(source),
-      summarize: (section) => the().summarize?.(section) ?? { tag: "none" },
+      passages: (source) => getInstance().passages(source),
+      summarize: (section) => getInstance().summarize?.(section) ?? { tag: "none" },
     },
     progress: {
-      observe: (atMillis, event) => the().observe(atMillis, event),
+      observe: (atMillis, event) => getInstance().observe(atMillis, event),
     },
   };
 }

@@ -1,8 +1,8 @@
-/** What the host throws when it does not do what it was asked for. */
+/** The error that capabilities throw when the host refuses a call. */
 export class Refusal extends Error {
   /**
-   * `unavailable`: the host has no such thing. `exhausted`: the tenant's quota for it is used up. `invalid`: an argument is
-   * outside its limits. `failed`: it was tried and did not work.
+   * `unavailable`: the requested model or page does not exist. `exhausted`: the tenant's quota is exhausted. `invalid`: an argument is
+   * outside its limits. `failed`: the host tried and failed.
    */
   kind: "unavailable" | "exhausted" | "invalid" | "failed";
 }

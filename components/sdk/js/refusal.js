@@ -1,4 +1,4 @@
-// What the host throws when it does not do what it was asked for: a value of the contract, made an Error here.
+// Converts refusals, which the bindings throw as plain values of the contract, into errors.
 
 export class Refusal extends Error {
   constructor(kind, message) {
@@ -8,13 +8,13 @@ export class Refusal extends Error {
   }
 }
 
-export function asking(ask) {
-  return (...given) => {
+export function throwRefusals(call) {
+  return (...args) => {
     try {
-      return ask(...given);
+      return call(...args);
     } catch (thrown) {
-      const refused = thrown?.payload ?? thrown;
-      throw typeof refused?.tag === "string" ? new Refusal(refused.tag, refused.val) : thrown;
+      const refusal = thrown?.payload ?? thrown;
+      throw typeof refusal?.tag === "string" ? new Refusal(refusal.tag, refusal.val) : thrown;
     }
   };
 }

@@ -1,7 +1,6 @@
-// The values of the pipeline's manifest, under those the job was started with.
+// The settings of the pipeline's manifest; options of the job override them.
 //
-// A value that is not what it should be throws: to go on with a default would do something other than the tenant asked for,
-// and nobody would notice.
+// An invalid value throws. With a default instead, the component would silently do something that the tenant did not ask for.
 import host from "weir:pipeline/settings@0.1.0";
 
 export function get(name) {
@@ -13,7 +12,7 @@ export function getOr(name, value) {
   if (text === undefined) return value;
   switch (typeof value) {
     case "number":
-      return number(name, text);
+      return parseNumber(name, text);
     case "boolean":
       if (text === "true" || text === "false") return text === "true";
       throw new Error(`the setting ${name} = '${text}' is neither true nor false`);
@@ -25,8 +24,8 @@ export function getOr(name, value) {
 export function within(name, value, least, most) {
   const text = get(name)?.trim();
   if (text === undefined) return value;
-  const given = Number(text);
-  if (text !== "" && given >= least && given <= most) return given;
+  const parsed = Number(text);
+  if (text !== "" && parsed >= least && parsed <= most) return parsed;
   throw new Error(`the setting ${name} = '${text}' is not within ${least} to ${most}`);
 }
 
@@ -37,8 +36,8 @@ export function choice(name, value, words) {
   throw new Error(`the setting ${name} = '${text}' is none of ${words.join(", ")}`);
 }
 
-function number(name, text) {
-  const given = Number(text);
-  if (text === "" || Number.isNaN(given)) throw new Error(`the setting ${name} = '${text}' is no number`);
-  return given;
+function parseNumber(name, text) {
+  const parsed = Number(text);
+  if (text === "" || Number.isNaN(parsed)) throw new Error(`the setting ${name} = '${text}' is not a number`);
+  return parsed;
 }

@@ -1,11 +1,11 @@
-// Values kept from job to job; the manifest must grant `state`.
+// Values that are kept between jobs. The manifest must grant `state`.
 import host from "weir:pipeline/state@0.1.0";
-import { asking } from "./refusal.js";
+import { throwRefusals } from "./refusal.js";
 
 export { Refusal } from "./refusal.js";
-export const get = asking((key) => {
+export const get = throwRefusals((key) => {
   const value = host.get(key);
   return value == null ? undefined : Uint8Array.from(value);
 });
-export const set = asking((key, value) => host.set(key, value));
-export const remove = asking((key) => host.delete(key));
+export const set = throwRefusals((key, value) => host.set(key, value));
+export const remove = throwRefusals((key) => host.delete(key));

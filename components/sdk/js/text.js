@@ -1,4 +1,4 @@
-// Positions in a text. The contract counts bytes of UTF-8, JavaScript counts units of UTF-16.
+// Converts positions in a text: the contract counts UTF-8 bytes, JavaScript counts UTF-16 code units.
 
 export function offsets(text) {
   const at = new Uint32Array(text.length + 1);
@@ -11,7 +11,7 @@ export function offsets(text) {
     } else if (unit < 0x800) {
       bytes += 2;
     } else if (unit >= 0xd800 && unit < 0xdc00) {
-      // The first half of a pair: four bytes, and no boundary between the halves.
+      // A surrogate pair: four bytes, with no boundary between its halves.
       at[++i] = bytes;
       bytes += 4;
     } else {

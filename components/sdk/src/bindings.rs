@@ -1,8 +1,8 @@
-//! What wit-bindgen makes of `wit/`.
+//! Bindings that wit-bindgen generates from `wit/`.
 //!
-//! Each role is generated from a world of its own, so that a component is of exactly the roles it exports; the words they
-//! share are generated once, with the capabilities, and every role refers to those. A capability that a component does
-//! not call leaves no import in it: the linker drops what is not reached, and the component is encoded from what is left.
+//! Each role is generated from its own world, so that a component has exactly the roles it exports. The shared types are generated
+//! once, with the capabilities, and every role refers to them. A capability that a component does not call is not among its imports,
+//! because the linker removes unreachable code before the component is encoded.
 
 #![allow(missing_docs)]
 

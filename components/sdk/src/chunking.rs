@@ -1,4 +1,4 @@
-//! Where to cut text, for the index and for summaries.
+//! The role `chunking`: where text is cut for the index and for summaries.
 
 use crate::Range;
 pub use crate::bindings::chunker::exports::weir::pipeline::chunking::{
@@ -7,10 +7,10 @@ pub use crate::bindings::chunker::exports::weir::pipeline::chunking::{
 
 /// The role `chunking`.
 pub trait Chunking {
-    /// The passages of a page to index: not empty, within the text, on character boundaries, in order of their starts.
+    /// Returns the passages of a page to index: not empty, inside the text, on character boundaries, ordered by their starts.
     fn passages(&mut self, source: PassageSource) -> Vec<Range>;
 
-    /// How to summarize a section. If not given: not at all.
+    /// Plans the summary of a section. The default is no summary.
     fn summarize(&mut self, _section: Section) -> SummaryPlan {
         SummaryPlan::None
     }

@@ -1,12 +1,12 @@
-//! From the host's call to the policy's method.
+//! Exports a policy and calls its methods.
 
 use std::cell::RefCell;
 use std::sync::Once;
 use std::thread::LocalKey;
 
-/// Calls a method of the component's one policy value, made at the first call. A panic ends the instance and its message
-/// would be lost with it, so it is written to the tenant's log before.
-pub fn call<P: Default + 'static, R>(
+/// Calls a method of the component's policy value, which is created at the first call. A panic ends the instance, so its message is
+/// first written to the tenant's log.
+pub fn call_policy<P: Default + 'static, R>(
     policy: &'static LocalKey<RefCell<P>>,
     method: impl FnOnce(&mut P) -> R,
 ) -> R {
@@ -23,8 +23,8 @@ pub fn call<P: Default + 'static, R>(
     policy.with_borrow_mut(method)
 }
 
-/// Exports a type as the component's policy for one or several roles: `export!(Policy: Batching, Routing)`. The type
-/// implements the trait of each role named, and [`Default`]. Once in a crate, whose `crate-type` is `cdylib`.
+/// Exports a type as the component's policy for one or several roles: `export!(Policy: Batching, Routing)`. The type implements the
+/// trait of each named role, and [`Default`]. Use the macro once in a crate, whose `crate-type` is `cdylib`.
 #[macro_export]
 macro_rules! export {
     ($policy:ty: $($role:ident),+ $(,)?) => {
@@ -46,14 +46,14 @@ macro_rules! export {
     };
 }
 
-/// The functions of a role.
+/// Exports the functions of a role.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_role {
     (Batching $component:ident $policy:ident) => {
         impl $crate::__private::batcher::exports::weir::pipeline::batching::Guest for $component {
             fn plan(situation: $crate::batching::Situation) -> $crate::batching::Batch {
-                $crate::__private::call(&$policy, |p| $crate::batching::Batching::plan(p, situation))
+                $crate::__private::call_policy(&$policy, |p| $crate::batching::Batching::plan(p, situation))
             }
         }
         $crate::__private::batcher::export!($component with_types_in $crate::__private::batcher);
@@ -61,13 +61,13 @@ macro_rules! __export_role {
     (Routing $component:ident $policy:ident) => {
         impl $crate::__private::router::exports::weir::pipeline::routing::Guest for $component {
             fn document(facts: $crate::routing::DocumentFacts) -> $crate::routing::DocumentRoute {
-                $crate::__private::call(&$policy, |p| $crate::routing::Routing::document(p, facts))
+                $crate::__private::call_policy(&$policy, |p| $crate::routing::Routing::document(p, facts))
             }
             fn page(document: $crate::DocumentId, facts: $crate::PageFacts) -> $crate::routing::PageRoute {
-                $crate::__private::call(&$policy, |p| $crate::routing::Routing::page(p, document, facts))
+                $crate::__private::call_policy(&$policy, |p| $crate::routing::Routing::page(p, document, facts))
             }
             fn failed(failure: $crate::routing::Failure) -> $crate::routing::Verdict {
-                $crate::__private::call(&$policy, |p| $crate::routing::Routing::failed(p, failure))
+                $crate::__private::call_policy(&$policy, |p| $crate::routing::Routing::failed(p, failure))
             }
         }
         $crate::__private::router::export!($component with_types_in $crate::__private::router);
@@ -75,10 +75,10 @@ macro_rules! __export_role {
     (Chunking $component:ident $policy:ident) => {
         impl $crate::__private::chunker::exports::weir::pipeline::chunking::Guest for $component {
             fn passages(source: $crate::chunking::PassageSource) -> ::std::vec::Vec<$crate::Range> {
-                $crate::__private::call(&$policy, |p| $crate::chunking::Chunking::passages(p, source))
+                $crate::__private::call_policy(&$policy, |p| $crate::chunking::Chunking::passages(p, source))
             }
             fn summarize(section: $crate::chunking::Section) -> $crate::chunking::SummaryPlan {
-                $crate::__private::call(&$policy, |p| $crate::chunking::Chunking::summarize(p, section))
+                $crate::__private::call_policy(&$policy, |p| $crate::chunking::Chunking::summarize(p, section))
             }
         }
         $crate::__private::chunker::export!($component with_types_in $crate::__private::chunker);
@@ -86,7 +86,7 @@ macro_rules! __export_role {
     (Progress $component:ident $policy:ident) => {
         impl $crate::__private::reporter::exports::weir::pipeline::progress::Guest for $component {
             fn observe(at_millis: u64, event: $crate::progress::Event) -> ::std::vec::Vec<$crate::progress::Update> {
-                $crate::__private::call(&$policy, |p| $crate::progress::Progress::observe(p, at_millis, event))
+                $crate::__private::call_policy(&$policy, |p| $crate::progress::Progress::observe(p, at_millis, event))
             }
         }
         $crate::__private::reporter::export!($component with_types_in $crate::__private::reporter);

@@ -1,23 +1,23 @@
-//! Write a Weir component in Rust: implement a role's trait, name it in [`export!`], and the rest is here.
+//! The SDK for Weir components in Rust: implement the trait of a role and export it with [`export!`].
 //!
 //! ```
 //! use weir_sdk::batching::{Batch, Batching, Situation};
 //!
 //! #[derive(Default)]
-//! struct ByTheDozen;
+//! struct FixedBatch;
 //!
-//! impl Batching for ByTheDozen {
+//! impl Batching for FixedBatch {
 //!     fn plan(&mut self, _situation: Situation) -> Batch {
 //!         Batch { pages: 12, dpi: weir_sdk::settings::get_or("dpi", 150), linger_millis: 500, queue_capacity: 8 }
 //!     }
 //! }
 //!
-//! weir_sdk::export!(ByTheDozen: Batching);
+//! weir_sdk::export!(FixedBatch: Batching);
 //! ```
 //!
-//! A job has one instance of a component and the host calls it for that job alone, so the value behind `&mut self` is the
-//! job's memory: it is made with [`Default`] at the first call and lives until the job ends. Natively nothing is exported,
-//! no setting is set and log lines go to standard error, so a policy is tested like any other Rust code.
+//! Each job has its own instance of a component, so the value behind `&mut self` is the job's memory. It is created with [`Default`]
+//! at the first call and lives until the job ends. In a native build nothing is exported, no setting is set, and log lines go to
+//! standard error, so a policy can be tested like any other Rust code.
 
 mod bindings;
 mod export;
@@ -33,13 +33,13 @@ pub use bindings::weir::pipeline::types::{
     DocumentId, Label, PageFacts, PageNumber, QueueState, Range, Stage, StageTime,
 };
 
-/// A closer look at a page; the manifest must grant `rasterizer` to a component that calls it.
+/// Image statistics, a preview and the text of a page. The manifest must grant `rasterizer`.
 pub mod rasterizer {
     pub use crate::bindings::weir::pipeline::rasterizer::{Brightness, Picture, preview, statistics, text};
     pub use crate::bindings::weir::pipeline::refusals::Refusal;
 }
 
-/// Models; the manifest must grant `inference` to a component that calls it.
+/// Token counts, similarities, OCR and language models. The manifest must grant `inference`.
 pub mod inference {
     pub use crate::bindings::weir::pipeline::inference::{
         Region, count_tokens, generate, recognize, similarities,
@@ -47,17 +47,17 @@ pub mod inference {
     pub use crate::bindings::weir::pipeline::refusals::Refusal;
 }
 
-/// Values kept from job to job; the manifest must grant `state` to a component that calls it.
+/// Values that are kept between jobs. The manifest must grant `state`.
 pub mod state {
     pub use crate::bindings::weir::pipeline::refusals::Refusal;
     pub use crate::bindings::weir::pipeline::state::{delete, get, set};
 }
 
-/// What [`export!`] expands to; not for other use.
+/// Items that [`export!`] expands to. Not a public interface.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings::{batcher, chunker, reporter, router};
-    pub use crate::export::call;
+    pub use crate::export::call_policy;
 
     pub mod roles {
         pub use crate::batching::Batching;
@@ -68,7 +68,7 @@ pub mod __private {
 }
 
 impl Stage {
-    /// Every stage, in the order of the pipeline.
+    /// All stages, in the order of the pipeline.
     pub const ALL: [Self; 5] = [
         Self::Rasterize,
         Self::Store,

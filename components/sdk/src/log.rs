@@ -1,8 +1,8 @@
-//! Lines for the tenant's log. A job may write 1,000 lines of 1,000 characters.
+//! Writes lines to the job's component log. A job may write 1,000 lines of 1,000 characters.
 
 pub use crate::bindings::weir::pipeline::log::Level;
 
-/// Writes a line.
+/// Writes a line with this level.
 pub fn write(level: Level, message: &str) {
     #[cfg(target_family = "wasm")]
     crate::bindings::weir::pipeline::log::write(level, message);
@@ -10,22 +10,22 @@ pub fn write(level: Level, message: &str) {
     eprintln!("{level:?}: {message}");
 }
 
-/// For someone who looks into the component itself.
+/// Writes a line for debugging the component.
 pub fn debug(message: &str) {
     write(Level::Debug, message);
 }
 
-/// What happened.
+/// Writes a line about a normal event.
 pub fn info(message: &str) {
     write(Level::Info, message);
 }
 
-/// Something that works, but not as it should.
+/// Writes a line about a problem that the component could handle.
 pub fn warn(message: &str) {
     write(Level::Warn, message);
 }
 
-/// Something that does not work.
+/// Writes a line about an error.
 pub fn error(message: &str) {
     write(Level::Error, message);
 }

@@ -1,4 +1,4 @@
-//! What the user is told.
+//! The role `progress`: the updates that users see.
 
 pub use crate::bindings::reporter::exports::weir::pipeline::progress::{
     BatchRasterized, DocumentEnded, DocumentStarted, Event, PageDone, PageFailed, Update,
@@ -6,6 +6,6 @@ pub use crate::bindings::reporter::exports::weir::pipeline::progress::{
 
 /// The role `progress`.
 pub trait Progress {
-    /// What the user should see after an event, if anything. `at_millis` counts from the job's start.
+    /// Returns the updates for users after an event, if any. `at_millis` counts from the job's start.
     fn observe(&mut self, at_millis: u64, event: Event) -> Vec<Update>;
 }

@@ -1,4 +1,4 @@
-//! Where a document goes, how each page is read, and what follows a failure.
+//! The role `routing`: a document's collection and lane, how each page is read, and the action after a failure.
 
 pub use crate::bindings::router::exports::weir::pipeline::routing::{
     DocumentFacts, DocumentRoute, Failure, Lane, ModelPreferences, PageRoute, Reading, Verdict,
@@ -7,8 +7,8 @@ use crate::{DocumentId, PageFacts};
 
 /// The role `routing`.
 pub trait Routing {
-    /// Where a document goes. Asked once for each document, before its first batch. If not given: collection `default`, lane
-    /// `bulk`, no labels, the host's models.
+    /// Chooses the route of a document. Called once for each document, before its first batch. The default is collection `default`,
+    /// lane `bulk`, no labels and the host's models.
     fn document(&mut self, _facts: DocumentFacts) -> DocumentRoute {
         DocumentRoute {
             collection: "default".into(),
@@ -21,10 +21,10 @@ pub trait Routing {
         }
     }
 
-    /// What is done with a page. Asked once for each page, when its batch has been planned.
+    /// Chooses the route of a page. Called once for each page, after its batch has been planned.
     fn page(&mut self, document: DocumentId, facts: PageFacts) -> PageRoute;
 
-    /// What follows a failure of a page. If not given: the document stops.
+    /// Decides the action after a failure of a page. The default is to fail the document.
     fn failed(&mut self, _failure: Failure) -> Verdict {
         Verdict::FailDocument
     }

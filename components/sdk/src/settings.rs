@@ -1,13 +1,13 @@
-//! The values of the pipeline's manifest, under those the job was started with.
+//! The settings of the pipeline's manifest; options of the job override them.
 //!
-//! A value that is not what it should be ends the call: to go on with a default would do something other than the tenant
-//! asked for, and nobody would notice. The panic's message is in the log, and the manifest's `on-trap` says what follows.
+//! An invalid value panics, which ends the call. With a default instead, the component would silently do something that the tenant did
+//! not ask for. The message is in the component log, and `on-component-failure` in the manifest says what happens next.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// A setting as text, if it is set. Natively nothing is.
+/// Returns a setting as text, if it is set. In a native build no setting is set.
 pub fn get(name: &str) -> Option<String> {
     #[cfg(target_family = "wasm")]
     return crate::bindings::weir::pipeline::settings::get(name);
@@ -18,35 +18,35 @@ pub fn get(name: &str) -> Option<String> {
     }
 }
 
-/// A setting, or `default` if it is not set.
+/// Returns a setting, or `default` if it is not set.
 ///
 /// # Panics
-/// If it is set to something that is no `T`.
+/// Panics if the value is not a `T`.
 #[track_caller]
 pub fn get_or<T: FromStr>(name: &str, default: T) -> T {
-    taken(default, get(name).map(|text| parse(name, &text)))
+    value_or_panic(default, get(name).map(|text| parse_value(name, &text)))
 }
 
-/// A number within a range, or `default` if it is not set.
+/// Returns a number within a range, or `default` if the setting is not set.
 ///
 /// # Panics
-/// If it is set to something else.
+/// Panics if the value is not a number in the range.
 #[track_caller]
 pub fn within<T: FromStr + PartialOrd + Display>(name: &str, default: T, range: RangeInclusive<T>) -> T {
-    taken(default, get(name).map(|text| parse_within(name, &text, range)))
+    value_or_panic(default, get(name).map(|text| parse_within(name, &text, range)))
 }
 
-/// One of a few words, or `default` if it is not set.
+/// Returns the value for one of the `words`, or `default` if the setting is not set.
 ///
 /// # Panics
-/// If it is set to another word.
+/// Panics if the setting is another word.
 #[track_caller]
 pub fn choice<T: Copy>(name: &str, default: T, words: &[(&str, T)]) -> T {
-    taken(default, get(name).map(|text| choose(name, &text, words)))
+    value_or_panic(default, get(name).map(|text| parse_choice(name, &text, words)))
 }
 
 #[track_caller]
-fn taken<T>(default: T, value: Option<Result<T, String>>) -> T {
+fn value_or_panic<T>(default: T, value: Option<Result<T, String>>) -> T {
     match value {
         None => default,
         Some(Ok(value)) => value,
@@ -54,10 +54,10 @@ fn taken<T>(default: T, value: Option<Result<T, String>>) -> T {
     }
 }
 
-fn parse<T: FromStr>(name: &str, text: &str) -> Result<T, String> {
+fn parse_value<T: FromStr>(name: &str, text: &str) -> Result<T, String> {
     text.trim().parse().map_err(|_| {
         format!(
-            "the setting {name} = '{text}' is no {}",
+            "the setting {name} = '{text}' is not a {}",
             std::any::type_name::<T>()
         )
     })
@@ -77,7 +77,7 @@ where
     }
 }
 
-fn choose<T: Copy>(name: &str, text: &str, words: &[(&str, T)]) -> Result<T, String> {
+fn parse_choice<T: Copy>(name: &str, text: &str, words: &[(&str, T)]) -> Result<T, String> {
     match words.iter().find(|(word, _)| *word == text.trim()) {
         Some((_, value)) => Ok(*value),
         None => {
@@ -95,18 +95,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_that_is_not_set_has_its_default() {
+    fn unset_setting_has_its_default() {
         assert_eq!(get_or("dpi", 150), 150);
         assert_eq!(within("dpi", 150, 36..=600), 150);
         assert_eq!(choice("ocr", 1, &[("auto", 1), ("never", 2)]), 1);
     }
 
     #[test]
-    fn a_wrong_value_is_named_with_what_would_be_taken() {
-        assert_eq!(parse::<u32>("dpi", " 200 "), Ok(200));
+    fn invalid_value_error_names_the_allowed_values() {
+        assert_eq!(parse_value::<u32>("dpi", " 200 "), Ok(200));
         assert_eq!(
-            parse::<u32>("dpi", "x"),
-            Err("the setting dpi = 'x' is no u32".into())
+            parse_value::<u32>("dpi", "x"),
+            Err("the setting dpi = 'x' is not a u32".into())
         );
         assert_eq!(parse_within("dpi", "600", 36..=600), Ok(600));
         assert_eq!(
@@ -115,7 +115,7 @@ mod tests {
         );
         assert!(parse_within("x", "NaN", 0.0..=1.0).is_err());
         assert_eq!(
-            choose("ocr", "maybe", &[("auto", 1), ("never", 2)]),
+            parse_choice("ocr", "maybe", &[("auto", 1), ("never", 2)]),
             Err("the setting ocr = 'maybe' is none of auto, never".into())
         );
     }

@@ -1,5 +1,5 @@
-//! What the built components import and export. A right that a component does not use must not be among its imports, for
-//! a manifest has to grant what is.
+//! Checks the imports and exports of the built components. A capability that a component does not use must not be among its imports,
+//! because the manifest has to grant every import.
 
 #![allow(clippy::unwrap_used)]
 
@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use wasmparser::{Parser, Payload};
 
-/// The interfaces a component imports and exports, such as `state`, without the package's name.
-fn interfaces(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+/// Returns the imported and exported interfaces of a component, such as `state`, without the package name.
+fn read_interfaces(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let folder = std::env::var_os("OUT").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/components")),
         PathBuf::from,
@@ -27,14 +27,14 @@ fn interfaces(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
                 imports.extend(
                     section
                         .into_iter()
-                        .map(|import| interface(import.unwrap().name.name)),
+                        .map(|import| interface_name(import.unwrap().name.name)),
                 );
             }
             Payload::ComponentExportSection(section) if depth == 0 => {
                 exports.extend(
                     section
                         .into_iter()
-                        .map(|export| interface(export.unwrap().name.name)),
+                        .map(|export| interface_name(export.unwrap().name.name)),
                 );
             }
             _ => {}
@@ -43,42 +43,42 @@ fn interfaces(name: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     (imports, exports)
 }
 
-fn interface(name: &str) -> String {
+fn interface_name(name: &str) -> String {
     let interface = name
         .strip_prefix("weir:pipeline/")
         .and_then(|rest| rest.strip_suffix("@0.1.0"));
     interface
-        .unwrap_or_else(|| panic!("{name} is not of this contract"))
+        .unwrap_or_else(|| panic!("{name} is not part of this contract"))
         .to_owned()
 }
 
-fn set(names: &[&str]) -> BTreeSet<String> {
+fn to_set(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
 #[test]
-fn the_default_components_use_nothing_that_must_be_granted() {
+fn default_components_import_no_granted_capability() {
     for role in ["batching", "routing", "chunking", "progress"] {
-        let (imports, exports) = interfaces(role);
-        assert_eq!(exports, set(&[role]));
+        let (imports, exports) = read_interfaces(role);
+        assert_eq!(exports, to_set(&[role]));
         assert!(
-            imports.is_subset(&set(&["types", "log", "settings"])),
+            imports.is_subset(&to_set(&["types", "log", "settings"])),
             "{role}: {imports:?}"
         );
-        // A panic's message needs the log.
+        // The log is needed for panic messages.
         assert!(imports.contains("log"), "{role}: {imports:?}");
     }
 }
 
 #[test]
-fn a_right_that_is_used_is_imported_and_no_other() {
-    for right in ["state", "inference", "rasterizer"] {
-        let (imports, exports) = interfaces(&format!("hostile-{right}"));
+fn component_imports_only_the_capability_it_uses() {
+    for capability in ["state", "inference", "rasterizer"] {
+        let (imports, exports) = read_interfaces(&format!("hostile-{capability}"));
         let granted = imports
-            .intersection(&set(&["state", "inference", "rasterizer"]))
+            .intersection(&to_set(&["state", "inference", "rasterizer"]))
             .cloned()
             .collect::<BTreeSet<_>>();
-        assert_eq!(granted, set(&[right]));
-        assert_eq!(exports, set(&["batching", "chunking", "progress", "routing"]));
+        assert_eq!(granted, to_set(&[capability]));
+        assert_eq!(exports, to_set(&["batching", "chunking", "progress", "routing"]));
     }
 }

@@ -1,4 +1,4 @@
-//! Decides as the stable revision does, under a name of its own.
+//! Decides like the stable revision, with another label.
 
 use weir_sdk::routing::{PageRoute, Routing};
 use weir_sdk::{DocumentId, PageFacts};
@@ -8,7 +8,7 @@ struct Fine;
 
 impl Routing for Fine {
     fn page(&mut self, _document: DocumentId, _page: PageFacts) -> PageRoute {
-        weir_trials::route(&weir_sdk::settings::get_or("name", String::from("fine")))
+        weir_trials::labeled_page_route(&weir_sdk::settings::get_or("name", String::from("fine")))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Has pages drawn finer than the stable revision does, which takes the host longer. A component has no clock and cannot dawdle: it
-//! is slow by what it decides.
+//! Requests a higher resolution than the stable revision, so that the host takes longer. A component has no clock and cannot wait, so only
+//! its decisions can make a job slower.
 
 use weir_sdk::batching::{Batch, Batching, Situation};
 use weir_sdk::routing::{PageRoute, Routing};
@@ -21,7 +21,7 @@ impl Batching for Slower {
 
 impl Routing for Slower {
     fn page(&mut self, _document: DocumentId, _page: PageFacts) -> PageRoute {
-        weir_trials::route("slower")
+        weir_trials::labeled_page_route("slower")
     }
 }
 

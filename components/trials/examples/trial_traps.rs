@@ -1,4 +1,4 @@
-//! Panics on one page of twenty, chosen by document and number, so that it is the same one at every attempt.
+//! Panics on one page of twenty. The page is chosen by document and page number, so that every attempt fails on the same one.
 
 use weir_sdk::routing::{PageRoute, Routing};
 use weir_sdk::{DocumentId, PageFacts};
@@ -9,11 +9,11 @@ struct Traps;
 impl Routing for Traps {
     fn page(&mut self, document: DocumentId, page: PageFacts) -> PageRoute {
         assert!(
-            weir_trials::twentieth(&document, &page) != 0,
-            "page {} is one of the twenty",
+            weir_trials::page_hash_below_20(&document, &page) != 0,
+            "page {} is the one of twenty that traps",
             page.number
         );
-        weir_trials::route("traps")
+        weir_trials::labeled_page_route("traps")
     }
 }
 

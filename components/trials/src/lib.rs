@@ -1,10 +1,10 @@
-//! What the components on trial have in common. Each file in `examples/` is one component, `trial-….wasm`.
+//! Common code of the components for canary tests. Each file in `examples/` is one component, `trial-….wasm`.
 
 use weir_sdk::routing::{PageRoute, Reading};
 use weir_sdk::{DocumentId, Label, PageFacts};
 
-/// Every page is read from its text layer and kept, labelled with the name of who decided.
-pub fn route(by: &str) -> PageRoute {
+/// Returns a route that reads the text layer, stores the page image, and labels the page with the name of the component.
+pub fn labeled_page_route(by: &str) -> PageRoute {
     PageRoute {
         reading: Reading::TextLayer,
         embed: weir_sdk::settings::get_or("embed", true),
@@ -16,8 +16,8 @@ pub fn route(by: &str) -> PageRoute {
     }
 }
 
-/// A number from 0 to 19 that is a page's own, whoever asks and however often (FNV-1a).
-pub fn twentieth(document: &DocumentId, page: &PageFacts) -> u64 {
+/// Returns a number from 0 to 19 that depends only on the document and the page number (FNV-1a hash).
+pub fn page_hash_below_20(document: &DocumentId, page: &PageFacts) -> u64 {
     let bytes = document.bytes().chain(page.number.to_le_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_page_of_twenty_has_a_number() {
+    fn each_hash_value_has_one_page_of_twenty() {
         let page = |number| PageFacts {
             number,
             width: 595.0,
@@ -42,7 +42,7 @@ mod tests {
         let documents: Vec<DocumentId> = (0..200).map(|n| format!("{n:064x}")).collect();
         let all = documents
             .iter()
-            .flat_map(|d| (1..=50).map(move |n| twentieth(d, &page(n))));
+            .flat_map(|d| (1..=50).map(move |n| page_hash_below_20(d, &page(n))));
         let chosen = all.filter(|number| *number == 0).count();
         assert!((430..570).contains(&chosen), "{chosen} of 10000");
     }

@@ -1,13 +1,13 @@
-//! Settings from the file, the environment and the command line, in that order.
+//! Loads the settings from the file, the environment and the command line, and prints them for `weir settings`.
 
 use anyhow::{Context as _, Result};
-use weir_core::settings::{DECLARATIONS, Declaration, PROVIDER_DECLARATIONS, Settings};
+use weir_core::settings::{DECLARATIONS, PROVIDER_DECLARATIONS, SettingDeclaration, Settings};
 
-use crate::args::Shared;
+use crate::args::GlobalArgs;
 use crate::terminal::out_line;
 
-/// The settings in force.
-pub(crate) fn load(shared: &Shared) -> Result<Settings> {
+/// Loads the settings. The environment overrides the file, and `--set` overrides both.
+pub(crate) fn load_settings(shared: &GlobalArgs) -> Result<Settings> {
     let mut settings = Settings::default();
     let usual = std::path::Path::new("weir.toml");
     if let Some(file) = shared
@@ -19,7 +19,7 @@ pub(crate) fn load(shared: &Shared) -> Result<Settings> {
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         settings.merge_toml(&file.display().to_string(), &text)?;
     }
-    settings.merge_env(
+    settings.merge_environment(
         std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))),
     )?;
     for (name, value) in &shared.set {
@@ -28,21 +28,21 @@ pub(crate) fn load(shared: &Shared) -> Result<Settings> {
     Ok(settings)
 }
 
-/// A setting as it is listed.
-struct Row {
+/// One setting in the output of `weir settings`.
+struct SettingRow {
     name: String,
-    /// None for a key of a provider that nobody has named.
+    /// `None` for the keys of the placeholder provider `NAME`.
     value: Option<String>,
-    variable: String,
-    declaration: &'static Declaration,
+    env_variable: String,
+    declaration: &'static SettingDeclaration,
 }
 
-/// Every setting; and the keys of a provider of language models, as those of `NAME` and of each that is set up.
-fn rows(settings: &Settings) -> Vec<Row> {
-    let plain = DECLARATIONS.iter().map(|declaration| Row {
+/// Returns all settings, including the keys of each configured language-model provider and of the placeholder `NAME`.
+fn list_setting_rows(settings: &Settings) -> Vec<SettingRow> {
+    let plain = DECLARATIONS.iter().map(|declaration| SettingRow {
         name: declaration.name.into(),
         value: Some(settings.get(declaration.name).unwrap_or_default()),
-        variable: declaration.variable(),
+        env_variable: declaration.environment_variable(),
         declaration,
     });
     let named = settings
@@ -55,10 +55,10 @@ fn rows(settings: &Settings) -> Vec<Row> {
             .iter()
             .filter_map(|d| Some((d, d.name.strip_prefix("llm.provider.")?)));
         let keys = keys.filter(|(_, key)| *key != "name");
-        keys.map(move |(declaration, key)| Row {
+        keys.map(move |(declaration, key)| SettingRow {
             name: format!("llm.provider.{name}.{key}"),
             value: provider.map(|provider| provider.get(declaration.name).unwrap_or_default()),
-            variable: format!("WEIR_LLM_PROVIDER_{name}_{key}")
+            env_variable: format!("WEIR_LLM_PROVIDER_{name}_{key}")
                 .to_uppercase()
                 .replace('-', "_"),
             declaration,
@@ -67,17 +67,17 @@ fn rows(settings: &Settings) -> Vec<Row> {
     plain.chain(keys).collect()
 }
 
-/// `weir settings`.
-pub(crate) fn list(settings: &Settings, json: bool) -> Result<()> {
-    let rows = rows(settings);
+/// Runs `weir settings`: prints the settings as text or JSON.
+pub(crate) fn print_settings(settings: &Settings, json: bool) -> Result<()> {
+    let rows = list_setting_rows(settings);
     if json {
         let rows: Vec<_> = rows
             .iter()
             .map(|row| {
                 let d = row.declaration;
                 serde_json::json!({
-                    "name": row.name, "value": row.value, "default": d.default, "range": d.range,
-                    "variable": row.variable, "doc": d.doc.trim(),
+                    "name": row.name, "value": row.value, "default": d.default, "range": d.accepted_values,
+                    "variable": row.env_variable, "doc": d.description.trim(),
                 })
             })
             .collect();
@@ -91,12 +91,12 @@ pub(crate) fn list(settings: &Settings, json: bool) -> Result<()> {
             Some("") => out_line!("{} = (unset)", row.name)?,
             Some(value) => out_line!("{} = {value}", row.name)?,
         }
-        out_line!("    {}", d.doc.trim())?;
+        out_line!("    {}", d.description.trim())?;
         out_line!(
             "    {}; default {}; {}",
-            d.range,
+            d.accepted_values,
             if d.default.is_empty() { "unset" } else { d.default },
-            row.variable
+            row.env_variable
         )?;
     }
     Ok(())

@@ -1,7 +1,6 @@
-//! What a person sees while documents are ingested: a bar for each on a terminal, plain lines elsewhere, events as JSON
-//! lines for programs.
+//! Shows the progress of ingestion: progress bars on a terminal, plain lines otherwise, or events as JSON lines with `--json`.
 
-mod bars;
+mod progress_bars;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,76 +9,76 @@ use weir_core::decision::QueueState;
 use weir_core::event::{Event, EventKind};
 use weir_core::id::DocumentId;
 
-use crate::tenants::now_millis;
-use crate::terminal::{error_line, is_interactive, one_line, print};
-use bars::Bars;
+use crate::tenants::unix_time_millis;
+use crate::terminal::{error_line, is_stderr_interactive, print, replace_control_characters};
+use progress_bars::ProgressBars;
 
-/// How events are shown.
-pub(crate) enum Display {
-    /// One JSON object a line on standard output.
+/// Shows events in one of three formats.
+pub(crate) enum ProgressDisplay {
+    /// One JSON object per line on standard output.
     Json,
-    /// Bars on standard error.
-    Bars(Box<Bars>),
-    /// Lines on standard error.
-    Lines(Lines),
+    /// Progress bars on standard error.
+    Bars(Box<ProgressBars>),
+    /// Plain lines on standard error.
+    Lines(PlainLines),
 }
 
-impl Display {
-    /// The kind that fits where the output goes.
+impl ProgressDisplay {
+    /// Selects the format: JSON if requested, else bars on a terminal, else plain lines.
     pub(crate) fn new(json: bool) -> Self {
         if json {
             Self::Json
-        } else if is_interactive() {
+        } else if is_stderr_interactive() {
             Self::Bars(Box::default())
         } else {
-            Self::Lines(Lines::default())
+            Self::Lines(PlainLines::default())
         }
     }
 
-    /// Shows an event. An output that is gone (a closed pipe) is no reason to stop the work.
-    pub(crate) fn show(&mut self, event: &Event) {
+    /// Shows an event. Errors of the output, such as a closed pipe, are ignored so that the work continues.
+    pub(crate) fn show_event(&mut self, event: &Event) {
         match self {
             Self::Json => {
                 if let Ok(line) = serde_json::to_string(event) {
                     let _ = print(format_args!("{line}\n"));
                 }
             }
-            Self::Bars(bars) => bars.show(event),
-            Self::Lines(lines) => lines.show(event),
+            Self::Bars(bars) => bars.show_event(event),
+            Self::Lines(lines) => lines.show_event(event),
         }
     }
 
-    /// A line that belongs to no event.
-    pub(crate) fn say(&self, line: &str) {
+    /// Prints a note that belongs to no event. Does nothing with JSON.
+    pub(crate) fn print_note(&self, line: &str) {
         match self {
             Self::Json => {}
-            Self::Bars(bars) => bars.say(line),
-            Self::Lines(_) => write_line(line),
+            Self::Bars(bars) => bars.print_line(line),
+            Self::Lines(_) => print_line_to_stderr(line),
         }
     }
 
-    /// An error that belongs to no document; said on standard error whatever the output is.
-    pub(crate) fn complain(&self, line: &str) {
+    /// Prints an error that belongs to no document to standard error, in every format.
+    pub(crate) fn print_error(&self, line: &str) {
         match self {
-            Self::Bars(bars) => bars.say(line),
-            Self::Json | Self::Lines(_) => write_line(line),
+            Self::Bars(bars) => bars.print_line(line),
+            Self::Json | Self::Lines(_) => print_line_to_stderr(line),
         }
     }
 
-    /// Leaves the terminal as it was found.
-    pub(crate) fn finish(&mut self) {
+    /// Removes the bars from the terminal.
+    pub(crate) fn clear_bars(&mut self) {
         if let Self::Bars(bars) = self {
-            bars.finish();
+            bars.clear_queue_line();
         }
     }
 }
 
-fn write_line(line: &str) {
-    error_line!("{}", one_line(line));
+fn print_line_to_stderr(line: &str) {
+    error_line!("{}", replace_control_characters(line));
 }
 
-/// A duration as a person would name it.
-fn duration(seconds: u64) -> String {
+/// Formats a duration in the unit that fits its size.
+fn format_duration(seconds: u64) -> String {
     match seconds {
         0..120 => format!("{seconds} s"),
         120..7200 => format!("{} min", seconds.div_ceil(60)),
@@ -88,7 +87,7 @@ fn duration(seconds: u64) -> String {
 }
 
 /// Whether an event is the last of its document.
-const fn is_end(event: &EventKind) -> bool {
+const fn is_document_end(event: &EventKind) -> bool {
     matches!(
         event,
         EventKind::DocumentDone { .. }
@@ -97,8 +96,9 @@ const fn is_end(event: &EventKind) -> bool {
     )
 }
 
-/// The last line of a document, if the event is its end; and the lines of errors and retries.
-fn sentence(name: &str, event: &EventKind, took: Duration) -> Option<String> {
+/// Returns the line for an event that has one: the end of a document, errors, retries, summaries and waits. `took` is the time
+/// since the document started.
+fn describe_event(name: &str, event: &EventKind, took: Duration) -> Option<String> {
     let seconds = took.as_secs_f64();
     Some(match event {
         EventKind::PageFailed { page, stage, error } => {
@@ -111,7 +111,7 @@ fn sentence(name: &str, event: &EventKind, took: Duration) -> Option<String> {
             error,
         } => {
             format!(
-                "{name}: page {page} failed in {stage} (attempt {attempt}), trying again: {}",
+                "{name}: page {page} failed in {stage} (attempt {attempt}), retrying: {}",
                 error.message
             )
         }
@@ -121,30 +121,33 @@ fn sentence(name: &str, event: &EventKind, took: Duration) -> Option<String> {
             summary,
             ..
         } => {
-            let title = title.as_deref().unwrap_or("without a title");
+            let title = title.as_deref().unwrap_or("untitled");
             match summary {
-                Some(_) => format!("{name}: section {section} ({title}) is summarized"),
+                Some(_) => format!("{name}: section {section} ({title}) summarized"),
                 None => format!("{name}: section {section} ({title}) is too short for a summary"),
             }
         }
         EventKind::SectionFailed { section, error, .. } => {
-            format!(
-                "{name}: section {section} could not be summarized: {}",
-                error.message
-            )
+            format!("{name}: cannot summarize section {section}: {}", error.message)
         }
-        EventKind::JobHeld { error } => format!("{name}: held: {}", error.message),
+        EventKind::JobPausedByQuota { error } => format!("{name}: paused by a quota: {}", error.message),
         EventKind::ModelWaitStarted { providers } => {
-            let now = now_millis();
-            let each: Vec<_> = providers.iter().map(|provider| provider.describe(now)).collect();
+            let now = unix_time_millis();
+            let each: Vec<_> = providers
+                .iter()
+                .map(|provider| provider.describe_failure(now))
+                .collect();
             format!("{name}: waiting for language models: {}", each.join("; "))
         }
         EventKind::ModelWaitEnded {} => format!("{name}: no longer waiting for language models"),
         EventKind::DocumentSummarized { sections, .. } => {
-            format!("{name}: {sections} sections are summarized")
+            format!("{name}: {sections} sections summarized")
         }
-        EventKind::PolicyFailed { error } => {
-            format!("{name}: the default decides instead: {}", error.message)
+        EventKind::PolicyFallback { error } => {
+            format!(
+                "{name}: a component failed, the default component is used: {}",
+                error.message
+            )
         }
         EventKind::DocumentDone {
             pages,
@@ -154,7 +157,7 @@ fn sentence(name: &str, event: &EventKind, took: Duration) -> Option<String> {
             ..
         } if skipped == pages => {
             debug_assert!(failed.is_empty() && *searchable <= *pages);
-            format!("{name}: all {pages} pages were done before")
+            format!("{name}: all {pages} pages were already done")
         }
         EventKind::DocumentDone {
             pages,
@@ -169,7 +172,7 @@ fn sentence(name: &str, event: &EventKind, took: Duration) -> Option<String> {
                 line += &format!(", {:.1} pages/s", f64::from(worked) / seconds);
             }
             if *skipped > 0 {
-                line += &format!(", {skipped} were done before");
+                line += &format!(", {skipped} were already done");
             }
             if !failed.is_empty() {
                 let numbers: Vec<_> = failed.iter().take(10).map(|f| f.page.to_string()).collect();
@@ -180,21 +183,21 @@ fn sentence(name: &str, event: &EventKind, took: Duration) -> Option<String> {
         }
         EventKind::DocumentFailed { error, done, .. } => {
             let kept = if *done > 0 {
-                format!(" ({done} pages done before it are kept)")
+                format!(" ({done} finished pages are kept)")
             } else {
                 String::new()
             };
             format!("{name}: failed: {}{kept}", error.message)
         }
         EventKind::DocumentCancelled { done, .. } => {
-            format!("{name}: stopped, {done} pages done; run again to go on from there")
+            format!("{name}: stopped, {done} pages done; run the command again to continue from there")
         }
         _ => return None,
     })
 }
 
-/// The name an event gives its document, if it gives one.
-fn name_in(event: &EventKind) -> Option<&str> {
+/// Returns the document name in an event, if the event has one.
+fn event_document_name(event: &EventKind) -> Option<&str> {
     match event {
         EventKind::DocumentStarted { name, .. }
         | EventKind::DocumentDone { name, .. }
@@ -204,91 +207,95 @@ fn name_in(event: &EventKind) -> Option<&str> {
     }
 }
 
-fn depths(queues: &[QueueState]) -> String {
+fn format_queue_depths(queues: &[QueueState]) -> String {
     let each: Vec<_> = queues
         .iter()
         .map(|q| format!("{} {}/{}", q.stage, q.depth, q.capacity))
         .collect();
-    format!("waiting: {}", each.join(" · "))
+    format!("queued: {}", each.join(" · "))
 }
 
-struct Document {
+struct DocumentProgress {
     name: String,
     started: Instant,
-    queues: String,
-    /// When its progress was last said in a line.
-    said: Option<Instant>,
-    /// Whether its last event was a failed page, which the next update of its progress repeats.
-    failed: bool,
+    queue_depths: String,
+    /// Time of the last progress line.
+    last_progress_line: Option<Instant>,
+    /// Whether the last event was a failed page. The next progress update repeats that failure.
+    last_event_was_page_failure: bool,
 }
 
-impl Document {
+impl DocumentProgress {
     fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
             started: Instant::now(),
-            queues: String::new(),
-            said: None,
-            failed: false,
+            queue_depths: String::new(),
+            last_progress_line: None,
+            last_event_was_page_failure: false,
         }
     }
 }
 
-/// Progress lines of a document come at least this far apart.
-const LINE_EVERY: Duration = Duration::from_secs(1);
+/// Minimum time between two progress lines of a document.
+const MIN_LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Plain lines, for logs and pipes.
+/// Progress as plain lines, for logs and pipes.
 #[derive(Default)]
-pub(crate) struct Lines {
-    documents: HashMap<Option<DocumentId>, Document>,
+pub(crate) struct PlainLines {
+    documents: HashMap<Option<DocumentId>, DocumentProgress>,
 }
 
-impl Lines {
-    fn show(&mut self, event: &Event) {
-        let name = name_in(&event.what).unwrap_or_default();
+impl PlainLines {
+    fn show_event(&mut self, event: &Event) {
+        let name = event_document_name(&event.kind).unwrap_or_default();
         let document = self
             .documents
             .entry(event.document)
-            .or_insert_with(|| Document::new(name));
+            .or_insert_with(|| DocumentProgress::new(name));
         let name = if name.is_empty() {
             document.name.as_str()
         } else {
             name
         };
-        match &event.what {
+        match &event.kind {
             EventKind::DocumentStarted {
                 pages, already_done, ..
             } if *already_done > 0 => {
-                write_line(&format!(
-                    "{name}: {pages} pages, {already_done} of them done before"
-                ));
+                print_line_to_stderr(&format!("{name}: {pages} pages, {already_done} already done"));
             }
-            EventKind::DocumentStarted { pages, .. } => write_line(&format!("{name}: {pages} pages")),
-            EventKind::BatchRasterized { queues, .. } => document.queues = depths(queues),
+            EventKind::DocumentStarted { pages, .. } => {
+                print_line_to_stderr(&format!("{name}: {pages} pages"))
+            }
+            EventKind::BatchRasterized { queues, .. } => document.queue_depths = format_queue_depths(queues),
             EventKind::Progress {
                 percent,
                 message,
                 seconds_left,
             } => {
-                // The failure has a line of its own, and so has the end.
-                let repeats = std::mem::take(&mut document.failed) || *percent >= 100.0;
-                if !repeats && document.said.is_none_or(|at| at.elapsed() >= LINE_EVERY) {
-                    document.said = Some(Instant::now());
-                    let left = seconds_left.map(|s| format!(", {} left", duration(u64::from(s))));
+                // A page failure and the end of a document each have their own line.
+                let repeats = std::mem::take(&mut document.last_event_was_page_failure) || *percent >= 100.0;
+                if !repeats
+                    && document
+                        .last_progress_line
+                        .is_none_or(|at| at.elapsed() >= MIN_LINE_INTERVAL)
+                {
+                    document.last_progress_line = Some(Instant::now());
+                    let left = seconds_left.map(|s| format!(", {} left", format_duration(u64::from(s))));
                     let left = left.unwrap_or_default();
-                    let queues = &document.queues;
+                    let queues = &document.queue_depths;
                     let waiting = if queues.is_empty() {
                         String::new()
                     } else {
                         format!(" ({queues})")
                     };
-                    write_line(&format!("{name}: {percent:.0} %: {message}{left}{waiting}"));
+                    print_line_to_stderr(&format!("{name}: {percent:.0} %: {message}{left}{waiting}"));
                 }
             }
             other => {
-                document.failed = matches!(other, EventKind::PageFailed { .. });
-                if let Some(line) = sentence(name, other, document.started.elapsed()) {
-                    write_line(&line);
+                document.last_event_was_page_failure = matches!(other, EventKind::PageFailed { .. });
+                if let Some(line) = describe_event(name, other, document.started.elapsed()) {
+                    print_line_to_stderr(&line);
                 }
             }
         }
@@ -298,18 +305,18 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_core::event::{ErrorNote, FailedPage};
+    use weir_core::event::{ErrorInfo, FailedPage};
 
     #[test]
-    fn duration_is_in_units_of_its_size() {
-        assert_eq!(duration(119), "119 s");
-        assert_eq!(duration(121), "3 min");
-        assert_eq!(duration(3 * 3600 + 61), "3 h 1 min");
+    fn duration_is_formatted_in_a_fitting_unit() {
+        assert_eq!(format_duration(119), "119 s");
+        assert_eq!(format_duration(121), "3 min");
+        assert_eq!(format_duration(3 * 3600 + 61), "3 h 1 min");
     }
 
     #[test]
-    fn a_document_that_lost_a_page_says_which() {
-        let error = ErrorNote {
+    fn summary_line_lists_failed_pages() {
+        let error = ErrorInfo {
             kind: "page-unreadable".into(),
             message: "page 3 cannot be read".into(),
         };
@@ -320,7 +327,7 @@ mod tests {
             skipped: 0,
             failed: vec![FailedPage { page: 3, error }],
         };
-        let line = sentence("a.pdf", &end, Duration::from_secs(2)).unwrap();
+        let line = describe_event("a.pdf", &end, Duration::from_secs(2)).unwrap();
         assert_eq!(
             line,
             "a.pdf: 9 of 10 pages searchable after 2.0 s, 5.0 pages/s, 1 failed: page 3"

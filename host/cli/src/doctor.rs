@@ -1,4 +1,5 @@
-//! `weir doctor`: what is installed, which device is used, what is missing and how to get it. Each language model is asked something small.
+//! `weir doctor`: checks the installation, the device and the settings, and says how to fix problems. It sends one small request
+//! to each language model.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,48 +11,52 @@ use weir_core::manifest::Role;
 use weir_core::ports::Embedder;
 use weir_core::settings::SandboxMode;
 use weir_core::settings::{ProviderSettings, Settings};
-use weir_inference::{Capability, Inference, InferenceConfig};
-use weir_llm::{Accounts, Examined, examine};
-use weir_raster::{Lock, RasterConfig, sandbox_report};
+use weir_inference::{Inference, InferenceConfig, ModelKind};
+use weir_llm::{ProviderCheck, UsageAccounting, check_providers};
+use weir_raster::{EnforcementLevel, RasterConfig, probe_sandbox};
 
-use crate::places::Places;
-use crate::terminal::{announce, out_line};
-use crate::{FAILED, host};
+use crate::app_folders::AppFolders;
+use crate::terminal::{await_with_progress, out_line};
+use crate::{EXIT_FAILED, host_services};
 
-const LANGUAGE_MODEL: &str = "language model";
+const LANGUAGE_MODEL_CHECK: &str = "language model";
 
-/// How a thing was found.
+/// Result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum State {
-    Well,
-    /// Weir runs, with less than it could have.
-    Weak,
-    /// Weir does not run.
+enum CheckState {
+    Ok,
+    /// Weir works, but slower, less protected or without one feature.
+    Degraded,
+    /// Weir does not work.
     Missing,
 }
 
-/// A thing that was looked at.
+/// The finding of one check.
 #[derive(Debug, Serialize)]
 struct Finding {
-    what: String,
-    state: State,
+    check: String,
+    state: CheckState,
     detail: String,
 }
 
-/// Looks at everything a run needs and tries what can be tried.
-pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
-    let mut findings = vec![components(&places.components), data(&places.data)];
-    let (models, inference) = models(settings, places);
+/// Runs all checks and prints their findings. The exit code is 1 if a required part is missing.
+pub(crate) async fn run(json: bool, settings: &Settings, places: &AppFolders) -> Result<ExitCode> {
+    let mut findings = vec![
+        check_components(&places.components),
+        check_data_folder(&places.data),
+    ];
+    let (models, inference) = check_inference(settings, places);
     findings.extend(models);
     if let Some(inference) = &inference {
         let embedder = inference.embedder();
-        let asked = language_models(settings, &embedder);
-        findings.extend(announce("asking the language models", asked).await);
+        let asked = check_language_models(settings, &embedder);
+        findings.extend(await_with_progress("checking the language models", asked).await);
     }
-    let config = host::raster_config(settings, places)?;
-    findings.extend(announce("trying the sandbox of PDF workers", rasterizer(&config)).await);
-    let missing = findings.iter().any(|f| f.state == State::Missing);
+    let config = host_services::raster_config(settings, places)?;
+    findings
+        .extend(await_with_progress("checking the sandbox of PDF workers", check_rasterizer(&config)).await);
+    let missing = findings.iter().any(|f| f.state == CheckState::Missing);
 
     if json {
         out_line!(
@@ -62,93 +67,96 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Res
         out_line!("weir {}", env!("CARGO_PKG_VERSION"))?;
         for finding in &findings {
             let mark = match finding.state {
-                State::Well => "ok     ",
-                State::Weak => "weak   ",
-                State::Missing => "MISSING",
+                CheckState::Ok => "ok      ",
+                CheckState::Degraded => "degraded",
+                CheckState::Missing => "MISSING ",
             };
-            out_line!("{mark}  {:<16} {}", finding.what, finding.detail)?;
+            out_line!("{mark}  {:<16} {}", finding.check, finding.detail)?;
         }
     }
     Ok(if missing {
-        ExitCode::from(FAILED)
+        ExitCode::from(EXIT_FAILED)
     } else {
         ExitCode::SUCCESS
     })
 }
 
-fn finding(what: impl Into<String>, state: State, detail: impl Into<String>) -> Finding {
+fn new_finding(what: impl Into<String>, state: CheckState, detail: impl Into<String>) -> Finding {
     Finding {
-        what: what.into(),
+        check: what.into(),
         state,
         detail: detail.into(),
     }
 }
 
-fn components(folder: &Path) -> Finding {
+fn check_components(folder: &Path) -> Finding {
     let absent: Vec<_> = Role::ALL
         .iter()
         .map(|role| format!("{}.wasm", role.name()))
         .filter(|file| !folder.join(file).is_file())
         .collect();
     if absent.is_empty() {
-        finding("components", State::Well, folder.display().to_string())
+        new_finding("components", CheckState::Ok, folder.display().to_string())
     } else {
         let detail = format!(
             "no {} in {}: run `make components`",
             absent.join(", "),
             folder.display()
         );
-        finding("components", State::Missing, detail)
+        new_finding("components", CheckState::Missing, detail)
     }
 }
 
-fn data(folder: &Path) -> Finding {
+fn check_data_folder(folder: &Path) -> Finding {
     let probe = folder.join(".weir-write-test");
     match std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&probe, b"")) {
         Ok(()) => {
             let _ = std::fs::remove_file(probe);
-            finding("data folder", State::Well, folder.display().to_string())
+            new_finding("data folder", CheckState::Ok, folder.display().to_string())
         }
-        Err(error) => finding(
+        Err(error) => new_finding(
             "data folder",
-            State::Missing,
-            format!("{}: {error}: give another with --data", folder.display()),
+            CheckState::Missing,
+            format!(
+                "cannot write to {}: {error}: set another folder with --data",
+                folder.display()
+            ),
         ),
     }
 }
 
-/// What ONNX Runtime runs, and ONNX Runtime itself if it is there.
-fn models(settings: &Settings, places: &Places) -> (Vec<Finding>, Option<Inference>) {
+/// Checks the files of the ONNX models and loads ONNX Runtime. Returns the inference if it loads.
+fn check_inference(settings: &Settings, places: &AppFolders) -> (Vec<Finding>, Option<Inference>) {
     let config = InferenceConfig::from_settings(settings, places.assets.clone());
     let quantized = places.assets.join("models/minilm/model-quantized.onnx").is_file();
     let mut findings = Vec::new();
-    for (what, capability) in [("text embedding", Capability::Embed), ("OCR", Capability::Read)] {
-        findings.push(match config.check(capability) {
-            Err(error) => finding(what, State::Missing, error.to_string()),
-            Ok(()) if capability == Capability::Embed && !quantized => {
-                let detail = "all-MiniLM-L6-v2; the quantized model, twice as quick on a CPU, is not there: run `make setup`";
-                finding(what, State::Weak, detail)
+    for (what, capability) in [("text embedding", ModelKind::Embedding), ("OCR", ModelKind::Ocr)] {
+        findings.push(match config.check_files(capability) {
+            Err(error) => new_finding(what, CheckState::Missing, error.to_string()),
+            Ok(()) if capability == ModelKind::Embedding && !quantized => {
+                let detail = "all-MiniLM-L6-v2; the quantized model, twice as fast on a CPU, is missing: run `make setup`";
+                new_finding(what, CheckState::Degraded, detail)
             }
-            Ok(()) if capability == Capability::Embed => finding(what, State::Well, "all-MiniLM-L6-v2, also quantized"),
-            Ok(()) => finding(what, State::Well, "PP-OCRv6"),
+            Ok(()) if capability == ModelKind::Embedding => new_finding(what, CheckState::Ok, "all-MiniLM-L6-v2, also quantized"),
+            Ok(()) => new_finding(what, CheckState::Ok, "PP-OCRv6"),
         });
     }
     match Inference::load(config) {
         Ok(inference) => {
             let detail = format!("ONNX Runtime on {}", inference.device_name());
-            findings.push(finding("inference", State::Well, detail));
+            findings.push(new_finding("inference", CheckState::Ok, detail));
             (findings, Some(inference))
         }
         Err(error) => {
-            findings.push(finding("inference", State::Missing, error.to_string()));
+            findings.push(new_finding("inference", CheckState::Missing, error.to_string()));
             (findings, None)
         }
     }
 }
 
-/// Each language model of the settings by itself, so that one that cannot be set up hides no other. What is said of it has no key in it:
-/// neither errors nor faults repeat one.
-async fn language_models(settings: &Settings, embedder: &Arc<dyn Embedder>) -> Vec<Finding> {
+/// Checks each language model of the settings separately, so that a provider with invalid settings does not hide the others.
+/// The findings contain no API keys, because the errors of providers contain none.
+async fn check_language_models(settings: &Settings, embedder: &Arc<dyn Embedder>) -> Vec<Finding> {
     let alone = |provider: Option<&ProviderSettings>| Settings {
         llm_providers: provider.into_iter().cloned().collect(),
         ..settings.clone()
@@ -159,20 +167,24 @@ async fn language_models(settings: &Settings, embedder: &Arc<dyn Embedder>) -> V
     };
     let mut findings = Vec::new();
     for settings in each {
-        match weir_llm::from_settings(&settings, embedder, None, Accounts::default(), |name| {
+        match weir_llm::build_language_model(&settings, embedder, None, UsageAccounting::default(), |name| {
             std::env::var(name).ok()
         }) {
-            Err(error) => findings.push(finding(LANGUAGE_MODEL, State::Missing, error.to_string())),
+            Err(error) => findings.push(new_finding(
+                LANGUAGE_MODEL_CHECK,
+                CheckState::Missing,
+                error.to_string(),
+            )),
             Ok(answers) => {
-                let examined = examine(answers.router().members()).await;
-                findings.extend(examined.iter().map(language_model));
+                let examined = check_providers(answers.router().providers()).await;
+                findings.extend(examined.iter().map(provider_finding));
             }
         }
     }
     findings
 }
 
-fn language_model(of: &Examined) -> Finding {
+fn provider_finding(of: &ProviderCheck) -> Finding {
     let named = if of.name == of.model {
         of.name.clone()
     } else {
@@ -180,58 +192,66 @@ fn language_model(of: &Examined) -> Finding {
     };
     match &of.outcome {
         Ok(took) => {
-            let remark = of.remark.as_ref().map(|remark| format!("; {remark}"));
+            let remark = of.setup_note.as_ref().map(|remark| format!("; {remark}"));
             let detail = format!(
-                "{named}: answered within {:.1} s{}",
+                "{named}: responded in {:.1} s{}",
                 took.as_secs_f64(),
                 remark.unwrap_or_default()
             );
-            finding(LANGUAGE_MODEL, State::Well, detail)
+            new_finding(LANGUAGE_MODEL_CHECK, CheckState::Ok, detail)
         }
-        // A run does without: what it cannot summarize it says.
+        // Not fatal: a run works without the provider and reports the summaries that fail.
         Err(fault) => {
-            let remedy = fault.remedy(&of.name).map(|remedy| format!("; {remedy}"));
+            let remedy = fault
+                .describe_remedy(&of.name)
+                .map(|remedy| format!("; {remedy}"));
             let detail = format!("{named}: {fault}{}", remedy.unwrap_or_default());
-            finding(LANGUAGE_MODEL, State::Weak, detail)
+            new_finding(LANGUAGE_MODEL_CHECK, CheckState::Degraded, detail)
         }
     }
 }
 
-async fn rasterizer(config: &RasterConfig) -> Vec<Finding> {
-    let report = match sandbox_report(config).await {
+async fn check_rasterizer(config: &RasterConfig) -> Vec<Finding> {
+    let report = match probe_sandbox(config).await {
         Ok(report) => report,
-        Err(error) => return vec![finding("PDFium", State::Missing, error.to_string())],
+        Err(error) => return vec![new_finding("PDFium", CheckState::Missing, error.to_string())],
     };
-    let mut findings = vec![finding(
+    let mut findings = vec![new_finding(
         "PDFium",
-        State::Well,
-        config.pdfium.display().to_string(),
+        CheckState::Ok,
+        config.pdfium_path.display().to_string(),
     )];
-    let required = config.sandbox == SandboxMode::Required;
-    let without = "this kernel or container does not offer it";
+    let required = config.sandbox_mode == SandboxMode::Required;
+    let without = "not available in this kernel or container";
     let (state, detail) = if required {
-        let allow = "PDF workers do not start: allow it, or set raster.sandbox=best-effort";
-        (State::Missing, format!("{without}, and {allow}"))
+        let allow = "PDF workers do not start without it: enable it, or set raster.sandbox_mode=best-effort";
+        (CheckState::Missing, format!("{without}; {allow}"))
     } else {
-        (State::Weak, format!("{without}: PDF workers are less locked in"))
+        (
+            CheckState::Degraded,
+            format!("{without}: PDF workers are less restricted"),
+        )
     };
     for (what, lock, part_is_enough) in [
-        ("landlock", report.sandbox.landlock, true),
-        ("seccomp", report.sandbox.seccomp, false),
+        ("landlock", report.status.landlock, true),
+        ("seccomp", report.status.seccomp, false),
     ] {
         findings.push(match lock {
-            Lock::Full => finding(what, State::Well, "PDF workers are locked in"),
-            Lock::Partial if part_is_enough => finding(
+            EnforcementLevel::Full => new_finding(what, CheckState::Ok, "PDF workers are restricted"),
+            EnforcementLevel::Partial if part_is_enough => new_finding(
                 what,
-                State::Well,
-                "PDF workers are locked in; a newer kernel would deny some of it twice",
+                CheckState::Ok,
+                "PDF workers are restricted; a newer kernel would restrict more",
             ),
-            Lock::Partial | Lock::None => finding(what, state, detail.clone()),
+            EnforcementLevel::Partial | EnforcementLevel::None => new_finding(what, state, detail.clone()),
         });
     }
-    if !report.leaks.is_empty() {
-        let detail = format!("a PDF worker could do what it must not: {:?}", report.leaks);
-        findings.push(finding("sandbox", State::Weak, detail));
+    if !report.unblocked_probes.is_empty() {
+        let detail = format!(
+            "the sandbox allows forbidden operations of a PDF worker: {:?}",
+            report.unblocked_probes
+        );
+        findings.push(new_finding("sandbox", CheckState::Degraded, detail));
     }
     findings
 }

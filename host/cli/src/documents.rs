@@ -1,4 +1,4 @@
-//! `weir documents`.
+//! `weir documents`: lists the ingested documents of a server or the data folder.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -7,38 +7,40 @@ use anyhow::Result;
 use serde_json::{Value, json};
 use weir_core::id::TenantId;
 use weir_core::ledger::PageState;
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 
-use crate::host;
-use crate::places::Places;
-use crate::remote::Remote;
-use crate::target::Target;
-use crate::terminal::{one_line, out_line};
+use crate::app_folders::AppFolders;
+use crate::command_target::CommandTarget;
+use crate::host_services;
+use crate::server_client::ServerClient;
+use crate::terminal::{out_line, replace_control_characters};
 
-/// Documents that a server is asked for at a time; the most it gives.
-const PART: usize = 1000;
+/// Number of documents per request. It is the maximum of the HTTP API.
+const DOCUMENTS_PER_REQUEST: usize = 1000;
 
-/// Lists what has been ingested, newest first, on a server or in the data folder. Works beside a run in another process.
-pub(crate) async fn run(json: bool, places: &Places, target: &Target) -> Result<ExitCode> {
-    let rows = match target.server(Scope::Read)? {
-        Some(remote) => on_server(&remote).await?,
-        None => in_folder(places).await?,
+/// Lists the documents, newest first. The data folder may be in use by another process.
+pub(crate) async fn run(json: bool, places: &AppFolders, target: &CommandTarget) -> Result<ExitCode> {
+    let rows = match target.server_client(KeyScope::Read)? {
+        Some(remote) => list_on_server(&remote).await?,
+        None => list_in_data_folder(places).await?,
     };
     if json {
         out_line!("{}", json!({ "documents": rows }))?;
     } else if rows.is_empty() {
-        out_line!("nothing has been ingested yet")?;
+        out_line!("no documents have been ingested yet")?;
     } else {
-        rows.iter().try_for_each(show)?;
+        rows.iter().try_for_each(print_document)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A server's documents. It does not count their pages that are done.
-pub(crate) async fn on_server(remote: &Remote) -> Result<Vec<Value>> {
+/// Returns the documents of a server. They have no count of finished pages, because the server does not return it.
+pub(crate) async fn list_on_server(remote: &ServerClient) -> Result<Vec<Value>> {
     let (mut rows, mut cursor) = (Vec::new(), String::new());
     loop {
-        let mut part = remote.get(&format!("/v1/documents?limit={PART}{cursor}")).await?;
+        let mut part = remote
+            .get(&format!("/v1/documents?limit={DOCUMENTS_PER_REQUEST}{cursor}"))
+            .await?;
         if let Some(Value::Array(documents)) = part.get_mut("documents").map(Value::take) {
             rows.extend(documents);
         }
@@ -49,14 +51,14 @@ pub(crate) async fn on_server(remote: &Remote) -> Result<Vec<Value>> {
     }
 }
 
-async fn in_folder(places: &Places) -> Result<Vec<Value>> {
-    let tenant = TenantId::single();
-    let Some(ledger) = host::read_ledger(places)? else {
+async fn list_in_data_folder(places: &AppFolders) -> Result<Vec<Value>> {
+    let tenant = TenantId::default_tenant();
+    let Some(ledger) = host_services::open_ledger_reader(places)? else {
         return Ok(Vec::new());
     };
     let mut rows = Vec::new();
-    for d in ledger.documents(&tenant).await? {
-        let pages = ledger.pages(&tenant, &d.id, None).await?;
+    for d in ledger.list_documents(&tenant).await? {
+        let pages = ledger.list_pages(&tenant, &d.id, None).await?;
         let failed = pages
             .iter()
             .filter(|p| matches!(p.state, PageState::Failed { .. }))
@@ -70,7 +72,7 @@ async fn in_folder(places: &Places) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
-fn show(row: &Value) -> std::io::Result<()> {
+fn print_document(row: &Value) -> std::io::Result<()> {
     let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
     let number = |name: &str| row.get(name).and_then(Value::as_u64);
     let pages = number("pages").unwrap_or(0);
@@ -86,7 +88,13 @@ fn show(row: &Value) -> std::io::Result<()> {
         .unwrap_or_default();
     let labels = match labels.is_empty() {
         true => String::new(),
-        false => format!("  ({})", one_line(&host::label_list(labels.iter()))),
+        false => format!(
+            "  ({})",
+            replace_control_characters(&host_services::format_labels(labels.iter()))
+        ),
     };
-    out_line!("{id}  {pages}  {}{labels}", one_line(text("name")))
+    out_line!(
+        "{id}  {pages}  {}{labels}",
+        replace_control_characters(text("name"))
+    )
 }

@@ -1,120 +1,120 @@
-//! The `weir` command: the only place that knows every crate, and joins the engine's ports to what implements them.
+//! The `weir` command. This crate depends on all others and connects the engine's ports to their implementations.
 //!
-//! PDF workers and component compilers are this same binary, started again under a hidden name, so that one file is all a
-//! machine needs. They are told apart before anything else happens: a worker has no runtime, no settings and no log.
+//! PDF workers and component compilers are the same binary, started with a hidden command, so that an installation is one
+//! file. `main` checks for the hidden commands first, because a worker process has no runtime, no settings and no log.
 
+mod app_folders;
 mod args;
+mod command_target;
 mod component;
+mod component_log;
 mod configuration;
 mod display;
 mod doctor;
 mod documents;
-mod files;
-mod host;
-mod log;
-mod output;
-mod pipeline;
-mod pipelines;
-mod places;
+mod host_services;
+mod input_files;
+mod logging;
+#[cfg(all(feature = "local-llm", target_os = "linux"))]
+mod openmp_threads;
+mod output_folder;
+mod pipeline_commands;
+mod pipeline_loader;
 mod registry;
-mod remote;
 mod replay;
 mod run;
-mod said;
 mod search;
 mod serve;
+mod server_client;
 mod summaries;
-mod target;
 mod tenants;
 mod terminal;
-#[cfg(all(feature = "local-llm", target_os = "linux"))]
-mod threads;
-mod traces;
+mod trace_export;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Cli, Command, Serve};
-use crate::places::Places;
-use crate::target::Target;
+use crate::app_folders::AppFolders;
+use crate::args::{Cli, Command, ServeArgs};
+use crate::command_target::CommandTarget;
 use crate::terminal::error_line;
 
-/// A PDF worker process.
-pub(crate) const RASTER_WORKER: &str = "raster-worker";
-/// A process that compiles a component.
-pub(crate) const COMPILE_COMPONENT: &str = "compile-component";
+/// Hidden command that runs a PDF worker process.
+pub(crate) const RASTER_WORKER_COMMAND: &str = "raster-worker";
+/// Hidden command that runs a process that compiles one component.
+pub(crate) const COMPILE_COMPONENT_COMMAND: &str = "compile-component";
 
-/// The command failed, or a document did.
-const FAILED: u8 = 1;
-/// The command line or a setting is wrong; clap uses the same.
-const WRONG_USE: u8 = 2;
+/// Exit code if the command or a document failed.
+const EXIT_FAILED: u8 = 1;
+/// Exit code if the command line or a setting is invalid. clap uses the same code.
+const EXIT_INVALID_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
-        Some(RASTER_WORKER) => weir_raster::worker_main(),
-        Some(COMPILE_COMPONENT) => weir_policy::compile_main(),
+        Some(RASTER_WORKER_COMMAND) => weir_raster::worker_main(),
+        Some(COMPILE_COMPONENT_COMMAND) => weir_policy::compile_main(),
         _ => {
             #[cfg(all(feature = "local-llm", target_os = "linux"))]
-            threads::wait_briefly();
-            command(&Cli::parse())
+            openmp_threads::restart_with_openmp_environment();
+            run_command(&Cli::parse())
         }
     }
 }
 
-fn command(cli: &Cli) -> ExitCode {
-    let mut settings = match configuration::load(&cli.shared) {
+fn run_command(cli: &Cli) -> ExitCode {
+    let mut settings = match configuration::load_settings(&cli.global) {
         Ok(settings) => settings,
-        Err(error) => return complain(&error, WRONG_USE),
+        Err(error) => return print_error_with_exit_code(&error, EXIT_INVALID_USAGE),
     };
-    if let Command::Serve(Serve {
+    if let Command::Serve(ServeArgs {
         listen: Some(address),
     }) = &cli.command
     {
-        settings.server_listen = *address;
+        settings.server_listen_address = *address;
     }
-    let target = match Target::of(&cli.command, &cli.shared) {
+    let target = match CommandTarget::from_command(&cli.command, &cli.global) {
         Ok(target) => target,
-        Err(error) => return complain(&error, WRONG_USE),
+        Err(error) => return print_error_with_exit_code(&error, EXIT_INVALID_USAGE),
     };
-    let places = Places::new(cli.shared.data.as_deref(), &settings);
+    let places = AppFolders::new(cli.global.data.as_deref(), &settings);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return complain(&error.into(), FAILED),
+        Err(error) => return print_error_with_exit_code(&error.into(), EXIT_FAILED),
     };
     let shows_events = matches!(cli.command, Command::Run(_));
-    let traces = match log::start(cli.shared.verbose, shows_events, &settings, runtime.handle()) {
+    let traces = match logging::init_logging(cli.global.verbose, shows_events, &settings, runtime.handle()) {
         Ok(traces) => traces,
-        Err(error) => return complain(&error, WRONG_USE),
+        Err(error) => return print_error_with_exit_code(&error, EXIT_INVALID_USAGE),
     };
-    let json = cli.shared.json;
+    let json = cli.global.json;
     let ended = runtime.block_on(async {
         match &cli.command {
             Command::Run(run) => run::run(run, json, &settings, &places).await,
             Command::Search(search) => search::run(search, json, &settings, &places, &target).await,
             Command::Documents => documents::run(json, &places, &target).await,
             Command::Serve(_) => serve::run(json, &settings, &places).await,
-            Command::Tenant(command) => tenants::tenant(command, json, &places).await,
-            Command::Key(command) => tenants::key(command, json, &places).await,
-            Command::Pipeline(command) => pipelines::run(command, json, &target).await,
-            Command::Log(log) => said::run(log, json, &places, &target).await,
+            Command::Tenant(command) => tenants::run_tenant_command(command, json, &places).await,
+            Command::Key(command) => tenants::run_key_command(command, json, &places).await,
+            Command::Pipeline(command) => pipeline_commands::run(command, json, &target).await,
+            Command::Log(log) => component_log::run(log, json, &places, &target).await,
             Command::Replay(replay) => replay::run(replay, json, &settings, &places, &target).await,
             Command::Component(command) => component::run(command, json, &settings, &places, &target).await,
             Command::Dev(dev) => component::dev(dev, &settings, &places).await,
             Command::Doctor => doctor::run(json, &settings, &places).await,
-            Command::Settings => configuration::list(&settings, json).map(|()| ExitCode::SUCCESS),
+            Command::Settings => configuration::print_settings(&settings, json).map(|()| ExitCode::SUCCESS),
         }
     });
     if let Some(traces) = traces {
-        traces.close();
+        traces.flush_and_close();
     }
-    // Whatever has an owner has been closed by now; what may still sit on a blocking thread is a read that nobody waits for.
+    // All owned resources are closed here. A blocking thread may still run a read whose result is not used.
     runtime.shutdown_background();
-    ended.unwrap_or_else(|error| complain(&error, FAILED))
+    ended.unwrap_or_else(|error| print_error_with_exit_code(&error, EXIT_FAILED))
 }
 
-/// An error on one line, whatever it is made of.
-fn complain(error: &anyhow::Error, code: u8) -> ExitCode {
+/// Prints an error with its causes on one line and returns the exit code.
+fn print_error_with_exit_code(error: &anyhow::Error, code: u8) -> ExitCode {
     let line = format!("{error:#}").replace('\n', " ");
     error_line!("weir: {line}");
     ExitCode::from(code)

@@ -1,4 +1,5 @@
-//! `weir replay`: a job's decisions had again, by the components it ran or by others, before any job runs them.
+//! `weir replay`: repeats the recorded policy calls of a job, with the components of the job or with others, and reports the
+//! decisions that differ.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,144 +11,168 @@ use async_trait::async_trait;
 use clap::Args;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use weir_core::component::Gate as _;
-use weir_core::event::ErrorNote;
+use weir_core::component::ComponentValidator as _;
+use weir_core::component_state::{StateChange, StateSizes};
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline};
-use weir_core::ports::PolicyState;
-use weir_core::replay::{Effect, ReplayError, ReplayReport};
+use weir_core::ports::ComponentStateStore;
+use weir_core::replay::{DecisionTotals, ReplayError, ReplayReport};
 use weir_core::settings::Settings;
-use weir_core::state::{StateChange, StateSizes};
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 use weir_core::{JobId, TenantId};
-use weir_policy::{Frame, Opened, PolicyHost, read_recording};
+use weir_policy::{PolicyHost, RecordingFrame, SessionHeader, read_recording};
 
-use crate::host::{policy_config, retention};
-use crate::pipeline;
-use crate::places::Places;
-use crate::said::check_tenant;
-use crate::target::Target;
-use crate::terminal::{announce, out_line};
+use crate::app_folders::AppFolders;
+use crate::command_target::CommandTarget;
+use crate::component_log::reject_tenant_on_server;
+use crate::host_services::{policy_config, recording_retention};
+use crate::pipeline_loader;
+use crate::terminal::{await_with_progress, out_line};
 
-/// `weir replay`.
+/// Arguments of `weir replay`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  weir replay JOB                              the components it ran decide the same again
-  weir replay JOB --with routing.wasm          what this component would decide otherwise (data folder only)
-  weir replay JOB --with pipeline.toml         … or this pipeline (data folder only)
-  weir replay JOB --revision 4                 … or this revision of its pipeline (on a server only)
+  weir replay JOB                              check that the components of the job decide the same again
+  weir replay JOB --with routing.wasm          compare with the decisions of this component (data folder only)
+  weir replay JOB --with pipeline.toml         compare with the decisions of this pipeline (data folder only)
+  weir replay JOB --revision 4                 compare with the decisions of this revision (server only)
 
-On a server the key needs the scope components. Exit code 1 says that a decision differs.")]
-pub(crate) struct Replay {
-    /// The job
+On a server, the API key needs the scope components. Exit code 1 means that a decision differs.")]
+pub(crate) struct ReplayArgs {
+    /// Id of the job
     pub(crate) job: JobId,
-    /// A component, for the roles it has, or a pipeline's manifest; in the data folder only
+    /// Component, which replaces the job's component in its roles, or manifest of a pipeline; data folder only
     #[arg(long, value_name = "FILE", conflicts_with = "revision")]
     pub(crate) with: Option<PathBuf>,
-    /// A revision of the job's pipeline; on a server only
+    /// Revision of the job's pipeline; server only
     #[arg(long, value_name = "N")]
     pub(crate) revision: Option<u32>,
-    /// Whose job it is, in the data folder [default: default]
+    /// Tenant of the job, in the data folder only [default: default]
     #[arg(long, value_name = "TENANT")]
     tenant: Option<TenantId>,
 }
 
-impl Replay {
-    /// Refuses options that do not exist on this side.
-    pub(crate) fn check(&self, target: &Target) -> Result<()> {
+impl ReplayArgs {
+    /// Returns an error if an option is not supported on this target.
+    pub(crate) fn validate_for_target(&self, target: &CommandTarget) -> Result<()> {
         match target {
-            Target::Folder if self.revision.is_some() => bail!(
-                "--revision is for a server only: give --server URL or set WEIR_SERVER, or name a manifest with --with pipeline.toml"
+            CommandTarget::Folder if self.revision.is_some() => bail!(
+                "--revision is for a server only: set --server URL or WEIR_SERVER, or use --with pipeline.toml"
             ),
-            Target::Server { .. } if self.with.is_some() => bail!(
-                "--with is for the data folder only: push the component or manifest to the server, and name the revision with --revision N"
+            CommandTarget::Server { .. } if self.with.is_some() => bail!(
+                "--with is for the data folder only: push the component or manifest to the server and use --revision N"
             ),
-            _ => check_tenant(self.tenant.as_ref(), target),
+            _ => reject_tenant_on_server(self.tenant.as_ref(), target),
         }
     }
 
-    fn tenant(&self) -> TenantId {
-        self.tenant.clone().unwrap_or_else(TenantId::single)
+    fn tenant_or_default(&self) -> TenantId {
+        self.tenant.clone().unwrap_or_else(TenantId::default_tenant)
     }
 }
 
-/// Replays a job.
+/// Replays a job and prints the report.
 pub(crate) async fn run(
-    replay: &Replay,
+    replay: &ReplayArgs,
     json: bool,
     settings: &Settings,
-    places: &Places,
-    target: &Target,
+    places: &AppFolders,
+    target: &CommandTarget,
 ) -> Result<ExitCode> {
-    let report = match target.server(Scope::Components)? {
+    let report = match target.server_client(KeyScope::Components)? {
         Some(remote) => {
             let path = format!("/v1/jobs/{}/replay", replay.job);
             let with = json!({ "revision": replay.revision });
             serde_json::from_value(remote.post(&path, &with).await?)?
         }
-        None => announce("replaying the job's decisions", here(replay, settings, places)).await?,
+        None => {
+            await_with_progress(
+                "replaying the job's decisions",
+                replay_in_data_folder(replay, settings, places),
+            )
+            .await?
+        }
     };
     if json {
         out_line!("{}", serde_json::to_string(&report)?)?;
     } else {
-        show(&report)?;
+        print_report(&report)?;
     }
     Ok(ExitCode::from(u8::from(report.differing > 0)))
 }
 
-async fn here(replay: &Replay, settings: &Settings, places: &Places) -> Result<ReplayReport> {
-    let folder = places.data.join("recordings").join(replay.tenant().as_str());
+async fn replay_in_data_folder(
+    replay: &ReplayArgs,
+    settings: &Settings,
+    places: &AppFolders,
+) -> Result<ReplayReport> {
+    let folder = places
+        .data
+        .join("recordings")
+        .join(replay.tenant_or_default().as_str());
     let path = folder.join(format!("{}.calls", replay.job));
     let frames = match read_recording(&path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let why = retention(settings).outlived(&replay.job);
+            let why = recording_retention(settings).explain_expiry(&replay.job);
             return Err(match why {
-                Some(why) => ReplayError::NotKept(replay.job, why),
+                Some(why) => ReplayError::RecordingRemoved(replay.job, why),
                 None => ReplayError::NotRecorded(replay.job),
             })
-            .with_context(|| format!("{} is not there", path.display()));
+            .with_context(|| format!("the file {} does not exist", path.display()));
         }
         frames => frames.with_context(|| format!("cannot read {}", path.display()))?,
     };
     let opened = frames.iter().find_map(|frame| match frame {
-        Frame::Opened(opened) => Some(opened.as_ref().clone()),
+        RecordingFrame::SessionStarted(opened) => Some(opened.as_ref().clone()),
         _ => None,
     });
     let opened = opened.context("the recording has no calls")?;
-    let host = PolicyHost::new(policy_config(settings, places, Arc::new(Nothing))?)?;
+    let host = PolicyHost::new(policy_config(settings, places, Arc::new(EmptyComponentState))?)?;
     let pipeline = match &replay.with {
-        None => recorded(&opened, replay, places)?,
+        None => rebuild_recorded_pipeline(&opened, replay, places)?,
         Some(path) if path.extension().is_some_and(|end| end == "toml") => {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            pipeline::build(Manifest::parse(path, &text)?, &places.components)?
+            pipeline_loader::build_pipeline(Manifest::parse(path, &text)?, &places.components)?
         }
         Some(path) => {
-            let file = pipeline::component(path)?;
-            let facts = host.inspect(&replay.tenant(), &file).await?;
-            let mut pipeline = recorded(&opened, replay, places)?;
+            let file = pipeline_loader::read_component_file(path)?;
+            let facts = host.inspect_component(&replay.tenant_or_default(), &file).await?;
+            let mut pipeline = rebuild_recorded_pipeline(&opened, replay, places)?;
             pipeline.manifest.capabilities.grant.extend(facts.capabilities);
             for role in facts.roles {
                 pipeline.components.insert(role, file.clone());
             }
-            Pipeline::new(pipeline.manifest, pipeline.components, pipeline.defaults)
+            Pipeline::new(
+                pipeline.manifest,
+                pipeline.components,
+                pipeline.default_components,
+            )
         }
     };
     Ok(host.replay_frames(frames, &pipeline).await?)
 }
 
-/// The pipeline that the job ran, with the files that have its components' digests.
-fn recorded(opened: &Opened, replay: &Replay, places: &Places) -> Result<Pipeline> {
-    let pushed = places.data.join("components").join(replay.tenant().as_str());
+/// Returns the pipeline of the recorded job, with the component files that have the recorded digests. Fails if a file is missing.
+fn rebuild_recorded_pipeline(
+    opened: &SessionHeader,
+    replay: &ReplayArgs,
+    places: &AppFolders,
+) -> Result<Pipeline> {
+    let pushed = places
+        .data
+        .join("components")
+        .join(replay.tenant_or_default().as_str());
     let mut files = BTreeMap::new();
     for folder in [&places.components, &pushed] {
-        for path in wasm(folder)? {
+        for path in list_wasm_files(folder)? {
             let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
             files.insert(<[u8; 32]>::from(Sha256::digest(&bytes)), path);
         }
     }
     let mut missing = None;
-    let pipeline = opened.pipeline(|component| {
+    let pipeline = opened.to_pipeline(|component| {
         let path = files.get(&component.digest).cloned();
         if path.is_none() {
             missing.get_or_insert_with(|| component.name.clone());
@@ -160,13 +185,13 @@ fn recorded(opened: &Opened, replay: &Replay, places: &Places) -> Result<Pipelin
     });
     match missing {
         Some(name) => bail!(
-            "the component '{name}' that the job ran is not here any more: name the pipeline with --with pipeline.toml"
+            "the component '{name}' of the job is no longer in the data folder: use --with pipeline.toml"
         ),
         None => Ok(pipeline),
     }
 }
 
-fn wasm(folder: &Path) -> Result<Vec<PathBuf>> {
+fn list_wasm_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match std::fs::read_dir(folder) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.with_context(|| format!("cannot read {}", folder.display()))?,
@@ -180,11 +205,11 @@ fn wasm(folder: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-type Count = fn(&Effect) -> u64;
+type TotalsField = fn(&DecisionTotals) -> u64;
 
-fn show(report: &ReplayReport) -> std::io::Result<()> {
+fn print_report(report: &ReplayReport) -> std::io::Result<()> {
     for difference in &report.differences {
-        out_line!("{}, {}", difference.function, difference.about)?;
+        out_line!("{}, {}", difference.function, difference.subject)?;
         out_line!("  - {}", difference.before)?;
         out_line!("  + {}", difference.after)?;
     }
@@ -193,7 +218,7 @@ fn show(report: &ReplayReport) -> std::io::Result<()> {
         out_line!("… and {} more", report.differing - told)?;
     }
     out_line!("{} decisions, {} differ", report.decisions, report.differing)?;
-    let lines: [(&str, Count); 12] = [
+    let lines: [(&str, TotalsField); 12] = [
         ("batches", |e| e.batches),
         ("pages in batches", |e| e.batch_pages),
         ("pages by text layer", |e| e.text_layer),
@@ -203,9 +228,9 @@ fn show(report: &ReplayReport) -> std::io::Result<()> {
         ("passages", |e| e.passages),
         ("model calls", |e| e.model_calls),
         ("retries", |e| e.retries),
-        ("given up", |e| e.given_up),
-        ("updates", |e| e.updates),
-        ("not decided", |e| e.errors),
+        ("pages or documents failed", |e| e.given_up),
+        ("progress updates", |e| e.updates),
+        ("failed calls", |e| e.errors),
     ];
     for (name, of) in lines {
         let (before, after) = (of(&report.before), of(&report.after));
@@ -213,32 +238,33 @@ fn show(report: &ReplayReport) -> std::io::Result<()> {
             out_line!("  {name}: {before} → {after}")?;
         }
     }
-    if report.missed > 0 {
+    if report.missing_capability_responses > 0 {
         out_line!(
-            "  {} questions to the host were new and had no answer",
-            report.missed
+            "  {} host calls were not recorded and got no response",
+            report.missing_capability_responses
         )?;
     }
-    if let Some(why) = &report.incomplete {
-        out_line!("  the recording ends before the job did: {why}")?;
+    if let Some(why) = &report.incomplete_reason {
+        out_line!("  the recording ends before the end of the job: {why}")?;
     }
     Ok(())
 }
 
-/// Replayed components have a state of their own.
-struct Nothing;
+/// Component state for replays: always empty, and changes are discarded. The replayer keeps the state of replayed components
+/// itself.
+struct EmptyComponentState;
 
 #[async_trait]
-impl PolicyState for Nothing {
-    async fn get(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
+impl ComponentStateStore for EmptyComponentState {
+    async fn get_value(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorInfo> {
         Ok(None)
     }
 
-    async fn sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorNote> {
+    async fn list_sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorInfo> {
         Ok(StateSizes::default())
     }
 
-    async fn apply(&self, _: &TenantId, _: &str, _: Vec<StateChange>) -> Result<(), ErrorNote> {
+    async fn apply_changes(&self, _: &TenantId, _: &str, _: Vec<StateChange>) -> Result<(), ErrorInfo> {
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! `weir run`: documents in, progress shown, results out.
+//! `weir run`: ingests documents, shows the progress and writes the results.
 
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
@@ -11,42 +11,47 @@ use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
 use weir_core::settings::Settings;
-use weir_engine::{DocumentEnd, DocumentSpec, JobHandle, JobSpec};
+use weir_engine::{DocumentEndState, DocumentSpec, JobHandle, JobSpec};
 
-use crate::args::Run;
-use crate::display::Display;
-use crate::files;
-use crate::host::Host;
-use crate::output::Output;
-use crate::pipeline;
-use crate::places::Places;
+use crate::app_folders::AppFolders;
+use crate::args::RunArgs;
+use crate::display::ProgressDisplay;
+use crate::host_services::HostServices;
+use crate::input_files;
+use crate::output_folder::OutputFolder;
+use crate::pipeline_loader;
 use crate::summaries;
-use crate::terminal::announce;
+use crate::terminal::await_with_progress;
 
-/// Stopped by Ctrl-C, as a shell would report it.
-const INTERRUPTED: u8 = 130;
+/// Exit code after Ctrl-C, as shells use it.
+const EXIT_INTERRUPTED: u8 = 130;
 
-/// Said before any work, where every page would say it.
-const NO_VISION_MODEL: &str = "no vision model is set up: set vision = true of an [[llm.provider]] whose model takes images, see `weir settings`";
+/// Error if `--vision` is used without a vision model. It is checked before any work, because every page would fail with it.
+const NO_VISION_MODEL_ERROR: &str = "no vision model is configured: set supports_images = true for an [[llm.provider]] whose model accepts images; see `weir settings`";
 
-/// Ingests files and waits for all of them.
-pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
-    let pipeline = Arc::new(pipeline::load(run, &places.components)?);
+/// Ingests the files and waits until all are done.
+pub(crate) async fn run(
+    run: &RunArgs,
+    json: bool,
+    settings: &Settings,
+    places: &AppFolders,
+) -> Result<ExitCode> {
+    let pipeline = Arc::new(pipeline_loader::load_pipeline(run, &places.components)?);
     let revision = pipeline.revision;
-    let tenant = TenantId::single();
-    run.filing().check()?;
-    let found = files::find(&run.files);
-    let host = Host::open(settings, places).await?;
+    let tenant = TenantId::default_tenant();
+    run.placement_request().validate()?;
+    let found = input_files::find_input_files(&run.files);
+    let host = HostServices::open(settings, places).await?;
     if run.vision.as_deref().is_some_and(|when| when != "never") {
-        ensure!(host.sees(), NO_VISION_MODEL);
+        ensure!(host.supports_images(), NO_VISION_MODEL_ERROR);
     }
     let mut output = match &run.out {
-        Some(folder) => Some(Output::new(folder, host.blobs(), host.ledger())?),
+        Some(folder) => Some(OutputFolder::new(folder, host.blob_store(), host.ledger())?),
         None => None,
     };
 
     let files = found.files.into_iter().map(|path| (path, None));
-    let refused = found.refused.into_iter().map(|(path, why)| (path, Some(why)));
+    let refused = found.rejected.into_iter().map(|(path, why)| (path, Some(why)));
     let documents = files
         .chain(refused)
         .map(|(path, missing)| DocumentSpec {
@@ -59,79 +64,84 @@ pub(crate) async fn run(run: &Run, json: bool, settings: &Settings, places: &Pla
     let spec = JobSpec {
         force: run.force,
         summarize: run.summarize,
-        filing: run.filing(),
+        filing: run.placement_request(),
         ..JobSpec::new(tenant.clone(), pipeline, documents)
     };
     let span = tracing::info_span!("job", job = %spec.id);
-    let job = Arc::new(span.in_scope(|| host.engine.start(spec)));
-    let interrupts = tokio::spawn(cancel_on_signal(Arc::clone(&job)));
+    let job = Arc::new(span.in_scope(|| host.engine.start_job(spec)));
+    let interrupts = tokio::spawn(cancel_job_on_signal(Arc::clone(&job)));
 
     let wanted = run.pages.clone().unwrap_or(1..=u32::MAX);
-    let mut events = job.events();
-    // Programs wait for events; a person is told why there are none yet.
+    let mut events = job.stream_events();
+    // Without JSON, a message explains the time until the first event.
     let mut next = match json {
         true => events.next().await,
-        false => announce("preparing the pipeline and its components", events.next()).await,
+        false => await_with_progress("preparing the pipeline and its components", events.next()).await,
     };
-    let mut display = Display::new(json);
+    let mut display = ProgressDisplay::new(json);
     while let Some(event) = next {
         let event = event?;
-        display.show(&event);
+        display.show_event(&event);
         if let Some(output) = &mut output {
-            write(output, &tenant, &event, &revision, &wanted, &display).await?;
+            write_output_folder(output, &tenant, &event, &revision, &wanted, &display).await?;
         }
         next = events.next().await;
     }
-    let outcome = job.wait().await;
-    display.finish();
-    // A person has read it already where a document failed by it; programs read events, and people what stands beside them.
+    let outcome = job.await_outcome().await;
+    display.clear_bars();
+    // Without JSON, the job's error is already printed if a document failed with it. With JSON, standard error has no
+    // errors of documents, so the job's error is always printed.
     let is_reported = |error| {
         let mut ends = outcome.documents.iter().map(|document| &document.end);
         !json
-            && ends.any(|end| matches!(end, DocumentEnd::Failed { error: reported, .. } if reported == error))
+            && ends.any(
+                |end| matches!(end, DocumentEndState::Failed { error: reported, .. } if reported == error),
+            )
     };
     if let Some(error) = outcome.error.as_ref().filter(|error| !is_reported(*error)) {
-        display.complain(&format!("weir: {}", error.message));
+        display.print_error(&format!("weir: {}", error.message));
     }
     interrupts.abort();
     if run.summarize && !json {
         for document in outcome.documents.iter().filter_map(|document| document.document) {
-            summaries::print(host.blobs().as_ref(), &tenant, &document, &revision).await?;
+            summaries::print_summaries(host.blob_store().as_ref(), &tenant, &document, &revision).await?;
         }
     }
     host.close().await?;
     Ok(match outcome.state {
         JobState::Done => ExitCode::SUCCESS,
-        JobState::Cancelled => ExitCode::from(INTERRUPTED),
-        JobState::Failed | JobState::Queued | JobState::Running => ExitCode::from(crate::FAILED),
+        JobState::Cancelled => ExitCode::from(EXIT_INTERRUPTED),
+        JobState::Failed | JobState::Queued | JobState::Running => ExitCode::from(crate::EXIT_FAILED),
     })
 }
 
-/// Writes a document's folder when its last event has come.
-async fn write(
-    output: &mut Output,
+/// Writes a document's output folder after the document's last event.
+async fn write_output_folder(
+    output: &mut OutputFolder,
     tenant: &TenantId,
     event: &Event,
     revision: &weir_core::RevisionId,
     wanted: &RangeInclusive<u32>,
-    display: &Display,
+    display: &ProgressDisplay,
 ) -> Result<()> {
     let (EventKind::DocumentDone { name, .. }
     | EventKind::DocumentFailed { name, .. }
-    | EventKind::DocumentCancelled { name, .. }) = &event.what
+    | EventKind::DocumentCancelled { name, .. }) = &event.kind
     else {
         return Ok(());
     };
     if let Some(document) = &event.document {
-        let folder = output.write(tenant, document, name, revision, wanted).await?;
-        display.say(&format!("{name}: written to {}", folder.display()));
+        let folder = output
+            .write_document(tenant, document, name, revision, wanted)
+            .await?;
+        display.print_note(&format!("{name}: written to {}", folder.display()));
     }
     Ok(())
 }
 
-/// The first Ctrl-C (or SIGTERM) stops taking pages and keeps what is done; a second one ends the process where it stands,
-/// which loses nothing that was recorded.
-async fn cancel_on_signal(job: Arc<JobHandle>) {
+/// Cancels the job at the first Ctrl-C or SIGTERM: no further pages start, and finished pages are kept. The second signal ends
+/// the process at once, which loses nothing that is recorded in the ledger.
+async fn cancel_job_on_signal(job: Arc<JobHandle>) {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -143,8 +153,8 @@ async fn cancel_on_signal(job: Arc<JobHandle>) {
             _ = terminate.recv() => {}
         }
         if last {
-            std::process::exit(i32::from(INTERRUPTED));
+            std::process::exit(i32::from(EXIT_INTERRUPTED));
         }
-        job.cancel();
+        job.cancel_job();
     }
 }

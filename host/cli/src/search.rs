@@ -1,4 +1,4 @@
-//! `weir search`.
+//! `weir search`: searches passages on a server or in the data folder, and prints them.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -7,45 +7,47 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 use weir_core::Rect;
 use weir_core::id::{DocumentId, TenantId};
-use weir_core::search::Hit;
+use weir_core::search::SearchHit;
 use weir_core::settings::Settings;
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 use weir_engine::SearchRequest;
 
-use crate::args::Search;
-use crate::host;
-use crate::places::Places;
-use crate::remote::Remote;
-use crate::target::Target;
-use crate::terminal::{one_line, out_line};
+use crate::app_folders::AppFolders;
+use crate::args::SearchArgs;
+use crate::command_target::CommandTarget;
+use crate::host_services;
+use crate::server_client::ServerClient;
+use crate::terminal::{out_line, replace_control_characters};
 
-/// Finds passages, on a server or in the data folder, also while another process ingests into the same folder.
+/// Searches and prints the passages. The data folder may be in use by another process.
 pub(crate) async fn run(
-    search: &Search,
+    search: &SearchArgs,
     json: bool,
     settings: &Settings,
-    places: &Places,
-    target: &Target,
+    places: &AppFolders,
+    target: &CommandTarget,
 ) -> Result<ExitCode> {
-    let answer = match target.server(Scope::Read)? {
-        Some(remote) => on_server(search, &remote).await?,
-        None => json!({ "hits": in_folder(search, settings, places).await? }),
+    let answer = match target.server_client(KeyScope::Read)? {
+        Some(remote) => search_on_server(search, &remote).await?,
+        None => json!({ "hits": search_data_folder(search, settings, places).await? }),
     };
     if json {
         out_line!("{answer}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let hits: Vec<Hit> = serde_json::from_value(answer.get("hits").cloned().unwrap_or_default())
-        .context("the server's answer has no hits as this version of weir knows them")?;
-    let fitting: Vec<&Hit> = hits.iter().filter(|hit| !hit.weak).collect();
+    let hits: Vec<SearchHit> = serde_json::from_value(answer.get("hits").cloned().unwrap_or_default())
+        .context(
+            "cannot parse the hits in the server's response: the server may have another version of weir",
+        )?;
+    let fitting: Vec<&SearchHit> = hits.iter().filter(|hit| !hit.weak).collect();
     for (place, hit) in fitting.iter().enumerate() {
-        show(place + 1, hit)?;
+        print_hit(place + 1, hit)?;
     }
     match (fitting.len(), hits.len() - fitting.len()) {
         (0, 0) => out_line!("nothing found")?,
         (0, weak) => {
             out_line!(
-                "nothing found: the {weak} nearest passages have no word of the query, and --json lists them"
+                "nothing found: the {weak} nearest passages have no word of the query; --json lists them"
             )?;
         }
         _ => {}
@@ -53,32 +55,35 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(place: usize, hit: &Hit) -> std::io::Result<()> {
+fn print_hit(place: usize, hit: &SearchHit) -> std::io::Result<()> {
     let on_page = if hit.summary {
         format!("summary of a section from page {}", hit.page)
     } else {
-        format!("page {}{}", hit.page, position(&hit.rect))
+        format!("page {}{}", hit.page, describe_position(&hit.rect))
     };
-    let name = one_line(&hit.name);
+    let name = replace_control_characters(&hit.name);
     out_line!("{place}. {name}, {on_page}  (score {:.3})", hit.score)?;
     if !hit.labels.is_empty() {
-        out_line!("   {}", one_line(&host::label_list(hit.labels.iter())))?;
+        out_line!(
+            "   {}",
+            replace_control_characters(&host_services::format_labels(hit.labels.iter()))
+        )?;
     }
     for line in hit.text.lines() {
-        out_line!("   {}", one_line(line))?;
+        out_line!("   {}", replace_control_characters(line))?;
     }
     out_line!("")
 }
 
-/// A passage that takes more of its page than this, in one direction, has no position in that direction.
-const LARGE: f32 = 0.6;
+/// A passage that covers more than this fraction of the page's width or height has no position in that direction.
+const MAX_POSITIONED_EXTENT: f32 = 0.6;
 
-/// Where a passage stands on its page, as a reader would look for it: `, top left`. Empty if it fills the page.
-fn position(rect: &Rect) -> String {
+/// Returns the position of a passage on its page as text, such as `, top left`. Empty if the passage fills the page.
+fn describe_position(rect: &Rect) -> String {
     let third = |from: f32, size: f32, names: [&'static str; 3]| {
         let [first, middle, last] = names;
         match from + size / 2.0 {
-            _ if size > LARGE => "",
+            _ if size > MAX_POSITIONED_EXTENT => "",
             center if center < 1.0 / 3.0 => first,
             center if center <= 2.0 / 3.0 => middle,
             _ => last,
@@ -93,15 +98,22 @@ fn position(rect: &Rect) -> String {
     }
 }
 
-async fn in_folder(search: &Search, settings: &Settings, places: &Places) -> Result<Vec<Hit>> {
-    let tenant = TenantId::single();
+async fn search_data_folder(
+    search: &SearchArgs,
+    settings: &Settings,
+    places: &AppFolders,
+) -> Result<Vec<SearchHit>> {
+    let tenant = TenantId::default_tenant();
     let mut documents = Vec::new();
     if let Some(prefix) = &search.document {
-        let known = match host::read_ledger(places)? {
-            Some(ledger) => ledger.documents(&tenant).await?,
+        let known = match host_services::open_ledger_reader(places)? {
+            Some(ledger) => ledger.list_documents(&tenant).await?,
             None => Vec::new(),
         };
-        documents.push(document(known.iter().map(|known| known.id), prefix)?);
+        documents.push(find_document_by_prefix(
+            known.iter().map(|known| known.id),
+            prefix,
+        )?);
     }
     let request = SearchRequest {
         top_k: search.top_k as usize,
@@ -110,17 +122,17 @@ async fn in_folder(search: &Search, settings: &Settings, places: &Places) -> Res
         labels: search.labels.clone(),
         ..SearchRequest::new(tenant, search.text.clone())
     };
-    host::search(settings, places, request).await
+    host_services::search_passages(settings, places, request).await
 }
 
-async fn on_server(search: &Search, remote: &Remote) -> Result<Value> {
+async fn search_on_server(search: &SearchArgs, remote: &ServerClient) -> Result<Value> {
     let mut documents = Vec::new();
     if let Some(prefix) = &search.document {
-        let known = crate::documents::on_server(remote).await?;
+        let known = crate::documents::list_on_server(remote).await?;
         let ids = known
             .iter()
             .filter_map(|known| known.get("document")?.as_str()?.parse().ok());
-        documents.push(document(ids, prefix)?);
+        documents.push(find_document_by_prefix(ids, prefix)?);
     }
     let labels: BTreeMap<_, _> = search.labels.iter().cloned().collect();
     let filter = json!({ "documents": documents, "collection": search.collection, "labels": labels });
@@ -128,13 +140,13 @@ async fn on_server(search: &Search, remote: &Remote) -> Result<Value> {
     remote.post("/v1/search", &query).await
 }
 
-/// The document whose id begins with `prefix`.
-fn document(known: impl Iterator<Item = DocumentId>, prefix: &str) -> Result<DocumentId> {
+/// Returns the document whose id starts with `prefix`. Fails if there is none, or more than one.
+fn find_document_by_prefix(known: impl Iterator<Item = DocumentId>, prefix: &str) -> Result<DocumentId> {
     let mut fitting = known.filter(|id| id.to_string().starts_with(prefix));
     match (fitting.next(), fitting.next()) {
         (Some(one), None) => Ok(one),
-        (Some(_), Some(_)) => bail!("several documents begin with {prefix}: give more digits"),
-        (None, _) => bail!("no document begins with {prefix}: `weir documents` lists them"),
+        (Some(_), Some(_)) => bail!("several document ids start with {prefix}: use more digits"),
+        (None, _) => bail!("no document id starts with {prefix}: `weir documents` lists the ids"),
     }
 }
 
@@ -146,12 +158,12 @@ mod tests {
     fn position_names_the_part_of_the_page() {
         let at = |x, y, width, height| {
             let rect = Rect { x, y, width, height };
-            position(&rect)
+            describe_position(&rect)
         };
         assert_eq!(at(0.1, 0.05, 0.8, 0.1), ", top");
         assert_eq!(at(0.1, 0.7, 0.35, 0.2), ", bottom left");
         assert_eq!(at(0.55, 0.1, 0.35, 0.8), ", right");
         assert_eq!(at(0.4, 0.45, 0.2, 0.1), ", middle center");
-        assert_eq!(position(&Rect::PAGE), "");
+        assert_eq!(describe_position(&Rect::WHOLE_PAGE), "");
     }
 }

@@ -1,4 +1,4 @@
-//! `weir serve`: many tenants over HTTP.
+//! `weir serve`: runs the HTTP server for many tenants.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,86 +12,89 @@ use tokio::signal::unix::{SignalKind, signal};
 use weir_core::TenantId;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::settings::Settings;
-use weir_core::tenancy::{Registry, Scope};
-use weir_server::{Announced, Defaults, Listener, Metering, Server, ServerParts, SigningKey};
+use weir_core::tenancy::{KeyScope, TenantStore};
+use weir_server::{
+    CommitNotifier, DefaultComponents, Listener, Server, ServerParts, SigningKey, UsageRecorder,
+};
 
-use crate::host::Host;
-use crate::places::Places;
+use crate::app_folders::AppFolders;
+use crate::host_services::HostServices;
 use crate::terminal::out_line;
-use crate::{pipeline, tenants};
+use crate::{pipeline_loader, tenants};
 
-/// Serves until SIGTERM or Ctrl-C. Standard output has the address and, at the first start, the admin key; both once.
-pub(crate) async fn run(json: bool, settings: &Settings, places: &Places) -> Result<ExitCode> {
-    // Before anything is opened, so that an address in use is said at once.
+/// Serves until SIGTERM or Ctrl-C. Prints the address and, at the first start, the admin key to standard output once.
+pub(crate) async fn run(json: bool, settings: &Settings, places: &AppFolders) -> Result<ExitCode> {
+    // First, so that an address in use is reported at once.
     let listener = Listener::bind(settings).await?;
-    allow_descriptors();
-    // Before anything that records is made.
-    weir_server::measure();
+    raise_open_file_limit();
+    // Before any part that records metrics is created.
+    weir_server::install_metrics_recorder();
     let mut announced = None;
-    let metering = Metering::new();
-    let announce = |ledger| announced.insert(Announced::new(ledger)).clone() as _;
-    let host = Host::open_with(settings, places, announce, Some(metering.clone())).await?;
-    let ledger = announced.context("the engine was given no ledger")?;
-    let store = host.store();
-    let key = first_key(store.as_ref()).await?;
-    say(json, &listener, key.as_deref())?;
-    let (originals, components) = (host.originals(), host.components());
-    let (gate, replays) = (host.gate(), host.replays());
-    let (engine, below) = host.split();
+    let metering = UsageRecorder::new();
+    let announce = |ledger| announced.insert(CommitNotifier::new(ledger)).clone() as _;
+    let host = HostServices::open_with(settings, places, announce, Some(metering.clone())).await?;
+    let ledger = announced.context("the engine was created without a ledger")?;
+    let store = host.sqlite_ledger();
+    let key = create_first_api_key(store.as_ref()).await?;
+    print_address(json, &listener, key.as_deref())?;
+    let (uploads, components) = (host.upload_store(), host.component_store());
+    let (gate, replays) = (host.component_validator(), host.job_replayer());
+    let (engine, below) = host.into_parts();
     let server = Server::new(ServerParts {
         engine,
         ledger,
-        registry: store.clone(),
-        orders: store.clone(),
-        removals: store.clone(),
-        usage: store.clone(),
-        metering,
+        tenant_store: store.clone(),
+        job_requests: store.clone(),
+        document_removals: store.clone(),
+        usage_store: store.clone(),
+        usage_recorder: metering,
         pipelines: store.clone(),
         shadows: store,
         components,
-        gate,
-        replays,
-        defaults: Arc::new(Shipped(places.components.clone())),
-        originals,
-        signing: SigningKey::open(&places.data).with_context(|| places.opening())?,
+        component_validator: gate,
+        job_replayer: replays,
+        default_components: Arc::new(InstalledComponents(places.components.clone())),
+        upload_store: uploads,
+        signing_key: SigningKey::load_or_create(&places.data).with_context(|| places.open_error_context())?,
         settings: settings.clone(),
     });
-    let served = server.serve(listener, told_to_stop()).await;
+    let served = server.serve(listener, wait_for_stop_signal()).await;
     below.close().await?;
     served?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A connection is a descriptor, and the usual 1,024 of a process are a limit for programs that use `select`. What the machine
-/// allows at most stays the limit.
-fn allow_descriptors() {
+/// Raises the limit of open files to the maximum that the machine allows. Each connection needs a file descriptor, and the
+/// default limit of 1,024 exists for programs that use `select`.
+fn raise_open_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the number of open files cannot be raised");
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 
-/// The components that come with Weir.
-struct Shipped(PathBuf);
+/// Builds pipelines with the default components of the installation.
+struct InstalledComponents(PathBuf);
 
 #[async_trait]
-impl Defaults for Shipped {
-    async fn pipeline(
+impl DefaultComponents for InstalledComponents {
+    async fn build_pipeline(
         &self,
         manifest: Manifest,
         components: BTreeMap<Role, ComponentFile>,
     ) -> Result<Arc<Pipeline>, String> {
         let folder = self.0.clone();
-        let built =
-            tokio::task::spawn_blocking(move || pipeline::with_defaults(manifest, components, &folder));
+        let built = tokio::task::spawn_blocking(move || {
+            pipeline_loader::build_with_default_components(manifest, components, &folder)
+        });
         match built.await {
             Ok(built) => built.map(Arc::new).map_err(|error| {
-                // A tenant reads the outermost reason; those below it name paths.
-                tracing::warn!(error = format!("{error:#}"), "a pipeline cannot be built");
+                // The tenant gets only the outermost error, because its causes contain paths of the host.
+                tracing::warn!(error = format!("{error:#}"), "cannot build a pipeline");
                 error.to_string()
             }),
             Err(died) => Err(died.to_string()),
@@ -99,29 +102,29 @@ impl Defaults for Shipped {
     }
 }
 
-/// On a host without tenants: makes the first, with a key that may do everything, and answers with the key.
-async fn first_key(registry: &dyn Registry) -> Result<Option<String>> {
-    if !registry.tenants().await?.is_empty() {
+/// If there are no tenants, creates the first one and an API key with all scopes, and returns the key.
+async fn create_first_api_key(registry: &dyn TenantStore) -> Result<Option<String>> {
+    if !registry.list_tenants().await?.is_empty() {
         return Ok(None);
     }
-    let tenant = TenantId::single();
-    registry.create_tenant(&tenants::fresh(&tenant)).await?;
-    let key = tenants::mint_key(registry, &tenant, Scope::ALL.to_vec(), "first key", None).await?;
-    Ok(Some(key.text))
+    let tenant = TenantId::default_tenant();
+    registry.create_tenant(&tenants::new_tenant(&tenant)).await?;
+    let key = tenants::create_api_key(registry, &tenant, KeyScope::ALL.to_vec(), "first key", None).await?;
+    Ok(Some(key.full_key))
 }
 
-fn say(json: bool, listener: &Listener, key: Option<&str>) -> Result<()> {
-    let scheme = if listener.is_encrypted() { "https" } else { "http" };
-    let address = format!("{scheme}://{}", listener.address()?);
+fn print_address(json: bool, listener: &Listener, key: Option<&str>) -> Result<()> {
+    let scheme = if listener.uses_tls() { "https" } else { "http" };
+    let address = format!("{scheme}://{}", listener.local_address()?);
     let text = match (json, key) {
         (true, _) => serde_json::json!({ "address": address, "admin_key": key }).to_string(),
         (false, None) => format!("weir listens on {address}"),
-        (false, Some(key)) => format!("weir listens on {address}\nadmin key, shown this once: {key}"),
+        (false, Some(key)) => format!("weir listens on {address}\nadmin key, printed only once: {key}"),
     };
     Ok(out_line!("{text}")?)
 }
 
-async fn told_to_stop() {
+async fn wait_for_stop_signal() {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {

@@ -1,4 +1,4 @@
-//! The summaries of what was ingested, as a person reads them: each sentence that was taken from the document with its page.
+//! Prints the summaries of ingested documents as text. Each sentence that is quoted from the document is followed by its page.
 
 use std::io;
 
@@ -8,25 +8,25 @@ use weir_core::{DocumentId, RevisionId, TenantId, ports::BlobStore};
 
 use crate::terminal::out_line;
 
-/// Prints the summaries of a document, if it has any.
-pub(crate) async fn print(
+/// Prints the summaries of a document. Prints nothing if no summary is stored.
+pub(crate) async fn print_summaries(
     blobs: &dyn BlobStore,
     tenant: &TenantId,
     document: &DocumentId,
     revision: &RevisionId,
 ) -> Result<()> {
-    let Some(bytes) = blobs.get(tenant, &summary_key(document, revision)).await? else {
+    let Some(bytes) = blobs.get_blob(tenant, &summary_key(document, revision)).await? else {
         return Ok(());
     };
-    let summary: DocumentSummary = serde_json::from_slice(&bytes).context("the summary is damaged")?;
-    Ok(show(&summary)?)
+    let summary: DocumentSummary = serde_json::from_slice(&bytes).context("the stored summary is invalid")?;
+    Ok(print_document_summary(&summary)?)
 }
 
-fn show(of: &DocumentSummary) -> io::Result<()> {
+fn print_document_summary(of: &DocumentSummary) -> io::Result<()> {
     let Some(whole) = &of.summary else {
         return out_line!("\n{}: too short for a summary", of.name);
     };
-    out_line!("\n{}\n\n{}", of.name, with_pages(whole))?;
+    out_line!("\n{}\n\n{}", of.name, text_with_page_numbers(whole))?;
     if of.sections.len() < 2 {
         return Ok(());
     }
@@ -39,17 +39,17 @@ fn show(of: &DocumentSummary) -> io::Result<()> {
             (first, last) if first == last => format!("page {first}"),
             (first, last) => format!("pages {first}-{last}"),
         };
-        out_line!("\n  {title} ({pages})\n  {}", with_pages(summary))?;
+        out_line!("\n  {title} ({pages})\n  {}", text_with_page_numbers(summary))?;
     }
     Ok(())
 }
 
-/// The summary, with the page behind each part that was taken from one.
-fn with_pages(summary: &Summary) -> String {
+/// Returns the text of the summary with a page number after each quote.
+fn text_with_page_numbers(summary: &Summary) -> String {
     let mut text = String::new();
     let mut from = 0;
     for quote in &summary.quotes {
-        let end = quote.at.end as usize;
+        let end = quote.summary_range.end as usize;
         let Some(part) = summary.text.get(from..end) else {
             continue;
         };
@@ -64,16 +64,16 @@ fn with_pages(summary: &Summary) -> String {
 #[cfg(test)]
 mod tests {
     use weir_core::Rect;
-    use weir_core::summary::Quoted;
+    use weir_core::summary::SummaryQuote;
 
     use super::*;
 
     #[test]
-    fn pages_stand_behind_what_was_taken_from_them() {
-        let quoted = |at: std::ops::Range<u32>, page| Quoted {
-            at,
+    fn quotes_are_followed_by_their_page() {
+        let quoted = |at: std::ops::Range<u32>, page| SummaryQuote {
+            summary_range: at,
             page,
-            rect: Rect::PAGE,
+            rect: Rect::WHOLE_PAGE,
         };
         let mut summary = Summary {
             text: "It rained. It stopped.".into(),
@@ -83,10 +83,13 @@ mod tests {
             provider: "extractive".into(),
             model: String::new(),
         };
-        assert_eq!(with_pages(&summary), "It rained. [p. 3] It stopped. [p. 5]");
+        assert_eq!(
+            text_with_page_numbers(&summary),
+            "It rained. [p. 3] It stopped. [p. 5]"
+        );
         summary.quotes.clear();
-        assert_eq!(with_pages(&summary), summary.text);
+        assert_eq!(text_with_page_numbers(&summary), summary.text);
         summary.quotes = vec![quoted(0..900, 1)];
-        assert_eq!(with_pages(&summary), summary.text);
+        assert_eq!(text_with_page_numbers(&summary), summary.text);
     }
 }

@@ -1,119 +1,126 @@
-//! `weir tenant` and `weir key`: whoever can write to the data folder runs the host, so no key is asked for. All but deleting
-//! works beside a server that holds the folder; its next request sees the change.
+//! `weir tenant` and `weir key`: manage tenants and API keys in the data folder.
+//!
+//! The commands need no API key, because write access to the data folder already gives full control of the host. All commands
+//! but `weir tenant delete` work while a server uses the folder. The server applies a change from the next request on.
 
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use weir_core::TenantId;
-use weir_core::tenancy::{Quotas, Registry, Scope, Tenant, TenantState, TenantUpdate};
-use weir_server::{FreshKey, mint};
-use weir_storage::TenantDesk;
+use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore, TenantUpdate};
+use weir_server::{GeneratedApiKey, generate_api_key};
+use weir_storage::TenantAdmin;
 
+use crate::app_folders::AppFolders;
 use crate::args::{KeyCommand, TenantCommand};
-use crate::host;
-use crate::places::Places;
-use crate::terminal::{announce, out_line};
+use crate::host_services;
+use crate::terminal::{await_with_progress, out_line};
 
-const DAY_MILLIS: u64 = 86_400_000;
+const MILLIS_PER_DAY: u64 = 86_400_000;
 
-async fn desk(places: &Places) -> Result<TenantDesk> {
-    TenantDesk::open(&places.data)
+async fn open_tenant_admin(places: &AppFolders) -> Result<TenantAdmin> {
+    TenantAdmin::open(&places.data)
         .await
-        .with_context(|| places.opening())
+        .with_context(|| places.open_error_context())
 }
 
-/// A new tenant with the host's quotas.
-pub(crate) fn fresh(id: &TenantId) -> Tenant {
+/// Returns the record of a new tenant with the default weight and the quotas of the host.
+pub(crate) fn new_tenant(id: &TenantId) -> Tenant {
     Tenant {
         id: id.clone(),
         state: TenantState::Active,
         weight: 1.0,
         quotas: Quotas::default(),
-        created_millis: now_millis(),
+        created_millis: unix_time_millis(),
     }
 }
 
-/// Makes a key and keeps its record.
-pub(crate) async fn mint_key(
-    registry: &dyn Registry,
+/// Creates an API key, stores its record and returns the key. The key cannot be read again later.
+pub(crate) async fn create_api_key(
+    registry: &dyn TenantStore,
     tenant: &TenantId,
-    scopes: Vec<Scope>,
+    scopes: Vec<KeyScope>,
     label: &str,
     days: Option<u32>,
-) -> Result<FreshKey> {
-    let now = now_millis();
-    let expires = days.map(|days| now + u64::from(days) * DAY_MILLIS);
-    let key = mint(tenant, scopes, label, now, expires)?;
-    registry.put_key(&key.record).await?;
+) -> Result<GeneratedApiKey> {
+    let now = unix_time_millis();
+    let expires = days.map(|days| now + u64::from(days) * MILLIS_PER_DAY);
+    let key = generate_api_key(tenant, scopes, label, now, expires)?;
+    registry.put_api_key(&key.record).await?;
     Ok(key)
 }
 
-/// `weir tenant …`.
-pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places) -> Result<ExitCode> {
+/// Runs a `weir tenant` command.
+pub(crate) async fn run_tenant_command(
+    command: &TenantCommand,
+    json: bool,
+    places: &AppFolders,
+) -> Result<ExitCode> {
     match command {
         TenantCommand::Create {
             tenant,
             weight,
             quotas,
         } => {
-            let registry = TenantDesk::create(&places.data)
+            let registry = TenantAdmin::open_or_create(&places.data)
                 .await
-                .with_context(|| places.opening())?;
-            let mut record = fresh(tenant);
+                .with_context(|| places.open_error_context())?;
+            let mut record = new_tenant(tenant);
             record.weight = *weight;
-            set_quotas(&mut record.quotas, quotas)?;
+            apply_quotas(&mut record.quotas, quotas)?;
             if !registry.create_tenant(&record).await? {
-                bail!("tenant {tenant} exists already: `weir tenant list` shows it");
+                bail!("tenant {tenant} already exists: `weir tenant list` lists the tenants");
             }
-            let key = mint_key(
+            let key = create_api_key(
                 &registry,
                 tenant,
-                vec![Scope::Ingest, Scope::Read],
+                vec![KeyScope::Ingest, KeyScope::Read],
                 "first key",
                 None,
             )
             .await?;
-            show_key(json, &key)?;
+            print_new_api_key(json, &key)?;
         }
-        TenantCommand::List => list(&desk(places).await?, json).await?,
+        TenantCommand::List => print_tenants(&open_tenant_admin(places).await?, json).await?,
         TenantCommand::Set {
             tenant,
             weight,
             quotas,
         } => {
-            let registry = desk(places).await?;
-            set_quotas(&mut Quotas::default(), quotas)?;
+            let registry = open_tenant_admin(places).await?;
+            apply_quotas(&mut Quotas::default(), quotas)?;
             let quotas = quotas.iter().map(|(name, limit)| (name.clone(), Some(*limit)));
             let update = TenantUpdate {
                 state: None,
                 weight: *weight,
                 quotas: quotas.collect(),
             };
-            change(&registry, tenant, &update).await?;
+            update_tenant(&registry, tenant, &update).await?;
         }
-        TenantCommand::Rotate { tenant } => {
-            let registry = desk(places).await?;
-            known(&registry, tenant).await?;
-            let old = registry.keys(tenant).await?;
-            let usable = |k: &&weir_core::tenancy::KeyRecord| k.revoked_millis.is_none();
-            let mut scopes: Vec<Scope> = old.iter().filter(usable).flat_map(|k| k.scopes.clone()).collect();
+        TenantCommand::RotateKeys { tenant } => {
+            let registry = open_tenant_admin(places).await?;
+            require_tenant(&registry, tenant).await?;
+            let old = registry.list_api_keys(tenant).await?;
+            let usable = |k: &&weir_core::tenancy::ApiKeyRecord| k.revoked_millis.is_none();
+            let mut scopes: Vec<KeyScope> =
+                old.iter().filter(usable).flat_map(|k| k.scopes.clone()).collect();
             if scopes.is_empty() {
-                scopes = vec![Scope::Ingest, Scope::Read];
+                scopes = vec![KeyScope::Ingest, KeyScope::Read];
             }
-            let key = mint_key(&registry, tenant, scopes, "rotated", None).await?;
+            let key = create_api_key(&registry, tenant, scopes, "rotated", None).await?;
             for record in old.iter().filter(usable) {
-                registry.revoke_key(&record.id, now_millis()).await?;
+                registry.revoke_api_key(&record.id, unix_time_millis()).await?;
             }
-            show_key(json, &key)?;
+            print_new_api_key(json, &key)?;
         }
-        TenantCommand::Suspend { tenant } => set_state(places, tenant, TenantState::Suspended).await?,
-        TenantCommand::Resume { tenant } => set_state(places, tenant, TenantState::Active).await?,
+        TenantCommand::Suspend { tenant } => set_tenant_state(places, tenant, TenantState::Suspended).await?,
+        TenantCommand::Resume { tenant } => set_tenant_state(places, tenant, TenantState::Active).await?,
         TenantCommand::Delete { tenant } => {
-            known(&desk(places).await?, tenant).await?;
-            announce(
+            require_tenant(&open_tenant_admin(places).await?, tenant).await?;
+            await_with_progress(
                 "deleting the tenant's documents",
-                host::delete_tenant(places, tenant),
+                host_services::remove_tenant(places, tenant),
             )
             .await?;
         }
@@ -121,9 +128,13 @@ pub(crate) async fn tenant(command: &TenantCommand, json: bool, places: &Places)
     Ok(ExitCode::SUCCESS)
 }
 
-/// `weir key …`.
-pub(crate) async fn key(command: &KeyCommand, json: bool, places: &Places) -> Result<ExitCode> {
-    let registry = desk(places).await?;
+/// Runs a `weir key` command.
+pub(crate) async fn run_key_command(
+    command: &KeyCommand,
+    json: bool,
+    places: &AppFolders,
+) -> Result<ExitCode> {
+    let registry = open_tenant_admin(places).await?;
     match command {
         KeyCommand::Create {
             tenant,
@@ -131,14 +142,14 @@ pub(crate) async fn key(command: &KeyCommand, json: bool, places: &Places) -> Re
             label,
             days,
         } => {
-            known(&registry, tenant).await?;
-            let key = mint_key(&registry, tenant, scopes.clone(), label, *days).await?;
-            show_key(json, &key)?;
+            require_tenant(&registry, tenant).await?;
+            let key = create_api_key(&registry, tenant, scopes.clone(), label, *days).await?;
+            print_new_api_key(json, &key)?;
         }
         KeyCommand::List { tenant } => {
-            known(&registry, tenant).await?;
-            let now = now_millis();
-            for key in registry.keys(tenant).await? {
+            require_tenant(&registry, tenant).await?;
+            let now = unix_time_millis();
+            for key in registry.list_api_keys(tenant).await? {
                 let scopes: Vec<_> = key.scopes.iter().map(|s| s.name()).collect();
                 let state = match (key.revoked_millis, key.expires_millis) {
                     (Some(_), _) => "revoked",
@@ -149,57 +160,62 @@ pub(crate) async fn key(command: &KeyCommand, json: bool, places: &Places) -> Re
                     out_line!(
                         "{}",
                         serde_json::json!({
-                            "key": key.id, "tenant": key.tenant, "scopes": key.scopes, "label": key.label,
+                            "key": key.id, "tenant": key.tenant, "scopes": key.scopes, "label": key.display_name,
                             "created_millis": key.created_millis, "expires_millis": key.expires_millis, "state": state,
                         })
                     )?;
                 } else {
-                    out_line!("{}  {state:<8} {:<32} {}", key.id, scopes.join(","), key.label)?;
+                    out_line!(
+                        "{}  {state:<8} {:<32} {}",
+                        key.id,
+                        scopes.join(","),
+                        key.display_name
+                    )?;
                 }
             }
         }
         KeyCommand::Revoke { key } => {
-            if !registry.revoke_key(key, now_millis()).await? {
-                bail!("there is no key {key}: `weir key list TENANT` shows the 12 digits each begins with");
+            if !registry.revoke_api_key(key, unix_time_millis()).await? {
+                bail!("there is no API key with the id {key}: `weir key list TENANT` lists the ids");
             }
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn known(registry: &dyn Registry, tenant: &TenantId) -> Result<Tenant> {
-    match registry.tenant(tenant).await? {
+async fn require_tenant(registry: &dyn TenantStore, tenant: &TenantId) -> Result<Tenant> {
+    match registry.find_tenant(tenant).await? {
         Some(record) => Ok(record),
-        None => Err(unknown(tenant)),
+        None => Err(unknown_tenant_error(tenant)),
     }
 }
 
-async fn set_state(places: &Places, tenant: &TenantId, state: TenantState) -> Result<()> {
-    let registry = desk(places).await?;
+async fn set_tenant_state(places: &AppFolders, tenant: &TenantId, state: TenantState) -> Result<()> {
+    let registry = open_tenant_admin(places).await?;
     let update = TenantUpdate {
         state: Some(state),
         ..TenantUpdate::default()
     };
-    change(&registry, tenant, &update).await
+    update_tenant(&registry, tenant, &update).await
 }
 
-async fn change(registry: &dyn Registry, tenant: &TenantId, update: &TenantUpdate) -> Result<()> {
-    match registry.change_tenant(tenant, update).await? {
+async fn update_tenant(registry: &dyn TenantStore, tenant: &TenantId, update: &TenantUpdate) -> Result<()> {
+    match registry.update_tenant(tenant, update).await? {
         Some(_) => Ok(()),
-        None => Err(unknown(tenant)),
+        None => Err(unknown_tenant_error(tenant)),
     }
 }
 
-fn unknown(tenant: &TenantId) -> anyhow::Error {
-    anyhow!("there is no tenant {tenant}: `weir tenant list` shows them")
+fn unknown_tenant_error(tenant: &TenantId) -> anyhow::Error {
+    anyhow!("there is no tenant {tenant}: `weir tenant list` lists the tenants")
 }
 
-fn set_quotas(quotas: &mut Quotas, given: &[(String, u64)]) -> Result<()> {
+fn apply_quotas(quotas: &mut Quotas, given: &[(String, u64)]) -> Result<()> {
     for (name, value) in given {
         match quotas.by_name_mut(name) {
             Some(quota) => *quota = Some(*value),
             None => bail!(
-                "there is no quota '{name}': there are {}",
+                "there is no quota '{name}': use one of {}",
                 Quotas::NAMES.join(", ")
             ),
         }
@@ -207,8 +223,8 @@ fn set_quotas(quotas: &mut Quotas, given: &[(String, u64)]) -> Result<()> {
     Ok(())
 }
 
-async fn list(registry: &dyn Registry, json: bool) -> Result<()> {
-    for tenant in registry.tenants().await? {
+async fn print_tenants(registry: &dyn TenantStore, json: bool) -> Result<()> {
+    for tenant in registry.list_tenants().await? {
         if json {
             out_line!("{}", serde_json::to_string(&tenant)?)?;
         } else {
@@ -222,19 +238,23 @@ async fn list(registry: &dyn Registry, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn show_key(json: bool, key: &FreshKey) -> std::io::Result<()> {
+fn print_new_api_key(json: bool, key: &GeneratedApiKey) -> std::io::Result<()> {
     let record = &key.record;
     if json {
         out_line!(
             "{}",
-            serde_json::json!({ "tenant": record.tenant, "key": record.id, "secret": key.text, "scopes": record.scopes })
+            serde_json::json!({ "tenant": record.tenant, "key": record.id, "secret": key.full_key, "scopes": record.scopes })
         )
     } else {
-        out_line!("key of tenant {}, shown this once: {}", record.tenant, key.text)
+        out_line!(
+            "API key of tenant {}, printed only once: {}",
+            record.tenant,
+            key.full_key
+        )
     }
 }
 
-pub(crate) fn now_millis() -> u64 {
+pub(crate) fn unix_time_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,8 +1,8 @@
-//! Standard output and standard error.
+//! Prints to standard output and standard error.
 //!
-//! A reader may close its end of a pipe at any time (`weir settings | head`). That is no failure of the command: what it still
-//! prints is dropped, and it ends with the exit code of its work. `println!` would panic instead, so nothing else in this crate
-//! prints, which the lints `print_stdout` and `print_stderr` check.
+//! A reader may close its end of a pipe at any time (`weir settings | head`). The command does not fail then: further output is
+//! dropped, and the exit code is that of its work. `println!` would panic instead, so all output of this crate goes through this
+//! module. The lints `print_stdout` and `print_stderr` check that.
 
 use std::fmt;
 use std::io::{self, IsTerminal as _, Write};
@@ -12,73 +12,74 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
-/// Whether the reader of standard output has closed its end.
-static CLOSED: AtomicBool = AtomicBool::new(false);
+/// Whether the reader of standard output has closed its end of the pipe.
+static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
-/// Prints a line to standard output. Fails if it cannot be written, except for a closed pipe.
+/// Prints a line to standard output. Returns an error if the write fails, except for a closed pipe.
 macro_rules! out_line {
     ($($text:tt)*) => { $crate::terminal::print(format_args!("{}\n", format_args!($($text)*))) };
 }
 
-/// Prints a line to standard error, if anyone reads it.
+/// Prints a line to standard error. Errors of the write are ignored.
 macro_rules! error_line {
     ($($text:tt)*) => { $crate::terminal::print_error(format_args!("{}\n", format_args!($($text)*))) };
 }
 
 pub(crate) use {error_line, out_line};
 
-/// Writes to standard output.
+/// Writes text to standard output and flushes it. A closed pipe is not an error.
 pub(crate) fn print(text: fmt::Arguments<'_>) -> io::Result<()> {
-    if is_closed() {
+    if is_stdout_closed() {
         return Ok(());
     }
     let mut out = io::stdout().lock();
     match out.write_fmt(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            CLOSED.store(true, Ordering::Relaxed);
+            STDOUT_CLOSED.store(true, Ordering::Relaxed);
             Ok(())
         }
         written => written,
     }
 }
 
-/// Whether standard output has no reader any more, so that a long listing can stop.
-pub(crate) fn is_closed() -> bool {
-    CLOSED.load(Ordering::Relaxed)
+/// Whether the reader of standard output is gone, so that a long listing can stop.
+pub(crate) fn is_stdout_closed() -> bool {
+    STDOUT_CLOSED.load(Ordering::Relaxed)
 }
 
-/// Writes to standard error. There is nowhere to report a failure to.
+/// Writes text to standard error. Errors are ignored, because there is no other output to report them to.
 pub(crate) fn print_error(text: fmt::Arguments<'_>) {
     let _ = io::stderr().lock().write_fmt(text);
 }
 
 /// Whether standard error is a terminal that can redraw a line.
-pub(crate) fn is_interactive() -> bool {
+pub(crate) fn is_stderr_interactive() -> bool {
     io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Makes a text of a document or a component safe to show: one line, and no control characters that would move the cursor.
-pub(crate) fn one_line(text: &str) -> String {
+/// Replaces the control characters in a text by spaces, so that text of a document or a component stays on one line and cannot
+/// control the terminal.
+pub(crate) fn replace_control_characters(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
 }
 
-/// Work that is done within this time is not announced.
-const UNANNOUNCED: Duration = Duration::from_secs(1);
-/// How often a log or a pipe is told that the work goes on.
-const REMINDER: Duration = Duration::from_secs(10);
+/// Work that ends within this time prints nothing.
+const ANNOUNCE_AFTER: Duration = Duration::from_secs(1);
+/// Time between two lines about ongoing work if standard error is no terminal.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Awaits work that may take long, and says so on standard error meanwhile: with a spinner and the time on a terminal, in a line
-/// every ten seconds elsewhere. Work that ends within a second is not announced.
-pub(crate) async fn announce<W: Future>(doing: &str, work: W) -> W::Output {
+/// Awaits work that may take long and reports it on standard error: with a spinner and the elapsed time on a terminal, otherwise
+/// with a line every ten seconds. Prints nothing if the work ends within a second.
+pub(crate) async fn await_with_progress<W: Future>(doing: &str, work: W) -> W::Output {
     let mut work = std::pin::pin!(work);
     let started = Instant::now();
-    if let Ok(done) = tokio::time::timeout(UNANNOUNCED, &mut work).await {
+    if let Ok(done) = tokio::time::timeout(ANNOUNCE_AFTER, &mut work).await {
         return done;
     }
-    if is_interactive() {
-        let spinner = ProgressBar::new_spinner().with_elapsed(UNANNOUNCED);
+    if is_stderr_interactive() {
+        let spinner = ProgressBar::new_spinner().with_elapsed(ANNOUNCE_AFTER);
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
             spinner.set_style(style);
         }
@@ -88,17 +89,22 @@ pub(crate) async fn announce<W: Future>(doing: &str, work: W) -> W::Output {
         spinner.finish_and_clear();
         return done;
     }
-    remind(doing, started, work, |line| error_line!("weir: {line}")).await
+    await_with_reminders(doing, started, work, |line| error_line!("weir: {line}")).await
 }
 
-/// Awaits work, and says from time to time that it goes on.
-async fn remind<W: Future>(doing: &str, started: Instant, work: W, mut say: impl FnMut(&str)) -> W::Output {
+/// Awaits work and prints a line with the elapsed time at regular intervals.
+async fn await_with_reminders<W: Future>(
+    doing: &str,
+    started: Instant,
+    work: W,
+    mut say: impl FnMut(&str),
+) -> W::Output {
     let mut work = std::pin::pin!(work);
     say(doing);
     loop {
-        match tokio::time::timeout(REMINDER, &mut work).await {
+        match tokio::time::timeout(REMINDER_INTERVAL, &mut work).await {
             Ok(done) => return done,
-            Err(_) => say(&format!("{doing}, {} s so far", started.elapsed().as_secs())),
+            Err(_) => say(&format!("{doing}, {} s elapsed", started.elapsed().as_secs())),
         }
     }
 }
@@ -108,21 +114,21 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn long_work_is_announced_and_said_to_go_on() {
+    async fn long_work_prints_reminders() {
         let mut said = Vec::new();
         let work = tokio::time::sleep(Duration::from_secs(25));
-        remind("compiling", Instant::now(), work, |line| {
+        await_with_reminders("compiling", Instant::now(), work, |line| {
             said.push(line.to_owned())
         })
         .await;
         assert_eq!(
             said,
-            ["compiling", "compiling, 10 s so far", "compiling, 20 s so far"]
+            ["compiling", "compiling, 10 s elapsed", "compiling, 20 s elapsed"]
         );
     }
 
     #[test]
-    fn one_line_has_no_control_characters() {
-        assert_eq!(one_line("a\nb\u{1b}[2Jc\u{9b}d"), "a b [2Jc d");
+    fn control_characters_become_spaces() {
+        assert_eq!(replace_control_characters("a\nb\u{1b}[2Jc\u{9b}d"), "a b [2Jc d");
     }
 }

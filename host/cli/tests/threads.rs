@@ -1,4 +1,4 @@
-//! A `weir` with models in its process tells OpenMP how to wait, unless its user has.
+//! Tests that `weir` sets the OpenMP variables for local language models, unless the user has set them.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -6,18 +6,18 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-/// A server that ends with the test.
-struct Running(Child);
+/// A server process that is killed at the end of the test.
+struct ServerProcess(Child);
 
-impl Drop for Running {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }
 }
 
-/// What the process has in its environment, of what OpenMP reads, when the server says where it is.
-fn waits(said: &[(&str, &str)]) -> Vec<String> {
+/// Starts a server with these variables and returns the OpenMP variables in its environment after it has started.
+fn openmp_variables_of_server(said: &[(&str, &str)]) -> Vec<String> {
     let data = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
     command
@@ -28,12 +28,12 @@ fn waits(said: &[(&str, &str)]) -> Vec<String> {
         .envs(said.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    let mut running = Running(command.spawn().unwrap());
+    let mut running = ServerProcess(command.spawn().unwrap());
     let mut line = String::new();
     let output = running.0.stdout.take().unwrap();
     BufReader::new(output).read_line(&mut line).unwrap();
-    assert!(line.contains("address"), "the server did not begin: {line}");
-    // The process that was started, by its number, and no child of it.
+    assert!(line.contains("address"), "the server did not start: {line}");
+    // The restart keeps the process id, so this is the process that the test started.
     let environment = std::fs::read(format!("/proc/{}/environ", running.0.id())).unwrap();
     environment
         .split(|byte| *byte == 0)
@@ -43,8 +43,8 @@ fn waits(said: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn threads_wait_briefly_unless_it_is_said_otherwise() {
-    assert_eq!(waits(&[]), ["GOMP_SPINCOUNT=2000"]);
+fn server_sets_the_openmp_spin_count_unless_the_user_does() {
+    assert_eq!(openmp_variables_of_server(&[]), ["GOMP_SPINCOUNT=2000"]);
     let said = [("OMP_WAIT_POLICY", "passive")];
-    assert_eq!(waits(&said), ["OMP_WAIT_POLICY=passive"]);
+    assert_eq!(openmp_variables_of_server(&said), ["OMP_WAIT_POLICY=passive"]);
 }

@@ -1,10 +1,11 @@
-//! What every implementation of [`VectorStore`] does, fakes included.
+//! Conformance suite for every implementation of [`VectorStore`], fakes included.
 //!
-//! Each crate with an implementation includes this file in its tests, with an empty store and the dimensions of its vectors.
+//! Each crate with an implementation includes this file in its tests, and calls [`check_vector_store`] with an empty
+//! store and the dimensions of its vectors.
 
 use uuid::Uuid;
 use weir_core::ports::VectorStore;
-use weir_core::search::{Hit, Point, Query, SUMMARY};
+use weir_core::search::{FIRST_SUMMARY_NUMBER, IndexPoint, SearchHit, SearchQuery};
 use weir_core::{DocumentId, PageNumber, Rect, TenantId};
 
 struct Suite<'a> {
@@ -12,64 +13,71 @@ struct Suite<'a> {
     dimensions: usize,
 }
 
-fn tenant(name: &str) -> TenantId {
+fn make_tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-fn document(name: &str) -> DocumentId {
-    DocumentId::of(name.as_bytes())
+fn make_document_id(name: &str) -> DocumentId {
+    DocumentId::from_content(name.as_bytes())
 }
 
 impl Suite<'_> {
-    fn dense(&self) -> Vec<f32> {
+    fn unit_vector(&self) -> Vec<f32> {
         let mut dense = vec![0.0; self.dimensions];
         dense[0] = 1.0;
         dense
     }
 
-    fn point(&self, name: &str, page: PageNumber, passage: u32) -> Point {
-        Point {
+    fn make_point(&self, name: &str, page: PageNumber, passage: u32) -> IndexPoint {
+        IndexPoint {
             id: Uuid::new_v5(
                 &Uuid::NAMESPACE_OID,
                 format!("{name}/{page}/{passage}").as_bytes(),
             ),
-            document: document(name),
-            name: format!("{name}.pdf"),
+            document: make_document_id(name),
+            document_name: format!("{name}.pdf"),
             page,
             passage,
             text: "water".into(),
-            rect: Rect::PAGE,
-            dense: self.dense(),
+            rect: Rect::WHOLE_PAGE,
+            dense_vector: self.unit_vector(),
             labels: vec![("of".into(), name.into())],
             image: None,
             lines: None,
         }
     }
 
-    fn summary(&self, name: &str, page: PageNumber) -> Point {
-        self.point(name, page, SUMMARY + page)
+    fn make_summary(&self, name: &str, page: PageNumber) -> IndexPoint {
+        self.make_point(name, page, FIRST_SUMMARY_NUMBER + page)
     }
 
-    async fn upsert(&self, tenant: &TenantId, collection: &str, points: Vec<Point>) {
-        self.store.upsert(tenant, collection, points).await.unwrap();
+    async fn upsert_points(&self, tenant: &TenantId, collection: &str, points: Vec<IndexPoint>) {
+        self.store
+            .upsert_points(tenant, collection, points)
+            .await
+            .unwrap();
     }
 
-    /// Document, page and kind of each hit.
-    async fn search(&self, tenant: &TenantId, change: impl FnOnce(&mut Query)) -> Vec<(String, u32, bool)> {
-        let mut query = Query {
-            text: "water".into(),
-            dense: self.dense(),
+    /// Returns the document name, the page and whether it is a summary, for each hit.
+    async fn search_summary_flags(
+        &self,
+        tenant: &TenantId,
+        change: impl FnOnce(&mut SearchQuery),
+    ) -> Vec<(String, u32, bool)> {
+        let mut query = SearchQuery {
+            query_text: "water".into(),
+            dense_vector: self.unit_vector(),
             top_k: 100,
             documents: Vec::new(),
             collection: None,
             labels: Vec::new(),
         };
         change(&mut query);
-        let hits = self.store.search(tenant, &query).await.unwrap();
+        let hits = self.store.search_points(tenant, &query).await.unwrap();
         let mut found: Vec<_> = hits
             .into_iter()
             .map(
-                |Hit {
+                |SearchHit {
                      name, page, summary, ..
                  }| (name, page, summary),
             )
@@ -78,9 +86,9 @@ impl Suite<'_> {
         found
     }
 
-    async fn found(&self, tenant: &TenantId, name: &str) -> Vec<(u32, bool)> {
+    async fn search_document(&self, tenant: &TenantId, name: &str) -> Vec<(u32, bool)> {
         let hits = self
-            .search(tenant, |query| query.documents = vec![document(name)])
+            .search_summary_flags(tenant, |query| query.documents = vec![make_document_id(name)])
             .await;
         hits.into_iter()
             .map(|(_, page, summary)| (page, summary))
@@ -88,59 +96,85 @@ impl Suite<'_> {
     }
 }
 
-/// Checks an empty store for vectors of so many dimensions.
+/// Checks an empty store for vectors with this number of dimensions.
 pub(crate) async fn check_vector_store(store: &dyn VectorStore, dimensions: usize) {
     let suite = Suite { store, dimensions };
-    let (a, b) = (tenant("suite-a"), tenant("suite-b"));
+    let (a, b) = (make_tenant("suite-a"), make_tenant("suite-b"));
     for owner in [&a, &b] {
         let points = vec![
-            suite.point("one", 1, 0),
-            suite.point("one", 1, 1),
-            suite.point("one", 2, 0),
-            suite.summary("one", 1),
-            suite.summary("one", 2),
+            suite.make_point("one", 1, 0),
+            suite.make_point("one", 1, 1),
+            suite.make_point("one", 2, 0),
+            suite.make_summary("one", 1),
+            suite.make_summary("one", 2),
         ];
-        suite.upsert(owner, "main", points).await;
-        let other = vec![suite.point("two", 1, 0), suite.summary("two", 1)];
-        suite.upsert(owner, "other", other).await;
+        suite.upsert_points(owner, "main", points).await;
+        let other = vec![suite.make_point("two", 1, 0), suite.make_summary("two", 1)];
+        suite.upsert_points(owner, "other", other).await;
     }
     const ONE: [(u32, bool); 5] = [(1, false), (1, false), (1, true), (2, false), (2, true)];
     const TWO: [(u32, bool); 2] = [(1, false), (1, true)];
 
-    // A point is replaced by another of its id, and a summary is no passage of its page.
-    suite.upsert(&a, "main", vec![suite.point("one", 1, 0)]).await;
-    assert_eq!(suite.found(&a, "one").await, ONE);
-    let pages = store.pages(&a, &document("one")).await.unwrap();
+    // A point replaces another point with its id, and a summary is not a passage of its page.
+    suite
+        .upsert_points(&a, "main", vec![suite.make_point("one", 1, 0)])
+        .await;
+    assert_eq!(suite.search_document(&a, "one").await, ONE);
+    let pages = store
+        .count_passages_by_page(&a, &make_document_id("one"))
+        .await
+        .unwrap();
     assert_eq!(pages, [(1, 2), (2, 1)]);
 
-    // Summaries are filtered as passages are.
+    // Filters apply to summaries as to passages.
     let in_other = suite
-        .search(&a, |query| query.collection = Some("other".into()))
+        .search_summary_flags(&a, |query| query.collection = Some("other".into()))
         .await;
     let labeled = suite
-        .search(&a, |query| query.labels = vec![("of".into(), "two".into())])
+        .search_summary_flags(&a, |query| query.labels = vec![("of".into(), "two".into())])
         .await;
     let two = [("two.pdf".to_owned(), 1, false), ("two.pdf".to_owned(), 1, true)];
     assert_eq!((in_other.as_slice(), labeled.as_slice()), (&two[..], &two[..]));
-    assert_eq!(suite.search(&a, |query| query.top_k = 3).await.len(), 3);
-
-    // Pages are removed without the summaries of what begins on them, and the other way round.
-    store.remove(&a, &document("one"), Some(&[1])).await.unwrap();
-    assert_eq!(suite.found(&a, "one").await, [(1, true), (2, false), (2, true)]);
-    store.remove_summaries(&a, &document("one")).await.unwrap();
-    assert_eq!(suite.found(&a, "one").await, [(2, false)]);
-    assert_eq!(suite.found(&a, "two").await, TWO);
-
-    // A document is removed with both.
-    store.remove(&a, &document("two"), None).await.unwrap();
-    assert!(suite.found(&a, "two").await.is_empty());
-
-    // Another tenant's points stay, whatever their ids.
-    store.clear(&a).await.unwrap();
-    assert!(suite.search(&a, |_| ()).await.is_empty());
     assert_eq!(
-        (suite.found(&b, "one").await, suite.found(&b, "two").await),
+        suite
+            .search_summary_flags(&a, |query| query.top_k = 3)
+            .await
+            .len(),
+        3
+    );
+
+    // Removing pages keeps the summaries of sections that start on them, and removing summaries keeps the pages.
+    store
+        .remove_document_points(&a, &make_document_id("one"), Some(&[1]))
+        .await
+        .unwrap();
+    assert_eq!(
+        suite.search_document(&a, "one").await,
+        [(1, true), (2, false), (2, true)]
+    );
+    store
+        .remove_document_summaries(&a, &make_document_id("one"))
+        .await
+        .unwrap();
+    assert_eq!(suite.search_document(&a, "one").await, [(2, false)]);
+    assert_eq!(suite.search_document(&a, "two").await, TWO);
+
+    // Removing a document removes its passages and summaries.
+    store
+        .remove_document_points(&a, &make_document_id("two"), None)
+        .await
+        .unwrap();
+    assert!(suite.search_document(&a, "two").await.is_empty());
+
+    // Points of another tenant are not removed, whatever their ids.
+    store.remove_tenant_points(&a).await.unwrap();
+    assert!(suite.search_summary_flags(&a, |_| ()).await.is_empty());
+    assert_eq!(
+        (
+            suite.search_document(&b, "one").await,
+            suite.search_document(&b, "two").await
+        ),
         (ONE.to_vec(), TWO.to_vec())
     );
-    store.flush().await.unwrap();
+    store.flush_points().await.unwrap();
 }

@@ -1,8 +1,9 @@
-//! Components that tenants have pushed.
+//! WebAssembly components that tenants have pushed.
 //!
-//! A component is named by the SHA-256 of its bytes and never changes, so a revision that names it is the same for ever, and
-//! two tenants who push the same bytes share what was compiled from them. What a component exports and imports is found out
-//! at the gate, once, and written down: nothing that fails there is ever kept.
+//! The SHA-256 of its bytes identifies a component, and a component never changes. So a revision that names a
+//! component always means the same code, and two tenants who push the same bytes share one compiled artifact. The
+//! host inspects a component once, when it is pushed, and stores the roles that it exports and the capabilities that
+//! it imports. A component that fails this inspection is not stored.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,8 +23,8 @@ use crate::manifest::{Capability, ComponentFile, Pipeline, Role};
 pub struct ComponentDigest(pub [u8; 32]);
 
 impl ComponentDigest {
-    /// Of these bytes.
-    pub fn of(bytes: &[u8]) -> Self {
+    /// Returns the digest of these bytes.
+    pub fn from_content(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 }
@@ -41,15 +42,15 @@ impl fmt::Debug for ComponentDigest {
     }
 }
 
-/// Not a digest.
+/// The text is not a component digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no component: give sha256: and 64 hexadecimal digits")]
-pub struct DigestError(pub String);
+#[error("'{0}' is not a component digest: give sha256: and 64 hexadecimal digits")]
+pub struct ComponentDigestError(pub String);
 
 impl FromStr for ComponentDigest {
-    type Err = DigestError;
-    fn from_str(text: &str) -> Result<Self, DigestError> {
-        let wrong = || DigestError(text.chars().take(80).collect());
+    type Err = ComponentDigestError;
+    fn from_str(text: &str) -> Result<Self, ComponentDigestError> {
+        let wrong = || ComponentDigestError(text.chars().take(80).collect());
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(wrong());
@@ -76,71 +77,81 @@ impl<'de> Deserialize<'de> for ComponentDigest {
     }
 }
 
-/// What a component turned out to be at the gate.
+/// What a component exports and imports, as found when it was pushed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ComponentFacts {
-    /// The roles it exports, in their order; at least one.
+pub struct ComponentInterface {
+    /// The exported roles in ascending order; at least one.
     pub roles: Vec<Role>,
-    /// The capabilities it imports, which a pipeline has to grant.
+    /// The imported capabilities. A pipeline must grant each of them.
     pub capabilities: Vec<Capability>,
 }
 
 /// A component that a tenant has pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComponentRecord {
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// Its bytes' digest, which is its identity.
+    /// Digest of its bytes, which identifies it.
     pub digest: ComponentDigest,
-    /// What its owner calls it; several may have one name, as versions of a thing do.
+    /// The name that its owner gave it. Several components can share a name, as versions of one component do.
     pub name: String,
-    /// Its size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// What it is.
-    pub facts: ComponentFacts,
-    /// When it was pushed first, in milliseconds since 1970.
+    /// What it exports and imports.
+    pub interface: ComponentInterface,
+    /// When it was first pushed, in milliseconds since 1970.
     pub created_millis: u64,
-    /// Public part of the key it was pushed with.
-    pub by: String,
+    /// Public part of the API key that pushed it.
+    pub pushed_by_key: String,
 }
 
-/// Keeps the bytes of tenants' components.
+/// Stores the bytes of tenants' components.
 #[async_trait]
 pub trait ComponentStore: Send + Sync {
-    /// Where a component that has not been checked yet may be written. What is there is removed at the next start.
-    fn unfinished(&self) -> PathBuf;
+    /// Returns a path to write a component to before it is validated. Files left there are removed at the next start.
+    fn new_temporary_path(&self) -> PathBuf;
 
-    /// Keeps the file at `unfinished`, which has this digest; durable when it returns.
-    async fn commit(
+    /// Stores the file at `unfinished`, which has this digest. It is durable when this returns.
+    async fn commit_component(
         &self,
         tenant: &TenantId,
         unfinished: &std::path::Path,
         digest: &ComponentDigest,
     ) -> Result<(), StorageError>;
 
-    /// Where a component is, or would be.
-    fn path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf;
+    /// Returns where a component is or would be stored.
+    fn component_path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf;
 
-    /// Removes a component; whether it was there.
-    async fn remove(&self, tenant: &TenantId, digest: &ComponentDigest) -> Result<bool, StorageError>;
+    /// Removes a component. Returns whether it existed.
+    async fn remove_component_file(
+        &self,
+        tenant: &TenantId,
+        digest: &ComponentDigest,
+    ) -> Result<bool, StorageError>;
 
-    /// Removes all of a tenant's components.
-    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError>;
+    /// Removes all components of a tenant.
+    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }
 
-/// Looks at components before they are let in, in the sandbox they will live in.
+/// Validates components before they are stored, in the sandbox that they run in later.
 #[async_trait]
-pub trait Gate: Send + Sync {
-    /// What a component is. The error says in a sentence what a person can do about it: not a component, another version of
-    /// the contract and which function differs, an import that does not exist, too large, too long or too much to compile.
-    /// What it takes to find out is the tenant's.
-    async fn inspect(&self, tenant: &TenantId, file: &ComponentFile) -> Result<ComponentFacts, PolicyError>;
+pub trait ComponentValidator: Send + Sync {
+    /// Finds out what a component exports and imports. The error says in one sentence what the author can fix: the
+    /// file is not a component, it targets another version of the contract (and which function differs), it imports
+    /// something that does not exist, or it takes too much memory or time to compile. The work is charged to the
+    /// tenant.
+    async fn inspect_component(
+        &self,
+        tenant: &TenantId,
+        file: &ComponentFile,
+    ) -> Result<ComponentInterface, PolicyError>;
 
-    /// Opens the components of a pipeline as a job would, and asks each role once about a made-up document of one page.
-    async fn rehearse(&self, tenant: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError>;
+    /// Opens the components of a pipeline as a job does, and calls each role once with a synthetic document of one
+    /// page.
+    async fn dry_run_pipeline(&self, tenant: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError>;
 }
 
-/// Components by role, by digest.
+/// The component digest of each role.
 pub type ComponentsByRole = BTreeMap<Role, ComponentDigest>;
 
 #[cfg(test)]
@@ -148,8 +159,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_is_read_as_it_is_written() {
-        let digest = ComponentDigest::of(b"component");
+    fn digest_round_trips_as_text() {
+        let digest = ComponentDigest::from_content(b"component");
         let text = digest.to_string();
         assert_eq!(text.len(), 71);
         assert_eq!(text.parse(), Ok(digest));
@@ -158,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_digest_is_refused() {
+    fn malformed_digest_is_rejected() {
         let signed = format!("sha256:+{}", "0".repeat(63));
         for text in ["", "sha256:", "sha256:12", "latest", &"é".repeat(32), &signed] {
             assert!(text.parse::<ComponentDigest>().is_err(), "{text}");

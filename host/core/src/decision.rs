@@ -1,6 +1,7 @@
-//! What components are asked and what they answer: the Rust side of `wit/`.
+//! The input and output types of component calls: the Rust side of `wit/`.
 //!
-//! An answer is checked by the policy adapter before the engine sees it, so the engine may rely on the ranges given here.
+//! The policy adapter validates each decision before the engine sees it, so the engine can rely on the ranges given
+//! here.
 
 use std::ops::Range;
 
@@ -9,92 +10,95 @@ use serde::{Deserialize, Serialize};
 use crate::id::{DocumentId, PageNumber};
 use crate::page::{Lane, PageFacts, Stage};
 
-/// A name and its value.
+/// Name and value.
 pub type Label = (String, String);
 
-/// A queue in front of a stage.
+/// State of the queue in front of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueState {
     /// The stage.
     pub stage: Stage,
-    /// Pages waiting.
+    /// Pages in the queue.
     pub depth: u32,
-    /// Pages that may wait.
+    /// Maximum number of pages in the queue.
     pub capacity: u32,
-    /// Pages worked on at once, by workers of the kind that a page took last where a stage has several.
+    /// Pages that the stage processes at once. If a stage has several kinds of workers, this counts the kind that the
+    /// latest page used.
     pub workers: u32,
 }
 
-/// How long a stage takes.
+/// How long a stage takes for a page.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct StageTime {
+pub struct StageTiming {
     /// The stage.
     pub stage: Stage,
-    /// Milliseconds a page occupies a worker, mean of the last 16; 0 before the first.
+    /// Mean time in milliseconds that a page occupies a worker, over the last 16 pages; 0 before the first.
     pub millis_per_page: f32,
     /// Pages measured.
     pub pages: u32,
 }
 
-/// What a stage has done for a job, all its documents together.
+/// Work that a stage has done for a job, over all its documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StageWork {
+pub struct StageTotals {
     /// The stage.
     pub stage: Stage,
-    /// Pages it is done with.
+    /// Pages that it has finished.
     pub pages: u32,
-    /// Milliseconds that its workers had pages in hand, also such as failed, summed over workers.
+    /// Milliseconds that its workers were busy with pages, failed pages included, summed over the workers.
     pub busy_millis: u64,
-    /// Pages it can work on at once.
+    /// Pages that it can process at once.
     pub workers: u32,
 }
 
-/// Where models run.
+/// The device that models run on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Device {
+pub struct ComputeDevice {
     /// Whether it is a GPU.
     pub gpu: bool,
-    /// Bytes a model may use there.
+    /// Bytes of memory that a model may use on it.
     pub memory_bytes: u64,
     /// CPU cores of the host.
     pub cores: u32,
 }
 
-/// Asked before each batch.
+/// Input of the batching component before each batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Situation {
+pub struct BatchContext {
     /// The document.
     pub document: DocumentId,
-    /// Pages the job is to process.
+    /// Pages that the job processes.
     pub total_pages: u32,
-    /// Pages not yet taken, at least 1.
+    /// Pages that no batch has taken yet, at least 1.
     pub remaining_pages: u32,
-    /// The next pages; 1 to 64.
-    pub next: Vec<PageFacts>,
-    /// Queue depths.
+    /// The next pages, 1 to 64.
+    #[serde(rename = "next")]
+    pub next_pages: Vec<PageFacts>,
+    /// State of the stage queues.
     pub queues: Vec<QueueState>,
-    /// Stage times.
-    pub times: Vec<StageTime>,
-    /// Where models run.
-    pub device: Device,
-    /// Bytes free for page images.
+    /// Timings of the stages.
+    #[serde(rename = "times")]
+    pub stage_timings: Vec<StageTiming>,
+    /// The device that models run on.
+    pub device: ComputeDevice,
+    /// Bytes that are free for page images.
     pub free_image_bytes: u64,
 }
 
-/// How to take the next batch.
+/// Decision of the batching component: how to take the next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchPlan {
     /// Pages to take, 1 to 64.
     pub pages: u32,
-    /// Resolution, 36 to 600.
+    /// Resolution in dpi, 36 to 600.
     pub dpi: u32,
-    /// Linger of a partial embedding batch in milliseconds, 0 to 10,000.
+    /// Time in milliseconds that a partial embedding batch waits for more texts, 0 to 10,000.
     pub linger_millis: u32,
-    /// Batches that may wait before each stage, 1 to 64.
+    /// Batches that can queue in front of each stage, 1 to 64.
     pub queue_capacity: u32,
 }
 
-/// Asked once for each document.
+/// Input of the routing component, once for each document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DocumentFacts {
     /// The document.
@@ -105,101 +109,104 @@ pub struct DocumentFacts {
     pub bytes: u64,
     /// Number of pages.
     pub pages: u32,
-    /// Title in the metadata.
+    /// Title from the PDF metadata.
     pub title: Option<String>,
-    /// Entries of the outline.
+    /// Number of outline entries.
     pub outline_entries: u32,
     /// Facts of the first pages, at most 8.
     pub first_pages: Vec<PageFacts>,
 }
 
-/// Where a document goes.
+/// Decision of the routing component for a document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentRoute {
-    /// Collection its passages are filed under; a name by [`crate::id::is_name`].
+    /// Collection that its passages are indexed in. The name is valid by [`crate::id::is_valid_name`].
     pub collection: String,
-    /// How urgent it is.
+    /// Lane of the document.
     pub lane: Lane,
-    /// OCR model by name, if not the host's choice.
+    /// Name of the OCR model; `None` for the host's default.
     pub ocr_model: Option<String>,
-    /// Text embedding model by name, if not the host's choice.
+    /// Name of the text embedding model; `None` for the host's default.
     pub embedding_model: Option<String>,
     /// Labels of every passage, at most 16.
     pub labels: Vec<Label>,
 }
 
-/// How a page is read.
+/// How the text of a page is obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Reading {
-    /// The text the PDF carries.
+pub enum ReadingMethod {
+    /// Read from the text layer of the PDF.
     TextLayer,
-    /// Recognized in the image.
+    /// Recognized in the page image by OCR.
     Ocr,
-    /// By a vision-language model.
+    /// Transcribed from the page image by a vision-language model.
     VisionModel,
-    /// Not at all.
+    /// The page is not read.
     Nothing,
 }
 
-/// What is done with a page.
+/// Decision of the routing component for a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageRoute {
-    /// How it is read.
-    pub reading: Reading,
+    /// How its text is obtained.
+    #[serde(rename = "reading")]
+    pub reading_method: ReadingMethod,
     /// Whether its passages become searchable.
     pub embed: bool,
-    /// Whether its image is kept.
+    /// Whether its image is stored.
     pub store: bool,
     /// Labels of its passages, at most 16.
     pub labels: Vec<Label>,
 }
 
 impl PageRoute {
-    /// Whether the page has to be drawn before it is read. For a vision model it is drawn anew, when one is free for it.
-    pub fn is_drawn_first(&self) -> bool {
-        self.store || self.reading == Reading::Ocr
+    /// Whether the page must be rasterized before it is read. A page for a vision model is rasterized again when a
+    /// provider is free.
+    pub fn needs_raster_before_reading(&self) -> bool {
+        self.store || self.reading_method == ReadingMethod::Ocr
     }
 }
 
-/// A page that failed in a stage.
+/// Input of the routing component after a page has failed in a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct StageFailure {
     /// The document.
     pub document: DocumentId,
     /// The page.
     pub page: PageNumber,
-    /// Where it failed.
+    /// Stage that it failed in.
     pub stage: Stage,
     /// 1 for the first failure in this stage.
     pub attempt: u32,
-    /// A stable word for programs.
+    /// Stable error kind for programs.
     pub kind: String,
-    /// A sentence for people.
+    /// Error message for people.
     pub message: String,
 }
 
-/// What follows a failure.
+/// Decision of the routing component after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Verdict {
-    /// Try again after so many milliseconds, at most 60,000.
+pub enum FailureAction {
+    /// Retry the page after this many milliseconds, at most 60,000.
     RetryAfter(u32),
-    /// Report the page as failed and go on.
+    /// Report the page as failed and continue.
     SkipPage,
-    /// Stop the document; other documents of the job go on, and the job ends as failed.
+    /// Stop the document. Other documents of the job continue, and the job ends as failed.
     FailDocument,
 }
 
-/// A heading inside a text.
+/// A heading in a text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heading {
-    /// Its bytes in the text.
-    pub at: Range<u32>,
+    /// Byte range of the heading in the text.
+    #[serde(rename = "at")]
+    pub range: Range<u32>,
     /// 1 for the highest level.
     pub level: u8,
 }
 
-/// A page's text, to be cut into passages.
+/// Text of a page that the chunking component splits into passages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassageSource {
     /// The document.
@@ -208,15 +215,15 @@ pub struct PassageSource {
     pub page: PageNumber,
     /// Lines joined by `\n`.
     pub text: String,
-    /// Headings in order.
+    /// Headings in ascending order.
     pub headings: Vec<Heading>,
-    /// Tokens the embedding model takes.
+    /// Maximum number of tokens that the embedding model accepts.
     pub max_tokens: u32,
 }
 
-/// A section, to be summarized.
+/// Text of a section that the chunking component plans a summary for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Section {
+pub struct SummarySource {
     /// The document.
     pub document: DocumentId,
     /// Its heading.
@@ -227,61 +234,62 @@ pub struct Section {
     pub first_page: PageNumber,
     /// Last page.
     pub last_page: PageNumber,
-    /// What stands under the heading.
+    /// Text under the heading.
     pub text: String,
 }
 
-/// A question to a language model.
+/// Prompt for a language model that summarizes a text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Question {
-    /// The prompt; `{text}` stands for the text it is about.
+pub struct SummaryPrompt {
+    /// The prompt; the host replaces `{text}` with the text.
     pub prompt: String,
-    /// Longest answer in tokens, 1 to 4096.
+    /// Maximum number of tokens of the response, 1 to 4096.
     pub max_tokens: u32,
 }
 
 /// How a section is summarized.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SummaryPlan {
-    /// Not at all.
+    /// No summary.
     None,
-    /// In one question.
-    Single(Question),
-    /// Each range, then the summaries of the ranges.
+    /// One request for the whole section.
+    Single(SummaryPrompt),
+    /// One request for each range, then one request for all the responses.
     MapReduce {
-        /// Ranges of bytes of the section's text.
+        /// Byte ranges of the section's text.
         ranges: Vec<Range<u32>>,
-        /// Asked of each range.
-        map: Question,
-        /// Asked of the answers.
-        reduce: Question,
+        /// Prompt for each range.
+        map: SummaryPrompt,
+        /// Prompt for the joined responses.
+        reduce: SummaryPrompt,
     },
 }
 
-/// What the progress component observes.
+/// An event that the progress component receives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Observation {
-    /// A document's work begins.
+pub enum ObservedEvent {
+    /// Processing of a document started.
     DocumentStarted {
         /// The document.
         document: DocumentId,
         /// Its file's name.
         name: String,
-        /// Pages asked for.
+        /// Pages that the job requests.
         pages: u32,
-        /// Those of them already done.
+        /// Requested pages that were done before.
         already_done: u32,
     },
-    /// A batch left the rasterizer.
+    /// The rasterizer finished a batch.
     BatchRasterized {
         /// The document.
         document: DocumentId,
         /// Pages in the batch.
         pages: u32,
-        /// Queue depths.
+        /// State of the stage queues.
         queues: Vec<QueueState>,
-        /// Stage times.
-        times: Vec<StageTime>,
+        /// Timings of the stages.
+        #[serde(rename = "times")]
+        stage_timings: Vec<StageTiming>,
     },
     /// A page is done.
     PageDone {
@@ -289,23 +297,23 @@ pub enum Observation {
         document: DocumentId,
         /// The page.
         page: PageNumber,
-        /// Whether a search can find it.
+        /// Whether its passages are searchable.
         searchable: bool,
-        /// Passages indexed.
+        /// Number of indexed passages.
         passages: u32,
     },
-    /// A page failed for good.
+    /// A page failed and is not retried.
     PageFailed {
         /// The document.
         document: DocumentId,
         /// The page.
         page: PageNumber,
-        /// Where.
+        /// Stage that it failed in.
         stage: Stage,
-        /// Why.
+        /// Error message.
         message: String,
     },
-    /// A document's work has ended well.
+    /// A document is done.
     DocumentDone {
         /// The document.
         document: DocumentId,
@@ -314,7 +322,7 @@ pub enum Observation {
         /// Pages failed.
         failed: u32,
     },
-    /// A document's work has ended badly.
+    /// A document failed.
     DocumentFailed {
         /// The document.
         document: DocumentId,
@@ -325,15 +333,15 @@ pub enum Observation {
     },
 }
 
-/// What the user should see.
+/// Progress that is shown to the user.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProgressUpdate {
     /// The document.
     pub document: DocumentId,
-    /// 0 to 100.
+    /// Percent done, 0 to 100.
     pub percent: f32,
-    /// At most 500 characters.
+    /// Message of at most 500 characters.
     pub message: String,
-    /// Seconds left, if that can be told.
+    /// Estimated seconds left, if known.
     pub seconds_left: Option<u32>,
 }

@@ -1,47 +1,49 @@
-//! What can go wrong behind each port. Every error names its culprit and has a stable `kind` for programs; its text is one
-//! line for people, lower case, and says what to do where something can be done. Tenants read it in events and answers, so it
-//! names documents, pages and settings, and no path of the host: paths go to the log.
+//! Errors of the ports.
+//!
+//! Each error says what failed and has a stable `kind` for programs. Its message is one line in lower case and says
+//! what to do where something can be done. Tenants read the message in events and API responses. So it names
+//! documents, pages and settings, but no path of the host; paths are written to the log.
 
 use crate::id::PageNumber;
 
-/// A document or page that could not be drawn.
+/// A document or a page could not be rasterized.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RasterError {
     /// The file has no bytes.
     #[error("the file is empty")]
     Empty,
-    /// The bytes are no PDF.
+    /// The file is not a PDF.
     #[error("not a PDF: {0}")]
     NotPdf(String),
-    /// It begins like a PDF but cannot be opened.
+    /// The file starts like a PDF but cannot be opened.
     #[error("the PDF is damaged or cut short: {0}")]
     Damaged(String),
-    /// A password is needed, or the one given is wrong.
+    /// The PDF needs a password.
     #[error("the PDF is encrypted: give its password with --password")]
     Encrypted,
-    /// The password given does not open it.
+    /// The given password does not open the PDF.
     #[error("the password does not open the PDF")]
     WrongPassword,
-    /// A PDF without a page.
+    /// The PDF has no pages.
     #[error("the PDF has no pages")]
     NoPages,
-    /// More pages than the host takes.
-    #[error("the PDF has {pages} pages, more than the {limit} that raster.max_pages allows")]
+    /// The PDF has more pages than the host accepts.
+    #[error("the PDF has {pages} pages, more than the {limit} that raster.max_document_pages allows")]
     TooManyPages {
-        /// Pages it has.
+        /// Number of pages.
         pages: u32,
-        /// Pages allowed.
+        /// Maximum number of pages.
         limit: u32,
     },
-    /// A page that cannot be drawn or read.
+    /// A page cannot be rasterized or read.
     #[error("page {page} cannot be read: {reason}")]
     PageUnreadable {
         /// The page.
         page: PageNumber,
-        /// What PDFium said.
+        /// Error from PDFium.
         reason: String,
     },
-    /// A page whose image would be larger than a worker may hold, even at the lowest resolution.
+    /// Even at the lowest resolution the page image is larger than allowed.
     #[error("page {page} is {width} × {height} points, too large to draw within {limit} bytes")]
     PageTooLarge {
         /// The page.
@@ -50,38 +52,38 @@ pub enum RasterError {
         width: u32,
         /// Height in points.
         height: u32,
-        /// Bytes a page image may take.
+        /// Maximum size of a page image in bytes.
         limit: u64,
     },
-    /// A page that took longer than its deadline.
+    /// A page exceeded its timeout.
     #[error("page {page} was not drawn within {seconds} s")]
-    Deadline {
+    PageTimeout {
         /// The page.
         page: PageNumber,
-        /// The deadline.
+        /// The timeout.
         seconds: u32,
     },
-    /// Opening took longer than its deadline.
+    /// Opening the PDF exceeded its timeout.
     #[error("the PDF could not be opened within {seconds} s")]
-    OpenDeadline {
-        /// The deadline.
+    OpenTimeout {
+        /// The timeout.
         seconds: u32,
     },
-    /// The worker died on this page twice.
+    /// The worker process died twice on this page.
     #[error("the PDF worker died on page {page}: {reason}")]
     WorkerDied {
-        /// The page; 0 while the document was being opened.
+        /// The page; 0 if the document was being opened.
         page: PageNumber,
-        /// How it died.
+        /// How the worker process ended.
         reason: String,
     },
     /// The file cannot be read.
     #[error("the file cannot be read: {reason}")]
-    File {
-        /// What the system said.
+    FileUnreadable {
+        /// Error from the operating system.
         reason: String,
     },
-    /// PDFium or a worker process cannot be had.
+    /// PDFium or a worker process is not available.
     #[error("{what} is not available: {remedy}")]
     Unavailable {
         /// What is missing.
@@ -92,7 +94,7 @@ pub enum RasterError {
 }
 
 impl RasterError {
-    /// A stable word for programs.
+    /// Returns the stable error kind for programs.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Empty => "empty-file",
@@ -104,16 +106,16 @@ impl RasterError {
             Self::TooManyPages { .. } => "too-many-pages",
             Self::PageUnreadable { .. } => "page-unreadable",
             Self::PageTooLarge { .. } => "page-too-large",
-            Self::Deadline { .. } => "page-deadline",
-            Self::OpenDeadline { .. } => "open-deadline",
+            Self::PageTimeout { .. } => "page-timeout",
+            Self::OpenTimeout { .. } => "open-timeout",
             Self::WorkerDied { .. } => "worker-died",
-            Self::File { .. } => "file",
+            Self::FileUnreadable { .. } => "file",
             Self::Unavailable { .. } => "rasterizer-unavailable",
         }
     }
 }
 
-/// A model that could not answer.
+/// A model did not produce a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InferenceError {
     /// A model or the runtime is missing.
@@ -124,12 +126,12 @@ pub enum InferenceError {
         /// What to do about it.
         remedy: String,
     },
-    /// The waiting room of a model is full.
+    /// The queue of a model is full.
     #[error("the queue of {model} is full ({waiting} waiting)")]
-    Full {
+    QueueFull {
         /// The model.
         model: String,
-        /// Requests waiting.
+        /// Requests in the queue.
         waiting: usize,
     },
     /// The model ran and failed.
@@ -137,108 +139,111 @@ pub enum InferenceError {
     Failed {
         /// The model.
         model: String,
-        /// What the runtime said.
+        /// Error from the runtime.
         reason: String,
     },
-    /// The input is outside what the model takes.
-    #[error("{model} cannot take this input: {reason}")]
-    Input {
+    /// The model does not accept the input.
+    #[error("{model} does not accept this input: {reason}")]
+    InvalidInput {
         /// The model.
         model: String,
-        /// What is wrong with it.
+        /// Why the input is not accepted.
         reason: String,
     },
 }
 
 impl InferenceError {
-    /// A stable word for programs.
+    /// Returns the stable error kind for programs.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Unavailable { .. } => "model-unavailable",
-            Self::Full { .. } => "model-queue-full",
+            Self::QueueFull { .. } => "model-queue-full",
             Self::Failed { .. } => "model-failed",
-            Self::Input { .. } => "model-input",
+            Self::InvalidInput { .. } => "model-input",
         }
     }
 }
 
-/// A store that could not be read or written.
+/// A store could not be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StorageError {
-    /// No room.
-    #[error("no space left for {what}: free some and run again, nothing finished is lost")]
-    Full {
+    /// No space is left.
+    #[error("no space left for {what}: free some space and run again; finished work is kept")]
+    NoSpace {
         /// What was being written.
         what: String,
     },
     /// No permission.
     #[error("no permission for {what}: {reason}")]
-    Denied {
-        /// What was touched.
+    PermissionDenied {
+        /// The file or object that was accessed.
         what: String,
-        /// What the system said.
+        /// Error from the operating system.
         reason: String,
     },
     /// Another process has it open.
     #[error("{what} is in use by another weir process: stop it, or give another folder with --data")]
     InUse {
-        /// What is in use.
+        /// The file or folder in use.
         what: String,
     },
-    /// Not there.
+    /// The file or object does not exist.
     #[error("{what} does not exist")]
-    Missing {
-        /// What was asked for.
+    NotFound {
+        /// The file or object that was requested.
         what: String,
     },
-    /// What is stored cannot be understood.
+    /// The stored data cannot be decoded.
     #[error("{what} is damaged: {reason}")]
     Damaged {
-        /// What was read.
+        /// The data that was read.
         what: String,
         /// What is wrong with it.
         reason: String,
     },
-    /// Anything else the system says.
+    /// Any other error.
     #[error("{what} failed: {reason}")]
     Failed {
-        /// What was tried.
+        /// The operation that failed.
         what: String,
-        /// What the system said.
+        /// Error from the operating system or the store.
         reason: String,
     },
 }
 
 impl StorageError {
-    /// A stable word for programs.
+    /// Returns the stable error kind for programs.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Full { .. } => "storage-full",
-            Self::Denied { .. } => "storage-denied",
+            Self::NoSpace { .. } => "storage-full",
+            Self::PermissionDenied { .. } => "storage-denied",
             Self::InUse { .. } => "storage-in-use",
-            Self::Missing { .. } => "missing",
+            Self::NotFound { .. } => "missing",
             Self::Damaged { .. } => "storage-damaged",
             Self::Failed { .. } => "storage-failed",
         }
     }
 
-    /// The error of an I/O call on `what`.
-    pub fn io(what: impl Into<String>, error: &std::io::Error) -> Self {
+    /// Converts the error of an I/O call on `what`.
+    pub fn from_io_error(what: impl Into<String>, error: &std::io::Error) -> Self {
         use std::io::ErrorKind;
         let (what, reason) = (what.into(), error.to_string());
         match error.kind() {
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::Full { what },
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::Denied { what, reason },
-            ErrorKind::NotFound => Self::Missing { what },
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Self::NoSpace { what },
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                Self::PermissionDenied { what, reason }
+            }
+            ErrorKind::NotFound => Self::NotFound { what },
             _ => Self::Failed { what, reason },
         }
     }
 }
 
-/// A component that did not decide.
+/// A component call did not return a valid decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
-    /// The component cannot be used at all: not a component, wrong world, not granted, too costly to compile.
+    /// The component cannot be used: it is not a component, has the wrong world, imports a capability that is not
+    /// granted, or is too expensive to compile.
     #[error("component {component} cannot be used: {reason}")]
     Unusable {
         /// The component's name in the manifest.
@@ -246,75 +251,76 @@ pub enum PolicyError {
         /// Why.
         reason: String,
     },
-    /// It trapped.
+    /// The component trapped.
     #[error("component {component} trapped in {function}: {reason}")]
     Trap {
         /// The component.
         component: String,
         /// The function that was called.
         function: &'static str,
-        /// Trap and guest backtrace, on one line.
+        /// Trap and guest backtrace on one line.
         reason: String,
     },
-    /// It ran past its deadline.
-    #[error("component {component} did not answer {function} within {millis} ms")]
-    Deadline {
+    /// The call exceeded its timeout.
+    #[error("component {component} did not return from {function} within {millis} ms")]
+    CallTimeout {
         /// The component.
         component: String,
         /// The function that was called.
         function: &'static str,
-        /// The deadline.
+        /// The timeout.
         millis: u64,
     },
-    /// It wanted more memory, stack or output than it may have.
-    #[error("component {component} went over its limit of {limit} in {function}")]
-    Limit {
+    /// The call exceeded its limit of memory, stack or output.
+    #[error("component {component} exceeded its limit of {limit} in {function}")]
+    LimitExceeded {
         /// The component.
         component: String,
         /// The function that was called.
         function: &'static str,
-        /// Which limit.
+        /// The limit that was exceeded.
         limit: String,
     },
-    /// It answered something that cannot be followed.
-    #[error("component {component} answered {function} with nonsense: {reason}")]
-    Nonsense {
+    /// The component returned an invalid decision.
+    #[error("component {component} returned an invalid decision from {function}: {reason}")]
+    InvalidDecision {
         /// The component.
         component: String,
         /// The function that was called.
         function: &'static str,
-        /// What is wrong with the answer.
+        /// Why the decision is invalid.
         reason: String,
     },
-    /// No instance can be had.
-    #[error("no room for another component instance: {reason}")]
-    Exhausted {
-        /// What ran out.
+    /// No instance is available.
+    #[error("no component instance is available: {reason}")]
+    NoInstanceAvailable {
+        /// The resource that ran out.
         reason: String,
     },
 }
 
 impl PolicyError {
-    /// The limit that a component went over, if it did.
-    pub fn limit(&self) -> Option<String> {
+    /// Returns the limit that the call exceeded, if it exceeded one.
+    pub fn exceeded_limit(&self) -> Option<String> {
         match self {
-            Self::Deadline { millis, .. } => Some(format!("{millis} ms")),
-            Self::Limit { limit, .. } => Some(limit.clone()),
-            Self::Unusable { .. } | Self::Trap { .. } | Self::Nonsense { .. } | Self::Exhausted { .. } => {
-                None
-            }
+            Self::CallTimeout { millis, .. } => Some(format!("{millis} ms")),
+            Self::LimitExceeded { limit, .. } => Some(limit.clone()),
+            Self::Unusable { .. }
+            | Self::Trap { .. }
+            | Self::InvalidDecision { .. }
+            | Self::NoInstanceAvailable { .. } => None,
         }
     }
 
-    /// A stable word for programs.
+    /// Returns the stable error kind for programs.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Unusable { .. } => "component-unusable",
             Self::Trap { .. } => "component-trap",
-            Self::Deadline { .. } => "component-deadline",
-            Self::Limit { .. } => "component-limit",
-            Self::Nonsense { .. } => "component-nonsense",
-            Self::Exhausted { .. } => "component-exhausted",
+            Self::CallTimeout { .. } => "component-timeout",
+            Self::LimitExceeded { .. } => "component-limit",
+            Self::InvalidDecision { .. } => "component-invalid-decision",
+            Self::NoInstanceAvailable { .. } => "component-exhausted",
         }
     }
 }

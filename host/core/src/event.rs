@@ -1,199 +1,205 @@
-//! The event log of a job: one ordered, gap-free sequence of facts, the same for every reader.
+//! The event log of a job: one ordered sequence without gaps, the same for every reader.
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::{QueueState, StageTime, StageWork};
+use crate::decision::{QueueState, StageTiming, StageTotals};
 use crate::id::{DocumentId, JobId, PageNumber};
-use crate::job::JobState;
-use crate::language::FailingProvider;
+use crate::job_state::JobState;
+use crate::llm::FailingProvider;
 use crate::page::Stage;
 
 /// An entry of a job's event log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Place in the log; the first is 1 and none is left out.
+    /// Position in the log. The first is 1, and no number is skipped.
     pub seq: u64,
     /// The job.
     pub job: JobId,
-    /// The document it is about; `None` for the job as a whole.
+    /// The document of the event; `None` if the event concerns the whole job.
     pub document: Option<DocumentId>,
-    /// Milliseconds since the job was made; never less than that of the event before.
-    pub at_millis: u64,
+    /// Milliseconds since the job was created; never less than in the event before.
+    #[serde(rename = "at_millis")]
+    pub since_job_created_millis: u64,
     /// What happened.
     #[serde(flatten)]
-    pub what: EventKind,
+    pub kind: EventKind,
 }
 
-/// An error as events and answers carry it.
+/// An error in events and API responses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorNote {
-    /// A stable word for programs.
+pub struct ErrorInfo {
+    /// Stable error kind for programs.
     pub kind: String,
-    /// One line for people.
+    /// One-line message for people.
     pub message: String,
 }
 
-/// A page that failed for good.
+/// A page that failed and is not retried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedPage {
     /// The page.
     pub page: PageNumber,
     /// Why.
-    pub error: ErrorNote,
+    pub error: ErrorInfo,
 }
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum EventKind {
-    /// Work on a document begins; once more if the host was started again in between.
+    /// Processing of a document started. It is repeated if the host restarted in between.
     DocumentStarted {
         /// The file's name.
         name: String,
-        /// Pages asked for.
+        /// Pages that the job requests.
         pages: u32,
-        /// Those of them an earlier job has done.
+        /// Requested pages that an earlier job has done.
         already_done: u32,
     },
-    /// A batch left the rasterizer.
+    /// The rasterizer finished a batch.
     BatchRasterized {
         /// First page of the batch.
         first_page: PageNumber,
-        /// Pages in it.
+        /// Pages in the batch.
         pages: u32,
-        /// Resolution.
+        /// Resolution in dpi.
         dpi: u32,
-        /// Queue depths at that moment.
+        /// State of the stage queues at that time.
         queues: Vec<QueueState>,
-        /// Stage times so far.
-        times: Vec<StageTime>,
+        /// Timings of the stages so far.
+        #[serde(rename = "times")]
+        stage_timings: Vec<StageTiming>,
     },
-    /// A page has been stored, read and, where asked for, made searchable.
+    /// A page is stored and read and, if requested, searchable.
     PageDone {
         /// The page.
         page: PageNumber,
-        /// Whether a search can find it.
+        /// Whether its passages are searchable.
         searchable: bool,
-        /// Passages indexed.
+        /// Number of indexed passages.
         passages: u32,
     },
-    /// A page failed and is being tried again.
+    /// A page failed and is retried.
     PageRetried {
         /// The page.
         page: PageNumber,
-        /// Where it failed.
+        /// Stage that it failed in.
         stage: Stage,
-        /// How often it has failed there.
+        /// How often it has failed in this stage.
         attempt: u32,
         /// Why.
-        error: ErrorNote,
+        error: ErrorInfo,
     },
-    /// A page failed for good.
+    /// A page failed and is not retried.
     PageFailed {
         /// The page.
         page: PageNumber,
-        /// Where it failed.
+        /// Stage that it failed in.
         stage: Stage,
         /// Why.
-        error: ErrorNote,
+        error: ErrorInfo,
     },
-    /// A component did not decide, and the default took over for that call.
-    PolicyFailed {
+    /// A component call failed, and the default component decided instead.
+    #[serde(rename = "policy-failed")]
+    PolicyFallback {
         /// Why.
-        error: ErrorNote,
+        error: ErrorInfo,
     },
-    /// A section was summarized, or is not to be.
+    /// A section has its summary, or the pipeline wants none for it.
     SectionSummarized {
-        /// Its place among the document's sections, from 1.
+        /// Number of the section in the document, from 1.
         section: u32,
-        /// Its heading, or one made for it.
+        /// Its heading, or a generated title.
         title: Option<String>,
         /// First page.
         first_page: PageNumber,
         /// Last page.
         last_page: PageNumber,
-        /// The summary; none if the pipeline wants none of it.
+        /// The summary; `None` if the pipeline wants none.
         summary: Option<String>,
     },
     /// A section could not be summarized.
     SectionFailed {
-        /// Its place among the document's sections, from 1.
+        /// Number of the section in the document, from 1.
         section: u32,
         /// Its heading.
         title: Option<String>,
         /// Why.
-        error: ErrorNote,
+        error: ErrorInfo,
     },
     /// The document was summarized.
     DocumentSummarized {
-        /// Its sections.
+        /// Number of sections.
         sections: u32,
-        /// The summary of the whole; none if none of its sections has one.
+        /// Summary of the whole document; `None` if no section has one.
         summary: Option<String>,
     },
-    /// The job begins no further pages until a quota allows more, and then goes on.
-    JobHeld {
-        /// The quota, as an error of the kind `quota`.
-        error: ErrorNote,
+    /// The job starts no further pages until a quota allows more, and then continues.
+    #[serde(rename = "job-held")]
+    JobPausedByQuota {
+        /// The exhausted quota, as an error of kind `quota`.
+        error: ErrorInfo,
     },
-    /// Requests of the job wait for language models: each provider that could answer them fails.
+    /// Requests of the job started to wait for language models, because each provider that could respond fails.
     ModelWaitStarted {
         /// The providers, with their last errors.
         providers: Vec<FailingProvider>,
     },
-    /// Requests of the job do not wait for failing language models any more. It is left out if the job ends at that moment.
+    /// Requests of the job stopped waiting for failing language models. The event is omitted if the job ends at that
+    /// moment.
     ModelWaitEnded {},
-    /// The progress component has something to say.
+    /// The progress component reported progress.
     Progress {
-        /// 0 to 100.
+        /// Percent done, 0 to 100.
         percent: f32,
-        /// For people.
+        /// Message for people.
         message: String,
-        /// Seconds left, if that can be told.
+        /// Estimated seconds left, if known.
         seconds_left: Option<u32>,
     },
     /// The document is done.
     DocumentDone {
         /// The file's name.
         name: String,
-        /// Pages asked for.
+        /// Pages that the job requests.
         pages: u32,
-        /// Pages a search can find.
+        /// Searchable pages.
         searchable: u32,
-        /// Pages an earlier job had already done.
+        /// Pages that an earlier job had done.
         skipped: u32,
         /// Pages that failed.
         failed: Vec<FailedPage>,
     },
-    /// The document could not be done. An event without a document id is about a file that could not even be read.
+    /// The document failed. An event without a document id concerns a file that could not be read.
     DocumentFailed {
         /// The file's name.
         name: String,
         /// Why.
-        error: ErrorNote,
-        /// Pages done before.
+        error: ErrorInfo,
+        /// Pages done before the failure.
         done: u32,
     },
-    /// Work on the document was cancelled.
+    /// The document was cancelled.
     DocumentCancelled {
         /// The file's name.
         name: String,
-        /// Pages done before.
+        /// Pages done before the cancellation.
         done: u32,
     },
     /// The job has ended.
     JobEnded {
-        /// How.
+        /// Final state.
         state: JobState,
-        /// What each stage did for it since the host last began with it; stages that did nothing are left out.
+        /// Work of each stage since the host last started the job. Stages without work are omitted.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        stages: Vec<StageWork>,
+        stages: Vec<StageTotals>,
     },
 }
 
 impl EventKind {
-    /// Removes all text of the document: titles, summaries, messages of components and of errors. Says whether there was any.
-    pub fn redact(&mut self) -> bool {
+    /// Removes all text of the document: titles, summaries, and messages of components and errors. Returns whether
+    /// the event had any.
+    pub fn remove_document_text(&mut self) -> bool {
         let before = self.clone();
         let removed = || "the document has been deleted".to_owned();
         match self {
@@ -206,7 +212,7 @@ impl EventKind {
             Self::Progress { message, .. } => *message = removed(),
             Self::PageRetried { error, .. }
             | Self::PageFailed { error, .. }
-            | Self::PolicyFailed { error }
+            | Self::PolicyFallback { error }
             | Self::DocumentFailed { error, .. } => error.message = removed(),
             Self::DocumentDone { failed, .. } => {
                 failed.iter_mut().for_each(|page| page.error.message = removed());
@@ -217,7 +223,7 @@ impl EventKind {
                     .for_each(|provider| provider.error.message = removed());
             }
             Self::DocumentStarted { .. }
-            | Self::JobHeld { .. }
+            | Self::JobPausedByQuota { .. }
             | Self::ModelWaitEnded {}
             | Self::BatchRasterized { .. }
             | Self::PageDone { .. }
@@ -227,7 +233,7 @@ impl EventKind {
         *self != before
     }
 
-    /// Its name, as the tag `type` has it.
+    /// Returns the name, which is also the value of the tag `type`.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::DocumentStarted { .. } => "document-started",
@@ -235,11 +241,11 @@ impl EventKind {
             Self::PageDone { .. } => "page-done",
             Self::PageRetried { .. } => "page-retried",
             Self::PageFailed { .. } => "page-failed",
-            Self::PolicyFailed { .. } => "policy-failed",
+            Self::PolicyFallback { .. } => "policy-failed",
             Self::SectionSummarized { .. } => "section-summarized",
             Self::SectionFailed { .. } => "section-failed",
             Self::DocumentSummarized { .. } => "document-summarized",
-            Self::JobHeld { .. } => "job-held",
+            Self::JobPausedByQuota { .. } => "job-held",
             Self::ModelWaitStarted { .. } => "model-wait-started",
             Self::ModelWaitEnded {} => "model-wait-ended",
             Self::Progress { .. } => "progress",
@@ -256,8 +262,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_the_tags() {
-        let error = ErrorNote {
+    fn event_names_match_serde_tags() {
+        let error = ErrorInfo {
             kind: "k".into(),
             message: "m".into(),
         };
@@ -273,7 +279,7 @@ mod tests {
                 pages: 1,
                 dpi: 100,
                 queues: Vec::new(),
-                times: Vec::new(),
+                stage_timings: Vec::new(),
             },
             EventKind::PageDone {
                 page: 1,
@@ -307,12 +313,12 @@ mod tests {
                 sections: 1,
                 summary: None,
             },
-            EventKind::JobHeld { error: error.clone() },
+            EventKind::JobPausedByQuota { error: error.clone() },
             EventKind::ModelWaitStarted {
                 providers: Vec::new(),
             },
             EventKind::ModelWaitEnded {},
-            EventKind::PolicyFailed { error: error.clone() },
+            EventKind::PolicyFallback { error: error.clone() },
             EventKind::Progress {
                 percent: 1.0,
                 message: String::new(),
@@ -339,8 +345,11 @@ mod tests {
         for mut kind in kinds {
             let tagged = serde_json::to_value(&kind).unwrap();
             assert_eq!(tagged["type"], kind.name());
-            kind.redact();
-            assert!(!kind.redact(), "once is enough: {tagged}");
+            kind.remove_document_text();
+            assert!(
+                !kind.remove_document_text(),
+                "the second call finds no text: {tagged}"
+            );
         }
     }
 }

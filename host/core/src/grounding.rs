@@ -1,25 +1,28 @@
-//! Whether a summary says what its source says, as far as that can be told without understanding either.
+//! Finds the parts of a summary that its source does not contain.
 //!
-//! A model that invents mostly invents what looks like a fact: a figure, a date, a name. So each number of a summary, and
-//! each word in it that is written like a name, is looked up in the source; those that are not there are marked. A
-//! number that the model worked out itself is marked, too: whoever reads it should know that it stands nowhere.
+//! A model that invents something mostly invents what looks like a fact: a figure, a date or a name. So this module
+//! looks up each number of a summary, and each word that is written like a name, in the source. It marks those that
+//! are missing. It also marks a number that the model computed, because that number is not in the source either.
 
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// The parts of `summary` that do not stand in `source`: numbers, and words written like names. In order.
-pub fn ungrounded(summary: &str, source: &str) -> Vec<Range<u32>> {
-    let known: HashSet<String> = words(source).map(|(_, word)| plain(word)).collect();
+/// Returns the byte ranges of `summary` that hold a number or a name-like word that `source` does not contain, in
+/// ascending order.
+pub fn find_ungrounded_ranges(summary: &str, source: &str) -> Vec<Range<u32>> {
+    let known: HashSet<String> = split_words(source)
+        .map(|(_, word)| normalize_word(word))
+        .collect();
     let mut found = Vec::new();
     let mut begins = true;
-    for (at, word) in words(summary) {
+    for (at, word) in split_words(summary) {
         let first = std::mem::replace(&mut begins, false);
         let between = summary.get(at + word.len()..).unwrap_or_default();
-        begins = ends_a_sentence(between);
+        begins = contains_sentence_end(between);
         let is_number = word.chars().any(char::is_numeric);
-        // The first word of a sentence is written large in any case.
+        // The first word of a sentence is capitalized in any case.
         let is_name = !first && word.starts_with(char::is_uppercase);
-        if (is_number || is_name) && !known.contains(&plain(word)) {
+        if (is_number || is_name) && !known.contains(&normalize_word(word)) {
             let (start, end) = (u32::try_from(at), u32::try_from(at + word.len()));
             if let (Ok(start), Ok(end)) = (start, end) {
                 found.push(start..end);
@@ -29,8 +32,8 @@ pub fn ungrounded(summary: &str, source: &str) -> Vec<Range<u32>> {
     found
 }
 
-/// Words with their places: letters and digits, and within a number the signs that are part of it.
-fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+/// Returns words with their byte offsets. A word is a run of letters and digits; a number includes its separators.
+fn split_words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut rest = 0;
     std::iter::from_fn(move || {
         let from = text.get(rest..)?;
@@ -57,14 +60,14 @@ fn ends_in_digit(text: &str) -> bool {
     text.ends_with(char::is_numeric)
 }
 
-fn ends_a_sentence(between: &str) -> bool {
+fn contains_sentence_end(between: &str) -> bool {
     let gap: String = between.chars().take_while(|c| !c.is_alphanumeric()).collect();
     gap.contains(['.', '!', '?', ':', '\n', '"', '“', '„'])
 }
 
-/// A word as it is compared: numbers without the signs between their digits, words in small letters without the ending that
-/// makes a plural or a genitive of a name.
-fn plain(word: &str) -> String {
+/// Normalizes a word for comparison. Numbers lose their separators. Words become lower case and lose a final `s`,
+/// which marks a plural or a genitive.
+fn normalize_word(word: &str) -> String {
     let plain: String = word
         .chars()
         .filter(|c| c.is_alphanumeric())
@@ -80,8 +83,8 @@ fn plain(word: &str) -> String {
 mod tests {
     use super::*;
 
-    fn marked<'a>(summary: &'a str, source: &str) -> Vec<&'a str> {
-        let ranges = ungrounded(summary, source);
+    fn ungrounded_words<'a>(summary: &'a str, source: &str) -> Vec<&'a str> {
+        let ranges = find_ungrounded_ranges(summary, source);
         ranges
             .into_iter()
             .map(|range| &summary[range.start as usize..range.end as usize])
@@ -92,14 +95,14 @@ mod tests {
         "The gate at Hartwell was built in 1931 by Anna Lindqvist for 1,250,000 crowns. It carries 12.5 m³.";
 
     #[test]
-    fn what_stands_in_the_source_is_not_marked() {
+    fn words_of_the_source_are_not_marked() {
         for summary in [
             "Anna Lindqvist built Hartwell's gate in 1931.",
             "It cost 1250000 crowns. Nobody minded.",
             "The gate carries 12.5 m³: Built in 1931.",
             SOURCE,
         ] {
-            assert_eq!(marked(summary, SOURCE), [""; 0], "{summary}");
+            assert_eq!(ungrounded_words(summary, SOURCE), [""; 0], "{summary}");
         }
     }
 
@@ -107,8 +110,11 @@ mod tests {
     fn invented_numbers_and_names_are_marked() {
         let summary =
             "In 1932 the engineer Berg built it at Hartwell, for 1,250,001 crowns. Berg died in 1940.";
-        assert_eq!(marked(summary, SOURCE), ["1932", "Berg", "1,250,001", "1940"]);
-        assert_eq!(marked("", SOURCE), [""; 0]);
-        assert_eq!(marked("It has 3 gates", ""), ["3"]);
+        assert_eq!(
+            ungrounded_words(summary, SOURCE),
+            ["1932", "Berg", "1,250,001", "1940"]
+        );
+        assert_eq!(ungrounded_words("", SOURCE), [""; 0]);
+        assert_eq!(ungrounded_words("It has 3 gates", ""), ["3"]);
     }
 }

@@ -1,7 +1,7 @@
-//! Who and what: tenants, documents, jobs, revisions and passages.
+//! Identifiers of tenants, documents, jobs, revisions and passages.
 //!
-//! Identity is deterministic wherever it can be. A document is the hash of its bytes and a passage's id is derived from
-//! where it stands, so doing work twice overwrites and never doubles.
+//! Ids are deterministic where possible. The id of a document is the hash of its bytes, and the id of a passage is
+//! derived from its position. So repeating work overwrites the earlier result and creates no duplicates.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,20 +11,20 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// A page's number in its document; the first page is 1.
+/// Number of a page in its document, from 1.
 pub type PageNumber = u32;
 
-/// An id that is not written as it should be.
+/// The text is not a valid id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
-    /// Not 64 hexadecimal digits.
+    /// The text is not 64 hexadecimal digits.
     #[error("'{0}' is not a SHA-256 in hexadecimal: give its 64 digits")]
     Digest(String),
-    /// Not a tenant name.
+    /// The text is not a valid tenant name.
     #[error("'{0}' is not a tenant: use 1 to 64 of the characters a-z, 0-9, '-' and '_'")]
     Tenant(String),
-    /// Not a job id.
-    #[error("'{0}' is not a job id: use the UUID that the job was answered with")]
+    /// The text is not a valid job id.
+    #[error("'{0}' is not a job id: use the UUID that was returned when the job was created")]
     Job(String),
 }
 
@@ -34,19 +34,19 @@ pub enum IdError {
 pub struct TenantId(Arc<str>);
 
 impl TenantId {
-    /// The tenant of a host that has only one.
-    pub fn single() -> Self {
+    /// Returns the tenant of a host that has only one.
+    pub fn default_tenant() -> Self {
         Self(Arc::from("default"))
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Whether `name` may name a tenant, a collection or a pipeline.
-pub fn is_name(name: &str) -> bool {
+/// Returns whether `name` is a valid name of a tenant, a collection or a pipeline.
+pub fn is_valid_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name
             .bytes()
@@ -56,7 +56,7 @@ pub fn is_name(name: &str) -> bool {
 impl FromStr for TenantId {
     type Err = IdError;
     fn from_str(name: &str) -> Result<Self, IdError> {
-        if is_name(name) {
+        if is_valid_name(name) {
             Ok(Self(Arc::from(name)))
         } else {
             Err(IdError::Tenant(name.to_owned()))
@@ -91,17 +91,17 @@ macro_rules! digest_id {
         pub struct $name([u8; 32]);
 
         impl $name {
-            /// The id of these bytes.
-            pub fn of(bytes: &[u8]) -> Self {
+            /// Returns the id of these bytes.
+            pub fn from_content(bytes: &[u8]) -> Self {
                 Self(Sha256::digest(bytes).into())
             }
 
-            /// The id of a SHA-256 computed piecewise.
+            /// Returns the id of a SHA-256 that was computed incrementally.
             pub const fn from_digest(digest: [u8; 32]) -> Self {
                 Self(digest)
             }
 
-            /// The 32 bytes of the digest.
+            /// Returns the 32 bytes of the digest.
             pub const fn as_bytes(&self) -> &[u8; 32] {
                 &self.0
             }
@@ -109,7 +109,7 @@ macro_rules! digest_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                // Written for every page of every document, hence not digit by digit through the formatter.
+                // This runs for every page of every document. Formatting digit by digit would be slower.
                 let digit = |n: u8| n + if n < 10 { b'0' } else { b'a' - 10 };
                 let mut text = [0; 64];
                 for (pair, byte) in text.as_chunks_mut::<2>().0.iter_mut().zip(&self.0) {
@@ -157,22 +157,22 @@ macro_rules! digest_id {
 }
 
 digest_id! {
-    /// A document: the SHA-256 of its bytes, so the same file is the same document whatever its name.
+    /// Id of a document: the SHA-256 of its bytes. The same file has the same id, whatever its name.
     DocumentId
 }
 
 digest_id! {
-    /// A pipeline's revision: the SHA-256 of its manifest and of the components it names.
+    /// Id of a pipeline revision: the SHA-256 of its manifest and of its components.
     RevisionId
 }
 
-/// A job. Version 7, so that ids sort by the time the jobs were made.
+/// Id of a job: a version 7 UUID, so that ids sort by creation time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct JobId(pub Uuid);
 
 impl JobId {
-    /// A new id.
+    /// Creates a new id.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
@@ -194,8 +194,8 @@ impl FromStr for JobId {
     }
 }
 
-/// The id of a passage in the index: UUIDv5 of tenant, document, page, passage and revision.
-pub fn passage_id(
+/// Derives the id of a passage in the index: the UUIDv5 of tenant, document, page, passage number and revision.
+pub fn derive_passage_id(
     tenant: &TenantId,
     document: &DocumentId,
     page: PageNumber,
@@ -217,8 +217,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_document_id_survives_text() {
-        let id = DocumentId::of(b"weir");
+    fn document_id_round_trips_as_text() {
+        let id = DocumentId::from_content(b"weir");
         assert_eq!(id.to_string().parse::<DocumentId>().unwrap(), id);
         let bytes: [u8; 32] = std::array::from_fn(|i| (i as u8) << 3 | 5);
         let digits: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn tenants_are_named_in_lower_case() {
+    fn tenant_name_must_be_lower_case() {
         assert!("team-7_x".parse::<TenantId>().is_ok());
         for wrong in ["", "Team", "a/b", "ä", &"x".repeat(65)] {
             assert!(wrong.parse::<TenantId>().is_err(), "{wrong}");
@@ -237,17 +237,17 @@ mod tests {
 
     #[test]
     fn passage_ids_differ_in_every_part() {
-        let (a, b) = (TenantId::single(), "other".parse().unwrap());
-        let (d, e) = (DocumentId::of(b"d"), DocumentId::of(b"e"));
-        let (r, s) = (RevisionId::of(b"r"), RevisionId::of(b"s"));
-        let first = passage_id(&a, &d, 1, 0, &r);
-        assert_eq!(first, passage_id(&a, &d, 1, 0, &r));
+        let (a, b) = (TenantId::default_tenant(), "other".parse().unwrap());
+        let (d, e) = (DocumentId::from_content(b"d"), DocumentId::from_content(b"e"));
+        let (r, s) = (RevisionId::from_content(b"r"), RevisionId::from_content(b"s"));
+        let first = derive_passage_id(&a, &d, 1, 0, &r);
+        assert_eq!(first, derive_passage_id(&a, &d, 1, 0, &r));
         for other in [
-            passage_id(&b, &d, 1, 0, &r),
-            passage_id(&a, &e, 1, 0, &r),
-            passage_id(&a, &d, 2, 0, &r),
-            passage_id(&a, &d, 1, 1, &r),
-            passage_id(&a, &d, 1, 0, &s),
+            derive_passage_id(&b, &d, 1, 0, &r),
+            derive_passage_id(&a, &e, 1, 0, &r),
+            derive_passage_id(&a, &d, 2, 0, &r),
+            derive_passage_id(&a, &d, 1, 1, &r),
+            derive_passage_id(&a, &d, 1, 0, &s),
         ] {
             assert_ne!(first, other);
         }

@@ -1,18 +1,19 @@
-//! From boxes on a page to text a person would read: the order of the lines, and which of them are headings.
+//! Page layout: sorts lines into reading order and detects headings.
 //!
-//! A text layer and an OCR model both give lines with boxes and no order worth trusting. What can be known from the
-//! boxes alone is enough for almost every page, and it is the same for both sources, so it is done once, here, without a
-//! model: milliseconds at most, the same answer every time. What boxes cannot tell (a magazine's free layout, text that
-//! flows around a figure) comes out in a sensible order, not always in the author's.
+//! A text layer and an OCR model both return lines with bounding boxes, and the order of the lines is not reliable.
+//! The boxes are sufficient to find the order for almost every page, and the method is the same for both sources. So
+//! it is implemented once, here, without a model. It takes milliseconds at most and is deterministic. Where boxes are
+//! not sufficient (a magazine's free layout, text that flows around a figure), the order is plausible but not always
+//! that of the author.
 
-mod block;
+mod column_edges;
 mod columns;
-mod edges;
 mod fragments;
 mod headings;
-mod order;
-mod script;
+mod line_box;
+mod reading_order;
+mod writing_systems;
 
-pub use edges::ColumnEdges;
-pub use headings::headings;
-pub use order::reading_order;
+pub use column_edges::ColumnEdges;
+pub use headings::detect_headings;
+pub use reading_order::sort_into_reading_order;

@@ -1,111 +1,112 @@
-//! What is written down of documents, jobs, pages and events.
+//! Records of the ledger: jobs, documents, pages, events and component logs.
 
 use serde::{Deserialize, Serialize};
 
+use crate::component_log::ComponentLogEntry;
 use crate::decision::Label;
-use crate::event::{ErrorNote, Event};
-use crate::filing::Filing;
+use crate::event::{ErrorInfo, Event};
 use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 use crate::page::OutlineEntry;
-use crate::said::LogEntry;
-use crate::text::TextSource;
+use crate::page_text::TextSource;
+use crate::placement::PlacementRequest;
 
-pub use crate::job::JobState;
+pub use crate::job_state::JobState;
 
 /// A job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
-    /// Its id.
+    /// Id of the job.
     pub id: JobId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
     /// Name of its pipeline.
     pub pipeline: String,
-    /// Revision it runs, from beginning to end.
+    /// The revision that it runs from start to end.
     pub revision: RevisionId,
-    /// Where it stands.
+    /// Current state.
     pub state: JobState,
-    /// When it was made, in milliseconds since 1970.
+    /// Creation time in milliseconds since 1970.
     pub created_millis: u64,
 }
 
 /// A document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentRecord {
-    /// Its id.
+    /// Id of the document.
     pub id: DocumentId,
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
-    /// The file's name when it was last given.
+    /// File name in the latest job.
     pub name: String,
     /// Size in bytes.
     pub bytes: u64,
     /// Number of pages in the file.
     pub pages: u32,
-    /// Title in its metadata.
+    /// Title from the PDF metadata.
     pub title: Option<String>,
     /// Its outline.
     pub outline: Vec<OutlineEntry>,
-    /// Collection its passages are filed under.
+    /// Collection that its passages are indexed in.
     pub collection: String,
     /// Labels of all its passages and summaries.
     pub labels: Vec<Label>,
-    /// What jobs asked of collection and labels.
-    pub requested: Filing,
-    /// When it was first taken in, in milliseconds since 1970.
+    /// Collection and labels that jobs requested.
+    #[serde(rename = "requested")]
+    pub requested_placement: PlacementRequest,
+    /// Time of the first job with it, in milliseconds since 1970.
     pub created_millis: u64,
 }
 
-/// A page that ended in a state.
+/// A page that is done or failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageRecord {
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
     /// Its document.
     pub document: DocumentId,
     /// The page.
     pub page: PageNumber,
-    /// Revision that did it.
+    /// The revision that processed it.
     pub revision: RevisionId,
-    /// Job that did it.
+    /// The job that processed it.
     pub job: JobId,
-    /// How it ended.
+    /// How processing ended.
     pub state: PageState,
 }
 
-/// How a page ended.
+/// How processing of a page ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum PageState {
-    /// Done.
+    /// The page is done.
     Done {
-        /// Where its text came from.
+        /// How its text was obtained.
         source: TextSource,
-        /// Passages indexed.
+        /// Number of indexed passages.
         passages: u32,
-        /// Blob key of its image, if it was kept.
+        /// Blob key of its image, if it is stored.
         image: Option<String>,
-        /// Blob key of its lines, if it was read.
+        /// Blob key of its text, if it was read.
         text: Option<String>,
     },
-    /// Failed for good.
+    /// The page failed and is not retried.
     Failed {
         /// Why.
-        error: ErrorNote,
+        error: ErrorInfo,
     },
 }
 
-/// Something to be written; a group of entries is committed as one.
+/// An entry that the ledger writes. A group of entries is committed in one transaction.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Entry {
-    /// A job began or changed its state.
+pub enum LedgerEntry {
+    /// A job was created or changed its state.
     Job(JobRecord),
-    /// A document was taken in; one already known keeps its `created_millis`.
+    /// A document was added or changed. A known document keeps its `created_millis`.
     Document(DocumentRecord),
-    /// A page ended; replaces what was known of the page for this revision.
+    /// A page ended. Replaces the earlier record of the page for this revision.
     Page(PageRecord),
     /// An event happened.
     Event(TenantId, Event),
-    /// A component of one of the tenant's jobs said something.
-    Said(TenantId, LogEntry),
+    /// A component of one of the tenant's jobs wrote to its log, or a call of it failed.
+    ComponentLog(TenantId, ComponentLogEntry),
 }

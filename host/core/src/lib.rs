@@ -1,44 +1,44 @@
-//! The words every other crate speaks, and the ports the engine stands on.
+//! Data types that all other crates share, and the ports (traits) that the engine depends on.
 //!
-//! Nothing here does I/O or knows a library that does. The engine is written against the traits in [`ports`]; the
-//! adapter crates implement them; the `weir` command joins the two. Text layout, decisions and events are plain data,
-//! so that the same engine runs against PDFium and ONNX Runtime or against fakes in virtual time.
+//! This crate does no I/O and depends on no library that does. The engine is written against the traits in [`ports`].
+//! The adapter crates implement them, and the `weir` command connects the two. Text layout, decisions and events are
+//! plain data. So the same engine runs against PDFium and ONNX Runtime, or against fakes in virtual time.
 
+pub mod canary_analysis;
 pub mod component;
+pub mod component_log;
+pub mod component_state;
 pub mod decision;
+pub mod document_removal;
 pub mod error;
 pub mod event;
-pub mod filing;
 pub mod grounding;
 pub mod id;
-mod job;
-pub mod judge;
-pub mod language;
+pub mod job_request;
+mod job_state;
 pub mod layout;
 pub mod ledger;
+pub mod llm;
 pub mod manifest;
 pub mod markdown;
-pub mod memory;
-pub mod order;
-pub mod original;
 pub mod page;
+pub mod page_text;
+pub mod placement;
 pub mod ports;
-pub mod removal;
 pub mod replay;
 pub mod revision;
 pub mod rollout;
-pub mod said;
 pub mod search;
 pub mod sections;
 pub mod settings;
 pub mod shadow;
-pub mod state;
 pub mod summary;
+pub mod system_memory;
 pub mod tenancy;
-pub mod text;
+pub mod uploads;
 pub mod usage;
 
 pub use error::{InferenceError, PolicyError, RasterError, StorageError};
 pub use id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
-pub use language::LanguageError;
+pub use llm::LlmError;
 pub use page::{Lane, PageFacts, PageImage, Rect, Stage};

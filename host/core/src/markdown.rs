@@ -1,115 +1,124 @@
-//! A document as Markdown.
+//! Renders a document as Markdown.
 //!
-//! What a reader, or a model, wants from a PDF: its text in reading order under its headings, in paragraphs rather than
-//! lines, with the page each part came from. Nothing is guessed that would be worse wrong than missing: lines are joined
-//! where the page says they belong together, headers and footers go only where they recur on most pages, bold and italics
-//! are not marked. Page markers are HTML comments, so they survive every Markdown tool and show in none. A page that a
-//! vision model read is Markdown already and stays as it was written (`transcribed`).
+//! The result is the text in reading order under its headings, in paragraphs instead of lines, with page markers. The
+//! renderer leaves out what it cannot know reliably: it joins lines only where the page shows that they belong
+//! together, drops headers and footers only if they recur on most pages, and does not mark bold and italic text. Page
+//! markers are HTML comments. Markdown tools keep them and do not display them. A page that a vision model
+//! transcribed is already Markdown and stays unchanged ([`vision_markdown`]).
 
+mod blocks;
 mod escape;
-mod paragraphs;
-mod running;
-pub mod transcribed;
+mod running_lines;
+pub mod vision_markdown;
 
 use std::fmt::Write;
 
 use crate::id::PageNumber;
+use crate::page_text::{Line, TextSource};
 use crate::summary::DocumentSummary;
-use crate::text::{Line, TextSource};
 
-use escape::{escaped, link_target};
-use paragraphs::{Block, blocks};
-pub(crate) use running::RunningLines;
+use blocks::{MarkdownBlock, group_lines_into_blocks};
+use escape::{escape_text, format_link_target};
+pub(crate) use running_lines::RunningLines;
 
 /// A page of the document.
 #[derive(Debug, Clone)]
 pub struct MarkdownPage<'a> {
     /// The page.
     pub number: PageNumber,
-    /// How its lines were come by.
+    /// How its text was obtained.
     pub source: TextSource,
-    /// Its lines in reading order, see [`reading_order`](crate::layout::reading_order).
+    /// Its lines in reading order, see [`sort_into_reading_order`](crate::layout::sort_into_reading_order).
     pub lines: &'a [Line],
-    /// The headings among them: index of the line and level, see [`headings`](crate::layout::headings).
+    /// Its headings: line index and level, see [`detect_headings`](crate::layout::detect_headings).
     pub headings: Vec<(usize, u8)>,
-    /// Path or URL of its image, seen from the Markdown file.
+    /// Path or URL of its image, relative to the Markdown file.
     pub image: Option<&'a str>,
-    /// Why it could not be read; a page that failed shows this in place of its text.
+    /// Why the page could not be read. It is shown in place of the text.
     pub failed: Option<&'a str>,
 }
 
-/// The pages as one Markdown document that begins with `title`, unless that is empty or a heading of the first page already, and
-/// with the summaries, if there are any.
-pub fn render(title: &str, summary: Option<&DocumentSummary>, pages: &[MarkdownPage<'_>]) -> String {
-    let running = RunningLines::of(pages);
+/// Renders the pages as one Markdown document with summaries, if there are any. It starts with `title`, unless that
+/// is empty or a heading of the first page.
+pub fn render_document(title: &str, summary: Option<&DocumentSummary>, pages: &[MarkdownPage<'_>]) -> String {
+    let running = RunningLines::find_in_pages(pages);
     let mut out = String::new();
     let mut title = Some(title.trim()).filter(|t| !t.is_empty());
     if let Some(summary) = summary {
-        // The pages' own heading would come too late.
+        // The heading on the first page would come after the summary.
         if let Some(title) = title.take() {
-            block(&mut out, format_args!("# {}", escaped(title)));
+            append_block(&mut out, format_args!("# {}", escape_text(title)));
         }
-        summaries(&mut out, summary);
+        append_summaries(&mut out, summary);
     }
     for page in pages {
         let body = match page.source {
-            TextSource::VisionModel => Body::Transcribed(page.lines),
+            TextSource::VisionModel => PageBody::Transcribed(page.lines),
             TextSource::TextLayer | TextSource::Ocr | TextSource::None => {
-                Body::Blocks(blocks(page.lines, &page.headings, &running.among(page.lines)))
+                PageBody::Blocks(group_lines_into_blocks(
+                    page.lines,
+                    &page.headings,
+                    &running.mark_running_lines(page.lines),
+                ))
             }
         };
         if let Some(title) = title.take()
             && !body.has_heading(title)
         {
-            block(&mut out, format_args!("# {}", escaped(title)));
+            append_block(&mut out, format_args!("# {}", escape_text(title)));
         }
         let number = page.number;
-        block(&mut out, format_args!("<!-- page {number} -->"));
+        append_block(&mut out, format_args!("<!-- page {number} -->"));
         if let Some(image) = page.image {
-            block(&mut out, format_args!("![Page {number}]({})", link_target(image)));
+            append_block(
+                &mut out,
+                format_args!("![Page {number}]({})", format_link_target(image)),
+            );
         }
         match page.failed {
-            Some(reason) => block(
+            Some(reason) => append_block(
                 &mut out,
-                format_args!("> **Page {number} could not be read:** {}", escaped(reason)),
+                format_args!("> **Page {number} could not be read:** {}", escape_text(reason)),
             ),
-            None => body.write(&mut out),
+            None => body.append_to(&mut out),
         }
     }
     out
 }
 
-/// What stands on a page.
-enum Body<'a> {
-    Blocks(Vec<Block>),
+/// Content of a page.
+enum PageBody<'a> {
+    Blocks(Vec<MarkdownBlock>),
     Transcribed(&'a [Line]),
 }
 
-impl Body<'_> {
+impl PageBody<'_> {
     fn has_heading(&self, title: &str) -> bool {
         match self {
             Self::Blocks(blocks) => blocks
                 .iter()
-                .any(|b| matches!(b, Block::Heading(_, text) if text.eq_ignore_ascii_case(title))),
-            Self::Transcribed(lines) => transcribed::headings(lines).iter().any(|(at, _)| {
+                .any(|b| matches!(b, MarkdownBlock::Heading(_, text) if text.eq_ignore_ascii_case(title))),
+            Self::Transcribed(lines) => vision_markdown::find_headings(lines).iter().any(|(at, _)| {
                 let line = lines.get(*at);
-                line.is_some_and(|l| transcribed::heading_text(&l.text).eq_ignore_ascii_case(title))
+                line.is_some_and(|l| {
+                    vision_markdown::strip_heading_marks(&l.text).eq_ignore_ascii_case(title)
+                })
             }),
         }
     }
 
-    fn write(&self, out: &mut String) {
+    fn append_to(&self, out: &mut String) {
         match self {
-            Self::Blocks(blocks) => blocks.iter().for_each(|b| write(out, b)),
-            Self::Transcribed(lines) => transcribed::write(out, lines),
+            Self::Blocks(blocks) => blocks.iter().for_each(|b| append_page_block(out, b)),
+            Self::Transcribed(lines) => vision_markdown::append_lines(out, lines),
         }
     }
 }
 
-fn summaries(out: &mut String, of: &DocumentSummary) {
+fn append_summaries(out: &mut String, of: &DocumentSummary) {
     let Some(whole) = &of.summary else { return };
-    block(out, format_args!("## Summary"));
-    block(out, format_args!("{}", escaped(&whole.text)));
+    append_block(out, format_args!("## Summary"));
+    append_block(out, format_args!("{}", escape_text(&whole.text)));
     if of.sections.len() < 2 {
         return;
     }
@@ -120,28 +129,30 @@ fn summaries(out: &mut String, of: &DocumentSummary) {
             (first, last) if first == last => format!("page {first}"),
             (first, last) => format!("pages {first}–{last}"),
         };
-        let text = escaped(&summary.text);
-        block(out, format_args!("**{}** ({pages}). {text}", escaped(title)));
+        let text = escape_text(&summary.text);
+        append_block(out, format_args!("**{}** ({pages}). {text}", escape_text(title)));
     }
 }
 
-fn write(out: &mut String, of: &Block) {
+fn append_page_block(out: &mut String, of: &MarkdownBlock) {
     match of {
-        Block::Heading(level, text) => {
+        MarkdownBlock::Heading(level, text) => {
             let marks = "######".get(..usize::from(*level).clamp(1, 6)).unwrap_or("#");
-            block(out, format_args!("{marks} {}", escaped(text)));
+            append_block(out, format_args!("{marks} {}", escape_text(text)));
         }
-        Block::Paragraph(text) => block(out, format_args!("{}", escaped(text))),
-        Block::Item(marker, text) => block(out, format_args!("{marker} {}", escaped(text))),
-        Block::Table(rows) => table(out, rows),
+        MarkdownBlock::Paragraph(text) => append_block(out, format_args!("{}", escape_text(text))),
+        MarkdownBlock::Item(marker, text) => {
+            append_block(out, format_args!("{marker} {}", escape_text(text)))
+        }
+        MarkdownBlock::Table(rows) => append_table(out, rows),
     }
 }
 
-/// A table; its first row becomes the head, since Markdown knows no table without one.
-fn table(out: &mut String, rows: &[Vec<String>]) {
+/// Appends a table. Its first row becomes the header, because Markdown has no tables without one.
+fn append_table(out: &mut String, rows: &[Vec<String>]) {
     for (i, row) in rows.iter().enumerate() {
         for cell in row {
-            let _ = write!(out, "| {} ", escaped(cell));
+            let _ = write!(out, "| {} ", escape_text(cell));
         }
         out.push_str("|\n");
         if i == 0 {
@@ -152,8 +163,8 @@ fn table(out: &mut String, rows: &[Vec<String>]) {
     out.push('\n');
 }
 
-/// Appends a block and the blank line that ends it.
-fn block(out: &mut String, text: std::fmt::Arguments<'_>) {
+/// Appends a block and a blank line.
+fn append_block(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _ = write!(out, "{text}\n\n");
 }

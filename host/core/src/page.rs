@@ -1,4 +1,4 @@
-//! Pages: what is known of them, their pixels, and the stages they pass.
+//! Pages: their facts, images and pipeline stages.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,24 +7,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::PageNumber;
 
-/// The stages a page passes. Store and read run at the same time.
+/// A stage of the pipeline. Store and read run at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// PDF page to pixels and to the encoded page image.
+    /// Rasterizes the PDF page and encodes the page image.
     Rasterize,
-    /// Page image to object storage.
+    /// Writes the page image to the blob store.
     Store,
-    /// Text with boxes, from the text layer or by OCR.
+    /// Reads text with bounding boxes, from the text layer, by OCR or by a vision model.
     Read,
-    /// Passages to vectors.
+    /// Computes vectors of the passages.
     Embed,
-    /// Vectors to the index; after it a page is searchable.
+    /// Writes the vectors to the index. After this stage the page is searchable.
     Upsert,
 }
 
 impl Stage {
-    /// Every stage, in the order of the pipeline.
+    /// All stages in pipeline order.
     pub const ALL: [Self; 5] = [
         Self::Rasterize,
         Self::Store,
@@ -33,7 +33,7 @@ impl Stage {
         Self::Upsert,
     ];
 
-    /// The name in events, metrics and settings.
+    /// Returns the name in events, metrics and settings.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rasterize => "rasterize",
@@ -51,36 +51,36 @@ impl fmt::Display for Stage {
     }
 }
 
-/// How urgent a job is.
+/// Urgency of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Lane {
-    /// Someone waits for it.
+    /// A person waits for the result.
     #[default]
     Interactive,
-    /// It may take its time.
+    /// The result is not urgent.
     Bulk,
 }
 
-/// What is known of a page before it is rasterized.
+/// Facts of a page that are known before it is rasterized.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PageFacts {
-    /// The page.
+    /// Page number.
     pub number: PageNumber,
     /// Width in points (1/72 inch) after rotation.
     pub width: f32,
     /// Height in points after rotation.
     pub height: f32,
-    /// Characters in the text layer.
+    /// Number of characters in the text layer.
     pub text_chars: u32,
-    /// Share of the area under images, 0 to 1.
+    /// Fraction of the page area that images cover, 0 to 1.
     pub image_coverage: f32,
-    /// False if the page could not be opened; the other facts are then zero.
+    /// Whether the page can be opened. If not, the other facts are zero.
     pub readable: bool,
 }
 
-/// A part of a page, in shares of its width and height from the upper left corner, each 0 to 1. Shares hold at any
-/// resolution, so one box fits the PDF page, its image and a thumbnail.
+/// A rectangle on a page, as fractions of its width and height from the upper left corner, each 0 to 1. Fractions do
+/// not depend on the resolution. So one rectangle fits the PDF page, its image and a thumbnail.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rect {
     /// Left edge.
@@ -95,24 +95,24 @@ pub struct Rect {
 
 impl Rect {
     /// The whole page.
-    pub const PAGE: Self = Self {
+    pub const WHOLE_PAGE: Self = Self {
         x: 0.0,
         y: 0.0,
         width: 1.0,
         height: 1.0,
     };
 
-    /// Right edge.
+    /// Returns the right edge.
     pub fn right(&self) -> f32 {
         self.x + self.width
     }
 
-    /// Lower edge.
+    /// Returns the lower edge.
     pub fn bottom(&self) -> f32 {
         self.y + self.height
     }
 
-    /// The smallest box around both.
+    /// Returns the smallest rectangle that contains both.
     pub fn union(&self, other: &Self) -> Self {
         let (x, y) = (self.x.min(other.x), self.y.min(other.y));
         Self {
@@ -124,18 +124,18 @@ impl Rect {
     }
 }
 
-/// How a pixel is laid out in memory.
+/// Memory layout of a pixel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PixelFormat {
-    /// One byte a pixel.
+    /// One byte.
     Gray,
     /// Three bytes: blue, green, red.
     Bgr,
 }
 
 impl PixelFormat {
-    /// Bytes a pixel.
-    pub const fn bytes(self) -> usize {
+    /// Returns the number of bytes of a pixel.
+    pub const fn bytes_per_pixel(self) -> usize {
         match self {
             Self::Gray => 1,
             Self::Bgr => 3,
@@ -143,15 +143,15 @@ impl PixelFormat {
     }
 }
 
-/// Memory that holds a page's pixels. Dropping the last reference gives the bytes back to the host's budget, which is why
-/// an image is passed on and never copied.
-pub trait Pixels: Send + Sync {
-    /// At least `stride × height` bytes.
-    fn bytes(&self) -> &[u8];
+/// Memory with the pixels of a page. Dropping the last reference returns the bytes to the host's memory budget. So
+/// images are moved or shared and never copied.
+pub trait PixelBuffer: Send + Sync {
+    /// Returns at least `stride × height` bytes.
+    fn as_bytes(&self) -> &[u8];
 }
 
-impl Pixels for Vec<u8> {
-    fn bytes(&self) -> &[u8] {
+impl PixelBuffer for Vec<u8> {
+    fn as_bytes(&self) -> &[u8] {
         self
     }
 }
@@ -168,16 +168,16 @@ pub struct PageImage {
     /// Layout of a pixel.
     pub format: PixelFormat,
     /// The rows, from the top.
-    pub pixels: Arc<dyn Pixels>,
+    pub pixels: Arc<dyn PixelBuffer>,
 }
 
 impl PageImage {
-    /// The pixels of row `y`, without the padding behind them; `None` outside the image.
+    /// Returns the pixels of row `y` without padding; `None` outside the image.
     pub fn row(&self, y: u32) -> Option<&[u8]> {
         let start = (y as usize).checked_mul(self.stride)?;
-        let length = self.width as usize * self.format.bytes();
+        let length = self.width as usize * self.format.bytes_per_pixel();
         (y < self.height)
-            .then(|| self.pixels.bytes().get(start..start.checked_add(length)?))
+            .then(|| self.pixels.as_bytes().get(start..start.checked_add(length)?))
             .flatten()
     }
 }
@@ -193,13 +193,13 @@ impl fmt::Debug for PageImage {
 pub struct EncodedImage {
     /// `image/jpeg` or `image/webp`.
     pub media_type: &'static str,
-    /// The file.
+    /// Contents of the file.
     pub bytes: Arc<[u8]>,
 }
 
 impl EncodedImage {
-    /// The ending of its file name.
-    pub fn extension(&self) -> &'static str {
+    /// Returns the file extension.
+    pub fn file_extension(&self) -> &'static str {
         if self.media_type == "image/webp" {
             "webp"
         } else {
@@ -217,20 +217,20 @@ impl fmt::Debug for EncodedImage {
 /// An entry of a document's outline (its bookmarks).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutlineEntry {
-    /// The title.
+    /// Title of the entry.
     pub title: String,
     /// 1 for the highest level.
     pub level: u8,
-    /// The page it points to, if it points to one.
+    /// The page that it points to, if there is one.
     pub page: Option<PageNumber>,
 }
 
-/// What is known of a document once it is open.
+/// Facts of an open document.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DocumentInfo {
     /// Number of pages, at least 1.
     pub pages: u32,
-    /// Title in the metadata.
+    /// Title from the PDF metadata.
     pub title: Option<String>,
     /// The outline, depth first.
     pub outline: Vec<OutlineEntry>,

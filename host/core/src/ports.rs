@@ -1,10 +1,10 @@
-//! The traits the engine stands on.
+//! The ports: traits that the engine depends on.
 //!
-//! No method has a body: what is right for any store reads too much for a large one. Stores and fakes pass one suite
-//! (`tests/conformance`).
+//! No method has a default body, because a body that works for any store would read too much from a large one. Stores
+//! and fakes pass one conformance suite (`tests/conformance`).
 //!
-//! An implementation does its blocking work on threads of its own and is safe to cancel: dropping a future it returned
-//! leaves nothing running for it and nothing half-written that a later call would trip over.
+//! An implementation runs blocking work on its own threads and is safe to cancel. Dropping a future that it returned
+//! stops the work of that call and leaves nothing half-written that would make a later call fail.
 
 mod policies;
 
@@ -16,30 +16,32 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::decision::Device;
+use crate::component_log::ComponentLogEntry;
+use crate::decision::ComputeDevice;
 use crate::error::{InferenceError, RasterError, StorageError};
 use crate::event::Event;
 use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
-use crate::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
+use crate::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
 use crate::page::{DocumentInfo, EncodedImage, Lane, PageFacts, PageImage};
-use crate::said::LogEntry;
-use crate::search::{Hit, Point, Query};
-use crate::text::Line;
+use crate::page_text::Line;
+use crate::search::{IndexPoint, SearchHit, SearchQuery};
 
-pub use policies::{Capabilities, JobPolicy, Policies, PolicyRequest, PolicyState, PolicyTally};
+pub use policies::{
+    Capabilities, ComponentStateStore, JobPolicy, OpenPolicyRequest, PolicyCallCounts, PolicyFactory,
+};
 
-/// A file to be opened.
+/// A PDF file to open.
 #[derive(Clone)]
-pub struct Source {
-    /// The file.
+pub struct PdfSource {
+    /// Path of the file.
     pub path: PathBuf,
     /// Its password, if it is encrypted.
     pub password: Option<String>,
-    /// Whose it is, in a number that says no more: documents of different parties take turns where they wait.
-    pub party: u64,
+    /// Opaque id of the owner for fair scheduling. Documents with different ids take turns.
+    pub flow_id: u64,
 }
 
-impl Debug for Source {
+impl Debug for PdfSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Source")
             .field("path", &self.path)
@@ -47,211 +49,235 @@ impl Debug for Source {
     }
 }
 
-/// Draws PDFs.
+/// Rasterizes PDFs.
 #[async_trait]
 pub trait Rasterizer: Send + Sync {
     /// Opens a file.
-    async fn open(&self, source: &Source) -> Result<Arc<dyn OpenDocument>, RasterError>;
+    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenDocument>, RasterError>;
 
-    /// Pages that can be drawn at once.
-    fn workers(&self) -> u32;
+    /// Returns how many pages can be rasterized at once.
+    fn worker_count(&self) -> u32;
 
-    /// Bytes still free for page images. Drawing waits while they do not suffice.
+    /// Returns the bytes that are free for page images. Rasterizing waits while they are not sufficient.
     fn free_image_bytes(&self) -> u64;
 }
 
-/// How a page is drawn.
+/// How a page is rasterized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Drawing {
-    /// Resolution, 36 to 600. A page too large for the byte limit of one image is drawn coarser.
+pub struct DrawOptions {
+    /// Resolution in dpi, 36 to 600. A page that would exceed the maximum image size is rasterized at a lower
+    /// resolution.
     pub dpi: u32,
-    /// Whether the pixels are wanted.
-    pub pixels: bool,
-    /// Whether the encoded image is wanted.
-    pub encoded: bool,
+    /// Whether the pixels are returned.
+    pub want_pixels: bool,
+    /// Whether the encoded image is returned.
+    pub want_encoded: bool,
 }
 
-/// A drawn page.
+/// A rasterized page.
 #[derive(Debug, Clone)]
 pub struct DrawnPage {
-    /// Resolution it was drawn at.
+    /// The resolution that was used.
     pub dpi: u32,
-    /// The pixels, if asked for.
+    /// The pixels, if requested.
     pub image: Option<PageImage>,
-    /// The encoded image, if asked for.
+    /// The encoded image, if requested.
     pub encoded: Option<EncodedImage>,
 }
 
-/// An open PDF. Calls for different pages run at the same time.
+/// An open PDF. Calls for different pages run concurrently.
 #[async_trait]
 pub trait OpenDocument: Send + Sync {
-    /// Pages, title, outline.
-    fn info(&self) -> &DocumentInfo;
+    /// Returns the number of pages, the title and the outline.
+    fn document_info(&self) -> &DocumentInfo;
 
-    /// Facts of the pages `from..to` (1-based, half open). A page that cannot be opened is `readable: false`.
-    async fn facts(&self, pages: Range<PageNumber>) -> Result<Vec<PageFacts>, RasterError>;
+    /// Returns facts of the pages `from..to` (from 1, end excluded). A page that cannot be opened has `readable:
+    /// false`.
+    async fn read_page_facts(&self, pages: Range<PageNumber>) -> Result<Vec<PageFacts>, RasterError>;
 
-    /// Reserves the memory that drawing a page takes. Waits while the host has too little left, or the party has its share.
-    async fn reserve(
+    /// Reserves the memory to rasterize a page. Waits while the host has too little memory left or the owner uses its
+    /// share.
+    async fn reserve_drawing(
         &self,
         page: PageNumber,
-        drawing: Drawing,
+        drawing: DrawOptions,
     ) -> Result<Box<dyn ReservedDrawing>, RasterError>;
 
-    /// The text layer of a page: its lines, in the order of the file.
-    async fn text(&self, page: PageNumber) -> Result<Vec<Line>, RasterError>;
+    /// Returns the lines of the text layer of a page, in the order of the file.
+    async fn read_text_layer(&self, page: PageNumber) -> Result<Vec<Line>, RasterError>;
 }
 
 impl dyn OpenDocument + '_ {
-    /// Draws a page as soon as there is memory for it.
-    pub async fn draw(&self, page: PageNumber, drawing: Drawing) -> Result<DrawnPage, RasterError> {
-        self.reserve(page, drawing).await?.draw().await
+    /// Rasterizes a page when memory is available.
+    pub async fn draw(&self, page: PageNumber, drawing: DrawOptions) -> Result<DrawnPage, RasterError> {
+        self.reserve_drawing(page, drawing).await?.draw_page().await
     }
 }
 
-/// A page that has the memory to be drawn. Dropping it gives the memory back.
+/// A page with reserved memory to rasterize it. Dropping it releases the memory.
 #[async_trait]
 pub trait ReservedDrawing: Send {
-    /// Draws the page. The memory is kept for its pixels, or given back if they were not asked for.
-    async fn draw(self: Box<Self>) -> Result<DrawnPage, RasterError>;
+    /// Rasterizes the page. The pixels keep the memory; without pixels it is released.
+    async fn draw_page(self: Box<Self>) -> Result<DrawnPage, RasterError>;
 }
 
-/// On whose account work is done, so that what is busy is shared fairly.
+/// The tenant, lane and weight of work, for fair scheduling.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Account {
+pub struct SchedulingContext {
     /// The tenant.
     pub tenant: TenantId,
-    /// How urgent the work is.
+    /// Urgency of the work.
     pub lane: Lane,
-    /// How long a partial batch may wait for more.
-    pub linger: Duration,
-    /// The tenant's share of what is busy, relative to other tenants' of the same lane. What is not above 0 counts as 1.
-    pub weight: f64,
+    /// How long a partial batch may wait for more work.
+    pub batch_linger: Duration,
+    /// The tenant's share of a busy resource, relative to other tenants in the same lane. A value that is not above 0
+    /// counts as 1.
+    pub tenant_weight: f64,
 }
 
 /// Recognizes text in images.
 #[async_trait]
-pub trait Reader: Send + Sync {
-    /// Lines with boxes, in no particular order. `dpi` is what the image was drawn at; it sets each line's size.
-    async fn read(&self, account: &Account, image: PageImage, dpi: u32) -> Result<Vec<Line>, InferenceError>;
+pub trait OcrEngine: Send + Sync {
+    /// Returns the recognized lines with bounding boxes, in no particular order. `dpi` is the resolution of the image
+    /// and determines the size of each line.
+    async fn recognize_text(
+        &self,
+        account: &SchedulingContext,
+        image: PageImage,
+        dpi: u32,
+    ) -> Result<Vec<Line>, InferenceError>;
 
-    /// Images that can be read at once.
-    fn workers(&self) -> u32;
+    /// Returns how many images can be processed at once.
+    fn worker_count(&self) -> u32;
 }
 
-/// Turns text into vectors.
+/// Computes embedding vectors of texts.
 #[async_trait]
 pub trait Embedder: Send + Sync {
-    /// A vector of unit length for each text, in their order.
-    async fn embed(&self, account: &Account, texts: Vec<String>) -> Result<Vec<Vec<f32>>, InferenceError>;
+    /// Returns a vector of unit length for each text, in the order of the texts.
+    async fn embed_texts(
+        &self,
+        account: &SchedulingContext,
+        texts: Vec<String>,
+    ) -> Result<Vec<Vec<f32>>, InferenceError>;
 
-    /// Tokens the model sees in `text`, before any cut.
+    /// Returns the number of tokens of `text` for the model, before truncation.
     fn count_tokens(&self, text: &str) -> Result<u32, InferenceError>;
 
-    /// Length of a vector.
-    fn dimensions(&self) -> usize;
+    /// Returns the length of a vector.
+    fn vector_dimensions(&self) -> usize;
 
-    /// Tokens the model takes.
-    fn max_tokens(&self) -> u32;
+    /// Returns the maximum number of tokens of a text.
+    fn max_input_tokens(&self) -> u32;
 
-    /// Calls that are worth having under way at once.
-    fn workers(&self) -> u32;
+    /// Returns how many concurrent calls are useful.
+    fn worker_count(&self) -> u32;
 
-    /// Where the model runs.
-    fn device(&self) -> Device;
+    /// Returns the device that the model runs on.
+    fn compute_device(&self) -> ComputeDevice;
 }
 
-/// Keeps bytes under keys such as `{document}/{page}/ocr.json`. A key is readable whole or not at all.
+/// Stores blobs under keys such as `{document}/{page}/ocr.json`. A reader sees a complete blob or none.
 #[async_trait]
 pub trait BlobStore: Send + Sync {
-    /// Writes or replaces.
-    async fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError>;
+    /// Writes or replaces a blob.
+    async fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError>;
 
-    /// Reads; `None` if there is no such key.
-    async fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError>;
+    /// Reads a blob; `None` if the key does not exist.
+    async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError>;
 
-    /// Keys that begin with `prefix`, sorted.
-    async fn list(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError>;
+    /// Returns the keys that start with `prefix`, sorted.
+    async fn list_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError>;
 
-    /// Deletes every key that begins with `prefix`.
-    async fn delete(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError>;
+    /// Deletes all keys that start with `prefix`.
+    async fn delete_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError>;
 
-    /// Returns when everything put before survives a power cut.
-    async fn flush(&self) -> Result<(), StorageError>;
+    /// Waits until all earlier writes are durable.
+    async fn flush_blobs(&self) -> Result<(), StorageError>;
 }
 
-/// Finds passages.
+/// Stores and searches passages with their vectors.
 #[async_trait]
 pub trait VectorStore: Send + Sync {
-    /// Writes or replaces points; they can be found when it returns.
-    async fn upsert(
+    /// Writes or replaces points. They are searchable when this returns.
+    async fn upsert_points(
         &self,
         tenant: &TenantId,
         collection: &str,
-        points: Vec<Point>,
+        points: Vec<IndexPoint>,
     ) -> Result<(), StorageError>;
 
-    /// Removes the passages of these pages, or all points of the document if `pages` is `None`. Summaries are passages of no
-    /// page.
-    async fn remove(
+    /// Removes the passages of these pages, or all points of the document if `pages` is `None`. Summaries belong to
+    /// no page.
+    async fn remove_document_points(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError>;
 
-    /// Removes the summaries of a document's sections ([`Point::is_summary`]), and no passage.
-    async fn remove_summaries(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError>;
+    /// Removes the summaries of a document's sections ([`IndexPoint::is_summary`]), but no passages.
+    async fn remove_document_summaries(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<(), StorageError>;
 
-    /// Removes every point of a tenant, also those of documents that no ledger knows.
-    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError>;
+    /// Removes all points of a tenant, also those of documents that no ledger knows.
+    async fn remove_tenant_points(&self, tenant: &TenantId) -> Result<(), StorageError>;
 
-    /// The best hits first.
-    async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError>;
+    /// Returns the hits, best first.
+    async fn search_points(
+        &self,
+        tenant: &TenantId,
+        query: &SearchQuery,
+    ) -> Result<Vec<SearchHit>, StorageError>;
 
-    /// Passages of each page of a document, summaries not counted, as `(page, passages)` in order of pages.
-    async fn pages(
+    /// Returns the number of passages of each page of a document as `(page, passages)`, in page order. Summaries do
+    /// not count.
+    async fn count_passages_by_page(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Vec<(PageNumber, u32)>, StorageError>;
 
-    /// Returns when everything upserted before survives a power cut.
-    async fn flush(&self) -> Result<(), StorageError>;
+    /// Waits until all earlier writes are durable.
+    async fn flush_points(&self) -> Result<(), StorageError>;
 }
 
-/// Writes down what has been done.
+/// Records jobs, documents, pages, events and component logs.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Writes all entries or none; durable when it returns.
-    async fn commit(&self, entries: Vec<Entry>) -> Result<(), StorageError>;
+    /// Writes all entries or none. They are durable when this returns.
+    async fn commit_entries(&self, entries: Vec<LedgerEntry>) -> Result<(), StorageError>;
 
-    /// A document.
-    async fn document(
+    /// Returns a document.
+    async fn find_document(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Option<DocumentRecord>, StorageError>;
 
-    /// The tenant's documents, newest first.
-    async fn documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError>;
+    /// Returns the tenant's documents, newest first.
+    async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError>;
 
-    /// Pages of a document that ended under `revision`, in order; under any revision (the latest of each page) if `None`.
-    async fn pages(
+    /// Returns the ended pages of a document under `revision`, in page order. With `None`, returns the latest record
+    /// of each page under any revision.
+    async fn list_pages(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
         revision: Option<&RevisionId>,
     ) -> Result<Vec<PageRecord>, StorageError>;
 
-    /// A job.
-    async fn job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError>;
+    /// Returns a job.
+    async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError>;
 
-    /// Jobs that were queued or running when they were last written, oldest first.
-    async fn unfinished(&self) -> Result<Vec<JobRecord>, StorageError>;
+    /// Returns the jobs that were queued or running when they were last written, oldest first.
+    async fn list_unfinished_jobs(&self) -> Result<Vec<JobRecord>, StorageError>;
 
-    /// Events of a job after `seq`, in order, at most `limit`.
-    async fn events(
+    /// Returns at most `limit` events of a job after `seq`, in order.
+    async fn list_job_events(
         &self,
         tenant: &TenantId,
         job: &JobId,
@@ -259,42 +285,43 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Event>, StorageError>;
 
-    /// Events of all of a tenant's jobs after `place`, in the order they were written, at most `limit`, each with its place.
-    /// Places grow and are never used twice.
-    async fn tenant_events(
+    /// Returns at most `limit` events of all jobs of a tenant after the position `after`, in the order of writing,
+    /// each with its position. Positions increase and are never reused.
+    async fn list_tenant_events(
         &self,
         tenant: &TenantId,
         after: u64,
         limit: usize,
     ) -> Result<Vec<(u64, Event)>, StorageError>;
 
-    /// What a job's components said after `seq`, in order, at most `limit`. The oldest of a tenant's jobs are forgotten in time,
-    /// each with all it said.
-    async fn said(
+    /// Returns at most `limit` component log entries of a job after `seq`, in order. The logs of a tenant's oldest
+    /// jobs are removed over time, each as a whole.
+    async fn list_component_log(
         &self,
         tenant: &TenantId,
         job: &JobId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<LogEntry>, StorageError>;
+    ) -> Result<Vec<ComponentLogEntry>, StorageError>;
 
-    /// Place of the last thing a job's components said; 0 if there is none.
-    async fn last_said(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError>;
+    /// Returns the position of a job's last component log entry; 0 if there is none.
+    async fn last_component_log_seq(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError>;
 
-    /// Place of the tenant's latest event; 0 if there is none.
-    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError>;
+    /// Returns the position of the tenant's latest event; 0 if there is none.
+    async fn last_tenant_event_position(&self, tenant: &TenantId) -> Result<u64, StorageError>;
 
-    /// The tenant's documents, newest first and of one age by descending id, at most `limit`; only those after `after` in
-    /// this order, given as its age and id, whether or not it is still there.
-    async fn documents_after(
+    /// Returns at most `limit` documents of the tenant, newest first and, of the same age, by descending id. `after`
+    /// is the age and id of the last document of the previous page of results. That document need not exist any more.
+    async fn list_documents_after(
         &self,
         tenant: &TenantId,
         after: Option<(u64, DocumentId)>,
         limit: usize,
     ) -> Result<Vec<DocumentRecord>, StorageError>;
 
-    /// Pages of a document after page `after` that ended under any revision, the latest of each, in order, at most `limit`.
-    async fn pages_after(
+    /// Returns at most `limit` pages of a document after page `after`, in page order: the latest record of each under
+    /// any revision.
+    async fn list_pages_after(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -302,7 +329,8 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> Result<Vec<PageRecord>, StorageError>;
 
-    /// Forgets a document and its pages; whether it was known. Its jobs and their events stay without text of it, and the logs of
-    /// the jobs' components go. Nothing of it is left on the disk when this returns, or soon after if a reader is in the way.
-    async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError>;
+    /// Removes a document and its pages. Returns whether it was known. Its jobs and their events stay without text of
+    /// the document, and the component logs of these jobs are removed. Nothing of the document is left on the disk
+    /// when this returns, or shortly after if a reader delays it.
+    async fn erase_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError>;
 }

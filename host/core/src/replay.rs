@@ -1,4 +1,4 @@
-//! A job's decisions, had again by other components: what would differ.
+//! Replaying the decisions of a job with other components, and the differences.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -7,70 +7,73 @@ use crate::error::{PolicyError, StorageError};
 use crate::id::{JobId, TenantId};
 use crate::manifest::Pipeline;
 
-/// What came of putting a job's questions to a pipeline again.
+/// Result of replaying the calls of a job with a pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReplayReport {
-    /// Decisions that were had again.
+    /// Number of replayed decisions.
     pub decisions: u64,
-    /// Those that came out otherwise.
+    /// Number of decisions that differ.
     pub differing: u64,
-    /// The first of them.
-    pub differences: Vec<Difference>,
-    /// Questions to capabilities that nobody had asked when the job ran, and that therefore had no answer.
-    pub missed: u64,
-    /// What the decisions came to when the job ran.
-    pub before: Effect,
-    /// What they come to now.
-    pub after: Effect,
-    /// Why the recording has not all of the job's decisions, if it has not.
-    pub incomplete: Option<String>,
+    /// The first differences.
+    pub differences: Vec<DecisionDifference>,
+    /// Calls to capabilities that the recording has no response for, because the job did not make them.
+    #[serde(rename = "missed")]
+    pub missing_capability_responses: u64,
+    /// Totals of the recorded decisions.
+    pub before: DecisionTotals,
+    /// Totals of the replayed decisions.
+    pub after: DecisionTotals,
+    /// Why the recording does not have all decisions of the job, if it does not.
+    #[serde(rename = "incomplete")]
+    pub incomplete_reason: Option<String>,
 }
 
-/// A decision that came out otherwise.
+/// A decision that differs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Difference {
+pub struct DecisionDifference {
     /// Role and function, such as `routing.page`.
     pub function: String,
-    /// What was asked about, such as `page 7`.
-    pub about: String,
-    /// The answer when the job ran, or the error.
+    /// What the decision is about, such as `page 7`.
+    #[serde(rename = "about")]
+    pub subject: String,
+    /// The recorded decision or error.
     pub before: String,
-    /// The answer now, or the error.
+    /// The replayed decision or error.
     pub after: String,
 }
 
-/// What decisions come to, all together.
+/// Totals over a set of decisions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Effect {
-    /// Batches, and pages they ask for.
+pub struct DecisionTotals {
+    /// Batches.
     pub batches: u64,
-    /// See `batches`.
+    /// Pages in these batches.
     pub batch_pages: u64,
     /// Pages whose text layer is read.
     pub text_layer: u64,
-    /// Pages whose text is recognized.
+    /// Pages whose text OCR recognizes.
     pub ocr: u64,
-    /// Pages read by a vision-language model.
+    /// Pages that a vision-language model reads.
     pub vision_model: u64,
-    /// Pages not read.
+    /// Pages that are not read.
     pub not_read: u64,
-    /// Passages that become searchable.
+    /// Searchable passages.
     pub passages: u64,
-    /// Questions to a language model, for summaries.
+    /// Requests to a language model for summaries.
     pub model_calls: u64,
-    /// Failures after which a page is tried again.
+    /// Failures after which the page is retried.
     pub retries: u64,
-    /// Failures after which a page is skipped or its document fails.
+    /// Failures after which the page is skipped or its document fails.
     pub given_up: u64,
-    /// Updates that users see.
+    /// Progress updates that users see.
     pub updates: u64,
-    /// Decisions that were not made: traps, deadlines, nonsense.
+    /// Failed calls: traps, timeouts and invalid decisions.
     pub errors: u64,
 }
 
-impl Effect {
-    /// Both together.
-    pub const fn and(self, other: Self) -> Self {
+impl DecisionTotals {
+    /// Returns the sum of both.
+    pub const fn merge(self, other: Self) -> Self {
         Self {
             batches: self.batches + other.batches,
             batch_pages: self.batch_pages + other.batch_pages,
@@ -88,39 +91,39 @@ impl Effect {
     }
 }
 
-/// A job whose decisions cannot be had again.
+/// The decisions of a job cannot be replayed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ReplayError {
-    /// There is no recording.
-    #[error("the calls of job {0} were not recorded, or are not kept any more")]
+    /// The job has no recording.
+    #[error("the calls of job {0} were not recorded, or the recording was removed")]
     NotRecorded(JobId),
-    /// There is none any more, and why.
-    #[error("the calls of job {0} are not kept any more: {1}")]
-    NotKept(JobId, String),
-    /// There is one that cannot be read.
+    /// The recording was removed, for this reason.
+    #[error("the recording of job {0} was removed: {1}")]
+    RecordingRemoved(JobId, String),
+    /// The recording cannot be read.
     #[error("the recording cannot be read: {0}")]
     Unreadable(String),
-    /// The components that are to decide now cannot be opened.
+    /// The components of the pipeline cannot be opened.
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }
 
-/// Has decisions again, from recordings of jobs.
+/// Replays the decisions of jobs from their recordings.
 #[async_trait]
-pub trait Replays: Send + Sync {
-    /// Puts the recorded questions of a job to a pipeline's components, with the answers that capabilities gave when the job
-    /// ran. With the pipeline that the job ran nothing differs.
-    async fn replay(
+pub trait JobReplayer: Send + Sync {
+    /// Replays the recorded calls of a job with a pipeline's components. Capabilities return the recorded responses.
+    /// With the job's own pipeline, no decision differs.
+    async fn replay_job(
         &self,
         tenant: &TenantId,
         job: &JobId,
         pipeline: &Pipeline,
     ) -> Result<ReplayReport, ReplayError>;
 
-    /// Removes the recordings of these jobs, which have ended. What is still on its way to their files is dropped. A job without
-    /// a recording is no error.
+    /// Removes the recordings of these jobs, which have ended. Calls that are not written yet are dropped. A job
+    /// without a recording is no error.
     async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError>;
 
-    /// Removes all recordings of a tenant, of which no job is in work.
+    /// Removes all recordings of a tenant without running jobs.
     async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError>;
 }

@@ -1,8 +1,8 @@
-//! Revisions of pipelines, and the book they are kept in.
+//! Revisions of pipelines and the store that holds them.
 //!
-//! A revision is a manifest with the components it names by digest. It is numbered from 1 within its pipeline and never
-//! changes. What changes is the rollout ([`crate::rollout`]). Which revision a job was given is written down with it, and so is how
-//! the job went, which is what a canary is judged by.
+//! A revision is a manifest together with the digests of its components. Revisions are numbered from 1 within their
+//! pipeline and never change. The rollout ([`crate::rollout`]) changes. The store also records which revision each
+//! job was assigned and how the job ended. The canary analysis uses these outcomes.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -10,60 +10,62 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::canary_analysis::{CanaryEvidence, JobMetrics, JobSample};
 use crate::component::{ComponentDigest, ComponentRecord, ComponentsByRole};
 use crate::error::StorageError;
 use crate::id::{JobId, TenantId};
-use crate::judge::{Evidence, Showing, Shown};
 use crate::ledger::JobState;
 use crate::manifest::Manifest;
-use crate::rollout::{Assignment, Change, ChangeError, Rollout};
+use crate::rollout::{RevisionAssignment, Rollout, RolloutAction, RolloutError};
 
-/// What a revision is made of.
+/// The content of a revision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Recipe {
-    /// Settings, rights, limits; its paths are empty, since components are named by digest.
+pub struct RevisionSpec {
+    /// Settings, capabilities and limits. Its component paths are empty, because components are named by digest.
     pub manifest: Manifest,
-    /// The roles that are not left to the default components.
+    /// The roles that do not use the default components.
     pub components: ComponentsByRole,
 }
 
 /// A revision of a pipeline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Revision {
-    /// Whose it is.
+    /// The tenant that owns it.
     pub tenant: TenantId,
     /// The pipeline.
     pub pipeline: String,
     /// Its number, from 1.
     pub number: u32,
-    /// What it is made of.
-    pub recipe: Recipe,
+    /// Content of the revision.
+    pub spec: RevisionSpec,
     /// When it was pushed, in milliseconds since 1970.
     pub created_millis: u64,
-    /// Public part of the key it was pushed with.
-    pub by: String,
+    /// Public part of the API key that pushed it.
+    pub pushed_by_key: String,
 }
 
-/// An entry of a pipeline's history.
+/// An entry of a pipeline's audit log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ChangeRecord {
-    /// Its place, from 1.
+pub struct PipelineAuditRecord {
+    /// Position in the log, from 1.
     pub seq: u64,
-    /// When, in milliseconds since 1970.
+    /// Time in milliseconds since 1970.
     pub at_millis: u64,
-    /// Public part of the key of whoever made it; `judge` if nobody did.
-    pub by: String,
-    /// What was done.
-    pub what: History,
-    /// What it was done for, if a canary was judged.
+    /// Public part of the API key that made the change; `canary-analysis` if the canary analysis made it.
+    #[serde(rename = "by")]
+    pub changed_by: String,
+    /// The change.
+    #[serde(rename = "what")]
+    pub action: PipelineAuditAction,
+    /// The evidence, if the canary analysis made the change.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub evidence: Option<Evidence>,
+    pub evidence: Option<CanaryEvidence>,
 }
 
-/// What a pipeline's history tells of.
+/// A change in the audit log of a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum History {
+pub enum PipelineAuditAction {
     /// A revision was pushed.
     Pushed {
         /// Its number.
@@ -71,89 +73,90 @@ pub enum History {
     },
     /// The rollout was changed.
     Changed {
-        /// How.
-        change: Change,
-        /// From.
+        /// The action.
+        change: RolloutAction,
+        /// The rollout before.
         from: Rollout,
-        /// To.
+        /// The rollout after.
         to: Rollout,
     },
 }
 
-/// How a job of a revision ended.
+/// The outcome of a job that was assigned a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobShowing {
-    /// Whose it was.
+pub struct RevisionJobOutcome {
+    /// The tenant that owns the job.
     pub tenant: TenantId,
     /// The job.
     pub job: JobId,
     /// The state it ended in.
     pub state: JobState,
-    /// When, in milliseconds since 1970.
-    pub at_millis: u64,
-    /// What it showed.
-    pub showing: Showing,
+    /// When it ended, in milliseconds since 1970.
+    pub ended_at_millis: u64,
+    /// Metrics of the job.
+    pub metrics: JobMetrics,
 }
 
-/// How long showings are kept.
-pub const SHOWINGS_KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long job outcomes are stored.
+pub const JOB_OUTCOME_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// A pipeline and its rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PipelineRecord {
     /// Its name.
     pub name: String,
-    /// Revisions it has.
-    pub revisions: u32,
-    /// Who gets which.
+    /// Number of revisions.
+    pub revision_count: u32,
+    /// Which jobs get which revision.
     pub rollout: Rollout,
 }
 
-/// Keeps components' records, revisions, rollouts and how they did. Every call is a tenant's own.
+/// Stores component records, revisions, rollouts and job outcomes. Every call concerns one tenant.
 #[async_trait]
-pub trait PipelineBook: Send + Sync {
-    /// Writes a component's record; one that is there already stays as it is, but for its name. As every change by a key,
-    /// [`StorageError::Missing`] if the key is not known any more: it went with its tenant.
+pub trait PipelineStore: Send + Sync {
+    /// Writes the record of a component. An existing record changes only its name. Like every change that an API key
+    /// makes, it returns [`StorageError::NotFound`] if the key was removed together with its tenant.
     async fn put_component(&self, record: &ComponentRecord) -> Result<(), StorageError>;
 
-    /// A component's record.
-    async fn component(
+    /// Returns the record of a component.
+    async fn find_component(
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,
     ) -> Result<Option<ComponentRecord>, StorageError>;
 
-    /// A tenant's components, newest first.
-    async fn components(&self, tenant: &TenantId) -> Result<Vec<ComponentRecord>, StorageError>;
+    /// Returns a tenant's components, newest first.
+    async fn list_components(&self, tenant: &TenantId) -> Result<Vec<ComponentRecord>, StorageError>;
 
-    /// Forgets a component that no revision names; `Err` with the pipeline and number of one that does.
-    async fn forget_component(
+    /// Removes a component that no revision uses. `Err` returns the pipeline and number of a revision that uses it.
+    async fn remove_unused_component(
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,
     ) -> Result<Result<bool, (String, u32)>, StorageError>;
 
-    /// Adds a revision under the next number, with its entry in the history. The same recipe as the newest one's is that one
-    /// again: pushing twice is pushing once. `Err` names a component that is not here.
+    /// Adds a revision with the next number and its entry in the audit log. If the newest revision has the same
+    /// content, returns that revision, so pushing twice has the effect of pushing once. `Err` returns the digest of a
+    /// component that is not stored.
     async fn add_revision(
         &self,
         tenant: &TenantId,
         pipeline: &str,
-        recipe: &Recipe,
+        recipe: &RevisionSpec,
         by: &str,
         now_millis: u64,
     ) -> Result<Result<Revision, ComponentDigest>, StorageError>;
 
-    /// A revision.
-    async fn revision(
+    /// Returns a revision.
+    async fn find_revision(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         number: u32,
     ) -> Result<Option<Revision>, StorageError>;
 
-    /// A pipeline's revisions before a number, newest first, at most `limit`.
-    async fn revisions(
+    /// Returns at most `limit` revisions of a pipeline below a number, newest first.
+    async fn list_revisions(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -161,58 +164,66 @@ pub trait PipelineBook: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Revision>, StorageError>;
 
-    /// A tenant's pipelines, by name.
-    async fn pipelines(&self, tenant: &TenantId) -> Result<Vec<PipelineRecord>, StorageError>;
+    /// Returns a tenant's pipelines, sorted by name.
+    async fn list_pipelines(&self, tenant: &TenantId) -> Result<Vec<PipelineRecord>, StorageError>;
 
-    /// A pipeline; `None` if nothing was ever pushed under that name.
-    async fn pipeline(&self, tenant: &TenantId, name: &str) -> Result<Option<PipelineRecord>, StorageError>;
+    /// Returns a pipeline; `None` if no revision was ever pushed under this name.
+    async fn find_pipeline(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<Option<PipelineRecord>, StorageError>;
 
-    /// Changes a rollout, if it is at `version` where one is given, and writes its history, all or nothing; durable when it
-    /// returns, with the rollout as it is then. `Err` says why the change cannot be.
+    /// Changes a rollout and writes the audit log in one transaction. If `version` is given, the rollout must be at
+    /// it. The change is durable when this returns. Returns the new rollout, or why the change is not possible.
     #[allow(clippy::too_many_arguments)] // what a line of the history is made of
     async fn change_rollout(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         version: Option<u64>,
-        change: &Change,
+        change: &RolloutAction,
         by: &str,
-        evidence: Option<Evidence>,
+        evidence: Option<CanaryEvidence>,
         now_millis: u64,
-    ) -> Result<Result<Rollout, ChangeError>, StorageError>;
+    ) -> Result<Result<Rollout, RolloutError>, StorageError>;
 
-    /// A pipeline's history before a place, newest first, at most `limit`.
-    async fn history(
+    /// Returns at most `limit` entries of a pipeline's audit log before a position, newest first.
+    async fn list_audit_log(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         before: Option<u64>,
         limit: usize,
-    ) -> Result<Vec<ChangeRecord>, StorageError>;
+    ) -> Result<Vec<PipelineAuditRecord>, StorageError>;
 
-    /// What a job was given; if it has been given nothing, what the rollout gives it now, written down before this returns.
-    /// `None` if nothing is active.
-    async fn assign(
+    /// Returns the revision that a job was assigned. If it has none, assigns one by the rollout and stores it before
+    /// this returns. Returns `None` if no revision is active.
+    async fn assign_revision(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         job: &JobId,
-    ) -> Result<Option<Assignment>, StorageError>;
+    ) -> Result<Option<RevisionAssignment>, StorageError>;
 
-    /// What a job was given, if it was.
-    async fn assignment(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Assignment>, StorageError>;
+    /// Returns the revision that a job was assigned, if it has one.
+    async fn find_assignment(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<Option<RevisionAssignment>, StorageError>;
 
-    /// Writes down how a job went that was given a revision; once, however often it is told.
-    async fn show(&self, showing: &JobShowing) -> Result<(), StorageError>;
+    /// Records the outcome of a job that was assigned a revision. Repeated calls have no further effect.
+    async fn record_job_outcome(&self, showing: &RevisionJobOutcome) -> Result<(), StorageError>;
 
-    /// What jobs of a revision showed that ended within these milliseconds since 1970, in the order of their ends; of more than
-    /// `jobs` as many, spread evenly over them.
-    async fn shown(
+    /// Returns the metrics of a revision's jobs that ended within this range of milliseconds since 1970, in the order
+    /// of their ends. If there are more than `jobs`, returns that many, spread evenly.
+    async fn sample_ended_jobs(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         revision: u32,
         within_millis: RangeInclusive<u64>,
         jobs: u32,
-    ) -> Result<Vec<Shown>, StorageError>;
+    ) -> Result<Vec<JobSample>, StorageError>;
 }

@@ -1,156 +1,164 @@
-//! Who gets which revision of a pipeline, and how that changes.
+//! Which jobs get which revision of a pipeline, and how that changes.
 //!
-//! One revision is stable, another may get a share of the jobs as a canary, and a third may decide beside them without effect. A
-//! job is given its revision when it begins and keeps it to its end, over every restart.
+//! One revision is stable. Another can be a canary and get a share of the jobs. A third can be a shadow, whose
+//! decisions have no effect. A job is assigned its revision when it starts and keeps it until it ends, across
+//! restarts.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::id::JobId;
-use crate::shadow::Shadow;
+use crate::shadow::ShadowRevision;
 
-/// Who gets which revision of a pipeline.
+/// Which jobs get which revision of a pipeline.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rollout {
-    /// What jobs get that do not get the canary; `None` until a revision has been activated.
+    /// Revision of all jobs that do not get the canary; `None` until a revision is activated.
     pub stable: Option<u32>,
-    /// What some get.
-    pub canary: Option<Canary>,
-    /// What decides beside them, without effect.
+    /// Revision of a share of the jobs.
+    pub canary: Option<CanaryRevision>,
+    /// Revision that decides without effect.
     #[serde(default)]
-    pub shadow: Option<Shadow>,
-    /// What was stable before, for a roll-back.
+    pub shadow: Option<ShadowRevision>,
+    /// The stable revision before this one, for a rollback.
     pub previous: Option<u32>,
-    /// Whether it stays as it is until it is unpinned.
+    /// Whether changes are refused until the pipeline is unpinned.
     pub pinned: bool,
-    /// Grows with each change.
+    /// Increases with each change.
     pub version: u64,
 }
 
-/// A revision on trial.
+/// A canary: a revision on trial with a share of the jobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Canary {
-    /// Which.
+pub struct CanaryRevision {
+    /// The revision.
     pub revision: u32,
-    /// Share of jobs that get it, 1 to 99.
+    /// Percentage of jobs that get it, 1 to 99.
     pub percent: u32,
-    /// Since when, in milliseconds since 1970.
+    /// Start of the trial, in milliseconds since 1970.
     pub since_millis: u64,
 }
 
-/// Which of the two a job was given.
+/// The group that a job was assigned to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Arm {
+pub enum RolloutArm {
     /// The stable revision.
     Stable,
-    /// The one on trial.
+    /// The canary.
     Canary,
 }
 
-/// What a job was given.
+/// The revision that a job was assigned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Assignment {
+pub struct RevisionAssignment {
     /// The revision.
     pub revision: u32,
-    /// As what.
-    pub arm: Arm,
+    /// The group of the job.
+    pub arm: RolloutArm,
 }
 
 impl Rollout {
-    /// What a job gets. It follows from the job's id, so that no two ways of asking differ; `None` if nothing is active.
-    pub fn assign(&self, job: &JobId) -> Option<Assignment> {
-        let stable = self.stable.map(|revision| Assignment {
+    /// Returns the revision for a job. It depends only on the job's id, so repeated calls return the same revision.
+    /// Returns `None` if no revision is active.
+    pub fn assign_job(&self, job: &JobId) -> Option<RevisionAssignment> {
+        let stable = self.stable.map(|revision| RevisionAssignment {
             revision,
-            arm: Arm::Stable,
+            arm: RolloutArm::Stable,
         });
-        let canary = self.canary.filter(|canary| hundredth(job) < canary.percent);
-        let canary = canary.map(|canary| Assignment {
+        let canary = self
+            .canary
+            .filter(|canary| assignment_hash_percent(job) < canary.percent);
+        let canary = canary.map(|canary| RevisionAssignment {
             revision: canary.revision,
-            arm: Arm::Canary,
+            arm: RolloutArm::Canary,
         });
         canary.or(stable)
     }
 
-    /// What becomes of it, or why that cannot be. (Which revisions there are is not known here.)
-    pub fn change(&self, change: &Change, now_millis: u64) -> Result<Self, ChangeError> {
+    /// Returns the rollout after an action, or why the action is not possible. It does not check whether the revision
+    /// exists.
+    pub fn apply_action(&self, change: &RolloutAction, now_millis: u64) -> Result<Self, RolloutError> {
         let mut next = self.clone();
-        let without_effect = matches!(change, Change::Unpin | Change::Shadow { .. } | Change::Unshadow);
+        let without_effect = matches!(
+            change,
+            RolloutAction::Unpin | RolloutAction::Shadow { .. } | RolloutAction::Unshadow
+        );
         if self.pinned && !without_effect {
-            return Err(ChangeError::Pinned);
+            return Err(RolloutError::Pinned);
         }
         match *change {
-            Change::Activate { revision } => {
+            RolloutAction::Activate { revision } => {
                 next.canary = None;
-                next.go_to(revision);
+                next.set_stable_revision(revision);
             }
-            Change::Canary { revision, percent } => {
+            RolloutAction::Canary { revision, percent } => {
                 if !(1..=99).contains(&percent) {
-                    return Err(ChangeError::Percent(percent));
+                    return Err(RolloutError::InvalidPercent(percent));
                 }
                 match self.stable {
-                    None => return Err(ChangeError::NothingActive),
-                    Some(stable) if stable == revision => return Err(ChangeError::IsStable(revision)),
+                    None => return Err(RolloutError::NoActiveRevision),
+                    Some(stable) if stable == revision => return Err(RolloutError::AlreadyStable(revision)),
                     Some(_) => {}
                 }
                 let since_millis = match self.canary {
                     Some(canary) if canary.revision == revision => canary.since_millis,
                     _ => now_millis,
                 };
-                next.canary = Some(Canary {
+                next.canary = Some(CanaryRevision {
                     revision,
                     percent,
                     since_millis,
                 });
             }
-            Change::Promote => {
-                let canary = next.canary.take().ok_or(ChangeError::NoCanary)?;
-                next.go_to(canary.revision);
+            RolloutAction::Promote => {
+                let canary = next.canary.take().ok_or(RolloutError::NoCanary)?;
+                next.set_stable_revision(canary.revision);
             }
-            Change::RollBack => match (next.canary.take(), self.previous) {
+            RolloutAction::RollBack => match (next.canary.take(), self.previous) {
                 (Some(_), _) => {}
                 (None, Some(previous)) => {
                     next.stable = Some(previous);
                     next.previous = None;
                 }
-                (None, None) => return Err(ChangeError::NothingBefore),
+                (None, None) => return Err(RolloutError::NoPreviousRevision),
             },
-            Change::Pin { revision } => {
+            RolloutAction::Pin { revision } => {
                 next.canary = None;
-                next.go_to(revision);
+                next.set_stable_revision(revision);
                 next.pinned = true;
             }
-            Change::Unpin => next.pinned = false,
-            Change::Shadow { revision } => {
+            RolloutAction::Unpin => next.pinned = false,
+            RolloutAction::Shadow { revision } => {
                 match self.stable {
-                    None => return Err(ChangeError::NothingActive),
-                    Some(stable) if stable == revision => return Err(ChangeError::IsStable(revision)),
+                    None => return Err(RolloutError::NoActiveRevision),
+                    Some(stable) if stable == revision => return Err(RolloutError::AlreadyStable(revision)),
                     Some(_) => {}
                 }
-                next.shadow = Some(Shadow {
+                next.shadow = Some(ShadowRevision {
                     revision,
                     since_millis: now_millis,
                 });
             }
-            Change::Unshadow => {
-                next.shadow.take().ok_or(ChangeError::NoShadow)?;
+            RolloutAction::Unshadow => {
+                next.shadow.take().ok_or(RolloutError::NoShadow)?;
             }
         }
-        // What is stable has nothing to be compared with.
+        // The stable revision cannot be its own shadow.
         next.shadow = next.shadow.filter(|shadow| next.stable != Some(shadow.revision));
         next.version += 1;
         Ok(next)
     }
 
-    fn go_to(&mut self, revision: u32) {
+    fn set_stable_revision(&mut self, revision: u32) {
         if self.stable != Some(revision) {
             self.previous = self.stable.replace(revision);
         }
     }
 }
 
-/// A number from 0 to 99 that is a job's own, spread evenly.
-fn hundredth(job: &JobId) -> u32 {
+/// Returns a number from 0 to 99 that depends only on the job's id. The numbers are evenly distributed.
+fn assignment_hash_percent(job: &JobId) -> u32 {
     let digest: [u8; 32] = Sha256::digest(job.to_string().as_bytes()).into();
     let first = u64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default());
     u32::try_from(first % 100).unwrap_or(0)
@@ -159,43 +167,43 @@ fn hundredth(job: &JobId) -> u32 {
 /// A change of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Change {
+pub enum RolloutAction {
     /// New jobs get this revision.
     Activate {
-        /// Which.
+        /// The revision.
         revision: u32,
     },
-    /// So many of a hundred new jobs get this revision.
+    /// A percentage of new jobs gets this revision.
     Canary {
-        /// Which.
+        /// The revision.
         revision: u32,
-        /// Of a hundred, 1 to 99.
+        /// Percentage, 1 to 99.
         percent: u32,
     },
     /// The canary becomes stable.
     Promote,
-    /// The canary ends or, where there is none, what was stable before is again.
+    /// The canary ends. If there is none, the previous stable revision becomes stable again.
     #[serde(rename = "rollback")]
     RollBack,
-    /// New jobs get this revision, and no other change is taken until it is unpinned.
+    /// New jobs get this revision, and other changes are refused until the pipeline is unpinned.
     Pin {
-        /// Which.
+        /// The revision.
         revision: u32,
     },
-    /// Changes are taken again.
+    /// Changes are accepted again.
     Unpin,
-    /// This revision decides beside the real ones, without effect.
+    /// This revision decides as a shadow, without effect.
     Shadow {
-        /// Which.
+        /// The revision.
         revision: u32,
     },
     /// The shadow ends.
     Unshadow,
 }
 
-impl Change {
-    /// Its name on the wire.
-    pub const fn action(&self) -> &'static str {
+impl RolloutAction {
+    /// Returns the name in the API.
+    pub const fn name(&self) -> &'static str {
         match self {
             Self::Activate { .. } => "activate",
             Self::Canary { .. } => "canary",
@@ -208,7 +216,7 @@ impl Change {
         }
     }
 
-    /// The revision it names.
+    /// Returns the revision that the action names.
     pub const fn revision(&self) -> Option<u32> {
         match *self {
             Self::Activate { revision }
@@ -220,66 +228,66 @@ impl Change {
     }
 }
 
-/// A change that cannot be.
+/// An action is not possible.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeError {
-    /// It was meant for another version.
-    #[error("the rollout has been changed since: it is at version {0}")]
-    Moved(u64),
-    /// It is pinned.
+pub enum RolloutError {
+    /// The rollout is no longer at the expected version.
+    #[error("the rollout has changed in the meantime: it is at version {0}")]
+    VersionConflict(u64),
+    /// The pipeline is pinned.
     #[error("the pipeline is pinned: unpin it first")]
     Pinned,
-    /// A share that is none.
-    #[error("{0} percent is no canary: give 1 to 99, or activate the revision")]
-    Percent(u32),
-    /// A canary beside nothing.
+    /// The percentage is out of range.
+    #[error("{0} percent is not valid for a canary: give 1 to 99, or activate the revision")]
+    InvalidPercent(u32),
+    /// No revision is active.
     #[error("no revision is active: activate one first")]
-    NothingActive,
-    /// A canary beside itself.
-    #[error("revision {0} is the stable one already")]
-    IsStable(u32),
-    /// There is none to promote.
+    NoActiveRevision,
+    /// The revision is already the stable one.
+    #[error("revision {0} is already the stable one")]
+    AlreadyStable(u32),
+    /// There is no canary to promote.
     #[error("there is no canary to promote")]
     NoCanary,
-    /// There is none to end.
+    /// There is no shadow to end.
     #[error("there is no shadow")]
     NoShadow,
-    /// There is nothing to go back to.
-    #[error("there is no canary, and nothing was stable before: activate a revision")]
-    NothingBefore,
+    /// There is neither a canary nor a previous stable revision.
+    #[error("there is neither a canary nor a previous stable revision: activate a revision")]
+    NoPreviousRevision,
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn after(changes: &[Change]) -> Rollout {
+    fn apply_actions(changes: &[RolloutAction]) -> Rollout {
         changes.iter().fold(Rollout::default(), |rollout, change| {
-            rollout.change(change, 7).unwrap()
+            rollout.apply_action(change, 7).unwrap()
         })
     }
 
-    const ACTIVATE_1: Change = Change::Activate { revision: 1 };
-    const CANARY_2: Change = Change::Canary {
+    const ACTIVATE_1: RolloutAction = RolloutAction::Activate { revision: 1 };
+    const CANARY_2: RolloutAction = RolloutAction::Canary {
         revision: 2,
         percent: 10,
     };
 
     #[test]
-    fn a_canary_gets_its_share_and_the_same_jobs_each_time() {
-        let rollout = after(&[ACTIVATE_1, CANARY_2]);
+    fn canary_gets_its_share_and_always_the_same_jobs() {
+        let rollout = apply_actions(&[ACTIVATE_1, CANARY_2]);
         let jobs: Vec<_> = (0..5000).map(|_| JobId::new()).collect();
         let canary = |rollout: &Rollout| {
-            let given = jobs.iter().map(|job| rollout.assign(job).unwrap());
-            given.map(|a| a.arm == Arm::Canary).collect::<Vec<_>>()
+            let given = jobs.iter().map(|job| rollout.assign_job(job).unwrap());
+            given.map(|a| a.arm == RolloutArm::Canary).collect::<Vec<_>>()
         };
         let ten = canary(&rollout);
         let count = ten.iter().filter(|c| **c).count();
         assert!((400..600).contains(&count), "{count}");
         assert_eq!(ten, canary(&rollout));
-        // Those that had it at a tenth have it at a half.
-        let half = rollout.change(
-            &Change::Canary {
+        // Jobs that got the canary at 10 % also get it at 50 %.
+        let half = rollout.apply_action(
+            &RolloutAction::Canary {
                 revision: 2,
                 percent: 50,
             },
@@ -291,70 +299,102 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stable_is_again_after_a_roll_back() {
-        let rollout = after(&[ACTIVATE_1, Change::Activate { revision: 2 }, Change::RollBack]);
+    fn rollback_restores_the_previous_revision() {
+        let rollout = apply_actions(&[
+            ACTIVATE_1,
+            RolloutAction::Activate { revision: 2 },
+            RolloutAction::RollBack,
+        ]);
         assert_eq!((rollout.stable, rollout.previous), (Some(1), None));
         assert_eq!(
-            rollout.change(&Change::RollBack, 0),
-            Err(ChangeError::NothingBefore)
+            rollout.apply_action(&RolloutAction::RollBack, 0),
+            Err(RolloutError::NoPreviousRevision)
         );
-        // With a canary it is the canary that goes.
-        let rollout = after(&[
+        // If there is a canary, a rollback ends the canary.
+        let rollout = apply_actions(&[
             ACTIVATE_1,
-            Change::Activate { revision: 3 },
+            RolloutAction::Activate { revision: 3 },
             CANARY_2,
-            Change::RollBack,
+            RolloutAction::RollBack,
         ]);
         assert_eq!((rollout.stable, rollout.canary), (Some(3), None));
-        let rollout = after(&[ACTIVATE_1, CANARY_2, Change::Promote]);
+        let rollout = apply_actions(&[ACTIVATE_1, CANARY_2, RolloutAction::Promote]);
         assert_eq!((rollout.stable, rollout.previous), (Some(2), Some(1)));
     }
 
     #[test]
     fn a_pinned_pipeline_stays_until_it_is_unpinned() {
-        let rollout = after(&[ACTIVATE_1, CANARY_2, Change::Pin { revision: 3 }]);
+        let rollout = apply_actions(&[ACTIVATE_1, CANARY_2, RolloutAction::Pin { revision: 3 }]);
         assert_eq!((rollout.stable, rollout.canary), (Some(3), None));
-        for change in [ACTIVATE_1, CANARY_2, Change::Promote, Change::RollBack] {
-            assert_eq!(rollout.change(&change, 0), Err(ChangeError::Pinned));
+        for change in [
+            ACTIVATE_1,
+            CANARY_2,
+            RolloutAction::Promote,
+            RolloutAction::RollBack,
+        ] {
+            assert_eq!(rollout.apply_action(&change, 0), Err(RolloutError::Pinned));
         }
-        let rollout = rollout.change(&Change::Unpin, 0).unwrap();
-        assert_eq!(rollout.change(&Change::RollBack, 0).unwrap().stable, Some(1));
-    }
-
-    #[test]
-    fn a_shadow_gets_no_jobs_and_ends_when_it_is_stable() {
-        let shadow = Change::Shadow { revision: 2 };
-        let rollout = after(&[ACTIVATE_1, Change::Pin { revision: 1 }, shadow]);
-        assert_eq!(rollout.shadow.map(|s| (s.revision, s.since_millis)), Some((2, 7)));
-        let given = rollout.assign(&JobId::new()).unwrap();
-        assert_eq!((given.revision, given.arm), (1, Arm::Stable));
-        let rollout = rollout.change(&Change::Unpin, 8).unwrap();
-        let promoted = rollout.change(&Change::Activate { revision: 2 }, 8).unwrap();
-        assert_eq!(promoted.shadow, None);
-        assert_eq!(rollout.change(&Change::Unshadow, 8).unwrap().shadow, None);
-        assert_eq!(promoted.change(&Change::Unshadow, 8), Err(ChangeError::NoShadow));
-        assert_eq!(promoted.change(&shadow, 8), Err(ChangeError::IsStable(2)));
+        let rollout = rollout.apply_action(&RolloutAction::Unpin, 0).unwrap();
         assert_eq!(
-            Rollout::default().change(&shadow, 8),
-            Err(ChangeError::NothingActive)
+            rollout.apply_action(&RolloutAction::RollBack, 0).unwrap().stable,
+            Some(1)
         );
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn shadow_gets_no_jobs_and_ends_when_it_becomes_stable() {
+        let shadow = RolloutAction::Shadow { revision: 2 };
+        let rollout = apply_actions(&[ACTIVATE_1, RolloutAction::Pin { revision: 1 }, shadow]);
+        assert_eq!(rollout.shadow.map(|s| (s.revision, s.since_millis)), Some((2, 7)));
+        let given = rollout.assign_job(&JobId::new()).unwrap();
+        assert_eq!((given.revision, given.arm), (1, RolloutArm::Stable));
+        let rollout = rollout.apply_action(&RolloutAction::Unpin, 8).unwrap();
+        let promoted = rollout
+            .apply_action(&RolloutAction::Activate { revision: 2 }, 8)
+            .unwrap();
+        assert_eq!(promoted.shadow, None);
+        assert_eq!(
+            rollout.apply_action(&RolloutAction::Unshadow, 8).unwrap().shadow,
+            None
+        );
+        assert_eq!(
+            promoted.apply_action(&RolloutAction::Unshadow, 8),
+            Err(RolloutError::NoShadow)
+        );
+        assert_eq!(
+            promoted.apply_action(&shadow, 8),
+            Err(RolloutError::AlreadyStable(2))
+        );
+        assert_eq!(
+            Rollout::default().apply_action(&shadow, 8),
+            Err(RolloutError::NoActiveRevision)
+        );
+    }
+
+    #[test]
+    fn invalid_rollout_actions_are_rejected() {
         let empty = Rollout::default();
-        assert_eq!(empty.assign(&JobId::new()), None);
-        assert_eq!(empty.change(&CANARY_2, 0), Err(ChangeError::NothingActive));
-        assert_eq!(empty.change(&Change::Promote, 0), Err(ChangeError::NoCanary));
-        let one = after(&[ACTIVATE_1]);
+        assert_eq!(empty.assign_job(&JobId::new()), None);
+        assert_eq!(
+            empty.apply_action(&CANARY_2, 0),
+            Err(RolloutError::NoActiveRevision)
+        );
+        assert_eq!(
+            empty.apply_action(&RolloutAction::Promote, 0),
+            Err(RolloutError::NoCanary)
+        );
+        let one = apply_actions(&[ACTIVATE_1]);
         for percent in [0, 100] {
-            let change = Change::Canary { revision: 2, percent };
-            assert_eq!(one.change(&change, 0), Err(ChangeError::Percent(percent)));
+            let change = RolloutAction::Canary { revision: 2, percent };
+            assert_eq!(
+                one.apply_action(&change, 0),
+                Err(RolloutError::InvalidPercent(percent))
+            );
         }
-        let itself = Change::Canary {
+        let itself = RolloutAction::Canary {
             revision: 1,
             percent: 5,
         };
-        assert_eq!(one.change(&itself, 0), Err(ChangeError::IsStable(1)));
+        assert_eq!(one.apply_action(&itself, 0), Err(RolloutError::AlreadyStable(1)));
     }
 }

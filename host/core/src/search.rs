@@ -1,4 +1,4 @@
-//! Passages in the index, and how they are found.
+//! Passages in the index, and search queries and hits.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,107 +10,109 @@ use crate::decision::Label;
 use crate::id::{DocumentId, PageNumber};
 use crate::page::Rect;
 
-/// Passages from this number on are summaries: of the section that begins on the point's page.
-pub const SUMMARY: u32 = 1 << 31;
+/// Passage numbers from this one on are summaries of the section that starts on the point's page.
+pub const FIRST_SUMMARY_NUMBER: u32 = 1 << 31;
 
-/// A passage with its vector.
+/// A passage or a summary with its vector, as stored in the index.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Point {
-    /// By [`crate::id::passage_id`].
+pub struct IndexPoint {
+    /// Id from [`crate::id::derive_passage_id`].
     pub id: Uuid,
-    /// Its document.
+    /// The document.
     pub document: DocumentId,
     /// The document's name.
-    pub name: String,
-    /// Its page.
+    pub document_name: String,
+    /// The page.
     pub page: PageNumber,
-    /// Its place on the page, from 0; from [`SUMMARY`] on it is that of a section.
+    /// Number of the passage on the page, from 0. From [`FIRST_SUMMARY_NUMBER`] on it is the number of a section's
+    /// summary.
     pub passage: u32,
-    /// Its text.
+    /// Text of the passage.
     pub text: String,
-    /// Where it stands.
+    /// Position on the page.
     pub rect: Rect,
-    /// Embedding of the text, of unit length.
-    pub dense: Vec<f32>,
-    /// Labels of document and page.
+    /// Embedding of the text, with unit length.
+    pub dense_vector: Vec<f32>,
+    /// Labels of the document and the page.
     pub labels: Vec<Label>,
-    /// Key of the page image, made from ids and never looked up; `None` if the image is not kept.
+    /// Blob key of the page image, derived from ids; `None` if the image is not stored.
     pub image: Option<String>,
-    /// Key of the page's lines.
+    /// Blob key of the page's lines.
     pub lines: Option<String>,
 }
 
-impl Point {
-    /// Whether it is the summary of a section.
+impl IndexPoint {
+    /// Returns whether the point is the summary of a section.
     pub const fn is_summary(&self) -> bool {
-        self.passage >= SUMMARY
+        self.passage >= FIRST_SUMMARY_NUMBER
     }
 }
 
-/// A search.
+/// A search query.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Query {
-    /// The words; matched sparsely.
-    pub text: String,
-    /// Their embedding.
-    pub dense: Vec<f32>,
-    /// Hits wanted, at least 1.
+pub struct SearchQuery {
+    /// Text of the query, for sparse matching.
+    pub query_text: String,
+    /// Embedding of the text.
+    pub dense_vector: Vec<f32>,
+    /// Maximum number of hits, at least 1.
     pub top_k: usize,
-    /// Only in these documents, if any are named.
+    /// Only hits in these documents, unless empty.
     pub documents: Vec<DocumentId>,
-    /// Only in this collection.
+    /// Only hits in this collection.
     pub collection: Option<String>,
-    /// Only where all these labels hold.
+    /// Only hits with all of these labels.
     pub labels: Vec<Label>,
 }
 
-/// Similarity below which a passage without any word of the query is a weak hit. With the embedding model all-MiniLM-L6-v2, passages
-/// that have nothing to do with a query come to 0.23 at most, and those that answer it in other words to 0.27 and more.
+/// Hits below this similarity are weak if they contain no word of the query. With the embedding model
+/// all-MiniLM-L6-v2, passages that are unrelated to a query have a similarity of at most 0.23. Passages that answer
+/// it in other words have 0.27 or more.
 pub const WEAK_SIMILARITY: f32 = 0.25;
 
-/// A passage found.
+/// A search result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Hit {
-    /// Its document.
+pub struct SearchHit {
+    /// The document.
     pub document: DocumentId,
     /// The document's name.
     pub name: String,
-    /// Its page.
+    /// The page.
     pub page: PageNumber,
     /// Reciprocal-rank score of dense and sparse search together; higher is better.
     pub score: f32,
     /// Cosine similarity of the embeddings of query and text, from -1 to 1.
     #[serde(default)]
     pub similarity: f32,
-    /// Whether the passage is only the nearest there is: it has no word of the query, and its similarity is below
+    /// Whether the passage is a poor match: it contains no word of the query, and its similarity is below
     /// [`WEAK_SIMILARITY`].
     #[serde(default)]
     pub weak: bool,
-    /// Its text.
+    /// Text of the passage.
     pub text: String,
-    /// Bytes of the text where a word of the query stands, in any of its forms. Stop words are left out.
+    /// Byte ranges of the text that match a word of the query in any inflected form. Stop words do not match.
     #[serde(default)]
     pub matches: Vec<Range<u32>>,
-    /// Whether it is the summary of a section, which begins on the page.
+    /// Whether the hit is the summary of a section that starts on the page.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub summary: bool,
-    /// Where it stands on the page.
+    /// Position on the page.
     #[serde(rename = "box")]
     pub rect: Rect,
-    /// Labels of its document and page; the page's where both have one by a name.
+    /// Labels of the document and the page. A label of the page overrides one of the document.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Key of the page image, if it was kept.
+    /// Blob key of the page image, if it is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 }
 
-/// Blob key of a page's image.
-pub fn image_key(document: &DocumentId, page: PageNumber, dpi: u32, extension: &str) -> String {
+/// Returns the blob key of a page's image.
+pub fn page_image_key(document: &DocumentId, page: PageNumber, dpi: u32, extension: &str) -> String {
     format!("{document}/{page}/image/{dpi}.{extension}")
 }
 
-/// Blob key of a page's lines.
-pub fn lines_key(document: &DocumentId, page: PageNumber) -> String {
+/// Returns the blob key of a page's lines.
+pub fn page_lines_key(document: &DocumentId, page: PageNumber) -> String {
     format!("{document}/{page}/ocr.json")
 }

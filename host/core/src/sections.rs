@@ -1,42 +1,42 @@
-//! A document cut into sections: what stands under each of its headings.
+//! Splits a document into sections: the text under each of its headings.
 //!
-//! Headings are those that the layout finds, the outline's before those of the type alone. A document is cut at the highest
-//! level of which it has more than one heading: a single heading above all others is its title. What stands under deeper
-//! headings belongs to the section around them, and what stands before the first heading is a section of its own. Headers
-//! and footers that run through the pages are left out.
+//! The layout detects the headings; headings of the outline have priority over those by type size. A document is
+//! split at the highest level that has more than one heading. A single heading above all others is the title of the
+//! document. Text under deeper headings belongs to the enclosing section, and text before the first heading is a
+//! section of its own. Running headers and footers are left out.
 
 use std::ops::Range;
 
 use crate::id::PageNumber;
-use crate::markdown::{MarkdownPage, RunningLines, transcribed};
+use crate::markdown::{MarkdownPage, RunningLines, vision_markdown};
 use crate::page::Rect;
-use crate::text::{Line, TextSource};
+use crate::page_text::{Line, TextSource};
 
 /// A section of a document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DocumentSection {
-    /// Its heading; none before the first heading and in a document without any.
+    /// Its heading; `None` before the first heading and in a document without headings.
     pub title: Option<String>,
-    /// 1 for the highest.
+    /// Level of the heading; 1 is the highest.
     pub level: u8,
     /// First page.
     pub first_page: PageNumber,
     /// Last page.
     pub last_page: PageNumber,
-    /// Its lines joined by `\n`, its heading left out, and words whole that were broken at the end of a line.
+    /// Its lines joined by `\n`, without the heading. Words that are hyphenated at the end of a line are joined.
     pub text: String,
-    /// Where each line stands.
-    pub places: Vec<Place>,
+    /// Position of each line.
+    pub line_positions: Vec<LinePosition>,
 }
 
-/// Where a part of a section's text stands.
+/// Position of a line of a section.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Place {
-    /// Bytes of the text.
-    pub at: Range<usize>,
+pub struct LinePosition {
+    /// Byte range in the section's text.
+    pub text_range: Range<usize>,
     /// The page.
     pub page: PageNumber,
-    /// The line's box.
+    /// Rectangle of the line on the page.
     pub rect: Rect,
 }
 
@@ -48,12 +48,12 @@ impl DocumentSection {
             first_page: page,
             last_page: page,
             text: String::new(),
-            places: Vec::new(),
+            line_positions: Vec::new(),
         }
     }
 
-    fn push(&mut self, page: PageNumber, line: &Line) {
-        if self.places.is_empty() && self.title.is_none() {
+    fn push_line(&mut self, page: PageNumber, line: &Line) {
+        if self.line_positions.is_empty() && self.title.is_none() {
             self.first_page = page;
         }
         let broken = self.text.strip_suffix(['-', '\u{ad}', '\u{2010}']);
@@ -61,11 +61,11 @@ impl DocumentSection {
             .filter(|text| text.ends_with(char::is_alphabetic))
             .map(str::len);
         match broken.filter(|_| line.text.starts_with(char::is_lowercase)) {
-            // A word goes on, as in the document's Markdown.
+            // A hyphenated word continues, as in the Markdown of the document.
             Some(length) => {
                 self.text.truncate(length);
-                if let Some(last) = self.places.last_mut() {
-                    last.at.end = length;
+                if let Some(last) = self.line_positions.last_mut() {
+                    last.text_range.end = length;
                 }
             }
             None if self.text.is_empty() => {}
@@ -73,21 +73,21 @@ impl DocumentSection {
         }
         let start = self.text.len();
         self.text.push_str(&line.text);
-        self.places.push(Place {
-            at: start..self.text.len(),
+        self.line_positions.push(LinePosition {
+            text_range: start..self.text.len(),
             page,
             rect: line.rect,
         });
         self.last_page = page;
     }
 
-    /// The page a range of the text begins on, and the box of its lines there. What goes on over the page is on the page it
-    /// begins on.
-    pub fn place_of(&self, range: &Range<usize>) -> Option<(PageNumber, Rect)> {
+    /// Returns the page that a range of the text starts on, and the rectangle of its lines there. A range that
+    /// continues on the next page counts for the page that it starts on.
+    pub fn locate_range(&self, range: &Range<usize>) -> Option<(PageNumber, Rect)> {
         let mut lines = self
-            .places
+            .line_positions
             .iter()
-            .filter(|place| place.at.start < range.end && range.start < place.at.end);
+            .filter(|place| place.text_range.start < range.end && range.start < place.text_range.end);
         let first = lines.next()?;
         let rect = lines
             .take_while(|place| place.page == first.page)
@@ -96,18 +96,18 @@ impl DocumentSection {
     }
 }
 
-/// A document's sections, in order; none of them is empty.
-pub fn sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
-    let running = RunningLines::of(pages);
-    let level = cut(pages);
+/// Returns the sections of a document in order. None of them is empty.
+pub fn split_into_sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
+    let running = RunningLines::find_in_pages(pages);
+    let level = find_section_level(pages);
     let mut sections = Vec::new();
     let mut open = DocumentSection::new(None, 1, pages.first().map_or(1, |page| page.number));
     for page in pages {
-        let running = running.among(page.lines);
-        // Lines as they are set; those that a vision model wrote are broken where it meant them to be, and marked.
-        let is_set = is_set(page);
+        let running = running.mark_running_lines(page.lines);
+        // Lines of a typeset page. A vision model breaks lines on purpose and marks headings.
+        let is_set = is_typeset_page(page);
         let mut headings = page.headings.iter().peekable();
-        // A heading that is broken over lines goes on with the next line of its level.
+        // A heading of several lines continues with the next line of its level.
         let mut heading: Option<(usize, u8)> = None;
         for (index, line) in page.lines.iter().enumerate() {
             let here = headings.next_if(|(at, _)| *at == index).map(|(_, level)| *level);
@@ -116,10 +116,10 @@ pub fn sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
             }
             let title = |line: &Line| match is_set {
                 true => line.text.trim().to_owned(),
-                false => transcribed::heading_text(&line.text).to_owned(),
+                false => vision_markdown::strip_heading_marks(&line.text).to_owned(),
             };
             match here.filter(|here| Some(*here) == level) {
-                Some(level) if is_set && goes_on(heading, index, level) => {
+                Some(level) if is_set && continues_heading(heading, index, level) => {
                     heading = Some((index, level));
                     if let Some(before) = &mut open.title {
                         before.push(' ');
@@ -131,7 +131,7 @@ pub fn sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
                     let next = DocumentSection::new(Some(title(line)), level, page.number);
                     sections.push(std::mem::replace(&mut open, next));
                 }
-                None => open.push(page.number, line),
+                None => open.push_line(page.number, line),
             }
         }
     }
@@ -140,19 +140,19 @@ pub fn sections(pages: &[MarkdownPage<'_>]) -> Vec<DocumentSection> {
     sections
 }
 
-fn is_set(page: &MarkdownPage<'_>) -> bool {
+fn is_typeset_page(page: &MarkdownPage<'_>) -> bool {
     page.source != TextSource::VisionModel
 }
 
-/// The highest level of which there is more than one heading.
-fn cut(pages: &[MarkdownPage<'_>]) -> Option<u8> {
+/// Returns the highest level with more than one heading.
+fn find_section_level(pages: &[MarkdownPage<'_>]) -> Option<u8> {
     let mut levels = [0_u32; 7];
     for page in pages {
         let mut last: Option<(usize, u8)> = None;
         for (index, level) in &page.headings {
-            // One that is broken over lines is one.
+            // Several lines of one heading count once.
             if let Some(count) = levels.get_mut(usize::from(*level))
-                && !(is_set(page) && goes_on(last, *index, *level))
+                && !(is_typeset_page(page) && continues_heading(last, *index, *level))
             {
                 *count += 1;
             }
@@ -163,8 +163,8 @@ fn cut(pages: &[MarkdownPage<'_>]) -> Option<u8> {
     u8::try_from(level).ok()
 }
 
-/// Whether a line goes on with the heading that the line before it is.
-fn goes_on(heading: Option<(usize, u8)>, index: usize, level: u8) -> bool {
+/// Returns whether a line continues the heading of the line before.
+fn continues_heading(heading: Option<(usize, u8)>, index: usize, level: u8) -> bool {
     heading.is_some_and(|(before, its)| (before + 1, its) == (index, level))
 }
 
@@ -172,7 +172,7 @@ fn goes_on(heading: Option<(usize, u8)>, index: usize, level: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn line(text: &str, y: f32) -> Line {
+    fn make_line(text: &str, y: f32) -> Line {
         Line {
             text: text.into(),
             rect: Rect {
@@ -188,8 +188,8 @@ mod tests {
 
     type PageLines = (Vec<Line>, Vec<(usize, u8)>);
 
-    /// Pages of lines from the top; `#` and `##` before a line make it a heading.
-    fn cut_up(pages: &[&[&str]]) -> Vec<DocumentSection> {
+    /// Splits pages of lines. Lines that start with `#` or `##` are headings.
+    fn sections_of_texts(pages: &[&[&str]]) -> Vec<DocumentSection> {
         let pages: Vec<PageLines> = pages
             .iter()
             .map(|lines| {
@@ -199,7 +199,7 @@ mod tests {
                     if plain.len() < text.len() {
                         headings.push((index, (text.len() - plain.len()) as u8));
                     }
-                    line(plain.trim(), 0.2 + 0.05 * index as f32)
+                    make_line(plain.trim(), 0.2 + 0.05 * index as f32)
                 });
                 (lines.collect(), headings)
             })
@@ -215,10 +215,10 @@ mod tests {
                 failed: None,
             })
             .collect();
-        sections(&pages)
+        split_into_sections(&pages)
     }
 
-    fn outline(sections: &[DocumentSection]) -> Vec<(Option<&str>, &str, PageNumber, PageNumber)> {
+    fn summarize_sections(sections: &[DocumentSection]) -> Vec<(Option<&str>, &str, PageNumber, PageNumber)> {
         let of = |s: &DocumentSection| (s.first_page, s.last_page);
         sections
             .iter()
@@ -227,14 +227,14 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_cut_at_the_highest_level_that_repeats() {
-        let sections = cut_up(&[
+    fn document_is_split_at_the_highest_repeated_level() {
+        let sections = sections_of_texts(&[
             &["# The Book", "Foreword."],
             &["## One", "First.", "### Deeper", "More."],
             &["And on.", "## Two", "Second."],
         ]);
         assert_eq!(
-            outline(&sections),
+            summarize_sections(&sections),
             [
                 (None, "The Book\nForeword.", 1, 1),
                 (Some("One"), "First.\nDeeper\nMore.\nAnd on.", 2, 3),
@@ -244,30 +244,30 @@ mod tests {
     }
 
     #[test]
-    fn broken_words_are_whole_and_still_have_their_places() {
-        let sections = cut_up(&[&["every mor-", "ning in the East-", "West hall"]]);
+    fn hyphenated_words_are_joined_and_keep_positions() {
+        let sections = sections_of_texts(&[&["every mor-", "ning in the East-", "West hall"]]);
         assert_eq!(sections[0].text, "every morning in the East-\nWest hall");
         let places: Vec<_> = sections[0]
-            .places
+            .line_positions
             .iter()
-            .map(|place| &sections[0].text[place.at.clone()])
+            .map(|place| &sections[0].text[place.text_range.clone()])
             .collect();
         assert_eq!(places, ["every mor", "ning in the East-", "West hall"]);
     }
 
     #[test]
     fn without_headings_there_is_one_section() {
-        let sections = cut_up(&[&["a", "b"], &[], &["c"]]);
-        assert_eq!(outline(&sections), [(None, "a\nb\nc", 1, 3)]);
-        assert_eq!(outline(&cut_up(&[&[], &[]])), []);
-        assert_eq!(outline(&cut_up(&[])), []);
+        let sections = sections_of_texts(&[&["a", "b"], &[], &["c"]]);
+        assert_eq!(summarize_sections(&sections), [(None, "a\nb\nc", 1, 3)]);
+        assert_eq!(summarize_sections(&sections_of_texts(&[&[], &[]])), []);
+        assert_eq!(summarize_sections(&sections_of_texts(&[])), []);
     }
 
     #[test]
-    fn a_heading_over_two_lines_is_one_and_an_empty_section_none() {
-        let sections = cut_up(&[&["# A long", "# heading", "text", "# Empty", "text", "# Last"]]);
+    fn two_line_heading_is_one_and_empty_section_is_dropped() {
+        let sections = sections_of_texts(&[&["# A long", "# heading", "text", "# Empty", "text", "# Last"]]);
         assert_eq!(
-            outline(&sections),
+            summarize_sections(&sections),
             [
                 (Some("A long heading"), "text", 1, 1),
                 (Some("Empty"), "text", 1, 1)
@@ -277,25 +277,25 @@ mod tests {
 
     #[test]
     fn a_range_stands_on_the_page_it_begins_on() {
-        let sections = cut_up(&[&["one", "two"], &["three"]]);
+        let sections = sections_of_texts(&[&["one", "two"], &["three"]]);
         let text = &sections[0].text;
         let at = |from: &str, to: &str| text.find(from).unwrap()..text.find(to).unwrap() + to.len();
-        let (page, rect) = sections[0].place_of(&at("one", "two")).unwrap();
+        let (page, rect) = sections[0].locate_range(&at("one", "two")).unwrap();
         assert_eq!((page, rect.y), (1, 0.2));
         assert!((rect.bottom() - 0.27).abs() < 1e-5, "{rect:?}");
-        let (page, rect) = sections[0].place_of(&at("two", "three")).unwrap();
+        let (page, rect) = sections[0].locate_range(&at("two", "three")).unwrap();
         assert_eq!((page, rect.y), (1, 0.25));
         assert!((rect.bottom() - 0.27).abs() < 1e-5, "{rect:?}");
-        assert_eq!(sections[0].place_of(&(100..200)), None);
+        assert_eq!(sections[0].locate_range(&(100..200)), None);
     }
 
     #[test]
-    fn headers_that_run_through_are_no_text() {
+    fn running_headers_are_left_out_of_sections() {
         let page = |n: usize| [format!("Annual report {n}"), format!("Text of page {n}.")];
         let texts: Vec<_> = (1..=5).map(page).collect();
         let lines: Vec<Vec<Line>> = texts
             .iter()
-            .map(|[header, text]| vec![line(header, 0.03), line(text, 0.4)])
+            .map(|[header, text]| vec![make_line(header, 0.03), make_line(text, 0.4)])
             .collect();
         let pages: Vec<MarkdownPage<'_>> = (1..)
             .zip(&lines)
@@ -308,27 +308,27 @@ mod tests {
                 failed: None,
             })
             .collect();
-        let sections = sections(&pages);
+        let sections = split_into_sections(&pages);
         assert!(!sections[0].text.contains("Annual"), "{}", sections[0].text);
-        assert_eq!(sections[0].places.len(), 5);
+        assert_eq!(sections[0].line_positions.len(), 5);
     }
 
     #[test]
-    fn what_a_vision_model_marked_is_a_heading_without_its_marks() {
-        let lines = transcribed::lines("## One\n\ntext\n\n## Empty\n## **Two**\n\n- a\n- b");
+    fn heading_marks_of_a_vision_model_are_removed() {
+        let lines = vision_markdown::parse_lines("## One\n\ntext\n\n## Empty\n## **Two**\n\n- a\n- b");
         let page = MarkdownPage {
             number: 3,
             source: TextSource::VisionModel,
-            headings: crate::layout::headings(TextSource::VisionModel, &lines, &[], 3),
+            headings: crate::layout::detect_headings(TextSource::VisionModel, &lines, &[], 3),
             lines: &lines,
             image: None,
             failed: None,
         };
-        let sections = sections(&[page]);
+        let sections = split_into_sections(&[page]);
         assert_eq!(
-            outline(&sections),
+            summarize_sections(&sections),
             [(Some("One"), "text", 3, 3), (Some("Two"), "- a\n- b", 3, 3)]
         );
-        assert_eq!(sections[1].place_of(&(0..3)), Some((3, Rect::PAGE)));
+        assert_eq!(sections[1].locate_range(&(0..3)), Some((3, Rect::WHOLE_PAGE)));
     }
 }

@@ -1,104 +1,112 @@
-//! Every setting of the host, declared once: name, default, range, unit and meaning.
+//! Settings of the host. Each is declared once with its name, default, accepted values and description.
 //!
-//! A setting is `section.name` in `weir.toml` (a table and a key), `WEIR_SECTION_NAME` in the environment, and
-//! `--set section.name=value` on the command line; each stands over the one before. The declaration below is the only place
-//! that knows them: help, validation and the table of `weir settings` come from it.
+//! A setting is `section.name` in `weir.toml` (a table and a key), `WEIR_SECTION_NAME` in the environment, and `--set
+//! section.name=value` on the command line. The command line overrides the environment, and the environment overrides
+//! the file. Help, validation and the table of `weir settings` are generated from the declarations.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// A setting that cannot be taken.
+/// A setting is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingError {
-    /// No such setting.
+    /// No setting has this name.
     #[error("there is no setting '{name}'{}", hint.as_ref().map(|h| format!(": did you mean '{h}'?")).unwrap_or_default())]
-    Unknown {
-        /// As it was given.
+    UnknownSetting {
+        /// The name as given.
         name: String,
-        /// The nearest that exists.
+        /// The name of a similar setting, if there is one.
         hint: Option<&'static str>,
     },
-    /// Not of its kind, or outside its range.
-    #[error("{name} = '{value}' cannot be taken: give {wanted}")]
-    Value {
-        /// The setting.
+    /// The setting has another name now.
+    #[error("the setting '{name}' was renamed to '{present}'")]
+    Renamed {
+        /// The name as given.
+        name: String,
+        /// The present name.
+        present: &'static str,
+    },
+    /// The value has the wrong type or is out of range.
+    #[error("invalid value {name} = '{value}': give {wanted}")]
+    InvalidValue {
+        /// Name of the setting.
         name: &'static str,
-        /// As it was given.
+        /// The value as given.
         value: String,
-        /// What would be taken.
+        /// The accepted values.
         wanted: String,
     },
-    /// A value of one entry of a list.
+    /// A setting of one entry of a list is not valid.
     #[error("{entry}: {error}")]
-    Entry {
+    InvalidEntry {
         /// The entry.
         entry: String,
-        /// What is wrong with it.
+        /// The error of the setting.
         error: Box<SettingError>,
     },
-    /// A file that is not TOML, or not tables of plain values.
+    /// The file is not valid TOML, or a value is neither a plain value nor a list of tables.
     #[error("cannot read the settings in {place}: {reason}")]
-    File {
+    InvalidFile {
         /// The file.
         place: String,
-        /// What is wrong.
+        /// Why it is not valid.
         reason: String,
     },
 }
 
-/// A setting's declaration.
+/// SettingDeclaration of a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Declaration {
-    /// `section.name`.
+pub struct SettingDeclaration {
+    /// Name, as `section.name`.
     pub name: &'static str,
-    /// Default, as text.
+    /// Default value as text.
     pub default: &'static str,
-    /// Values taken, in words.
-    pub range: &'static str,
-    /// What it does.
-    pub doc: &'static str,
+    /// Accepted values, in words.
+    pub accepted_values: &'static str,
+    /// What the setting does.
+    pub description: &'static str,
 }
 
-/// A kind of value a setting can have.
-trait Value: Sized {
+/// A type that the value of a setting can have.
+trait SettingType: Sized {
     fn parse(text: &str) -> Option<Self>;
-    fn show(&self) -> String;
+    fn format_value(&self) -> String;
 }
 
-macro_rules! plain_value {
-    ($($t:ty),*) => { $(impl Value for $t {
+macro_rules! impl_setting_type {
+    ($($t:ty),*) => { $(impl SettingType for $t {
         fn parse(text: &str) -> Option<Self> {
             text.parse().ok()
         }
-        fn show(&self) -> String {
+        fn format_value(&self) -> String {
             self.to_string()
         }
     })* };
 }
 
-plain_value!(u32, u64, f32, bool, String, SocketAddr);
+impl_setting_type!(u32, u64, f32, bool, String, SocketAddr);
 
-impl Value for PathBuf {
+impl SettingType for PathBuf {
     fn parse(text: &str) -> Option<Self> {
         Some(Self::from(text))
     }
-    fn show(&self) -> String {
+    fn format_value(&self) -> String {
         self.display().to_string()
     }
 }
 
-/// Where models run.
+/// The device that models run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// A GPU if there is one that works, else the CPU.
+    /// The GPU if one works, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of this number; an error if it does not work.
+    /// The CUDA device with this number. The host does not start if it does not work.
     Cuda(u32),
 }
 
-impl Value for DeviceChoice {
+impl SettingType for DeviceChoice {
     fn parse(text: &str) -> Option<Self> {
         match text {
             "auto" => Some(Self::Auto),
@@ -106,7 +114,7 @@ impl Value for DeviceChoice {
             _ => text.strip_prefix("cuda:")?.parse().ok().map(Self::Cuda),
         }
     }
-    fn show(&self) -> String {
+    fn format_value(&self) -> String {
         match self {
             Self::Auto => "auto".into(),
             Self::Cpu => "cpu".into(),
@@ -115,7 +123,7 @@ impl Value for DeviceChoice {
     }
 }
 
-macro_rules! choice {
+macro_rules! setting_choices {
     ($(#[doc = $doc:literal])+ $name:ident { $($(#[doc = $of:literal])+ $choice:ident = $text:literal,)+ }) => {
         $(#[doc = $doc])+
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,58 +131,58 @@ macro_rules! choice {
             $($(#[doc = $of])+ $choice,)+
         }
 
-        impl Value for $name {
+        impl SettingType for $name {
             fn parse(text: &str) -> Option<Self> {
                 match text {
                     $($text => Some(Self::$choice),)+
                     _ => None,
                 }
             }
-            fn show(&self) -> String {
+            fn format_value(&self) -> String {
                 match self { $(Self::$choice => $text.into(),)+ }
             }
         }
     };
 }
 
-choice! {
-    /// Who may read the host's measurements.
+setting_choices! {
+    /// Access to the metrics endpoint.
     MetricsAccess {
-        /// Anyone who can connect.
+        /// Every client can read the metrics.
         Open = "open",
-        /// Whoever has a key with the scope `admin`.
+        /// Only API keys with the scope `admin` can read the metrics.
         Key = "key",
-        /// Nobody.
+        /// The endpoint is disabled.
         Off = "off",
     }
 }
 
-choice! {
-    /// How the log is written.
+setting_choices! {
+    /// Format of the log.
     LogFormat {
-        /// Lines for people.
+        /// Lines of text for people.
         Text = "text",
-        /// An object a line.
+        /// One JSON object a line.
         Json = "json",
     }
 }
 
-choice! {
-    /// Whether PDF workers may run without a part of their sandbox.
+setting_choices! {
+    /// Whether PDF workers can run without a part of their sandbox.
     SandboxMode {
-        /// A worker that the kernel does not lock in is not given a PDF.
+        /// A worker without the full sandbox gets no PDF.
         Required = "required",
-        /// It is, and the log says once what is missing.
+        /// A worker without the full sandbox gets PDFs. The log reports the missing parts once.
         BestEffort = "best-effort",
     }
 }
 
-choice! {
-    /// What becomes of a question when every language model has failed at it.
-    WhenDown {
-        /// It waits for one to recover, as long as it may take.
+setting_choices! {
+    /// What happens to a request when every language model has failed.
+    AllProvidersFailedAction {
+        /// The request waits until a provider recovers or its timeout ends.
         Wait = "wait",
-        /// It fails.
+        /// The request fails.
         Fail = "fail",
     }
 }
@@ -195,43 +203,43 @@ macro_rules! settings {
         }
 
         $(#[doc = $of_table])+
-        pub const $table: &[Declaration] = &[
-            $(Declaration { name: $name, default: $default, range: $range, doc: concat!($($doc),+) },)*
+        pub const $table: &[SettingDeclaration] = &[
+            $(SettingDeclaration { name: $name, default: $default, accepted_values: $range, description: concat!($($doc),+) },)*
         ];
 
         impl Default for $settings {
             fn default() -> Self {
                 Self {
-                    // The test below parses every default, so none can be left out here.
-                    $($field: <$type as Value>::parse($default).unwrap_or_else(|| unreachable!()),)*
+                    // A test parses every default, so this is not reached.
+                    $($field: <$type as SettingType>::parse($default).unwrap_or_else(|| unreachable!()),)*
                     $($list: Vec::new(),)*
                 }
             }
         }
 
         impl $settings {
-            /// Sets one of the plain ones by name.
-            pub(super) fn set_plain(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
+            /// Sets one of the declared settings by name.
+            pub(super) fn set_declared(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
                 match name {
                     $($name => {
-                        let wrong = || SettingError::Value {
+                        let wrong = || SettingError::InvalidValue {
                             name: $name, value: value.to_owned(), wanted: $range.to_owned(),
                         };
-                        let $v = <$type as Value>::parse(value.trim()).ok_or_else(wrong)?;
+                        let $v = <$type as SettingType>::parse(value.trim()).ok_or_else(wrong)?;
                         if !$valid {
                             return Err(wrong());
                         }
                         self.$field = $v;
                         Ok(())
                     })*
-                    _ => Err(SettingError::Unknown { name: name.to_owned(), hint: nearest($table, name) }),
+                    _ => Err(unknown_setting($table, name)),
                 }
             }
 
-            /// The value of one of the plain ones as text.
-            pub(super) fn get_plain(&self, name: &str) -> Option<String> {
+            /// Returns the value of one of the declared settings as text.
+            pub(super) fn get_declared(&self, name: &str) -> Option<String> {
                 match name {
-                    $($name => Some(self.$field.show()),)*
+                    $($name => Some(self.$field.format_value()),)*
                     _ => None,
                 }
             }
@@ -239,32 +247,34 @@ macro_rules! settings {
     };
 }
 
-mod declared;
+mod declarations;
 mod providers;
+mod renamed;
 
-pub use declared::{DECLARATIONS, Settings};
-pub use providers::{PROVIDER_DECLARATIONS, ProviderKind, ProviderSettings, TokenLimit};
+pub use declarations::{DECLARATIONS, Settings};
+pub use providers::{PROVIDER_DECLARATIONS, ProviderKind, ProviderSettings, TokenLimitParameter};
 
 impl Settings {
-    /// Sets one by name. `llm.provider.NAME.KEY` sets a key of the provider of that name, which is added if it is new.
+    /// Sets a setting by name. `llm.provider.NAME.KEY` sets a key of the provider with this name, and adds the
+    /// provider if it does not exist.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SettingError> {
-        match name.strip_prefix(providers::LIST) {
+        match name.strip_prefix(providers::PROVIDER_PREFIX) {
             Some(rest) => self.set_provider(rest, value),
-            None => self.set_plain(name, value),
+            None => self.set_declared(name, value),
         }
     }
 
-    /// The value of one as text.
+    /// Returns the value of a setting as text.
     pub fn get(&self, name: &str) -> Option<String> {
-        match name.strip_prefix(providers::LIST) {
+        match name.strip_prefix(providers::PROVIDER_PREFIX) {
             Some(rest) => self.get_provider(rest),
-            None => self.get_plain(name),
+            None => self.get_declared(name),
         }
     }
 
-    /// Takes every value of a TOML text; `place` names it in errors.
+    /// Applies every value of a TOML text. `place` is the file name in errors.
     pub fn merge_toml(&mut self, place: &str, text: &str) -> Result<(), SettingError> {
-        let wrong = |reason: String| SettingError::File {
+        let wrong = |reason: String| SettingError::InvalidFile {
             place: place.to_owned(),
             reason,
         };
@@ -273,17 +283,16 @@ impl Settings {
             .map_err(|e: toml::de::Error| wrong(e.message().to_owned()))?;
         for (section, values) in &table {
             let toml::Value::Table(values) = values else {
-                return Err(wrong(format!(
-                    "'{section}' stands outside a table such as [raster]"
-                )));
+                return Err(wrong(format!("'{section}' is outside a table such as [raster]")));
             };
             for (key, value) in values {
                 let name = format!("{section}.{key}");
-                match (plain(value), value) {
+                match (plain_toml_text(value), value) {
                     (Some(text), _) => self.set(&name, &text)?,
-                    (None, toml::Value::Array(entries)) if providers::is_list(&name) => {
+                    (None, toml::Value::Array(entries)) if providers::is_provider_list(&name) => {
                         for entry in entries {
-                            self.merge_provider(entry).map_err(|e| e.blame(wrong))?;
+                            self.merge_provider(entry)
+                                .map_err(|e| e.into_setting_error(wrong))?;
                         }
                     }
                     _ => return Err(wrong(format!("{name} is not a plain value"))),
@@ -293,31 +302,36 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes every `WEIR_…` variable that names a setting; others are left alone.
-    pub fn merge_env(
+    /// Applies every `WEIR_…` variable that names a setting and ignores other variables.
+    pub fn merge_environment(
         &mut self,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(), SettingError> {
         for (variable, value) in variables {
-            if let Some(declaration) = DECLARATIONS.iter().find(|d| d.variable() == variable) {
+            if let Some(declaration) = DECLARATIONS.iter().find(|d| d.environment_variable() == variable) {
                 self.set(declaration.name, &value)?;
-            } else if let Some(name) = providers::variable(&variable) {
+            } else if let Some(name) = providers::setting_from_variable(&variable) {
                 self.set(&name, &value)?;
+            } else if let Some((_, present)) = renamed::renamed_from_variable(&variable) {
+                return Err(SettingError::Renamed {
+                    name: variable,
+                    present,
+                });
             }
         }
         Ok(())
     }
 }
 
-impl Declaration {
-    /// The environment variable that sets it.
-    pub fn variable(&self) -> String {
-        format!("WEIR_{}", self.name.replace('.', "_").to_ascii_uppercase())
+impl SettingDeclaration {
+    /// Returns the environment variable that sets it.
+    pub fn environment_variable(&self) -> String {
+        variable_name(self.name)
     }
 }
 
-/// A TOML value that is none of several, as text.
-fn plain(value: &toml::Value) -> Option<String> {
+/// Returns a TOML value as text; `None` for a table, an array or a date.
+fn plain_toml_text(value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(s) => Some(s.clone()),
         toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Some(value.to_string()),
@@ -325,8 +339,27 @@ fn plain(value: &toml::Value) -> Option<String> {
     }
 }
 
-/// The setting whose name is most like `name`, if one is near.
-fn nearest(declarations: &'static [Declaration], name: &str) -> Option<&'static str> {
+/// Returns the error for a name that is not declared.
+fn unknown_setting(declarations: &'static [SettingDeclaration], name: &str) -> SettingError {
+    match renamed::present_name(name) {
+        Some(present) => SettingError::Renamed {
+            name: name.to_owned(),
+            present,
+        },
+        None => SettingError::UnknownSetting {
+            name: name.to_owned(),
+            hint: suggest_setting(declarations, name),
+        },
+    }
+}
+
+/// Returns the environment variable of a setting.
+fn variable_name(setting: &str) -> String {
+    format!("WEIR_{}", setting.replace('.', "_").to_ascii_uppercase())
+}
+
+/// Returns the name of a similar setting: the same key in another section, or one key that contains the other.
+fn suggest_setting(declarations: &'static [SettingDeclaration], name: &str) -> Option<&'static str> {
     let last = name.rsplit('.').next().unwrap_or(name);
     declarations.iter().map(|d| d.name).find(|d| {
         let key = d.rsplit('.').next().unwrap_or(d);
@@ -343,48 +376,56 @@ mod tests {
         let mut settings = Settings::default();
         for d in DECLARATIONS {
             settings.set(d.name, d.default).unwrap();
-            assert!(!d.doc.trim().is_empty() && !d.range.is_empty(), "{}", d.name);
+            assert!(
+                !d.description.trim().is_empty() && !d.accepted_values.is_empty(),
+                "{}",
+                d.name
+            );
         }
         assert_eq!(settings, Settings::default());
     }
 
     #[test]
-    fn the_environment_stands_over_the_file() {
+    fn environment_overrides_the_file() {
         let mut settings = Settings::default();
         settings
-            .merge_toml("weir.toml", "[raster]\nworkers = 3\njpeg_quality = 70\n")
+            .merge_toml("weir.toml", "[raster]\nworker_processes = 3\njpeg_quality = 70\n")
             .unwrap();
         settings
-            .merge_env([
-                ("WEIR_RASTER_WORKERS".into(), "5".into()),
+            .merge_environment([
+                ("WEIR_RASTER_WORKER_PROCESSES".into(), "5".into()),
                 ("WEIR_OTHER".into(), "x".into()),
             ])
             .unwrap();
-        assert_eq!((settings.raster_workers, settings.raster_jpeg_quality), (5, 70));
+        assert_eq!(
+            (settings.raster_worker_processes, settings.raster_jpeg_quality),
+            (5, 70)
+        );
     }
 
     #[test]
-    fn a_wrong_value_says_what_would_be_taken() {
+    fn invalid_value_error_states_accepted_values() {
         let mut settings = Settings::default();
         let error = settings
             .set("raster.jpeg_quality", "101")
             .unwrap_err()
             .to_string();
-        assert_eq!(
-            error,
-            "raster.jpeg_quality = '101' cannot be taken: give 1 to 100"
-        );
+        assert_eq!(error, "invalid value raster.jpeg_quality = '101': give 1 to 100");
         let error = settings.set("raster.worker", "1").unwrap_err().to_string();
         assert_eq!(
             error,
-            "there is no setting 'raster.worker': did you mean 'raster.workers'?"
+            "there is no setting 'raster.worker': did you mean 'raster.worker_processes'?"
         );
         assert!(settings.merge_toml("x", "workers = 1").is_err());
-        assert!(settings.merge_toml("x", "[raster]\nworkers = [1]").is_err());
+        assert!(
+            settings
+                .merge_toml("x", "[raster]\nworker_processes = [1]")
+                .is_err()
+        );
         assert!(settings.set("inference.device", "cuda:1").is_ok());
         assert!(settings.set("inference.device", "cuda").is_err());
-        assert!(settings.set("server.metrics", "everyone").is_err());
-        settings.set("server.metrics", "open").unwrap();
-        assert_eq!(settings.get("server.metrics").as_deref(), Some("open"));
+        assert!(settings.set("server.metrics_access", "everyone").is_err());
+        settings.set("server.metrics_access", "open").unwrap();
+        assert_eq!(settings.get("server.metrics_access").as_deref(), Some("open"));
     }
 }

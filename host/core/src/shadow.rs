@@ -1,113 +1,114 @@
-//! Revisions that decide beside the real ones, without effect.
+//! Shadows: revisions whose decisions have no effect.
 //!
-//! A shadow is asked after a job has ended: the job's recorded questions are put to it, and its answers are compared with
-//! those that counted. So it costs the job nothing, whatever it does, and it is asked exactly what the real one was asked,
-//! which a second set of components beside a running job could not be: each decision changes what the next question is.
+//! A shadow runs after a job has ended. The job's recorded calls are replayed with the shadow's components, and the
+//! decisions are compared with the real ones. So a shadow never delays a job, and it gets exactly the same calls.
+//! Components that run beside a job could not get the same calls, because each decision changes the next call.
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StorageError;
 use crate::id::{JobId, TenantId};
-use crate::replay::{Difference, Effect, ReplayReport};
+use crate::replay::{DecisionDifference, DecisionTotals, ReplayReport};
 
-/// Comparisons that a pipeline keeps: those of its last jobs.
-pub const SHADOW_RUNS: u32 = 200;
-/// Differences that are kept of each.
-pub const DIFFERENCES: usize = 5;
-/// Differences that are told of all.
-const EXAMPLES: usize = 20;
+/// Maximum number of stored comparisons of a pipeline.
+pub const MAX_SHADOW_RUNS: u32 = 200;
+/// Maximum number of stored differences of a comparison.
+pub const MAX_DIFFERENCES_PER_RUN: usize = 5;
+/// Maximum number of differences in the totals.
+const MAX_EXAMPLES: usize = 20;
 
-/// A revision that decides without effect.
+/// A revision that runs as a shadow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shadow {
-    /// Which.
+pub struct ShadowRevision {
+    /// The revision.
     pub revision: u32,
-    /// Since when, in milliseconds since 1970.
+    /// Start, in milliseconds since 1970.
     pub since_millis: u64,
 }
 
-/// What a shadow would have decided in a job.
+/// The comparison of one job with a shadow.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShadowRun {
-    /// Whose job it was.
+    /// The tenant that owns the job.
     pub tenant: TenantId,
     /// The pipeline.
     pub pipeline: String,
-    /// The shadow.
+    /// Revision of the shadow.
     pub revision: u32,
     /// The job.
     pub job: JobId,
-    /// When it was compared, in milliseconds since 1970.
-    pub at_millis: u64,
-    /// What came of it; `Err` says why the job's decisions could not be had again.
+    /// Time of the comparison, in milliseconds since 1970.
+    pub compared_at_millis: u64,
+    /// The comparison; `Err` says why the job could not be replayed.
     pub report: Result<ReplayReport, String>,
 }
 
-/// What a shadow would have decided in all jobs since it began.
+/// Totals of a shadow over all compared jobs.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct ShadowShowing {
-    /// Jobs compared.
-    pub jobs: u64,
-    /// Those in which a decision came out otherwise.
+pub struct ShadowTotals {
+    /// Number of compared jobs.
+    pub compared_jobs: u64,
+    /// Jobs with at least one different decision.
     pub differing_jobs: u64,
-    /// Decisions compared.
+    /// Number of compared decisions.
     pub decisions: u64,
-    /// Those that came out otherwise.
-    pub differing: u64,
-    /// Questions to capabilities that the real revision had not asked, and that therefore had no answer.
-    pub missed: u64,
-    /// What the real decisions came to.
-    pub before: Effect,
-    /// What the shadow's would have come to.
-    pub after: Effect,
-    /// The latest of those that came out otherwise, each with its job.
-    pub examples: Vec<(JobId, Difference)>,
-    /// Jobs whose decisions could not be had again.
-    pub uncompared: u64,
-    /// Why the latest of them could not.
-    pub reason: Option<String>,
+    /// Decisions that differ.
+    pub differing_decisions: u64,
+    /// Calls to capabilities that the recordings have no response for, because the jobs did not make them.
+    pub missing_capability_responses: u64,
+    /// Totals of the real decisions.
+    pub recorded_totals: DecisionTotals,
+    /// Totals of the shadow's decisions.
+    pub shadow_totals: DecisionTotals,
+    /// The latest differences with their jobs.
+    pub examples: Vec<(JobId, DecisionDifference)>,
+    /// Jobs that could not be replayed.
+    pub failed_comparisons: u64,
+    /// Why the latest of them could not be replayed.
+    pub latest_failure: Option<String>,
 }
 
-impl ShadowShowing {
-    /// What these show, the latest first.
-    pub fn of(runs: impl IntoIterator<Item = ShadowRun>) -> Self {
+impl ShadowTotals {
+    /// Computes the totals of these comparisons, which are in the order newest first.
+    pub fn from_runs(runs: impl IntoIterator<Item = ShadowRun>) -> Self {
         let mut all = Self::default();
         for run in runs {
             match run.report {
-                Ok(report) => all.add(run.job, report),
+                Ok(report) => all.add_report(run.job, report),
                 Err(reason) => {
-                    all.uncompared += 1;
-                    all.reason.get_or_insert(reason);
+                    all.failed_comparisons += 1;
+                    all.latest_failure.get_or_insert(reason);
                 }
             }
         }
         all
     }
 
-    fn add(&mut self, job: JobId, report: ReplayReport) {
-        self.jobs += 1;
+    fn add_report(&mut self, job: JobId, report: ReplayReport) {
+        self.compared_jobs += 1;
         self.differing_jobs += u64::from(report.differing > 0);
         self.decisions += report.decisions;
-        self.differing += report.differing;
-        self.missed += report.missed;
-        self.before = self.before.and(report.before);
-        self.after = self.after.and(report.after);
-        let room = EXAMPLES.saturating_sub(self.examples.len());
+        self.differing_decisions += report.differing;
+        self.missing_capability_responses += report.missing_capability_responses;
+        self.recorded_totals = self.recorded_totals.merge(report.before);
+        self.shadow_totals = self.shadow_totals.merge(report.after);
+        let room = MAX_EXAMPLES.saturating_sub(self.examples.len());
         let differences = report.differences.into_iter().take(room);
         self.examples
             .extend(differences.map(|difference| (job, difference)));
     }
 }
 
-/// Keeps what shadows would have decided. Every call is a tenant's own.
+/// Stores comparisons with shadows. Every call concerns one tenant.
 #[async_trait]
-pub trait ShadowBook: Send + Sync {
-    /// Writes down a comparison, unless a document of the job has been removed. The oldest beyond [`SHADOW_RUNS`] of the pipeline are forgotten.
+pub trait ShadowStore: Send + Sync {
+    /// Stores a comparison, unless a document of the job was removed. Only the latest [`MAX_SHADOW_RUNS`] of a
+    /// pipeline are kept.
     async fn put_shadow_run(&self, run: &ShadowRun) -> Result<(), StorageError>;
 
-    /// Comparisons with a revision since then, the latest first.
-    async fn shadow_runs(
+    /// Returns the comparisons with a revision since this time, newest first.
+    async fn list_shadow_runs(
         &self,
         tenant: &TenantId,
         pipeline: &str,
@@ -120,52 +121,60 @@ pub trait ShadowBook: Send + Sync {
 mod tests {
     use super::*;
 
-    fn run(differing: u64) -> ShadowRun {
-        let difference = |n: u64| Difference {
+    fn make_run(differing: u64) -> ShadowRun {
+        let difference = |n: u64| DecisionDifference {
             function: "routing.page".into(),
-            about: format!("page {n}"),
+            subject: format!("page {n}"),
             before: "a".into(),
             after: "b".into(),
         };
-        let effect = |ocr| Effect {
+        let effect = |ocr| DecisionTotals {
             ocr,
-            ..Effect::default()
+            ..DecisionTotals::default()
         };
         ShadowRun {
-            tenant: TenantId::single(),
+            tenant: TenantId::default_tenant(),
             pipeline: "ours".into(),
             revision: 2,
             job: JobId::new(),
-            at_millis: 1,
+            compared_at_millis: 1,
             report: Ok(ReplayReport {
                 decisions: 10,
                 differing,
                 differences: (0..differing).map(difference).collect(),
-                missed: 1,
+                missing_capability_responses: 1,
                 before: effect(3),
                 after: effect(4),
-                incomplete: None,
+                incomplete_reason: None,
             }),
         }
     }
 
     #[test]
     fn comparisons_add_up() {
-        let mut failed = run(0);
+        let mut failed = make_run(0);
         failed.report = Err("not recorded".into());
-        let latest = run(2);
+        let latest = make_run(2);
         let job = latest.job;
-        let showing = ShadowShowing::of([latest, run(0), failed, run(30)]);
+        let showing = ShadowTotals::from_runs([latest, make_run(0), failed, make_run(30)]);
         assert_eq!(
-            (showing.jobs, showing.differing_jobs, showing.uncompared),
+            (
+                showing.compared_jobs,
+                showing.differing_jobs,
+                showing.failed_comparisons
+            ),
             (3, 2, 1)
         );
         assert_eq!(
-            (showing.decisions, showing.differing, showing.missed),
+            (
+                showing.decisions,
+                showing.differing_decisions,
+                showing.missing_capability_responses
+            ),
             (30, 32, 3)
         );
-        assert_eq!((showing.before.ocr, showing.after.ocr), (9, 12));
+        assert_eq!((showing.recorded_totals.ocr, showing.shadow_totals.ocr), (9, 12));
         assert_eq!((showing.examples.len(), showing.examples[0].0), (20, job));
-        assert_eq!(showing.reason.as_deref(), Some("not recorded"));
+        assert_eq!(showing.latest_failure.as_deref(), Some("not recorded"));
     }
 }

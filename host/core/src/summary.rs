@@ -1,4 +1,4 @@
-//! Summaries of a document, as they are kept and told.
+//! Summaries of a document, as stored and returned.
 
 use std::ops::Range;
 
@@ -7,80 +7,82 @@ use serde::{Deserialize, Serialize};
 use crate::id::{DocumentId, PageNumber, RevisionId};
 use crate::page::Rect;
 
-/// Characters of a preview, at most.
-const PREVIEW: usize = 200;
+/// Maximum number of characters of a preview.
+const MAX_PREVIEW_CHARS: usize = 200;
 
-/// The summaries of a document, under one revision of a pipeline.
+/// The summaries of a document under one revision of a pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DocumentSummary {
     /// The document.
     pub document: DocumentId,
-    /// Its name.
+    /// Name of the document.
     pub name: String,
-    /// Pages of which it tells.
+    /// Number of summarized pages.
     pub pages: u32,
-    /// Of the whole; none if no section has one.
+    /// Summary of the whole document; `None` if no section has one.
     pub summary: Option<Summary>,
-    /// Of its sections, in their order.
+    /// Summaries of its sections, in document order.
     pub sections: Vec<SectionSummary>,
 }
 
 /// A section with its summary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SectionSummary {
-    /// Its heading, or one made for it; none if it is too short for one.
+    /// Its heading, or a generated title; `None` if the section is too short for a title.
     pub title: Option<String>,
-    /// 1 for the highest.
+    /// Level of the heading; 1 is the highest.
     pub level: u8,
     /// First page.
     pub first_page: PageNumber,
     /// Last page.
     pub last_page: PageNumber,
-    /// None if the pipeline wants none, as of a section that is no longer than one.
+    /// The summary; `None` if the pipeline wants none, for example because the section is as short as a summary.
     pub summary: Option<Summary>,
 }
 
 /// A summary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// The summary.
+    /// Text of the summary.
     pub text: String,
-    /// What to show where there is room for a line: how it begins.
+    /// Start of the text, for places with one line of space.
     pub preview: String,
-    /// Which parts of it are taken from the document word for word, and where they stand there; empty if a model wrote it.
-    pub quotes: Vec<Quoted>,
-    /// Bytes of the text that hold a number or a name which its source does not have.
+    /// The parts that are copied verbatim from the document, with their positions there; empty if a model wrote the
+    /// summary.
+    pub quotes: Vec<SummaryQuote>,
+    /// Byte ranges of the text with a number or a name that the source does not contain.
     pub ungrounded: Vec<Range<u32>>,
-    /// Who made it.
+    /// Name of the provider.
     pub provider: String,
-    /// The model.
+    /// Name of the model.
     pub model: String,
 }
 
-/// A part of a summary that stands in the document.
+/// A part of a summary that is copied from the document.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Quoted {
-    /// Bytes of the summary.
-    pub at: Range<u32>,
+pub struct SummaryQuote {
+    /// Byte range in the summary.
+    #[serde(rename = "at")]
+    pub summary_range: Range<u32>,
     /// The page.
     pub page: PageNumber,
-    /// Where on it.
+    /// Position on the page.
     #[serde(rename = "box")]
     pub rect: Rect,
 }
 
-/// Blob key of a document's summaries.
+/// Returns the blob key of a document's summaries.
 pub fn summary_key(document: &DocumentId, revision: &RevisionId) -> String {
-    format!("{}{revision}.json", summaries_prefix(document))
+    format!("{}{revision}.json", summary_key_prefix(document))
 }
 
-/// What the blob keys of a document's summaries begin with, under any revision.
-pub fn summaries_prefix(document: &DocumentId) -> String {
+/// Returns the prefix of the blob keys of a document's summaries under all revisions.
+pub fn summary_key_prefix(document: &DocumentId) -> String {
     format!("{document}/summary/")
 }
 
-/// How a text begins: its first sentence, or as much of it as a preview takes, cut at a word.
-pub fn preview(text: &str) -> String {
+/// Returns the start of a text: its first sentence, or as many whole words as fit into a preview.
+pub fn make_preview(text: &str) -> String {
     let mut end = text.len();
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -91,7 +93,7 @@ pub fn preview(text: &str) -> String {
         }
     }
     let sentence = text.get(..end).unwrap_or(text).trim();
-    match sentence.char_indices().nth(PREVIEW) {
+    match sentence.char_indices().nth(MAX_PREVIEW_CHARS) {
         None => sentence.to_owned(),
         Some((cut, _)) => {
             let start = sentence.get(..cut).unwrap_or_default();
@@ -106,13 +108,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_preview_is_the_first_sentence_or_some_of_it() {
-        assert_eq!(preview("It rained. It did not stop."), "It rained.");
-        assert_eq!(preview("It cost 3.5 crowns! So what?"), "It cost 3.5 crowns!");
-        assert_eq!(preview("雨が降った。やまない。"), "雨が降った。");
-        assert_eq!(preview(" no end "), "no end");
-        assert_eq!(preview(""), "");
-        let long = preview(&"word ".repeat(100));
+    fn preview_is_the_first_sentence_or_its_start() {
+        assert_eq!(make_preview("It rained. It did not stop."), "It rained.");
+        assert_eq!(
+            make_preview("It cost 3.5 crowns! So what?"),
+            "It cost 3.5 crowns!"
+        );
+        assert_eq!(make_preview("雨が降った。やまない。"), "雨が降った。");
+        assert_eq!(make_preview(" no end "), "no end");
+        assert_eq!(make_preview(""), "");
+        let long = make_preview(&"word ".repeat(100));
         assert_eq!(
             (long.chars().count(), long.ends_with("word…")),
             (200, true),

@@ -1,7 +1,8 @@
-//! Tenants, the keys that speak for them, and what each may use.
+//! Tenants, their API keys and their quotas.
 //!
-//! A key is `weir_<id>_<secret>`: the id finds the record, and only the SHA-256 of the secret is kept. The secret has 256 bits
-//! from the system's generator, so a slow hash would add nothing but a way to make the host busy.
+//! An API key is `weir_<id>_<secret>`. The id selects the record, and only the SHA-256 of the secret is stored. The
+//! secret has 256 bits from the system's random generator. So a slow password hash would not improve security, and
+//! would let clients keep the host busy.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,15 +16,15 @@ use crate::id::TenantId;
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tenant {
-    /// Its name.
+    /// Name of the tenant.
     pub id: TenantId,
     /// Whether it may use the host.
     pub state: TenantState,
-    /// Its share of a busy host, relative to the others; above 0, 1 for most.
+    /// Share of a busy host relative to other tenants; above 0, by default 1.
     pub weight: f64,
-    /// Where its quotas differ from the host's.
+    /// Quotas that differ from the host's defaults.
     pub quotas: Quotas,
-    /// When it was made, in milliseconds since 1970.
+    /// Creation time in milliseconds since 1970.
     pub created_millis: u64,
 }
 
@@ -31,31 +32,31 @@ pub struct Tenant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TenantState {
-    /// It may.
+    /// The tenant may use the host.
     Active,
-    /// Its keys are refused and its jobs wait; nothing of it is lost.
+    /// The tenant's keys are refused and its jobs wait. Nothing is deleted.
     Suspended,
 }
 
-/// What a key may do.
+/// Permission of an API key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Scope {
-    /// Submit, cancel and retry jobs; delete documents.
+pub enum KeyScope {
+    /// Create, cancel and retry jobs; delete documents.
     Ingest,
     /// Read jobs, documents, events and usage; search.
     Read,
     /// Push components and change pipelines.
     Components,
-    /// Make and change tenants and keys, of every tenant. It gives no access to tenants' documents.
+    /// Create and change tenants and keys, of every tenant. It gives no access to the documents of tenants.
     Admin,
 }
 
-impl Scope {
-    /// Every scope.
+impl KeyScope {
+    /// All scopes.
     pub const ALL: [Self; 4] = [Self::Ingest, Self::Read, Self::Components, Self::Admin];
 
-    /// Its name on the wire.
+    /// Returns the name in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -66,49 +67,49 @@ impl Scope {
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for KeyScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// No scope has that name.
+/// No scope has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is no scope: use ingest, read, components or admin")]
-pub struct ScopeError(pub String);
+#[error("'{0}' is not a scope: use ingest, read, components or admin")]
+pub struct KeyScopeError(pub String);
 
-impl FromStr for Scope {
-    type Err = ScopeError;
-    fn from_str(name: &str) -> Result<Self, ScopeError> {
+impl FromStr for KeyScope {
+    type Err = KeyScopeError;
+    fn from_str(name: &str) -> Result<Self, KeyScopeError> {
         Self::ALL
             .into_iter()
             .find(|scope| scope.name() == name)
-            .ok_or_else(|| ScopeError(name.to_owned()))
+            .ok_or_else(|| KeyScopeError(name.to_owned()))
     }
 }
 
-/// What is kept of a key.
+/// The stored part of an API key.
 #[derive(Clone, PartialEq, Eq)]
-pub struct KeyRecord {
-    /// The key's public part: 12 hexadecimal digits.
+pub struct ApiKeyRecord {
+    /// Public part of the key: 12 hexadecimal digits.
     pub id: String,
-    /// Whom it speaks for.
+    /// The tenant of the key.
     pub tenant: TenantId,
-    /// What it may do, sorted, each once.
-    pub scopes: Vec<Scope>,
+    /// Permissions of the key, sorted and without duplicates.
+    pub scopes: Vec<KeyScope>,
     /// SHA-256 of the secret.
-    pub digest: [u8; 32],
-    /// What its owner calls it.
-    pub label: String,
-    /// When it was made, in milliseconds since 1970.
+    pub secret_digest: [u8; 32],
+    /// Name that the owner gave the key.
+    pub display_name: String,
+    /// Creation time in milliseconds since 1970.
     pub created_millis: u64,
-    /// From when on it is refused.
+    /// Time from which on the key is refused.
     pub expires_millis: Option<u64>,
-    /// Since when it has been revoked.
+    /// Time when the key was revoked.
     pub revoked_millis: Option<u64>,
 }
 
-impl fmt::Debug for KeyRecord {
+impl fmt::Debug for ApiKeyRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyRecord")
             .field("id", &self.id)
@@ -119,7 +120,8 @@ impl fmt::Debug for KeyRecord {
 
 macro_rules! quotas {
     ($($(#[doc = $doc:literal])+ $field:ident => $name:literal;)*) => {
-        /// Upper limits; `None` is the host's default, the setting `quota.<name>`, and a limit of 0 there is none at all.
+        /// Quotas of a tenant. `None` uses the host's default, the setting `quota.<name>`. A quota of 0 means no
+        /// limit.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub struct Quotas {
@@ -127,10 +129,10 @@ macro_rules! quotas {
         }
 
         impl Quotas {
-            /// Names of all quotas, as settings and refusals have them.
+            /// Names of all quotas, as in settings and errors.
             pub const NAMES: &[&str] = &[$($name),*];
 
-            /// A quota by name; `None` if there is no such quota.
+            /// Returns a quota by name; `None` if there is no such quota.
             pub fn by_name_mut(&mut self, name: &str) -> Option<&mut Option<u64>> {
                 match name {
                     $($name => Some(&mut self.$field),)*
@@ -138,9 +140,9 @@ macro_rules! quotas {
                 }
             }
 
-            /// These limits, and `host`'s where there are none.
+            /// Returns these quotas, with the values of `host` for those that are `None`.
             #[must_use]
-            pub fn or(&self, host: &Self) -> Self {
+            pub fn with_defaults(&self, host: &Self) -> Self {
                 Self { $($field: self.$field.or(host.$field),)* }
             }
         }
@@ -148,46 +150,46 @@ macro_rules! quotas {
 }
 
 quotas! {
-    /// Jobs in work at one time.
+    /// Maximum running jobs.
     concurrent_jobs => "concurrent_jobs";
-    /// Jobs waiting.
+    /// Maximum queued jobs.
     queued_jobs => "queued_jobs";
-    /// HTTP requests a second, on average; bursts of twice that are let through.
+    /// Maximum HTTP requests in a second, on average. Bursts of twice as many are accepted.
     requests_per_second => "requests_per_second";
-    /// Bytes of one submission.
+    /// Maximum bytes of one upload.
     upload_bytes => "upload_bytes";
-    /// Pages a day (UTC).
+    /// Maximum pages in a day (UTC).
     pages_per_day => "pages_per_day";
-    /// Bytes of documents and page images kept.
+    /// Maximum stored bytes of documents and page images.
     stored_bytes => "stored_bytes";
-    /// Milliseconds of models a day (UTC).
+    /// Maximum milliseconds of model time in a day (UTC).
     inference_millis_per_day => "inference_millis_per_day";
-    /// Milliseconds of components' CPU a day (UTC).
+    /// Maximum milliseconds of components' CPU time in a day (UTC).
     guest_millis_per_day => "guest_millis_per_day";
-    /// Calls to language models a day (UTC).
+    /// Maximum calls to language models in a day (UTC).
     llm_calls_per_day => "llm_calls_per_day";
-    /// Tokens of language models a day (UTC), of requests and answers together.
+    /// Maximum language model tokens in a day (UTC), prompts and responses together.
     llm_tokens_per_day => "llm_tokens_per_day";
-    /// Price of those tokens a day (UTC), in millionths of the currency of the providers' prices.
+    /// Maximum price of these tokens in a day (UTC), in millionths of the currency of the providers' prices.
     llm_cost_micros_per_day => "llm_cost_micros_per_day";
-    /// Bytes of memory of one component's instance.
+    /// Maximum memory of one component instance in bytes.
     guest_memory_bytes => "guest_memory_bytes";
 }
 
-/// A change of a tenant. What is `None`, and each quota that is not named, stays.
+/// A change of a tenant. `None` values and quotas without an entry do not change.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TenantUpdate {
     /// Whether it may use the host.
     pub state: Option<TenantState>,
-    /// Its share of a busy host.
+    /// Share of a busy host.
     pub weight: Option<f64>,
-    /// Quotas by name: a limit, or `None` for the host's. Unknown names are ignored.
+    /// Quotas by name: a limit, or `None` for the host's default. Unknown names are ignored.
     pub quotas: Vec<(String, Option<u64>)>,
 }
 
 impl TenantUpdate {
-    /// Changes a tenant.
-    pub fn apply(&self, tenant: &mut Tenant) {
+    /// Applies the change to a tenant.
+    pub fn apply_to(&self, tenant: &mut Tenant) {
         tenant.state = self.state.unwrap_or(tenant.state);
         tenant.weight = self.weight.unwrap_or(tenant.weight);
         for (name, limit) in &self.quotas {
@@ -198,50 +200,56 @@ impl TenantUpdate {
     }
 }
 
-/// Keeps tenants and keys. What is written is durable when a call returns, and the next call sees it, also from another
-/// process.
+/// Stores tenants and API keys. A write is durable when its call returns, and the next call sees it, also from
+/// another process.
 #[async_trait]
-pub trait Registry: Send + Sync {
-    /// Writes a tenant, unless there is one of its name; whether it was written.
+pub trait TenantStore: Send + Sync {
+    /// Creates a tenant, unless one with its name exists. Returns whether it was created.
     async fn create_tenant(&self, tenant: &Tenant) -> Result<bool, StorageError>;
 
-    /// Changes a tenant in one step, so that no change of another process is lost; the tenant as it is then, or `None` if there is
-    /// none.
-    async fn change_tenant(
+    /// Changes a tenant atomically, so that no change of another process is lost. Returns the changed tenant; `None`
+    /// if it does not exist.
+    async fn update_tenant(
         &self,
         id: &TenantId,
         change: &TenantUpdate,
     ) -> Result<Option<Tenant>, StorageError>;
 
-    /// A tenant.
-    async fn tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError>;
+    /// Returns a tenant.
+    async fn find_tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError>;
 
-    /// All tenants by name.
-    async fn tenants(&self) -> Result<Vec<Tenant>, StorageError>;
+    /// Returns all tenants, sorted by name.
+    async fn list_tenants(&self) -> Result<Vec<Tenant>, StorageError>;
 
-    /// Suspends a tenant and removes its keys for good; whether there is such a tenant. What was begun with one of the keys
-    /// changes nothing any more.
-    async fn lock_out(&self, id: &TenantId) -> Result<bool, StorageError>;
+    /// Suspends a tenant and removes its keys permanently. Returns whether the tenant exists. Requests that started
+    /// with one of these keys cannot change anything any more.
+    async fn suspend_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError>;
 
-    /// Removes a tenant with its keys, jobs, documents, events and usage; whether there was one. Vectors and blobs are the
-    /// caller's to remove first.
+    /// Removes a tenant with its keys, jobs, documents, events and usage. Returns whether it existed. The caller must
+    /// remove vectors and blobs first.
     async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError>;
 
-    /// Writes or replaces a key.
-    async fn put_key(&self, key: &KeyRecord) -> Result<(), StorageError>;
+    /// Writes or replaces an API key.
+    async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<(), StorageError>;
 
-    /// Revokes a key for good, in one step; whether there is such a key. One that is revoked stays as it is.
-    async fn revoke_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError>;
+    /// Revokes an API key permanently and atomically. Returns whether the key exists. A key that is already revoked
+    /// does not change.
+    async fn revoke_api_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError>;
 
-    /// Writes `fresh` and revokes the key `old`, in one step; whether `old` was neither revoked nor expired. Otherwise nothing is
-    /// written.
-    async fn replace_key(&self, old: &str, fresh: &KeyRecord, now_millis: u64) -> Result<bool, StorageError>;
+    /// Writes `fresh` and revokes the key `old` atomically. Returns whether `old` was neither revoked nor expired; if
+    /// not, nothing is written.
+    async fn replace_api_key(
+        &self,
+        old: &str,
+        fresh: &ApiKeyRecord,
+        now_millis: u64,
+    ) -> Result<bool, StorageError>;
 
-    /// A key by its public part.
-    async fn key(&self, id: &str) -> Result<Option<KeyRecord>, StorageError>;
+    /// Returns an API key by its public part.
+    async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError>;
 
-    /// A tenant's keys, oldest first.
-    async fn keys(&self, tenant: &TenantId) -> Result<Vec<KeyRecord>, StorageError>;
+    /// Returns a tenant's API keys, oldest first.
+    async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError>;
 }
 
 #[cfg(test)]
@@ -249,7 +257,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenants_quota_stands_over_the_hosts() {
+    fn tenant_quota_overrides_the_host_default() {
         let host = Quotas {
             concurrent_jobs: Some(4),
             pages_per_day: Some(100),
@@ -259,7 +267,7 @@ mod tests {
             concurrent_jobs: Some(1),
             ..Quotas::default()
         };
-        let both = own.or(&host);
+        let both = own.with_defaults(&host);
         assert_eq!((both.concurrent_jobs, both.pages_per_day), (Some(1), Some(100)));
     }
 

@@ -1,4 +1,4 @@
-//! What tenants have used, by day.
+//! Daily usage of tenants, and reservations within their quotas.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,45 +10,45 @@ use crate::error::StorageError;
 use crate::id::TenantId;
 
 /// Days since 1970, UTC.
-pub type Day = u32;
+pub type UsageDay = u32;
 
-/// The day of a time in milliseconds since 1970.
-pub fn day_of(millis: u64) -> Day {
-    u32::try_from(millis / 86_400_000).unwrap_or(Day::MAX)
+/// Returns the day of a time in milliseconds since 1970.
+pub fn day_from_millis(millis: u64) -> UsageDay {
+    u32::try_from(millis / 86_400_000).unwrap_or(UsageDay::MAX)
 }
 
-/// Amounts used.
+/// Used amounts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Usage {
-    /// HTTP requests answered.
+    /// HTTP requests with a response.
     pub requests: u64,
     /// Jobs accepted.
     pub jobs: u64,
-    /// Bytes taken in.
+    /// Uploaded bytes.
     pub upload_bytes: u64,
-    /// Pages that ended, done or failed.
+    /// Pages that are done or failed.
     pub pages: u64,
-    /// Microseconds that models worked.
+    /// Microseconds of model time.
     pub inference_micros: u64,
-    /// Microseconds that components ran.
+    /// Microseconds of components' CPU time.
     pub guest_micros: u64,
-    /// Searches answered.
+    /// Search queries with a response.
     pub searches: u64,
-    /// Requests refused for a quota.
+    /// Requests that were refused because of a quota.
     pub refusals: u64,
-    /// Calls to language models that were answered, or may have been charged for.
+    /// Calls to language models with a response, and calls that may have been charged.
     pub llm_calls: u64,
-    /// Tokens of requests to language models.
+    /// Prompt tokens of calls to language models.
     pub llm_prompt_tokens: u64,
-    /// Tokens that language models answered with.
+    /// Response tokens of calls to language models.
     pub llm_answer_tokens: u64,
     /// Price of those tokens, in millionths of the currency of the providers' prices.
     pub llm_cost_micros: u64,
 }
 
 impl Usage {
-    /// Adds another's amounts.
+    /// Adds the amounts of `other`.
     pub const fn add(&mut self, other: &Self) {
         self.requests = self.requests.saturating_add(other.requests);
         self.jobs = self.jobs.saturating_add(other.jobs);
@@ -64,43 +64,43 @@ impl Usage {
         self.llm_cost_micros = self.llm_cost_micros.saturating_add(other.llm_cost_micros);
     }
 
-    /// The tokens of requests to language models and of their answers.
+    /// Returns the sum of prompt and response tokens.
     pub const fn llm_tokens(&self) -> u64 {
         self.llm_prompt_tokens.saturating_add(self.llm_answer_tokens)
     }
 }
 
-/// Told by whoever does metered work; must not block.
-pub trait Meter: Send + Sync {
-    /// Adds to what a tenant has used today.
-    fn used(&self, tenant: &TenantId, usage: &Usage);
+/// Receives the usage of metered work. Implementations must not block.
+pub trait UsageMeter: Send + Sync {
+    /// Adds to the usage of a tenant for today.
+    fn record_usage(&self, tenant: &TenantId, usage: &Usage);
 }
 
-impl fmt::Debug for dyn Meter {
+impl fmt::Debug for dyn UsageMeter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Meter")
     }
 }
 
-/// A quota of a tenant that is used up.
+/// A quota of a tenant is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the quota {quota} = {limit} is used up")]
+#[error("the quota {quota} = {limit} is exhausted")]
 pub struct QuotaExhausted {
-    /// Its name, as in [`Quotas::NAMES`](crate::tenancy::Quotas::NAMES).
+    /// Name of the quota, as in [`Quotas::NAMES`](crate::tenancy::Quotas::NAMES).
     pub quota: &'static str,
     /// The limit.
     pub limit: u64,
 }
 
 impl QuotaExhausted {
-    /// The kind of errors that say so.
+    /// The kind of this error.
     pub const KIND: &str = "quota";
 }
 
-/// Why nothing was reserved.
+/// A reservation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReserveError {
-    /// A quota is used up.
+pub enum QuotaReserveError {
+    /// A quota is exhausted.
     #[error(transparent)]
     Exhausted(#[from] QuotaExhausted),
     /// The tenant or its usage cannot be read.
@@ -108,31 +108,33 @@ pub enum ReserveError {
     Storage(#[from] StorageError),
 }
 
-/// Keeps tenants within their quotas: work is reserved before it begins, so that what begins at the same time does not pass a
+/// Keeps tenants within their quotas. Work is reserved before it starts, so that concurrent work cannot exceed a
 /// quota together.
 #[async_trait]
-pub trait UsageQuotas: Send + Sync {
-    /// Reserves pages that are about to be worked on: at least 1 and at most `most`, which is at least 1. Waits while others
-    /// have reserved what is left of a quota whose use by a page is known only afterwards.
-    async fn reserve_pages(&self, tenant: &TenantId, most: u32) -> Result<u32, ReserveError>;
+pub trait UsageQuotaLimiter: Send + Sync {
+    /// Reserves pages that are about to be processed: at least 1 and at most `most`, which is at least 1. Some quotas
+    /// count an amount that is known only after a page is processed. If the rest of such a quota is reserved, this
+    /// waits.
+    async fn reserve_pages(&self, tenant: &TenantId, most: u32) -> Result<u32, QuotaReserveError>;
 
-    /// Reserves a call to a language model, which is expected to use this much. Waits while other calls have reserved what is left.
-    async fn reserve_llm_call(&self, tenant: &TenantId, expected: &Usage) -> Result<(), ReserveError>;
+    /// Reserves a call to a language model with this expected usage. Waits while other calls have reserved the rest
+    /// of the quota.
+    async fn reserve_llm_call(&self, tenant: &TenantId, expected: &Usage) -> Result<(), QuotaReserveError>;
 
-    /// Gives back what was reserved: it has been metered, or was not used.
-    fn release(&self, tenant: &TenantId, reserved: &Usage);
+    /// Releases a reservation, because its usage has been recorded or did not happen.
+    fn release_reservation(&self, tenant: &TenantId, reserved: &Usage);
 }
 
-/// An amount that is reserved until this is dropped.
-pub struct Reservation {
-    quotas: Arc<dyn UsageQuotas>,
+/// A reservation that is released when it is dropped.
+pub struct QuotaReservation {
+    quotas: Arc<dyn UsageQuotaLimiter>,
     tenant: TenantId,
     usage: Usage,
 }
 
-impl Reservation {
-    /// Holds an amount that `quotas` has reserved for the tenant.
-    pub fn new(quotas: &Arc<dyn UsageQuotas>, tenant: &TenantId, usage: Usage) -> Self {
+impl QuotaReservation {
+    /// Creates a guard for usage that `quotas` has reserved for the tenant.
+    pub fn new(quotas: &Arc<dyn UsageQuotaLimiter>, tenant: &TenantId, usage: Usage) -> Self {
         Self {
             quotas: Arc::clone(quotas),
             tenant: tenant.clone(),
@@ -141,21 +143,26 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for QuotaReservation {
     fn drop(&mut self) {
-        self.quotas.release(&self.tenant, &self.usage);
+        self.quotas.release_reservation(&self.tenant, &self.usage);
     }
 }
 
-/// Keeps usage.
+/// Stores the daily usage.
 #[async_trait]
-pub trait UsageBook: Send + Sync {
-    /// Adds amounts to a tenant's day, all or none; durable when it returns.
-    async fn add(&self, day: Day, amounts: Vec<(TenantId, Usage)>) -> Result<(), StorageError>;
+pub trait UsageStore: Send + Sync {
+    /// Adds usage of a day, all or none. It is durable when this returns.
+    async fn add_usage(&self, day: UsageDay, amounts: Vec<(TenantId, Usage)>) -> Result<(), StorageError>;
 
-    /// What a tenant used, by day, oldest first, of the days `from..=to`; days without use are left out.
-    async fn usage(&self, tenant: &TenantId, from: Day, to: Day) -> Result<Vec<(Day, Usage)>, StorageError>;
+    /// Returns a tenant's usage of the days `from..=to`, oldest first. Days without usage are omitted.
+    async fn list_daily_usage(
+        &self,
+        tenant: &TenantId,
+        from: UsageDay,
+        to: UsageDay,
+    ) -> Result<Vec<(UsageDay, Usage)>, StorageError>;
 
-    /// Bytes a tenant keeps: its documents' originals and what was made of them.
-    async fn stored_bytes(&self, tenant: &TenantId) -> Result<u64, StorageError>;
+    /// Returns the stored bytes of a tenant: its uploads and everything derived from them.
+    async fn count_stored_bytes(&self, tenant: &TenantId) -> Result<u64, StorageError>;
 }

@@ -1,5 +1,5 @@
-//! How long the summaries of a book of 385 chapters take beside the least they can, with each optimization switched off in
-//! turn where it matters; in virtual time, by the real engine and the real router.
+//! Measures how long the summary of a book of 385 chapters takes compared to the minimum, also with single optimizations switched
+//! off. Runs the real engine and the real router in virtual time.
 
 #![allow(
     unreachable_pub,
@@ -14,84 +14,87 @@ mod chapters;
 #[path = "../tests/engine/fakes/mod.rs"]
 mod fakes;
 
-use chapters::{LONG, PARTS, SHORT, Setup, run};
+use chapters::{BookSetup, LONG_CHAPTER_PARTS, LONG_CHAPTERS, SHORT_CHAPTERS, summarize_book};
 
 fn main() {
-    let all = Setup::default();
-    let two = Setup {
+    let all = BookSetup::default();
+    let two = BookSetup {
         providers: 2,
         ..all.clone()
     };
-    let optimist = Setup {
-        stated: 6,
+    let optimist = BookSetup {
+        stated_concurrency: 6,
         ..all.clone()
     };
-    let down = Setup {
-        down: Some(300..900),
+    let down = BookSetup {
+        outage_seconds: Some(300..900),
         ..two.clone()
     };
-    let stopped = Setup {
-        stopped_after: Some(400),
+    let stopped = BookSetup {
+        stop_after_responses: Some(400),
         ..all.clone()
     };
     let table = [
         ("one provider", all.clone()),
         ("two providers", two.clone()),
         (
-            "one call at once instead of four",
-            Setup {
-                stated: 1,
+            "one concurrent call instead of four",
+            BookSetup {
+                stated_concurrency: 1,
                 ..all.clone()
             },
         ),
         (
             "772 parts instead of 444",
-            Setup {
+            BookSetup {
                 parts: 772,
                 ..all.clone()
             },
         ),
         (
-            "room for one question that waits instead of 800",
-            Setup {
-                slow_at: 1,
+            "one waiting request allowed instead of 800",
+            BookSetup {
+                max_waiting_requests: 1,
                 ..all.clone()
             },
         ),
         (
-            "a provider that bears less than it states: limit adapts",
+            "a provider with less capacity than configured: the limit adapts",
             optimist.clone(),
         ),
         (
-            "… and does not",
-            Setup {
+            "… the limit does not adapt",
+            BookSetup {
                 adaptive: false,
                 ..optimist
             },
         ),
         (
-            "one of two is silent for 10 minutes: left alone by the breaker",
+            "one of two does not respond for 10 minutes: the breaker opens",
             down.clone(),
         ),
         (
             "… no breaker",
-            Setup {
+            BookSetup {
                 breaker: false,
                 ..down
             },
         ),
-        ("stopped after 400 answers: they are kept", stopped.clone()),
+        ("stopped after 400 responses: they are cached", stopped.clone()),
         (
-            "… they are not",
-            Setup {
+            "… they are not cached",
+            BookSetup {
                 cache: false,
                 ..stopped
             },
         ),
     ];
-    println!("{} chapters, {PARTS} parts of {LONG} of them", SHORT + LONG);
     println!(
-        "| | summarized | floor | makespan | ratio | calls | too late | longest wait to ask | left alone |"
+        "{} chapters, {LONG_CHAPTER_PARTS} parts of {LONG_CHAPTERS} of them",
+        SHORT_CHAPTERS + LONG_CHAPTERS
+    );
+    println!(
+        "| | summarized | minimum | makespan | ratio | calls | timeouts | longest admission wait | breaker opened |"
     );
     println!("|---|---|---|---|---|---|---|---|---|");
     for (what, setup) in table {
@@ -99,20 +102,20 @@ fn main() {
             .enable_all()
             .start_paused(true)
             .build();
-        let run = runtime.unwrap().block_on(run(&setup));
+        let run = runtime.unwrap().block_on(summarize_book(&setup));
         println!(
             "| {what} | {} | {:.0} s | {:.0} s | {:.3} | {} | {} ({:.1} %) | {:.1} s | {} × |",
             run.summarized,
-            run.floor.as_secs_f64(),
+            run.minimum.as_secs_f64(),
             run.took.as_secs_f64(),
-            run.ratio(),
+            run.ratio_to_floor(),
             run.calls,
             run.timeouts,
             100.0 * run.timeouts as f64 / run.calls as f64,
-            run.blocked.as_secs_f64(),
-            run.opened,
+            run.longest_admission_wait.as_secs_f64(),
+            run.breaker_openings,
         );
-        if let Some(why) = run.why {
+        if let Some(why) = run.failure_message {
             println!("  {why}");
         }
     }

@@ -1,40 +1,40 @@
-//! Finding passages.
+//! Search for passages.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
-use weir_core::ports::Account;
-use weir_core::search::{Hit, Query};
+use weir_core::ports::SchedulingContext;
+use weir_core::search::{SearchHit, SearchQuery};
 use weir_core::{DocumentId, InferenceError, Lane, StorageError, TenantId};
 
 use crate::Engine;
 
-/// Searches of one tenant that ask the index at the same time.
-const AT_ONCE: usize = 8;
+/// The most searches of one tenant that query the index at the same time.
+const MAX_CONCURRENT_SEARCHES: usize = 8;
 
-/// A question to the index.
+/// A search query of a tenant.
 #[derive(Debug, Clone)]
 pub struct SearchRequest {
-    /// Whose documents are searched.
+    /// The tenant whose documents are searched.
     pub tenant: TenantId,
-    /// The words.
+    /// The query text.
     pub text: String,
-    /// Hits wanted, at least 1.
+    /// The most hits to return, at least 1.
     pub top_k: usize,
-    /// Only in these documents, if any are named.
+    /// Searches only these documents; all documents if empty.
     pub documents: Vec<DocumentId>,
-    /// Only in this collection.
+    /// Searches only this collection.
     pub collection: Option<String>,
-    /// Only where all these labels hold.
+    /// Searches only passages that have all these labels.
     pub labels: Vec<(String, String)>,
     /// The tenant's share of a busy model, relative to other tenants' searches.
     pub weight: f64,
 }
 
 impl SearchRequest {
-    /// The best five hits in everything the tenant has.
+    /// Creates a request for the best five hits in all documents of the tenant.
     pub fn new(tenant: TenantId, text: impl Into<String>) -> Self {
         Self {
             tenant,
@@ -48,19 +48,19 @@ impl SearchRequest {
     }
 }
 
-/// A search that could not be answered.
+/// The error of a search.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SearchError {
-    /// The words could not be embedded.
+    /// The query text could not be embedded.
     #[error(transparent)]
     Inference(#[from] InferenceError),
-    /// The index could not be asked.
+    /// The index could not be searched.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
 impl SearchError {
-    /// A stable word for programs.
+    /// Returns a stable error kind for programs.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Inference(e) => e.kind(),
@@ -70,15 +70,18 @@ impl SearchError {
 }
 
 impl Engine {
-    /// The passages that answer best, best first. Documents still in work are searched as far as they have come.
-    pub async fn search(&self, request: SearchRequest) -> Result<Vec<Hit>, SearchError> {
+    /// Returns the best passages, best first. Of documents that are still processed, the finished pages are searched.
+    pub async fn search(&self, request: SearchRequest) -> Result<Vec<SearchHit>, SearchError> {
         let mut answers = self.search_many(vec![request]).await;
-        answers.pop().unwrap_or_else(|| Err(unanswered()))
+        answers.pop().unwrap_or_else(|| Err(missing_vector_error()))
     }
 
-    /// As [`Engine::search`] for many at once, answered in their order: the words of one tenant are embedded in one call, so
-    /// that they share the model's batches.
-    pub async fn search_many(&self, requests: Vec<SearchRequest>) -> Vec<Result<Vec<Hit>, SearchError>> {
+    /// Runs many searches at once, like [`Engine::search`], and returns their results in the order of the requests. The query
+    /// texts of one tenant are embedded in one call, so they share the model's batches.
+    pub async fn search_many(
+        &self,
+        requests: Vec<SearchRequest>,
+    ) -> Vec<Result<Vec<SearchHit>, SearchError>> {
         let count = requests.len();
         let mut tenants: HashMap<TenantId, Vec<(usize, SearchRequest)>> = HashMap::new();
         for (place, request) in requests.into_iter().enumerate() {
@@ -90,9 +93,9 @@ impl Engine {
         let answers = join_all(
             tenants
                 .into_iter()
-                .map(|(tenant, requests)| self.search_for(tenant, requests)),
+                .map(|(tenant, requests)| self.search_tenant(tenant, requests)),
         );
-        let mut in_order: Vec<_> = (0..count).map(|_| Err(unanswered())).collect();
+        let mut in_order: Vec<_> = (0..count).map(|_| Err(missing_vector_error())).collect();
         for (place, answer) in answers.await.into_iter().flatten() {
             if let Some(slot) = in_order.get_mut(place) {
                 *slot = answer;
@@ -101,22 +104,22 @@ impl Engine {
         in_order
     }
 
-    /// One tenant's searches, each with its place among all.
-    async fn search_for(
+    /// Runs the searches of one tenant. Each comes and returns with its index in the order of all requests.
+    async fn search_tenant(
         &self,
         tenant: TenantId,
         requests: Vec<(usize, SearchRequest)>,
-    ) -> Vec<(usize, Result<Vec<Hit>, SearchError>)> {
-        let ports = &self.host.ports;
-        // Someone waits for the answers, so the words do not wait for company.
-        let account = Account {
+    ) -> Vec<(usize, Result<Vec<SearchHit>, SearchError>)> {
+        let ports = &self.state.ports;
+        // A user waits for the results, so the embedding does not wait for a fuller batch.
+        let account = SchedulingContext {
             tenant: tenant.clone(),
             lane: Lane::Interactive,
-            linger: Duration::ZERO,
-            weight: requests.first().map_or(1.0, |(_, request)| request.weight),
+            batch_linger: Duration::ZERO,
+            tenant_weight: requests.first().map_or(1.0, |(_, request)| request.weight),
         };
         let texts = requests.iter().map(|(_, request)| request.text.clone()).collect();
-        let vectors = match ports.embedder.embed(&account, texts).await {
+        let vectors = match ports.embedder.embed_texts(&account, texts).await {
             Ok(vectors) => vectors,
             Err(error) => {
                 let failed = |(place, _)| (place, Err(error.clone().into()));
@@ -133,29 +136,29 @@ impl Engine {
                 let tenant = &tenant;
                 async move {
                     let Some(dense) = dense else {
-                        return (place, Err(unanswered()));
+                        return (place, Err(missing_vector_error()));
                     };
-                    let query = Query {
-                        text: request.text,
-                        dense,
+                    let query = SearchQuery {
+                        query_text: request.text,
+                        dense_vector: dense,
                         top_k: request.top_k.max(1),
                         documents: request.documents,
                         collection: request.collection,
                         labels: request.labels,
                     };
-                    let hits = ports.vectors.search(tenant, &query).await;
+                    let hits = ports.vectors.search_points(tenant, &query).await;
                     (place, hits.map_err(SearchError::from))
                 }
             })
-            .buffer_unordered(AT_ONCE)
+            .buffer_unordered(MAX_CONCURRENT_SEARCHES)
             .collect()
             .await
     }
 }
 
-fn unanswered() -> SearchError {
+fn missing_vector_error() -> SearchError {
     SearchError::Inference(InferenceError::Failed {
         model: "text embedding".into(),
-        reason: "no vector for the question".into(),
+        reason: "the model returned no vector for the query".into(),
     })
 }

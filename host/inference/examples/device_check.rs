@@ -1,7 +1,7 @@
-//! Proves that a device works and says how fast it is: embeds 512 texts and reads four copies of the test page.
+//! Checks that a device works and measures its speed: embeds 512 texts and reads four copies of the test page.
 //!
-//! `device_check [auto|cpu|cuda:N] [ASSETS]`; the device is `cuda:0` and the assets are the user's unless given. An error if
-//! the device does not work, or if what it read is not what the CPU would read.
+//! `device_check [auto|cpu|cuda:N] [ASSETS]`. Defaults are `cuda:0` and the assets folder of the user. It fails if the device does not
+//! work, or if the text differs too much from the expected text.
 
 #![allow(clippy::print_stdout)]
 
@@ -12,37 +12,37 @@ use std::time::{Duration, Instant};
 use futures::future::try_join_all;
 use weir_core::TenantId;
 use weir_core::page::{Lane, PageImage, PixelFormat};
-use weir_core::ports::Account;
+use weir_core::ports::SchedulingContext;
 use weir_core::settings::Settings;
 use weir_inference::{Inference, InferenceConfig};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-const TEXTS: usize = 512;
-const PAGES: usize = 4;
-const DPI: u32 = 150;
+const TEXT_COUNT: usize = 512;
+const PAGE_COUNT: usize = 4;
+const PAGE_DPI: u32 = 150;
 
 #[tokio::main]
 async fn main() -> Result<(), AnyError> {
     let mut arguments = std::env::args().skip(1);
     let device = arguments.next().unwrap_or_else(|| "cuda:0".into());
-    let assets = arguments.next().map_or_else(default_assets, PathBuf::from);
+    let assets = arguments.next().map_or_else(default_assets_folder, PathBuf::from);
     let mut settings = Settings::default();
     settings.set("inference.device", &device)?;
-    settings.set("inference.batch", "64")?;
+    settings.set("inference.max_batch_texts", "64")?;
 
     let began = Instant::now();
     let inference = Inference::load(InferenceConfig::from_settings(&settings, assets))?;
     println!("device      {} {:?}", inference.device_name(), inference.device());
     println!("loaded in   {:.2?}", began.elapsed());
 
-    let account = Account {
-        tenant: TenantId::single(),
+    let account = SchedulingContext {
+        tenant: TenantId::default_tenant(),
         lane: Lane::Bulk,
-        linger: Duration::ZERO,
-        weight: 1.0,
+        batch_linger: Duration::ZERO,
+        tenant_weight: 1.0,
     };
-    let texts: Vec<String> = (0..TEXTS)
+    let texts: Vec<String> = (0..TEXT_COUNT)
         .map(|n| {
             format!(
                 "Passage {n}. {}",
@@ -53,17 +53,19 @@ async fn main() -> Result<(), AnyError> {
     let embedder = inference.embedder();
     for round in ["first", "second"] {
         let began = Instant::now();
-        let vectors = embedder.embed(&account, texts.clone()).await?;
+        let vectors = embedder.embed_texts(&account, texts.clone()).await?;
         let rate = vectors.len() as f64 / began.elapsed().as_secs_f64();
         println!("embedding   {rate:.1} texts/s ({round} round)");
     }
 
-    let reader = inference.reader();
-    let page = page()?;
+    let reader = inference.ocr_engine();
+    let page = load_test_page()?;
     let mut text = String::new();
     for round in ["first", "second"] {
         let began = Instant::now();
-        let pages = try_join_all((0..PAGES).map(|_| reader.read(&account, page.clone(), DPI))).await?;
+        let pages =
+            try_join_all((0..PAGE_COUNT).map(|_| reader.recognize_text(&account, page.clone(), PAGE_DPI)))
+                .await?;
         let rate = pages.len() as f64 / began.elapsed().as_secs_f64();
         println!("reading     {rate:.2} pages/s ({round} round)");
         text = pages
@@ -72,25 +74,25 @@ async fn main() -> Result<(), AnyError> {
             .map(|line| format!("{}\n", line.text))
             .collect();
     }
-    let truth = std::fs::read_to_string(folder().join("weir.txt"))?;
+    let truth = std::fs::read_to_string(test_pages_folder().join("weir.txt"))?;
     let (all, found) = (
         truth.lines().count(),
         truth.lines().filter(|l| text.contains(l)).count(),
     );
-    println!("lines       {found} of {all} read to the letter");
+    println!("lines       {found} of {all} read without errors");
     println!("statistics  {:?}", inference.stats());
     if found * 10 < all * 7 {
-        return Err("too few lines were read right: the device computes something else than the CPU".into());
+        return Err("too few lines were read without errors: the device computes wrong results".into());
     }
     Ok(())
 }
 
-fn folder() -> PathBuf {
+fn test_pages_folder() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/pages"))
 }
 
-fn page() -> Result<PageImage, AnyError> {
-    let image = image::open(folder().join("weir.jpg"))?.into_luma8();
+fn load_test_page() -> Result<PageImage, AnyError> {
+    let image = image::open(test_pages_folder().join("weir.jpg"))?.into_luma8();
     Ok(PageImage {
         width: image.width(),
         height: image.height(),
@@ -100,7 +102,7 @@ fn page() -> Result<PageImage, AnyError> {
     })
 }
 
-fn default_assets() -> PathBuf {
+fn default_assets_folder() -> PathBuf {
     if let Some(path) = std::env::var_os("WEIR_PATHS_ASSETS") {
         return path.into();
     }

@@ -1,4 +1,4 @@
-//! Reads page images (PGM) over and over and prints pages per second and the lines found, as JSON.
+//! Reads page images (PGM) repeatedly and prints pages per second and the recognized lines as JSON.
 //!
 //! `ocr_bench [--assets DIR] [--workers N] [--rounds N] [--dpi N] PAGE.pgm…`; `tests/bench/ocr.py` runs it beside RapidOCR.
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures::future::try_join_all;
 use weir_core::TenantId;
 use weir_core::page::{Lane, PageImage, PixelFormat};
-use weir_core::ports::Account;
+use weir_core::ports::SchedulingContext;
 use weir_core::settings::Settings;
 use weir_inference::{Inference, InferenceConfig};
 
@@ -19,7 +19,7 @@ type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> Result<(), AnyError> {
-    let (mut assets, mut workers, mut rounds, mut dpi) = (default_assets(), 0, 1, 150);
+    let (mut assets, mut workers, mut rounds, mut dpi) = (default_assets_folder(), 0, 1, 150);
     let mut files = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -41,27 +41,32 @@ async fn main() -> Result<(), AnyError> {
         ..InferenceConfig::from_settings(&Settings::default(), assets)
     };
     let inference = Inference::load(config)?;
-    let reader = inference.reader();
-    let account = Arc::new(Account {
-        tenant: TenantId::single(),
+    let reader = inference.ocr_engine();
+    let account = Arc::new(SchedulingContext {
+        tenant: TenantId::default_tenant(),
         lane: Lane::Bulk,
-        linger: Duration::ZERO,
-        weight: 1.0,
+        batch_linger: Duration::ZERO,
+        tenant_weight: 1.0,
     });
     let pages = files
         .iter()
-        .map(|f| load(f))
+        .map(|f| load_pgm(f))
         .collect::<Result<Vec<_>, AnyError>>()?;
-    // Opening the sessions is not what is measured.
-    let warm = (0..reader.workers()).filter_map(|_| pages.first().cloned());
-    try_join_all(warm.map(|page| reader.read(&account, page, dpi))).await?;
+    // This opens the sessions before the measurement.
+    let warm = (0..reader.worker_count()).filter_map(|_| pages.first().cloned());
+    try_join_all(warm.map(|page| reader.recognize_text(&account, page, dpi))).await?;
 
     let before = inference.stats().ocr;
     let began = Instant::now();
     let (mut last, mut resident) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        last = try_join_all(pages.iter().map(|page| reader.read(&account, page.clone(), dpi))).await?;
-        resident.push(memory("VmRSS:"));
+        last = try_join_all(
+            pages
+                .iter()
+                .map(|page| reader.recognize_text(&account, page.clone(), dpi)),
+        )
+        .await?;
+        resident.push(process_status_kib("VmRSS:"));
     }
     let seconds = began.elapsed().as_secs_f64();
     let busy = inference.stats().ocr.busy_millis - before.busy_millis;
@@ -75,20 +80,20 @@ async fn main() -> Result<(), AnyError> {
         "{}",
         serde_json::json!({
             "device": inference.device_name(),
-            "workers": reader.workers(),
+            "workers": reader.worker_count(),
             "pages": count,
             "seconds": seconds,
             "pages_per_second": count as f64 / seconds,
             "busy_millis": busy,
             "resident_kib": resident,
-            "resident_peak_kib": memory("VmHWM:"),
+            "resident_peak_kib": process_status_kib("VmHWM:"),
             "results": results,
         })
     );
     Ok(())
 }
 
-fn default_assets() -> PathBuf {
+fn default_assets_folder() -> PathBuf {
     if let Some(path) = std::env::var_os("WEIR_PATHS_ASSETS") {
         return path.into();
     }
@@ -98,10 +103,10 @@ fn default_assets() -> PathBuf {
         .join("weir/assets")
 }
 
-/// A binary PGM file: `P5`, width, height, 255, then the pixels.
-fn load(path: &Path) -> Result<PageImage, AnyError> {
+/// Loads a binary PGM file: `P5`, width, height, 255, then the pixels.
+fn load_pgm(path: &Path) -> Result<PageImage, AnyError> {
     let bytes = std::fs::read(path)?;
-    let wrong = || format!("{} is no binary PGM file", path.display());
+    let wrong = || format!("{} is not a binary PGM file", path.display());
     let mut fields = bytes.splitn(4, |b| b.is_ascii_whitespace());
     let mut field = || {
         fields
@@ -124,8 +129,8 @@ fn load(path: &Path) -> Result<PageImage, AnyError> {
     })
 }
 
-/// A line of the process's own status, KiB.
-fn memory(field: &str) -> Option<u64> {
+/// Returns a value of the process's own status, in KiB.
+fn process_status_kib(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix(field))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()

@@ -1,11 +1,11 @@
-//! Text to vectors: all-MiniLM-L6-v2, the mean of its token vectors, at unit length.
+//! Text embedding with all-MiniLM-L6-v2: the mean of the token vectors, normalized to unit length.
 //!
-//! A text costs what its tokens cost, so nothing is padded to a fixed size: texts of a batch are sorted by length and run
-//! together only with texts nearly as long. On a CPU even that pays only for short ones ([`ENOUGH`]); on a GPU the whole
-//! batch runs at once.
+//! The cost of a text grows with its tokens, so texts are not padded to a fixed size. The texts of a batch are sorted by length, and
+//! only texts of similar length run together. On a CPU, a run of several texts is faster only if they are short
+//! ([`MAX_USEFUL_CPU_BATCH_TOKENS`]). On a GPU the whole batch runs at once.
 //!
-//! On a CPU the model with weights quantized to eight bits is taken where it is installed and allowed: about twice as
-//! fast, at a cosine of 0.995 to the original. A GPU wants the original.
+//! On a CPU the model with weights quantized to eight bits is used, if it is installed and allowed. It is about twice as fast, at a
+//! cosine similarity of 0.995 to the original. A GPU uses the original.
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
@@ -16,65 +16,71 @@ use ort::value::TensorRef;
 use parking_lot::Mutex;
 use tokenizers::Tokenizer;
 use weir_core::InferenceError;
-use weir_core::decision::Device;
-use weir_core::ports::{Account, Embedder};
+use weir_core::decision::ComputeDevice;
+use weir_core::ports::{Embedder, SchedulingContext};
 
-use crate::runtime::{self, Provider, Runtime};
-use crate::scheduler::{Job, Model, ModelStats, Scheduler, Sharing, Stop};
-use crate::session::{ModelFile, Runner};
+use crate::onnx_runtime::{self, ExecutionProvider, OnnxRuntime};
+use crate::scheduler::{ActiveRequest, BatchModel, ModelStats, Scheduler, SchedulerConfig, StopSignal};
+use crate::session::{ModelFile, ModelRunner};
 
-/// The model's name in errors.
-pub(crate) const NAME: &str = "embedding";
+/// The model's name in errors and metrics.
+pub(crate) const MODEL_NAME: &str = "embedding";
 
-/// What the network calls what goes in and what comes out.
-const IDS: &CStr = c"input_ids";
-const MASK: &CStr = c"attention_mask";
-const TYPES: &CStr = c"token_type_ids";
-const STATES: &CStr = c"last_hidden_state";
+/// The names of the network's inputs and output.
+const INPUT_IDS: &CStr = c"input_ids";
+const ATTENTION_MASK: &CStr = c"attention_mask";
+const TOKEN_TYPE_IDS: &CStr = c"token_type_ids";
+const LAST_HIDDEN_STATE: &CStr = c"last_hidden_state";
 
 /// Length of a vector.
-const DIMENSIONS: usize = 384;
+const VECTOR_DIMENSIONS: usize = 384;
 
-/// Tokens the model takes; it was trained on 128 and published with 256.
-const MOST_TOKENS: usize = 256;
+/// Maximum number of tokens of a text. The model was trained with 128 and published with 256.
+const MAX_TOKENS: usize = 256;
 
-/// Bytes of a text that are looked at: far more than [`MOST_TOKENS`] words, and a bound on the work a text can cause.
-const MOST_BYTES: usize = 32 << 10;
+/// Maximum bytes of a text that are tokenized: far more than [`MAX_TOKENS`] words. It limits the work that a text can cause.
+const MAX_TEXT_BYTES: usize = 32 << 10;
 
-/// Share of a CPU batch that may be padding.
-const PADDING: f32 = 0.05;
+/// Maximum share of padding in a CPU batch.
+const MAX_CPU_PADDING_SHARE: f32 = 0.05;
 
-/// Tokens in a run that a CPU gains nothing beyond: eight texts of 8 tokens take half as long together as one by one, two
-/// of 64 take 7 % less, and from 128 on a batch takes longer than its parts and needs as many times their memory.
-pub(crate) const ENOUGH: usize = 128;
+/// Number of tokens in a run beyond which a CPU gains nothing from a batch. Eight texts of 8 tokens take half as long together as one
+/// by one, and two texts of 64 tokens take 7 % less. From 128 tokens on, a batch takes longer than its texts one by one, and its
+/// memory grows with the number of texts.
+pub(crate) const MAX_USEFUL_CPU_BATCH_TOKENS: usize = 128;
 
-/// The embedder.
+/// Embeds texts as vectors.
 pub(crate) struct TextEmbedder {
     scheduler: Scheduler<String, Vec<f32>>,
-    tokenizer: SharedTokenizer,
+    tokenizer: LazyTokenizer,
     workers: u32,
-    device: Device,
+    device: ComputeDevice,
 }
 
 impl TextEmbedder {
-    /// Opens nothing yet.
-    pub(crate) fn new(runtime: Runtime, model: PathBuf, tokenizer: PathBuf, sharing: Sharing) -> Self {
-        let tokenizer = SharedTokenizer::new(tokenizer);
+    /// Opens no model yet.
+    pub(crate) fn new(
+        runtime: OnnxRuntime,
+        model: PathBuf,
+        tokenizer: PathBuf,
+        sharing: SchedulerConfig,
+    ) -> Self {
+        let tokenizer = LazyTokenizer::new(tokenizer);
         let worker_tokenizer = tokenizer.clone();
-        let device = runtime::describe(runtime.provider());
+        let device = onnx_runtime::describe_device(runtime.execution_provider());
         let model = ModelFile::new(runtime, model);
         Self {
             workers: u32::try_from(sharing.workers).unwrap_or(u32::MAX),
             scheduler: Scheduler::new(sharing, move |stop| {
-                Ok(Box::new(MiniLm::open(&model, &worker_tokenizer, stop)?))
+                Ok(Box::new(MiniLmModel::open(&model, &worker_tokenizer, stop)?))
             }),
             tokenizer,
             device,
         }
     }
 
-    pub(crate) fn warm(&self) -> Result<(), InferenceError> {
-        self.scheduler.warm()
+    pub(crate) fn warm_up(&self) -> Result<(), InferenceError> {
+        self.scheduler.warm_up()
     }
 
     pub(crate) fn stats(&self) -> ModelStats {
@@ -88,12 +94,16 @@ impl TextEmbedder {
 
 #[async_trait]
 impl Embedder for TextEmbedder {
-    async fn embed(&self, account: &Account, texts: Vec<String>) -> Result<Vec<Vec<f32>>, InferenceError> {
+    async fn embed_texts(
+        &self,
+        account: &SchedulingContext,
+        texts: Vec<String>,
+    ) -> Result<Vec<Vec<f32>>, InferenceError> {
         let items = texts
             .into_iter()
             .map(|mut text| {
-                text.truncate(text.floor_char_boundary(MOST_BYTES));
-                let cost = cost(&text);
+                text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+                let cost = estimate_token_cost(&text);
                 (text, cost)
             })
             .collect();
@@ -101,40 +111,40 @@ impl Embedder for TextEmbedder {
     }
 
     fn count_tokens(&self, text: &str) -> Result<u32, InferenceError> {
-        let tokens = self.tokenizer.get()?.tokens(text)?.len();
+        let tokens = self.tokenizer.get_or_load()?.tokenize(text)?.len();
         Ok(u32::try_from(tokens).unwrap_or(u32::MAX))
     }
 
-    fn dimensions(&self) -> usize {
-        DIMENSIONS
+    fn vector_dimensions(&self) -> usize {
+        VECTOR_DIMENSIONS
     }
 
-    fn max_tokens(&self) -> u32 {
-        MOST_TOKENS as u32
+    fn max_input_tokens(&self) -> u32 {
+        MAX_TOKENS as u32
     }
 
-    fn workers(&self) -> u32 {
+    fn worker_count(&self) -> u32 {
         self.workers
     }
 
-    fn device(&self) -> Device {
+    fn compute_device(&self) -> ComputeDevice {
         self.device
     }
 }
 
-/// What a text will cost, in tokens, near enough for fairness: English has about four bytes to the token.
-fn cost(text: &str) -> f64 {
-    (text.len() / 4 + 2).min(MOST_TOKENS) as f64
+/// Estimates the cost of a text in tokens, accurately enough for fairness: English has about four bytes per token.
+fn estimate_token_cost(text: &str) -> f64 {
+    (text.len() / 4 + 2).min(MAX_TOKENS) as f64
 }
 
-/// The tokenizer, read on first use and again after a failure.
+/// A tokenizer that is loaded on first use; a failed load is retried.
 #[derive(Clone)]
-struct SharedTokenizer {
+struct LazyTokenizer {
     path: PathBuf,
-    loaded: Arc<Mutex<Option<Arc<WordPieces>>>>,
+    loaded: Arc<Mutex<Option<Arc<WordPieceTokenizer>>>>,
 }
 
-impl SharedTokenizer {
+impl LazyTokenizer {
     fn new(path: PathBuf) -> Self {
         Self {
             path,
@@ -142,104 +152,108 @@ impl SharedTokenizer {
         }
     }
 
-    fn get(&self) -> Result<Arc<WordPieces>, InferenceError> {
+    fn get_or_load(&self) -> Result<Arc<WordPieceTokenizer>, InferenceError> {
         let mut loaded = self.loaded.lock();
         if let Some(tokenizer) = loaded.as_ref() {
             return Ok(Arc::clone(tokenizer));
         }
-        let tokenizer = Arc::new(WordPieces::open(&self.path)?);
+        let tokenizer = Arc::new(WordPieceTokenizer::open(&self.path)?);
         *loaded = Some(Arc::clone(&tokenizer));
         Ok(tokenizer)
     }
 }
 
-struct WordPieces(Tokenizer);
+struct WordPieceTokenizer(Tokenizer);
 
-impl WordPieces {
+impl WordPieceTokenizer {
     fn open(path: &Path) -> Result<Self, InferenceError> {
         if !path.is_file() {
-            return Err(runtime::missing(&runtime::file_name(path)));
+            return Err(onnx_runtime::missing_file_error(&onnx_runtime::asset_name(path)));
         }
         let wrong = |e: tokenizers::Error| {
-            tracing::warn!(path = %path.display(), error = %e, "the tokenizer cannot be used");
+            tracing::warn!(path = %path.display(), error = %e, "cannot load the tokenizer");
             InferenceError::Unavailable {
-                what: format!("tokenizer {} ({e})", runtime::file_name(path)),
+                what: format!("tokenizer {} ({e})", onnx_runtime::asset_name(path)),
                 remedy: "run `make setup`".into(),
             }
         };
         let mut tokenizer = Tokenizer::from_file(path).map_err(wrong)?;
-        // The file may ask for both; padding to a fixed size would cost a multiple, and the cut is made below, so that
-        // counting sees the whole text.
+        // The file may enable both. Padding to a fixed size would multiply the cost. Truncation is done below, so that counting sees the
+        // whole text.
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(wrong)?;
         Ok(Self(tokenizer))
     }
 
-    /// Tokens with the marks of beginning and end.
-    fn tokens(&self, text: &str) -> Result<Vec<i64>, InferenceError> {
+    /// Splits a text into tokens, including the markers of beginning and end.
+    fn tokenize(&self, text: &str) -> Result<Vec<i64>, InferenceError> {
         let encoding = self
             .0
             .encode_fast(text, true)
-            .map_err(|e| InferenceError::Input {
-                model: NAME.into(),
+            .map_err(|e| InferenceError::InvalidInput {
+                model: MODEL_NAME.into(),
                 reason: e.to_string(),
             })?;
         Ok(encoding.get_ids().iter().map(|id| i64::from(*id)).collect())
     }
 
-    /// The same, cut to what the model takes: the mark of the end stays.
-    fn tokens_cut(&self, text: &str) -> Result<Vec<i64>, InferenceError> {
-        let mut tokens = self.tokens(text)?;
+    /// Like [`WordPieceTokenizer::tokenize`], truncated to [`MAX_TOKENS`]; the end marker stays.
+    fn tokenize_truncated(&self, text: &str) -> Result<Vec<i64>, InferenceError> {
+        let mut tokens = self.tokenize(text)?;
         if let Some(end) = tokens.last().copied()
-            && tokens.len() > MOST_TOKENS
+            && tokens.len() > MAX_TOKENS
         {
-            tokens.truncate(MOST_TOKENS - 1);
+            tokens.truncate(MAX_TOKENS - 1);
             tokens.push(end);
         }
         Ok(tokens)
     }
 }
 
-/// The model of one worker.
-struct MiniLm {
-    model: Runner,
-    stop: Arc<Stop>,
-    tokenizer: Arc<WordPieces>,
-    padding: f32,
-    /// Tokens in a run of several texts.
-    most: usize,
+/// The model as one worker runs it.
+struct MiniLmModel {
+    runner: ModelRunner,
+    stop_signal: Arc<StopSignal>,
+    tokenizer: Arc<WordPieceTokenizer>,
+    max_padding_share: f32,
+    /// Maximum number of tokens in a run of several texts.
+    max_batch_tokens: usize,
 }
 
-/// A text on its way to the model.
-type Tokenized<'a> = (Job<'a, String, Vec<f32>>, Vec<i64>);
+/// A request with the tokens of its text.
+type TokenizedRequest<'a> = (ActiveRequest<'a, String, Vec<f32>>, Vec<i64>);
 
-impl MiniLm {
-    fn open(file: &ModelFile, tokenizer: &SharedTokenizer, stop: &Arc<Stop>) -> Result<Self, InferenceError> {
-        // Each takes a good part of the time until the first vector.
+impl MiniLmModel {
+    fn open(
+        file: &ModelFile,
+        tokenizer: &LazyTokenizer,
+        stop: &Arc<StopSignal>,
+    ) -> Result<Self, InferenceError> {
+        // They load in parallel, because each takes a large part of the time until the first vector.
         let (tokenizer, model) = std::thread::scope(|scope| {
-            let tokenizer = scope.spawn(|| tokenizer.get());
-            let model = file.open(NAME, stop);
+            let tokenizer = scope.spawn(|| tokenizer.get_or_load());
+            let model = file.open_runner(MODEL_NAME, stop);
             (tokenizer.join(), model)
         });
         let tokenizer = tokenizer.map_err(|_panicked| InferenceError::Failed {
-            model: NAME.into(),
+            model: MODEL_NAME.into(),
             reason: "the tokenizer panicked".into(),
         })?;
         let (padding, most) = match file.provider() {
-            Provider::Cpu => (PADDING, ENOUGH),
-            Provider::Cuda(_) => (1.0, usize::MAX),
+            ExecutionProvider::Cpu => (MAX_CPU_PADDING_SHARE, MAX_USEFUL_CPU_BATCH_TOKENS),
+            ExecutionProvider::Cuda(_) => (1.0, usize::MAX),
         };
         Ok(Self {
-            model: model?,
-            stop: Arc::clone(stop),
+            runner: model?,
+            stop_signal: Arc::clone(stop),
             tokenizer: tokenizer?,
-            padding,
-            most,
+            max_padding_share: padding,
+            max_batch_tokens: most,
         })
     }
 
-    /// Vectors of texts, padded to the first, which is the longest.
-    fn embed(&mut self, texts: &[Tokenized<'_>]) -> Result<Vec<Vec<f32>>, InferenceError> {
+    /// Computes the vectors of texts, padded to the first text, which must be the longest.
+    fn embed_batch(&mut self, texts: &[TokenizedRequest<'_>]) -> Result<Vec<Vec<f32>>, InferenceError> {
         let longest = texts.first().map_or(0, |(_, tokens)| tokens.len());
         let (mut ids, mut mask) = (Vec::new(), Vec::new());
         for (row, (_, tokens)) in (1..).zip(texts) {
@@ -249,71 +263,71 @@ impl MiniLm {
             mask.resize(row * longest, 0);
         }
         let types = vec![0i64; ids.len()];
-        let failed = |e: ort::Error| runtime::failed(NAME, &e);
+        let failed = |e: ort::Error| onnx_runtime::run_failed_error(MODEL_NAME, &e);
         let tensor =
             |values| TensorRef::<i64>::from_array_view(([texts.len(), longest], values)).map_err(failed);
         let inputs = [
-            (IDS, tensor(ids.as_slice())?),
-            (MASK, tensor(mask.as_slice())?),
-            (TYPES, tensor(types.as_slice())?),
+            (INPUT_IDS, tensor(ids.as_slice())?),
+            (ATTENTION_MASK, tensor(mask.as_slice())?),
+            (TOKEN_TYPE_IDS, tensor(types.as_slice())?),
         ];
-        let output = self.model.run(inputs, STATES)?;
-        let (_, states) = output.numbers()?;
-        if longest == 0 || states.len() != texts.len() * longest * DIMENSIONS {
+        let output = self.runner.run_model(inputs, LAST_HIDDEN_STATE)?;
+        let (_, states) = output.extract_f32_tensor()?;
+        if longest == 0 || states.len() != texts.len() * longest * VECTOR_DIMENSIONS {
             return Err(InferenceError::Failed {
-                model: NAME.into(),
-                reason: "its output is not what this version was made for".into(),
+                model: MODEL_NAME.into(),
+                reason: "the shape of its output is not the expected one".into(),
             });
         }
         Ok(states
-            .chunks_exact(longest * DIMENSIONS)
+            .chunks_exact(longest * VECTOR_DIMENSIONS)
             .zip(texts)
-            .map(|(states, (_, tokens))| pooled(states, tokens.len()))
+            .map(|(states, (_, tokens))| mean_pool_and_normalize(states, tokens.len()))
             .collect())
     }
 }
 
-impl Model<String, Vec<f32>> for MiniLm {
-    fn run(&mut self, batch: Vec<Job<'_, String, Vec<f32>>>) {
-        let mut texts: Vec<Tokenized<'_>> = Vec::with_capacity(batch.len());
+impl BatchModel<String, Vec<f32>> for MiniLmModel {
+    fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, String, Vec<f32>>>) {
+        let mut texts: Vec<TokenizedRequest<'_>> = Vec::with_capacity(batch.len());
         for job in batch {
-            match self.tokenizer.tokens_cut(&job.item) {
+            match self.tokenizer.tokenize_truncated(&job.item) {
                 Ok(tokens) => texts.push((job, tokens)),
-                Err(error) => job.answer(Err(error)),
+                Err(error) => job.complete(Err(error)),
             }
         }
-        // The longest first, so that the memory of one run serves all that follow.
+        // The longest texts come first, so that the memory of the first run serves all others.
         texts.sort_by_key(|(_, tokens)| std::cmp::Reverse(tokens.len()));
         while let Some((_, longest)) = texts.first() {
-            let least = longest.len() as f32 * (1.0 - self.padding);
+            let least = longest.len() as f32 * (1.0 - self.max_padding_share);
             let alike = texts.partition_point(|(_, tokens)| tokens.len() as f32 >= least);
-            let later = texts.split_off(alike.min(self.most / longest.len().max(1)).max(1));
+            let later = texts.split_off(alike.min(self.max_batch_tokens / longest.len().max(1)).max(1));
             let mut group = std::mem::replace(&mut texts, later);
-            group.retain(|(job, _)| job.is_wanted());
-            if self.stop.is_told() {
+            group.retain(|(job, _)| job.is_awaited());
+            if self.stop_signal.is_stopped() {
                 return;
             }
             if group.is_empty() {
                 continue;
             }
-            match self.embed(&group) {
+            match self.embed_batch(&group) {
                 Ok(vectors) => {
                     for ((job, _), vector) in group.into_iter().zip(vectors) {
-                        job.answer(Ok(vector));
+                        job.complete(Ok(vector));
                     }
                 }
                 Err(error) => group
                     .into_iter()
-                    .for_each(|(job, _)| job.answer(Err(error.clone()))),
+                    .for_each(|(job, _)| job.complete(Err(error.clone()))),
             }
         }
     }
 }
 
-/// The mean of the first `tokens` states, at unit length.
-fn pooled(states: &[f32], tokens: usize) -> Vec<f32> {
-    let mut vector = vec![0f32; DIMENSIONS];
-    for state in states.chunks_exact(DIMENSIONS).take(tokens) {
+/// Returns the mean of the first `tokens` states, normalized to unit length.
+fn mean_pool_and_normalize(states: &[f32], tokens: usize) -> Vec<f32> {
+    let mut vector = vec![0f32; VECTOR_DIMENSIONS];
+    for state in states.chunks_exact(VECTOR_DIMENSIONS).take(tokens) {
         for (sum, value) in vector.iter_mut().zip(state) {
             *sum += value;
         }
@@ -330,19 +344,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pooling_leaves_padding_out() {
-        let mut states = vec![0.0; 3 * DIMENSIONS];
+    fn mean_pooling_ignores_padding() {
+        let mut states = vec![0.0; 3 * VECTOR_DIMENSIONS];
         states[0] = 3.0;
-        states[DIMENSIONS + 1] = 4.0;
-        states[2 * DIMENSIONS + 2] = 100.0;
-        let vector = pooled(&states, 2);
+        states[VECTOR_DIMENSIONS + 1] = 4.0;
+        states[2 * VECTOR_DIMENSIONS + 2] = 100.0;
+        let vector = mean_pool_and_normalize(&states, 2);
         assert!((vector[0] - 0.6).abs() < 1e-6 && (vector[1] - 0.8).abs() < 1e-6);
         assert_eq!(vector[2], 0.0);
     }
 
     #[test]
-    fn cost_grows_with_the_text_and_no_further_than_the_model_looks() {
-        assert!(cost("a few words") < cost("a few words more"));
-        assert_eq!(cost(&"x".repeat(100_000)), 256.0);
+    fn token_cost_grows_with_the_text_up_to_the_model_limit() {
+        assert!(estimate_token_cost("a few words") < estimate_token_cost("a few words more"));
+        assert_eq!(estimate_token_cost(&"x".repeat(100_000)), 256.0);
     }
 }

@@ -1,22 +1,21 @@
-//! ONNX Runtime behind the ports [`Reader`] and [`Embedder`]: OCR with the PP-OCRv6 models and text embedding with
-//! all-MiniLM-L6-v2, shared fairly by all tenants and jobs of a host.
+//! ONNX Runtime behind the ports [`OcrEngine`] and [`Embedder`]: OCR with the PP-OCRv6 models and text embedding with
+//! all-MiniLM-L6-v2. All tenants and jobs of a host share the models fairly.
 //!
-//! | module | idea |
+//! | module | content |
 //! |---|---|
-//! | `runtime` | the library, loaded at run time; the device; how a session is opened |
-//! | `session` | a model's session, shared by its workers on a CPU |
-//! | `arena` | the memory that all models on a CPU compute in |
-//! | `scheduler` | requests of many callers become batches, fair by tenant; a thread for each session |
-//! | `embedding` | text → vector |
-//! | `ocr` | page image → lines with boxes |
+//! | `onnx_runtime` | loads the library, chooses the device, opens sessions |
+//! | `session` | a model's session, which the workers share on a CPU |
+//! | `cpu_arena` | the memory allocator that all models on a CPU share |
+//! | `scheduler` | forms batches from the requests of many callers, fairly by tenant; one thread for each worker |
+//! | `embedding` | text to vector |
+//! | `ocr` | page image to lines with boxes |
 //!
-//! [`Inference::load`] checks that everything is there and opens no model; the first request of each kind does, or
-//! [`Inference::warm`] before it.
+//! [`Inference::load`] loads the library and opens no model. The first request opens its model, unless [`Inference::warm_up`] did.
 
-mod arena;
+mod cpu_arena;
 mod embedding;
 mod ocr;
-mod runtime;
+mod onnx_runtime;
 mod scheduler;
 mod session;
 
@@ -25,223 +24,238 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_core::InferenceError;
-use weir_core::decision::Device;
-use weir_core::ports::{Embedder, Reader};
+use weir_core::decision::ComputeDevice;
+use weir_core::ports::{Embedder, OcrEngine};
 use weir_core::settings::{DeviceChoice, Settings};
-use weir_core::usage::Meter;
+use weir_core::usage::UsageMeter;
 
 use embedding::TextEmbedder;
-use ocr::Ocr;
-use runtime::{Provider, Runtime};
-use scheduler::{Gain, Sharing};
+use ocr::PpOcrEngine;
+use onnx_runtime::{ExecutionProvider, OnnxRuntime};
+use scheduler::{BatchGain, SchedulerConfig};
 
-/// Niceness of the threads that recognize text. A page takes them about a second, and a page with text of its own a few
-/// milliseconds, which it would spend waiting for a core: of one that both want, a thread of niceness 5 gets 335 parts of 1,359
-/// (`sched_prio_to_weight` of Linux). Calls of components that run for long give way to both.
+/// Niceness of the threads that run OCR. OCR of a page takes about a second. A page with a text layer needs only a few milliseconds
+/// and would spend more than that waiting for a core. If both want a core, a thread of niceness 5 gets 335 parts of 1,359
+/// (`sched_prio_to_weight` of Linux). Long calls of components have an even lower priority.
 const OCR_NICENESS: i32 = 5;
 
 pub use scheduler::ModelStats;
 
-/// What inference needs to know.
+/// Configuration of the models.
 #[derive(Debug, Clone)]
 pub struct InferenceConfig {
     /// Folder with `lib/libonnxruntime.so`, `models/ppocrv6` and `models/minilm`.
-    pub assets: PathBuf,
-    /// Where models run.
+    pub assets_folder: PathBuf,
+    /// The device that models run on.
     pub device: DeviceChoice,
-    /// OCR workers, who share the pages at hand; 0: one for each core (CPU) or 2 (GPU).
+    /// OCR workers, which share each page; 0: one for each core (CPU) or 2 (GPU).
     pub ocr_workers: u32,
     /// Text embedding workers; 0: one for each core (CPU) or 1 (GPU).
-    pub embed_workers: u32,
-    /// Texts in an embedding batch, at least 1.
-    pub batch: u32,
-    /// Requests of one tenant that may wait for a model in each lane, at least 1; its further calls wait for room.
-    pub queue: u32,
-    /// Whether the quantized text model is taken on a CPU, where it is installed.
-    pub quantized: bool,
-    /// Hears how long models worked for each tenant, if tenants' usage is metered.
-    pub meter: Option<Arc<dyn Meter>>,
+    pub embedding_workers: u32,
+    /// Maximum number of texts in an embedding batch, at least 1.
+    pub max_batch_texts: u32,
+    /// Maximum number of a tenant's requests that are queued for a model in each lane, at least 1; further requests wait.
+    pub max_queued_per_tenant: u32,
+    /// Whether the quantized text model is used on a CPU, if it is installed.
+    pub use_quantized_model: bool,
+    /// Records how long models worked for each tenant; `None` if usage is not metered.
+    pub usage_meter: Option<Arc<dyn UsageMeter>>,
 }
 
 impl InferenceConfig {
-    /// The host's settings; `assets` is the folder that `paths.assets` stands for.
+    /// Reads the configuration from the host's settings; `assets` is the folder that `paths.assets` names.
     pub fn from_settings(settings: &Settings, assets: PathBuf) -> Self {
         Self {
-            assets,
+            assets_folder: assets,
             device: settings.inference_device,
             ocr_workers: settings.inference_ocr_workers,
-            embed_workers: settings.inference_embed_workers,
-            batch: settings.inference_batch,
-            queue: settings.inference_queue,
-            quantized: settings.inference_quantized,
-            meter: None,
+            embedding_workers: settings.inference_embedding_workers,
+            max_batch_texts: settings.inference_max_batch_texts,
+            max_queued_per_tenant: settings.inference_max_queued_requests_per_tenant,
+            use_quantized_model: settings.inference_use_quantized_model,
+            usage_meter: None,
         }
     }
 
-    fn library(&self) -> PathBuf {
-        self.assets.join("lib/libonnxruntime.so")
+    fn onnxruntime_path(&self) -> PathBuf {
+        self.assets_folder.join("lib/libonnxruntime.so")
     }
 
-    fn detector(&self) -> PathBuf {
-        self.assets.join("models/ppocrv6/det.onnx")
+    fn detector_path(&self) -> PathBuf {
+        self.assets_folder.join("models/ppocrv6/det.onnx")
     }
 
-    fn recognizer(&self) -> PathBuf {
-        self.assets.join("models/ppocrv6/rec.onnx")
+    fn recognizer_path(&self) -> PathBuf {
+        self.assets_folder.join("models/ppocrv6/rec.onnx")
     }
 
-    fn tokenizer(&self) -> PathBuf {
-        self.assets.join("models/minilm/tokenizer.json")
+    fn tokenizer_path(&self) -> PathBuf {
+        self.assets_folder.join("models/minilm/tokenizer.json")
     }
 
-    fn text_model(&self, provider: Provider) -> PathBuf {
-        let folder = self.assets.join("models/minilm");
+    fn text_model_path(&self, provider: ExecutionProvider) -> PathBuf {
+        let folder = self.assets_folder.join("models/minilm");
         let quantized = folder.join("model-quantized.onnx");
-        if self.quantized && provider == Provider::Cpu && quantized.is_file() {
+        if self.use_quantized_model && provider == ExecutionProvider::Cpu && quantized.is_file() {
             quantized
         } else {
             folder.join("model.onnx")
         }
     }
 
-    /// Whether the files are there that `what` needs; the error names the first that is not and how to get it. Opens
-    /// nothing, so it costs microseconds.
-    pub fn check(&self, what: Capability) -> Result<(), InferenceError> {
+    /// Checks that the files of a model exist; the error names the first missing file and how to install it. Opens no file, so it takes
+    /// microseconds.
+    pub fn check_files(&self, what: ModelKind) -> Result<(), InferenceError> {
         let models = match what {
-            Capability::Read => [self.detector(), self.recognizer()],
-            Capability::Embed => [self.text_model(Provider::Cuda(0)), self.tokenizer()],
+            ModelKind::Ocr => [self.detector_path(), self.recognizer_path()],
+            ModelKind::Embedding => [
+                self.text_model_path(ExecutionProvider::Cuda(0)),
+                self.tokenizer_path(),
+            ],
         };
-        std::iter::once(self.library())
+        std::iter::once(self.onnxruntime_path())
             .chain(models)
             .find(|path| !path.is_file())
-            .map_or(Ok(()), |path| Err(runtime::missing(&path.display().to_string())))
+            .map_or(Ok(()), |path| {
+                Err(onnx_runtime::missing_file_error(&path.display().to_string()))
+            })
     }
 }
 
-/// What inference can do.
+/// A kind of model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Capability {
-    /// Text from page images.
-    Read,
-    /// Vectors from text.
-    Embed,
+pub enum ModelKind {
+    /// Reads text from page images.
+    Ocr,
+    /// Computes vectors from text.
+    Embedding,
 }
 
-/// What the models have done so far.
+/// Statistics of the models since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InferenceStats {
-    /// OCR; a request is a step of a page: to find its lines, or to read some of them.
+    /// OCR. A request is one step of a page: it detects the lines, or recognizes some of them.
     pub ocr: ModelStats,
-    /// Text embedding; a request is a text.
+    /// Text embedding. A request is one text.
     pub embedding: ModelStats,
 }
 
-/// The models of a host. Dropping it ends what runs and waits until no thread is left; readers and embedders that
-/// outlive it answer with an error.
+/// The models of a host. Dropping it stops all runs and waits until no thread is left. Readers and embedders that outlive it return
+/// an error.
 pub struct Inference {
     config: InferenceConfig,
-    device: String,
-    reader: Arc<Ocr>,
+    device_name: String,
+    ocr_engine: Arc<PpOcrEngine>,
     embedder: Arc<TextEmbedder>,
 }
 
 impl Inference {
-    /// Loads the runtime and settles on a device. Models are opened when they are first used. To be called after the recorder
-    /// of metrics has been installed, if there is to be one.
+    /// Loads the runtime and chooses a device. Models are opened when they are first used. If metrics are recorded, install their
+    /// recorder first.
     ///
     /// # Errors
-    /// [`InferenceError::Unavailable`] if the library is missing, if another one is loaded in this process, or if the
-    /// device asked for does not work.
+    /// [`InferenceError::Unavailable`] if the library is missing, if this process has loaded another one, or if the requested device
+    /// does not work.
     pub fn load(config: InferenceConfig) -> Result<Self, InferenceError> {
-        let runtime = Runtime::load(&config.library(), config.device)?;
-        let provider = runtime.provider();
+        let runtime = OnnxRuntime::load(&config.onnxruntime_path(), config.device)?;
+        let provider = runtime.execution_provider();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = |asked: u32, gpu: usize| match (asked, provider) {
-            (0, Provider::Cpu) => cores,
-            (0, Provider::Cuda(_)) => gpu,
+            (0, ExecutionProvider::Cpu) => cores,
+            (0, ExecutionProvider::Cuda(_)) => gpu,
             (n, _) => n as usize,
         };
-        let sharing = |name, workers, batch, gain, niceness| Sharing {
-            name,
+        let sharing = |name, workers, batch, gain, niceness| SchedulerConfig {
+            model_name: name,
             workers,
-            batch,
-            gain,
+            max_batch: batch,
+            batch_gain: gain,
             niceness,
-            room: config.queue.max(1) as usize,
-            meter: config.meter.clone(),
+            max_queued_per_tenant: config.max_queued_per_tenant.max(1) as usize,
+            usage_meter: config.usage_meter.clone(),
         };
-        // Steps of pages have nothing in common, so a batch of them gains nothing on any device.
+        // The steps of pages differ in shape, so a batch of them is no faster on any device.
         let pages = sharing(
-            ocr::NAME,
+            ocr::MODEL_NAME,
             workers(config.ocr_workers, 2),
             1,
-            Gain::UpTo(0.0),
+            BatchGain::UpToCost(0.0),
             OCR_NICENESS,
         );
         let texts = sharing(
-            embedding::NAME,
-            workers(config.embed_workers, 1),
-            config.batch.max(1) as usize,
+            embedding::MODEL_NAME,
+            workers(config.embedding_workers, 1),
+            config.max_batch_texts.max(1) as usize,
             match provider {
-                Provider::Cpu => Gain::UpTo(embedding::ENOUGH as f64),
-                Provider::Cuda(_) => Gain::Fill,
+                ExecutionProvider::Cpu => BatchGain::UpToCost(embedding::MAX_USEFUL_CPU_BATCH_TOKENS as f64),
+                ExecutionProvider::Cuda(_) => BatchGain::AnySize,
             },
             0,
         );
-        let reader = Ocr::new(runtime.clone(), config.detector(), config.recognizer(), pages);
-        let embedder = TextEmbedder::new(runtime, config.text_model(provider), config.tokenizer(), texts);
+        let reader = PpOcrEngine::new(
+            runtime.clone(),
+            config.detector_path(),
+            config.recognizer_path(),
+            pages,
+        );
+        let embedder = TextEmbedder::new(
+            runtime,
+            config.text_model_path(provider),
+            config.tokenizer_path(),
+            texts,
+        );
         Ok(Self {
-            device: match provider {
-                Provider::Cpu => "cpu".into(),
-                Provider::Cuda(number) => format!("cuda:{number}"),
+            device_name: match provider {
+                ExecutionProvider::Cpu => "cpu".into(),
+                ExecutionProvider::Cuda(number) => format!("cuda:{number}"),
             },
             config,
-            reader: Arc::new(reader),
+            ocr_engine: Arc::new(reader),
             embedder: Arc::new(embedder),
         })
     }
 
-    /// Recognizes text in page images.
-    pub fn reader(&self) -> Arc<dyn Reader> {
-        Arc::<Ocr>::clone(&self.reader)
+    /// Returns the OCR engine.
+    pub fn ocr_engine(&self) -> Arc<dyn OcrEngine> {
+        Arc::<PpOcrEngine>::clone(&self.ocr_engine)
     }
 
-    /// Turns text into vectors.
+    /// Returns the text embedder.
     pub fn embedder(&self) -> Arc<dyn Embedder> {
         Arc::<TextEmbedder>::clone(&self.embedder)
     }
 
-    /// Has the models of `what` opened in the background, for a host that knows it will need them: that takes a CPU a
-    /// tenth of a second, which the first request need not wait for.
+    /// Opens the models of `what` in the background, for a host that is about to need them. Opening takes a tenth of a second on a CPU,
+    /// which the first request then saves.
     ///
     /// # Errors
-    /// [`InferenceError::Failed`] if no thread can be started. A model that cannot be opened is the first request's error.
-    pub fn warm(&self, what: Capability) -> Result<(), InferenceError> {
+    /// [`InferenceError::Failed`] if no thread can be started. If a model cannot be opened, the first request fails.
+    pub fn warm_up(&self, what: ModelKind) -> Result<(), InferenceError> {
         match what {
-            Capability::Read => self.reader.warm(),
-            Capability::Embed => self.embedder.warm(),
+            ModelKind::Ocr => self.ocr_engine.warm_up(),
+            ModelKind::Embedding => self.embedder.warm_up(),
         }
     }
 
-    /// Whether the files of `what` are there; see [`InferenceConfig::check`].
-    pub fn check(&self, what: Capability) -> Result<(), InferenceError> {
-        self.config.check(what)
+    /// Checks that the files of `what` exist; see [`InferenceConfig::check_files`].
+    pub fn check_files(&self, what: ModelKind) -> Result<(), InferenceError> {
+        self.config.check_files(what)
     }
 
-    /// Where models run: `cpu` or `cuda:N`.
+    /// Returns the device that models run on: `cpu` or `cuda:N`.
     pub fn device_name(&self) -> &str {
-        &self.device
+        &self.device_name
     }
 
-    /// What that device offers.
-    pub fn device(&self) -> Device {
-        self.embedder.device()
+    /// Describes the device that models run on.
+    pub fn device(&self) -> ComputeDevice {
+        self.embedder.compute_device()
     }
 
-    /// What the models have done so far.
+    /// Returns the statistics since the start.
     pub fn stats(&self) -> InferenceStats {
         InferenceStats {
-            ocr: self.reader.stats(),
+            ocr: self.ocr_engine.stats(),
             embedding: self.embedder.stats(),
         }
     }
@@ -249,7 +263,7 @@ impl Inference {
 
 impl Drop for Inference {
     fn drop(&mut self) {
-        self.reader.close();
+        self.ocr_engine.close();
         self.embedder.close();
     }
 }

@@ -1,12 +1,11 @@
-//! A model's session and how workers run it: on a CPU all of them run the same one.
+//! A model's session and how workers run it. On a CPU all workers share one session.
 //!
-//! A session of its own for each worker would cost each time what opening costs and hold the weights as often (the text
-//! model's alone are 60 MB). On a CPU a session is no more than weights and a plan: ONNX Runtime lets any number of
-//! threads run it at once and each run computes on the thread that called. On a GPU a session owns a stream and buffers,
-//! and its runs are not independent, so each worker opens its own there.
+//! If each worker had its own session, each would spend the time to open it and hold a copy of the weights (60 MB for the text model).
+//! On a CPU a session is only weights and a plan: any number of threads may run it at once, and each run computes on the thread
+//! that called it. On a GPU a session owns a stream and buffers, and its runs are not independent, so each worker opens its own.
 //!
-//! The `ort` crate asks for a session exclusively, whatever the device, because it cannot know which. Hence the call of
-//! the C interface here.
+//! The `ort` crate requires exclusive access to a session on every device, because it does not know the device. This module therefore
+//! calls the C interface.
 
 #![allow(unsafe_code)]
 
@@ -23,83 +22,89 @@ use ort::value::{DynValue, PrimitiveTensorElementType, Shape, TensorRef};
 use parking_lot::Mutex;
 use weir_core::InferenceError;
 
-use crate::runtime::{self, Provider, Runtime};
-use crate::scheduler::Stop;
+use crate::onnx_runtime::{self, ExecutionProvider, OnnxRuntime};
+use crate::scheduler::StopSignal;
 
-/// A model that can be opened.
+/// The file of a model, which workers can open.
 pub(crate) struct ModelFile {
-    runtime: Runtime,
+    runtime: OnnxRuntime,
     path: PathBuf,
-    open: Mutex<Weak<Session>>,
+    shared_session: Mutex<Weak<Session>>,
 }
 
 impl ModelFile {
-    /// Opens nothing yet.
-    pub(crate) fn new(runtime: Runtime, path: PathBuf) -> Self {
+    /// Opens no session yet.
+    pub(crate) fn new(runtime: OnnxRuntime, path: PathBuf) -> Self {
         Self {
             runtime,
             path,
-            open: Mutex::default(),
+            shared_session: Mutex::default(),
         }
     }
 
-    /// Where the model runs.
-    pub(crate) const fn provider(&self) -> Provider {
-        self.runtime.provider()
+    /// Returns the device that the model runs on.
+    pub(crate) const fn provider(&self) -> ExecutionProvider {
+        self.runtime.execution_provider()
     }
 
-    /// The model in the hands of one worker, whose runs `stop` ends. `name` is the model's in errors.
-    pub(crate) fn open(&self, name: &'static str, stop: &Stop) -> Result<Runner, InferenceError> {
-        // A second worker waits for the first to open the session: that is the time it would take itself.
-        let mut open = self.open.lock();
+    /// Opens the model for one worker. `stop` ends its runs; `name` is the model's name in errors.
+    pub(crate) fn open_runner(
+        &self,
+        name: &'static str,
+        stop: &StopSignal,
+    ) -> Result<ModelRunner, InferenceError> {
+        // A second worker waits here while the first opens the session; opening its own would take as long.
+        let mut open = self.shared_session.lock();
         let session = match open.upgrade() {
             Some(session) => session,
-            None => Arc::new(self.runtime.session(&self.path)?),
+            None => Arc::new(self.runtime.open_session(&self.path)?),
         };
-        if self.provider() == Provider::Cpu {
+        if self.provider() == ExecutionProvider::Cpu {
             *open = Arc::downgrade(&session);
         }
         drop(open);
-        Ok(Runner {
-            name,
-            options: stop.options().map_err(|e| runtime::failed(name, &e))?,
+        Ok(ModelRunner {
+            model_name: name,
+            run_options: stop
+                .new_run_options()
+                .map_err(|e| onnx_runtime::run_failed_error(name, &e))?,
             session,
         })
     }
 }
 
-/// A model as one worker runs it.
-pub(crate) struct Runner {
-    name: &'static str,
-    options: Arc<RunOptions<NoSelectedOutputs>>,
-    /// Shared with other runners if it runs on a CPU, and only then.
+/// A model that one worker runs.
+pub(crate) struct ModelRunner {
+    model_name: &'static str,
+    run_options: Arc<RunOptions<NoSelectedOutputs>>,
+    /// Shared with other runners on a CPU, and only there.
     session: Arc<Session>,
 }
 
-impl Runner {
-    /// A value that the model's author has put beside the weights.
-    pub(crate) fn metadata(&self, key: &str) -> Option<String> {
+impl ModelRunner {
+    /// Returns a value of the metadata in the model file.
+    pub(crate) fn custom_metadata(&self, key: &str) -> Option<String> {
         self.session.metadata().ok().and_then(|m| m.custom(key))
     }
 
-    /// Runs the model on named `inputs` for its output of the name `output`, numbers in any shape.
-    pub(crate) fn run<T: PrimitiveTensorElementType + Debug, const N: usize>(
+    /// Runs the model on named `inputs` and returns the output named `output`, a tensor of any shape.
+    pub(crate) fn run_model<T: PrimitiveTensorElementType + Debug, const N: usize>(
         &mut self,
         inputs: [(&CStr, TensorRef<'_, T>); N],
         output: &CStr,
-    ) -> Result<Output<'_>, InferenceError> {
+    ) -> Result<ModelOutput<'_>, InferenceError> {
         let names = inputs.each_ref().map(|(name, _)| name.as_ptr());
         let values = inputs.each_ref().map(|(_, tensor)| tensor.ptr());
         let mut answer = ptr::null_mut();
-        // SAFETY: the pointers are those of values that live to the end of this function, the counts are those of the
-        // arrays, and `answer` may be null: then the value is ONNX Runtime's to make. Other threads may be in the same
-        // call with the same session: `ModelFile::open` shares sessions of the CPU provider only, and ONNX Runtime
-        // documents that "multiple threads can invoke the Run() method on the same inference session object" (its
-        // High Level Design, key design decisions), which its own language bindings build on.
+        // SAFETY: the pointers belong to values that live to the end of this function, and the counts are those of the arrays. `answer`
+        // may be null: then ONNX Runtime creates the value. Other threads may run the same session at the same time:
+        // `ModelFile::open_runner` shares only sessions of the CPU provider, and ONNX Runtime documents that "multiple threads can invoke
+        // the Run() method on the same inference session object" (High Level Design, key design decisions). Its own language bindings
+        // rely on that.
         let ran = unsafe {
             ort::Error::result_from_status((ort::api().Run)(
                 self.session.ptr().cast_mut(),
-                self.options.ptr(),
+                self.run_options.ptr(),
                 names.as_ptr(),
                 values.as_ptr(),
                 N,
@@ -108,34 +113,34 @@ impl Runner {
                 &mut answer,
             ))
         };
-        ran.map_err(|e| runtime::failed(self.name, &e))?;
+        ran.map_err(|e| onnx_runtime::run_failed_error(self.model_name, &e))?;
         let answer = NonNull::new(answer).ok_or_else(|| InferenceError::Failed {
-            model: self.name.to_owned(),
-            reason: "the model gave no output".into(),
+            model: self.model_name.to_owned(),
+            reason: "the model returned no output".into(),
         })?;
-        // SAFETY: the run has succeeded, so the value is valid and ours. Its memory belongs to the session, which the
-        // output's lifetime keeps.
+        // SAFETY: the run has succeeded, so the value is valid and owned by this function. Its memory belongs to the session, which the
+        // lifetime of the output keeps alive.
         let value = unsafe { DynValue::from_ptr(answer, Some(self.session.allocator())) };
-        Ok(Output {
-            name: self.name,
+        Ok(ModelOutput {
+            model_name: self.model_name,
             value,
             _session: PhantomData,
         })
     }
 }
 
-/// What a run has given.
-pub(crate) struct Output<'a> {
-    name: &'static str,
+/// The output of a run.
+pub(crate) struct ModelOutput<'a> {
+    model_name: &'static str,
     value: DynValue,
     _session: PhantomData<&'a Session>,
 }
 
-impl Output<'_> {
-    /// Its shape and numbers.
-    pub(crate) fn numbers(&self) -> Result<(&Shape, &[f32]), InferenceError> {
+impl ModelOutput<'_> {
+    /// Returns the shape and the values of the tensor.
+    pub(crate) fn extract_f32_tensor(&self) -> Result<(&Shape, &[f32]), InferenceError> {
         self.value
             .try_extract_tensor::<f32>()
-            .map_err(|e| runtime::failed(self.name, &e))
+            .map_err(|e| onnx_runtime::run_failed_error(self.model_name, &e))
     }
 }

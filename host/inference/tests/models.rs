@@ -1,4 +1,4 @@
-//! The real models on real input.
+//! Tests of the real models with real input.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use image::GrayImage;
 use weir_core::page::{Lane, PageImage, PixelFormat};
-use weir_core::ports::Account;
+use weir_core::page_text::Line;
+use weir_core::ports::SchedulingContext;
 use weir_core::settings::{DeviceChoice, Settings};
-use weir_core::text::Line;
-use weir_inference::{Capability, Inference, InferenceConfig};
+use weir_inference::{Inference, InferenceConfig, ModelKind};
 
-/// Resolution the test page was drawn at.
-const DPI: u32 = 150;
+/// Resolution of the test page.
+const PAGE_DPI: u32 = 150;
 
-fn assets() -> PathBuf {
+fn assets_folder() -> PathBuf {
     let folder = std::env::var_os("WEIR_PATHS_ASSETS").map_or_else(
         || {
             let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
@@ -35,33 +35,33 @@ fn assets() -> PathBuf {
     folder
 }
 
-fn config() -> InferenceConfig {
+fn cpu_config() -> InferenceConfig {
     InferenceConfig {
         device: DeviceChoice::Cpu,
-        quantized: false,
-        ..InferenceConfig::from_settings(&Settings::default(), assets())
+        use_quantized_model: false,
+        ..InferenceConfig::from_settings(&Settings::default(), assets_folder())
     }
 }
 
-fn account() -> Account {
-    Account {
+fn test_account() -> SchedulingContext {
+    SchedulingContext {
         tenant: "test".parse().unwrap(),
         lane: Lane::Bulk,
-        linger: Duration::from_millis(500),
-        weight: 1.0,
+        batch_linger: Duration::from_millis(500),
+        tenant_weight: 1.0,
     }
 }
 
-fn page() -> GrayImage {
+fn load_test_page() -> GrayImage {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pages/weir.jpg");
     image::open(path).unwrap().into_luma8()
 }
 
-fn truth() -> String {
+fn load_expected_text() -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pages/weir.txt")).unwrap()
 }
 
-fn gray(image: GrayImage) -> PageImage {
+fn to_gray_page_image(image: GrayImage) -> PageImage {
     PageImage {
         width: image.width(),
         height: image.height(),
@@ -71,8 +71,8 @@ fn gray(image: GrayImage) -> PageImage {
     }
 }
 
-/// The same page as a rasterizer with padded rows would give it.
-fn bgr(image: &GrayImage) -> PageImage {
+/// The same page in color, with padded rows as from a rasterizer.
+fn to_padded_bgr_page_image(image: &GrayImage) -> PageImage {
     let stride = image.width() as usize * 3 + 40;
     let mut pixels = Vec::new();
     for row in image.rows() {
@@ -89,8 +89,8 @@ fn bgr(image: &GrayImage) -> PageImage {
     }
 }
 
-/// The page as a bad scan: turned, blurred and with grain.
-fn scanned(page: &GrayImage, degrees: f32) -> GrayImage {
+/// The page as a bad scan: rotated, blurred and with noise.
+fn simulate_scan(page: &GrayImage, degrees: f32) -> GrayImage {
     use imageproc::geometric_transformations::{Border, Interpolation, rotate_about_center};
     let white = Border::Constant(image::Luma([255]));
     let turned = rotate_about_center(page, degrees.to_radians(), Interpolation::Bilinear, white);
@@ -99,8 +99,8 @@ fn scanned(page: &GrayImage, degrees: f32) -> GrayImage {
     scan
 }
 
-/// All characters but spaces, row by row from the top, each row from the left; `degrees` is how the page is turned.
-fn characters(lines: &[Line], image: (f32, f32), degrees: f32) -> String {
+/// Returns all characters except spaces, row by row from the top, each row from the left. The page is rotated by `degrees`.
+fn characters_in_reading_order(lines: &[Line], image: (f32, f32), degrees: f32) -> String {
     let (sin, cos) = (-degrees.to_radians()).sin_cos();
     let mut placed: Vec<(f32, f32, f32, &str)> = lines
         .iter()
@@ -133,8 +133,8 @@ fn characters(lines: &[Line], image: (f32, f32), degrees: f32) -> String {
         .collect()
 }
 
-/// Edits that make one of the other, as a share of `truth`.
-fn error_rate(truth: &str, read: &str) -> f32 {
+/// Returns the number of edits between the two texts as a share of the length of `truth`.
+fn character_error_rate(truth: &str, read: &str) -> f32 {
     let truth: Vec<char> = truth.chars().filter(|c| !c.is_whitespace()).collect();
     let read: Vec<char> = read.chars().collect();
     let mut row: Vec<usize> = (0..=read.len()).collect();
@@ -151,15 +151,21 @@ fn error_rate(truth: &str, read: &str) -> f32 {
 }
 
 #[tokio::test]
-async fn a_clean_page_is_read_to_the_letter() {
-    let inference = Inference::load(config()).unwrap();
-    let image = page();
+async fn clean_page_is_read_without_errors() {
+    let inference = Inference::load(cpu_config()).unwrap();
+    let image = load_test_page();
     let size = (image.width() as f32, image.height() as f32);
-    let (reader, account) = (inference.reader(), account());
-    let lines = reader.read(&account, gray(image.clone()), DPI).await.unwrap();
+    let (reader, account) = (inference.ocr_engine(), test_account());
+    let lines = reader
+        .recognize_text(&account, to_gray_page_image(image.clone()), PAGE_DPI)
+        .await
+        .unwrap();
     let steps = inference.stats().ocr.requests;
     assert!(steps > 2, "{steps} steps for {} lines", lines.len());
-    let rate = error_rate(&truth(), &characters(&lines, size, 0.0));
+    let rate = character_error_rate(
+        &load_expected_text(),
+        &characters_in_reading_order(&lines, size, 0.0),
+    );
     assert!(rate < 0.005, "{rate}: {lines:#?}");
 
     let line = |start: &str| lines.iter().find(|l| l.text.starts_with(start)).unwrap();
@@ -180,24 +186,29 @@ async fn a_clean_page_is_read_to_the_letter() {
     }
     assert!(lines.iter().all(|l| (0.5..=1.0).contains(&l.confidence)));
 
-    let padded = reader.read(&account, bgr(&image), DPI).await.unwrap();
+    let padded = reader
+        .recognize_text(&account, to_padded_bgr_page_image(&image), PAGE_DPI)
+        .await
+        .unwrap();
     assert_eq!(padded, lines);
     let stats = inference.stats().ocr;
-    assert_eq!((stats.requests, stats.waiting), (2 * steps, 0));
+    assert_eq!((stats.requests, stats.queued_requests), (2 * steps, 0));
 }
 
 #[tokio::test]
-async fn what_is_read_does_not_depend_on_who_reads_it() {
-    let pages = [image::imageops::rotate90(&page()), page()].map(gray);
+async fn ocr_result_does_not_depend_on_the_number_of_workers() {
+    let pages = [image::imageops::rotate90(&load_test_page()), load_test_page()].map(to_gray_page_image);
     let mut readings = Vec::new();
     for workers in [1, 3] {
         let inference = Inference::load(InferenceConfig {
             ocr_workers: workers,
-            ..config()
+            ..cpu_config()
         })
         .unwrap();
-        let (reader, account) = (inference.reader(), account());
-        let all = pages.iter().map(|page| reader.read(&account, page.clone(), DPI));
+        let (reader, account) = (inference.ocr_engine(), test_account());
+        let all = pages
+            .iter()
+            .map(|page| reader.recognize_text(&account, page.clone(), PAGE_DPI));
         readings.push(futures::future::try_join_all(all).await.unwrap());
     }
     assert_eq!(readings[0], readings[1]);
@@ -205,29 +216,32 @@ async fn what_is_read_does_not_depend_on_who_reads_it() {
 }
 
 #[tokio::test]
-async fn a_turned_and_noisy_scan_is_read() {
-    let inference = Inference::load(config()).unwrap();
+async fn rotated_and_noisy_scan_is_read() {
+    let inference = Inference::load(cpu_config()).unwrap();
     for degrees in [0.6, -2.5] {
-        let scan = scanned(&page(), degrees);
+        let scan = simulate_scan(&load_test_page(), degrees);
         let size = (scan.width() as f32, scan.height() as f32);
         let lines = inference
-            .reader()
-            .read(&account(), gray(scan), DPI)
+            .ocr_engine()
+            .recognize_text(&test_account(), to_gray_page_image(scan), PAGE_DPI)
             .await
             .unwrap();
-        let rate = error_rate(&truth(), &characters(&lines, size, degrees));
+        let rate = character_error_rate(
+            &load_expected_text(),
+            &characters_in_reading_order(&lines, size, degrees),
+        );
         assert!(rate < 0.02, "{rate} at {degrees}: {lines:#?}");
     }
 }
 
 #[tokio::test]
-async fn a_page_without_ink_has_no_lines_and_opens_on() {
-    let inference = Inference::load(config()).unwrap();
-    let reader = inference.reader();
+async fn blank_or_nearly_blank_page_has_no_text_lines() {
+    let inference = Inference::load(cpu_config()).unwrap();
+    let reader = inference.ocr_engine();
     let blank = GrayImage::from_pixel(400, 300, image::Luma([244]));
     assert!(
         reader
-            .read(&account(), gray(blank), DPI)
+            .recognize_text(&test_account(), to_gray_page_image(blank), PAGE_DPI)
             .await
             .unwrap()
             .is_empty()
@@ -235,75 +249,93 @@ async fn a_page_without_ink_has_no_lines_and_opens_on() {
     let speck = GrayImage::from_fn(400, 300, |x, y| {
         image::Luma([if x / 6 == 30 && y / 6 == 20 { 0 } else { 255 }])
     });
-    let lines = reader.read(&account(), gray(speck), DPI).await.unwrap();
+    let lines = reader
+        .recognize_text(&test_account(), to_gray_page_image(speck), PAGE_DPI)
+        .await
+        .unwrap();
     assert!(lines.iter().all(|l| l.text.chars().count() <= 1), "{lines:?}");
     let torn = PageImage {
         height: 301,
-        ..gray(GrayImage::new(400, 300))
+        ..to_gray_page_image(GrayImage::new(400, 300))
     };
-    let error = reader.read(&account(), torn, DPI).await.unwrap_err();
+    let error = reader
+        .recognize_text(&test_account(), torn, PAGE_DPI)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), "model-input");
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
+fn cosine_similarity(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 #[derive(serde::Deserialize)]
-struct Reference {
+struct ReferenceEmbedding {
     text: String,
     tokens: u32,
     vector: Vec<f32>,
 }
 
-/// Made with Python's onnxruntime and tokenizers from the same model.
-fn references() -> Vec<Reference> {
+/// Loads embeddings that Python's onnxruntime and tokenizers computed with the same model.
+fn load_reference_embeddings() -> Vec<ReferenceEmbedding> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 #[tokio::test]
-async fn vectors_and_token_counts_are_the_reference_ones() {
-    let inference = Inference::load(config()).unwrap();
+async fn vectors_and_token_counts_match_the_reference() {
+    let inference = Inference::load(cpu_config()).unwrap();
     let embedder = inference.embedder();
-    let references = references();
+    let references = load_reference_embeddings();
     let texts = references.iter().map(|r| r.text.clone()).collect();
-    let vectors = embedder.embed(&account(), texts).await.unwrap();
+    let vectors = embedder.embed_texts(&test_account(), texts).await.unwrap();
     assert_eq!(vectors.len(), references.len());
     for (vector, reference) in vectors.iter().zip(&references) {
-        assert_eq!(vector.len(), embedder.dimensions());
-        assert!((cosine(vector, vector) - 1.0).abs() < 1e-5);
-        let similar = cosine(vector, &reference.vector);
+        assert_eq!(vector.len(), embedder.vector_dimensions());
+        assert!((cosine_similarity(vector, vector) - 1.0).abs() < 1e-5);
+        let similar = cosine_similarity(vector, &reference.vector);
         assert!(similar > 0.9999, "{similar}: {}", reference.text);
         assert_eq!(embedder.count_tokens(&reference.text).unwrap(), reference.tokens);
     }
-    assert!(references.iter().any(|r| r.tokens > embedder.max_tokens()));
+    assert!(references.iter().any(|r| r.tokens > embedder.max_input_tokens()));
 }
 
 #[tokio::test]
-async fn the_order_survives_batches_and_company_changes_nothing() {
-    let inference = Inference::load(config()).unwrap();
+async fn batching_keeps_order_and_does_not_change_vectors() {
+    let inference = Inference::load(cpu_config()).unwrap();
     let embedder = inference.embedder();
     let texts: Vec<String> = (0..40)
         .map(|n| format!("Reading {n} of gauge {}. ", n * 7 % 13).repeat(1 + n * 5 % 9))
         .collect();
-    let together = embedder.embed(&account(), texts.clone()).await.unwrap();
+    let together = embedder
+        .embed_texts(&test_account(), texts.clone())
+        .await
+        .unwrap();
     for n in [0, 1, 17, 39] {
-        let alone = embedder.embed(&account(), vec![texts[n].clone()]).await.unwrap();
-        assert!(cosine(&alone[0], &together[n]) > 0.9999, "{n}");
+        let alone = embedder
+            .embed_texts(&test_account(), vec![texts[n].clone()])
+            .await
+            .unwrap();
+        assert!(cosine_similarity(&alone[0], &together[n]) > 0.9999, "{n}");
     }
     let stats = inference.stats().embedding;
     assert_eq!(stats.requests, 44);
     assert!(stats.largest_batch <= 8);
-    assert!(embedder.embed(&account(), Vec::new()).await.unwrap().is_empty());
+    assert!(
+        embedder
+            .embed_texts(&test_account(), Vec::new())
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test]
-async fn alike_texts_are_nearer_than_others_quantized_or_not() {
+async fn similar_texts_have_closer_vectors_quantized_or_not() {
     for quantized in [false, true] {
         let config = InferenceConfig {
-            quantized,
-            ..config()
+            use_quantized_model: quantized,
+            ..cpu_config()
         };
         let inference = Inference::load(config).unwrap();
         let texts = [
@@ -312,18 +344,25 @@ async fn alike_texts_are_nearer_than_others_quantized_or_not() {
             "Interest rates rose by half a percent.",
         ];
         let texts = texts.map(String::from).to_vec();
-        let vectors = inference.embedder().embed(&account(), texts).await.unwrap();
-        let (alike, other) = (cosine(&vectors[0], &vectors[1]), cosine(&vectors[0], &vectors[2]));
+        let vectors = inference
+            .embedder()
+            .embed_texts(&test_account(), texts)
+            .await
+            .unwrap();
+        let (alike, other) = (
+            cosine_similarity(&vectors[0], &vectors[1]),
+            cosine_similarity(&vectors[0], &vectors[2]),
+        );
         assert!(alike > 0.8 && other < 0.2, "{alike} {other}");
     }
 }
 
 #[test]
-fn what_is_missing_is_named_with_the_command_that_gets_it() {
+fn missing_files_are_named_with_the_setup_command() {
     let folder = tempfile::tempdir().unwrap();
     let broken = InferenceConfig {
-        assets: folder.path().to_owned(),
-        ..config()
+        assets_folder: folder.path().to_owned(),
+        ..cpu_config()
     };
     let error = Inference::load(broken.clone()).err().unwrap();
     assert_eq!(error.kind(), "model-unavailable");
@@ -331,18 +370,18 @@ fn what_is_missing_is_named_with_the_command_that_gets_it() {
         error.to_string().ends_with("is not available: run `make setup`"),
         "{error}"
     );
-    let error = broken.check(Capability::Read).unwrap_err();
+    let error = broken.check_files(ModelKind::Ocr).unwrap_err();
     assert!(error.to_string().contains("libonnxruntime.so"), "{error}");
-    config().check(Capability::Read).unwrap();
-    config().check(Capability::Embed).unwrap();
+    cpu_config().check_files(ModelKind::Ocr).unwrap();
+    cpu_config().check_files(ModelKind::Embedding).unwrap();
 }
 
 #[test]
-fn a_gpu_that_is_not_there_is_an_error_only_when_asked_for() {
+fn missing_gpu_is_an_error_only_if_requested_explicitly() {
     let asked = InferenceConfig {
-        // No machine has this many.
+        // No machine has this many GPUs.
         device: DeviceChoice::Cuda(99),
-        ..config()
+        ..cpu_config()
     };
     let error = Inference::load(asked).err().unwrap();
     assert_eq!(error.kind(), "model-unavailable");
@@ -353,7 +392,7 @@ fn a_gpu_that_is_not_there_is_an_error_only_when_asked_for() {
     assert!(!error.to_string().contains('\n'));
     let auto = InferenceConfig {
         device: DeviceChoice::Auto,
-        ..config()
+        ..cpu_config()
     };
     let inference = Inference::load(auto).unwrap();
     assert_eq!(inference.device_name() == "cpu", !inference.device().gpu);
@@ -361,53 +400,72 @@ fn a_gpu_that_is_not_there_is_an_error_only_when_asked_for() {
 }
 
 #[tokio::test]
-async fn dropping_inference_ends_the_page_in_work() {
-    let inference = Inference::load(config()).unwrap();
-    let reader = inference.reader();
+async fn dropping_inference_fails_the_active_page() {
+    let inference = Inference::load(cpu_config()).unwrap();
+    let reader = inference.ocr_engine();
     let reading = tokio::spawn({
         let reader = Arc::clone(&reader);
-        async move { reader.read(&account(), gray(page()), DPI).await }
+        async move {
+            reader
+                .recognize_text(&test_account(), to_gray_page_image(load_test_page()), PAGE_DPI)
+                .await
+        }
     });
-    while inference.stats().ocr.running == 0 {
+    while inference.stats().ocr.busy_workers == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     tokio::task::spawn_blocking(move || drop(inference))
         .await
         .unwrap();
     assert_eq!(reading.await.unwrap().unwrap_err().kind(), "model-failed");
-    let late = reader.read(&account(), gray(page()), DPI).await;
+    let late = reader
+        .recognize_text(&test_account(), to_gray_page_image(load_test_page()), PAGE_DPI)
+        .await;
     assert_eq!(late.unwrap_err().kind(), "model-failed");
 }
 
 #[tokio::test]
-async fn a_page_nobody_waits_for_is_given_up() {
+async fn dropped_page_request_stops_its_work() {
     let config = InferenceConfig {
         ocr_workers: 1,
-        ..config()
+        ..cpu_config()
     };
     let inference = Inference::load(config).unwrap();
-    let reader = inference.reader();
-    reader.read(&account(), gray(page()), DPI).await.unwrap();
-    let (whole, steps) = (busy(&inference).await, inference.stats().ocr.requests);
+    let reader = inference.ocr_engine();
+    reader
+        .recognize_text(&test_account(), to_gray_page_image(load_test_page()), PAGE_DPI)
+        .await
+        .unwrap();
+    let (whole, steps) = (
+        wait_until_idle_and_read_busy_millis(&inference).await,
+        inference.stats().ocr.requests,
+    );
     let abandoned = tokio::spawn({
         let reader = Arc::clone(&reader);
-        async move { reader.read(&account(), gray(page()), DPI).await }
+        async move {
+            reader
+                .recognize_text(&test_account(), to_gray_page_image(load_test_page()), PAGE_DPI)
+                .await
+        }
     });
-    while inference.stats().ocr.running == 0 {
+    while inference.stats().ocr.busy_workers == 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     abandoned.abort();
     let blank = GrayImage::from_pixel(40, 30, image::Luma([244]));
-    reader.read(&account(), gray(blank), DPI).await.unwrap();
-    let abandoned = busy(&inference).await - whole;
+    reader
+        .recognize_text(&test_account(), to_gray_page_image(blank), PAGE_DPI)
+        .await
+        .unwrap();
+    let abandoned = wait_until_idle_and_read_busy_millis(&inference).await - whole;
     let stats = inference.stats().ocr;
     assert!(stats.requests < steps + steps / 2, "{steps} steps of {stats:?}");
     assert!(abandoned * 2 < whole, "{abandoned} ms of {whole} ms");
 }
 
-/// Milliseconds the one OCR worker has worked, once it rests: an answer is sent before its worker is counted as free.
-async fn busy(inference: &Inference) -> u64 {
-    while inference.stats().ocr.running > 0 {
+/// Waits until the only OCR worker is idle and returns its busy time in milliseconds. A result is sent before its worker counts as idle.
+async fn wait_until_idle_and_read_busy_millis(inference: &Inference) -> u64 {
+    while inference.stats().ocr.busy_workers > 0 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     inference.stats().ocr.busy_millis

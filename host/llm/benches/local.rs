@@ -1,15 +1,16 @@
-//! Tokens a second of the provider `local`, beside a bare loop around llama.cpp, on a quiet machine and on one whose cores are taken.
+//! Measures the tokens per second of the provider `local` and of a bare loop around llama.cpp, on an idle machine and on one
+//! with busy cores.
 //!
 //! ```text
 //! cargo bench --profile dev --workspace --features weir-cli/local-llm --bench local -- [ROUNDS] [THREADS] [FILE]
 //! ```
 //!
-//! Both get the same tokens, threads and context, in turns, so that what else the machine does falls on both alike; ratios are
-//! medians over the rounds. Each is a process of its own, since two teams of OpenMP in one process make each other wait differently
-//! than one does; the provider's has the environment that `weir` starts with ([`weir_llm::ENVIRONMENT`]), the bare loop's has what
-//! llama.cpp does by itself. What the provider takes is measured from outside, as a caller sees it: a question whose answer is cut
-//! short after one token, and the same after many. Then several questions at once, which the bare loop would answer one after the
-//! other.
+//! Both sides get the same tokens, threads and context, and take turns, so that other load on the machine affects both; the
+//! ratios are medians over the rounds. Each side runs in a process of its own, because two OpenMP thread teams in one process
+//! slow each other down. The provider's process has the environment that `weir` sets ([`weir_llm::LOCAL_MODEL_ENVIRONMENT`]);
+//! the bare loop's process has llama.cpp's defaults. The provider is measured from outside, as a caller sees it: one request is
+//! truncated after one token, the same request after many. Then several requests run at once, which the bare loop would process
+//! one after the other.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,28 +35,28 @@ use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::model::{LlamaChatMessage, LlamaModel};
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
-use weir_core::language::{Fault, Question, QuestionKind};
-use weir_core::ports::Account;
+use weir_core::llm::{LlmRequest, LlmRequestKind, ProviderError};
+use weir_core::ports::SchedulingContext;
 use weir_core::{Lane, TenantId};
-use weir_llm::{Local, LocalConfig, Provider as _};
+use weir_llm::{LocalConfig, LocalProvider, Provider as _};
 
-/// Tokens of an answer.
-const ANSWER: u32 = 128;
-const CONTEXT: u32 = 2048;
-const BATCH: u32 = 512;
-/// Nothing ends an answer to this before its limit.
-const TASK: &str =
+/// Tokens of a response.
+const RESPONSE_TOKENS: u32 = 128;
+const CONTEXT_TOKENS: u32 = 2048;
+const BATCH_TOKENS: u32 = 512;
+/// A prompt whose response always reaches the token limit.
+const PROMPT_TASK: &str =
     "Write the numbers from 1 to 1000, each on a line of its own, and leave none out. Leave out this text: ";
 
-/// Characters of what is left out: a question of some 500 tokens, and one of some 100.
-const LONG: usize = 800;
-const SHORT: usize = 100;
+/// Characters of the text that the prompt excludes: about 500 tokens, and about 100.
+const LONG_PROMPT_CHARS: usize = 800;
+const SHORT_PROMPT_CHARS: usize = 100;
 
-/// Tokens a second.
+/// Tokens per second.
 #[derive(Clone, Copy)]
-struct Speed {
-    prompt: f64,
-    answer: f64,
+struct TokenRates {
+    prompt_tokens_per_second: f64,
+    response_tokens_per_second: f64,
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -64,77 +65,81 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-fn prompt(chars: usize) -> String {
-    // Different words, as text has them.
+fn build_prompt(chars: usize) -> String {
+    // Varied words, as in real text.
     let words: Vec<String> = (0..170)
         .map(|n| format!("gate {} of {}", n * 37 % 101, n * 53 % 89))
         .collect();
     let text: String = words.join(", ").chars().take(chars).collect();
-    format!("{TASK}{text}")
+    format!("{PROMPT_TASK}{text}")
 }
 
-fn question(chars: usize, max_tokens: u32) -> Question {
-    Question {
-        account: Account {
-            tenant: TenantId::single(),
+fn build_request(chars: usize, max_tokens: u32) -> LlmRequest {
+    LlmRequest {
+        scheduling: SchedulingContext {
+            tenant: TenantId::default_tenant(),
             lane: Lane::Interactive,
-            linger: Duration::ZERO,
-            weight: 1.0,
+            batch_linger: Duration::ZERO,
+            tenant_weight: 1.0,
         },
-        kind: QuestionKind::Component,
-        system: None,
-        prompt: prompt(chars),
+        kind: LlmRequestKind::Component,
+        system_prompt: None,
+        prompt: build_prompt(chars),
         text: String::new(),
         image: None,
-        max_tokens,
-        patience: Duration::from_secs(600),
+        max_response_tokens: max_tokens,
+        timeout: Duration::from_secs(600),
         document: None,
     }
 }
 
-async fn seconds(local: &Local, chars: usize, max_tokens: u32) -> f64 {
+async fn time_call_seconds(local: &LocalProvider, chars: usize, max_tokens: u32) -> f64 {
     let began = Instant::now();
-    let reply = local.ask(&question(chars, max_tokens)).await;
-    assert_eq!(reply, Err(Fault::CutShort), "the answer ended before its limit");
+    let reply = local.call_model(&build_request(chars, max_tokens)).await;
+    assert_eq!(
+        reply,
+        Err(ProviderError::TokenLimitReached),
+        "the response ended before the token limit"
+    );
     began.elapsed().as_secs_f64()
 }
 
-/// What the provider does; `tokens` are those of the question.
-async fn provider(local: &Local, chars: usize, tokens: usize) -> Speed {
-    let first = seconds(local, chars, 1).await;
-    let all = seconds(local, chars, ANSWER).await;
-    Speed {
-        prompt: tokens as f64 / first,
-        answer: f64::from(ANSWER - 1) / (all - first),
+/// Measures the provider; `tokens` is the length of the prompt.
+async fn measure_provider(local: &LocalProvider, chars: usize, tokens: usize) -> TokenRates {
+    let first = time_call_seconds(local, chars, 1).await;
+    let all = time_call_seconds(local, chars, RESPONSE_TOKENS).await;
+    TokenRates {
+        prompt_tokens_per_second: tokens as f64 / first,
+        response_tokens_per_second: f64::from(RESPONSE_TOKENS - 1) / (all - first),
     }
 }
 
-/// The question as the model reads it.
-fn tokens(model: &LlamaModel, chars: usize) -> Vec<LlamaToken> {
+/// The tokens of the prompt in the model's chat template.
+fn tokenize_prompt(model: &LlamaModel, chars: usize) -> Vec<LlamaToken> {
     let template = model.chat_template(None).unwrap();
-    let turns = [LlamaChatMessage::new("user".into(), prompt(chars)).unwrap()];
+    let turns = [LlamaChatMessage::new("user".into(), build_prompt(chars)).unwrap()];
     let text = model.apply_chat_template(&template, &turns, true).unwrap();
     let vocab = model.vocab();
     vocab.tokenize(text.as_bytes(), vocab.should_add_bos(), true)
 }
 
-/// The least that llama.cpp can be asked to do for the same answer.
-fn bare(backend: &LlamaBackend, model: &LlamaModel, chars: usize, threads: i32) -> Speed {
-    let tokens = tokens(model, chars);
+/// Measures the minimum that llama.cpp needs for the same response.
+fn measure_bare_llama(backend: &LlamaBackend, model: &LlamaModel, chars: usize, threads: i32) -> TokenRates {
+    let tokens = tokenize_prompt(model, chars);
     let params = LlamaContextParams::default()
-        .with_n_ctx(NonZeroU32::new(CONTEXT))
-        .with_n_batch(BATCH)
-        .with_n_ubatch(BATCH)
+        .with_n_ctx(NonZeroU32::new(CONTEXT_TOKENS))
+        .with_n_batch(BATCH_TOKENS)
+        .with_n_ubatch(BATCH_TOKENS)
         .with_n_threads(threads)
         .with_n_threads_batch(threads);
     let mut context = model.new_context(backend, params).unwrap();
-    let mut batch = LlamaBatch::new(BATCH as usize, 1);
+    let mut batch = LlamaBatch::new(BATCH_TOKENS as usize, 1);
     let mut sampler = LlamaSampler::greedy();
     let began = Instant::now();
-    for (at, part) in tokens.chunks(BATCH as usize).enumerate() {
+    for (at, part) in tokens.chunks(BATCH_TOKENS as usize).enumerate() {
         batch.clear();
         for (i, token) in part.iter().enumerate() {
-            let position = at * BATCH as usize + i;
+            let position = at * BATCH_TOKENS as usize + i;
             batch
                 .add(*token, position as i32, &[0], position + 1 == tokens.len())
                 .unwrap();
@@ -143,8 +148,11 @@ fn bare(backend: &LlamaBackend, model: &LlamaModel, chars: usize, threads: i32) 
     }
     let mut token = sampler.sample(&context, batch.n_tokens() - 1);
     let first = began.elapsed().as_secs_f64();
-    for written in 1..ANSWER {
-        assert!(!model.vocab().is_eog(token), "the answer ended before its limit");
+    for written in 1..RESPONSE_TOKENS {
+        assert!(
+            !model.vocab().is_eog(token),
+            "the response ended before the token limit"
+        );
         batch.clear();
         batch
             .add(token, tokens.len() as i32 + written as i32 - 1, &[0], true)
@@ -153,25 +161,25 @@ fn bare(backend: &LlamaBackend, model: &LlamaModel, chars: usize, threads: i32) 
         token = sampler.sample(&context, 0);
     }
     let all = began.elapsed().as_secs_f64();
-    Speed {
-        prompt: tokens.len() as f64 / first,
-        answer: f64::from(ANSWER - 1) / (all - first),
+    TokenRates {
+        prompt_tokens_per_second: tokens.len() as f64 / first,
+        response_tokens_per_second: f64::from(RESPONSE_TOKENS - 1) / (all - first),
     }
 }
 
-fn open(file: &Path, concurrency: u32, threads: u32) -> Local {
-    Local::open(LocalConfig {
-        file: file.into(),
-        model: String::new(),
-        context: CONTEXT,
-        concurrency,
+fn open_provider(file: &Path, concurrency: u32, threads: u32) -> LocalProvider {
+    LocalProvider::open(LocalConfig {
+        model_file: file.into(),
+        model_name: String::new(),
+        context_tokens: CONTEXT_TOKENS,
+        max_concurrency: concurrency,
         threads,
         temperature: 0.0,
     })
     .unwrap()
 }
 
-fn small() -> PathBuf {
+fn small_model_file() -> PathBuf {
     let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
     let share = data.unwrap_or_else(|| std::env::home_dir().unwrap().join(".local/share"));
     let assets =
@@ -179,42 +187,45 @@ fn small() -> PathBuf {
     assets.join("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 }
 
-/// In a process of its own: the speed of one of them, behind a warm-up.
+/// Measures one side after a warm-up, in a process of its own.
 #[tokio::main]
-async fn measure(who: &str, chars: usize, threads: u32, file: &Path) {
+async fn run_measurement(who: &str, chars: usize, threads: u32, file: &Path) {
     let speed = if who == "provider" {
-        let local = open(file, 1, threads);
-        seconds(&local, SHORT, 1).await;
-        // The vocabulary alone, in a moment.
+        let local = open_provider(file, 1, threads);
+        time_call_seconds(&local, SHORT_PROMPT_CHARS, 1).await;
+        // Loads only the vocabulary, which is fast.
         let params = LlamaModelParams::default().with_vocab_only(true);
         let model = LlamaModel::load_from_file(&LlamaBackend {}, file, &params).unwrap();
-        provider(&local, chars, tokens(&model, chars).len()).await
+        measure_provider(&local, chars, tokenize_prompt(&model, chars).len()).await
     } else {
         let backend = LlamaBackend::init().unwrap();
         let model = LlamaModel::load_from_file(&backend, file, &LlamaModelParams::default()).unwrap();
-        bare(&backend, &model, SHORT, threads as i32);
-        bare(&backend, &model, chars, threads as i32)
+        measure_bare_llama(&backend, &model, SHORT_PROMPT_CHARS, threads as i32);
+        measure_bare_llama(&backend, &model, chars, threads as i32)
     };
-    println!("{} {}", speed.prompt, speed.answer);
+    println!(
+        "{} {}",
+        speed.prompt_tokens_per_second, speed.response_tokens_per_second
+    );
 }
 
-/// In a process of its own: several questions at once.
+/// Measures concurrent requests in a process of its own.
 #[tokio::main]
-async fn together(threads: u32, file: &Path) {
+async fn run_concurrent_calls(threads: u32, file: &Path) {
     for at_once in [1, 2, 4, 8] {
-        let local = open(file, at_once, threads);
-        seconds(&local, LONG, 1).await;
+        let local = open_provider(file, at_once, threads);
+        time_call_seconds(&local, LONG_PROMPT_CHARS, 1).await;
         let began = Instant::now();
-        join_all((0..at_once).map(|_| seconds(&local, LONG, ANSWER))).await;
+        join_all((0..at_once).map(|_| time_call_seconds(&local, LONG_PROMPT_CHARS, RESPONSE_TOKENS))).await;
         let took = began.elapsed().as_secs_f64();
         println!(
-            "{at_once} at once: {took:5.1} s, {:5.2} questions answered in ten seconds",
+            "{at_once} at once: {took:5.1} s, {:5.2} responses in ten seconds",
             10.0 * f64::from(at_once) / took
         );
     }
 }
 
-fn another(words: &[String], with: &[(&str, &str)]) -> String {
+fn run_self(words: &[String], with: &[(&str, &str)]) -> String {
     let program = std::env::current_exe().unwrap();
     let ended = Command::new(program)
         .args(words)
@@ -226,27 +237,27 @@ fn another(words: &[String], with: &[(&str, &str)]) -> String {
     String::from_utf8(ended.stdout).unwrap()
 }
 
-fn speed_of(who: &str, chars: usize, threads: u32, file: &Path) -> Speed {
+fn measure_in_child(who: &str, chars: usize, threads: u32, file: &Path) -> TokenRates {
     let with = if who == "provider" {
-        weir_llm::ENVIRONMENT
+        weir_llm::LOCAL_MODEL_ENVIRONMENT
     } else {
         &[]
     };
     let file = file.to_str().unwrap();
     let words = ["measure", who, &chars.to_string(), &threads.to_string(), file].map(String::from);
-    let said = another(&words, with);
+    let said = run_self(&words, with);
     let (prompt, answer) = said.trim().split_once(' ').unwrap();
-    Speed {
-        prompt: prompt.parse().unwrap(),
-        answer: answer.parse().unwrap(),
+    TokenRates {
+        prompt_tokens_per_second: prompt.parse().unwrap(),
+        response_tokens_per_second: answer.parse().unwrap(),
     }
 }
 
-fn compare(what: &str, chars: usize, rounds: usize, threads: u32, file: &Path) {
-    let speed = |who| speed_of(who, chars, threads, file);
+fn compare_speeds(what: &str, chars: usize, rounds: usize, threads: u32, file: &Path) {
+    let speed = |who| measure_in_child(who, chars, threads, file);
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        // Whoever goes first in a round goes second in the next.
+        // The sides alternate in order from round to round.
         if round % 2 == 0 {
             ours.push(speed("provider"));
             theirs.push(speed("bare"));
@@ -257,12 +268,18 @@ fn compare(what: &str, chars: usize, rounds: usize, threads: u32, file: &Path) {
         let (own, bare) = (ours[round], theirs[round]);
         println!(
             "  round {round}: provider {:6.1} {:6.1}   llama.cpp alone {:6.1} {:6.1}",
-            own.prompt, own.answer, bare.prompt, bare.answer
+            own.prompt_tokens_per_second,
+            own.response_tokens_per_second,
+            bare.prompt_tokens_per_second,
+            bare.response_tokens_per_second
         );
     }
     for (side, of) in [
-        ("question", (|speed: &Speed| speed.prompt) as fn(&Speed) -> f64),
-        ("answer", |speed: &Speed| speed.answer),
+        (
+            "prompt",
+            (|speed: &TokenRates| speed.prompt_tokens_per_second) as fn(&TokenRates) -> f64,
+        ),
+        ("response", |speed: &TokenRates| speed.response_tokens_per_second),
     ] {
         let ratios = ours
             .iter()
@@ -277,11 +294,11 @@ fn compare(what: &str, chars: usize, rounds: usize, threads: u32, file: &Path) {
     }
 }
 
-/// While it lives, each core has something else to do.
-struct Taken(Arc<AtomicBool>);
+/// Keeps a number of cores busy until it is dropped.
+struct BusyCores(Arc<AtomicBool>);
 
-impl Taken {
-    fn cores(count: usize) -> Self {
+impl BusyCores {
+    fn occupy(count: usize) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         for _ in 0..count {
             let over = Arc::clone(&over);
@@ -291,7 +308,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for BusyCores {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -305,14 +322,16 @@ fn main() {
     let words: Vec<&str> = given.iter().map(String::as_str).collect();
     match words[..] {
         ["measure", who, chars, threads, file] => {
-            return measure(
+            return run_measurement(
                 who,
                 chars.parse().unwrap(),
                 threads.parse().unwrap(),
                 Path::new(file),
             );
         }
-        ["together", threads, file] => return together(threads.parse().unwrap(), Path::new(file)),
+        ["together", threads, file] => {
+            return run_concurrent_calls(threads.parse().unwrap(), Path::new(file));
+        }
         _ => {}
     }
     let number =
@@ -320,16 +339,22 @@ fn main() {
     let rounds = number(words.first(), 5);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = number(words.get(1), cores) as u32;
-    let file = words.get(2).map_or_else(small, PathBuf::from);
+    let file = words.get(2).map_or_else(small_model_file, PathBuf::from);
     println!(
-        "{}: {ANSWER} tokens answered, {threads} threads, {rounds} rounds",
+        "{}: {RESPONSE_TOKENS} response tokens, {threads} threads, {rounds} rounds",
         file.display()
     );
-    compare("short", SHORT, rounds, threads, &file);
-    compare("long", LONG, rounds, threads, &file);
+    compare_speeds("short", SHORT_PROMPT_CHARS, rounds, threads, &file);
+    compare_speeds("long", LONG_PROMPT_CHARS, rounds, threads, &file);
     let words = ["together", &threads.to_string(), file.to_str().unwrap()].map(String::from);
-    print!("{}", another(&words, weir_llm::ENVIRONMENT));
-    let taken = Taken::cores(cores);
-    compare("cores taken", SHORT, rounds.div_ceil(2), threads, &file);
+    print!("{}", run_self(&words, weir_llm::LOCAL_MODEL_ENVIRONMENT));
+    let taken = BusyCores::occupy(cores);
+    compare_speeds(
+        "busy cores",
+        SHORT_PROMPT_CHARS,
+        rounds.div_ceil(2),
+        threads,
+        &file,
+    );
     drop(taken);
 }

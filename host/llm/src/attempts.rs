@@ -1,121 +1,137 @@
-//! The attempts to have one question answered: what they took, and how each provider failed at it.
+//! The attempts to get a response to one request: the time they took and the errors of each provider.
 
 use tokio::time::{Duration, Instant, timeout};
-use weir_core::language::{Answer, Fault, Question};
+use weir_core::llm::{LlmRequest, LlmResponse, ProviderError};
 
-use crate::accounts::{Accounts, OpenCall};
-use crate::course::{may_be_the_questions, passes};
-use crate::nonanswer;
-use crate::permit::Permit;
-use crate::provider::{Member, Reply};
+use crate::call_permit::CallPermit;
+use crate::provider::{ProviderEntry, ProviderResponse};
+use crate::response_validation;
+use crate::retry_decision::{is_transient, may_be_caused_by_request};
+use crate::usage_accounting::{CallMeter, UsageAccounting};
 
-/// Failures in a row after which the question is thought to be why, if the provider has answered as many others meanwhile. A
-/// provider that fails every third time by itself does so in 1 of 500,000 questions.
-const ITS_OWN: u32 = 12;
+/// Consecutive failures after which the request is considered the cause, if the provider has answered at least as many other
+/// calls meanwhile. A provider that fails every third call at random reaches this count in 1 of 500,000 requests.
+const MIN_FAILURES_TO_BLAME_REQUEST: u32 = 12;
 
-/// The attempts at one question.
-pub(crate) struct Attempts {
-    began: Instant,
-    /// How long providers worked on it.
-    pub(crate) spent: Duration,
-    /// Of each provider that was tried.
-    failures: Vec<Failures>,
+/// The attempts of one request.
+pub(crate) struct RequestAttempts {
+    started_at: Instant,
+    /// Total time of the calls.
+    pub(crate) call_time: Duration,
+    /// One entry for each provider that has failed.
+    failures: Vec<ProviderFailures>,
 }
 
-/// A provider's failures at a question.
-struct Failures {
-    /// Its place.
-    at: usize,
-    /// The last of them.
-    fault: Fault,
-    /// How many in a row may have been the question's.
-    count: u32,
-    /// Calls that it had answered before these.
-    answered: u64,
+/// The failures of one provider at the request.
+struct ProviderFailures {
+    /// Index of the provider.
+    provider_index: usize,
+    /// The last error.
+    last_error: ProviderError,
+    /// Consecutive failures that the request may have caused.
+    consecutive: u32,
+    /// Calls that the provider had answered before these failures.
+    successes_before: u64,
 }
 
-impl Attempts {
-    pub(crate) fn begin() -> Self {
+impl RequestAttempts {
+    pub(crate) fn start() -> Self {
         Self {
-            began: Instant::now(),
-            spent: Duration::ZERO,
+            started_at: Instant::now(),
+            call_time: Duration::ZERO,
             failures: Vec::new(),
         }
     }
 
-    /// How long it waited for its turns and between tries.
-    pub(crate) fn waited(&self) -> Duration {
-        self.began.elapsed().saturating_sub(self.spent)
+    /// Time in the queue and in backoff.
+    pub(crate) fn wait_time(&self) -> Duration {
+        self.started_at.elapsed().saturating_sub(self.call_time)
     }
 
-    /// Makes one call.
-    pub(crate) async fn call(
+    /// Makes one call and validates the response.
+    pub(crate) async fn call_provider(
         &mut self,
-        member: &Member,
-        question: &Question,
-        permit: Permit,
-        accounts: &Accounts,
-    ) -> Result<Reply, Fault> {
+        member: &ProviderEntry,
+        question: &LlmRequest,
+        permit: CallPermit,
+        accounts: &UsageAccounting,
+    ) -> Result<ProviderResponse, ProviderError> {
         let began = Instant::now();
-        let limit = member.terms.timeout;
-        let open = OpenCall::new(accounts, member, question);
-        let result = match timeout(limit, member.provider.ask(question)).await {
-            Ok(Ok(reply)) if reply.text.trim().is_empty() => Err(Fault::Empty),
+        let limit = member.options.call_timeout;
+        let open = CallMeter::new(accounts, member, question);
+        let result = match timeout(limit, member.provider.call_model(question)).await {
+            Ok(Ok(reply)) if reply.text.trim().is_empty() => Err(ProviderError::EmptyResponse),
             Ok(result) => result,
-            Err(_elapsed) => Err(Fault::Late {
+            Err(_elapsed) => Err(ProviderError::TimedOut {
                 seconds: limit.as_secs(),
             }),
         };
-        self.spent += began.elapsed();
-        open.end(&result);
+        self.call_time += began.elapsed();
+        open.record_result(&result);
         match &result {
-            Ok(reply) => permit.answered(reply),
-            Err(fault) => permit.failed(fault),
+            Ok(reply) => permit.finish_with_success(reply),
+            Err(fault) => permit.finish_with_failure(fault),
         }
-        // Whatever it said, the provider is well, and its tokens are spent.
+        // An invalid response does not count against the provider, and its tokens are used.
         let reply = result?;
-        nonanswer::fault(question, &reply).map_or(Ok(reply), Err)
+        response_validation::validate_response(question, &reply).map_or(Ok(reply), Err)
     }
 
-    /// A provider, which has answered so many calls of others by now, has failed.
-    pub(crate) fn failed(&mut self, at: usize, fault: Fault, answered: u64) {
-        let its_own = may_be_the_questions(&fault);
-        let known = self.failures.iter().position(|failures| failures.at == at);
+    /// Records a failure of the provider at index `at`, which has answered `answered` other calls so far.
+    pub(crate) fn record_failure(&mut self, at: usize, fault: ProviderError, answered: u64) {
+        let its_own = may_be_caused_by_request(&fault);
+        let known = self
+            .failures
+            .iter()
+            .position(|failures| failures.provider_index == at);
         let before = known.map(|place| self.failures.remove(place));
         let (count, answered) = before
-            .filter(|before| its_own && before.count > 0)
-            .map_or((0, answered), |before| (before.count, before.answered));
-        self.failures.push(Failures {
-            at,
-            fault,
-            count: count + u32::from(its_own),
-            answered,
+            .filter(|before| its_own && before.consecutive > 0)
+            .map_or((0, answered), |before| {
+                (before.consecutive, before.successes_before)
+            });
+        self.failures.push(ProviderFailures {
+            provider_index: at,
+            last_error: fault,
+            consecutive: count + u32::from(its_own),
+            successes_before: answered,
         });
     }
 
-    /// The last fault of each provider that was tried, by its name.
-    pub(crate) fn faults(&self, members: &[Member]) -> Vec<(String, Fault)> {
-        let named = |failed: &Failures| Some((members.get(failed.at)?.name.clone(), failed.fault.clone()));
+    /// The name and the last error of each provider that has failed.
+    pub(crate) fn last_errors(&self, members: &[ProviderEntry]) -> Vec<(String, ProviderError)> {
+        let named = |failed: &ProviderFailures| {
+            Some((
+                members.get(failed.provider_index)?.name.clone(),
+                failed.last_error.clone(),
+            ))
+        };
         self.failures.iter().filter_map(named).collect()
     }
 
-    /// Which of the suited providers may answer it yet, when all have failed. `answered` says how many calls one has by now.
-    pub(crate) fn may_again(&self, suited: &[bool], answered: impl Fn(usize) -> u64) -> Vec<bool> {
-        let failures = |at: usize| self.failures.iter().find(|failures| failures.at == at);
+    /// Returns which of the suited providers can be tried again after all have failed. `answered` returns the number of calls
+    /// that a provider has answered so far.
+    pub(crate) fn retryable_providers(&self, suited: &[bool], answered: impl Fn(usize) -> u64) -> Vec<bool> {
+        let failures = |at: usize| {
+            self.failures
+                .iter()
+                .find(|failures| failures.provider_index == at)
+        };
         let hopeless = |at: usize| {
             failures(at).is_some_and(|failures| {
-                let others = answered(at).saturating_sub(failures.answered);
-                let its_own = failures.count >= ITS_OWN && others >= u64::from(failures.count);
-                its_own || !passes(&failures.fault)
+                let others = answered(at).saturating_sub(failures.successes_before);
+                let its_own = failures.consecutive >= MIN_FAILURES_TO_BLAME_REQUEST
+                    && others >= u64::from(failures.consecutive);
+                its_own || !is_transient(&failures.last_error)
             })
         };
-        let denied = |at: usize| failures(at).is_some_and(|failures| failures.fault.is_denial());
+        let denied = |at: usize| failures(at).is_some_and(|failures| failures.last_error.is_denial());
         let suited = suited.iter().enumerate();
         let may: Vec<bool> = suited
             .clone()
             .map(|(at, suited)| *suited && !hopeless(at))
             .collect();
-        // A denial is not waited for, but while another is, it may be lifted.
+        // A denial alone is not waited for. If another provider is waited for, the denial may end meanwhile, too.
         let waits = may.contains(&true);
         let lifted = |at: usize, suited: bool| waits && suited && denied(at);
         suited
@@ -124,18 +140,18 @@ impl Attempts {
             .collect()
     }
 
-    /// The answer that this provider's reply is.
-    pub(crate) fn answer(&self, member: &Member, reply: Reply) -> Answer {
-        Answer {
+    /// Builds the response to the caller from the provider's response.
+    pub(crate) fn build_response(&self, member: &ProviderEntry, reply: ProviderResponse) -> LlmResponse {
+        LlmResponse {
             text: reply.text,
             quotes: reply.quotes,
             prompt_tokens: reply.prompt_tokens,
-            answer_tokens: reply.answer_tokens,
+            completion_tokens: reply.completion_tokens,
             provider: member.name.clone(),
-            model: member.provider.model().to_owned(),
+            model: member.provider.model_name().to_owned(),
             cached: false,
-            waited: self.waited(),
-            spent: self.spent,
+            waiting_time: self.wait_time(),
+            provider_time: self.call_time,
         }
     }
 }

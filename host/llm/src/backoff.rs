@@ -1,35 +1,35 @@
-//! Pauses between tries: exponential, with full jitter.
+//! Exponential backoff with full jitter.
 //!
-//! Each pause is drawn evenly between nothing and a ceiling that doubles with every try. Questions that failed together then
-//! come back apart, and of the usual ways to spread them this one does the least work in all (Brooker, "Exponential Backoff
-//! And Jitter", AWS Architecture Blog, 2015).
+//! Each delay is uniformly distributed between zero and a ceiling that doubles with every attempt. Requests that failed
+//! together therefore retry at different times. Of the common jitter strategies, this one causes the least total work (Brooker,
+//! "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// Draws pauses.
+/// Draws random delays.
 pub(crate) struct Backoff {
-    first: Duration,
-    most: Duration,
-    random: Mutex<fastrand::Rng>,
+    first_ceiling: Duration,
+    max_delay: Duration,
+    rng: Mutex<fastrand::Rng>,
 }
 
 impl Backoff {
-    /// The first pause is at most `first`, none is longer than `most`. With a seed the pauses are the same every time.
+    /// The first delay is at most `first`, and no delay exceeds `most`. With a seed, the sequence of delays is deterministic.
     pub(crate) fn new(first: Duration, most: Duration, seed: Option<u64>) -> Self {
         Self {
-            first,
-            most,
-            random: Mutex::new(seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)),
+            first_ceiling: first,
+            max_delay: most,
+            rng: Mutex::new(seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)),
         }
     }
 
-    /// The pause after this many failures, at least 1.
-    pub(crate) fn after(&self, failures: u32) -> Duration {
+    /// Returns the delay after the given number of failures, which is at least 1.
+    pub(crate) fn delay_after(&self, failures: u32) -> Duration {
         let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        let ceiling = self.first.saturating_mul(doubled).min(self.most);
-        ceiling.mul_f64(self.random.lock().f64())
+        let ceiling = self.first_ceiling.saturating_mul(doubled).min(self.max_delay);
+        ceiling.mul_f64(self.rng.lock().f64())
     }
 }
 
@@ -38,12 +38,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_fill_the_room_below_a_ceiling_that_doubles_up_to_the_most() {
+    fn delays_are_uniform_below_a_doubling_ceiling() {
         let second = Duration::from_secs(1);
         let backoff = Backoff::new(second, 10 * second, Some(7));
         for (failures, ceiling) in [(1, 1), (2, 2), (4, 8), (5, 10), (40, 10), (u32::MAX, 10)] {
             let ceiling = ceiling * second;
-            let drawn: Vec<_> = (0..1000).map(|_| backoff.after(failures)).collect();
+            let drawn: Vec<_> = (0..1000).map(|_| backoff.delay_after(failures)).collect();
             let mean = drawn.iter().sum::<Duration>() / 1000;
             assert!(drawn.iter().all(|pause| *pause <= ceiling));
             assert!(
@@ -53,6 +53,6 @@ mod tests {
         }
         let again = Backoff::new(second, 10 * second, Some(7));
         let other = Backoff::new(second, 10 * second, Some(7));
-        assert_eq!(again.after(3), other.after(3));
+        assert_eq!(again.delay_after(3), other.delay_after(3));
     }
 }

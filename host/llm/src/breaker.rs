@@ -1,268 +1,301 @@
-//! A circuit breaker: a provider that fails is left alone for a while (Nygard, *Release It!*, 2007).
+//! A circuit breaker: stops calls to a failing provider for a while (Nygard, *Release It!*, 2007).
 //!
-//! It opens when too many of the latest calls fail. It also opens when one call in twenty takes too long, or when too many
-//! questions pause before a further try, but then only if another provider can answer: slow is better than nothing, failing is
-//! not.
+//! The breaker opens when too many of the latest calls fail. It also opens when the 95th percentile of the call durations is
+//! too high, or when too many requests are in backoff, but only if another provider can answer: a slow response is better than
+//! none.
 //!
-//! It does not flap. Open means left alone for a fixed time at least, whoever recovers sooner. Then a few calls are let through
-//! one by one, and all of them must go well, and clearly below the time that opened it, before it closes. One that opens again
-//! soon after it closed stays open twice as long each time. So what a provider's trouble can cost is known: at most one
-//! change in each such time, and a handful of questions.
+//! The breaker does not flap. It stays open for a minimum time, even if the provider recovers sooner. Then it is half-open and
+//! allows a few probe calls. It closes only if all probes succeed, with durations clearly below the limit. If it opens again
+//! soon after it closed, the open time doubles. This bounds the cost of a failing provider: at most one transition per open
+//! time, and a handful of requests.
 //!
-//! It knows no clock; the time is an argument.
+//! The breaker does not read a clock; the time is an argument.
 
 use std::collections::VecDeque;
 
 use tokio::time::{Duration, Instant};
 
-use crate::course::Verdict;
+use crate::retry_decision::HealthSignal;
 
-/// Calls that are remembered.
-const CALLS: usize = 100;
-/// How long they are.
-const MEMORY: Duration = Duration::from_secs(600);
-/// Fewer calls than this say nothing of how many fail.
-const CALLS_FOR_ERRORS: usize = 8;
-/// Fewer calls than this have no 95th percentile.
-const CALLS_FOR_P95: usize = 20;
-/// A probe must stay below this part of the time that opens.
-const CLEARLY: f64 = 0.8;
-/// How often the time it is open doubles, at most.
-const DOUBLINGS: u32 = 2;
+/// Maximum number of recorded calls.
+const MAX_RECORDED_CALLS: usize = 100;
+/// Maximum age of a recorded call.
+const MAX_CALL_AGE: Duration = Duration::from_secs(600);
+/// Minimum number of recorded calls to evaluate the error ratio.
+const MIN_CALLS_FOR_ERROR_RATIO: usize = 8;
+/// Minimum number of recorded calls to evaluate the 95th percentile.
+const MIN_CALLS_FOR_P95: usize = 20;
+/// A probe must be faster than this fraction of the maximum 95th percentile.
+const PROBE_LATENCY_FACTOR: f64 = 0.8;
+/// Maximum number of times that the open duration doubles.
+const MAX_DOUBLINGS: u32 = 2;
 
-/// When a breaker opens and closes.
+/// The thresholds of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BreakerConfig {
-    /// Part of the calls that fail, above 0 to 1.
-    pub errors: f64,
-    /// Time that one call in twenty exceeds.
-    pub p95: Duration,
-    /// Questions that pause before a further try.
-    pub queue: u32,
-    /// How long it is open at least.
-    pub open: Duration,
-    /// Calls that must go well for it to close.
-    pub probes: u32,
+    /// Fraction of failed calls that opens the breaker, above 0 and at most 1.
+    pub max_error_ratio: f64,
+    /// 95th percentile of the call durations above which the breaker opens.
+    pub max_p95_latency: Duration,
+    /// Number of requests in backoff that opens the breaker.
+    pub max_backing_off: u32,
+    /// Minimum time for which the breaker stays open.
+    pub open_duration: Duration,
+    /// Successful probe calls that close the breaker.
+    pub required_probes: u32,
 }
 
 impl Default for BreakerConfig {
     fn default() -> Self {
         Self {
-            errors: 0.25,
-            p95: Duration::from_secs(30),
-            queue: 15,
-            open: Duration::from_secs(120),
-            probes: 3,
+            max_error_ratio: 0.25,
+            max_p95_latency: Duration::from_secs(30),
+            max_backing_off: 15,
+            open_duration: Duration::from_secs(120),
+            required_probes: 3,
         }
     }
 }
 
-/// What a provider is thought of.
+/// The state of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Well: it is asked.
+    /// The provider is called.
     Closed,
-    /// Left alone.
+    /// The provider is not called.
     Open,
-    /// Tried with a few calls.
+    /// A few probe calls are allowed.
     HalfOpen,
 }
 
-/// A change.
+/// A change of the breaker's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// It is left alone from now on, for this reason.
+pub(crate) enum BreakerTransition {
+    /// The breaker has opened, for this reason.
     Opened(String),
-    /// It is tried.
+    /// The breaker is half-open.
     HalfOpened,
-    /// It is asked as before.
+    /// The breaker has closed.
     Closed,
 }
 
-enum State {
-    Closed { since: Instant },
-    Open { until: Instant },
-    HalfOpen { under_way: u32, passed: u32 },
+enum BreakerStateData {
+    Closed {
+        since: Instant,
+    },
+    Open {
+        until: Instant,
+    },
+    HalfOpen {
+        probes_in_flight: u32,
+        probes_passed: u32,
+    },
 }
 
-/// Lets a call through; a call that began in an earlier state says nothing of this one.
+/// Identifies the state in which a call started. Calls that started in an earlier state are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pass(u64);
+pub(crate) struct StateGeneration(u64);
 
-struct Call {
-    at: Instant,
-    took: Duration,
-    bad: bool,
+struct CallResult {
+    ended_at: Instant,
+    duration: Duration,
+    failed: bool,
 }
 
-/// A provider's breaker.
+/// The circuit breaker of one provider.
 pub(crate) struct Breaker {
-    /// `None`: it never opens.
+    /// `None` disables the breaker.
     config: Option<BreakerConfig>,
-    state: State,
-    states: u64,
-    calls: VecDeque<Call>,
+    state: BreakerStateData,
+    generation: u64,
+    recent_calls: VecDeque<CallResult>,
     doublings: u32,
 }
 
 impl Breaker {
-    /// Closed.
+    /// Creates a closed breaker.
     pub(crate) fn new(config: Option<BreakerConfig>, now: Instant) -> Self {
         Self {
             config,
-            state: State::Closed { since: now },
-            states: 0,
-            calls: VecDeque::with_capacity(CALLS),
+            state: BreakerStateData::Closed { since: now },
+            generation: 0,
+            recent_calls: VecDeque::with_capacity(MAX_RECORDED_CALLS),
             doublings: 0,
         }
     }
 
-    /// What is thought of the provider.
+    /// The current state.
     pub(crate) const fn state(&self) -> BreakerState {
         match self.state {
-            State::Closed { .. } => BreakerState::Closed,
-            State::Open { .. } => BreakerState::Open,
-            State::HalfOpen { .. } => BreakerState::HalfOpen,
+            BreakerStateData::Closed { .. } => BreakerState::Closed,
+            BreakerStateData::Open { .. } => BreakerState::Open,
+            BreakerStateData::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
 
-    /// When it is tried, if it is left alone.
-    pub(crate) const fn until(&self) -> Option<Instant> {
+    /// The time at which the breaker becomes half-open, if it is open.
+    pub(crate) const fn open_until(&self) -> Option<Instant> {
         match self.state {
-            State::Open { until } => Some(until),
+            BreakerStateData::Open { until } => Some(until),
             _ => None,
         }
     }
 
-    /// Time passes.
-    pub(crate) fn tick(&mut self, now: Instant) -> Option<Change> {
+    /// Makes the breaker half-open if its open time is over.
+    pub(crate) fn half_open_if_due(&mut self, now: Instant) -> Option<BreakerTransition> {
         match self.state {
-            State::Open { until } if until <= now => {
-                self.enter(State::HalfOpen {
-                    under_way: 0,
-                    passed: 0,
+            BreakerStateData::Open { until } if until <= now => {
+                self.enter_state(BreakerStateData::HalfOpen {
+                    probes_in_flight: 0,
+                    probes_passed: 0,
                 });
-                Some(Change::HalfOpened)
+                Some(BreakerTransition::HalfOpened)
             }
             _ => None,
         }
     }
 
-    /// Whether a call may begin now.
-    pub(crate) fn admits(&self) -> bool {
+    /// Whether a call may start now.
+    pub(crate) fn allows_call(&self) -> bool {
         match self.state {
-            State::Closed { .. } => true,
-            State::Open { .. } => false,
-            State::HalfOpen { under_way, passed } => {
-                under_way + passed < self.config.map_or(1, |config| config.probes)
-            }
+            BreakerStateData::Closed { .. } => true,
+            BreakerStateData::Open { .. } => false,
+            BreakerStateData::HalfOpen {
+                probes_in_flight: under_way,
+                probes_passed: passed,
+            } => under_way + passed < self.config.map_or(1, |config| config.required_probes),
         }
     }
 
-    /// A call begins.
-    pub(crate) fn begin(&mut self) -> Pass {
-        if let State::HalfOpen { under_way, .. } = &mut self.state {
+    /// Records the start of a call.
+    pub(crate) fn start_call(&mut self) -> StateGeneration {
+        if let BreakerStateData::HalfOpen {
+            probes_in_flight: under_way,
+            ..
+        } = &mut self.state
+        {
             *under_way += 1;
         }
-        Pass(self.states)
+        StateGeneration(self.generation)
     }
 
-    /// A call ended, or is given up after `took`. `others`: whether another provider could have answered.
-    pub(crate) fn end(
+    /// Records the end of a call, or that it was dropped after `took`. `others` says whether another healthy provider exists.
+    pub(crate) fn finish_call(
         &mut self,
         now: Instant,
-        pass: Pass,
-        verdict: Verdict,
+        pass: StateGeneration,
+        verdict: HealthSignal,
         took: Duration,
         others: bool,
-    ) -> Option<Change> {
+    ) -> Option<BreakerTransition> {
         let config = self.config?;
-        if pass.0 != self.states {
+        if pass.0 != self.generation {
             return None;
         }
         match &mut self.state {
-            State::Open { .. } => None,
-            State::HalfOpen { under_way, passed } => {
+            BreakerStateData::Open { .. } => None,
+            BreakerStateData::HalfOpen {
+                probes_in_flight: under_way,
+                probes_passed: passed,
+            } => {
                 *under_way = under_way.saturating_sub(1);
-                let slow = others && took > config.p95.mul_f64(CLEARLY);
+                let slow = others && took > config.max_p95_latency.mul_f64(PROBE_LATENCY_FACTOR);
                 match verdict {
-                    Verdict::Bad => Some(self.open(now, "it failed when it was tried".into())),
-                    Verdict::Slow => Some(self.open(now, "it was slow when it was tried".into())),
-                    Verdict::Good if slow => Some(self.open(now, "it was slow when it was tried".into())),
-                    Verdict::Open => None,
-                    Verdict::Good => {
+                    HealthSignal::Failing => Some(self.open_circuit(now, "a probe call failed".into())),
+                    HealthSignal::Slow => Some(self.open_circuit(now, "a probe call was slow".into())),
+                    HealthSignal::Healthy if slow => {
+                        Some(self.open_circuit(now, "a probe call was slow".into()))
+                    }
+                    HealthSignal::Unknown => None,
+                    HealthSignal::Healthy => {
                         *passed += 1;
-                        (*passed >= config.probes).then(|| {
-                            self.enter(State::Closed { since: now });
-                            Change::Closed
+                        (*passed >= config.required_probes).then(|| {
+                            self.enter_state(BreakerStateData::Closed { since: now });
+                            BreakerTransition::Closed
                         })
                     }
                 }
             }
-            State::Closed { .. } => {
-                if verdict != Verdict::Open {
-                    self.remember(now, took, verdict == Verdict::Bad);
+            BreakerStateData::Closed { .. } => {
+                if verdict != HealthSignal::Unknown {
+                    self.record_call(now, took, verdict == HealthSignal::Failing);
                 }
-                let reason = self.failing(&config).or_else(|| {
-                    let slow = others.then(|| self.slow(&config)).flatten();
-                    slow.map(|p95| format!("one call in twenty takes more than {} s", p95.as_secs()))
+                let reason = self.error_ratio_reason(&config).or_else(|| {
+                    let slow = others.then(|| self.exceeded_p95(&config)).flatten();
+                    slow.map(|p95| {
+                        format!("the 95th percentile of the call durations is {} s", p95.as_secs())
+                    })
                 })?;
-                Some(self.open(now, reason))
+                Some(self.open_circuit(now, reason))
             }
         }
     }
 
-    /// So many questions pause before a further try.
-    pub(crate) fn crowded(&mut self, now: Instant, pausing: u32, others: bool) -> Option<Change> {
+    /// Opens the breaker if too many requests are in backoff.
+    pub(crate) fn open_if_backlogged(
+        &mut self,
+        now: Instant,
+        pausing: u32,
+        others: bool,
+    ) -> Option<BreakerTransition> {
         let config = self.config?;
-        let closed = matches!(self.state, State::Closed { .. });
-        (closed && others && pausing >= config.queue)
-            .then(|| self.open(now, format!("{pausing} questions wait to be tried again")))
+        let closed = matches!(self.state, BreakerStateData::Closed { .. });
+        (closed && others && pausing >= config.max_backing_off)
+            .then(|| self.open_circuit(now, format!("{pausing} requests are in backoff")))
     }
 
-    fn remember(&mut self, now: Instant, took: Duration, bad: bool) {
-        while self.calls.len() >= CALLS || self.calls.front().is_some_and(|call| call.at + MEMORY <= now) {
-            self.calls.pop_front();
+    fn record_call(&mut self, now: Instant, took: Duration, bad: bool) {
+        while self.recent_calls.len() >= MAX_RECORDED_CALLS
+            || self
+                .recent_calls
+                .front()
+                .is_some_and(|call| call.ended_at + MAX_CALL_AGE <= now)
+        {
+            self.recent_calls.pop_front();
         }
-        self.calls.push_back(Call { at: now, took, bad });
+        self.recent_calls.push_back(CallResult {
+            ended_at: now,
+            duration: took,
+            failed: bad,
+        });
     }
 
-    fn failing(&self, config: &BreakerConfig) -> Option<String> {
+    fn error_ratio_reason(&self, config: &BreakerConfig) -> Option<String> {
         let (bad, all) = (
-            self.calls.iter().filter(|call| call.bad).count(),
-            self.calls.len(),
+            self.recent_calls.iter().filter(|call| call.failed).count(),
+            self.recent_calls.len(),
         );
-        let failing = all >= CALLS_FOR_ERRORS && bad as f64 >= config.errors * all as f64;
-        failing.then(|| format!("{bad} of its last {all} calls failed"))
+        let failing = all >= MIN_CALLS_FOR_ERROR_RATIO && bad as f64 >= config.max_error_ratio * all as f64;
+        failing.then(|| format!("{bad} of the last {all} calls failed"))
     }
 
-    fn slow(&self, config: &BreakerConfig) -> Option<Duration> {
-        let mut took: Vec<_> = self.calls.iter().map(|call| call.took).collect();
-        if took.len() < CALLS_FOR_P95 {
+    fn exceeded_p95(&self, config: &BreakerConfig) -> Option<Duration> {
+        let mut took: Vec<_> = self.recent_calls.iter().map(|call| call.duration).collect();
+        if took.len() < MIN_CALLS_FOR_P95 {
             return None;
         }
         took.sort_unstable();
         let p95 = *took.get((took.len() * 95).div_ceil(100).checked_sub(1)?)?;
-        (p95 > config.p95).then_some(p95)
+        (p95 > config.max_p95_latency).then_some(p95)
     }
 
-    fn open(&mut self, now: Instant, reason: String) -> Change {
-        let open = self.config.map_or(Duration::ZERO, |config| config.open);
+    fn open_circuit(&mut self, now: Instant, reason: String) -> BreakerTransition {
+        let open = self.config.map_or(Duration::ZERO, |config| config.open_duration);
         self.doublings = match self.state {
-            // It has been well for as long as it would be left alone.
-            State::Closed { since } if self.states == 0 || now >= since + open => 0,
-            _ => (self.doublings + 1).min(DOUBLINGS),
+            // The provider was healthy for at least the open duration.
+            BreakerStateData::Closed { since } if self.generation == 0 || now >= since + open => 0,
+            _ => (self.doublings + 1).min(MAX_DOUBLINGS),
         };
-        self.enter(State::Open {
+        self.enter_state(BreakerStateData::Open {
             until: now + open * (1 << self.doublings),
         });
-        Change::Opened(reason)
+        BreakerTransition::Opened(reason)
     }
 
-    fn enter(&mut self, state: State) {
+    fn enter_state(&mut self, state: BreakerStateData) {
         self.state = state;
-        self.states += 1;
-        self.calls.clear();
+        self.generation += 1;
+        self.recent_calls.clear();
     }
 }
 

@@ -2,39 +2,41 @@ use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-struct Provider {
+struct SimulatedProvider {
     breaker: Breaker,
     now: Instant,
-    changes: Vec<Change>,
+    transitions: Vec<BreakerTransition>,
 }
 
-impl Provider {
+impl SimulatedProvider {
     fn new() -> Self {
         let now = Instant::now();
         Self {
             breaker: Breaker::new(Some(BreakerConfig::default()), now),
             now,
-            changes: Vec::new(),
+            transitions: Vec::new(),
         }
     }
 
-    /// A call, if it is let through.
-    fn call(&mut self, verdict: Verdict, seconds: u32, others: bool) -> bool {
-        self.changes.extend(self.breaker.tick(self.now));
-        if !self.breaker.admits() {
+    /// Makes a call if the breaker allows it. Returns whether it did.
+    fn try_call(&mut self, verdict: HealthSignal, seconds: u32, others: bool) -> bool {
+        self.transitions.extend(self.breaker.half_open_if_due(self.now));
+        if !self.breaker.allows_call() {
             return false;
         }
-        let pass = self.breaker.begin();
+        let pass = self.breaker.start_call();
         self.now += seconds * SECOND;
         let change = self
             .breaker
-            .end(self.now, pass, verdict, seconds * SECOND, others);
-        self.changes.extend(change);
+            .finish_call(self.now, pass, verdict, seconds * SECOND, others);
+        self.transitions.extend(change);
         true
     }
 
-    fn calls(&mut self, count: usize, verdict: Verdict, seconds: u32, others: bool) -> usize {
-        (0..count).filter(|_| self.call(verdict, seconds, others)).count()
+    fn try_calls(&mut self, count: usize, verdict: HealthSignal, seconds: u32, others: bool) -> usize {
+        (0..count)
+            .filter(|_| self.try_call(verdict, seconds, others))
+            .count()
     }
 
     fn state(&self) -> BreakerState {
@@ -43,102 +45,121 @@ impl Provider {
 }
 
 #[test]
-fn a_quarter_of_the_calls_failing_opens_it_and_less_does_not() {
-    let mut provider = Provider::new();
+fn opens_when_a_quarter_of_the_calls_fail() {
+    let mut provider = SimulatedProvider::new();
     for _ in 0..30 {
-        provider.calls(4, Verdict::Good, 1, true);
-        provider.call(Verdict::Bad, 1, true);
+        provider.try_calls(4, HealthSignal::Healthy, 1, true);
+        provider.try_call(HealthSignal::Failing, 1, true);
     }
     assert_eq!(provider.state(), BreakerState::Closed);
-    let mut provider = Provider::new();
-    provider.calls(20, Verdict::Good, 1, true);
+    let mut provider = SimulatedProvider::new();
+    provider.try_calls(20, HealthSignal::Healthy, 1, true);
     assert_eq!(
-        provider.calls(20, Verdict::Bad, 1, true),
+        provider.try_calls(20, HealthSignal::Failing, 1, true),
         7,
-        "7 of 27 are a quarter"
+        "7 of 27 calls exceed a quarter"
     );
     assert_eq!(
-        provider.changes,
-        [Change::Opened("7 of its last 27 calls failed".into())]
+        provider.transitions,
+        [BreakerTransition::Opened("7 of the last 27 calls failed".into())]
     );
-    // It opens without another to ask, too.
-    let mut provider = Provider::new();
-    assert_eq!(provider.calls(20, Verdict::Bad, 1, false), CALLS_FOR_ERRORS);
+    // The breaker opens even without another provider.
+    let mut provider = SimulatedProvider::new();
+    assert_eq!(
+        provider.try_calls(20, HealthSignal::Failing, 1, false),
+        MIN_CALLS_FOR_ERROR_RATIO
+    );
 }
 
 #[test]
-fn slowness_and_crowds_open_it_only_if_another_can_answer() {
+fn slow_calls_and_backlog_open_only_with_an_alternative_provider() {
     for (others, state) in [(false, BreakerState::Closed), (true, BreakerState::Open)] {
-        let mut slow = Provider::new();
-        slow.calls(30, Verdict::Good, 31, others);
+        let mut slow = SimulatedProvider::new();
+        slow.try_calls(30, HealthSignal::Healthy, 31, others);
         assert_eq!(slow.state(), state);
-        let mut crowded = Provider::new();
+        let mut crowded = SimulatedProvider::new();
         let now = crowded.now;
-        assert_eq!(crowded.breaker.crowded(now, 14, others), None);
-        crowded.breaker.crowded(now, 15, others);
+        assert_eq!(crowded.breaker.open_if_backlogged(now, 14, others), None);
+        crowded.breaker.open_if_backlogged(now, 15, others);
         assert_eq!(crowded.state(), state);
     }
-    let mut nearly = Provider::new();
+    let mut nearly = SimulatedProvider::new();
     for _ in 0..20 {
-        nearly.calls(24, Verdict::Good, 29, true);
-        nearly.call(Verdict::Good, 300, true);
+        nearly.try_calls(24, HealthSignal::Healthy, 29, true);
+        nearly.try_call(HealthSignal::Healthy, 300, true);
     }
-    assert_eq!(nearly.state(), BreakerState::Closed, "one in twenty-five is slow");
+    assert_eq!(
+        nearly.state(),
+        BreakerState::Closed,
+        "only one call in twenty-five is slow"
+    );
 }
 
 #[test]
-fn it_is_left_alone_then_tried_with_three_calls_that_must_all_go_well() {
-    let mut provider = Provider::new();
-    provider.calls(8, Verdict::Bad, 1, true);
+fn half_open_breaker_closes_after_three_successful_probes() {
+    let mut provider = SimulatedProvider::new();
+    provider.try_calls(8, HealthSignal::Failing, 1, true);
     let opened = provider.now;
-    while !provider.call(Verdict::Good, 1, true) {
+    while !provider.try_call(HealthSignal::Healthy, 1, true) {
         provider.now += SECOND;
     }
     assert_eq!(
         provider.now.duration_since(opened).as_secs(),
         121,
-        "120 and the call's own"
+        "120 s open and 1 s for the call"
     );
     assert_eq!(provider.state(), BreakerState::HalfOpen);
     let passes: Vec<_> = (0..5)
-        .map_while(|_| provider.breaker.admits().then(|| provider.breaker.begin()))
+        .map_while(|_| {
+            provider
+                .breaker
+                .allows_call()
+                .then(|| provider.breaker.start_call())
+        })
         .collect();
-    assert_eq!(passes.len(), 2, "one passed, two may be under way");
+    assert_eq!(passes.len(), 2, "one probe has passed, two more are allowed");
     let now = provider.now;
-    // One that is given up says nothing, and another takes its place.
-    provider.breaker.end(now, passes[0], Verdict::Open, SECOND, true);
-    assert!(provider.breaker.admits());
-    provider.breaker.end(now, passes[1], Verdict::Good, SECOND, true);
+    // A dropped probe does not count, and another may replace it.
+    provider
+        .breaker
+        .finish_call(now, passes[0], HealthSignal::Unknown, SECOND, true);
+    assert!(provider.breaker.allows_call());
+    provider
+        .breaker
+        .finish_call(now, passes[1], HealthSignal::Healthy, SECOND, true);
     assert_eq!(provider.state(), BreakerState::HalfOpen);
-    provider.call(Verdict::Good, 1, true);
+    provider.try_call(HealthSignal::Healthy, 1, true);
     assert_eq!(provider.state(), BreakerState::Closed);
-    assert_eq!(provider.changes[1..], [Change::HalfOpened, Change::Closed]);
+    assert_eq!(
+        provider.transitions[1..],
+        [BreakerTransition::HalfOpened, BreakerTransition::Closed]
+    );
 }
 
 #[test]
-fn a_probe_that_fails_or_is_hardly_faster_opens_it_for_twice_as_long() {
-    let mut provider = Provider::new();
-    provider.calls(8, Verdict::Bad, 1, true);
+fn failed_or_slow_probe_doubles_the_open_duration() {
+    let mut provider = SimulatedProvider::new();
+    provider.try_calls(8, HealthSignal::Failing, 1, true);
     for (probe, seconds, wait) in [
-        (Verdict::Bad, 1, 240),
-        (Verdict::Good, 25, 480),
-        (Verdict::Bad, 1, 480),
+        (HealthSignal::Failing, 1, 240),
+        (HealthSignal::Healthy, 25, 480),
+        (HealthSignal::Failing, 1, 480),
     ] {
-        provider.now = provider.breaker.until().unwrap();
-        assert!(provider.call(probe, seconds, true));
-        let until = provider.breaker.until().unwrap();
+        provider.now = provider.breaker.open_until().unwrap();
+        assert!(provider.try_call(probe, seconds, true));
+        let until = provider.breaker.open_until().unwrap();
         assert_eq!(until.duration_since(provider.now).as_secs(), wait);
     }
-    // Well for as long: the next trouble is a first one again.
-    provider.now = provider.breaker.until().unwrap();
-    provider.calls(3, Verdict::Good, 1, true);
+    // The provider was healthy for the open duration, so the next failure starts at the first duration again.
+    provider.now = provider.breaker.open_until().unwrap();
+    provider.try_calls(3, HealthSignal::Healthy, 1, true);
     assert_eq!(provider.state(), BreakerState::Closed);
-    provider.calls(12, Verdict::Good, 10, true);
-    provider.calls(8, Verdict::Bad, 1, true);
+    provider.try_calls(12, HealthSignal::Healthy, 10, true);
+    provider.try_calls(8, HealthSignal::Failing, 1, true);
     assert_eq!(
         provider
             .breaker
-            .until()
+            .open_until()
             .unwrap()
             .duration_since(provider.now)
             .as_secs(),
@@ -147,43 +168,52 @@ fn a_probe_that_fails_or_is_hardly_faster_opens_it_for_twice_as_long() {
 }
 
 #[test]
-fn what_began_before_a_change_does_not_count_after_it() {
-    let mut provider = Provider::new();
-    let early = provider.breaker.begin();
-    provider.calls(8, Verdict::Bad, 1, true);
-    provider.now = provider.breaker.until().unwrap();
-    provider.call(Verdict::Good, 1, true);
+fn calls_started_before_a_transition_are_ignored() {
+    let mut provider = SimulatedProvider::new();
+    let early = provider.breaker.start_call();
+    provider.try_calls(8, HealthSignal::Failing, 1, true);
+    provider.now = provider.breaker.open_until().unwrap();
+    provider.try_call(HealthSignal::Healthy, 1, true);
     let now = provider.now;
-    assert_eq!(provider.breaker.end(now, early, Verdict::Bad, SECOND, true), None);
+    assert_eq!(
+        provider
+            .breaker
+            .finish_call(now, early, HealthSignal::Failing, SECOND, true),
+        None
+    );
     assert_eq!(provider.state(), BreakerState::HalfOpen);
 }
 
 #[test]
-fn switched_off_it_never_opens() {
-    let mut provider = Provider::new();
+fn disabled_breaker_never_opens() {
+    let mut provider = SimulatedProvider::new();
     provider.breaker = Breaker::new(None, provider.now);
-    assert_eq!(provider.calls(1000, Verdict::Bad, 100, true), 1000);
+    assert_eq!(provider.try_calls(1000, HealthSignal::Failing, 100, true), 1000);
 }
 
 #[test]
-fn however_a_provider_flaps_it_changes_once_in_its_time_at_most() {
+fn flapping_provider_opens_at_most_once_per_open_duration() {
     let mut random = fastrand::Rng::with_seed(5);
-    let mut provider = Provider::new();
+    let mut provider = SimulatedProvider::new();
     let start = provider.now;
     let mut bad = false;
     while provider.now < start + 10_000 * SECOND {
         if random.u32(0..40) == 0 {
             bad = !bad;
         }
-        let verdict = if bad { Verdict::Bad } else { Verdict::Good };
-        if !provider.call(verdict, 1, true) {
+        let verdict = if bad {
+            HealthSignal::Failing
+        } else {
+            HealthSignal::Healthy
+        };
+        if !provider.try_call(verdict, 1, true) {
             provider.now += SECOND;
         }
     }
     let opened = provider
-        .changes
+        .transitions
         .iter()
-        .filter(|change| matches!(change, Change::Opened(_)))
+        .filter(|change| matches!(change, BreakerTransition::Opened(_)))
         .count();
     assert!((2..=10_000 / 120).contains(&opened), "{opened}");
 }

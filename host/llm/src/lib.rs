@@ -1,55 +1,55 @@
 //! Language models behind one port.
 //!
-//! A question goes through four hands. [`Answers`] looks whether it was answered before, and joins equal questions that are
-//! asked at the same time. The [`Router`] holds it in a queue that is fair by tenant, gives it to a provider that is well, has
-//! a call free and is within its limits a minute, and has the only retry loop there is: providers make one call and say what
-//! went wrong. A [`Provider`] knows how to ask one model: [`OpenAi`] an endpoint, `Local` a model in
-//! this process (where the feature `local-llm` is on), [`Extractive`] nothing but the embedder.
+//! A request passes through up to three layers. [`CachedLanguageModel`] looks the request up in the response cache and joins
+//! equal requests that are in flight at the same time. [`Router`] queues the request fairly between tenants, assigns it to a
+//! healthy provider that has a free call and is within its limits per minute, and contains the only retry loop: a provider
+//! makes one call and reports the error. A [`Provider`] calls one model: [`OpenAiProvider`] calls an HTTP endpoint,
+//! `LocalProvider` runs a model in this process (with the feature `local-llm`), and [`ExtractiveProvider`] uses only the
+//! embedder.
 //!
-//! Retrying in one place is what keeps the promises together. A client library that retries by itself asks more often than the
-//! provider allows, hides from the breaker that it is failing, and outlives the deadline; two loops inside each other
-//! multiply.
+//! There is one retry loop because a client library that retries by itself exceeds the provider's limits, hides failures from
+//! the circuit breaker and outlives the deadline. Nested retry loops multiply their attempts.
 //!
-//! All waiting is on tokio's clock, so that hours of trouble are tested in milliseconds.
+//! All waiting uses tokio's clock, so that tests run hours of outage in milliseconds.
 
-mod accounts;
-mod answers;
+mod api_key;
 mod attempts;
 mod backoff;
 mod breaker;
-mod configure;
-mod course;
-mod desk;
-mod dispatch;
-mod examine;
+mod cached_model;
+mod call_permit;
+mod concurrency_limiter;
+mod dispatcher;
 mod extractive;
-mod fair;
-mod limit;
+mod fair_queue;
+mod llm_metrics;
 #[cfg(feature = "local-llm")]
 mod local;
-mod measures;
-mod memory;
-mod nonanswer;
+mod memory_cache;
 mod openai;
-mod pace;
-mod permit;
 mod provider;
+mod provider_check;
+mod provider_setup;
+mod provider_state;
+mod rate_limiter;
+mod reasoning_text;
+mod response_validation;
+mod retry_decision;
 mod router;
-mod secret;
 mod stats;
-mod thoughts;
+mod usage_accounting;
 
-pub use accounts::Accounts;
-pub use answers::Answers;
+pub use api_key::ProviderApiKey;
 pub use breaker::{BreakerConfig, BreakerState};
-pub use configure::{SetUpError, from_settings};
-pub use examine::{Examined, examine};
-pub use extractive::Extractive;
+pub use cached_model::CachedLanguageModel;
+pub use extractive::ExtractiveProvider;
 #[cfg(feature = "local-llm")]
-pub use local::{ENVIRONMENT, Local, LocalConfig};
-pub use memory::MemoryAnswers;
-pub use openai::{OpenAi, OpenAiConfig};
-pub use provider::{Member, Provider, Reply, Terms};
+pub use local::{LOCAL_MODEL_ENVIRONMENT, LocalConfig, LocalProvider};
+pub use memory_cache::MemoryResponseCache;
+pub use openai::{OpenAiConfig, OpenAiProvider};
+pub use provider::{Provider, ProviderEntry, ProviderOptions, ProviderResponse};
+pub use provider_check::{ProviderCheck, check_providers};
+pub use provider_setup::{ProviderSetupError, build_language_model};
 pub use router::{Router, RouterConfig};
-pub use secret::Secret;
 pub use stats::{ProviderStats, RouterStats};
+pub use usage_accounting::UsageAccounting;

@@ -1,94 +1,97 @@
-//! What stands behind the router: someone who can be asked once.
+//! The interface of a provider, and the options under which the router calls it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use weir_core::language::{Fault, Question, Quote};
+use weir_core::llm::{LlmRequest, ProviderError, ResponseQuote};
 
-/// Asks one model, once. It neither waits its turn nor tries again: the router does.
+/// Calls one model once. It neither queues nor retries: the router does both.
 #[async_trait]
 pub trait Provider: Send + Sync {
-    /// The model's name.
-    fn model(&self) -> &str;
+    /// The name of the model.
+    fn model_name(&self) -> &str;
 
-    /// Whether it takes images.
-    fn sees(&self) -> bool;
+    /// Whether the model accepts images.
+    fn supports_images(&self) -> bool;
 
-    /// What someone who sets it up should know of it, in a sentence without a full stop.
-    fn remark(&self) -> Option<String> {
+    /// A note for the operator who sets the provider up, as a sentence without a full stop.
+    fn setup_note(&self) -> Option<String> {
         None
     }
 
-    /// Answers. The router ends a call that takes too long by dropping it.
-    async fn ask(&self, question: &Question) -> Result<Reply, Fault>;
+    /// Calls the model. To end a call that takes too long, the router drops the future.
+    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError>;
 }
 
-/// What a provider answered.
+/// The response of a provider to one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reply {
-    /// The answer.
+pub struct ProviderResponse {
+    /// The text of the response.
     pub text: String,
-    /// Where it stands in the question's text, if it was taken from there.
-    pub quotes: Vec<Quote>,
-    /// Tokens of the question, if it says.
+    /// The passages of the request's text that the response quotes, if the provider quotes.
+    pub quotes: Vec<ResponseQuote>,
+    /// Tokens of the request, if the provider reports them.
     pub prompt_tokens: Option<u32>,
-    /// Tokens of the answer, if it says.
-    pub answer_tokens: Option<u32>,
+    /// Tokens of the response, if the provider reports them.
+    pub completion_tokens: Option<u32>,
 }
 
-/// On what terms a provider is asked.
+/// The limits, the prices and the role of a provider.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Terms {
-    /// Whether it is asked only while those that are not spare are left alone.
-    pub spare: bool,
-    /// Calls under way at once, at least 1.
-    pub concurrency: u32,
-    /// Calls in any minute; 0: no limit.
+pub struct ProviderOptions {
+    /// Whether the provider is a fallback: the router calls it only while no other provider is healthy, and for requests that
+    /// no other provider can answer.
+    pub is_fallback: bool,
+    /// Maximum number of calls in flight, at least 1.
+    pub max_concurrency: u32,
+    /// Maximum number of calls in any minute; 0 means no limit.
     pub requests_per_minute: u32,
-    /// Tokens in any minute; 0: no limit.
+    /// Maximum number of tokens in any minute; 0 means no limit.
     pub tokens_per_minute: u64,
-    /// How long one call may take.
-    pub timeout: Duration,
-    /// Price of a million tokens of questions.
-    pub prompt_price: f64,
-    /// Price of a million tokens of answers.
-    pub answer_price: f64,
-    /// Whether its calls are metered as those of a language model; one that quotes with the host's own models is not.
+    /// Maximum duration of one call.
+    pub call_timeout: Duration,
+    /// Price of a million request tokens.
+    pub prompt_price_per_million: f64,
+    /// Price of a million response tokens.
+    pub completion_price_per_million: f64,
+    /// Whether calls are metered as calls to a language model. Calls of a provider that quotes with the host's own embedder are
+    /// not.
     pub metered: bool,
 }
 
-impl Terms {
-    /// Price of so many tokens, in millionths of the currency of the prices.
-    pub(crate) fn cost_micros(&self, prompt: u64, answer: u64) -> u64 {
-        // A price of a million tokens is the millionths of one token.
-        let cost = prompt as f64 * self.prompt_price + answer as f64 * self.answer_price;
+impl ProviderOptions {
+    /// Returns the price of the given numbers of tokens, in millionths of the currency of the prices.
+    pub(crate) fn compute_cost_micros(&self, prompt: u64, answer: u64) -> u64 {
+        // A price per million tokens equals the price of one token in millionths.
+        let cost =
+            prompt as f64 * self.prompt_price_per_million + answer as f64 * self.completion_price_per_million;
         cost.round() as u64
     }
 }
 
-impl Default for Terms {
+impl Default for ProviderOptions {
     fn default() -> Self {
         Self {
-            spare: false,
-            concurrency: 4,
+            is_fallback: false,
+            max_concurrency: 4,
             requests_per_minute: 0,
             tokens_per_minute: 0,
-            timeout: Duration::from_secs(120),
-            prompt_price: 0.0,
-            answer_price: 0.0,
+            call_timeout: Duration::from_secs(120),
+            prompt_price_per_million: 0.0,
+            completion_price_per_million: 0.0,
             metered: true,
         }
     }
 }
 
-/// A provider of the router.
+/// A provider with its name and its options.
 #[derive(Clone)]
-pub struct Member {
-    /// Its name in errors and measurements.
+pub struct ProviderEntry {
+    /// The name in errors and metrics.
     pub name: String,
-    /// Who is asked.
+    /// The provider.
     pub provider: Arc<dyn Provider>,
-    /// On what terms.
-    pub terms: Terms,
+    /// Its limits, prices and role.
+    pub options: ProviderOptions,
 }

@@ -1,115 +1,120 @@
-//! The one place that tries again.
+//! Routes requests to providers, and contains the only retry loop.
 //!
-//! A question waits its turn, is put to a provider, and if that fails, pauses and is put to the same one again; after so many
-//! tries to another. When all have failed at it, it waits for one to recover, or fails, as is set. All of it is one future
-//! with one deadline around it: what the deadline or its caller ends is dropped, and dropping gives back the place in the queue
-//! or the call under way.
+//! A request waits in the queue and is sent to a provider. If the call fails, the request waits for a backoff and is sent to
+//! the same provider again; after the maximum number of attempts, it is sent to another. When all providers have failed, the
+//! request waits for one to recover or fails, depending on the settings. The whole loop is one future with one timeout. When
+//! the timeout expires or the caller drops the future, the guards inside it release the queue entry or the call in flight.
 
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, sleep, timeout};
-use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question};
-use weir_core::usage::Reservation;
+use weir_core::llm::{FailingProvider, LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderError};
+use weir_core::usage::QuotaReservation;
 use weir_core::{DocumentId, StorageError, TenantId};
 
-use crate::accounts::{Accounts, prompt_tokens};
-use crate::attempts::Attempts;
+use crate::attempts::RequestAttempts;
 use crate::backoff::Backoff;
 use crate::breaker::BreakerConfig;
-use crate::course::{Course, course};
-use crate::desk::Desk;
-use crate::dispatch::{Shared, Turn, Wish};
-use crate::fair::QuestionId;
-use crate::permit::{InQueue, Pausing, Permit};
-use crate::provider::Member;
+use crate::call_permit::{BackoffGuard, CallPermit, QueueEntryGuard};
+use crate::dispatcher::{DispatchConstraints, DispatchOutcome, Dispatcher};
+use crate::fair_queue::RequestId;
+use crate::provider::ProviderEntry;
+use crate::provider_state::ProviderState;
+use crate::retry_decision::{RetryDecision, decide_retry};
 use crate::stats::RouterStats;
+use crate::usage_accounting::{UsageAccounting, estimate_prompt_tokens};
 
-/// How questions are routed.
+/// The configuration of the router.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RouterConfig {
-    /// Questions of one tenant that may wait.
-    pub queue: usize,
-    /// Questions of one tenant at which those who ask many slow down.
-    pub slow_at: usize,
-    /// Tries at one provider before another is asked.
-    pub tries: u32,
-    /// Longest pause before the second try.
-    pub pause: Duration,
-    /// Longest pause.
-    pub max_pause: Duration,
-    /// Whether a question fails when every provider has failed at it; else it waits.
-    pub fail_when_down: bool,
-    /// When a provider is left alone; `None`: never.
+    /// Maximum number of queued requests per tenant.
+    pub max_queued_per_tenant: usize,
+    /// Number of queued requests of a tenant at which `wait_for_queue_space` makes callers wait.
+    pub backpressure_threshold: usize,
+    /// Maximum number of attempts at one provider before another is tried.
+    pub max_attempts: u32,
+    /// Maximum backoff before the second attempt.
+    pub first_backoff: Duration,
+    /// Maximum backoff.
+    pub max_backoff: Duration,
+    /// Whether a request fails when every provider has failed at it. If not, the request waits.
+    pub fail_when_unavailable: bool,
+    /// The thresholds of the circuit breakers; `None` disables them.
     pub breaker: Option<BreakerConfig>,
-    /// Whether fewer calls are made than a provider allows where more would not help.
-    pub adaptive: bool,
-    /// How long a provider that has denied a call is not asked.
-    pub denied_pause: Duration,
-    /// Makes pauses the same every time.
-    pub seed: Option<u64>,
+    /// Whether the limit of calls in flight adapts to the provider's throughput.
+    pub adaptive_concurrency: bool,
+    /// Time for which a provider that has denied a call is not called.
+    pub denial_cooldown: Duration,
+    /// Seed that makes the backoff deterministic.
+    pub backoff_seed: Option<u64>,
 }
 
 impl Default for RouterConfig {
     fn default() -> Self {
         Self {
-            queue: 1000,
-            slow_at: 800,
-            tries: 3,
-            pause: Duration::from_secs(1),
-            max_pause: Duration::from_secs(30),
-            fail_when_down: false,
+            max_queued_per_tenant: 1000,
+            backpressure_threshold: 800,
+            max_attempts: 3,
+            first_backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(30),
+            fail_when_unavailable: false,
             breaker: Some(BreakerConfig::default()),
-            adaptive: true,
-            denied_pause: Duration::from_secs(60),
-            seed: None,
+            adaptive_concurrency: true,
+            denial_cooldown: Duration::from_secs(60),
+            backoff_seed: None,
         }
     }
 }
 
-/// Puts questions to providers.
+/// Routes requests to providers.
 pub struct Router {
     config: RouterConfig,
-    members: Vec<Member>,
-    shared: Arc<Shared>,
-    accounts: Accounts,
-    dispatcher: OnceLock<JoinHandle<()>>,
+    providers: Vec<ProviderEntry>,
+    dispatcher: Arc<Dispatcher>,
+    accounting: UsageAccounting,
+    dispatcher_task: OnceLock<JoinHandle<()>>,
 }
 
 impl Router {
-    /// Providers in the order in which they are preferred. It starts nothing until it is asked.
-    pub fn new(members: Vec<Member>, config: RouterConfig) -> Self {
+    /// Creates a router with providers in order of preference. The first request starts the dispatcher task.
+    pub fn new(members: Vec<ProviderEntry>, config: RouterConfig) -> Self {
         let now = Instant::now();
         let desks = members
             .iter()
-            .map(|member| Desk::new(member, &config, now))
+            .map(|member| ProviderState::new(member, &config, now))
             .collect();
-        let backoff = Backoff::new(config.pause, config.max_pause, config.seed);
+        let backoff = Backoff::new(config.first_backoff, config.max_backoff, config.backoff_seed);
         Self {
-            shared: Arc::new(Shared::new(desks, config.fail_when_down, backoff, config.queue)),
+            dispatcher: Arc::new(Dispatcher::new(
+                desks,
+                config.fail_when_unavailable,
+                backoff,
+                config.max_queued_per_tenant,
+            )),
             config,
-            members,
-            accounts: Accounts::default(),
-            dispatcher: OnceLock::new(),
+            providers: members,
+            accounting: UsageAccounting::default(),
+            dispatcher_task: OnceLock::new(),
         }
     }
 
-    /// The same, with calls metered and kept within tenants' quotas.
+    /// Meters calls and reserves them against the tenants' quotas.
     #[must_use]
-    pub fn with_accounts(mut self, accounts: Accounts) -> Self {
-        self.accounts = accounts;
+    pub fn with_usage_accounting(mut self, accounts: UsageAccounting) -> Self {
+        self.accounting = accounts;
         self
     }
 
-    /// Reserves a call to one of the providers that may answer. If the tenant's quota allows none, only those that are not metered
-    /// may, if there are any.
-    async fn reserve(
+    /// Reserves a call to one of the eligible providers. If the tenant's quota is exhausted, only providers that are not
+    /// metered stay eligible.
+    async fn reserve_usage(
         &self,
-        question: &Question,
+        question: &LlmRequest,
         may: &mut [bool],
-    ) -> Result<Option<Reservation>, LanguageError> {
-        let terms = || self.members.iter().map(|member| member.terms);
+    ) -> Result<Option<QuotaReservation>, LlmError> {
+        let terms = || self.providers.iter().map(|member| member.options);
         let suited = terms()
             .zip(may.iter())
             .filter(|(_, may)| **may)
@@ -117,7 +122,7 @@ impl Router {
         if !suited.clone().any(|terms| terms.metered) {
             return Ok(None);
         }
-        let reserved = self.accounts.reserve(question, suited).await;
+        let reserved = self.accounting.reserve_call(question, suited).await;
         if reserved.is_err() {
             for (may, terms) in may.iter_mut().zip(terms()) {
                 *may &= !terms.metered;
@@ -129,195 +134,225 @@ impl Router {
         reserved
     }
 
-    /// How it and its providers are.
+    /// The state of the router and of its providers.
     pub fn stats(&self) -> RouterStats {
-        self.shared.stats()
+        self.dispatcher.stats()
     }
 
     /// The providers.
-    pub fn members(&self) -> &[Member] {
-        &self.members
+    pub fn providers(&self) -> &[ProviderEntry] {
+        &self.providers
     }
 
-    /// Which providers may answer a question, in their order.
-    fn suited(&self, question: &Question) -> Result<Vec<bool>, LanguageError> {
+    /// Returns which providers can answer the request, in order of preference.
+    fn capable_providers(&self, question: &LlmRequest) -> Result<Vec<bool>, LlmError> {
         let sees = question.image.is_some();
-        let suited: Vec<bool> = self.members.iter().map(|m| !sees || m.provider.sees()).collect();
+        let suited: Vec<bool> = self
+            .providers
+            .iter()
+            .map(|m| !sees || m.provider.supports_images())
+            .collect();
         if suited.contains(&true) {
             return Ok(suited);
         }
-        let (what, remedy) = if self.members.is_empty() {
-            ("questions", "give one as [[llm.provider]] in weir.toml")
+        let (what, remedy) = if self.providers.is_empty() {
+            ("requests", "add an [[llm.provider]] to weir.toml")
         } else {
-            ("images", "set vision = true of a provider whose model takes them")
+            (
+                "images",
+                "set supports_images = true for a provider whose model accepts images",
+            )
         };
-        Err(LanguageError::Unavailable {
+        Err(LlmError::Unavailable {
             what: what.into(),
             remedy: remedy.into(),
         })
     }
 
-    /// Waits for a turn.
-    async fn turn(&self, question: &Question, id: QuestionId, wish: Wish) -> Option<Permit> {
-        let told = self.shared.enqueue(&question.account, id, wish);
-        let _place = InQueue {
-            shared: &self.shared,
-            account: &question.account,
-            id,
+    /// Waits in the queue until the dispatcher grants a permit; `None` if no eligible provider is available.
+    async fn acquire_permit(
+        &self,
+        question: &LlmRequest,
+        id: RequestId,
+        wish: DispatchConstraints,
+    ) -> Option<CallPermit> {
+        let told = self.dispatcher.enqueue(&question.scheduling, id, wish);
+        let _place = QueueEntryGuard {
+            dispatcher: &self.dispatcher,
+            account: &question.scheduling,
+            request_id: id,
         };
         match told.await {
-            Ok(Turn::Granted(permit)) => Some(permit),
-            // The dispatcher outlives every question, so it is never silent.
-            Ok(Turn::AllDown) | Err(_) => None,
+            Ok(DispatchOutcome::Granted(permit)) => Some(permit),
+            // The dispatcher outlives every request, so the sender is not dropped without a result.
+            Ok(DispatchOutcome::NoProviderAvailable) | Err(_) => None,
         }
     }
 
-    async fn pursue(
+    async fn run_attempts(
         &self,
-        question: &Question,
+        question: &LlmRequest,
         suited: &[bool],
-        attempts: &mut Attempts,
-    ) -> Result<Answer, LanguageError> {
-        let id = self.shared.name_question(question.kind);
-        let tokens = estimate(question);
-        let mut wish = Wish {
-            may: suited.to_vec(),
-            again: None,
-            tokens,
+        attempts: &mut RequestAttempts,
+    ) -> Result<LlmResponse, LlmError> {
+        let id = self.dispatcher.new_request_id(question.kind);
+        let tokens = estimate_total_tokens(question);
+        let mut wish = DispatchConstraints {
+            eligible: suited.to_vec(),
+            retry_provider: None,
+            estimated_tokens: tokens,
         };
-        let mut tries = vec![0; self.members.len()];
+        let mut tries = vec![0; self.providers.len()];
         let mut rounds = 0;
         loop {
-            let reservation = self.reserve(question, &mut wish.may).await?;
-            if let Some(permit) = self.turn(question, id, wish.clone()).await {
-                let at = permit.member;
-                let Some(member) = self.members.get(at) else {
+            let reservation = self.reserve_usage(question, &mut wish.eligible).await?;
+            if let Some(permit) = self.acquire_permit(question, id, wish.clone()).await {
+                let at = permit.provider_index;
+                let Some(member) = self.providers.get(at) else {
                     continue;
                 };
-                let called = attempts.call(member, question, permit, &self.accounts).await;
-                // By now it is metered.
+                let called = attempts
+                    .call_provider(member, question, permit, &self.accounting)
+                    .await;
+                // The call is metered by now.
                 drop(reservation);
                 let fault = match called {
-                    Ok(reply) => return Ok(attempts.answer(member, reply)),
+                    Ok(reply) => return Ok(attempts.build_response(member, reply)),
                     Err(fault) => fault,
                 };
-                attempts.failed(at, fault.clone(), self.shared.answered(at));
+                attempts.record_failure(at, fault.clone(), self.dispatcher.success_count(at));
                 let spent = tries.get_mut(at).map_or(u32::MAX, |tries| {
                     *tries += 1;
                     *tries
                 });
-                match course(&fault) {
-                    Course::GiveUp => {
+                match decide_retry(&fault) {
+                    RetryDecision::FailRequest => {
                         let provider = member.name.clone();
-                        return Err(LanguageError::Provider { provider, fault });
+                        return Err(LlmError::ProviderFailed { provider, fault });
                     }
-                    Course::Again if spent < self.config.tries => {
-                        // A provider that rests is waited for in the queue, where another may be found instead.
+                    RetryDecision::RetrySameProvider if spent < self.config.max_attempts => {
+                        // A provider with a `Retry-After` is waited for in the queue, where another provider may be assigned
+                        // instead.
                         let rests = matches!(
                             fault,
-                            Fault::RateLimited { .. } | Fault::Server { after: Some(_), .. }
+                            ProviderError::RateLimited { .. }
+                                | ProviderError::ServerError { after: Some(_), .. }
                         );
-                        wish.again = (!rests).then_some(at);
-                        let _pausing = Pausing::begin(&self.shared, at);
+                        wish.retry_provider = (!rests).then_some(at);
+                        let _pausing = BackoffGuard::start(&self.dispatcher, at);
                         if !rests {
-                            sleep(self.shared.backoff.after(spent)).await;
+                            sleep(self.dispatcher.backoff.delay_after(spent)).await;
                         }
                         continue;
                     }
-                    Course::Again | Course::Elsewhere => {}
+                    RetryDecision::RetrySameProvider | RetryDecision::TryNextProvider => {}
                 }
-                wish.again = None;
-                if let Some(may) = wish.may.get_mut(at) {
+                wish.retry_provider = None;
+                if let Some(may) = wish.eligible.get_mut(at) {
                     *may = false;
                 }
-            } else if self.config.fail_when_down {
-                return Err(LanguageError::AllDown(self.shared.down(suited)));
+            } else if self.config.fail_when_unavailable {
+                return Err(LlmError::AllProvidersFailed(
+                    self.dispatcher.unavailable_providers(suited),
+                ));
             } else {
-                // Those that are left deny requests. Others, which failed at it before, may recover.
-                for (at, fault) in self.shared.denials(&wish.may) {
-                    attempts.failed(at, fault, self.shared.answered(at));
+                // The eligible providers deny requests. Providers that failed at the request before may recover.
+                for (at, fault) in self.dispatcher.denying_providers(&wish.eligible) {
+                    attempts.record_failure(at, fault, self.dispatcher.success_count(at));
                 }
-                wish.may.fill(false);
+                wish.eligible.fill(false);
             }
-            if wish.may.contains(&true) {
-                self.shared.measures.elsewhere.increment(1);
+            if wish.eligible.contains(&true) {
+                self.dispatcher.metrics.failovers.increment(1);
                 continue;
             }
-            let may_again = attempts.may_again(suited, |at| self.shared.answered(at));
-            if self.config.fail_when_down || !may_again.contains(&true) {
-                return Err(LanguageError::AllDown(attempts.faults(&self.members)));
+            let may_again = attempts.retryable_providers(suited, |at| self.dispatcher.success_count(at));
+            if self.config.fail_when_unavailable || !may_again.contains(&true) {
+                return Err(LlmError::AllProvidersFailed(
+                    attempts.last_errors(&self.providers),
+                ));
             }
-            wish.may = may_again;
+            wish.eligible = may_again;
             tries.fill(0);
             rounds += 1;
-            sleep(self.shared.backoff.after(rounds)).await;
+            sleep(self.dispatcher.backoff.delay_after(rounds)).await;
         }
     }
 }
 
 #[async_trait]
 impl LanguageModel for Router {
-    async fn ask(&self, question: Question) -> Result<Answer, LanguageError> {
-        let suited = self.suited(&question)?;
-        let waiting = self.shared.waiting_of(&question.account.tenant);
-        if waiting >= self.config.queue {
-            return Err(LanguageError::Full { waiting });
+    async fn complete(&self, question: LlmRequest) -> Result<LlmResponse, LlmError> {
+        let suited = self.capable_providers(&question)?;
+        let waiting = self.dispatcher.queued_count(&question.scheduling.tenant);
+        if waiting >= self.config.max_queued_per_tenant {
+            return Err(LlmError::QueueFull { waiting });
         }
-        self.dispatcher
-            .get_or_init(|| tokio::spawn(Arc::clone(&self.shared).serve()));
-        let mut attempts = Attempts::begin();
-        let outcome = timeout(question.patience, self.pursue(&question, &suited, &mut attempts)).await;
+        self.dispatcher_task
+            .get_or_init(|| tokio::spawn(Arc::clone(&self.dispatcher).run()));
+        let mut attempts = RequestAttempts::start();
+        let outcome = timeout(
+            question.timeout,
+            self.run_attempts(&question, &suited, &mut attempts),
+        )
+        .await;
         let result = outcome.unwrap_or_else(|_elapsed| {
-            Err(LanguageError::Deadline {
-                seconds: question.patience.as_secs(),
-                faults: attempts.faults(&self.members),
+            Err(LlmError::TimedOut {
+                seconds: question.timeout.as_secs(),
+                faults: attempts.last_errors(&self.providers),
             })
         });
-        let waited = attempts.waited();
-        self.shared.measures.ended(question.kind, waited, attempts.spent);
+        let waited = attempts.wait_time();
+        self.dispatcher
+            .metrics
+            .record_request(question.kind, waited, attempts.call_time);
         result
     }
 
-    /// It keeps no answers.
-    async fn forget(&self, _tenant: &TenantId) -> Result<(), StorageError> {
+    /// The router has no cache.
+    async fn clear_cache(&self, _tenant: &TenantId) -> Result<(), StorageError> {
         Ok(())
     }
 
-    fn sees(&self) -> bool {
-        self.members.iter().any(|member| member.provider.sees())
-    }
-
-    fn failing(&self, image: bool) -> Vec<FailingProvider> {
-        let suited: Vec<bool> = self
-            .members
+    fn supports_images(&self) -> bool {
+        self.providers
             .iter()
-            .map(|member| !image || member.provider.sees())
+            .any(|member| member.provider.supports_images())
+    }
+
+    fn failing_providers(&self, image: bool) -> Vec<FailingProvider> {
+        let suited: Vec<bool> = self
+            .providers
+            .iter()
+            .map(|member| !image || member.provider.supports_images())
             .collect();
-        self.shared.failing(&suited)
+        self.dispatcher.failing_providers(&suited)
     }
 
-    fn workers(&self) -> u32 {
-        self.shared.workers()
+    fn useful_concurrency(&self) -> u32 {
+        self.dispatcher.useful_concurrency()
     }
 
-    async fn forget_document(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
+    async fn clear_document_cache(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
         Ok(())
     }
 
-    async fn room(&self, tenant: &TenantId) {
-        self.shared.fewer_than(tenant, self.config.slow_at.max(1)).await;
+    async fn wait_for_queue_space(&self, tenant: &TenantId) {
+        self.dispatcher
+            .wait_until_fewer_queued(tenant, self.config.backpressure_threshold.max(1))
+            .await;
     }
 }
 
 impl Drop for Router {
     fn drop(&mut self) {
-        if let Some(dispatcher) = self.dispatcher.get() {
+        if let Some(dispatcher) = self.dispatcher_task.get() {
             dispatcher.abort();
         }
     }
 }
 
-/// Tokens of a question and its answer, for want of the model's own count.
-fn estimate(question: &Question) -> u64 {
-    prompt_tokens(question) + u64::from(question.max_tokens)
+/// Estimates the tokens of a request and its response, because the model's own count is not available.
+fn estimate_total_tokens(question: &LlmRequest) -> u64 {
+    estimate_prompt_tokens(question) + u64::from(question.max_response_tokens)
 }

@@ -1,47 +1,47 @@
-//! What the router has done and how its providers are, for whoever asks.
+//! Statistics of the router and of its providers.
 
 use serde::{Deserialize, Serialize};
 
-/// A provider, as it is now.
+/// The state and the counters of one provider.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProviderStats {
-    /// Its name.
+    /// The name of the provider.
     pub name: String,
-    /// Its model.
+    /// The name of its model.
     pub model: String,
-    /// `asked`, `tried`, `left-alone`, or `denied` if it denied its latest call.
+    /// `closed`, `half-open` or `open` after the circuit breaker, or `denied` if the latest call was denied.
     pub state: String,
-    /// Calls under way.
-    pub busy: u32,
-    /// Calls that may be, as things are.
-    pub limit: u32,
-    /// Calls made.
-    pub calls: u64,
-    /// Calls that were answered.
-    pub answered: u64,
-    /// Calls that failed.
-    pub failed: u64,
-    /// Calls that nobody waited for any more.
-    pub withdrawn: u64,
-    /// Of those that failed, the ones that were late or silent.
+    /// Calls in flight.
+    pub calls_in_flight: u32,
+    /// Current limit of calls in flight.
+    pub concurrency_limit: u32,
+    /// Calls started.
+    pub total_calls: u64,
+    /// Successful calls.
+    pub successes: u64,
+    /// Failed calls.
+    pub failures: u64,
+    /// Calls that the caller dropped.
+    pub dropped_calls: u64,
+    /// Failed calls that timed out or stalled.
     pub timeouts: u64,
-    /// How often it began to be left alone.
-    pub opened: u64,
-    /// Tokens of questions, as far as it said.
+    /// Number of times that the circuit breaker has opened.
+    pub breaker_openings: u64,
+    /// Tokens of requests, as far as the provider reports them.
     pub prompt_tokens: u64,
-    /// Tokens of answers, as far as it said.
-    pub answer_tokens: u64,
-    /// What that cost, in millionths of the currency of its prices.
+    /// Tokens of responses, as far as the provider reports them.
+    pub completion_tokens: u64,
+    /// Cost of the calls, in millionths of the currency of the prices.
     pub cost_micros: u64,
-    /// What it did last when it failed.
-    pub last_fault: Option<String>,
+    /// The latest error.
+    pub last_error: Option<String>,
 }
 
-/// The router, as it is now.
+/// The state of the router.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RouterStats {
-    /// Questions waiting for a turn.
-    pub waiting: usize,
-    /// The providers, in the order in which they are preferred.
+    /// Requests in the queue.
+    pub queued_requests: usize,
+    /// The providers, in order of preference.
     pub providers: Vec<ProviderStats>,
 }

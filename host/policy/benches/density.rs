@@ -1,14 +1,17 @@
-//! Many tenants, each with a component of its own, on one host: `cargo bench -p weir-policy --bench density`.
+//! Benchmark of many tenants with their own components on one host: `cargo bench -p weir-policy --bench density`.
 //!
-//! Ten thousand tenants have pipelines whose routing component is one of two hundred that differ (by a section that no program
-//! reads, so that all of them do the same work); in the other roles the default components decide. What is timed is a tenant's
-//! first decision: its job opened, the first page routed. It is cold when the tenant's component is not in memory, so that its
-//! compiled code is read and checked, mapped, linked and instantiated. The files are in the system's cache: what a disk takes is
-//! not measured. Beside the time on the clock stands the CPU time of all threads, which is the same on a machine that is busy
-//! with other things; the run fails if that is over its limit. Needs the default components (`components/build`).
+//! Ten thousand tenants have pipelines with one of two hundred different routing components and the default components in the
+//! other roles. The routing components differ only in a custom section that no program reads, so all of them do the same work.
 //!
-//! `WEIR_BENCH_ROUTING=contracts.wasm` measures another component, such as one with an interpreter in it, with fewer tenants and
-//! without a limit.
+//! The benchmark times the first decision of a tenant: opening its job and routing the first page. A first decision is cold if
+//! the component is not in memory, so that its compiled code is read, checked, mapped, linked and instantiated. The files are
+//! in the page cache of the system, so disk reads are not measured.
+//!
+//! The output has elapsed time and the CPU time of all threads. CPU time does not depend on the load of the machine, so
+//! the run fails if it is over its limit. The benchmark needs the default components (`components/build`).
+//!
+//! `WEIR_BENCH_ROUTING=contracts.wasm` measures another component, such as one that contains an interpreter, with fewer tenants
+//! and without a limit.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,54 +32,54 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 use weir_core::manifest::{Capability, ComponentFile, Manifest, Pipeline, Role};
 use weir_core::page::PageFacts;
-use weir_core::ports::{JobPolicy as _, PolicyRequest};
+use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
 use weir_core::{DocumentId, JobId, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
 
-use support::{Nothing, built, component};
+use support::{UnavailableCapabilities, component_file, components_folder};
 
-/// Tenants, and components that differ among theirs: of the default component, and of another.
-const USUAL: (usize, usize) = (10_000, 200);
-const OTHER: (usize, usize) = (200, 4);
-/// What a cold tenant's first decision may take.
-const COLD: Duration = Duration::from_millis(5);
+/// Numbers of tenants and of different routing components: for the default component, and for another one.
+const DEFAULT_COUNTS: (usize, usize) = (10_000, 200);
+const OTHER_COMPONENT_COUNTS: (usize, usize) = (200, 4);
+/// CPU time that a cold first decision may take, as the 99th percentile.
+const MAX_COLD_START_CPU: Duration = Duration::from_millis(5);
 
-/// The routing component with a custom section behind it that says which one it is.
-fn distinct(folder: &Path, routing: &Path, number: usize) -> ComponentFile {
+/// Writes a copy of the routing component with a custom section that contains its number.
+fn write_distinct_component(folder: &Path, routing: &Path, number: usize) -> ComponentFile {
     let mut bytes = std::fs::read(routing).unwrap();
     let name = b"number";
     let number = u32::try_from(number).unwrap();
-    // A section is its kind (0: custom), its length, the length of its name, its name and what is in it.
+    // A custom section is its kind (0), its length, the length of its name, its name and its content.
     bytes.extend([0, 1 + 6 + 4, 6]);
     bytes.extend(name);
     bytes.extend(number.to_le_bytes());
     let path = folder.join(format!("routing-{number}.wasm"));
     std::fs::write(&path, bytes).unwrap();
-    component(path)
+    component_file(path)
 }
 
-fn host(folder: &Path, loaded_components: u32) -> Arc<PolicyHost> {
+fn new_host(folder: &Path, loaded_components: u32) -> Arc<PolicyHost> {
     PolicyHost::new(PolicyConfig {
-        instances: 1000,
-        call_millis: 50,
-        memory_bytes: 32 << 20,
-        output_bytes: 1 << 20,
-        compile_seconds: 60,
-        compile_bytes: 2 << 30,
+        max_instances: 1000,
+        call_timeout_millis: 50,
+        max_memory_bytes: 32 << 20,
+        max_output_bytes: 1 << 20,
+        max_compile_cpu_seconds: 60,
+        max_compile_memory_bytes: 2 << 30,
         compile_command: vec![env!("CARGO_BIN_EXE_weir-compile").into()],
-        cache: folder.join("compiled"),
-        cache_bytes: 8 << 30,
-        loaded_components,
-        recordings: Some(folder.join("recordings")),
-        record: true,
+        cache_folder: folder.join("compiled"),
+        max_cache_bytes: 8 << 30,
+        max_loaded_components: loaded_components,
+        recordings_folder: Some(folder.join("recordings")),
+        record_calls: true,
         retention: Retention::default(),
-        state: Arc::new(Nothing),
-        meter: None,
+        state: Arc::new(UnavailableCapabilities),
+        usage_sink: None,
     })
     .unwrap()
 }
 
-const PAGE: PageFacts = PageFacts {
+const SAMPLE_PAGE: PageFacts = PageFacts {
     number: 1,
     width: 612.0,
     height: 792.0,
@@ -85,31 +88,31 @@ const PAGE: PageFacts = PageFacts {
     readable: true,
 };
 
-/// What something took: on the clock, and of all threads' CPU time.
-type Took = (Duration, Duration);
+/// Elapsed time and CPU time of all threads.
+type Timing = (Duration, Duration);
 
-fn cpu() -> Duration {
+fn process_cpu_time() -> Duration {
     clock_gettime(ClockId::ProcessCPUTime).try_into().unwrap()
 }
 
-async fn first_decision(host: &PolicyHost, tenant: &TenantId, pipeline: &Pipeline) -> Took {
-    let (began, before) = (Instant::now(), cpu());
-    let request = PolicyRequest {
+async fn time_first_decision(host: &PolicyHost, tenant: &TenantId, pipeline: &Pipeline) -> Timing {
+    let (began, before) = (Instant::now(), process_cpu_time());
+    let request = OpenPolicyRequest {
         tenant,
         job: JobId::new(),
         pipeline,
-        capabilities: Arc::new(Nothing),
+        capabilities: Arc::new(UnavailableCapabilities),
     };
     let job = host.open_job(request).await.unwrap();
-    job.route_page(&DocumentId::of(b"a document"), PAGE)
+    job.route_page(&DocumentId::from_content(b"a document"), SAMPLE_PAGE)
         .await
         .unwrap();
-    (began.elapsed(), cpu() - before)
+    (began.elapsed(), process_cpu_time() - before)
 }
 
-/// Tells, and gives the 99th percentile of CPU time.
-fn show(what: &str, took: &[Took]) -> Duration {
-    let sorted = |of: fn(&Took) -> Duration| {
+/// Prints percentiles and returns the 99th percentile of CPU time.
+fn print_percentiles(what: &str, took: &[Timing]) -> Duration {
+    let sorted = |of: fn(&Timing) -> Duration| {
         let mut times: Vec<Duration> = took.iter().map(of).collect();
         times.sort();
         move |share: f64| times[((times.len() - 1) as f64 * share) as usize]
@@ -130,15 +133,27 @@ fn main() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let other = std::env::var_os("WEIR_BENCH_ROUTING").map(PathBuf::from);
-    let (count, distinct_ones) = if other.is_some() { OTHER } else { USUAL };
-    let limit = other.is_none().then_some(COLD);
-    let routing = other.unwrap_or_else(|| built().join("routing.wasm"));
-    let defaults = Role::ALL.map(|role| (role, component(built().join(format!("{}.wasm", role.name())))));
+    let (count, distinct_ones) = if other.is_some() {
+        OTHER_COMPONENT_COUNTS
+    } else {
+        DEFAULT_COUNTS
+    };
+    let limit = other.is_none().then_some(MAX_COLD_START_CPU);
+    let routing = other.unwrap_or_else(|| components_folder().join("routing.wasm"));
+    let defaults = Role::ALL.map(|role| {
+        (
+            role,
+            component_file(components_folder().join(format!("{}.wasm", role.name()))),
+        )
+    });
     let pipelines: Vec<Pipeline> = (0..distinct_ones)
         .map(|number| {
             let mut components: std::collections::BTreeMap<_, _> = defaults.clone().into();
-            components.insert(Role::Routing, distinct(folder.path(), &routing, number));
-            let mut manifest = Manifest::embedded();
+            components.insert(
+                Role::Routing,
+                write_distinct_component(folder.path(), &routing, number),
+            );
+            let mut manifest = Manifest::default_pipeline();
             manifest.capabilities.grant = Capability::ALL.to_vec();
             Pipeline::new(manifest, components, defaults.clone().into())
         })
@@ -148,16 +163,16 @@ fn main() {
         .collect();
 
     runtime.block_on(async {
-        let compiling = host(folder.path(), 1000);
+        let compiling = new_host(folder.path(), 1000);
         let began = Instant::now();
         for pair in pipelines.chunks(2) {
             let both = pair
                 .iter()
-                .map(|pipeline| first_decision(&compiling, &tenants[0], pipeline));
+                .map(|pipeline| time_first_decision(&compiling, &tenants[0], pipeline));
             futures::future::join_all(both).await;
         }
         println!(
-            "{distinct_ones} components compiled within {:.1} s",
+            "compiled {distinct_ones} components in {:.1} s",
             began.elapsed().as_secs_f64()
         );
         drop(compiling);
@@ -168,51 +183,59 @@ fn main() {
             (bytes / distinct_ones as u64) >> 10
         );
 
-        // Four places for the default components and one for whoever comes next: all others are cold.
+        // The memory cache has space for the four default components and one more, so each tenant is cold.
         let began = Instant::now();
-        let cold = host(folder.path(), 5);
+        let cold = new_host(folder.path(), 5);
         println!(
-            "the host is there after {:.1} ms",
+            "started the host in {:.1} ms",
             began.elapsed().as_secs_f64() * 1000.0
         );
-        first_decision(&cold, &tenants[0], &pipelines[0]).await;
-        let loads = cold.stats().loads;
+        time_first_decision(&cold, &tenants[0], &pipelines[0]).await;
+        let loads = cold.stats().cache_loads;
         let mut took = Vec::with_capacity(count);
         for (number, tenant) in tenants.iter().enumerate().skip(1) {
-            took.push(first_decision(&cold, tenant, &pipelines[number % distinct_ones]).await);
+            took.push(time_first_decision(&cold, tenant, &pipelines[number % distinct_ones]).await);
         }
-        assert_eq!(cold.stats().loads - loads, took.len() as u64, "each was cold");
+        assert_eq!(
+            cold.stats().cache_loads - loads,
+            took.len() as u64,
+            "each first decision must load its component"
+        );
         assert_eq!(cold.stats().compilations, 0);
-        let p99 = show("a cold tenant's first decision", &took);
+        let p99 = print_percentiles("first decision, component not in memory", &took);
         drop(cold);
 
-        let warm = host(folder.path(), 1000);
-        first_decision(&warm, &tenants[0], &pipelines[0]).await;
+        let warm = new_host(folder.path(), 1000);
+        time_first_decision(&warm, &tenants[0], &pipelines[0]).await;
         warm.flush_recordings().await;
-        let before = pss_kib();
+        let before = read_pss_kib();
         let mut took = Vec::with_capacity(count);
         for (number, tenant) in tenants.iter().enumerate() {
-            let spent = first_decision(&warm, tenant, &pipelines[number % distinct_ones]).await;
+            let spent = time_first_decision(&warm, tenant, &pipelines[number % distinct_ones]).await;
             if number >= distinct_ones {
                 took.push(spent);
             }
         }
         warm.flush_recordings().await;
-        let after = pss_kib();
-        show("that of one whose component is in memory", &took);
+        let after = read_pss_kib();
+        print_percentiles("first decision, component in memory", &took);
         println!(
             "{} components in memory after {count} tenants: {} MiB (PSS) more than with one, {} KiB each",
-            warm.stats().loaded,
+            warm.stats().loaded_components,
             after.saturating_sub(before) >> 10,
             after.saturating_sub(before) / distinct_ones as u64
         );
         if let Some(limit) = limit {
-            assert!(p99 <= limit, "more than {} ms", limit.as_millis());
+            assert!(
+                p99 <= limit,
+                "a cold first decision takes more than {} ms of CPU time",
+                limit.as_millis()
+            );
         }
     });
 }
 
-fn pss_kib() -> u64 {
+fn read_pss_kib() -> u64 {
     std::fs::read_to_string("/proc/self/smaps_rollup")
         .unwrap()
         .lines()

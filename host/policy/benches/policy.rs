@@ -1,7 +1,7 @@
-//! What a decision costs: `cargo bench -p weir-policy`.
+//! Benchmark of policy calls, of opening jobs and of memory: `cargo bench -p weir-policy`.
 //!
-//! Needs the default components (`components/build`). The last figure is memory, which criterion does not measure: it is
-//! printed, and the run fails if it is over its limit.
+//! It needs the default components (`components/build`). Criterion does not measure memory, so the memory of live instances is
+//! printed first, and the run fails if it is over its limit.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,62 +23,67 @@ use criterion::Criterion;
 use tokio::runtime::Runtime;
 use weir_core::manifest::{Manifest, Pipeline, Role};
 use weir_core::page::PageFacts;
-use weir_core::ports::{JobPolicy, Policies, PolicyRequest};
+use weir_core::ports::{JobPolicy, OpenPolicyRequest, PolicyFactory};
 use weir_core::{DocumentId, JobId, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
 
-use support::{Nothing, built, component};
+use support::{UnavailableCapabilities, component_file, components_folder};
 
-/// Live instances that are weighed, and what they may weigh.
-const INSTANCES: u32 = 10_000;
-const INSTANCES_KIB: u64 = 450 << 10;
+/// Live instances whose memory is measured, and the limit on that memory.
+const LIVE_INSTANCES: u32 = 10_000;
+const MAX_LIVE_INSTANCES_KIB: u64 = 450 << 10;
 
-/// Calls of one job.
-const CALLS: u64 = 5_000;
+/// Calls of each job.
+const CALLS_PER_JOB: u64 = 5_000;
 
-/// A pipeline of the default components of some roles.
-fn pipeline(roles: &[Role]) -> Pipeline {
-    let component = |role: &Role| (*role, component(built().join(format!("{}.wasm", role.name()))));
+/// Returns a pipeline of the default components of these roles.
+fn default_pipeline(roles: &[Role]) -> Pipeline {
+    let component = |role: &Role| {
+        (
+            *role,
+            component_file(components_folder().join(format!("{}.wasm", role.name()))),
+        )
+    };
     Pipeline::new(
-        Manifest::embedded(),
+        Manifest::default_pipeline(),
         roles.iter().map(component).collect(),
         [].into(),
     )
 }
 
-fn host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
+fn new_host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
     PolicyHost::new(PolicyConfig {
-        instances,
-        call_millis: 50,
-        memory_bytes: 32 << 20,
-        output_bytes: 1 << 20,
-        compile_seconds: 60,
-        compile_bytes: 2 << 30,
+        max_instances: instances,
+        call_timeout_millis: 50,
+        max_memory_bytes: 32 << 20,
+        max_output_bytes: 1 << 20,
+        max_compile_cpu_seconds: 60,
+        max_compile_memory_bytes: 2 << 30,
         compile_command: vec![env!("CARGO_BIN_EXE_weir-compile").into()],
-        cache: folder.join("compiled"),
-        cache_bytes: 8 << 30,
-        loaded_components: 1000,
-        recordings: Some(folder.join("recordings")),
-        record: true,
+        cache_folder: folder.join("compiled"),
+        max_cache_bytes: 8 << 30,
+        max_loaded_components: 1000,
+        recordings_folder: Some(folder.join("recordings")),
+        record_calls: true,
         retention: Retention::default(),
-        state: Arc::new(Nothing),
-        meter: None,
+        state: Arc::new(UnavailableCapabilities),
+        usage_sink: None,
     })
     .unwrap()
 }
 
-async fn open(host: &PolicyHost, pipeline: &Pipeline) -> Arc<dyn JobPolicy> {
-    host.open(PolicyRequest {
-        tenant: &TenantId::single(),
+async fn open_job(host: &PolicyHost, pipeline: &Pipeline) -> Arc<dyn JobPolicy> {
+    host.open_job_policy(OpenPolicyRequest {
+        tenant: &TenantId::default_tenant(),
         job: JobId::new(),
         pipeline,
-        capabilities: Arc::new(Nothing),
+        capabilities: Arc::new(UnavailableCapabilities),
     })
     .await
     .unwrap()
 }
 
-const PAGE: PageFacts = PageFacts {
+const SAMPLE_PAGE: PageFacts = PageFacts {
     number: 1,
     width: 612.0,
     height: 792.0,
@@ -90,29 +95,29 @@ const PAGE: PageFacts = PageFacts {
 fn main() {
     let runtime = Runtime::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let document = DocumentId::of(b"a document");
-    let routing = pipeline(&[Role::Routing]);
-    let whole = pipeline(&Role::ALL);
-    let host_of_many = host(folder.path(), INSTANCES);
-    weigh(&runtime, &host_of_many, &routing, &document);
+    let document = DocumentId::from_content(b"a document");
+    let routing = default_pipeline(&[Role::Routing]);
+    let whole = default_pipeline(&Role::ALL);
+    let host_of_many = new_host(folder.path(), LIVE_INSTANCES);
+    measure_instance_memory(&runtime, &host_of_many, &routing, &document);
     drop(host_of_many);
 
-    let host = host(folder.path(), 100);
+    let host = new_host(folder.path(), 100);
     let mut criterion = Criterion::default().configure_from_args();
-    // Through the port, with its lock, deadline, checks and recording. Target: 1.5 µs. A job of its own for every few
-    // thousand calls, since a recording has a limit beyond which a call would be cheaper.
+    // Calls through the port, with lock, timeout, checks and recording. Target: 1.5 µs. Every few thousand calls have their own
+    // job: a recording has a size limit, and calls that are no longer recorded would be cheaper.
     criterion.bench_function("decide on a page", |b| {
         b.iter_custom(|calls| {
             runtime.block_on(async {
                 let mut spent = Duration::ZERO;
                 let mut left = calls;
                 while left > 0 {
-                    let job = open(&host, &routing).await;
-                    let some = left.min(CALLS);
+                    let job = open_job(&host, &routing).await;
+                    let some = left.min(CALLS_PER_JOB);
                     let started = Instant::now();
                     for _ in 0..some {
                         black_box(
-                            job.route_page(black_box(&document), black_box(PAGE))
+                            job.route_page(black_box(&document), black_box(SAMPLE_PAGE))
                                 .await
                                 .unwrap(),
                         );
@@ -126,42 +131,46 @@ fn main() {
             })
         });
     });
-    // A job of one component, opened and closed again. Target: 50 µs.
+    // Opening and closing a job of one component. Target: 50 µs.
     for role in Role::ALL {
-        let one = pipeline(&[role]);
+        let one = default_pipeline(&[role]);
         criterion.bench_function(&format!("open a job of one component, {}", role.name()), |b| {
-            b.to_async(&runtime).iter(|| open(&host, &one));
+            b.to_async(&runtime).iter(|| open_job(&host, &one));
         });
     }
     criterion.bench_function("open a job of the four defaults", |b| {
-        b.to_async(&runtime).iter(|| open(&host, &whole));
+        b.to_async(&runtime).iter(|| open_job(&host, &whole));
     });
     criterion.final_summary();
 }
 
-/// Memory of many live instances, each after a call.
+/// Measures the memory of many live instances, each after one call.
 #[allow(clippy::print_stdout)]
-fn weigh(runtime: &Runtime, host: &PolicyHost, pipeline: &Pipeline, document: &DocumentId) {
+fn measure_instance_memory(runtime: &Runtime, host: &PolicyHost, pipeline: &Pipeline, document: &DocumentId) {
     runtime.block_on(async {
-        drop(open(host, pipeline).await);
-        let before = pss_kib();
+        drop(open_job(host, pipeline).await);
+        let before = read_pss_kib();
         let mut jobs = Vec::new();
-        for _ in 0..INSTANCES {
-            let job = open(host, pipeline).await;
-            job.route_page(document, PAGE).await.unwrap();
+        for _ in 0..LIVE_INSTANCES {
+            let job = open_job(host, pipeline).await;
+            job.route_page(document, SAMPLE_PAGE).await.unwrap();
             jobs.push(job);
         }
-        let weight = pss_kib() - before;
+        let weight = read_pss_kib() - before;
         println!(
-            "{INSTANCES} live instances: {} MiB (PSS), {:.1} KiB each",
+            "{LIVE_INSTANCES} live instances: {} MiB (PSS), {:.1} KiB each",
             weight >> 10,
-            weight as f64 / f64::from(INSTANCES)
+            weight as f64 / f64::from(LIVE_INSTANCES)
         );
-        assert!(weight <= INSTANCES_KIB, "more than {} MiB", INSTANCES_KIB >> 10);
+        assert!(
+            weight <= MAX_LIVE_INSTANCES_KIB,
+            "the instances take more than {} MiB",
+            MAX_LIVE_INSTANCES_KIB >> 10
+        );
     });
 }
 
-fn pss_kib() -> u64 {
+fn read_pss_kib() -> u64 {
     std::fs::read_to_string("/proc/self/smaps_rollup")
         .unwrap()
         .lines()

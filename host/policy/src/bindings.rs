@@ -1,7 +1,7 @@
-//! What wasmtime makes of `wit/`.
+//! Bindings that wasmtime generates from `wit/`.
 //!
-//! One world with all four roles is generated, and each role is looked up in a component by itself (`GuestIndices` of its
-//! interface), so a component may export any of them.
+//! The generated world has all four roles. Each role is looked up in a component separately (`GuestIndices` of its interface),
+//! so a component may export any subset of them.
 
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 

@@ -1,40 +1,40 @@
-//! What a component may ask of the host: the host's side of `wit/capabilities.wit`.
+//! The capabilities: host functions of `wit/capabilities.wit` that a component can call.
 //!
-//! Arguments are checked here against the ranges written there, so the port behind sees none that it would have to refuse.
-//! Time a guest waits here is not held against its deadline but is counted apart.
+//! Arguments are checked here against the ranges of the contract, so the port behind receives only valid ones. The time that
+//! a guest waits for a capability does not count against its call timeout; it is counted separately.
 
 use std::future::Future;
 use std::sync::Arc;
 
 use wasmtime::Result;
-use weir_core::event::ErrorNote;
-use weir_core::state::{MAX_KEY_BYTES, MAX_VALUE_BYTES, StateChange};
+use weir_core::component_state::{MAX_KEY_BYTES, MAX_VALUE_BYTES, StateChange};
+use weir_core::event::ErrorInfo;
 use weir_core::{DocumentId, PageNumber, Rect};
 
 use crate::bindings::inference::Region;
 use crate::bindings::rasterizer::{Brightness, Picture};
 use crate::bindings::refusals::Refusal;
 use crate::bindings::{inference, log, rasterizer, refusals, settings, state, types};
-use crate::guest::Guest;
-use crate::heard::{self, question};
+use crate::capability_trace::{self, hash_request};
+use crate::instance_data::InstanceData;
 
 /// Bytes of a text or prompt for a model, and of a page's text.
-const TEXT_BYTES: usize = 64 << 10;
-/// Bytes of a text that is compared.
-const COMPARED_BYTES: usize = 2 << 10;
-/// Texts one can be compared to in a call.
-const COMPARED: usize = 16;
-/// Longest side of the preview that brightness is measured on.
-const MEASURED_SIDE: u32 = 128;
+const MAX_TEXT_BYTES: usize = 64 << 10;
+/// Bytes of a text in `similarities`.
+const MAX_COMPARED_TEXT_BYTES: usize = 2 << 10;
+/// Texts that `similarities` compares a text to.
+const MAX_COMPARED_TEXTS: usize = 16;
+/// Longest side, in pixels, of the preview that `statistics` measures.
+const STATISTICS_PREVIEW_SIDE: u32 = 128;
 
-/// What a capability answers: the outer error ends the guest, the inner one is its to handle.
-type Answer<T> = Result<std::result::Result<T, Refusal>>;
+/// The result of a capability. The outer error traps the guest; the inner one is returned to it.
+type CapabilityResult<T> = Result<std::result::Result<T, Refusal>>;
 
-fn invalid<T>(reason: impl Into<String>) -> Answer<T> {
+fn reject_argument<T>(reason: impl Into<String>) -> CapabilityResult<T> {
     Ok(Err(Refusal::Invalid(reason.into())))
 }
 
-fn refusal(note: ErrorNote) -> Refusal {
+fn to_refusal(note: ErrorInfo) -> Refusal {
     match note.kind.as_str() {
         "exhausted" => Refusal::Exhausted(note.message),
         "invalid" | "model-input" => Refusal::Invalid(note.message),
@@ -44,101 +44,105 @@ fn refusal(note: ErrorNote) -> Refusal {
     }
 }
 
-fn document(id: &str) -> std::result::Result<DocumentId, Refusal> {
+fn parse_document_id(id: &str) -> std::result::Result<DocumentId, Refusal> {
     id.parse()
         .map_err(|e: weir_core::id::IdError| Refusal::Invalid(e.to_string()))
 }
 
-/// The start of a text, cut between characters.
-fn cut(mut text: String, bytes: usize) -> String {
+/// Cuts a text to at most `bytes` bytes, between characters.
+fn truncate_text(mut text: String, bytes: usize) -> String {
     text.truncate(text.floor_char_boundary(bytes));
     text
 }
 
-impl Guest {
-    /// Asks, unless the answer is known from when the call was recorded; `shape` makes of it what the guest is told.
-    async fn ask<T: Send, R: heard::Answer>(
+impl InstanceData {
+    /// Makes a host call, or returns its recorded response in a replay. `shape` converts the result to the type of the contract.
+    async fn call_capability<T: Send, R: capability_trace::CapabilityResponse>(
         &mut self,
-        question: u64,
-        asked: impl Future<Output = std::result::Result<T, ErrorNote>> + Send,
+        request_hash: u64,
+        call: impl Future<Output = std::result::Result<T, ErrorInfo>> + Send,
         shape: impl FnOnce(T) -> std::result::Result<R, Refusal> + Send,
-    ) -> Answer<R> {
-        self.question()?;
-        if let Some(known) = self.ear.again(question) {
+    ) -> CapabilityResult<R> {
+        self.count_host_call()?;
+        if let Some(known) = self.trace.replay_response(request_hash) {
             return Ok(known);
         }
-        let answer = self.wait(asked).await?.map_err(refusal).and_then(shape);
-        self.ear.hear(question, &answer);
+        let answer = self
+            .await_host_call(call)
+            .await?
+            .map_err(to_refusal)
+            .and_then(shape);
+        self.trace.record_response(request_hash, &answer);
         Ok(answer)
     }
 }
 
-impl types::Host for Guest {}
-impl refusals::Host for Guest {}
+impl types::Host for InstanceData {}
+impl refusals::Host for InstanceData {}
 
-impl settings::Host for Guest {
+impl settings::Host for InstanceData {
     fn get(&mut self, name: String) -> Option<String> {
-        self.job.manifest.setting(&name)
+        self.job.manifest.setting_text(&name)
     }
 }
 
-impl log::Host for Guest {
+impl log::Host for InstanceData {
     fn write(&mut self, level: log::Level, message: String) {
-        self.log(level, &message);
+        self.write_log_line(level, &message);
     }
 }
 
-impl state::Host for Guest {
-    async fn get(&mut self, key: String) -> Answer<Option<Vec<u8>>> {
+impl state::Host for InstanceData {
+    async fn get(&mut self, key: String) -> CapabilityResult<Option<Vec<u8>>> {
         if key.len() > MAX_KEY_BYTES {
-            return invalid("a key has at most 256 bytes");
+            return reject_argument("a key has at most 256 bytes");
         }
         let (job, pending) = (self.job.clone(), Arc::clone(&self.pending_state));
-        let question = question("state.get", &key);
-        let asked = async { pending.lock().await.get(&job, &key).await };
-        self.ask(question, asked, Ok).await
+        let request_hash = hash_request("state.get", &key);
+        let call = async { pending.lock().await.get(&job, &key).await };
+        self.call_capability(request_hash, call, Ok).await
     }
 
-    async fn set(&mut self, key: String, value: Vec<u8>) -> Answer<()> {
+    async fn set(&mut self, key: String, value: Vec<u8>) -> CapabilityResult<()> {
         if key.len() > MAX_KEY_BYTES || value.len() > MAX_VALUE_BYTES {
-            return invalid("a key has at most 256 bytes, a value 65536");
+            return reject_argument("a key has at most 256 bytes, a value 65536");
         }
-        let question = question("state.set", &(&key, &value));
+        let request_hash = hash_request("state.set", &(&key, &value));
         let value = Some(value);
-        self.change_state(question, StateChange { key, value }).await
+        self.change_state(request_hash, StateChange { key, value }).await
     }
 
-    async fn delete(&mut self, key: String) -> Answer<()> {
-        let question = question("state.delete", &key);
-        self.change_state(question, StateChange { key, value: None })
+    async fn delete(&mut self, key: String) -> CapabilityResult<()> {
+        let request_hash = hash_request("state.delete", &key);
+        self.change_state(request_hash, StateChange { key, value: None })
             .await
     }
 }
 
-impl Guest {
-    async fn change_state(&mut self, question: u64, change: StateChange) -> Answer<()> {
+impl InstanceData {
+    async fn change_state(&mut self, request_hash: u64, change: StateChange) -> CapabilityResult<()> {
         let (job, pending) = (self.job.clone(), Arc::clone(&self.pending_state));
-        let asked = async { pending.lock().await.change(&job, change).await };
-        self.ask(question, asked, Ok).await
+        let call = async { pending.lock().await.add_change(&job, change).await };
+        self.call_capability(request_hash, call, Ok).await
     }
 }
 
-impl Guest {
-    /// What `shape` makes of a preview whose pixels are as many as its sides say.
-    async fn drawn<R: heard::Answer>(
+impl InstanceData {
+    /// Requests a preview of a page and converts it with `shape`. Fails if the number of pixels does not match the sides.
+    async fn preview_page<R: capability_trace::CapabilityResponse>(
         &mut self,
-        question: u64,
+        request_hash: u64,
         id: &str,
         page: PageNumber,
         longest_side: u32,
         shape: impl FnOnce(Picture) -> R + Send,
-    ) -> Answer<R> {
-        let document = match document(id) {
+    ) -> CapabilityResult<R> {
+        let document = match parse_document_id(id) {
             Ok(document) => document,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let job = self.job.clone();
-        let asked = job.capabilities.preview(&document, page, longest_side);
+        let call = job.capabilities.render_preview(&document, page, longest_side);
         let whole = |(width, height, pixels): (u32, u32, Vec<u8>)| {
             if pixels.len() as u64 != u64::from(width) * u64::from(height) {
                 return Err(Refusal::Failed("the preview is incomplete".into()));
@@ -149,38 +153,45 @@ impl Guest {
                 pixels,
             }))
         };
-        self.ask(question, asked, whole).await
+        self.call_capability(request_hash, call, whole).await
     }
 }
 
-impl rasterizer::Host for Guest {
-    async fn statistics(&mut self, id: String, page: PageNumber) -> Answer<Brightness> {
-        let question = question("rasterizer.statistics", &(&id, page));
-        let measured = |picture: Picture| brightness(&picture.pixels);
-        self.drawn(question, &id, page, MEASURED_SIDE, measured).await
-    }
-
-    async fn preview(&mut self, id: String, page: PageNumber, longest_side: u32) -> Answer<Picture> {
-        if !(8..=128).contains(&longest_side) {
-            return invalid("longest-side is from 8 to 128 pixels");
-        }
-        let question = question("rasterizer.preview", &(&id, page, longest_side));
-        self.drawn(question, &id, page, longest_side, |picture| picture)
+impl rasterizer::Host for InstanceData {
+    async fn statistics(&mut self, id: String, page: PageNumber) -> CapabilityResult<Brightness> {
+        let request_hash = hash_request("rasterizer.statistics", &(&id, page));
+        let measured = |picture: Picture| compute_brightness(&picture.pixels);
+        self.preview_page(request_hash, &id, page, STATISTICS_PREVIEW_SIDE, measured)
             .await
     }
 
-    async fn text(&mut self, id: String, page: PageNumber) -> Answer<String> {
-        let document = match document(&id) {
+    async fn preview(
+        &mut self,
+        id: String,
+        page: PageNumber,
+        longest_side: u32,
+    ) -> CapabilityResult<Picture> {
+        if !(8..=128).contains(&longest_side) {
+            return reject_argument("longest-side is from 8 to 128 pixels");
+        }
+        let request_hash = hash_request("rasterizer.preview", &(&id, page, longest_side));
+        self.preview_page(request_hash, &id, page, longest_side, |picture| picture)
+            .await
+    }
+
+    async fn text(&mut self, id: String, page: PageNumber) -> CapabilityResult<String> {
+        let document = match parse_document_id(&id) {
             Ok(document) => document,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let (job, question) = (self.job.clone(), question("rasterizer.text", &(&id, page)));
-        let asked = job.capabilities.page_text(&document, page);
-        self.ask(question, asked, |text| Ok(cut(text, TEXT_BYTES))).await
+        let (job, request_hash) = (self.job.clone(), hash_request("rasterizer.text", &(&id, page)));
+        let call = job.capabilities.read_page_text(&document, page);
+        self.call_capability(request_hash, call, |text| Ok(truncate_text(text, MAX_TEXT_BYTES)))
+            .await
     }
 }
 
-fn brightness(pixels: &[u8]) -> Brightness {
+fn compute_brightness(pixels: &[u8]) -> Brightness {
     let count = pixels.len().max(1) as f64;
     let mean = pixels.iter().map(|&p| f64::from(p)).sum::<f64>() / count;
     let variance = pixels.iter().map(|&p| (f64::from(p) - mean).powi(2)).sum::<f64>() / count;
@@ -192,43 +203,45 @@ fn brightness(pixels: &[u8]) -> Brightness {
     }
 }
 
-impl inference::Host for Guest {
-    async fn count_tokens(&mut self, text: String) -> Answer<u32> {
-        if text.len() > TEXT_BYTES {
-            return invalid("a text has at most 65536 bytes");
+impl inference::Host for InstanceData {
+    async fn count_tokens(&mut self, text: String) -> CapabilityResult<u32> {
+        if text.len() > MAX_TEXT_BYTES {
+            return reject_argument("a text has at most 65536 bytes");
         }
-        let (job, question) = (self.job.clone(), question("inference.count-tokens", &text));
-        let asked = job.capabilities.count_tokens(&text);
-        self.ask(question, asked, Ok).await
+        let (job, request_hash) = (self.job.clone(), hash_request("inference.count-tokens", &text));
+        let call = job.capabilities.count_embedding_tokens(&text);
+        self.call_capability(request_hash, call, Ok).await
     }
 
-    async fn similarities(&mut self, text: String, others: Vec<String>) -> Answer<Vec<f32>> {
-        if others.len() > COMPARED {
-            return invalid("a text is compared to at most 16 others");
+    async fn similarities(&mut self, text: String, others: Vec<String>) -> CapabilityResult<Vec<f32>> {
+        if others.len() > MAX_COMPARED_TEXTS {
+            return reject_argument("a text is compared to at most 16 others");
         }
-        if text.len() > COMPARED_BYTES || others.iter().any(|o| o.len() > COMPARED_BYTES) {
-            return invalid("a text that is compared has at most 2048 bytes");
+        if text.len() > MAX_COMPARED_TEXT_BYTES || others.iter().any(|o| o.len() > MAX_COMPARED_TEXT_BYTES) {
+            return reject_argument("a text that is compared has at most 2048 bytes");
         }
         if others.is_empty() {
             return Ok(Ok(Vec::new()));
         }
-        let question = question("inference.similarities", &(&text, &others));
+        let request_hash = hash_request("inference.similarities", &(&text, &others));
         let mut texts = others;
         texts.insert(0, text);
         let count = texts.len();
         let job = self.job.clone();
         let compared = |vectors: Vec<Vec<f32>>| match vectors.split_first() {
             Some((first, rest)) if vectors.len() == count => {
-                Ok(rest.iter().map(|other| cosine(first, other)).collect())
+                Ok(rest.iter().map(|other| cosine_similarity(first, other)).collect())
             }
-            _ => Err(Refusal::Failed("the model did not answer for each text".into())),
+            _ => Err(Refusal::Failed(
+                "the model did not return a vector for each text".into(),
+            )),
         };
-        self.ask::<_, Vec<f32>>(question, job.capabilities.embed(texts), compared)
+        self.call_capability::<_, Vec<f32>>(request_hash, job.capabilities.embed_texts(texts), compared)
             .await
     }
 
-    async fn recognize(&mut self, id: String, page: PageNumber, region: Region) -> Answer<String> {
-        let document = match document(&id) {
+    async fn recognize(&mut self, id: String, page: PageNumber, region: Region) -> CapabilityResult<String> {
+        let document = match parse_document_id(&id) {
             Ok(document) => document,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -240,7 +253,7 @@ impl inference::Host for Guest {
             && share(region.x + region.width)
             && share(region.y + region.height);
         if !inside {
-            return invalid("a region is a part of the page, in shares from 0 to 1");
+            return reject_argument("a region must lie inside the page, in shares from 0 to 1");
         }
         let region = Rect {
             x: region.x,
@@ -249,32 +262,33 @@ impl inference::Host for Guest {
             height: region.height,
         };
         let sides = (region.x, region.y, region.width, region.height);
-        let (job, question) = (
+        let (job, request_hash) = (
             self.job.clone(),
-            question("inference.recognize", &(&id, page, sides)),
+            hash_request("inference.recognize", &(&id, page, sides)),
         );
-        let asked = job.capabilities.recognize(&document, page, region);
-        self.ask(question, asked, |text| Ok(cut(text, TEXT_BYTES))).await
+        let call = job.capabilities.recognize_region(&document, page, region);
+        self.call_capability(request_hash, call, |text| Ok(truncate_text(text, MAX_TEXT_BYTES)))
+            .await
     }
 
-    async fn generate(&mut self, prompt: String, max_tokens: u32) -> Answer<String> {
-        if prompt.len() > TEXT_BYTES {
-            return invalid("a prompt has at most 65536 bytes");
+    async fn generate(&mut self, prompt: String, max_tokens: u32) -> CapabilityResult<String> {
+        if prompt.len() > MAX_TEXT_BYTES {
+            return reject_argument("a prompt has at most 65536 bytes");
         }
         if !(1..=4096).contains(&max_tokens) {
-            return invalid("max-tokens is from 1 to 4096");
+            return reject_argument("max-tokens is from 1 to 4096");
         }
-        let (job, question) = (
+        let (job, request_hash) = (
             self.job.clone(),
-            question("inference.generate", &(&prompt, max_tokens)),
+            hash_request("inference.generate", &(&prompt, max_tokens)),
         );
-        let asked = job.capabilities.generate(&prompt, max_tokens);
-        self.ask(question, asked, Ok).await
+        let call = job.capabilities.generate_text(&prompt, max_tokens);
+        self.call_capability(request_hash, call, Ok).await
     }
 }
 
-/// Cosine of the angle between two vectors, within -1 and 1; 0 if one has no length.
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
+/// Returns the cosine of the angle between two vectors, from -1 to 1; 0 if one of them has length 0.
+fn cosine_similarity(a: &[f32], b: &[f32]) -> f32 {
     let dot = |a: &[f32], b: &[f32]| {
         a.iter()
             .zip(b)
@@ -295,29 +309,29 @@ mod tests {
 
     #[test]
     fn brightness_of_a_half_black_page() {
-        let b = brightness(&[0, 255, 0, 255]);
+        let b = compute_brightness(&[0, 255, 0, 255]);
         assert_eq!((b.mean, b.deviation, b.ink), (127.5, 127.5, 0.5));
-        assert_eq!(brightness(&[]).ink, 0.0);
+        assert_eq!(compute_brightness(&[]).ink, 0.0);
     }
 
     #[test]
-    fn cosines() {
-        assert_eq!(cosine(&[1.0, 0.0], &[2.0, 0.0]), 1.0);
-        assert_eq!(cosine(&[1.0, 0.0], &[0.0, 3.0]), 0.0);
-        assert_eq!(cosine(&[1.0, 0.0], &[-1.0, 0.0]), -1.0);
-        assert_eq!(cosine(&[0.0, 0.0], &[1.0, 0.0]), 0.0);
+    fn cosine_similarity_of_simple_vectors() {
+        assert_eq!(cosine_similarity(&[1.0, 0.0], &[2.0, 0.0]), 1.0);
+        assert_eq!(cosine_similarity(&[1.0, 0.0], &[0.0, 3.0]), 0.0);
+        assert_eq!(cosine_similarity(&[1.0, 0.0], &[-1.0, 0.0]), -1.0);
+        assert_eq!(cosine_similarity(&[0.0, 0.0], &[1.0, 0.0]), 0.0);
     }
 
     #[test]
     fn text_is_cut_between_characters() {
-        assert_eq!(cut("aä".into(), 2), "a");
-        assert_eq!(cut("aä".into(), 3), "aä");
+        assert_eq!(truncate_text("aä".into(), 2), "a");
+        assert_eq!(truncate_text("aä".into(), 3), "aä");
     }
 
     #[test]
-    fn notes_become_refusals_of_their_kind() {
+    fn error_notes_map_to_refusals_by_kind() {
         let of = |kind: &str| {
-            refusal(ErrorNote {
+            to_refusal(ErrorInfo {
                 kind: kind.into(),
                 message: "m".into(),
             })

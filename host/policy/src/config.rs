@@ -1,48 +1,48 @@
-//! What a [`PolicyHost`](crate::PolicyHost) has to be told.
+//! Configuration of a [`PolicyHost`](crate::PolicyHost).
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use weir_core::ports::PolicyState;
-use weir_core::usage::Meter;
+use weir_core::ports::ComponentStateStore;
+use weir_core::usage::UsageMeter;
 
 use crate::recording::Retention;
 
-/// Limits, places and ports of a [`PolicyHost`](crate::PolicyHost). Numbers are the settings `policy.*` of their names.
+/// Limits, folders and ports of a [`PolicyHost`](crate::PolicyHost). The numbers come from the settings `policy.*`.
 pub struct PolicyConfig {
-    /// Component instances alive at once, 1 to 10,000. A job takes one for each of its components and one for each
-    /// default component that may have to stand in.
-    pub instances: u32,
-    /// Milliseconds a call may run, where the manifest does not say.
-    pub call_millis: u32,
-    /// Bytes of memory of an instance, where the manifest does not say; at most 64 MiB.
-    pub memory_bytes: u64,
-    /// Bytes a component may hand over in one call, be it an answer or an argument.
-    pub output_bytes: u64,
-    /// Seconds of CPU that compiling a component may take.
-    pub compile_seconds: u32,
+    /// Component instances of all open jobs, 1 to 10,000. A job reserves one for each of its components and one for each
+    /// default component that is a fallback.
+    pub max_instances: u32,
+    /// Milliseconds of CPU time that a policy call may take, if the manifest does not set a limit.
+    pub call_timeout_millis: u32,
+    /// Bytes of memory of an instance, if the manifest does not set a limit; at most 64 MiB.
+    pub max_memory_bytes: u64,
+    /// Bytes that a component may pass to the host in one policy call, as its decision or as arguments of host calls.
+    pub max_output_bytes: u64,
+    /// Seconds of CPU time that compiling a component may take.
+    pub max_compile_cpu_seconds: u32,
     /// Bytes of address space that compiling a component may take.
-    pub compile_bytes: u64,
-    /// The program that compiles, with its leading arguments: `<component.wasm> <compiled>` are appended. It must end in
-    /// [`compile_main`](crate::compile_main) of the same build.
+    pub max_compile_memory_bytes: u64,
+    /// Command that compiles a component: a program and its first arguments. The host appends `<component.wasm> <compiled>`.
+    /// The program must run [`compile_main`](crate::compile_main) of the same build.
     pub compile_command: Vec<OsString>,
-    /// Folder for compiled components. It holds native code that this process will run, so it is made readable and
-    /// writable for this user alone.
-    pub cache: PathBuf,
-    /// Bytes that it may hold.
-    pub cache_bytes: u64,
-    /// Components that stay in memory, if no more than these are in use.
-    pub loaded_components: u32,
-    /// Folder for the recorded calls of jobs; `None` if there are none.
-    pub recordings: Option<PathBuf>,
-    /// Whether jobs are recorded there. If not, earlier recordings are still read and removed.
-    pub record: bool,
-    /// How long they are kept.
+    /// Folder of compiled components. It holds native code that this process runs, so the host makes it readable and
+    /// writable for its own user only.
+    pub cache_folder: PathBuf,
+    /// Bytes of compiled components that the folder may hold.
+    pub max_cache_bytes: u64,
+    /// Components that stay loaded in memory. More are loaded only while more are in use.
+    pub max_loaded_components: u32,
+    /// Folder of recordings; `None` disables recording and replay.
+    pub recordings_folder: Option<PathBuf>,
+    /// Whether new jobs are recorded. If not, existing recordings can still be replayed and are still removed when they expire.
+    pub record_calls: bool,
+    /// How long recordings are kept.
     pub retention: Retention,
-    /// What components remember from job to job.
-    pub state: Arc<dyn PolicyState>,
-    /// Hears how long each tenant's components run, if tenants' usage is metered: now and then while a job runs, and at its
-    /// end.
-    pub meter: Option<Arc<dyn Meter>>,
+    /// Key-value state that components keep from job to job.
+    pub state: Arc<dyn ComponentStateStore>,
+    /// Receives the CPU time of each tenant's components: while a job runs, when it ends, and after a compilation. `None` if
+    /// usage is not metered.
+    pub usage_sink: Option<Arc<dyn UsageMeter>>,
 }

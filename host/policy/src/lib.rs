@@ -1,47 +1,53 @@
-//! Tenants' decisions, made by WebAssembly components that are held to limits.
+//! Runs tenants' WebAssembly components, which make the decisions of a pipeline, and enforces limits on them.
 //!
-//! A component is somebody else's code in our process. Everything here follows from that: it is compiled in a process
-//! of its own (`compiler`), linked against nothing but what its manifest grants (`link`, `capabilities`, `wasi`),
-//! instantiated in a pool of fixed shape (`engine`), called under a deadline, a memory cap, a stack cap and an output
-//! cap (`instance`), its answers are checked against the ranges of the contract before anyone sees them (`roles`),
-//! and what it does wrong becomes a typed error that names the guest's function (`failure`).
+//! A component is untrusted code in the host's process, so every step limits it:
 //!
-//! The other side of the bargain is that a decision must cost next to nothing, or nobody would hand a decision per page
-//! to a guest. So calls take the synchronous component ABI on a fiber, the deadline is a tick that a short call never
-//! sees, and recording a call moves its arguments into a list that a thread writes out later.
+//! - `compiler` compiles it in a child process.
+//! - `linked_component`, `capabilities` and `wasi` link it against the capabilities that its manifest grants, and nothing else.
+//! - `wasm_engine` creates its instances in a pool of fixed size.
+//! - `instance_slot` calls it under a call timeout, a memory limit, a stack limit and an output limit.
+//! - `roles` checks its decisions against the ranges of the contract before the engine sees them.
+//! - `call_failure` turns its failures into typed errors that name the guest's function.
+//!
+//! A policy call must cost about a microsecond, because pipelines make one for each page. So calls use the synchronous
+//! component ABI on a fiber, a short call never reaches the tick that enforces the call timeout, and recording a call only moves its
+//! arguments into a list, which a thread writes to disk later.
 
-mod aside;
 mod bindings;
+mod call_failure;
+mod call_metrics;
 mod capabilities;
+mod capability_trace;
 mod compiler;
+mod component_inspection;
 mod config;
-mod engine;
-mod failure;
-mod gate;
-mod guest;
-mod heard;
-mod host;
-mod house;
-mod instance;
-mod job;
-mod library;
-mod link;
-mod live;
-mod measures;
+mod cpu_budget;
+mod epoch_ticker;
+mod failure_report;
+mod host_shared_state;
+mod instance_data;
+mod instance_slot;
+mod linked_component;
+mod linked_component_cache;
+mod live_instance;
+mod offload_executor;
+mod pending_state;
+mod policy_host;
+mod policy_job;
 mod recording;
 mod replay;
-mod report;
 mod roles;
-mod state;
 mod stats;
-mod ticker;
-mod turn;
 mod wasi;
+mod wasm_engine;
 
+pub use capability_trace::RecordedResponse;
 pub use compiler::compile_main;
 pub use config::PolicyConfig;
-pub use heard::Heard;
-pub use host::PolicyHost;
-pub use job::Job;
-pub use recording::{Assigned, Call, Component, Exchange, Frame, Opened, Retention, read_recording};
+pub use policy_host::PolicyHost;
+pub use policy_job::PolicyJob;
+pub use recording::{
+    RecordedCall, RecordedComponent, RecordedDecision, RecordingFrame, Retention, RoleAssignment,
+    SessionHeader, read_recording,
+};
 pub use stats::{HostStats, JobStats};

@@ -1,10 +1,12 @@
-//! A job's recorded questions, put to components again.
+//! Replays the recorded policy calls of a job against other components.
 //!
-//! The order is that in which each component was asked, since a component may remember; between components no order is kept,
-//! since they cannot hear of each other but through capabilities, whose answers are those that were recorded. Where a call is
-//! missing in that order, its caller had gone away and the instance was thrown away with it; so it is here.
+//! Calls of one component are replayed in their recorded order, because an instance may keep state in memory. The order between
+//! components does not matter: they can affect each other only through capabilities, whose responses come from the recording.
+//! A gap in the sequence of a component's calls means that a caller was dropped and its instance discarded; the replay then
+//! discards the instance too.
 //!
-//! What is compared is what the engine was told: of a component that failed and another that stood in, the answer of the latter.
+//! The replay compares the decisions that the engine received. If a component failed and the fallback was called, this is
+//! the decision of the fallback.
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -12,48 +14,50 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
-use weir_core::decision::{Reading, SummaryPlan, Verdict};
-use weir_core::event::ErrorNote;
+use weir_core::decision::{FailureAction, ReadingMethod, SummaryPlan};
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::{Pipeline, Role};
-use weir_core::ports::PolicyRequest;
-use weir_core::replay::{Difference, Effect, ReplayError, ReplayReport, Replays};
+use weir_core::ports::OpenPolicyRequest;
+use weir_core::replay::{DecisionDifference, DecisionTotals, JobReplayer, ReplayError, ReplayReport};
 use weir_core::{JobId, StorageError, TenantId};
 
-use crate::failure::note;
-use crate::gate::Empty;
-use crate::heard::{Ear, Heard};
-use crate::host::PolicyHost;
-use crate::job::Job;
-use crate::recording::{Call, Exchange, Frame, Opened, read_recording};
-use crate::roles::{Decision, Observed, PageFound};
+use crate::call_failure::to_error_note;
+use crate::capability_trace::{CapabilityTrace, RecordedResponse};
+use crate::component_inspection::StubCapabilities;
+use crate::policy_host::PolicyHost;
+use crate::policy_job::PolicyJob;
+use crate::recording::{RecordedCall, RecordedDecision, RecordingFrame, SessionHeader, read_recording};
+use crate::roles::{PageToRoute, PolicyCall, TimedObservation};
 
-/// Differences that are told one by one.
-const TOLD: usize = 200;
-/// Characters of an answer that are told.
-const CHARS: usize = 400;
+/// Differences that the report lists. All differences are counted.
+const MAX_REPORTED_DIFFERENCES: usize = 200;
+/// Characters of a decision in the report.
+const MAX_DECISION_CHARS: usize = 400;
 
 #[async_trait]
-impl Replays for PolicyHost {
-    async fn replay(
+impl JobReplayer for PolicyHost {
+    async fn replay_job(
         &self,
         tenant: &TenantId,
         job: &JobId,
         pipeline: &Pipeline,
     ) -> Result<ReplayReport, ReplayError> {
-        let (folder, retention) = self.recordings().ok_or(ReplayError::NotRecorded(*job))?;
+        let (folder, retention) = self
+            .recording_folder_and_retention()
+            .ok_or(ReplayError::NotRecorded(*job))?;
         self.flush_recordings().await;
         let path = folder.join(tenant.as_str()).join(format!("{job}.calls"));
         let read = tokio::task::spawn_blocking(move || {
             read_recording(&path).inspect_err(|error| {
-                tracing::warn!(path = %path.display(), %error, "a recording cannot be read");
+                tracing::warn!(path = %path.display(), %error, "cannot read a recording");
             })
         });
         let read = read.await;
         let frames = match read {
             Ok(Ok(frames)) => frames,
             Ok(Err(error)) if error.kind() == ErrorKind::NotFound => {
-                return Err(match retention.outlived(job) {
-                    Some(why) => ReplayError::NotKept(*job, why),
+                return Err(match retention.explain_expiry(job) {
+                    Some(why) => ReplayError::RecordingRemoved(*job, why),
                     None => ReplayError::NotRecorded(*job),
                 });
             }
@@ -64,107 +68,109 @@ impl Replays for PolicyHost {
     }
 
     async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
-        self.remove_from_recordings(tenant, Some(jobs)).await
+        self.remove_recording_files(tenant, Some(jobs)).await
     }
 
     async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.remove_from_recordings(tenant, None).await
+        self.remove_recording_files(tenant, None).await
     }
 }
 
 impl PolicyHost {
-    /// Puts the questions of a recording to a pipeline's components.
+    /// Replays the calls of a recording against the components of a pipeline.
+    ///
+    /// # Errors
+    /// [`ReplayError::Policy`] if a component cannot be opened.
     pub async fn replay_frames(
         &self,
-        frames: Vec<Frame>,
+        frames: Vec<RecordingFrame>,
         pipeline: &Pipeline,
     ) -> Result<ReplayReport, ReplayError> {
         let mut report = ReplayReport::default();
-        let mut sitting: Option<Sitting> = None;
+        let mut session: Option<RecordedSession> = None;
         for frame in frames {
             match frame {
-                Frame::Opened(opened) => {
-                    let before = sitting.replace(Sitting::new(*opened));
-                    self.replay_sitting(before, pipeline, &mut report).await?;
+                RecordingFrame::SessionStarted(header) => {
+                    let previous = session.replace(RecordedSession::new(*header));
+                    self.replay_session(previous, pipeline, &mut report).await?;
                 }
-                Frame::Call(call) => match &mut sitting {
-                    Some(sitting) => sitting.calls.push(*call),
-                    None => report.incomplete = Some("its beginning is missing".into()),
+                RecordingFrame::Call(call) => match &mut session {
+                    Some(session) => session.calls.push(*call),
+                    None => report.incomplete_reason = Some("its beginning is missing".into()),
                 },
-                Frame::Stopped(why) => {
-                    if let Some(sitting) = &mut sitting {
-                        sitting.is_closed = true;
+                RecordingFrame::RecordingStopped(reason) => {
+                    if let Some(session) = &mut session {
+                        session.has_ended = true;
                     }
-                    report.incomplete = Some(why);
+                    report.incomplete_reason = Some(reason);
                 }
-                Frame::Ended { calls } => {
-                    let found = sitting.as_mut().map_or(0, |sitting| {
-                        sitting.is_closed = true;
-                        sitting.calls.len() as u64
+                RecordingFrame::SessionEnded { calls } => {
+                    let found = session.as_mut().map_or(0, |session| {
+                        session.has_ended = true;
+                        session.calls.len() as u64
                     });
                     if found != calls {
-                        report.incomplete = Some(format!("it has {found} calls of {calls}"));
+                        report.incomplete_reason = Some(format!("it has {found} calls of {calls}"));
                     }
                 }
             }
         }
-        self.replay_sitting(sitting, pipeline, &mut report).await?;
+        self.replay_session(session, pipeline, &mut report).await?;
         Ok(report)
     }
 
-    async fn replay_sitting(
+    async fn replay_session(
         &self,
-        sitting: Option<Sitting>,
+        session: Option<RecordedSession>,
         pipeline: &Pipeline,
         report: &mut ReplayReport,
     ) -> Result<(), ReplayError> {
-        let Some(Sitting {
-            opened,
+        let Some(RecordedSession {
+            header: opened,
             calls,
-            is_closed,
-        }) = sitting
+            has_ended: is_closed,
+        }) = session
         else {
             return Ok(());
         };
         if !is_closed {
-            let reason = || {
-                "it was cut short: the host was ended in the middle of the job, or the job still runs".into()
-            };
-            report.incomplete.get_or_insert_with(reason);
+            report.incomplete_reason.get_or_insert_with(|| {
+                "it was cut short: the host stopped during the job, or the job is still running".into()
+            });
         }
-        let empty = Arc::new(Empty::default());
-        let request = PolicyRequest {
+        let empty = Arc::new(StubCapabilities::default());
+        let request = OpenPolicyRequest {
             tenant: &opened.tenant,
             job: opened.job,
             pipeline,
             capabilities: Arc::clone(&empty) as _,
         };
-        let job = self.open_with(request, empty, None).await?;
-        let mut next_turns = vec![0; opened.components.len()];
-        for asked in questions(&opened, calls) {
-            let role = role(&asked.exchange);
-            if let Some(expected) = next_turns.get_mut(usize::from(asked.component)) {
-                if asked.turn != *expected {
-                    job.forget(role).await;
+        let job = self.open_job_with(request, empty, None).await?;
+        let mut next_sequences = vec![0; opened.components.len()];
+        for call in order_calls(&opened, calls) {
+            let role = role_of_decision(&call.decision);
+            if let Some(expected) = next_sequences.get_mut(usize::from(call.component_index)) {
+                if call.sequence != *expected {
+                    job.discard_instance(role).await;
                 }
-                *expected = asked.turn.saturating_add(1);
+                *expected = call.sequence.saturating_add(1);
             }
-            let (now, missed) = again(&job, &asked.exchange, &asked.heard).await;
-            report.missed += u64::from(missed);
+            let (replayed, missing_responses) = replay_call(&job, &call.decision, &call.responses).await;
+            report.missing_capability_responses += u64::from(missing_responses);
             report.decisions += 1;
-            count(&mut report.before, &asked.exchange);
-            count(&mut report.after, &now);
-            if bytes(&asked.exchange) == bytes(&now) {
+            add_to_effect(&mut report.before, &call.decision);
+            add_to_effect(&mut report.after, &replayed);
+            if encode_for_comparison(&call.decision) == encode_for_comparison(&replayed) {
                 continue;
             }
             report.differing += 1;
-            if report.differences.len() < TOLD {
-                let (function, about) = about(&now);
-                report.differences.push(Difference {
+            if report.differences.len() < MAX_REPORTED_DIFFERENCES {
+                let (function, about) = describe_input(&replayed);
+                report.differences.push(DecisionDifference {
                     function: function.into(),
-                    about,
-                    before: answer(&asked.exchange),
-                    after: answer(&now),
+                    subject: about,
+                    before: describe_result(&call.decision),
+                    after: describe_result(&replayed),
                 });
             }
         }
@@ -172,199 +178,218 @@ impl PolicyHost {
     }
 }
 
-/// The calls of a job from one opening of its components to their end.
-struct Sitting {
-    opened: Opened,
-    calls: Vec<Call>,
-    /// Whether the recording says how it ended.
-    is_closed: bool,
+/// The calls of a job between opening and closing its components. A resumed job has several sessions.
+struct RecordedSession {
+    header: SessionHeader,
+    calls: Vec<RecordedCall>,
+    /// Whether the recording has the end of the session.
+    has_ended: bool,
 }
 
-impl Sitting {
-    const fn new(opened: Opened) -> Self {
+impl RecordedSession {
+    const fn new(opened: SessionHeader) -> Self {
         Self {
-            opened,
+            header: opened,
             calls: Vec::new(),
-            is_closed: false,
+            has_ended: false,
         }
     }
 }
 
-/// A question as the engine put it, and what it was told.
-struct Asked {
-    component: u16,
-    turn: u32,
-    heard: Vec<Heard>,
-    exchange: Exchange,
+/// A recorded call as the engine saw it: the result is that of the fallback if the primary component failed.
+struct ReplayCall {
+    component_index: u16,
+    sequence: u32,
+    responses: Vec<RecordedResponse>,
+    decision: RecordedDecision,
 }
 
-/// The questions of a sitting, in the order in which each component was asked.
-fn questions(opened: &Opened, mut calls: Vec<Call>) -> Vec<Asked> {
-    calls.sort_by_key(|call| (call.component, call.turn));
-    let stands_in = |call: &Call| {
-        let role = role(&call.exchange);
-        let assigned = opened.assigned.iter().find(|assigned| assigned.role == role);
-        assigned.is_some_and(|a| a.first != call.component && a.stand_in == Some(call.component))
+/// Orders the calls of a session by component and sequence, and merges each fallback call into the failed call before it.
+fn order_calls(header: &SessionHeader, mut calls: Vec<RecordedCall>) -> Vec<ReplayCall> {
+    calls.sort_by_key(|call| (call.component_index, call.sequence));
+    let is_fallback = |call: &RecordedCall| {
+        let role = role_of_decision(&call.decision);
+        let assigned = header
+            .role_assignments
+            .iter()
+            .find(|assigned| assigned.role == role);
+        assigned
+            .is_some_and(|a| a.primary != call.component_index && a.fallback == Some(call.component_index))
     };
-    let (stand_ins, first): (Vec<_>, Vec<_>) = calls.into_iter().partition(stands_in);
-    let mut stand_ins: VecDeque<Call> = stand_ins.into();
-    let mut questions = Vec::with_capacity(first.len());
-    for call in first {
-        let mut asked = Asked {
-            component: call.component,
-            turn: call.turn,
-            heard: call.heard,
-            exchange: call.exchange,
+    let (fallback_calls, primary_calls): (Vec<_>, Vec<_>) = calls.into_iter().partition(is_fallback);
+    let mut fallback_calls: VecDeque<RecordedCall> = fallback_calls.into();
+    let mut ordered = Vec::with_capacity(primary_calls.len());
+    for call in primary_calls {
+        let mut merged = ReplayCall {
+            component_index: call.component_index,
+            sequence: call.sequence,
+            responses: call.responses,
+            decision: call.decision,
         };
-        if failed(&asked.exchange)
-            && let Some(place) = stand_ins
+        if has_failed(&merged.decision)
+            && let Some(index) = fallback_calls
                 .iter()
-                .position(|other| same_question(&other.exchange, &asked.exchange))
-            && let Some(instead) = stand_ins.remove(place)
+                .position(|other| has_same_input(&other.decision, &merged.decision))
+            && let Some(fallback) = fallback_calls.remove(index)
         {
-            asked.heard.extend(instead.heard);
-            asked.exchange = instead.exchange;
+            merged.responses.extend(fallback.responses);
+            merged.decision = fallback.decision;
         }
-        questions.push(asked);
+        ordered.push(merged);
     }
-    questions
+    ordered
 }
 
-async fn again(job: &Job, exchange: &Exchange, heard: &[Heard]) -> (Exchange, u32) {
-    match exchange {
-        Exchange::Plan(situation, _) => ask(job, situation.clone(), heard).await,
-        Exchange::Document(facts, _) => ask(job, facts.clone(), heard).await,
-        Exchange::Page(document, facts, _) => {
-            let found = PageFound {
+async fn replay_call(
+    job: &PolicyJob,
+    recorded: &RecordedDecision,
+    responses: &[RecordedResponse],
+) -> (RecordedDecision, u32) {
+    match recorded {
+        RecordedDecision::Plan(situation, _) => replay_decision(job, situation.clone(), responses).await,
+        RecordedDecision::Document(facts, _) => replay_decision(job, facts.clone(), responses).await,
+        RecordedDecision::Page(document, facts, _) => {
+            let page = PageToRoute {
                 document: *document,
                 facts: *facts,
             };
-            ask(job, found, heard).await
+            replay_decision(job, page, responses).await
         }
-        Exchange::Failed(failure, _) => ask(job, failure.clone(), heard).await,
-        Exchange::Passages(source, _) => ask(job, source.clone(), heard).await,
-        Exchange::Summarize(section, _) => ask(job, section.clone(), heard).await,
-        Exchange::Observe(at_millis, what, _) => {
-            let observed = Observed {
+        RecordedDecision::Failed(failure, _) => replay_decision(job, failure.clone(), responses).await,
+        RecordedDecision::Passages(source, _) => replay_decision(job, source.clone(), responses).await,
+        RecordedDecision::Summarize(section, _) => replay_decision(job, section.clone(), responses).await,
+        RecordedDecision::Observe(at_millis, observation, _) => {
+            let observation = TimedObservation {
                 at_millis: *at_millis,
-                what: what.clone(),
+                observation: observation.clone(),
             };
-            ask(job, observed, heard).await
+            replay_decision(job, observation, responses).await
         }
     }
 }
 
-async fn ask<D: Decision>(job: &Job, question: D, heard: &[Heard]) -> (Exchange, u32) {
-    let ear = || Ear::remembering(heard.to_vec());
-    let (answer, missed) = job.decide_hearing(question.clone(), ear).await;
-    (question.exchange(answer.map_err(|error| note(&error))), missed)
+async fn replay_decision<D: PolicyCall>(
+    job: &PolicyJob,
+    input: D,
+    responses: &[RecordedResponse],
+) -> (RecordedDecision, u32) {
+    let new_trace = || CapabilityTrace::start_replay(responses.to_vec());
+    let (result, missing_responses) = job.request_decision_with_trace(input.clone(), new_trace).await;
+    let decision = input.into_recorded_decision(result.map_err(|error| to_error_note(&error)));
+    (decision, missing_responses)
 }
 
-const fn role(exchange: &Exchange) -> Role {
+const fn role_of_decision(exchange: &RecordedDecision) -> Role {
     match exchange {
-        Exchange::Plan(..) => Role::Batching,
-        Exchange::Document(..) | Exchange::Page(..) | Exchange::Failed(..) => Role::Routing,
-        Exchange::Passages(..) | Exchange::Summarize(..) => Role::Chunking,
-        Exchange::Observe(..) => Role::Progress,
+        RecordedDecision::Plan(..) => Role::Batching,
+        RecordedDecision::Document(..) | RecordedDecision::Page(..) | RecordedDecision::Failed(..) => {
+            Role::Routing
+        }
+        RecordedDecision::Passages(..) | RecordedDecision::Summarize(..) => Role::Chunking,
+        RecordedDecision::Observe(..) => Role::Progress,
     }
 }
 
-const fn failed(exchange: &Exchange) -> bool {
+const fn has_failed(exchange: &RecordedDecision) -> bool {
     match exchange {
-        Exchange::Plan(_, answer) => answer.is_err(),
-        Exchange::Document(_, answer) => answer.is_err(),
-        Exchange::Page(_, _, answer) => answer.is_err(),
-        Exchange::Failed(_, answer) => answer.is_err(),
-        Exchange::Passages(_, answer) => answer.is_err(),
-        Exchange::Summarize(_, answer) => answer.is_err(),
-        Exchange::Observe(_, _, answer) => answer.is_err(),
+        RecordedDecision::Plan(_, answer) => answer.is_err(),
+        RecordedDecision::Document(_, answer) => answer.is_err(),
+        RecordedDecision::Page(_, _, answer) => answer.is_err(),
+        RecordedDecision::Failed(_, answer) => answer.is_err(),
+        RecordedDecision::Passages(_, answer) => answer.is_err(),
+        RecordedDecision::Summarize(_, answer) => answer.is_err(),
+        RecordedDecision::Observe(_, _, answer) => answer.is_err(),
     }
 }
 
-fn same_question(a: &Exchange, b: &Exchange) -> bool {
+fn has_same_input(a: &RecordedDecision, b: &RecordedDecision) -> bool {
     match (a, b) {
-        (Exchange::Plan(a, _), Exchange::Plan(b, _)) => a == b,
-        (Exchange::Document(a, _), Exchange::Document(b, _)) => a == b,
-        (Exchange::Page(a, of_a, _), Exchange::Page(b, of_b, _)) => (a, of_a) == (b, of_b),
-        (Exchange::Failed(a, _), Exchange::Failed(b, _)) => a == b,
-        (Exchange::Passages(a, _), Exchange::Passages(b, _)) => a == b,
-        (Exchange::Summarize(a, _), Exchange::Summarize(b, _)) => a == b,
-        (Exchange::Observe(a, of_a, _), Exchange::Observe(b, of_b, _)) => (a, of_a) == (b, of_b),
+        (RecordedDecision::Plan(a, _), RecordedDecision::Plan(b, _)) => a == b,
+        (RecordedDecision::Document(a, _), RecordedDecision::Document(b, _)) => a == b,
+        (RecordedDecision::Page(a, of_a, _), RecordedDecision::Page(b, of_b, _)) => (a, of_a) == (b, of_b),
+        (RecordedDecision::Failed(a, _), RecordedDecision::Failed(b, _)) => a == b,
+        (RecordedDecision::Passages(a, _), RecordedDecision::Passages(b, _)) => a == b,
+        (RecordedDecision::Summarize(a, _), RecordedDecision::Summarize(b, _)) => a == b,
+        (RecordedDecision::Observe(a, of_a, _), RecordedDecision::Observe(b, of_b, _)) => {
+            (a, of_a) == (b, of_b)
+        }
         _ => false,
     }
 }
 
-/// Compared as bytes: a number that is none is not equal to itself.
-fn bytes(value: &impl Serialize) -> Vec<u8> {
+/// Encodes a value to compare it. Bytes are compared because NaN is not equal to itself.
+fn encode_for_comparison(value: &impl Serialize) -> Vec<u8> {
     postcard::to_stdvec(value).unwrap_or_default()
 }
 
-/// Function, and what it was asked about.
-fn about(exchange: &Exchange) -> (&'static str, String) {
+/// Returns the name of the function and a short description of the input.
+fn describe_input(exchange: &RecordedDecision) -> (&'static str, String) {
     match exchange {
-        Exchange::Plan(situation, _) => {
-            let next = situation.next.first().map_or(0, |facts| facts.number);
+        RecordedDecision::Plan(situation, _) => {
+            let next = situation.next_pages.first().map_or(0, |facts| facts.number);
             ("batching.plan", format!("the batch from page {next}"))
         }
-        Exchange::Document(facts, _) => ("routing.document", facts.name.clone()),
-        Exchange::Page(_, facts, _) => ("routing.page", format!("page {}", facts.number)),
-        Exchange::Failed(failure, _) => {
+        RecordedDecision::Document(facts, _) => ("routing.document", facts.name.clone()),
+        RecordedDecision::Page(_, facts, _) => ("routing.page", format!("page {}", facts.number)),
+        RecordedDecision::Failed(failure, _) => {
             let (page, stage) = (failure.page, failure.stage);
             (
                 "routing.failed",
-                format!("page {page}, {stage}, try {}", failure.attempt),
+                format!("page {page}, {stage}, attempt {}", failure.attempt),
             )
         }
-        Exchange::Passages(source, _) => ("chunking.passages", format!("page {}", source.page)),
-        Exchange::Summarize(section, _) => ("chunking.summarize", section.title.clone()),
-        Exchange::Observe(at, _, _) => ("progress.observe", format!("{at} ms")),
+        RecordedDecision::Passages(source, _) => ("chunking.passages", format!("page {}", source.page)),
+        RecordedDecision::Summarize(section, _) => ("chunking.summarize", section.title.clone()),
+        RecordedDecision::Observe(at, _, _) => ("progress.observe", format!("{at} ms")),
     }
 }
 
-fn answer(exchange: &Exchange) -> String {
-    fn told<T: std::fmt::Debug>(answer: &Result<T, ErrorNote>) -> String {
+fn describe_result(exchange: &RecordedDecision) -> String {
+    fn format_result<T: std::fmt::Debug>(answer: &Result<T, ErrorInfo>) -> String {
         let text = match answer {
             Ok(answer) => format!("{answer:?}"),
             Err(error) => format!("{}: {}", error.kind, error.message),
         };
-        text.chars().take(CHARS).collect()
+        text.chars().take(MAX_DECISION_CHARS).collect()
     }
     match exchange {
-        Exchange::Plan(_, answer) => told(answer),
-        Exchange::Document(_, answer) => told(answer),
-        Exchange::Page(_, _, answer) => told(answer),
-        Exchange::Failed(_, answer) => told(answer),
-        Exchange::Passages(_, answer) => told(answer),
-        Exchange::Summarize(_, answer) => told(answer),
-        Exchange::Observe(_, _, answer) => told(answer),
+        RecordedDecision::Plan(_, answer) => format_result(answer),
+        RecordedDecision::Document(_, answer) => format_result(answer),
+        RecordedDecision::Page(_, _, answer) => format_result(answer),
+        RecordedDecision::Failed(_, answer) => format_result(answer),
+        RecordedDecision::Passages(_, answer) => format_result(answer),
+        RecordedDecision::Summarize(_, answer) => format_result(answer),
+        RecordedDecision::Observe(_, _, answer) => format_result(answer),
     }
 }
 
-/// Adds what a decision comes to.
-fn count(effect: &mut Effect, exchange: &Exchange) {
+/// Adds a decision to the totals.
+fn add_to_effect(effect: &mut DecisionTotals, exchange: &RecordedDecision) {
     match exchange {
-        Exchange::Plan(_, Ok(plan)) => {
+        RecordedDecision::Plan(_, Ok(plan)) => {
             effect.batches += 1;
             effect.batch_pages += u64::from(plan.pages);
         }
-        Exchange::Page(_, _, Ok(route)) => match route.reading {
-            Reading::TextLayer => effect.text_layer += 1,
-            Reading::Ocr => effect.ocr += 1,
-            Reading::VisionModel => effect.vision_model += 1,
-            Reading::Nothing => effect.not_read += 1,
+        RecordedDecision::Page(_, _, Ok(route)) => match route.reading_method {
+            ReadingMethod::TextLayer => effect.text_layer += 1,
+            ReadingMethod::Ocr => effect.ocr += 1,
+            ReadingMethod::VisionModel => effect.vision_model += 1,
+            ReadingMethod::Nothing => effect.not_read += 1,
         },
-        Exchange::Failed(_, Ok(Verdict::RetryAfter(_))) => effect.retries += 1,
-        Exchange::Failed(_, Ok(Verdict::SkipPage | Verdict::FailDocument)) => effect.given_up += 1,
-        Exchange::Passages(_, Ok(ranges)) => effect.passages += ranges.len() as u64,
-        Exchange::Summarize(_, Ok(plan)) => {
+        RecordedDecision::Failed(_, Ok(FailureAction::RetryAfter(_))) => effect.retries += 1,
+        RecordedDecision::Failed(_, Ok(FailureAction::SkipPage | FailureAction::FailDocument)) => {
+            effect.given_up += 1
+        }
+        RecordedDecision::Passages(_, Ok(ranges)) => effect.passages += ranges.len() as u64,
+        RecordedDecision::Summarize(_, Ok(plan)) => {
             effect.model_calls += match plan {
                 SummaryPlan::None => 0,
                 SummaryPlan::Single(_) => 1,
                 SummaryPlan::MapReduce { ranges, .. } => ranges.len() as u64 + 1,
             };
         }
-        Exchange::Observe(_, _, Ok(updates)) => effect.updates += updates.len() as u64,
-        Exchange::Document(_, Ok(_)) => {}
+        RecordedDecision::Observe(_, _, Ok(updates)) => effect.updates += updates.len() as u64,
+        RecordedDecision::Document(_, Ok(_)) => {}
         _ => effect.errors += 1,
     }
 }

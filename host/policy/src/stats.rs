@@ -1,194 +1,194 @@
-//! What components cost: counters that a call touches without a lock.
+//! Counters of policy calls and of components' CPU time, updated without locks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use weir_core::usage::{Meter, Usage};
+use weir_core::usage::{Usage, UsageMeter};
 use weir_core::{PolicyError, TenantId};
 
-use crate::measures::Measures;
+use crate::call_metrics::CallMetrics;
 
-/// Nanoseconds of a job's components after which its tenant's meter is told: often enough for a daily limit, and seldom
-/// beside calls of a microsecond.
-const TOLD_EVERY: u64 = 10_000_000;
+/// Nanoseconds of a job's component time after which usage is reported. Often enough for a daily limit, and rare compared with
+/// calls of a microsecond.
+const USAGE_REPORT_NANOS: u64 = 10_000_000;
 
-/// What the components of one job have done so far.
+/// Counters of one job's components.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JobStats {
-    /// Calls made.
+    /// Policy calls.
     pub calls: u64,
-    /// Calls that were not answered: traps, deadlines, limits.
-    pub traps: u64,
-    /// Those of them that passed their deadline.
-    pub late: u64,
-    /// Calls that were answered with nonsense.
-    pub nonsense: u64,
-    /// Calls that a default component answered in place of another.
-    pub stood_in: u64,
-    /// Time spent in components, without what they waited for the host.
+    /// Calls that did not return a decision: traps, timeouts, exceeded limits.
+    pub failed_calls: u64,
+    /// Failed calls that exceeded their timeout.
+    pub timeouts: u64,
+    /// Calls that returned a decision outside the ranges of the contract.
+    pub invalid_decisions: u64,
+    /// Calls of a default component after another component failed.
+    pub fallback_calls: u64,
+    /// Time that components ran, without waits for the host.
     pub guest_time: Duration,
-    /// Time components waited for capabilities.
-    pub host_time: Duration,
+    /// Time that components waited for the host.
+    pub host_wait_time: Duration,
 }
 
-/// What the host has done for components so far.
+/// Counters of the policy host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct HostStats {
-    /// Child processes started to compile a component.
+    /// Child processes started to compile components.
     pub compilations: u64,
-    /// Components loaded from the cache of compiled ones.
-    pub loads: u64,
-    /// Instances made.
-    pub instances: u64,
-    /// Places for instances that are free.
-    pub free_places: usize,
-    /// Components in memory.
-    pub loaded: usize,
+    /// Components loaded from the cache of compiled code.
+    pub cache_loads: u64,
+    /// Instances created.
+    pub instances_created: u64,
+    /// Instances that jobs can still reserve.
+    pub free_instances: usize,
+    /// Components loaded in memory.
+    pub loaded_components: usize,
 }
 
-pub(crate) struct JobMeter {
+pub(crate) struct JobCounters {
     tenant: TenantId,
-    told: Option<Arc<dyn Meter>>,
-    /// Microseconds that the meter has been told of.
-    told_micros: AtomicU64,
+    usage_sink: Option<Arc<dyn UsageMeter>>,
+    /// Microseconds already reported to the usage sink.
+    reported_micros: AtomicU64,
     calls: AtomicU64,
-    traps: AtomicU64,
-    late: AtomicU64,
-    nonsense: AtomicU64,
-    stood_in: AtomicU64,
+    failed_calls: AtomicU64,
+    timeouts: AtomicU64,
+    invalid_decisions: AtomicU64,
+    fallback_calls: AtomicU64,
     guest_nanos: AtomicU64,
-    host_nanos: AtomicU64,
+    host_wait_nanos: AtomicU64,
 }
 
-fn add(counter: &AtomicU64, n: u64) {
+fn add_to_counter(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
 }
 
-fn nanos(time: Duration) -> u64 {
+fn to_nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl JobMeter {
-    pub(crate) fn new(tenant: TenantId, told: Option<Arc<dyn Meter>>) -> Self {
+impl JobCounters {
+    pub(crate) fn new(tenant: TenantId, told: Option<Arc<dyn UsageMeter>>) -> Self {
         Self {
             tenant,
-            told,
-            told_micros: AtomicU64::new(0),
+            usage_sink: told,
+            reported_micros: AtomicU64::new(0),
             calls: AtomicU64::new(0),
-            traps: AtomicU64::new(0),
-            late: AtomicU64::new(0),
-            nonsense: AtomicU64::new(0),
-            stood_in: AtomicU64::new(0),
+            failed_calls: AtomicU64::new(0),
+            timeouts: AtomicU64::new(0),
+            invalid_decisions: AtomicU64::new(0),
+            fallback_calls: AtomicU64::new(0),
             guest_nanos: AtomicU64::new(0),
-            host_nanos: AtomicU64::new(0),
+            host_wait_nanos: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn called(&self, guest: Duration, host: Duration) {
-        add(&self.calls, 1);
-        self.ran(guest, host);
+    pub(crate) fn count_call(&self, guest: Duration, host: Duration) {
+        add_to_counter(&self.calls, 1);
+        self.add_run_time(guest, host);
     }
 
-    /// A component ran for so long, and waited for the host for so long.
-    pub(crate) fn ran(&self, guest: Duration, host: Duration) {
-        let spent = nanos(guest);
+    /// Adds the time that a component ran and the time that it waited for the host.
+    pub(crate) fn add_run_time(&self, guest: Duration, host: Duration) {
+        let spent = to_nanos(guest);
         let before = self.guest_nanos.fetch_add(spent, Ordering::Relaxed);
-        if before / TOLD_EVERY != before.saturating_add(spent) / TOLD_EVERY {
-            self.tell();
+        if before / USAGE_REPORT_NANOS != before.saturating_add(spent) / USAGE_REPORT_NANOS {
+            self.report_usage();
         }
         if !host.is_zero() {
-            add(&self.host_nanos, nanos(host));
+            add_to_counter(&self.host_wait_nanos, to_nanos(host));
         }
     }
 
-    /// Tells the tenant's meter what has been spent since it was told last.
-    fn tell(&self) {
-        let Some(meter) = &self.told else { return };
+    /// Reports the time since the last report to the usage sink.
+    fn report_usage(&self) {
+        let Some(meter) = &self.usage_sink else { return };
         let micros = self.guest_nanos.load(Ordering::Relaxed) / 1000;
-        // Of two who come here at once, each tells what the other has not.
-        let before = self.told_micros.fetch_max(micros, Ordering::Relaxed);
+        // Of two concurrent reports, each reports only the time that the other does not.
+        let before = self.reported_micros.fetch_max(micros, Ordering::Relaxed);
         if micros > before {
             let usage = Usage {
                 guest_micros: micros - before,
                 ..Usage::default()
             };
-            meter.used(&self.tenant, &usage);
+            meter.record_usage(&self.tenant, &usage);
         }
     }
 
-    pub(crate) fn trapped(&self, error: &PolicyError) {
-        add(&self.traps, 1);
-        if matches!(error, PolicyError::Deadline { .. }) {
-            add(&self.late, 1);
+    pub(crate) fn count_failed_call(&self, error: &PolicyError) {
+        add_to_counter(&self.failed_calls, 1);
+        if matches!(error, PolicyError::CallTimeout { .. }) {
+            add_to_counter(&self.timeouts, 1);
         }
     }
 
-    pub(crate) fn nonsense(&self) {
-        add(&self.nonsense, 1);
+    pub(crate) fn count_invalid_decision(&self) {
+        add_to_counter(&self.invalid_decisions, 1);
     }
 
-    pub(crate) fn stood_in(&self) {
-        add(&self.stood_in, 1);
+    pub(crate) fn count_fallback_call(&self) {
+        add_to_counter(&self.fallback_calls, 1);
     }
 
-    pub(crate) fn read(&self) -> JobStats {
+    pub(crate) fn snapshot(&self) -> JobStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         JobStats {
             calls: get(&self.calls),
-            traps: get(&self.traps),
-            late: get(&self.late),
-            nonsense: get(&self.nonsense),
-            stood_in: get(&self.stood_in),
+            failed_calls: get(&self.failed_calls),
+            timeouts: get(&self.timeouts),
+            invalid_decisions: get(&self.invalid_decisions),
+            fallback_calls: get(&self.fallback_calls),
             guest_time: Duration::from_nanos(get(&self.guest_nanos)),
-            host_time: Duration::from_nanos(get(&self.host_nanos)),
+            host_wait_time: Duration::from_nanos(get(&self.host_wait_nanos)),
         }
     }
 }
 
-impl Drop for JobMeter {
+impl Drop for JobCounters {
     fn drop(&mut self) {
-        self.tell();
+        self.report_usage();
     }
 }
 
-pub(crate) struct HostMeter {
-    pub(crate) measures: Measures,
+pub(crate) struct HostCounters {
+    pub(crate) call_metrics: CallMetrics,
     compilations: AtomicU64,
-    loads: AtomicU64,
-    instances: AtomicU64,
+    cache_loads: AtomicU64,
+    instances_created: AtomicU64,
 }
 
-impl HostMeter {
+impl HostCounters {
     pub(crate) fn new() -> Self {
         Self {
-            measures: Measures::new(),
+            call_metrics: CallMetrics::new(),
             compilations: AtomicU64::new(0),
-            loads: AtomicU64::new(0),
-            instances: AtomicU64::new(0),
+            cache_loads: AtomicU64::new(0),
+            instances_created: AtomicU64::new(0),
         }
     }
 
-    pub(crate) fn compiling(&self) {
-        add(&self.compilations, 1);
+    pub(crate) fn count_compilation(&self) {
+        add_to_counter(&self.compilations, 1);
     }
 
-    pub(crate) fn loaded(&self) {
-        add(&self.loads, 1);
+    pub(crate) fn count_cache_load(&self) {
+        add_to_counter(&self.cache_loads, 1);
     }
 
-    pub(crate) fn instantiated(&self) {
-        add(&self.instances, 1);
+    pub(crate) fn count_created_instance(&self) {
+        add_to_counter(&self.instances_created, 1);
     }
 
-    pub(crate) fn read(&self, free_places: usize, loaded: usize) -> HostStats {
+    pub(crate) fn snapshot(&self, free_places: usize, loaded: usize) -> HostStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         HostStats {
             compilations: get(&self.compilations),
-            loads: get(&self.loads),
-            instances: get(&self.instances),
-            free_places,
-            loaded,
+            cache_loads: get(&self.cache_loads),
+            instances_created: get(&self.instances_created),
+            free_instances: free_places,
+            loaded_components: loaded,
         }
     }
 }

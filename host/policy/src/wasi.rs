@@ -1,10 +1,11 @@
-//! WASI 0.2 with nothing in it, for components whose toolchain imports it whether they use it or not.
+//! An empty WASI 0.2, for components whose toolchain always imports it.
 //!
-//! There is no file, socket, argument or variable behind it. Clocks and randomness are functions of how often they were
-//! asked, so that a recorded call can be replayed: a guest's clock moves one millisecond with each reading, and a guest
-//! that sleeps finds its clock moved on at once, so that it cannot hold a call by sleeping through its deadline. What it
-//! writes to its standard output and error is kept, the last of it, because that is where the exceptions of JavaScript and
-//! Python go just before the trap.
+//! It has no files, sockets, arguments or environment variables. Clocks and random numbers are deterministic, so that a recorded
+//! call can be replayed: they depend only on the number of reads. Each read advances the guest's clock by one millisecond. A
+//! sleep advances the clock and returns at once, so a guest cannot block a call by sleeping.
+//!
+//! The last bytes of the guest's standard output and error are kept, because JavaScript and Python write their exceptions there
+//! just before they trap.
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,36 +24,36 @@ use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamError, subscribe};
 use wasmtime_wasi::{Deterministic, HostWallClock, ResourceTable, WasiCtx, WasiCtxView, WasiView};
 
-use crate::guest::Guest;
+use crate::instance_data::InstanceData;
 
-/// Bytes of output that are kept: a traceback of twenty or thirty lines.
-const KEPT: usize = 4096;
+/// Bytes of output that are kept; enough for a traceback of twenty or thirty lines.
+const MAX_OUTPUT_TAIL_BYTES: usize = 4096;
 
-/// What a guest's clock moves with each reading, in nanoseconds.
-const STEP: u64 = 1_000_000;
+/// Nanoseconds by which each read advances a guest's clock.
+const CLOCK_STEP_NANOS: u64 = 1_000_000;
 
-/// Bytes of randomness a guest gets before they repeat.
-const SEED: u64 = 509;
+/// Random bytes before the sequence repeats.
+const RANDOM_PERIOD_BYTES: u64 = 509;
 
-/// A guest's WASI, made when it first asks for any of it.
-pub(crate) struct Wasi {
+/// The WASI state of one instance, created at its first WASI call.
+pub(crate) struct GuestWasi {
     pub(crate) context: WasiCtx,
     pub(crate) table: ResourceTable,
-    clock: Clock,
-    said: Said,
+    clock: SteppingClock,
+    output_tail: OutputTail,
 }
 
-impl Wasi {
+impl GuestWasi {
     pub(crate) fn new() -> Self {
-        let said = Said::default();
-        let clock = Clock::default();
+        let said = OutputTail::default();
+        let clock = SteppingClock::default();
         let mut context = WasiCtx::builder();
         context
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
-            .secure_random(numbers(1))
-            .insecure_random(numbers(2))
+            .secure_random(deterministic_random_bytes(1))
+            .insecure_random(deterministic_random_bytes(2))
             .insecure_random_seed(0)
             .max_random_size(1 << 16)
             .wall_clock(clock.clone())
@@ -62,13 +63,13 @@ impl Wasi {
             context: context.build(),
             table: ResourceTable::new(),
             clock,
-            said,
+            output_tail: said,
         }
     }
 
-    /// Takes what the guest wrote last: its lines, without those that say nothing.
-    pub(crate) fn take_said(&self) -> Option<String> {
-        let said: Vec<u8> = std::mem::take(&mut *self.said.0.lock()).into();
+    /// Removes and returns the guest's last output, without empty lines and Rust's hint about `RUST_BACKTRACE`.
+    pub(crate) fn take_output_lines(&self) -> Option<String> {
+        let said: Vec<u8> = std::mem::take(&mut *self.output_tail.0.lock()).into();
         let text = String::from_utf8_lossy(&said);
         let lines: Vec<&str> = text
             .lines()
@@ -78,23 +79,22 @@ impl Wasi {
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
-    /// Forgets it, since it was about an earlier call.
-    pub(crate) fn forget_said(&self) {
-        self.said.0.lock().clear();
+    /// Drops the output of the previous call.
+    pub(crate) fn clear_output(&self) {
+        self.output_tail.0.lock().clear();
     }
 }
 
-/// Adds WASI to a linker.
-pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+pub(crate) fn add_to_linker(linker: &mut Linker<InstanceData>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    // In place of the one that sleeps.
+    // Replaces wasmtime's clock, whose sleep really waits.
     linker.allow_shadowing(true);
-    monotonic_clock::add_to_linker::<_, HasSelf<Guest>>(linker, |guest| guest)?;
+    monotonic_clock::add_to_linker::<_, HasSelf<InstanceData>>(linker, |guest| guest)?;
     linker.allow_shadowing(false);
     Ok(())
 }
 
-impl WasiView for Guest {
+impl WasiView for InstanceData {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi();
         WasiCtxView {
@@ -104,45 +104,45 @@ impl WasiView for Guest {
     }
 }
 
-impl monotonic_clock::Host for Guest {
+impl monotonic_clock::Host for InstanceData {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.wasi().clock.read())
+        Ok(self.wasi().clock.read_and_advance())
     }
 
     fn resolution(&mut self) -> wasmtime::Result<u64> {
-        Ok(STEP)
+        Ok(CLOCK_STEP_NANOS)
     }
 
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
         let wasi = self.wasi();
         wasi.clock.0.fetch_max(when, Ordering::Relaxed);
-        wasi.passed()
+        wasi.new_ready_pollable()
     }
 
     fn subscribe_duration(&mut self, nanos: u64) -> wasmtime::Result<Resource<DynPollable>> {
         let wasi = self.wasi();
         wasi.clock.0.fetch_add(nanos, Ordering::Relaxed);
-        wasi.passed()
+        wasi.new_ready_pollable()
     }
 }
 
-/// A time that has come.
-struct Passed;
+/// A pollable that is always ready.
+struct ReadyPollable;
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for Passed {
+impl Pollable for ReadyPollable {
     async fn ready(&mut self) {}
 }
 
-impl Wasi {
-    fn passed(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
-        let passed = self.table.push(Passed)?;
+impl GuestWasi {
+    fn new_ready_pollable(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
+        let passed = self.table.push(ReadyPollable)?;
         subscribe(&mut self.table, passed)
     }
 }
 
-/// Bytes that look random and are always the same.
-fn numbers(seed: u64) -> Deterministic {
+/// Returns pseudorandom bytes that depend only on the seed.
+fn deterministic_random_bytes(seed: u64) -> Deterministic {
     // SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     let byte = |n: u64| {
         let mut z = (seed << 32 | n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -150,48 +150,52 @@ fn numbers(seed: u64) -> Deterministic {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)).to_le_bytes()[0]
     };
-    Deterministic::new((0..SEED).map(byte).collect())
+    Deterministic::new((0..RANDOM_PERIOD_BYTES).map(byte).collect())
 }
 
-/// Nanoseconds on a guest's clock.
+/// A guest's clock in nanoseconds, which advances only by reads and sleeps.
 #[derive(Clone, Default)]
-struct Clock(Arc<AtomicU64>);
+struct SteppingClock(Arc<AtomicU64>);
 
-impl Clock {
-    fn read(&self) -> u64 {
-        self.0.fetch_add(STEP, Ordering::Relaxed)
+impl SteppingClock {
+    fn read_and_advance(&self) -> u64 {
+        self.0.fetch_add(CLOCK_STEP_NANOS, Ordering::Relaxed)
     }
 }
 
-impl HostWallClock for Clock {
+impl HostWallClock for SteppingClock {
     fn resolution(&self) -> Duration {
-        Duration::from_nanos(STEP)
+        Duration::from_nanos(CLOCK_STEP_NANOS)
     }
     fn now(&self) -> Duration {
-        Duration::from_nanos(self.read())
+        Duration::from_nanos(self.read_and_advance())
     }
 }
 
-/// The last bytes written.
+/// Keeps the last bytes of a guest's standard output and error.
 #[derive(Clone, Default)]
-struct Said(Arc<Mutex<VecDeque<u8>>>);
+struct OutputTail(Arc<Mutex<VecDeque<u8>>>);
 
-impl Said {
-    fn keep(&self, bytes: &[u8]) {
+impl OutputTail {
+    fn append_output(&self, bytes: &[u8]) {
         let mut kept = self.0.lock();
-        kept.extend(bytes.iter().skip(bytes.len().saturating_sub(KEPT)));
-        let excess = kept.len().saturating_sub(KEPT);
+        kept.extend(
+            bytes
+                .iter()
+                .skip(bytes.len().saturating_sub(MAX_OUTPUT_TAIL_BYTES)),
+        );
+        let excess = kept.len().saturating_sub(MAX_OUTPUT_TAIL_BYTES);
         kept.drain(..excess);
     }
 }
 
-impl IsTerminal for Said {
+impl IsTerminal for OutputTail {
     fn is_terminal(&self) -> bool {
         false
     }
 }
 
-impl StdoutStream for Said {
+impl StdoutStream for OutputTail {
     fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
         Box::new(self.clone())
     }
@@ -201,13 +205,13 @@ impl StdoutStream for Said {
 }
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for Said {
+impl Pollable for OutputTail {
     async fn ready(&mut self) {}
 }
 
-impl OutputStream for Said {
+impl OutputStream for OutputTail {
     fn write(&mut self, bytes: Bytes) -> Result<(), StreamError> {
-        self.keep(&bytes);
+        self.append_output(&bytes);
         Ok(())
     }
     fn flush(&mut self) -> Result<(), StreamError> {
@@ -218,9 +222,9 @@ impl OutputStream for Said {
     }
 }
 
-impl AsyncWrite for Said {
+impl AsyncWrite for OutputTail {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.keep(bytes);
+        self.append_output(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -236,28 +240,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_kept() {
-        let wasi = Wasi::new();
-        wasi.said.keep(&[b'x'; 5000]);
-        wasi.said.keep(b"\nTraceback:\n\n  ValueError: no\n");
-        let said = wasi.take_said().unwrap();
+    fn output_keeps_the_last_lines() {
+        let wasi = GuestWasi::new();
+        wasi.output_tail.append_output(&[b'x'; 5000]);
+        wasi.output_tail
+            .append_output(b"\nTraceback:\n\n  ValueError: no\n");
+        let said = wasi.take_output_lines().unwrap();
         assert!(said.ends_with("x\nTraceback:\n  ValueError: no"), "{said}");
-        assert!(said.len() < KEPT);
-        assert_eq!(wasi.take_said(), None);
+        assert!(said.len() < MAX_OUTPUT_TAIL_BYTES);
+        assert_eq!(wasi.take_output_lines(), None);
     }
 
     #[test]
-    fn clocks_depend_on_nothing_but_how_often_they_were_read() {
-        let (a, b) = (Clock::default(), Clock::default());
+    fn clocks_depend_only_on_the_number_of_reads() {
+        let (a, b) = (SteppingClock::default(), SteppingClock::default());
         for _ in 0..3 {
-            assert_eq!(a.read(), b.read());
+            assert_eq!(a.read_and_advance(), b.read_and_advance());
         }
         assert_eq!(HostWallClock::now(&a), Duration::from_millis(3));
     }
 
     #[test]
-    fn whoever_sleeps_wakes_at_once() {
-        assert_eq!(futures::FutureExt::now_or_never(Passed.ready()), Some(()));
-        assert!(Wasi::new().passed().is_ok());
+    fn a_sleeping_guest_wakes_at_once() {
+        assert_eq!(futures::FutureExt::now_or_never(ReadyPollable.ready()), Some(()));
+        assert!(GuestWasi::new().new_ready_pollable().is_ok());
     }
 }

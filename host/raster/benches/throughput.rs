@@ -1,13 +1,13 @@
-//! Pages a second, drawn and encoded, with one worker and with two, against PDFium from Python and against poppler.
+//! Measures pages per second, drawn and encoded, with one and two workers, against PDFium from Python and against poppler.
 //!
 //! ```text
 //! cargo bench --profile dev --workspace --bench throughput -- [PAGES] [ROUNDS]
 //! ```
 //!
-//! Every round measures each of them once, in turn, so that what else the machine does falls on all alike; the ratios are
-//! medians over the rounds. Processor time a page tells more than the clock where others use the machine, too: twice the
-//! workers are twice as fast if it stays the same. `pdftoppm` is taken from the path; a Python that has pypdfium2 is named by
-//! `WEIR_BENCH_PYTHON`. What is missing is left out.
+//! Each round measures every program once, in turn, so that other load on the machine affects all of them alike. The ratios are
+//! medians over the rounds. On a shared machine, CPU time per page tells more than wall time: if it stays the same with twice the
+//! workers, they are twice as fast. `pdftoppm` is found in `PATH`; `WEIR_BENCH_PYTHON` names a Python that has pypdfium2. A missing
+//! program is skipped.
 
 #![allow(
     clippy::unwrap_used,
@@ -25,13 +25,13 @@ use std::time::Instant;
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use common::{BOTH, Files, children, config};
+use common::{PIXELS_AND_JPEG, TempFiles, child_pids, test_config};
 use futures::stream::{self, StreamExt};
 use weir_core::ports::{OpenDocument, Rasterizer};
 use weir_raster::{RasterConfig, RasterPool};
 
-/// Draws every page at 150 dpi and throws it away; no encoding, no disk.
-const PYTHON: &str = "
+/// Draws every page at 150 dpi and discards it; no encoding, no disk.
+const PYPDFIUM2_SCRIPT: &str = "
 import sys, time, pypdfium2
 pdf = pypdfium2.PdfDocument(sys.argv[1])
 begun, used = time.perf_counter(), time.process_time()
@@ -40,16 +40,16 @@ for page in pdf:
 print(time.perf_counter() - begun, time.process_time() - used)
 ";
 
-/// Seconds by the clock and of processor time.
+/// Wall time and CPU time, in seconds.
 #[derive(Clone, Copy)]
-struct Taken {
-    clock: f64,
-    processor: f64,
+struct Timing {
+    wall_seconds: f64,
+    cpu_seconds: f64,
 }
 
-struct Contestant {
+struct Measurement {
     name: &'static str,
-    rounds: Vec<Taken>,
+    rounds: Vec<Timing>,
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -58,62 +58,62 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Processor time of a process, in seconds.
-fn processor_time(pid: u32) -> f64 {
+/// Returns the CPU time of a process, in seconds.
+fn process_cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after = stat.rsplit(')').next().unwrap_or_default();
     let fields = after.split_whitespace().skip(11).take(2);
     fields.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-fn all_processor_time() -> f64 {
-    processor_time(std::process::id()) + children().into_iter().map(processor_time).sum::<f64>()
+fn host_and_worker_cpu_seconds() -> f64 {
+    process_cpu_seconds(std::process::id()) + child_pids().into_iter().map(process_cpu_seconds).sum::<f64>()
 }
 
-async fn weir(document: &Arc<dyn OpenDocument>, workers: usize) -> Taken {
-    let (begun, used) = (Instant::now(), all_processor_time());
-    // Twice as many under way as there are workers, as a pipeline would have it.
-    let pages = stream::iter(1..=document.info().pages);
+async fn time_weir(document: &Arc<dyn OpenDocument>, workers: usize) -> Timing {
+    let (begun, used) = (Instant::now(), host_and_worker_cpu_seconds());
+    // Twice as many pages are requested as there are workers, as in a pipeline.
+    let pages = stream::iter(1..=document.document_info().pages);
     let drawn = pages
-        .map(|page| document.draw(page, BOTH))
+        .map(|page| document.draw(page, PIXELS_AND_JPEG))
         .buffer_unordered(2 * workers);
     drawn
         .for_each(async |page| drop(page.expect("a page was not drawn")))
         .await;
-    Taken {
-        clock: begun.elapsed().as_secs_f64(),
-        processor: all_processor_time() - used,
+    Timing {
+        wall_seconds: begun.elapsed().as_secs_f64(),
+        cpu_seconds: host_and_worker_cpu_seconds() - used,
     }
 }
 
-fn python(interpreter: &str, pdf: &Path) -> Option<Taken> {
+fn time_pypdfium2(interpreter: &str, pdf: &Path) -> Option<Timing> {
     let mut command = Command::new(interpreter);
-    let output = command.args(["-c", PYTHON]).arg(pdf).output().ok()?;
+    let output = command.args(["-c", PYPDFIUM2_SCRIPT]).arg(pdf).output().ok()?;
     let said = String::from_utf8(output.stdout).ok()?;
     let (clock, processor) = said.trim().split_once(' ')?;
-    Some(Taken {
-        clock: clock.parse().ok()?,
-        processor: processor.parse().ok()?,
+    Some(Timing {
+        wall_seconds: clock.parse().ok()?,
+        cpu_seconds: processor.parse().ok()?,
     })
 }
 
-fn pdftoppm(pdf: &Path, folder: &Path) -> Option<Taken> {
-    let (begun, used) = (Instant::now(), ended_children());
+fn time_pdftoppm(pdf: &Path, folder: &Path) -> Option<Timing> {
+    let (begun, used) = (Instant::now(), ended_children_cpu_seconds());
     let mut command = Command::new("pdftoppm");
     command
-        // The quality that the workers encode at; its own would be 75.
+        // The JPEG quality of the workers; the default of pdftoppm is 75.
         .args(["-jpeg", "-jpegopt", "quality=85", "-r", "150"])
         .arg(pdf)
         .arg(folder.join("page"));
     let status = command.stderr(Stdio::null()).status().ok()?;
-    status.success().then(|| Taken {
-        clock: begun.elapsed().as_secs_f64(),
-        processor: ended_children() - used,
+    status.success().then(|| Timing {
+        wall_seconds: begun.elapsed().as_secs_f64(),
+        cpu_seconds: ended_children_cpu_seconds() - used,
     })
 }
 
-/// Processor time of the children that have ended, in seconds.
-fn ended_children() -> f64 {
+/// Returns the CPU time of the child processes that have ended, in seconds.
+fn ended_children_cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields = stat
         .rsplit(')')
@@ -131,18 +131,25 @@ async fn main() {
     let (pages, rounds) = (numbers.next().unwrap_or(100), numbers.next().unwrap_or(5));
     let interpreter = std::env::var("WEIR_BENCH_PYTHON").unwrap_or_default();
     for (what, pdf) in [
-        ("short pages of text", weir_samples::text_document(pages, 1)),
-        ("dense pages of text", weir_samples::book(pages, 1)),
-        ("scanned pages", weir_samples::scanned_book(pages)),
+        (
+            "short pages of text",
+            weir_samples::generate_text_document(pages, 1),
+        ),
+        ("dense pages of text", weir_samples::generate_book(pages, 1)),
+        ("scanned pages", weir_samples::generate_scanned_book(pages)),
     ] {
-        let files = Files::new();
-        let source = files.source("document.pdf", &pdf);
+        let files = TempFiles::new();
+        let source = files.write_source("document.pdf", &pdf);
         let mut pools = Vec::new();
         for workers in [1_u32, 2] {
-            let pool = RasterPool::new(RasterConfig { workers, ..config() }).unwrap();
-            let document = pool.open(&source).await.unwrap();
-            // Processes are started and memory is touched before the clock runs.
-            weir(&document, workers as usize).await;
+            let pool = RasterPool::new(RasterConfig {
+                workers,
+                ..test_config()
+            })
+            .unwrap();
+            let document = pool.open_document(&source).await.unwrap();
+            // This starts the processes and touches the memory before the measurement.
+            time_weir(&document, workers as usize).await;
             pools.push((pool, document, workers as usize));
         }
         let names = [
@@ -151,23 +158,25 @@ async fn main() {
             "pypdfium2, drawing only",
             "pdftoppm -jpeg",
         ];
-        let mut contestants = names.map(|name| Contestant {
+        let mut contestants = names.map(|name| Measurement {
             name,
             rounds: Vec::new(),
         });
         for _round in 0..rounds {
             for (at, (_, document, workers)) in pools.iter().enumerate() {
-                contestants[at].rounds.push(weir(document, *workers).await);
+                contestants[at].rounds.push(time_weir(document, *workers).await);
             }
-            contestants[2].rounds.extend(python(&interpreter, &source.path));
+            contestants[2]
+                .rounds
+                .extend(time_pypdfium2(&interpreter, &source.path));
             contestants[3]
                 .rounds
-                .extend(pdftoppm(&source.path, &files.path(".")));
+                .extend(time_pdftoppm(&source.path, &files.path(".")));
         }
         println!("\n{pages} {what}, 150 dpi, median of {rounds} rounds");
         println!(
             "{:<26} {:>9} {:>9} {:>12} {:>17}",
-            "", "pages/s", "at best", "CPU ms/page", "2 workers are"
+            "", "pages/s", "best", "CPU ms/page", "2 workers are"
         );
         for contestant in &contestants {
             if contestant.rounds.len() < rounds {
@@ -175,15 +184,15 @@ async fn main() {
                 continue;
             }
             let pairs = contestants[1].rounds.iter().zip(&contestant.rounds);
-            let ratio = median(pairs.map(|(two, other)| other.clock / two.clock));
-            let speed = pages as f64 / median(contestant.rounds.iter().map(|r| r.clock));
+            let ratio = median(pairs.map(|(two, other)| other.wall_seconds / two.wall_seconds));
+            let speed = pages as f64 / median(contestant.rounds.iter().map(|r| r.wall_seconds));
             let best = pages as f64
                 / contestant
                     .rounds
                     .iter()
-                    .map(|r| r.clock)
+                    .map(|r| r.wall_seconds)
                     .fold(f64::INFINITY, f64::min);
-            let cost = median(contestant.rounds.iter().map(|r| r.processor)) * 1000.0 / pages as f64;
+            let cost = median(contestant.rounds.iter().map(|r| r.cpu_seconds)) * 1000.0 / pages as f64;
             let name = contestant.name;
             println!("{name:<26} {speed:>9.0} {best:>9.0} {cost:>12.2} {ratio:>15.2} ×");
         }

@@ -1,4 +1,4 @@
-//! An open PDF, and what is settled about a file before any worker sees it.
+//! An open PDF, and the checks of a file before a worker sees it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -14,50 +14,53 @@ use tokio::sync::OnceCell;
 use weir_core::error::RasterError;
 use weir_core::id::PageNumber;
 use weir_core::page::{DocumentInfo, PageFacts};
-use weir_core::ports::{Drawing, DrawnPage, OpenDocument, ReservedDrawing, Source};
-use weir_core::text::Line;
+use weir_core::page_text::Line;
+use weir_core::ports::{DrawOptions, DrawnPage, OpenDocument, PdfSource, ReservedDrawing};
 
-use crate::answers;
-use crate::desk::{Hold, closed};
-use crate::pool::Shared;
+use crate::dispatcher::{ImageReservation, pool_closed_error};
+use crate::image_dimensions::ImageDimensions;
+use crate::pool::PoolState;
 use crate::protocol::DocumentKey;
-use crate::sizing::Raster;
-use crate::work::{Opened, Outcome, Served, Work};
+use crate::response_validation;
+use crate::task::{DocumentFile, TaskOutput, TaskResult, WorkerTask};
 
-/// Pages whose sizes are asked for at once.
-const SIZES: u32 = 128;
+/// Number of pages whose sizes are requested at once.
+const PAGE_SIZES_PER_REQUEST: u32 = 128;
 
-/// Pages whose facts are asked of one worker at once.
-const FACTS: u32 = 8;
+/// Number of pages whose facts are requested from one worker at once.
+const PAGE_FACTS_PER_REQUEST: u32 = 8;
 
-/// Bytes at the head of a file among which `%PDF-` must stand (ISO 32000-1, annex H.3.4.1).
-const HEAD: usize = 1024;
+/// `%PDF-` must stand within this many bytes from the start of the file (ISO 32000-1, annex H.3.4.1).
+const HEADER_SEARCH_BYTES: usize = 1024;
 
-/// Bytes at the end of a file among which `startxref` must stand, taken generously.
-const TAIL: u64 = 4096;
+/// `startxref` must stand within this many bytes from the end of the file; a generous limit.
+const TRAILER_SEARCH_BYTES: u64 = 4096;
 
-/// Opens a file as far as the host does it: a regular, readable file that begins like a PDF.
-pub(crate) async fn look(source: &Source, key: DocumentKey) -> Result<Opened, RasterError> {
+/// Opens a file and checks that it is a regular, readable file that starts like a PDF.
+pub(crate) async fn open_source_file(
+    source: &PdfSource,
+    key: DocumentKey,
+) -> Result<DocumentFile, RasterError> {
     let (path, password) = (source.path.clone(), source.password.clone());
-    // No PDF has a password with a zero in it, and C would cut it there.
+    // A PDF password contains no zero byte, and C would end the string there.
     if password.as_ref().is_some_and(|p| p.contains('\0')) {
         return Err(RasterError::WrongPassword);
     }
-    let looked = tokio::task::spawn_blocking(move || head_of(&path));
-    let (file, length) = looked.await.map_err(|_| closed())??;
-    Ok(Opened {
+    let looked = tokio::task::spawn_blocking(move || open_and_check_pdf(&path));
+    let (file, length) = looked.await.map_err(|_| pool_closed_error())??;
+    Ok(DocumentFile {
         key,
-        party: source.party,
+        flow_id: source.flow_id,
         file,
         length,
         password,
     })
 }
 
-fn head_of(path: &Path) -> Result<(OwnedFd, u64), RasterError> {
+fn open_and_check_pdf(path: &Path) -> Result<(OwnedFd, u64), RasterError> {
     let unreadable = |reason: String| {
-        tracing::warn!(path = %path.display(), reason, "a file cannot be read");
-        RasterError::File { reason }
+        tracing::warn!(path = %path.display(), reason, "cannot read a file");
+        RasterError::FileUnreadable { reason }
     };
     let failed = |error: io::Error| {
         unreadable(match error.kind() {
@@ -66,7 +69,7 @@ fn head_of(path: &Path) -> Result<(OwnedFd, u64), RasterError> {
             _ => error.to_string(),
         })
     };
-    // Opening a named pipe would wait for a writer otherwise.
+    // Without this flag, opening a named pipe would wait for a writer.
     let nonblocking = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -82,74 +85,77 @@ fn head_of(path: &Path) -> Result<(OwnedFd, u64), RasterError> {
     if metadata.len() == 0 {
         return Err(RasterError::Empty);
     }
-    let mut head = Vec::with_capacity(HEAD);
-    (&file).take(HEAD as u64).read_to_end(&mut head).map_err(failed)?;
+    let mut head = Vec::with_capacity(HEADER_SEARCH_BYTES);
+    (&file)
+        .take(HEADER_SEARCH_BYTES as u64)
+        .read_to_end(&mut head)
+        .map_err(failed)?;
     if !head.windows(5).any(|bytes| bytes == b"%PDF-") {
         return Err(RasterError::NotPdf("it does not begin with %PDF".into()));
     }
     Ok((file.into(), metadata.len()))
 }
 
-/// Whether the end of the file is missing, by its trailer.
-fn is_cut_short(opened: &Opened) -> bool {
+/// Returns whether the end of the file is missing: it has no trailer.
+fn is_truncated(opened: &DocumentFile) -> bool {
     let Ok(file) = opened.file.try_clone().map(File::from) else {
         return false;
     };
-    let from = opened.length.saturating_sub(TAIL);
+    let from = opened.length.saturating_sub(TRAILER_SEARCH_BYTES);
     let mut tail = vec![0; usize::try_from(opened.length - from).unwrap_or(0)];
     file.read_exact_at(&mut tail, from).is_err() || !tail.windows(9).any(|bytes| bytes == b"startxref")
 }
 
-/// A document that is none, for requests that are about no document.
-pub(crate) fn nothing(key: DocumentKey) -> Result<Opened, RasterError> {
-    let file = File::open("/dev/null").map_err(|error| RasterError::File {
+/// Returns a document without content, for tasks that concern no document.
+pub(crate) fn null_document(key: DocumentKey) -> Result<DocumentFile, RasterError> {
+    let file = File::open("/dev/null").map_err(|error| RasterError::FileUnreadable {
         reason: error.to_string(),
     })?;
-    Ok(Opened {
+    Ok(DocumentFile {
         key,
-        party: 0,
+        flow_id: 0,
         file: file.into(),
         length: 0,
         password: None,
     })
 }
 
-/// The right to ask about a document; dropping it lets the workers close it.
+/// A handle to a document in the workers. Dropping it closes the document there.
 #[derive(Debug)]
-pub(crate) struct Lease {
-    opened: Arc<Opened>,
-    shared: Arc<Shared>,
+pub(crate) struct DocumentHandle {
+    file: Arc<DocumentFile>,
+    pool: Arc<PoolState>,
 }
 
-impl Lease {
-    pub(crate) fn new(opened: Opened, shared: Arc<Shared>) -> Self {
+impl DocumentHandle {
+    pub(crate) fn new(opened: DocumentFile, shared: Arc<PoolState>) -> Self {
         Self {
-            opened: Arc::new(opened),
-            shared,
+            file: Arc::new(opened),
+            pool: shared,
         }
     }
 
-    async fn request(&self, work: Work) -> Served {
-        self.shared.request(&self.opened, work, None).await
+    async fn run_task(&self, work: WorkerTask) -> TaskResult {
+        self.pool.run_task(&self.file, work, None).await
     }
 }
 
-impl Drop for Lease {
+impl Drop for DocumentHandle {
     fn drop(&mut self) {
-        self.shared.desk.forget(self.opened.key);
+        self.pool.dispatcher.close_document(self.file.key);
     }
 }
 
-/// Opens it in a worker.
-pub(crate) async fn open(lease: Lease) -> Result<PdfDocument, RasterError> {
-    let info = match lease.request(Work::Open).await {
-        Ok(Outcome::Open(info)) => info,
-        Ok(_) => return Err(closed()),
+/// Opens the document in a worker and checks its number of pages.
+pub(crate) async fn open_document(lease: DocumentHandle) -> Result<PdfDocument, RasterError> {
+    let info = match lease.run_task(WorkerTask::OpenDocument).await {
+        Ok(TaskOutput::DocumentOpened(info)) => info,
+        Ok(_) => return Err(pool_closed_error()),
         Err(error) => return Err(error),
     };
-    let limit = lease.shared.config.max_pages;
+    let limit = lease.pool.config.max_document_pages;
     if info.pages == 0 {
-        return Err(if is_cut_short(&lease.opened) {
+        return Err(if is_truncated(&lease.file) {
             RasterError::Damaged("its end is missing".into())
         } else {
             RasterError::NoPages
@@ -161,29 +167,29 @@ pub(crate) async fn open(lease: Lease) -> Result<PdfDocument, RasterError> {
             limit,
         });
     }
-    let chunks = info.pages.div_ceil(SIZES);
+    let chunks = info.pages.div_ceil(PAGE_SIZES_PER_REQUEST);
     Ok(PdfDocument {
-        lease,
+        handle: lease,
         info,
-        sizes: (0..chunks).map(|_| OnceCell::new()).collect(),
+        page_sizes: (0..chunks).map(|_| OnceCell::new()).collect(),
     })
 }
 
-/// Width and height of some pages, in points; nothing for a page that cannot be found.
-type Sizes = Vec<Option<(f32, f32)>>;
+/// Width and height of consecutive pages in points; `None` for a page that cannot be found.
+type PageSizes = Vec<Option<(f32, f32)>>;
 
 /// An open PDF.
 #[derive(Debug)]
 pub(crate) struct PdfDocument {
-    lease: Lease,
+    handle: DocumentHandle,
     info: DocumentInfo,
-    /// Sizes of pages in points, [`SIZES`] at a time, as they are needed.
-    sizes: Vec<OnceCell<Sizes>>,
+    /// Sizes of the pages, loaded on demand in groups of [`PAGE_SIZES_PER_REQUEST`].
+    page_sizes: Vec<OnceCell<PageSizes>>,
 }
 
 impl PdfDocument {
-    /// The 0-based index of a page.
-    fn index(&self, page: PageNumber) -> Result<u32, RasterError> {
+    /// Converts a page number to a 0-based index.
+    fn page_index(&self, page: PageNumber) -> Result<u32, RasterError> {
         match page.checked_sub(1).filter(|index| *index < self.info.pages) {
             Some(index) => Ok(index),
             None => Err(RasterError::PageUnreadable {
@@ -193,27 +199,30 @@ impl PdfDocument {
         }
     }
 
-    async fn ask_sizes(&self, pages: Range<u32>) -> Result<Sizes, RasterError> {
-        match self.lease.request(Work::Sizes(pages)).await? {
-            Outcome::Sizes(sizes) => Ok(sizes),
-            _ => Err(closed()),
+    async fn request_page_sizes(&self, pages: Range<u32>) -> Result<PageSizes, RasterError> {
+        match self.handle.run_task(WorkerTask::ReadPageSizes(pages)).await? {
+            TaskOutput::PageSizes(sizes) => Ok(sizes),
+            _ => Err(pool_closed_error()),
         }
     }
 
-    /// Width and height of a page in points. The size is needed before the page is drawn, because memory is.
-    async fn size(&self, index: u32) -> Result<(f32, f32), RasterError> {
-        let first = index / SIZES * SIZES;
-        let pages = first..first.saturating_add(SIZES).min(self.info.pages);
+    /// Returns width and height of a page in points. The memory for a page is reserved before it is drawn, which needs its size.
+    async fn page_size(&self, index: u32) -> Result<(f32, f32), RasterError> {
+        let first = index / PAGE_SIZES_PER_REQUEST * PAGE_SIZES_PER_REQUEST;
+        let pages = first..first.saturating_add(PAGE_SIZES_PER_REQUEST).min(self.info.pages);
         let unreadable = || RasterError::PageUnreadable {
             page: index.saturating_add(1),
             reason: "it is missing or has no size".into(),
         };
-        let cell = self.sizes.get((index / SIZES) as usize).ok_or_else(unreadable)?;
-        let size = match cell.get_or_try_init(|| self.ask_sizes(pages)).await {
+        let cell = self
+            .page_sizes
+            .get((index / PAGE_SIZES_PER_REQUEST) as usize)
+            .ok_or_else(unreadable)?;
+        let size = match cell.get_or_try_init(|| self.request_page_sizes(pages)).await {
             Ok(sizes) => sizes.get((index - first) as usize).copied().flatten(),
-            // One of the many may have cost the worker its life; this one may be well.
-            Err(error) if is_loss(&error) => {
-                let alone = self.ask_sizes(index..index.saturating_add(1)).await?;
+            // Another page of the group may have killed the worker; this page alone may be readable.
+            Err(error) if is_worker_loss(&error) => {
+                let alone = self.request_page_sizes(index..index.saturating_add(1)).await?;
                 alone.first().copied().flatten()
             }
             Err(error) => return Err(error),
@@ -221,24 +230,26 @@ impl PdfDocument {
         size.ok_or_else(unreadable)
     }
 
-    async fn ask_facts(&self, pages: Range<u32>) -> Result<Vec<PageFacts>, RasterError> {
-        match self.lease.request(Work::Facts(pages)).await? {
-            Outcome::Facts(facts) => Ok(facts),
-            _ => Err(closed()),
+    async fn request_page_facts(&self, pages: Range<u32>) -> Result<Vec<PageFacts>, RasterError> {
+        match self.handle.run_task(WorkerTask::ReadPageFacts(pages)).await? {
+            TaskOutput::PageFacts(facts) => Ok(facts),
+            _ => Err(pool_closed_error()),
         }
     }
 
-    /// Facts of a few pages, page by page if the worker was lost over them.
-    async fn facts_of(&self, pages: Range<u32>) -> Result<Vec<PageFacts>, RasterError> {
-        match self.ask_facts(pages.clone()).await {
-            Err(error) if is_loss(&error) => {}
+    /// Reads the facts of a few pages. If that kills the worker, reads them again page by page.
+    async fn request_facts_with_page_retry(&self, pages: Range<u32>) -> Result<Vec<PageFacts>, RasterError> {
+        match self.request_page_facts(pages.clone()).await {
+            Err(error) if is_worker_loss(&error) => {}
             other => return other,
         }
         let mut facts = Vec::with_capacity(pages.len());
         for page in pages {
-            match self.ask_facts(page..page.saturating_add(1)).await {
+            match self.request_page_facts(page..page.saturating_add(1)).await {
                 Ok(alone) => facts.extend(alone),
-                Err(error) if is_loss(&error) => facts.push(answers::unreadable(page)),
+                Err(error) if is_worker_loss(&error) => {
+                    facts.push(response_validation::unreadable_page_facts(page))
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -246,76 +257,89 @@ impl PdfDocument {
     }
 }
 
-/// A page that has its memory.
-struct Reserved {
-    document: Arc<Opened>,
-    shared: Arc<Shared>,
-    work: Work,
-    hold: Hold,
+/// A page whose image memory is reserved.
+struct DrawReservation {
+    file: Arc<DocumentFile>,
+    pool: Arc<PoolState>,
+    task: WorkerTask,
+    reservation: ImageReservation,
 }
 
 #[async_trait]
-impl ReservedDrawing for Reserved {
-    async fn draw(self: Box<Self>) -> Result<DrawnPage, RasterError> {
-        let request = self.shared.request(&self.document, self.work, Some(self.hold));
+impl ReservedDrawing for DrawReservation {
+    async fn draw_page(self: Box<Self>) -> Result<DrawnPage, RasterError> {
+        let request = self.pool.run_task(&self.file, self.task, Some(self.reservation));
         match request.await? {
-            Outcome::Drawn(drawn) => Ok(drawn),
-            _ => Err(closed()),
+            TaskOutput::PageDrawn(drawn) => Ok(drawn),
+            _ => Err(pool_closed_error()),
         }
     }
 }
 
-/// Whether a worker was lost over a request.
-fn is_loss(error: &RasterError) -> bool {
+/// Returns whether the error means that a worker was lost.
+fn is_worker_loss(error: &RasterError) -> bool {
     matches!(
         error,
-        RasterError::WorkerDied { .. } | RasterError::Deadline { .. } | RasterError::OpenDeadline { .. }
+        RasterError::WorkerDied { .. } | RasterError::PageTimeout { .. } | RasterError::OpenTimeout { .. }
     )
 }
 
 #[async_trait]
 impl OpenDocument for PdfDocument {
-    fn info(&self) -> &DocumentInfo {
+    fn document_info(&self) -> &DocumentInfo {
         &self.info
     }
 
-    async fn facts(&self, pages: Range<PageNumber>) -> Result<Vec<PageFacts>, RasterError> {
+    async fn read_page_facts(&self, pages: Range<PageNumber>) -> Result<Vec<PageFacts>, RasterError> {
         let end = pages.end.saturating_sub(1).min(self.info.pages);
         let first = pages.start.saturating_sub(1);
-        let parts = (first..end).step_by(FACTS as usize);
-        let parts = parts.map(|from| self.facts_of(from..from.saturating_add(FACTS).min(end)));
-        let workers = self.lease.shared.workers.max(1) as usize;
+        let parts = (first..end).step_by(PAGE_FACTS_PER_REQUEST as usize);
+        let parts = parts.map(|from| {
+            self.request_facts_with_page_retry(from..from.saturating_add(PAGE_FACTS_PER_REQUEST).min(end))
+        });
+        let workers = self.handle.pool.workers.max(1) as usize;
         let facts: Vec<_> = stream::iter(parts).buffered(workers).try_collect().await?;
         Ok(facts.concat())
     }
 
-    async fn reserve(
+    async fn reserve_drawing(
         &self,
         page: PageNumber,
-        drawing: Drawing,
+        drawing: DrawOptions,
     ) -> Result<Box<dyn ReservedDrawing>, RasterError> {
-        let index = self.index(page)?;
-        let Lease { opened, shared } = &self.lease;
-        let size = self.size(index).await?;
-        let raster = Raster::plan(page, size, drawing.dpi, shared.config.largest_image())?;
-        Ok(Box::new(Reserved {
-            document: Arc::clone(opened),
-            shared: Arc::clone(shared),
-            work: Work::Draw {
+        let index = self.page_index(page)?;
+        let DocumentHandle {
+            file: opened,
+            pool: shared,
+        } = &self.handle;
+        let size = self.page_size(index).await?;
+        let raster = ImageDimensions::plan_within_limit(
+            page,
+            size,
+            drawing.dpi,
+            shared.config.max_single_image_bytes(),
+        )?;
+        Ok(Box::new(DrawReservation {
+            file: Arc::clone(opened),
+            pool: Arc::clone(shared),
+            task: WorkerTask::DrawPage {
                 page: index,
-                raster,
+                dimensions: raster,
                 drawing,
-                quality: shared.config.jpeg_quality,
+                jpeg_quality: shared.config.jpeg_quality,
             },
-            hold: shared.desk.reserve(opened, raster.segment_bytes).await?,
+            reservation: shared
+                .dispatcher
+                .reserve_bytes(opened, raster.segment_bytes)
+                .await?,
         }))
     }
 
-    async fn text(&self, page: PageNumber) -> Result<Vec<Line>, RasterError> {
-        let index = self.index(page)?;
-        match self.lease.request(Work::Text(index)).await? {
-            Outcome::Text(lines) => Ok(lines),
-            _ => Err(closed()),
+    async fn read_text_layer(&self, page: PageNumber) -> Result<Vec<Line>, RasterError> {
+        let index = self.page_index(page)?;
+        match self.handle.run_task(WorkerTask::ReadPageText(index)).await? {
+            TaskOutput::PageText(lines) => Ok(lines),
+            _ => Err(pool_closed_error()),
         }
     }
 }

@@ -1,47 +1,47 @@
 //! PDFium in sandboxed worker processes, behind the ports `Rasterizer` and `OpenDocument`.
 //!
-//! PDFium is a million lines of C++ that parse whatever a stranger sends, and it allows one caller at a time. Both are
-//! answered by processes: a worker is this program again, run with a hidden argument ([`worker_main`]), that loads PDFium,
-//! gives up every right it does not need (no files, no network, no processes, bounded memory) and then reads orders
-//! from one socket. The host never loads PDFium. Drawing scales with processes where threads would wait for one lock.
+//! PDFium is a million lines of C++ that parse untrusted input, and it allows only one caller at a time. Separate processes
+//! solve both problems. A worker is this program again, started with a hidden argument ([`worker_main`]). It loads PDFium,
+//! gives up every privilege that it does not need (files, network, new processes, unbounded memory) and then reads requests
+//! from one socket. The host never loads PDFium. Drawing scales with the number of processes; threads would wait for one lock.
 //!
 //! ```text
-//!  draw(), text(), facts() ──► desk ──► keeper ──socket──► worker: PDFium, JPEG
-//!                              queue    one for            │
-//!                              budget   each worker        ▼
-//!        PageImage ◄── the same memory ◄──────────────── segment
+//!  draw_page(), …  ──► dispatcher ──► supervisor ──socket──► worker: PDFium, JPEG
+//!                      queues         one for                │
+//!                      image budget   each worker            ▼
+//!        PageImage ◄── the same memory ◄────────────────── segment
 //! ```
 //!
-//! Pixels are drawn into memory that both sides map (`shared`); nothing copies them. The encoder runs in the worker as
-//! well, because it costs more than drawing; its files are small and come back over the socket. A page that has no colours is drawn
-//! and encoded in gray, in two thirds of the time.
+//! Pixels are drawn into memory that both sides map (`shared_memory`); nothing copies them. The JPEG encoder runs in the worker
+//! too, because encoding costs more than drawing. The encoded files are small and are sent over the socket. A page without
+//! colors is drawn and encoded in gray, which takes two thirds of the time.
 //!
-//! What the sandbox is and is not: it protects the host and the machine from a PDF. It does not separate documents that
-//! are open in the same worker from each other; workers are replaced after some thousand pages, and share no page memory
-//! among themselves, so that is how far a PDF that has taken over its worker can see.
+//! The sandbox protects the host and the machine from a PDF. It does not isolate documents that are open in the same worker
+//! from each other. A PDF that has taken control of its worker can read the documents of this worker until the worker is replaced,
+//! after some thousand pages. It cannot read documents of other workers, because workers do not share page memory.
 //!
-//! Fonts that a PDF names but does not bring are replaced by the 14 that PDFium has inside: a worker cannot read the
-//! machine's fonts, and so a page looks the same on every machine.
+//! A PDF may name fonts without embedding them. PDFium replaces these with its 14 built-in fonts, because a worker cannot read
+//! the fonts of the machine. A page therefore looks the same on every machine.
 
-mod answers;
-mod arena;
-mod budget;
-mod desk;
+mod dispatcher;
 mod document;
-mod keeper;
-mod nursery;
+mod framing;
+mod image_budget;
+mod image_dimensions;
 mod pool;
-mod process;
 mod protocol;
-mod required;
-mod rotation;
-mod shared;
-mod sizing;
-mod wire;
-mod work;
+mod response_validation;
+mod round_robin_queue;
+mod sandbox_requirements;
+mod segment_pool;
+mod shared_memory;
+mod task;
 mod worker;
+mod worker_process;
+mod worker_spawner;
+mod worker_supervisor;
 
-pub use keeper::LOST_WORKERS;
-pub use pool::{RasterConfig, RasterCounters, RasterPool, SandboxReport, sandbox_report};
-pub use protocol::{Lock, Probe, Sandbox};
+pub use pool::{RasterConfig, RasterCounters, RasterPool, SandboxReport, probe_sandbox};
+pub use protocol::{EnforcementLevel, SandboxProbe, SandboxStatus};
 pub use worker::worker_main;
+pub use worker_supervisor::LOST_WORKERS_LOG_TARGET;

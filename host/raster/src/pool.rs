@@ -1,4 +1,4 @@
-//! The pool: worker processes behind the port.
+//! A pool of worker processes that implements the port `Rasterizer`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,124 +10,129 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use weir_core::error::RasterError;
-use weir_core::ports::{OpenDocument, Rasterizer, Source};
+use weir_core::ports::{OpenDocument, PdfSource, Rasterizer};
 use weir_core::settings::{SandboxMode, Settings};
 
-use crate::desk::{Desk, Hold};
-use crate::document::{self, Lease};
-use crate::keeper::{Keeper, Tally};
-use crate::nursery::Nursery;
-use crate::process::Process;
-use crate::protocol::{Probe, Sandbox};
-use crate::work::{Opened, Outcome, Served, Ticket, Work};
+use crate::dispatcher::{Dispatcher, ImageReservation};
+use crate::document::{self, DocumentHandle};
+use crate::protocol::{SandboxProbe, SandboxStatus};
+use crate::task::{DocumentFile, QueuedTask, TaskOutput, TaskResult, WorkerTask};
+use crate::worker_process::WorkerProcess;
+use crate::worker_spawner::WorkerSpawner;
+use crate::worker_supervisor::{PoolCounters, WorkerSupervisor};
 
-/// How PDFs are drawn.
+/// Configuration of the pool.
 #[derive(Debug, Clone)]
 pub struct RasterConfig {
-    /// Program and arguments that end in [`crate::worker_main`].
+    /// Program and arguments of a worker; the program must call [`crate::worker_main`].
     pub worker_command: Vec<OsString>,
-    /// The PDFium library.
-    pub pdfium: PathBuf,
-    /// Processes; 0: one for each core.
+    /// Path of the PDFium library.
+    pub pdfium_path: PathBuf,
+    /// Number of worker processes; 0: one for each core.
     pub workers: u32,
-    /// Bytes of page images on the whole host.
-    pub image_bytes: u64,
-    /// Bytes of one page image.
-    pub page_bytes: u64,
-    /// Deadline of a page, from its start in a worker.
-    pub page_seconds: u32,
-    /// Deadline without progress.
-    pub stall_seconds: u32,
-    /// Pages after which a worker is replaced.
-    pub recycle_pages: u32,
-    /// Bytes of private memory of a worker.
-    pub worker_bytes: u64,
-    /// Pages a document may have.
-    pub max_pages: u32,
-    /// Quality of encoded images, 1 to 100.
+    /// Maximum bytes of all page images on the host.
+    pub max_image_bytes: u64,
+    /// Maximum bytes of one page image.
+    pub max_page_image_bytes: u64,
+    /// Timeout of a page, from its start in a worker.
+    pub page_timeout_seconds: u32,
+    /// Timeout of a page without progress.
+    pub stall_timeout_seconds: u32,
+    /// A worker is replaced after this many pages.
+    pub max_pages_per_worker: u32,
+    /// Maximum private memory of a worker, in bytes.
+    pub max_worker_heap_bytes: u64,
+    /// Maximum number of pages in a document.
+    pub max_document_pages: u32,
+    /// JPEG quality of encoded images, 1 to 100.
     pub jpeg_quality: u32,
-    /// Whether a worker must be locked in.
-    pub sandbox: SandboxMode,
+    /// Whether a worker must have its full sandbox.
+    pub sandbox_mode: SandboxMode,
 }
 
 impl RasterConfig {
-    /// What `settings` say.
-    pub fn new(settings: &Settings, worker_command: Vec<OsString>, pdfium: PathBuf) -> Self {
+    /// Reads the configuration from the host's settings.
+    pub fn from_settings(settings: &Settings, worker_command: Vec<OsString>, pdfium: PathBuf) -> Self {
         Self {
             worker_command,
-            pdfium,
-            workers: settings.raster_workers,
-            image_bytes: settings.raster_image_bytes,
-            page_bytes: settings.raster_page_bytes,
-            page_seconds: settings.raster_page_seconds,
-            stall_seconds: settings.raster_stall_seconds,
-            recycle_pages: settings.raster_recycle_pages,
-            worker_bytes: settings.raster_worker_bytes,
-            max_pages: settings.raster_max_pages,
+            pdfium_path: pdfium,
+            workers: settings.raster_worker_processes,
+            max_image_bytes: settings.raster_max_total_image_bytes,
+            max_page_image_bytes: settings.raster_max_page_image_bytes,
+            page_timeout_seconds: settings.raster_page_timeout_seconds,
+            stall_timeout_seconds: settings.raster_stall_timeout_seconds,
+            max_pages_per_worker: settings.raster_max_pages_per_worker,
+            max_worker_heap_bytes: settings.raster_max_worker_memory_bytes,
+            max_document_pages: settings.raster_max_document_pages,
             jpeg_quality: settings.raster_jpeg_quality,
-            sandbox: settings.raster_sandbox,
+            sandbox_mode: settings.raster_sandbox_mode,
         }
     }
 
-    /// Bytes of the largest image that is drawn.
-    pub(crate) fn largest_image(&self) -> u64 {
-        self.page_bytes.min(self.image_bytes)
+    /// Returns the maximum bytes of one image.
+    pub(crate) fn max_single_image_bytes(&self) -> u64 {
+        self.max_page_image_bytes.min(self.max_image_bytes)
     }
 }
 
-/// What has happened in a pool since it began, for metrics.
+/// Counts since the pool started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RasterCounters {
-    /// Processes started.
-    pub started: u64,
-    /// Processes that died or were stuck.
-    pub lost: u64,
-    /// Processes replaced for their age.
-    pub recycled: u64,
+    /// Worker processes started.
+    pub workers_started: u64,
+    /// Worker processes that died or hung.
+    pub workers_lost: u64,
+    /// Worker processes replaced after their maximum number of pages.
+    pub workers_recycled: u64,
     /// Pages drawn, read or measured.
-    pub pages: u64,
-    /// Requests waiting for a worker or for memory.
-    pub queued: u64,
-    /// The most bytes that page images ever took, images kept for reuse included.
+    pub pages_processed: u64,
+    /// Requests that wait for a worker or for memory.
+    pub queued_requests: u64,
+    /// The most bytes that page images and cached segments ever took together.
     pub peak_image_bytes: u64,
 }
 
-/// PDFium in worker processes.
+/// Draws and reads PDFs in worker processes that run PDFium.
 ///
-/// Dropping it kills and reaps them all, blocking for as long as the kernel takes; requests under way end in
-/// [`RasterError::Unavailable`]. Page images outlive it.
+/// Dropping it kills and reaps all workers and blocks until the kernel has ended them. Pending requests fail with
+/// [`RasterError::Unavailable`]. Page images outlive the pool.
 #[derive(Debug)]
 pub struct RasterPool {
-    shared: Arc<Shared>,
-    keepers: Mutex<JoinSet<()>>,
+    state: Arc<PoolState>,
+    supervisors: Mutex<JoinSet<()>>,
 }
 
-/// What open documents keep of their pool.
+/// The part of the pool that open documents share.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct PoolState {
     pub(crate) config: Arc<RasterConfig>,
-    pub(crate) desk: Arc<Desk>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) workers: u32,
-    nursery: Arc<Nursery>,
-    tally: Arc<Tally>,
+    spawner: Arc<WorkerSpawner>,
+    counters: Arc<PoolCounters>,
 }
 
-impl Shared {
-    /// Has something done by a worker, and drawing with the memory that was reserved for it.
-    pub(crate) async fn request(&self, document: &Arc<Opened>, work: Work, hold: Option<Hold>) -> Served {
-        self.desk
-            .request(|reply| Ticket {
+impl PoolState {
+    /// Runs a task in a worker. A drawing task needs the reservation of its image memory.
+    pub(crate) async fn run_task(
+        &self,
+        document: &Arc<DocumentFile>,
+        work: WorkerTask,
+        hold: Option<ImageReservation>,
+    ) -> TaskResult {
+        self.dispatcher
+            .run_task(|reply| QueuedTask {
                 document: Arc::clone(document),
-                work,
-                hold,
-                reply,
+                task: work,
+                reservation: hold,
+                result_sender: reply,
             })
             .await
     }
 }
 
 impl RasterPool {
-    /// A pool. Processes start when they are first needed. To be called inside a tokio runtime.
+    /// Creates a pool; must be called inside a tokio runtime. Worker processes start when they are first needed.
     pub fn new(config: RasterConfig) -> Result<Self, RasterError> {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = match config.workers {
@@ -135,129 +140,140 @@ impl RasterPool {
             workers => workers,
         };
         let nursery =
-            Nursery::new(config.worker_command.clone()).map_err(|error| RasterError::Unavailable {
+            WorkerSpawner::new(config.worker_command.clone()).map_err(|error| RasterError::Unavailable {
                 what: "the thread that starts PDF workers".into(),
                 remedy: error.to_string(),
             })?;
-        let (nursery, config, tally) = (Arc::new(nursery), Arc::new(config), Arc::new(Tally::default()));
+        let (nursery, config, tally) = (
+            Arc::new(nursery),
+            Arc::new(config),
+            Arc::new(PoolCounters::default()),
+        );
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
-        let desk = Desk::new(config.image_bytes, senders);
+        let desk = Dispatcher::new(config.max_image_bytes, senders);
         let mut keepers = JoinSet::new();
-        for (slot, errands) in receivers.into_iter().enumerate() {
-            let keeper = Keeper {
+        for (slot, commands) in receivers.into_iter().enumerate() {
+            let keeper = WorkerSupervisor {
                 slot,
                 config: Arc::clone(&config),
-                desk: Arc::clone(&desk),
-                nursery: Arc::clone(&nursery),
-                tally: Arc::clone(&tally),
+                dispatcher: Arc::clone(&desk),
+                spawner: Arc::clone(&nursery),
+                counters: Arc::clone(&tally),
             };
-            keepers.spawn(keeper.keep(errands));
+            keepers.spawn(keeper.run_commands(commands));
         }
         Ok(Self {
-            shared: Arc::new(Shared {
+            state: Arc::new(PoolState {
                 config,
-                desk,
+                dispatcher: desk,
                 workers,
-                nursery,
-                tally,
+                spawner: nursery,
+                counters: tally,
             }),
-            keepers: Mutex::new(keepers),
+            supervisors: Mutex::new(keepers),
         })
     }
 
-    /// Starts a worker and ends it: [`RasterError::Unavailable`] if none can be had, or none that is locked in as
-    /// [`RasterConfig::sandbox`] asks.
-    pub async fn check(&self) -> Result<(), RasterError> {
-        let shared = &self.shared;
-        let mut process = Process::start(&shared.config, &shared.desk, &shared.nursery).await?;
-        process.bury().await;
+    /// Starts a worker and ends it again. Fails with [`RasterError::Unavailable`] if no worker starts, or if its sandbox is weaker
+    /// than [`RasterConfig::sandbox_mode`] requires.
+    pub async fn check_worker_starts(&self) -> Result<(), RasterError> {
+        let shared = &self.state;
+        let mut process = WorkerProcess::start(&shared.config, &shared.dispatcher, &shared.spawner).await?;
+        process.kill_and_reap().await;
         Ok(())
     }
 
-    /// What has happened so far.
+    /// Returns the counts since the pool started.
     pub fn counters(&self) -> RasterCounters {
-        let tally = &self.shared.tally;
+        let tally = &self.state.counters;
         RasterCounters {
-            started: tally.started.load(Ordering::Relaxed),
-            lost: tally.lost.load(Ordering::Relaxed),
-            recycled: tally.recycled.load(Ordering::Relaxed),
-            pages: tally.pages.load(Ordering::Relaxed),
-            queued: self.shared.desk.queued() as u64,
-            peak_image_bytes: self.shared.desk.peak_image_bytes(),
+            workers_started: tally.workers_started.load(Ordering::Relaxed),
+            workers_lost: tally.workers_lost.load(Ordering::Relaxed),
+            workers_recycled: tally.workers_recycled.load(Ordering::Relaxed),
+            pages_processed: tally.pages_processed.load(Ordering::Relaxed),
+            queued_requests: self.state.dispatcher.queued_requests() as u64,
+            peak_image_bytes: self.state.dispatcher.peak_image_bytes(),
         }
     }
 
-    /// Ends the pool and waits for its tasks. Requests under way end in [`RasterError::Unavailable`].
+    /// Closes the pool and waits for its supervisors. Pending requests fail with [`RasterError::Unavailable`].
     pub async fn close(&self) {
-        self.shared.desk.close();
-        self.shared.nursery.close();
-        let mut keepers = std::mem::take(&mut *self.keepers.lock());
+        self.state.dispatcher.close();
+        self.state.spawner.close();
+        let mut keepers = std::mem::take(&mut *self.supervisors.lock());
         while keepers.join_next().await.is_some() {}
     }
 }
 
 impl Drop for RasterPool {
     fn drop(&mut self) {
-        self.shared.desk.close();
-        self.shared.nursery.close();
+        self.state.dispatcher.close();
+        self.state.spawner.close();
     }
 }
 
 #[async_trait]
 impl Rasterizer for RasterPool {
-    async fn open(&self, source: &Source) -> Result<Arc<dyn OpenDocument>, RasterError> {
-        let opened = document::look(source, self.shared.desk.key()).await?;
-        let lease = Lease::new(opened, Arc::clone(&self.shared));
-        Ok(Arc::new(document::open(lease).await?))
+    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenDocument>, RasterError> {
+        let opened = document::open_source_file(source, self.state.dispatcher.allocate_key()).await?;
+        let lease = DocumentHandle::new(opened, Arc::clone(&self.state));
+        Ok(Arc::new(document::open_document(lease).await?))
     }
 
-    fn workers(&self) -> u32 {
-        self.shared.workers
+    fn worker_count(&self) -> u32 {
+        self.state.workers
     }
 
     fn free_image_bytes(&self) -> u64 {
-        self.shared.desk.free_image_bytes()
+        self.state.dispatcher.free_image_bytes()
     }
 }
 
-/// What the kernel does to lock a worker in, tried and seen.
+/// The sandbox of a worker, as measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SandboxReport {
-    /// What the worker could set up.
-    pub sandbox: Sandbox,
-    /// What a worker got away with that it must not; empty if all is well.
-    pub leaks: Vec<Probe>,
+    /// The mechanisms that the worker could enable.
+    pub status: SandboxStatus,
+    /// Forbidden operations that the sandbox did not block; empty if it works.
+    pub unblocked_probes: Vec<SandboxProbe>,
 }
 
-/// Starts workers, one for each probe, and lets them try what they must not be able to do.
-pub async fn sandbox_report(config: &RasterConfig) -> Result<SandboxReport, RasterError> {
+/// Starts a worker and lets it try each operation that the sandbox must block.
+pub async fn probe_sandbox(config: &RasterConfig) -> Result<SandboxReport, RasterError> {
     let shared = RasterPool::new(RasterConfig {
         workers: 1,
-        // What is missing is what the report is for.
-        sandbox: SandboxMode::BestEffort,
+        // The report has to show what is missing, so nothing is required.
+        sandbox_mode: SandboxMode::BestEffort,
         ..config.clone()
     })?;
-    let Shared {
+    let PoolState {
         config,
-        desk,
-        nursery,
+        dispatcher: desk,
+        spawner: nursery,
         ..
-    } = &*shared.shared;
+    } = &*shared.state;
     let sandbox = {
-        let mut process = Process::start(config, desk, nursery).await?;
-        process.bury().await;
+        let mut process = WorkerProcess::start(config, desk, nursery).await?;
+        process.kill_and_reap().await;
         process.sandbox
     };
-    let nothing = Arc::new(document::nothing(desk.key())?);
+    let nothing = Arc::new(document::null_document(desk.allocate_key())?);
     let mut leaks = Vec::new();
-    for probe in Probe::ALL {
-        match shared.shared.request(&nothing, Work::Probe(probe), None).await {
-            // Refused by an error, or by the end of the process.
-            Ok(Outcome::Probed(false)) | Err(RasterError::WorkerDied { .. }) => {}
+    for probe in SandboxProbe::ALL {
+        match shared
+            .state
+            .run_task(&nothing, WorkerTask::RunProbe(probe), None)
+            .await
+        {
+            // The sandbox blocked the operation with an error or killed the process.
+            Ok(TaskOutput::ProbeFinished(false)) | Err(RasterError::WorkerDied { .. }) => {}
             Ok(_) => leaks.push(probe),
             Err(error) => return Err(error),
         }
     }
     shared.close().await;
-    Ok(SandboxReport { sandbox, leaks })
+    Ok(SandboxReport {
+        status: sandbox,
+        unblocked_probes: leaks,
+    })
 }

@@ -1,171 +1,171 @@
-//! What host and worker say to each other.
+//! The messages between host and worker.
 //!
-//! One type each way, so that a message is decoded once, into something that is either meant or refused. The worker is
-//! the untrusted side: the host bounds the length of every answer before it reads it and checks every number in it
-//! ([`crate::answers`]).
+//! There is one type for each direction, so a message is decoded once and is either valid or rejected. The worker is the untrusted
+//! side: the host limits the length of every response before it reads it, and checks every number in it
+//! ([`crate::response_validation`]).
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use weir_core::page::{DocumentInfo, PageFacts};
-use weir_core::text::Line;
+use weir_core::page_text::Line;
 
-/// Names an open document between a host and its workers.
+/// Identifies an open document between a host and its workers.
 pub(crate) type DocumentKey = u64;
 
-/// Names a segment of shared memory between a host and one worker.
+/// Identifies a segment of shared memory between a host and one worker.
 pub(crate) type SegmentKey = u64;
 
-/// From host to worker. `Close`, `Share` and `Unshare` are not answered.
+/// A request from host to worker. `CloseDocument`, `MapSegment` and `UnmapSegment` get no response.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum Order {
-    /// The first message; with the pulse's descriptor.
-    Start(Start),
-    /// Opens a document; with the file's descriptor.
-    Open {
+pub(crate) enum WorkerRequest {
+    /// The first message; carries the descriptor of the heartbeat memory.
+    Initialize(WorkerConfig),
+    /// Opens a document; carries the descriptor of its file.
+    OpenDocument {
         document: DocumentKey,
         length: u64,
         password: Option<String>,
-        /// Whether title and outline are wanted in the answer.
-        describe: bool,
+        /// Whether the response includes title and outline.
+        include_metadata: bool,
     },
     /// Closes a document.
-    Close { document: DocumentKey },
-    /// Maps a segment; with its descriptor.
-    Share { segment: SegmentKey, length: u64 },
+    CloseDocument { document: DocumentKey },
+    /// Maps a segment; carries its descriptor.
+    MapSegment { segment: SegmentKey, length: u64 },
     /// Unmaps a segment.
-    Unshare { segment: SegmentKey },
-    /// Sizes of pages (0-based, half open).
-    Sizes {
+    UnmapSegment { segment: SegmentKey },
+    /// Reads the sizes of pages (0-based, half-open range).
+    ReadPageSizes {
         document: DocumentKey,
         pages: Range<u32>,
     },
-    /// Facts of pages (0-based, half open).
-    Facts {
+    /// Reads the facts of pages (0-based, half-open range).
+    ReadPageFacts {
         document: DocumentKey,
         pages: Range<u32>,
     },
     /// Draws a page.
-    Draw(Draw),
-    /// The text of a page (0-based).
-    Text { document: DocumentKey, page: u32 },
-    /// Tries what the sandbox must refuse.
-    Probe(Probe),
+    DrawPage(DrawParams),
+    /// Reads the text of a page (0-based).
+    ReadPageText { document: DocumentKey, page: u32 },
+    /// Tries an operation that the sandbox must block.
+    RunProbe(SandboxProbe),
 }
 
-/// What a worker needs before it locks itself in.
+/// The values that a worker needs before it enters its sandbox.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Start {
-    /// The PDFium library's path.
-    pub(crate) pdfium: Vec<u8>,
-    /// The host's process id.
-    pub(crate) host: u32,
-    /// Bytes of private memory it may use.
-    pub(crate) heap_bytes: u64,
-    /// Bytes of address space beyond what is mapped at the start.
-    pub(crate) address_bytes: u64,
+pub(crate) struct WorkerConfig {
+    /// Path of the PDFium library.
+    pub(crate) pdfium_path: Vec<u8>,
+    /// Process id of the host.
+    pub(crate) host_pid: u32,
+    /// Maximum private memory in bytes.
+    pub(crate) max_heap_bytes: u64,
+    /// Maximum address space in bytes, in addition to the mappings at the start.
+    pub(crate) max_extra_address_bytes: u64,
 }
 
-/// How a page is drawn into a segment: rows from the top, each pixel in blue, green and red, or in gray if the worker finds
-/// that the page has no colours.
+/// How a page is drawn into a segment. Rows run from the top. A pixel is three bytes (blue, green, red), or one gray byte if the
+/// worker finds that the page has no colors.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct Draw {
+pub(crate) struct DrawParams {
     pub(crate) document: DocumentKey,
     /// 0-based.
     pub(crate) page: u32,
     pub(crate) segment: SegmentKey,
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// Bytes from row to row in colour.
+    /// Bytes from row to row in color.
     pub(crate) stride: u32,
     /// Bytes from row to row in gray.
     pub(crate) gray_stride: u32,
-    /// JPEG quality, if the encoded image is wanted.
-    pub(crate) quality: Option<u32>,
+    /// JPEG quality; `None` if no encoded image is wanted.
+    pub(crate) jpeg_quality: Option<u32>,
 }
 
-/// What a worker must not be able to do.
+/// An operation that the sandbox must block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Probe {
+pub enum SandboxProbe {
     /// Read a file by its path.
     OpenFile,
-    /// Make a socket.
-    Socket,
+    /// Create a socket.
+    CreateSocket,
     /// Start a process.
-    Execute,
+    SpawnProcess,
     /// Signal another process.
-    Signal,
-    /// Map memory that can be executed.
-    ExecutableMemory,
-    /// Take more memory than it is given.
-    Memory,
+    SignalProcess,
+    /// Map executable memory.
+    MapExecutableMemory,
+    /// Allocate more memory than the limit.
+    ExceedMemoryLimit,
 }
 
-impl Probe {
+impl SandboxProbe {
     /// Every probe.
     pub const ALL: [Self; 6] = [
         Self::OpenFile,
-        Self::Socket,
-        Self::Execute,
-        Self::Signal,
-        Self::ExecutableMemory,
-        Self::Memory,
+        Self::CreateSocket,
+        Self::SpawnProcess,
+        Self::SignalProcess,
+        Self::MapExecutableMemory,
+        Self::ExceedMemoryLimit,
     ];
 }
 
-/// How far the kernel locks a worker in.
+/// The sandbox mechanisms that the kernel enforces on a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sandbox {
-    /// No file system (landlock).
-    pub landlock: Lock,
-    /// A short list of system calls (seccomp).
-    pub seccomp: Lock,
+pub struct SandboxStatus {
+    /// Denial of the file system (landlock).
+    pub landlock: EnforcementLevel,
+    /// The filter of system calls (seccomp).
+    pub seccomp: EnforcementLevel,
 }
 
-/// How far one mechanism holds.
+/// How far the kernel enforces one mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Lock {
-    /// All that was asked for.
+pub enum EnforcementLevel {
+    /// All requested rules.
     Full,
-    /// Some of it: an older kernel.
+    /// Some of the rules: the kernel is older.
     Partial,
-    /// The kernel lacks it or has it switched off.
+    /// Nothing: the kernel lacks the mechanism or has it disabled.
     None,
 }
 
-/// From worker to host. `Drawn` is followed by the encoded image, if one was asked for.
+/// A response from worker to host. The encoded image, if requested, follows `PageDrawn` as the payload.
 #[derive(Serialize, Deserialize)]
-pub(crate) enum Answer {
-    /// It is locked in and waits for orders.
-    Ready(Sandbox),
-    /// It cannot serve at all.
-    Unfit {
+pub(crate) enum WorkerResponse {
+    /// The worker has entered its sandbox and waits for requests.
+    Ready(SandboxStatus),
+    /// The worker cannot start.
+    StartFailed {
         what: String,
         remedy: String,
     },
-    /// A document is open. Title and outline are there only if they were wanted.
-    Opened(DocumentInfo),
-    /// A document cannot be opened.
-    Refused(Refusal),
-    /// Width and height in points after rotation, or nothing for a page that cannot be found.
-    Sizes(Vec<Option<(f32, f32)>>),
-    Facts(Vec<PageFacts>),
-    Drawn {
-        /// Whether it is drawn in colour.
-        colour: bool,
+    /// The document is open. Title and outline are included only if requested.
+    DocumentOpened(DocumentInfo),
+    /// The document cannot be opened.
+    OpenFailed(OpenFailure),
+    /// Width and height in points after rotation; `None` for a page that cannot be found.
+    PageSizes(Vec<Option<(f32, f32)>>),
+    PageFacts(Vec<PageFacts>),
+    PageDrawn {
+        /// Whether the page was drawn in color.
+        is_color: bool,
     },
-    Text(Vec<Line>),
-    /// A page cannot be opened or drawn.
-    Unreadable(String),
-    /// Nobody wanted it any more.
-    Abandoned,
-    /// A probe got through (`true`), or the system refused it.
-    Probed(bool),
+    PageText(Vec<Line>),
+    /// The page cannot be opened or drawn.
+    PageUnreadable(String),
+    /// The request was canceled.
+    Canceled,
+    /// Whether the forbidden operation succeeded: `true` if the sandbox did not block it.
+    ProbeFinished(bool),
 }
 
-/// Why a document is not opened.
+/// The reason why a document cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Refusal {
-    Password,
+pub(crate) enum OpenFailure {
+    PasswordRequired,
     Damaged(String),
 }

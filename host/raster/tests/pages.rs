@@ -1,4 +1,4 @@
-//! What is drawn, read and known of good documents.
+//! Drawing, text and facts of valid documents.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,47 +11,50 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{BOTH, COARSE, Files, colour, config, opened};
+use common::{PIXELS_AND_JPEG, PIXELS_AT_72_DPI, TempFiles, open_in_new_pool, pixel_at, test_config};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use pdf_writer::types::{AnnotationFlags, FieldType};
 use pdf_writer::{Content, Finish, Pdf, Rect, Ref, TextStr};
 use weir_core::page::PixelFormat;
-use weir_core::ports::{Drawing, OpenDocument, Rasterizer};
-use weir_core::text::Line;
+use weir_core::page_text::Line;
+use weir_core::ports::{DrawOptions, OpenDocument, Rasterizer};
 use weir_raster::{RasterConfig, RasterPool};
-use weir_samples::fonts::Face;
-use weir_samples::pdf::{A4, Document, Page};
+use weir_samples::fonts::Typeface;
+use weir_samples::pdf_document::{A4_POINTS, Document, Page};
 
-fn one_page(draw: impl FnOnce(&mut Page)) -> Vec<u8> {
-    let mut page = Page::new(A4);
+fn one_page_pdf(draw: impl FnOnce(&mut Page)) -> Vec<u8> {
+    let mut page = Page::new(A4_POINTS);
     draw(&mut page);
     Document {
         pages: vec![page],
         ..Document::default()
     }
-    .write()
+    .to_pdf_bytes()
 }
 
 #[tokio::test]
-async fn a_rectangle_is_where_it_should_be_and_has_its_colour() {
-    // A quarter of the page: the upper left one.
-    let pdf = one_page(|page| {
+async fn rectangle_is_drawn_in_its_place_and_color() {
+    // The upper left quarter of the page.
+    let pdf = one_page_pdf(|page| {
         page.content.set_fill_rgb(1.0, 0.0, 0.0);
         page.content
-            .rect(0.0, A4.1 / 2.0, A4.0 / 2.0, A4.1 / 2.0)
+            .rect(0.0, A4_POINTS.1 / 2.0, A4_POINTS.0 / 2.0, A4_POINTS.1 / 2.0)
             .fill_nonzero();
     });
-    let (pool, document) = opened(config(), &pdf).await;
-    let page = document.draw(1, BOTH).await.unwrap();
+    let (pool, document) = open_in_new_pool(test_config(), &pdf).await;
+    let page = document.draw(1, PIXELS_AND_JPEG).await.unwrap();
     let image = page.image.unwrap();
     assert_eq!((page.dpi, image.width, image.height), (150, 1240, 1754));
     let (red, white) = ([0, 0, 255], [255, 255, 255]);
-    assert_eq!(colour(&image, 0.01, 0.01), red);
-    assert_eq!(colour(&image, 0.49, 0.49), red);
-    assert_eq!(colour(&image, 0.51, 0.49), white);
-    assert_eq!(colour(&image, 0.49, 0.51), white);
+    assert_eq!(pixel_at(&image, 0.01, 0.01), red);
+    assert_eq!(pixel_at(&image, 0.49, 0.49), red);
+    assert_eq!(pixel_at(&image, 0.51, 0.49), white);
+    assert_eq!(pixel_at(&image, 0.49, 0.51), white);
     let encoded = page.encoded.unwrap();
-    assert_eq!((encoded.media_type, encoded.extension()), ("image/jpeg", "jpg"));
+    assert_eq!(
+        (encoded.media_type, encoded.file_extension()),
+        ("image/jpeg", "jpg")
+    );
     let decoded = image::load_from_memory(&encoded.bytes).unwrap().to_rgb8();
     assert_eq!(decoded.dimensions(), (1240, 1754));
     assert!(decoded.get_pixel(300, 400).0[0] > 200 && decoded.get_pixel(300, 400).0[1] < 60);
@@ -60,30 +63,30 @@ async fn a_rectangle_is_where_it_should_be_and_has_its_colour() {
 }
 
 #[tokio::test]
-async fn a_page_is_gray_only_if_nothing_on_it_has_a_colour() {
-    let text = |page: &mut Page| page.text(Face::Serif, 12.0, 72.0, 700.0, "Black on white.");
-    let gray = one_page(|page| {
+async fn page_is_gray_only_if_nothing_on_it_has_a_color() {
+    let text = |page: &mut Page| page.draw_text(Typeface::Serif, 12.0, 72.0, 700.0, "Black on white.");
+    let gray = one_page_pdf(|page| {
         page.content.set_fill_gray(0.3).set_stroke_rgb(0.5, 0.5, 0.5);
         page.content
             .rect(50.0, 50.0, 300.0, 300.0)
             .fill_nonzero_and_stroke();
         text(page);
     });
-    let filled = one_page(|page| {
+    let filled = one_page_pdf(|page| {
         text(page);
         page.content.set_fill_rgb(0.0, 0.0, 0.2);
         page.content.rect(50.0, 50.0, 300.0, 300.0).fill_nonzero();
     });
-    let stroked = one_page(|page| {
+    let stroked = one_page_pdf(|page| {
         text(page);
         page.content.set_stroke_rgb(0.0, 0.9, 0.2);
         page.content.rect(50.0, 50.0, 300.0, 300.0).stroke();
     });
-    let written = one_page(|page| {
+    let written = one_page_pdf(|page| {
         page.content.set_fill_rgb(1.0, 0.0, 0.0);
         text(page);
     });
-    let scanned = weir_samples::scanned_book(1);
+    let scanned = weir_samples::generate_scanned_book(1);
     let cases = [
         (gray, PixelFormat::Gray),
         (filled, PixelFormat::Bgr),
@@ -92,14 +95,14 @@ async fn a_page_is_gray_only_if_nothing_on_it_has_a_colour() {
         (scanned, PixelFormat::Bgr),
     ];
     for (number, (pdf, format)) in cases.into_iter().enumerate() {
-        let (_pool, document) = opened(config(), &pdf).await;
-        let page = document.draw(1, BOTH).await.unwrap();
+        let (_pool, document) = open_in_new_pool(test_config(), &pdf).await;
+        let page = document.draw(1, PIXELS_AND_JPEG).await.unwrap();
         let image = page.image.unwrap();
         assert_eq!(image.format, format, "{number}");
         let decoded = image::load_from_memory(&page.encoded.unwrap().bytes).unwrap();
         assert_eq!((decoded.width(), decoded.height()), (image.width, image.height));
-        // The file shows what the pixels do.
-        let [b, g, r] = colour(&image, 0.3, 0.8);
+        // The encoded file shows the same colors as the pixels.
+        let [b, g, r] = pixel_at(&image, 0.3, 0.8);
         let shown = decoded
             .to_rgb8()
             .get_pixel(image.width * 3 / 10, image.height * 8 / 10)
@@ -111,23 +114,23 @@ async fn a_page_is_gray_only_if_nothing_on_it_has_a_colour() {
 }
 
 #[tokio::test]
-async fn only_what_is_asked_for_is_made() {
-    let (pool, document) = opened(config(), &weir_samples::text_document(1, 1)).await;
-    let pixels = document.draw(1, COARSE).await.unwrap();
+async fn only_requested_outputs_are_produced() {
+    let (pool, document) = open_in_new_pool(test_config(), &weir_samples::generate_text_document(1, 1)).await;
+    let pixels = document.draw(1, PIXELS_AT_72_DPI).await.unwrap();
     assert!(pixels.image.is_some() && pixels.encoded.is_none());
     drop(pixels);
-    let encoded = Drawing {
-        pixels: false,
-        encoded: true,
-        ..COARSE
+    let encoded = DrawOptions {
+        want_pixels: false,
+        want_encoded: true,
+        ..PIXELS_AT_72_DPI
     };
     let encoded = document.draw(1, encoded).await.unwrap();
     assert!(encoded.image.is_none() && encoded.encoded.is_some());
-    // The pixels did not outlive the call.
-    assert_eq!(pool.free_image_bytes(), config().image_bytes);
+    // The pixels were released when the call ended.
+    assert_eq!(pool.free_image_bytes(), test_config().max_image_bytes);
 }
 
-fn find<'l>(lines: &'l [Line], text: &str) -> &'l Line {
+fn find_line<'l>(lines: &'l [Line], text: &str) -> &'l Line {
     lines.iter().find(|line| line.text == text).unwrap_or_else(|| {
         panic!(
             "'{text}' is not among {:?}",
@@ -136,79 +139,99 @@ fn find<'l>(lines: &'l [Line], text: &str) -> &'l Line {
     })
 }
 
-fn near(a: f32, b: f32) -> bool {
+fn is_near(a: f32, b: f32) -> bool {
     (a - b).abs() < 0.012
 }
 
 #[tokio::test]
-async fn text_comes_in_lines_with_boxes_and_sizes() {
-    let pdf = one_page(|page| {
-        page.text(Face::Sans, 24.0, 72.0, 742.0, "A heading");
-        page.text(Face::Serif, 12.0, 72.0, 700.0, "The left column has this line");
-        page.text(Face::Serif, 12.0, 320.0, 700.0, "and the right column that one.");
-        page.text(Face::Serif, 12.0, 72.0, 686.0, "A line below  with   spaces.");
+async fn text_is_returned_as_lines_with_boxes_and_sizes() {
+    let pdf = one_page_pdf(|page| {
+        page.draw_text(Typeface::Sans, 24.0, 72.0, 742.0, "A heading");
+        page.draw_text(
+            Typeface::Serif,
+            12.0,
+            72.0,
+            700.0,
+            "The left column has this line",
+        );
+        page.draw_text(
+            Typeface::Serif,
+            12.0,
+            320.0,
+            700.0,
+            "and the right column that one.",
+        );
+        page.draw_text(Typeface::Serif, 12.0, 72.0, 686.0, "A line below  with   spaces.");
     });
-    let (_pool, document) = opened(config(), &pdf).await;
-    let lines = document.text(1).await.unwrap();
+    let (_pool, document) = open_in_new_pool(test_config(), &pdf).await;
+    let lines = document.read_text_layer(1).await.unwrap();
     assert_eq!(lines.len(), 4, "{lines:#?}");
-    let heading = find(&lines, "A heading");
+    let heading = find_line(&lines, "A heading");
     assert!((heading.size - 24.0).abs() < 0.1 && heading.confidence == 1.0);
-    assert!(near(heading.rect.x, 72.0 / A4.0), "{heading:?}");
+    assert!(is_near(heading.rect.x, 72.0 / A4_POINTS.0), "{heading:?}");
     assert!(
-        near(heading.rect.bottom(), 1.0 - 742.0 / A4.1 + 0.006),
+        is_near(heading.rect.bottom(), 1.0 - 742.0 / A4_POINTS.1 + 0.006),
         "{heading:?}"
     );
     let (left, right) = (
-        find(&lines, "The left column has this line"),
-        find(&lines, "and the right column that one."),
+        find_line(&lines, "The left column has this line"),
+        find_line(&lines, "and the right column that one."),
     );
-    assert!(left.rect.right() < right.rect.x && near(right.rect.x, 320.0 / A4.0));
-    assert!(near(left.rect.y, right.rect.y) && (left.size - 12.0).abs() < 0.1);
-    assert!(find(&lines, "A line below with spaces.").rect.y > left.rect.y);
+    assert!(left.rect.right() < right.rect.x && is_near(right.rect.x, 320.0 / A4_POINTS.0));
+    assert!(is_near(left.rect.y, right.rect.y) && (left.size - 12.0).abs() < 0.1);
+    assert!(find_line(&lines, "A line below with spaces.").rect.y > left.rect.y);
 }
 
 #[tokio::test]
-async fn rotated_pages_are_seen_as_a_reader_sees_them() {
-    let (_pool, document) = opened(config(), &weir_samples::rotated()).await;
-    let facts = document.facts(1..5).await.unwrap();
+async fn rotated_pages_have_their_displayed_orientation() {
+    let (_pool, document) =
+        open_in_new_pool(test_config(), &weir_samples::document_with_rotated_pages()).await;
+    let facts = document.read_page_facts(1..5).await.unwrap();
     let sizes: Vec<_> = facts.iter().map(|f| (f.width, f.height)).collect();
-    let turned = (A4.1, A4.0);
-    assert_eq!(sizes, [A4, turned, A4, turned]);
+    let turned = (A4_POINTS.1, A4_POINTS.0);
+    assert_eq!(sizes, [A4_POINTS, turned, A4_POINTS, turned]);
     for (number, degrees) in (1..).zip([0, 90, 180, 270]) {
-        let lines = document.text(number).await.unwrap();
-        let line = find(&lines, &format!("This page is turned by {degrees} degrees."));
+        let lines = document.read_text_layer(number).await.unwrap();
+        let line = find_line(&lines, &format!("This page is turned by {degrees} degrees."));
         assert!((line.size - 18.0).abs() < 0.1);
-        // The box holds ink, and a box as large on the other side of the page holds none.
-        let page = document.draw(number, COARSE).await.unwrap().image.unwrap();
+        // The box of the line contains dark pixels; the box mirrored through the center of the page contains none.
+        let page = document
+            .draw(number, PIXELS_AT_72_DPI)
+            .await
+            .unwrap()
+            .image
+            .unwrap();
         assert!(
-            ink(&page, line.rect.x, line.rect.y, line.rect.width, line.rect.height) > 0.05,
+            dark_pixel_share(&page, line.rect.x, line.rect.y, line.rect.width, line.rect.height) > 0.05,
             "{line:?}"
         );
         let (x, y) = (1.0 - line.rect.right(), 1.0 - line.rect.bottom());
         assert!(
-            ink(&page, x, y, line.rect.width, line.rect.height) < 0.001,
+            dark_pixel_share(&page, x, y, line.rect.width, line.rect.height) < 0.001,
             "{line:?}"
         );
     }
 }
 
-/// The share of dark pixels in a part of a page.
-fn ink(image: &weir_core::page::PageImage, x: f32, y: f32, width: f32, height: f32) -> f32 {
+/// Returns the share of dark pixels in a part of a page.
+fn dark_pixel_share(image: &weir_core::page::PageImage, x: f32, y: f32, width: f32, height: f32) -> f32 {
     let (mut dark, mut all) = (0.0, 0.0);
     for i in 0..200_u8 {
         for j in 0..50_u8 {
             let at = (x + width * f32::from(i) / 200.0, y + height * f32::from(j) / 50.0);
             all += 1.0;
-            dark += f32::from(u8::from(colour(image, at.0.min(0.999), at.1.min(0.999))[1] < 128));
+            dark += f32::from(u8::from(
+                pixel_at(image, at.0.min(0.999), at.1.min(0.999))[1] < 128,
+            ));
         }
     }
     dark / all
 }
 
 #[tokio::test]
-async fn facts_tell_text_from_scans() {
-    let (_pool, book) = opened(config(), &weir_samples::book(20, 3)).await;
-    let facts = book.facts(1..21).await.unwrap();
+async fn facts_distinguish_text_from_scans() {
+    let (_pool, book) = open_in_new_pool(test_config(), &weir_samples::generate_book(20, 3)).await;
+    let facts = book.read_page_facts(1..21).await.unwrap();
     assert_eq!(facts.len(), 20);
     for (number, page) in (1..).zip(&facts) {
         assert!(
@@ -217,76 +240,92 @@ async fn facts_tell_text_from_scans() {
         );
         assert_eq!(page.image_coverage, 0.0);
     }
-    assert_eq!(book.facts(19..40).await.unwrap().len(), 2);
-    assert!(book.facts(21..25).await.unwrap().is_empty());
-    let (_pool, scan) = opened(config(), &weir_samples::scanned_book(3)).await;
-    for page in scan.facts(1..4).await.unwrap() {
+    assert_eq!(book.read_page_facts(19..40).await.unwrap().len(), 2);
+    assert!(book.read_page_facts(21..25).await.unwrap().is_empty());
+    let (_pool, scan) = open_in_new_pool(test_config(), &weir_samples::generate_scanned_book(3)).await;
+    for page in scan.read_page_facts(1..4).await.unwrap() {
         assert!(page.image_coverage > 0.9 && page.text_chars == 0, "{page:?}");
     }
 }
 
 #[tokio::test]
 async fn title_and_outline_are_complete() {
-    let (_pool, document) = opened(config(), &weir_samples::outline(437)).await;
-    let outline = &document.info().outline;
-    assert_eq!((document.info().pages, outline.len()), (3, 437));
+    let (_pool, document) = open_in_new_pool(test_config(), &weir_samples::document_with_outline(437)).await;
+    let outline = &document.document_info().outline;
+    assert_eq!((document.document_info().pages, outline.len()), (3, 437));
     for (i, entry) in outline.iter().enumerate() {
         assert_eq!(entry.title, format!("Entry {} – water & weir", i + 1));
         assert_eq!(usize::from(entry.level), i % 3 + 1);
         assert_eq!(entry.page, Some(i as u32 % 3 + 1));
     }
-    let (_pool, book) = opened(config(), &weir_samples::book(2, 7)).await;
-    assert_eq!(book.info().title.as_deref(), Some("A book of many things, 7"));
+    let (_pool, book) = open_in_new_pool(test_config(), &weir_samples::generate_book(2, 7)).await;
+    assert_eq!(
+        book.document_info().title.as_deref(),
+        Some("A book of many things, 7")
+    );
 }
 
 #[tokio::test]
-async fn an_outline_of_fifty_thousand_entries_is_cut() {
-    let (_pool, document) = opened(config(), &weir_samples::outline(50_000)).await;
-    assert_eq!(document.info().outline.len(), 10_000);
+async fn outline_of_fifty_thousand_entries_is_truncated() {
+    let (_pool, document) =
+        open_in_new_pool(test_config(), &weir_samples::document_with_outline(50_000)).await;
+    assert_eq!(document.document_info().outline.len(), 10_000);
 }
 
 #[tokio::test]
 async fn an_encrypted_document_opens_with_its_password() {
-    let pool = RasterPool::new(config()).unwrap();
-    let files = Files::new();
-    let mut source = files.source("safe.pdf", &weir_samples::encrypted("open sesame"));
+    let pool = RasterPool::new(test_config()).unwrap();
+    let files = TempFiles::new();
+    let mut source = files.write_source("safe.pdf", &weir_samples::encrypted_document("open sesame"));
     source.password = Some("open sesame".into());
-    let document = pool.open(&source).await.unwrap();
-    let lines = document.text(1).await.unwrap();
-    find(&lines, "The combination of the safe is 4 - 18 - 31.");
+    let document = pool.open_document(&source).await.unwrap();
+    let lines = document.read_text_layer(1).await.unwrap();
+    find_line(&lines, "The combination of the safe is 4 - 18 - 31.");
 }
 
 #[tokio::test]
 async fn a_page_the_document_does_not_have_is_refused() {
-    let (_pool, document) = opened(config(), &weir_samples::text_document(2, 1)).await;
+    let (_pool, document) =
+        open_in_new_pool(test_config(), &weir_samples::generate_text_document(2, 1)).await;
     for page in [0, 3, u32::MAX] {
-        let error = document.draw(page, COARSE).await.unwrap_err();
+        let error = document.draw(page, PIXELS_AT_72_DPI).await.unwrap_err();
         assert_eq!(error.kind(), "page-unreadable");
-        assert_eq!(document.text(page).await.unwrap_err().kind(), "page-unreadable");
+        assert_eq!(
+            document.read_text_layer(page).await.unwrap_err().kind(),
+            "page-unreadable"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_documents_are_served_by_few_workers() {
-    let pool = RasterPool::new(RasterConfig { ..config() }).unwrap();
-    let files = Files::new();
+    let pool = RasterPool::new(RasterConfig { ..test_config() }).unwrap();
+    let files = TempFiles::new();
     let mut documents: Vec<Arc<dyn OpenDocument>> = Vec::new();
     for i in 0..24 {
-        let pdf = one_page(|page| page.text(Face::Serif, 12.0, 72.0, 700.0, &format!("Document {i}")));
-        documents.push(pool.open(&files.source(&format!("{i}.pdf"), &pdf)).await.unwrap());
+        let pdf =
+            one_page_pdf(|page| page.draw_text(Typeface::Serif, 12.0, 72.0, 700.0, &format!("Document {i}")));
+        documents.push(
+            pool.open_document(&files.write_source(&format!("{i}.pdf"), &pdf))
+                .await
+                .unwrap(),
+        );
     }
     for _round in 0..2 {
-        let texts = documents.iter().map(|document| document.text(1));
+        let texts = documents.iter().map(|document| document.read_text_layer(1));
         let texts = futures::future::try_join_all(texts).await.unwrap();
         for (i, lines) in texts.iter().enumerate() {
             assert_eq!(lines[0].text, format!("Document {i}"));
         }
     }
-    assert_eq!((pool.counters().started, pool.counters().lost), (2, 0));
+    assert_eq!(
+        (pool.counters().workers_started, pool.counters().workers_lost),
+        (2, 0)
+    );
 }
 
 #[tokio::test]
-async fn recorders_hear_of_images_and_busy_workers() {
+async fn metrics_report_image_bytes_and_busy_workers() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let value = |name: &str| -> f64 {
         let text = recorder.handle().render();
@@ -296,29 +335,32 @@ async fn recorders_hear_of_images_and_busy_workers() {
             .parse()
             .unwrap()
     };
-    let pool = metrics::with_local_recorder(&recorder, || RasterPool::new(config())).unwrap();
-    let files = Files::new();
-    let pdf = weir_samples::text_document(2, 1);
-    let document = pool.open(&files.source("document.pdf", &pdf)).await.unwrap();
-    let first = document.draw(1, COARSE).await.unwrap();
+    let pool = metrics::with_local_recorder(&recorder, || RasterPool::new(test_config())).unwrap();
+    let files = TempFiles::new();
+    let pdf = weir_samples::generate_text_document(2, 1);
+    let document = pool
+        .open_document(&files.write_source("document.pdf", &pdf))
+        .await
+        .unwrap();
+    let first = document.draw(1, PIXELS_AT_72_DPI).await.unwrap();
     let one = value("weir_page_image_bytes ");
     let pixels = first.image.as_ref().unwrap();
     assert!(one >= f64::from(pixels.width * pixels.height), "{one}");
-    let second = document.draw(2, COARSE).await.unwrap();
+    let second = document.draw(2, PIXELS_AT_72_DPI).await.unwrap();
     assert_eq!(value("weir_page_image_bytes "), 2.0 * one);
     drop((first, second));
     assert_eq!(value("weir_page_image_bytes "), 0.0);
     assert_eq!(value("weir_raster_workers_busy "), 0.0);
-    // A worker is counted from the moment it is given the request.
-    let mut asking = Box::pin(document.text(1));
+    // A worker counts as busy as soon as it is assigned the task.
+    let mut asking = Box::pin(document.read_text_layer(1));
     assert!(futures::poll!(asking.as_mut()).is_pending());
     assert_eq!(value("weir_raster_workers_busy "), 1.0);
     asking.await.unwrap();
     assert_eq!(value("weir_raster_workers_busy "), 0.0);
 }
 
-/// A page with a form field that looks like a black square, and nothing else.
-fn filled_form() -> Vec<u8> {
+/// A page that contains only a form field whose appearance is a black square.
+fn filled_form_pdf() -> Vec<u8> {
     let mut pdf = Pdf::new();
     let [catalog, tree, page, field, look] = [1, 2, 3, 4, 5].map(Ref::new);
     let square = Rect::new(100.0, 100.0, 200.0, 200.0);
@@ -342,49 +384,49 @@ fn filled_form() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_filled_into_a_form_is_drawn() {
-    let (_pool, document) = opened(config(), &filled_form()).await;
+async fn filled_form_fields_are_drawn() {
+    let (_pool, document) = open_in_new_pool(test_config(), &filled_form_pdf()).await;
     for _again in 0..2 {
-        let image = document.draw(1, COARSE).await.unwrap().image.unwrap();
-        assert_eq!(colour(&image, 0.5, 0.5), [0; 3]);
-        assert_eq!(colour(&image, 0.1, 0.1), [255; 3]);
+        let image = document.draw(1, PIXELS_AT_72_DPI).await.unwrap().image.unwrap();
+        assert_eq!(pixel_at(&image, 0.5, 0.5), [0; 3]);
+        assert_eq!(pixel_at(&image, 0.1, 0.1), [255; 3]);
     }
-    assert!(document.text(1).await.unwrap().is_empty());
+    assert!(document.read_text_layer(1).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_short_document_does_not_wait_for_a_long_one() {
     let one_worker = RasterConfig {
         workers: 1,
-        ..config()
+        ..test_config()
     };
     let pool = RasterPool::new(one_worker).unwrap();
-    let files = Files::new();
+    let files = TempFiles::new();
     let long = pool
-        .open(&files.source("long.pdf", &weir_samples::text_document(100, 1)))
+        .open_document(&files.write_source("long.pdf", &weir_samples::generate_text_document(100, 1)))
         .await
         .unwrap();
     let short = pool
-        .open(&files.source("short.pdf", &weir_samples::text_document(1, 2)))
+        .open_document(&files.write_source("short.pdf", &weir_samples::generate_text_document(1, 2)))
         .await
         .unwrap();
-    // Its sizes are known then, so that all pages queue at once.
-    long.draw(1, COARSE).await.unwrap();
-    let before = pool.counters().pages;
-    let pages = (1..=100).map(async |page| long.draw(page, COARSE).await.unwrap().dpi);
+    // This loads the page sizes, so that all pages queue at once.
+    long.draw(1, PIXELS_AT_72_DPI).await.unwrap();
+    let before = pool.counters().pages_processed;
+    let pages = (1..=100).map(async |page| long.draw(page, PIXELS_AT_72_DPI).await.unwrap().dpi);
     let mut pages = Box::pin(futures::future::join_all(pages));
     let mut drawn = Box::pin(async {
-        short.draw(1, COARSE).await.unwrap();
-        pool.counters().pages - before
+        short.draw(1, PIXELS_AT_72_DPI).await.unwrap();
+        pool.counters().pages_processed - before
     });
     let overtaken = tokio::select! {
         biased;
-        _ = &mut pages => panic!("the long document went first"),
+        _ = &mut pages => panic!("the long document was drawn first"),
         overtaken = &mut drawn => overtaken,
     };
     assert!(
         overtaken <= 6,
-        "{overtaken} pages of the long document went first"
+        "{overtaken} pages of the long document were drawn first"
     );
     assert_eq!(pages.await, [72; 100]);
 }

@@ -1,7 +1,7 @@
-//! Where the kernel does not offer what locks a worker in.
+//! Workers on a kernel that lacks a part of the sandbox.
 //!
-//! A worker is started by way of this test binary, which first denies itself the system call in question, as a kernel without
-//! it would, and then becomes the worker.
+//! The worker starts through this test binary. The binary first denies itself the system call in question, as on a kernel without
+//! it, and then executes the worker.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,28 +26,28 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use weir_core::RasterError;
 use weir_core::ports::Rasterizer as _;
 use weir_core::settings::SandboxMode;
-use weir_raster::{Lock, RasterConfig, RasterPool, sandbox_report};
+use weir_raster::{EnforcementLevel, RasterConfig, RasterPool, probe_sandbox};
 
-use self::common::{COARSE, Files, config};
+use self::common::{PIXELS_AT_72_DPI, TempFiles, test_config};
 
-/// An argument that no test runner gives.
-const WRAPPED: &str = "weir-raster-worker-without";
+/// An argument that no test runner passes.
+const WRAPPER_ARGUMENT: &str = "weir-raster-worker-without";
 
-/// A worker that is started by the test of this name.
-fn config_of(worker: &str, sandbox: SandboxMode) -> RasterConfig {
+/// Returns a configuration in which the test of this name starts the worker.
+fn config_with_wrapped_worker(worker: &str, sandbox: SandboxMode) -> RasterConfig {
     let test = std::env::current_exe().unwrap().into_os_string();
     let mut worker_command = vec![test];
-    worker_command.extend([worker, "--exact", "--skip", WRAPPED].map(OsString::from));
+    worker_command.extend([worker, "--exact", "--skip", WRAPPER_ARGUMENT].map(OsString::from));
     RasterConfig {
         worker_command,
-        sandbox,
-        ..config()
+        sandbox_mode: sandbox,
+        ..test_config()
     }
 }
 
-/// Becomes a worker for which this system call does not exist, if this process was started to be one.
-fn become_worker_without(call: i64) {
-    if !std::env::args().any(|argument| argument == WRAPPED) {
+/// If this process was started as a worker, becomes a worker for which this system call does not exist.
+fn exec_worker_without_syscall(call: i64) {
+    if !std::env::args().any(|argument| argument == WRAPPER_ARGUMENT) {
         return;
     }
     let missing = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
@@ -64,31 +64,34 @@ fn become_worker_without(call: i64) {
 
 #[test]
 fn worker_without_landlock() {
-    become_worker_without(libc::SYS_landlock_create_ruleset);
+    exec_worker_without_syscall(libc::SYS_landlock_create_ruleset);
 }
 
 #[test]
 fn worker_without_seccomp() {
-    become_worker_without(libc::SYS_seccomp);
+    exec_worker_without_syscall(libc::SYS_seccomp);
 }
 
-const WORKERS: [(&str, &str); 2] = [
+const WRAPPED_WORKERS: [(&str, &str); 2] = [
     ("worker_without_landlock", "landlock"),
     ("worker_without_seccomp", "seccomp"),
 ];
 
 #[tokio::test]
-async fn a_worker_that_is_not_locked_in_gets_no_pdf() {
-    let files = Files::new();
-    let source = files.source("a.pdf", &weir_samples::text_document(1, 1));
-    for (worker, part) in WORKERS {
-        let pool = RasterPool::new(config_of(worker, SandboxMode::Required)).unwrap();
-        for error in [pool.check().await.err(), pool.open(&source).await.err()] {
-            let error = error.unwrap_or_else(|| panic!("{worker} was taken"));
+async fn worker_without_its_sandbox_gets_no_pdf() {
+    let files = TempFiles::new();
+    let source = files.write_source("a.pdf", &weir_samples::generate_text_document(1, 1));
+    for (worker, part) in WRAPPED_WORKERS {
+        let pool = RasterPool::new(config_with_wrapped_worker(worker, SandboxMode::Required)).unwrap();
+        for error in [
+            pool.check_worker_starts().await.err(),
+            pool.open_document(&source).await.err(),
+        ] {
+            let error = error.unwrap_or_else(|| panic!("{worker} was accepted"));
             assert!(matches!(error, RasterError::Unavailable { .. }), "{error}");
             let said = error.to_string();
             assert!(
-                said.contains(part) && said.contains("raster.sandbox=best-effort"),
+                said.contains(part) && said.contains("raster.sandbox_mode=best-effort"),
                 "{said}"
             );
         }
@@ -96,10 +99,10 @@ async fn a_worker_that_is_not_locked_in_gets_no_pdf() {
     }
 }
 
-/// Counts warnings of the sandbox.
-struct Warnings(Arc<AtomicUsize>);
+/// Counts the warnings about an incomplete sandbox.
+struct SandboxWarningCounter(Arc<AtomicUsize>);
 
-impl<S: tracing::Subscriber> Layer<S> for Warnings {
+impl<S: tracing::Subscriber> Layer<S> for SandboxWarningCounter {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let of_sandbox = event.metadata().fields().field("missing").is_some();
         self.0.fetch_add(usize::from(of_sandbox), Ordering::Relaxed);
@@ -108,16 +111,17 @@ impl<S: tracing::Subscriber> Layer<S> for Warnings {
 
 #[tokio::test]
 async fn best_effort_draws_and_warns_once() {
-    let files = Files::new();
-    let source = files.source("a.pdf", &weir_samples::text_document(2, 1));
-    for (worker, _) in WORKERS {
+    let files = TempFiles::new();
+    let source = files.write_source("a.pdf", &weir_samples::generate_text_document(2, 1));
+    for (worker, _) in WRAPPED_WORKERS {
         let warnings = Arc::new(AtomicUsize::new(0));
-        let _log = set_default(tracing_subscriber::registry().with(Warnings(Arc::clone(&warnings))));
-        let pool = RasterPool::new(config_of(worker, SandboxMode::BestEffort)).unwrap();
-        pool.check().await.unwrap();
-        let document = pool.open(&source).await.unwrap();
+        let _log =
+            set_default(tracing_subscriber::registry().with(SandboxWarningCounter(Arc::clone(&warnings))));
+        let pool = RasterPool::new(config_with_wrapped_worker(worker, SandboxMode::BestEffort)).unwrap();
+        pool.check_worker_starts().await.unwrap();
+        let document = pool.open_document(&source).await.unwrap();
         for page in [1, 2] {
-            document.draw(page, COARSE).await.unwrap();
+            document.draw(page, PIXELS_AT_72_DPI).await.unwrap();
         }
         assert_eq!(warnings.load(Ordering::Relaxed), 1, "{worker}");
         pool.close().await;
@@ -125,15 +129,15 @@ async fn best_effort_draws_and_warns_once() {
 }
 
 #[tokio::test]
-async fn the_report_says_what_is_missing_whatever_is_required() {
-    let without = config_of("worker_without_landlock", SandboxMode::Required);
-    let report = sandbox_report(&without).await.unwrap();
+async fn report_names_missing_parts_in_either_mode() {
+    let without = config_with_wrapped_worker("worker_without_landlock", SandboxMode::Required);
+    let report = probe_sandbox(&without).await.unwrap();
     assert_eq!(
-        (report.sandbox.landlock, report.sandbox.seccomp),
-        (Lock::None, Lock::Full)
+        (report.status.landlock, report.status.seccomp),
+        (EnforcementLevel::None, EnforcementLevel::Full)
     );
-    let without = config_of("worker_without_seccomp", SandboxMode::Required);
-    let report = sandbox_report(&without).await.unwrap();
-    assert_eq!(report.sandbox.seccomp, Lock::None);
-    assert!(!report.leaks.is_empty());
+    let without = config_with_wrapped_worker("worker_without_seccomp", SandboxMode::Required);
+    let report = probe_sandbox(&without).await.unwrap();
+    assert_eq!(report.status.seccomp, EnforcementLevel::None);
+    assert!(!report.unblocked_probes.is_empty());
 }

@@ -1,95 +1,95 @@
-// Talking to the host: every request carries the key, every refusal becomes an error that says what the host said.
+// HTTP requests to the host. Each request carries the key. An error response becomes an `ApiError`.
 
-const KEY = "weir-key";
+const KEY_STORAGE_NAME = "weir-key";
 
-let key = sessionStorage.getItem(KEY);
-let refused = () => {};
+let key = sessionStorage.getItem(KEY_STORAGE_NAME);
+let handleRejectedKey = () => {};
 
 export const hasKey = () => key !== null;
 
 export function setKey(text) {
   key = text;
-  sessionStorage.setItem(KEY, text);
+  sessionStorage.setItem(KEY_STORAGE_NAME, text);
 }
 
-export function forgetKey() {
+export function clearKey() {
   key = null;
-  sessionStorage.removeItem(KEY);
+  sessionStorage.removeItem(KEY_STORAGE_NAME);
 }
 
-/** Calls `then` when the host does not take the key any more. */
-export function onRefusedKey(then) {
-  refused = then;
+/** Sets the function that is called when the host rejects the key. */
+export function onKeyRejected(handler) {
+  handleRejectedKey = handler;
 }
 
-/** What the host refused, with the fields of its problem details. */
-export class Refusal extends Error {
+/** An error response of the host, with the fields of its problem details. */
+export class ApiError extends Error {
   constructor(status, problem, retryAfter) {
-    super(problem?.detail || problem?.title || `The host answered ${status}.`);
-    this.name = "Refusal";
+    super(problem?.detail || problem?.title || `The host responded with status ${status}.`);
+    this.name = "ApiError";
     this.status = status;
     this.kind = (problem?.type || "").split("/").pop();
     this.retryAfter = retryAfter;
   }
 }
 
-function refusal(status, text, retryAfter) {
+function createApiError(status, text, retryAfter) {
   let problem = null;
   try {
     problem = JSON.parse(text);
   } catch {
-    // Something between here and the host answered.
+    // The response is from a proxy and not from the host.
   }
-  const error = new Refusal(status, problem, Number(retryAfter) || 0);
-  if (status === 401 && key !== null) refused(error);
+  const error = new ApiError(status, problem, Number(retryAfter) || 0);
+  if (status === 401 && key !== null) handleRejectedKey(error);
   return error;
 }
 
-/** A request; the response if it went well. */
-export async function fetched(method, path, { body, headers = {}, signal, cache = "no-store" } = {}) {
-  const all = { authorization: `Bearer ${key}`, ...headers };
-  if (body !== undefined) all["content-type"] = "application/json";
+/** Sends a request and returns the response. Throws an `ApiError` for an error response. */
+export async function request(method, path, { body, headers = {}, signal, cache = "no-store" } = {}) {
+  const allHeaders = { authorization: `Bearer ${key}`, ...headers };
+  if (body !== undefined) allHeaders["content-type"] = "application/json";
   const response = await fetch(path, {
     method,
-    headers: all,
+    headers: allHeaders,
     body: body === undefined ? undefined : JSON.stringify(body),
     signal,
     cache,
     credentials: "omit",
     redirect: "error",
   });
-  if (!response.ok) throw refusal(response.status, await response.text(), response.headers.get("retry-after"));
+  if (!response.ok) throw createApiError(response.status, await response.text(), response.headers.get("retry-after"));
   return response;
 }
 
-async function json(method, path, options) {
-  const response = await fetched(method, path, options);
+async function requestJson(method, path, options) {
+  const response = await request(method, path, options);
   const text = await response.text();
   return text ? JSON.parse(text) : null;
 }
 
-export const get = (path, options) => json("GET", path, options);
-export const post = (path, body, options) => json("POST", path, { body, ...options });
-export const remove = (path, options) => json("DELETE", path, options);
+export const getJson = (path, options) => requestJson("GET", path, options);
+export const postJson = (path, body, options) => requestJson("POST", path, { body, ...options });
+export const deleteResource = (path, options) => requestJson("DELETE", path, options);
 
 /**
- * Sends a form, telling how many of its bytes have gone. It is the one thing `fetch` cannot say, so this is the older way.
- * The word for the request makes it count once, however often it is sent.
+ * Posts a form and reports the upload progress to `onProgress(sentBytes, totalBytes)`. Uses `XMLHttpRequest`, since `fetch` does not
+ * report upload progress. Requests with the same idempotency key create one job.
  */
-export function send(path, form, word, { sent, signal }) {
+export function uploadForm(path, form, idempotencyKey, { onProgress, signal }) {
   return new Promise((resolve, reject) => {
-    const request = new XMLHttpRequest();
-    request.open("POST", path);
-    request.setRequestHeader("authorization", `Bearer ${key}`);
-    request.setRequestHeader("idempotency-key", word);
-    request.upload.addEventListener("progress", (event) => sent(event.loaded, event.total));
-    request.addEventListener("load", () => {
-      if (request.status >= 200 && request.status < 300) resolve(JSON.parse(request.responseText));
-      else reject(refusal(request.status, request.responseText, request.getResponseHeader("retry-after")));
+    const xhr = new XMLHttpRequest();
+    xhr.open("POST", path);
+    xhr.setRequestHeader("authorization", `Bearer ${key}`);
+    xhr.setRequestHeader("idempotency-key", idempotencyKey);
+    xhr.upload.addEventListener("progress", (event) => onProgress(event.loaded, event.total));
+    xhr.addEventListener("load", () => {
+      if (xhr.status >= 200 && xhr.status < 300) resolve(JSON.parse(xhr.responseText));
+      else reject(createApiError(xhr.status, xhr.responseText, xhr.getResponseHeader("retry-after")));
     });
-    request.addEventListener("error", () => reject(new TypeError("network")));
-    request.addEventListener("abort", () => reject(new DOMException("given up", "AbortError")));
-    signal.addEventListener("abort", () => request.abort(), { once: true });
-    request.send(form);
+    xhr.addEventListener("error", () => reject(new TypeError("network error")));
+    xhr.addEventListener("abort", () => reject(new DOMException("upload canceled", "AbortError")));
+    signal.addEventListener("abort", () => xhr.abort(), { once: true });
+    xhr.send(form);
   });
 }

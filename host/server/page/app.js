@@ -1,13 +1,13 @@
-// The web page: who is signed in, and which view is shown.
+// Entry point of the web page: sign-in and navigation between the views.
 
-import { forgetKey, get, hasKey, onRefusedKey, setKey } from "./api.js";
-import { clearDocuments, showDocuments, startDocuments } from "./documents.js";
-import { by, describe, say, show } from "./dom.js";
-import { forgetImages } from "./images.js";
-import { clearJobs, hideJobs, showJobs, startJobs } from "./jobs.js";
-import { clearSearch, showSearch, startSearch } from "./search.js";
+import { clearKey, getJson, hasKey, onKeyRejected, setKey } from "./api.js";
+import { clearDocuments, initDocuments, showDocuments } from "./documents.js";
+import { byId, errorMessage, setText, setVisible } from "./dom.js";
+import { clearImageCache } from "./images.js";
+import { clearJobs, hideJobs, initJobs, showJobs } from "./jobs.js";
+import { clearSearch, initSearch, showSearch } from "./search.js";
 import { clearUsage, showUsage } from "./usage.js";
-import { resumeViewer, startViewer } from "./viewer.js";
+import { initViewer, restoreViewer } from "./viewer.js";
 
 const VIEWS = {
   jobs: showJobs,
@@ -16,68 +16,69 @@ const VIEWS = {
   usage: showUsage,
 };
 
-function route(moved) {
+/** Shows the view of the address, or the sign-in form without a key. */
+function showCurrentView(moveFocus) {
   const signedIn = hasKey();
   const [, name, part] = location.hash.split("/");
   const current = signedIn ? (name in VIEWS ? name : "jobs") : null;
-  show(by("enter"), !signedIn);
-  show(by("nav"), signedIn);
-  show(by("leave"), signedIn);
+  setVisible(byId("sign-in"), !signedIn);
+  setVisible(byId("nav"), signedIn);
+  setVisible(byId("sign-out"), signedIn);
   for (const view of Object.keys(VIEWS)) {
-    show(by(`view-${view}`), view === current);
-    const link = by("nav").querySelector(`[href="#/${view}"]`);
+    setVisible(byId(`view-${view}`), view === current);
+    const link = byId("nav").querySelector(`[href="#/${view}"]`);
     if (view === current) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   if (current !== "jobs") hideJobs();
-  document.title = current ? `${by(`${current}-title`).textContent} · Weir` : "Weir";
+  document.title = current ? `${byId(`${current}-title`).textContent} · Weir` : "Weir";
   if (!signedIn) {
-    by("key").focus();
+    byId("key").focus();
     return;
   }
-  // A screen reader is where the new view begins.
-  if (moved) by("main").focus({ preventScroll: true });
+  // Screen readers continue at the start of the new view.
+  if (moveFocus) byId("main").focus({ preventScroll: true });
   VIEWS[current](part || null);
 }
 
-function leave(why) {
-  forgetKey();
+function signOut(reason) {
+  clearKey();
   clearJobs();
   clearDocuments();
   clearSearch();
   clearUsage();
-  forgetImages();
-  by("viewer").close();
-  say(by("enter-error"), why || "");
-  show(by("enter-error"), Boolean(why));
-  route(false);
+  clearImageCache();
+  byId("viewer").close();
+  setText(byId("sign-in-error"), reason || "");
+  setVisible(byId("sign-in-error"), Boolean(reason));
+  showCurrentView(false);
 }
 
-async function enter(event) {
+async function signIn(event) {
   event.preventDefault();
-  const field = by("key");
-  const error = by("enter-error");
-  show(error, false);
+  const field = byId("key");
+  const message = byId("sign-in-error");
+  setVisible(message, false);
   setKey(field.value.trim());
   try {
-    await get("/v1/usage");
+    await getJson("/v1/usage");
     field.value = "";
-    route(true);
-  } catch (refusal) {
-    forgetKey();
-    say(error, refusal.status === 401 ? "This key is not valid." : describe(refusal));
-    show(error, true);
+    showCurrentView(true);
+  } catch (error) {
+    clearKey();
+    setText(message, error.status === 401 ? "This key is not valid." : errorMessage(error));
+    setVisible(message, true);
     field.focus();
   }
 }
 
-startJobs();
-startDocuments();
-startSearch();
-startViewer();
-onRefusedKey(() => leave("The key is not valid any more."));
-by("enter-form").addEventListener("submit", enter);
-by("leave").addEventListener("click", () => leave(""));
-addEventListener("hashchange", () => route(true));
-route(false);
-resumeViewer();
+initJobs();
+initDocuments();
+initSearch();
+initViewer();
+onKeyRejected(() => signOut("The key is not valid any more."));
+byId("sign-in-form").addEventListener("submit", signIn);
+byId("sign-out").addEventListener("click", () => signOut(""));
+addEventListener("hashchange", () => showCurrentView(true));
+showCurrentView(false);
+restoreViewer();

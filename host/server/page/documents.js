@@ -1,74 +1,81 @@
-// What has been taken in.
+// The view of documents.
 
-import { get, remove } from "./api.js";
-import { bytes, by, complain, confirmed, describe, el, labelList, many, show, when } from "./dom.js";
-import { Sheet, pageStates } from "./pages.js";
+import { deleteResource, getJson } from "./api.js";
+import {
+  byId, confirmAction, createElement, createLabelList, createTimeElement, errorMessage, formatBytes, pluralize, setVisible, showError,
+} from "./dom.js";
+import { PageGrid, listEndedPages } from "./pages.js";
 import { Summaries } from "./summary.js";
 
-let older = null;
+let nextCursor = null;
 
-async function load(after) {
+async function loadDocuments(cursor) {
   try {
-    const where = after ? `&cursor=${encodeURIComponent(after)}` : "";
-    const list = await get(`/v1/documents?limit=50${where}`);
-    const nodes = list.documents.map(card);
-    if (after) by("documents").append(...nodes);
-    else by("documents").replaceChildren(...nodes);
-    older = list.next || null;
-    show(by("documents-more"), older !== null);
-    show(by("documents-none"), by("documents").childElementCount === 0);
+    const parameter = cursor ? `&cursor=${encodeURIComponent(cursor)}` : "";
+    const list = await getJson(`/v1/documents?limit=50${parameter}`);
+    const nodes = list.documents.map(createCard);
+    if (cursor) byId("documents").append(...nodes);
+    else byId("documents").replaceChildren(...nodes);
+    nextCursor = list.next || null;
+    setVisible(byId("documents-load-older"), nextCursor !== null);
+    showEmptyMessage();
   } catch (error) {
-    complain(error);
+    showError(error);
   }
 }
 
-function card(document) {
-  const pages = el("div", {});
-  const node = el("article", { class: "panel card" });
-  const details = el("details", { class: "job" },
-    el("summary", {},
-      el("span", { class: "name" }, document.name),
-      el("span", { class: "hint" }, `${many(document.pages, "page")} · ${bytes(document.bytes)} · `, when(document.created_millis)),
-      labelList(document.labels)),
+function showEmptyMessage() {
+  setVisible(byId("documents-empty"), byId("documents").childElementCount === 0);
+}
+
+function createCard(document) {
+  const pages = createElement("div", {});
+  const node = createElement("article", { class: "panel card" });
+  const facts = createElement("span", { class: "hint" },
+    `${pluralize(document.pages, "page")} · ${formatBytes(document.bytes)} · `, createTimeElement(document.created_millis));
+  const details = createElement("details", { class: "collapsible" },
+    createElement("summary", {}, createElement("span", { class: "name" }, document.name), facts, createLabelList(document.labels)),
     pages);
   details.addEventListener("toggle", () => {
-    if (details.open && pages.childElementCount === 0) open(document, pages);
+    if (details.open && pages.childElementCount === 0) loadPages(document, pages);
   });
-  const away = async () => {
-    if (!await confirmed(`Delete ${document.name} with its pages, images and passages?`, "Delete")) return;
+  const deleteDocument = async () => {
+    if (!await confirmAction(`Delete ${document.name} with its pages, images and passages?`, "Delete")) return;
     try {
-      await remove(`/v1/documents/${document.document}`);
+      await deleteResource(`/v1/documents/${document.document}`);
       node.remove();
-      show(by("documents-none"), by("documents").childElementCount === 0);
+      showEmptyMessage();
     } catch (error) {
-      complain(error);
+      showError(error);
     }
   };
-  node.append(details, el("div", { class: "actions" },
-    el("a", { class: "button quiet", href: `#/search/${document.document}` }, "Search in it"),
-    el("button", { type: "button", class: "quiet", onclick: away, "aria-label": `Delete ${document.name}` }, "Delete")));
+  node.append(details, createElement("div", { class: "actions" },
+    createElement("a", { class: "button secondary", href: `#/search/${document.document}` }, "Search in it"),
+    createElement("button", {
+      type: "button", class: "secondary", onclick: deleteDocument, "aria-label": `Delete ${document.name}`,
+    }, "Delete")));
   return node;
 }
 
-async function open(document, into) {
-  const sheet = new Sheet(document.document, document.name, document.pages);
+async function loadPages(document, container) {
+  const pageGrid = new PageGrid(document.document, document.name, document.pages);
   const summaries = new Summaries(document.document, document.pages);
-  into.append(summaries.node, sheet.node);
-  summaries.look();
+  container.append(summaries.node, pageGrid.node);
+  summaries.loadIfAvailable();
   try {
-    for await (const { page, state, error } of pageStates(document.document)) sheet.set(page, state, error?.message);
-    sheet.end();
+    for await (const { page, state, error } of listEndedPages(document.document)) pageGrid.setPageState(page, state, error?.message);
+    pageGrid.end();
   } catch (error) {
-    into.replaceChildren(el("p", { class: "notice bad" }, describe(error)));
+    container.replaceChildren(createElement("p", { class: "notice error" }, errorMessage(error)));
   }
 }
 
-export function startDocuments() {
-  by("documents-more").addEventListener("click", () => load(older));
+export function initDocuments() {
+  byId("documents-load-older").addEventListener("click", () => loadDocuments(nextCursor));
 }
 
-export const showDocuments = () => load(null);
+export const showDocuments = () => loadDocuments(null);
 
 export function clearDocuments() {
-  by("documents").replaceChildren();
+  byId("documents").replaceChildren();
 }

@@ -1,7 +1,10 @@
-// Making elements. Text from outside becomes text nodes and attributes, never markup.
+// Creates elements and formats values. Untrusted text becomes text nodes and attributes, never markup.
 
-/** An element: `el("p", { class: "hint", onclick: f }, "text", child)`; a property that is null or false is left out. */
-export function el(tag, properties = {}, ...children) {
+/**
+ * Creates an element: `createElement("p", { class: "hint", onclick: f }, "text", child)`. Properties that are null, undefined or
+ * false are omitted.
+ */
+export function createElement(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
     if (value === null || value === undefined || value === false) continue;
@@ -12,81 +15,82 @@ export function el(tag, properties = {}, ...children) {
   return node;
 }
 
-export const by = (id) => document.getElementById(id);
+export const byId = (id) => document.getElementById(id);
 
-/** Sets an element's text if it differs, so that screen readers hear only what is new. */
-export function say(node, text) {
+/** Sets the text of an element if it differs, so that screen readers announce only changes. */
+export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** Shows or hides. */
-export function show(node, shown) {
-  node.hidden = !shown;
+export function setVisible(node, visible) {
+  node.hidden = !visible;
 }
 
-/** Tells screen readers, politely. */
+/** Announces a text to screen readers with low priority. */
 export function announce(text) {
-  say(by("live"), text);
+  setText(byId("live-region"), text);
 }
 
-const SHOWN_MILLIS = 12_000;
+const ALERT_MILLIS = 12_000;
 
-/** Tells everybody that something went wrong. */
-export function complain(error) {
+/** Shows an error in an alert at the bottom of the window. Aborted requests are ignored. */
+export function showError(error) {
   if (error?.name === "AbortError") return;
-  const close = el("button", { type: "button", class: "quiet", "aria-label": "Dismiss" }, "✕");
-  const note = el("div", { class: "notice bad" }, el("span", {}, describe(error)), close);
-  const drop = () => note.remove();
-  close.addEventListener("click", drop);
-  setTimeout(drop, SHOWN_MILLIS);
-  by("alerts").append(note);
+  const close = createElement("button", { type: "button", class: "secondary", "aria-label": "Dismiss" }, "✕");
+  const alert = createElement("div", { class: "notice error" }, createElement("span", {}, errorMessage(error)), close);
+  const removeAlert = () => alert.remove();
+  close.addEventListener("click", removeAlert);
+  setTimeout(removeAlert, ALERT_MILLIS);
+  byId("alerts").append(alert);
 }
 
-/** An error in a sentence. */
-export function describe(error) {
+/** Returns an error as a sentence for people. */
+export function errorMessage(error) {
   if (error instanceof TypeError) return "The host cannot be reached.";
   return error?.message || String(error);
 }
 
 const UNITS = ["bytes", "kB", "MB", "GB", "TB"];
 
-export function bytes(count) {
+export function formatBytes(count) {
   let [value, unit] = [count, 0];
   while (value >= 1000 && unit < UNITS.length - 1) [value, unit] = [value / 1000, unit + 1];
   return `${value.toFixed(unit === 0 || value >= 100 ? 0 : 1)} ${UNITS[unit]}`;
 }
 
-export const count = (number) => number.toLocaleString("en");
+export const formatNumber = (number) => number.toLocaleString("en");
 
-export const many = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
+/** Returns a number with its noun, such as `3 pages`. */
+export const pluralize = (number, singular, plural = `${singular}s`) => `${formatNumber(number)} ${number === 1 ? singular : plural}`;
 
-/** Labels as `team=north, year=2024`; `null` without any. */
-export function labelList(labels) {
+/** Creates an element with labels such as `team=north, year=2024`. Returns `null` without labels. */
+export function createLabelList(labels) {
   const all = Object.entries(labels).map(([name, value]) => `${name}=${value}`);
-  return all.length === 0 ? null : el("span", { class: "hint" }, all.join(", "));
+  return all.length === 0 ? null : createElement("span", { class: "hint" }, all.join(", "));
 }
 
-export function duration(seconds) {
+export function formatDuration(seconds) {
   if (seconds < 90) return `${Math.round(seconds)} s`;
   const minutes = Math.round(seconds / 60);
   return minutes < 90 ? `${minutes} min` : `${(minutes / 60).toFixed(1)} h`;
 }
 
-const TODAY = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
-const BEFORE = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const TIME_FORMAT = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
+const DATE_TIME_FORMAT = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 
-/** A time as an element that says it to the second when asked. */
-export function when(millis) {
+/** Creates a `time` element. The tooltip shows the time to the second. */
+export function createTimeElement(millis) {
   const date = new Date(millis);
-  const today = date.toDateString() === new Date().toDateString();
-  return el("time", { datetime: date.toISOString(), title: date.toLocaleString() }, (today ? TODAY : BEFORE).format(date));
+  const isToday = date.toDateString() === new Date().toDateString();
+  const text = (isToday ? TIME_FORMAT : DATE_TIME_FORMAT).format(date);
+  return createElement("time", { datetime: date.toISOString(), title: date.toLocaleString() }, text);
 }
 
-/** Asks; the button to be pressed without thinking is the one that changes nothing. */
-export function confirmed(question, verb) {
-  const dialog = by("confirm");
-  say(by("confirm-text"), question);
-  say(by("confirm-yes"), verb);
+/** Asks for confirmation in a dialog and returns whether it was given. The first, focused button cancels. */
+export function confirmAction(question, verb) {
+  const dialog = byId("confirm");
+  setText(byId("confirm-text"), question);
+  setText(byId("confirm-button"), verb);
   dialog.returnValue = "no";
   dialog.showModal();
   return new Promise((resolve) => {

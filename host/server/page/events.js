@@ -1,16 +1,16 @@
-// Server-Sent Events over fetch: the browser's own EventSource cannot send a key.
+// Server-Sent Events over `fetch`, since the browser's `EventSource` cannot send the key.
 
-import { fetched } from "./api.js";
+import { request } from "./api.js";
 
-/** A browser has six connections to a host over HTTP/1.1; a few streams leave some for everything else. */
-const STREAMS = 3;
-const FIRST_WAIT_MILLIS = 500;
-const LONGEST_WAIT_MILLIS = 30_000;
-/** A tab that was out of sight for longer may have lost its connections without noticing. */
-const ASLEEP_MILLIS = 30_000;
+/** Maximum number of open streams. Browsers allow six HTTP/1.1 connections per host, so this leaves some for other requests. */
+const MAX_STREAMS = 3;
+const INITIAL_RETRY_MILLIS = 500;
+const MAX_RETRY_MILLIS = 30_000;
+/** A tab that was hidden for longer may have lost its connections without notice. */
+const MAX_HIDDEN_MILLIS = 30_000;
 
-/** The events of a response, as `{ id, event, data }`, by the rules of the HTML standard. */
-export async function* events(response) {
+/** Parses the events of a response into `{ id, event, data }`, as the HTML standard specifies. */
+export async function* parseEvents(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let [id, event, data] = ["", "", []];
@@ -39,31 +39,31 @@ export async function* events(response) {
   }
 }
 
-let free = STREAMS;
-const waiting = [];
+let freeStreams = MAX_STREAMS;
+const waiters = [];
 
-async function place(signal) {
-  if (free > 0) {
-    free -= 1;
+async function acquireStream(signal) {
+  if (freeStreams > 0) {
+    freeStreams -= 1;
     return;
   }
   await new Promise((resolve, reject) => {
-    waiting.push(resolve);
+    waiters.push(resolve);
     signal.addEventListener("abort", () => {
-      const at = waiting.indexOf(resolve);
-      if (at >= 0) waiting.splice(at, 1);
+      const index = waiters.indexOf(resolve);
+      if (index >= 0) waiters.splice(index, 1);
       reject(signal.reason);
     }, { once: true });
   });
 }
 
-function leave() {
-  const next = waiting.shift();
+function releaseStream() {
+  const next = waiters.shift();
   if (next) next();
-  else free += 1;
+  else freeStreams += 1;
 }
 
-function pause(millis, signal) {
+function sleep(millis, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, millis);
     signal.addEventListener("abort", () => {
@@ -73,66 +73,66 @@ function pause(millis, signal) {
   });
 }
 
-/** A signal that also ends when the connection must be doubted: back from sleep, or back online. */
-function doubted(signal) {
-  const doubt = new AbortController();
+/** Returns a signal that aborts with `signal`, and when the connection may be dead: after a long time hidden, or back online. */
+function watchConnection(signal) {
+  const controller = new AbortController();
   let hiddenAt = document.hidden ? Date.now() : null;
-  const seen = () => {
+  const onVisibilityChange = () => {
     if (document.hidden) hiddenAt = Date.now();
-    else if (hiddenAt !== null && Date.now() - hiddenAt > ASLEEP_MILLIS) doubt.abort();
+    else if (hiddenAt !== null && Date.now() - hiddenAt > MAX_HIDDEN_MILLIS) controller.abort();
     else hiddenAt = null;
   };
-  const online = () => doubt.abort();
-  document.addEventListener("visibilitychange", seen);
-  addEventListener("online", online);
-  const end = () => {
-    document.removeEventListener("visibilitychange", seen);
-    removeEventListener("online", online);
+  const onOnline = () => controller.abort();
+  document.addEventListener("visibilitychange", onVisibilityChange);
+  addEventListener("online", onOnline);
+  const stopWatching = () => {
+    document.removeEventListener("visibilitychange", onVisibilityChange);
+    removeEventListener("online", onOnline);
   };
-  return { signal: AbortSignal.any([signal, doubt.signal]), end };
+  return { signal: AbortSignal.any([signal, controller.signal]), stopWatching };
 }
 
 /**
- * Hands each event of a stream behind number `after` to `told`, once and in order, through broken connections, until the
- * host says that there is nothing more to come, or until `signal` ends. `told` answers whether the stream may end here;
- * `connected` is told whether there is a connection.
+ * Passes each event of a stream after number `after` to `onEvent`, once and in order. Reconnects after errors, until the host reports
+ * the end of the stream or `signal` aborts. `onEvent` returns whether the event may be the last one. `onConnectionChange` gets
+ * whether there is a connection.
  */
-export async function follow(path, { signal, after, told, connected = () => {} }) {
-  let last = after ? String(after) : "";
-  let wait = FIRST_WAIT_MILLIS;
-  await place(signal);
+export async function followEvents(path, { signal, after, onEvent, onConnectionChange = () => {} }) {
+  let lastId = after ? String(after) : "";
+  let retryMillis = INITIAL_RETRY_MILLIS;
+  await acquireStream(signal);
   try {
     for (;;) {
-      const doubt = doubted(signal);
-      let [asked, over] = [0, false];
+      const connection = watchConnection(signal);
+      let [requestedMillis, ended] = [0, false];
       try {
-        const headers = last ? { "last-event-id": last } : {};
-        const response = await fetched("GET", path, {
+        const headers = lastId ? { "last-event-id": lastId } : {};
+        const response = await request("GET", path, {
           headers: { accept: "text/event-stream", ...headers },
-          signal: doubt.signal,
+          signal: connection.signal,
         });
         if (response.status === 204) return;
-        connected(true);
-        for await (const event of events(response)) {
-          wait = FIRST_WAIT_MILLIS;
-          if (event.id) last = event.id;
-          over = told(JSON.parse(event.data));
+        onConnectionChange(true);
+        for await (const event of parseEvents(response)) {
+          retryMillis = INITIAL_RETRY_MILLIS;
+          if (event.id) lastId = event.id;
+          ended = onEvent(JSON.parse(event.data));
         }
       } catch (error) {
         signal.throwIfAborted();
         if (error.status && error.status !== 429 && error.status < 500) throw error;
-        asked = (error.retryAfter || 0) * 1000;
+        requestedMillis = (error.retryAfter || 0) * 1000;
       } finally {
-        doubt.end();
+        connection.stopWatching();
       }
-      // A job that has ended may have been begun again: whether there is more is asked once, at once.
-      if (over) continue;
-      connected(false);
-      // Not all at once: a host that comes back is asked by everybody.
-      await pause(Math.max(asked, wait * (0.5 + Math.random())), signal);
-      wait = Math.min(wait * 2, LONGEST_WAIT_MILLIS);
+      // An ended job may have been started again, so ask the host once more without delay.
+      if (ended) continue;
+      onConnectionChange(false);
+      // The random delay spreads the reconnects of many clients after a restart of the host.
+      await sleep(Math.max(requestedMillis, retryMillis * (0.5 + Math.random())), signal);
+      retryMillis = Math.min(retryMillis * 2, MAX_RETRY_MILLIS);
     }
   } finally {
-    leave();
+    releaseStream();
   }
 }

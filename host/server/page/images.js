@@ -1,28 +1,28 @@
-// Page images: fetched with the key, a few at a time, only where somebody looks.
+// Loads page images with the key, a few at a time, and only when they are visible.
 
-import { fetched } from "./api.js";
+import { request } from "./api.js";
 
-const AT_ONCE = 2;
-const TRIES = 5;
-/** Full images kept in memory; a page of a viewer that is leafed through. */
-const KEPT = 6;
-/** A thumbnail is drawn at twice its size on the page, for sharp screens. */
+const MAX_CONCURRENT_LOADS = 2;
+const MAX_RETRIES = 5;
+/** Full-size images cached for paging through the viewer. */
+const MAX_CACHED_IMAGES = 6;
+/** Twice the displayed width, for high-resolution screens. */
 const THUMBNAIL_WIDTH = 200;
 
-let busy = 0;
+let activeLoads = 0;
 const queue = [];
 
-/** Runs `work` when fewer than so many are under way; `first` passes those that wait. */
-function queued(work, first) {
+/** Runs `load` when a load slot is free. With `first` it runs before all queued loads. */
+function enqueueLoad(load, first) {
   return new Promise((resolve, reject) => {
     const start = () => {
-      busy += 1;
-      work().then(resolve, reject).finally(() => {
-        busy -= 1;
+      activeLoads += 1;
+      load().then(resolve, reject).finally(() => {
+        activeLoads -= 1;
         queue.shift()?.();
       });
     };
-    if (busy < AT_ONCE) start();
+    if (activeLoads < MAX_CONCURRENT_LOADS) start();
     else if (first) queue.unshift(start);
     else queue.push(start);
   });
@@ -31,68 +31,68 @@ function queued(work, first) {
 export const imagePath = (document, page) =>
   `/v1/documents/${encodeURIComponent(document)}/pages/${encodeURIComponent(page)}/image`;
 
-/** An image; comes again when the host asks for it, since a sheet of pages is many requests at once. */
-async function blob(path) {
-  for (let tries = 1; ; tries += 1) {
+/** Fetches an image. Retries on 429 and 503, since a grid of pages sends many requests at once. */
+async function fetchImage(path) {
+  for (let attempt = 1; ; attempt += 1) {
     try {
-      return await (await fetched("GET", path, { cache: "default" })).blob();
+      return await (await request("GET", path, { cache: "default" })).blob();
     } catch (error) {
-      if ((error.status !== 429 && error.status !== 503) || tries > TRIES) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter || tries)));
+      if ((error.status !== 429 && error.status !== 503) || attempt > MAX_RETRIES) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter || attempt)));
     }
   }
 }
 
-const kept = new Map();
+const imageCache = new Map();
 
-/** The address of a page's image for an `img`; good until several others have been asked for. */
-export async function fullImage(path) {
-  let url = kept.get(path);
-  if (url === undefined) url = URL.createObjectURL(await queued(() => blob(path), true));
-  kept.delete(path);
-  kept.set(path, url);
-  for (const [old, oldUrl] of kept) {
-    if (kept.size <= KEPT) break;
-    kept.delete(old);
+/** Returns a URL of a page image for an `img` element. It is valid until several other images have been loaded. */
+export async function loadImageUrl(path) {
+  let url = imageCache.get(path);
+  if (url === undefined) url = URL.createObjectURL(await enqueueLoad(() => fetchImage(path), true));
+  imageCache.delete(path);
+  imageCache.set(path, url);
+  for (const [oldPath, oldUrl] of imageCache) {
+    if (imageCache.size <= MAX_CACHED_IMAGES) break;
+    imageCache.delete(oldPath);
     URL.revokeObjectURL(oldUrl);
   }
   return url;
 }
 
-/** Forgets what was fetched with a key that has been put away. */
-export function forgetImages() {
-  kept.forEach((url) => URL.revokeObjectURL(url));
-  kept.clear();
+/** Removes all cached images, because they belong to the key that was signed out. */
+export function clearImageCache() {
+  imageCache.forEach((url) => URL.revokeObjectURL(url));
+  imageCache.clear();
 }
 
-const wanted = new WeakMap();
-const watcher = new IntersectionObserver((entries) => {
+const pendingThumbnails = new WeakMap();
+const visibilityObserver = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (!isIntersecting) continue;
-    const path = wanted.get(target);
-    wanted.delete(target);
-    watcher.unobserve(target);
-    if (path) draw(target, path);
+    const path = pendingThumbnails.get(target);
+    pendingThumbnails.delete(target);
+    visibilityObserver.unobserve(target);
+    if (path) drawThumbnail(target, path);
   }
 }, { rootMargin: "200px" });
 
-/** Draws a page's image small into a canvas once it comes into sight. */
-export function thumbnail(canvas, path) {
-  wanted.set(canvas, path);
-  watcher.observe(canvas);
+/** Draws a thumbnail of a page image into a canvas when the canvas becomes visible. */
+export function drawThumbnailWhenVisible(canvas, path) {
+  pendingThumbnails.set(canvas, path);
+  visibilityObserver.observe(canvas);
 }
 
-async function draw(canvas, path) {
+async function drawThumbnail(canvas, path) {
   try {
-    // The page may have gone out of the document while this waited for its turn.
-    const image = await queued(async () => (canvas.isConnected ? blob(path) : null), false);
+    // The canvas may have been removed while the load was queued.
+    const image = await enqueueLoad(async () => (canvas.isConnected ? fetchImage(path) : null), false);
     if (!image) return;
-    const small = await createImageBitmap(image, { resizeWidth: THUMBNAIL_WIDTH, resizeQuality: "medium" });
-    [canvas.width, canvas.height] = [small.width, small.height];
-    canvas.getContext("2d").drawImage(small, 0, 0);
-    small.close();
-    canvas.classList.add("drawn");
+    const bitmap = await createImageBitmap(image, { resizeWidth: THUMBNAIL_WIDTH, resizeQuality: "medium" });
+    [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+    canvas.getContext("2d").drawImage(bitmap, 0, 0);
+    bitmap.close();
+    canvas.classList.add("loaded");
   } catch {
-    canvas.classList.add("missing");
+    canvas.classList.add("unavailable");
   }
 }

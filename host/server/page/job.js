@@ -1,51 +1,58 @@
-// A job as its events tell it.
+// The card of a job, updated from the events of the job.
 
-import { announce, bytes, count, describe, duration, el, many, say, show, when } from "./dom.js";
-import { follow } from "./events.js";
-import { get, post, remove } from "./api.js";
-import { Sheet, pageStates } from "./pages.js";
+import { deleteResource, getJson, postJson } from "./api.js";
+import {
+  announce, createElement, createTimeElement, errorMessage, formatBytes, formatDuration, formatNumber, pluralize, setText, setVisible,
+} from "./dom.js";
+import { followEvents } from "./events.js";
+import { PageGrid, listEndedPages } from "./pages.js";
 import { Summaries } from "./summary.js";
 
-const ENDED = ["done", "failed", "cancelled"];
-export const isEnded = (state) => ENDED.includes(state);
+const ENDED_STATES = ["done", "failed", "cancelled"];
+export const isEnded = (state) => ENDED_STATES.includes(state);
 
-/** Progress is spoken at most so often for a job. */
-const SPOKEN_EVERY_MILLIS = 8000;
-/** Errors of pages and components that are shown; those beyond are counted. */
-const ERRORS_SHOWN = 5;
-/** The same for files that failed. */
-const FILES_SHOWN = 3;
+/** Minimum time between two progress announcements of a job to screen readers. */
+const MIN_ANNOUNCE_INTERVAL_MILLIS = 8000;
+/** Maximum number of listed errors of pages and components. Further errors are only counted. */
+const MAX_LISTED_ERRORS = 5;
+/** Maximum number of listed files that failed. */
+const MAX_LISTED_FILES = 3;
 const STAGES = ["rasterize", "store", "read", "embed", "upsert"];
 
-/** A job's card in the list; follows the job's events while it is open and the job has more to tell. */
+/** A job in the list. It follows the events of the job while the card is open and the job has further events. */
 export class JobCard {
-  constructor(job, changed) {
+  constructor(job, onChange) {
     this.id = job.id;
-    this.changed = changed;
+    this.onChange = onChange;
     this.job = job;
-    this.view = null;
+    this.jobDetails = null;
     this.documents = new Map();
     this.following = null;
-    this.complete = false;
-    this.seen = 0;
-    this.spokenAt = 0;
+    this.hasAllEvents = false;
+    this.lastSeq = 0;
+    this.announcedAt = 0;
 
-    this.title = el("h2", { class: "name" }, "…");
-    this.chip = el("span", { class: "chip" });
-    this.line = el("span", { class: "hint" }, when(job.created_millis));
-    this.bar = el("progress", { max: 100, value: 0, "aria-label": "Progress of the job" });
-    this.cancel = el("button", { type: "button", class: "quiet", onclick: () => this.act(() => remove(this.path)) }, "Cancel");
-    this.retry = el("button", { type: "button", class: "quiet", onclick: () => this.act(() => post(`${this.path}/retry`)) }, "Retry");
-    this.queues = el("dl", { class: "queues", "aria-label": "Pages waiting" });
-    this.body = el("div", { class: "stack" });
-    this.errors = el("ul", { class: "errors", "aria-label": "Errors" });
-    this.moreErrors = 0;
-    this.reasons = el("span", { class: "reasons" });
-    this.details = el("details", { class: "job" },
-      el("summary", {}, this.title, this.chip, this.line, this.reasons),
-      this.errors, this.queues, this.body);
-    this.node = el("article", { class: "panel card" }, this.bar, this.details, el("div", { class: "actions" }, this.cancel, this.retry));
-    this.details.addEventListener("toggle", () => this.toggled());
+    this.title = createElement("h2", { class: "name" }, "…");
+    this.stateBadge = createElement("span", { class: "badge" });
+    this.facts = createElement("span", { class: "hint" }, createTimeElement(job.created_millis));
+    this.progressBar = createElement("progress", { max: 100, value: 0, "aria-label": "Progress of the job" });
+    this.cancelButton = createElement("button", {
+      type: "button", class: "secondary", onclick: () => this.runAction(() => deleteResource(this.path)),
+    }, "Cancel");
+    this.retryButton = createElement("button", {
+      type: "button", class: "secondary", onclick: () => this.runAction(() => postJson(`${this.path}/retry`)),
+    }, "Retry");
+    this.queueDepths = createElement("dl", { class: "queue-depths", "aria-label": "Pages in the queues" });
+    this.documentList = createElement("div", { class: "stack" });
+    this.errorList = createElement("ul", { class: "error-list", "aria-label": "Errors" });
+    this.unlistedErrors = 0;
+    this.failureReasons = createElement("span", { class: "failure-reasons" });
+    this.details = createElement("details", { class: "collapsible" },
+      createElement("summary", {}, this.title, this.stateBadge, this.facts, this.failureReasons),
+      this.errorList, this.queueDepths, this.documentList);
+    this.node = createElement("article", { class: "panel card" }, this.progressBar, this.details,
+      createElement("div", { class: "actions" }, this.cancelButton, this.retryButton));
+    this.details.addEventListener("toggle", () => this.updateFollowing());
     this.update(job);
     this.details.open = !isEnded(job.state);
   }
@@ -54,169 +61,168 @@ export class JobCard {
     return `/v1/jobs/${encodeURIComponent(this.id)}`;
   }
 
-  /** Takes what the list says of the job. One that had ended may have been begun again. */
+  /** Updates the card from the job list. A job that had ended may have been started again. */
   update(job) {
     this.job = job;
-    if (!isEnded(job.state)) this.complete = false;
-    this.stateIs(job.state);
-    // Who follows the events knows more than the host is asked for here.
-    if (!this.view || this.view.state !== job.state || (!isEnded(job.state) && !this.following)) this.load();
+    if (!isEnded(job.state)) this.hasAllEvents = false;
+    this.setState(job.state);
+    // While the card follows the events, it knows more than the details of the job contain.
+    if (!this.jobDetails || this.jobDetails.state !== job.state || (!isEnded(job.state) && !this.following)) this.loadDetails();
   }
 
-  /** Asks for the job's documents and how far they are. */
-  async load() {
+  /** Loads the documents of the job and their progress. */
+  async loadDetails() {
     try {
-      const view = await get(this.path);
-      this.view = view;
-      this.describe(view);
-      if (!this.following || isEnded(view.state)) this.stateIs(view.state);
+      const jobDetails = await getJson(this.path);
+      this.jobDetails = jobDetails;
+      this.showDetails(jobDetails);
+      if (!this.following || isEnded(jobDetails.state)) this.setState(jobDetails.state);
     } catch {
-      // The list is asked again soon; what is missing until then is a name.
+      // The list is refreshed soon. Until then only the name is missing.
     }
   }
 
-  describe({ documents, created_millis: created, position, held }) {
+  showDetails({ documents, created_millis: created, position, held }) {
     const names = documents.map((document) => document.name);
-    say(this.title, names.length < 2 ? names[0] || "A job without files" : `${names[0]} and ${many(names.length - 1, "other")}`);
+    setText(this.title, names.length < 2 ? names[0] || "A job without files" : `${names[0]} and ${pluralize(names.length - 1, "other")}`);
     this.title.title = names.join("\n");
-    const sum = (of) => documents.reduce((all, document) => all + (of(document) || 0), 0);
+    const sum = (valueOf) => documents.reduce((total, document) => total + (valueOf(document) || 0), 0);
     const pages = sum((document) => document.pages);
-    const parts = [when(created), ` · ${bytes(sum((document) => document.bytes))}`];
-    if (pages > 0) parts.push(` · ${many(pages, "page")}`);
+    const parts = [createTimeElement(created), ` · ${formatBytes(sum((document) => document.bytes))}`];
+    if (pages > 0) parts.push(` · ${pluralize(pages, "page")}`);
     const failed = sum((document) => document.failed);
-    if (failed > 0) parts.push(`, ${count(failed)} failed`);
-    if (held) parts.push(` · waits: ${held.replaceAll(/[_-]/g, " ")}`);
-    else if (position) parts.push(` · number ${count(position)} of your jobs that wait`);
-    this.line.replaceChildren(...parts);
-    this.explain(documents);
+    if (failed > 0) parts.push(`, ${formatNumber(failed)} failed`);
+    if (held) parts.push(` · on hold: ${held.replaceAll(/[_-]/g, " ")}`);
+    else if (position) parts.push(` · position ${formatNumber(position)} in your queue`);
+    this.facts.replaceChildren(...parts);
+    this.showFailureReasons(documents);
     if (this.following) return;
-    const ended = (state) => isEnded(state);
-    const percent = sum((document) => (ended(document.state) ? 100 : document.progress?.percent));
-    if (this.job.state === "running") this.bar.value = percent / Math.max(1, documents.length);
+    const percent = sum((document) => (isEnded(document.state) ? 100 : document.progress?.percent));
+    if (this.job.state === "running") this.progressBar.value = percent / Math.max(1, documents.length);
   }
 
-  /** Says at the top which files failed, and why: the card of a job that has ended is closed. */
-  explain(documents) {
+  /** Shows in the header which files failed and why, because the card of an ended job is closed. */
+  showFailureReasons(documents) {
     const failed = documents.filter((document) => document.state === "failed");
-    const lines = failed.slice(0, FILES_SHOWN)
+    const lines = failed.slice(0, MAX_LISTED_FILES)
       .map(({ name, error }) => {
-        const why = error?.message || "it failed";
-        return documents.length > 1 ? `${name}: ${why}` : why;
+        const reason = error?.message || "failed";
+        return documents.length > 1 ? `${name}: ${reason}` : reason;
       });
-    if (failed.length > FILES_SHOWN) lines.push(`and ${many(failed.length - FILES_SHOWN, "other file")}`);
-    this.reasons.replaceChildren(...lines.map((line) => el("span", {}, line)));
+    if (failed.length > MAX_LISTED_FILES) lines.push(`and ${pluralize(failed.length - MAX_LISTED_FILES, "other file")}`);
+    this.failureReasons.replaceChildren(...lines.map((line) => createElement("span", {}, line)));
   }
 
-  /** A job fails with any of its files; with others of them done it is shown as what it is. */
-  shown(state) {
-    const done = this.view?.documents.filter((document) => document.state === "done").length;
-    if (state !== "failed" || !done) return { name: state, word: state };
-    return { name: "partial", word: `${count(done)} of ${many(this.view.documents.length, "file")} done` };
+  /** Returns the name and label of a state. A failed job with some files done is shown as partially done. */
+  describeState(state) {
+    const done = this.jobDetails?.documents.filter((document) => document.state === "done").length;
+    if (state !== "failed" || !done) return { name: state, label: state };
+    return { name: "partial", label: `${formatNumber(done)} of ${pluralize(this.jobDetails.documents.length, "file")} done` };
   }
 
-  stateIs(state) {
+  setState(state) {
     this.state = state;
-    const { name, word } = this.shown(state);
-    say(this.chip, word);
-    this.chip.dataset.state = name;
-    this.reasons.dataset.state = name;
-    show(this.cancel, !isEnded(state));
-    show(this.retry, state === "failed" || state === "cancelled");
-    show(this.queues, state === "running" && this.queues.childElementCount > 0);
-    show(this.bar, state === "running" || state === "queued");
-    if (state === "queued") this.bar.removeAttribute("value");
-    this.toggled();
+    const { name, label } = this.describeState(state);
+    setText(this.stateBadge, label);
+    this.stateBadge.dataset.state = name;
+    this.failureReasons.dataset.state = name;
+    setVisible(this.cancelButton, !isEnded(state));
+    setVisible(this.retryButton, state === "failed" || state === "cancelled");
+    setVisible(this.queueDepths, state === "running" && this.queueDepths.childElementCount > 0);
+    setVisible(this.progressBar, state === "running" || state === "queued");
+    if (state === "queued") this.progressBar.removeAttribute("value");
+    this.updateFollowing();
   }
 
-  async act(action) {
-    this.cancel.disabled = this.retry.disabled = true;
+  async runAction(action) {
+    this.cancelButton.disabled = this.retryButton.disabled = true;
     try {
       await action();
     } catch (error) {
-      this.trouble(describe(error));
+      this.addError(errorMessage(error));
     } finally {
-      this.cancel.disabled = this.retry.disabled = false;
-      this.changed();
+      this.cancelButton.disabled = this.retryButton.disabled = false;
+      this.onChange();
     }
   }
 
-  /** Follows while somebody looks and there is something to come, or something not yet seen. */
-  toggled() {
-    const wanted = this.details.open && this.state !== "queued" && !this.complete;
+  /** Follows the events while the card is open and has not received all events. Stops when the card of an ended job is closed. */
+  updateFollowing() {
+    const wanted = this.details.open && this.state !== "queued" && !this.hasAllEvents;
     if (wanted && !this.following) this.follow();
-    else if (!this.details.open && isEnded(this.state)) this.stop();
+    else if (!this.details.open && isEnded(this.state)) this.stopFollowing();
   }
 
   async follow() {
     this.following = new AbortController();
     const { signal } = this.following;
     try {
-      await follow(`${this.path}/events`, {
+      await followEvents(`${this.path}/events`, {
         signal,
-        after: this.seen,
-        told: (event) => {
-          this.told(event);
+        after: this.lastSeq,
+        onEvent: (event) => {
+          this.handleEvent(event);
           return event.type === "job-ended";
         },
-        connected: (yes) => this.node.classList.toggle("waits", !yes),
+        onConnectionChange: (isConnected) => this.node.classList.toggle("reconnecting", !isConnected),
       });
-      this.complete = true;
+      this.hasAllEvents = true;
     } catch (error) {
-      if (!signal.aborted) this.trouble(describe(error));
+      if (!signal.aborted) this.addError(errorMessage(error));
     } finally {
       if (this.following?.signal === signal) this.following = null;
     }
   }
 
-  stop() {
+  stopFollowing() {
     this.following?.abort();
     this.following = null;
   }
 
-  told(event) {
-    // A number that was seen is not seen twice, whatever the network does.
-    if (event.seq <= this.seen) return;
-    this.seen = event.seq;
-    if (this.state !== "running") this.stateIs("running");
+  handleEvent(event) {
+    // Ignore events that were received before a reconnect.
+    if (event.seq <= this.lastSeq) return;
+    this.lastSeq = event.seq;
+    if (this.state !== "running") this.setState("running");
     const document = event.document && this.documents.get(event.document);
     switch (event.type) {
       case "document-started":
-        this.begin(event);
+        this.startDocument(event);
         break;
       case "batch-rasterized":
-        this.depths(event.queues);
+        this.showQueueDepths(event.queues);
         break;
       case "page-done":
-        document?.done(event.page);
+        document?.pageDone(event.page);
         break;
       case "page-retried":
-        document?.sheet.set(event.page, "retried", event.error.message);
+        document?.pageGrid.setPageState(event.page, "retried", event.error.message);
         break;
       case "page-failed":
-        document?.failed(event.page, event.error.message);
-        this.trouble(`Page ${event.page}: ${event.error.message}`);
+        document?.pageFailed(event.page, event.error.message);
+        this.addError(`Page ${event.page}: ${event.error.message}`);
         break;
       case "policy-failed":
-        this.trouble(`A component did not decide, and the default did: ${event.error.message}`);
+        this.addError(`A component failed, and the default component replaced it: ${event.error.message}`);
         break;
       case "job-held":
-        this.trouble(`Waiting: ${event.error.message}`);
+        this.addError(`On hold: ${event.error.message}`);
         break;
       case "model-wait-started":
         for (const { provider, error } of event.providers) {
-          this.trouble(`Waiting for the language model ${provider}: ${error.message}`);
+          this.addError(`Waiting for the language model ${provider}: ${error.message}`);
         }
         break;
       case "progress":
-        document?.progress(event);
-        this.overall();
-        this.speak(event.message);
+        document?.showProgress(event);
+        this.updateJobProgress();
+        this.announceProgress(event.message);
         break;
       case "section-summarized":
-        document?.summaries.section();
+        document?.summaries.countSection();
         break;
       case "section-failed":
-        this.trouble(`${event.title || `Section ${event.section}`}: ${event.error.message}`);
+        this.addError(`${event.title || `Section ${event.section}`}: ${event.error.message}`);
         break;
       case "document-summarized":
         document?.summaries.load();
@@ -225,149 +231,150 @@ export class JobCard {
         document?.end("done", event);
         break;
       case "document-failed":
-        // Why it failed is said at the top, once the job has ended.
+        // The header shows the reason when the job has ended.
         document?.end("failed", event);
         break;
       case "document-cancelled":
         document?.end("cancelled", event);
         break;
       case "job-ended":
-        this.stateIs(event.state);
-        // The list does not know it yet.
+        this.setState(event.state);
+        // The job list does not have the new state yet.
         if (!isEnded(this.job.state)) {
-          this.load().then(() => announce(`${this.title.textContent}: ${this.shown(event.state).word}`));
-          this.changed();
+          this.loadDetails().then(() => announce(`${this.title.textContent}: ${this.describeState(event.state).label}`));
+          this.onChange();
         }
         break;
       default:
-        // A newer host may say more than this page knows.
+        // A newer host may send event types that this page does not know.
         break;
     }
   }
 
-  begin(event) {
-    const before = this.documents.get(event.document);
-    if (before) {
-      before.begin(event);
+  startDocument(event) {
+    const existing = this.documents.get(event.document);
+    if (existing) {
+      existing.restart(event);
       return;
     }
-    const document = new DocumentPart(event);
+    const document = new DocumentProgress(event);
     this.documents.set(event.document, document);
-    this.body.append(document.node);
+    this.documentList.append(document.node);
   }
 
-  depths(queues) {
+  showQueueDepths(queues) {
     for (const name of STAGES) {
       const queue = queues.find((one) => one.stage === name);
       if (!queue) continue;
-      let meter = this.queues.querySelector(`[data-stage="${name}"]`);
+      let meter = this.queueDepths.querySelector(`[data-stage="${name}"]`);
       if (!meter) {
-        meter = el("meter", { "data-stage": name, min: 0, "aria-label": `Pages waiting for ${name}` });
-        this.queues.append(el("div", {}, el("dt", {}, name), el("dd", {}, meter, el("span"))));
+        meter = createElement("meter", { "data-stage": name, min: 0, "aria-label": `Pages in the queue of ${name}` });
+        this.queueDepths.append(createElement("div", {},
+          createElement("dt", {}, name), createElement("dd", {}, meter, createElement("span"))));
       }
       meter.max = queue.capacity;
       meter.high = queue.capacity * 0.8;
       meter.value = queue.depth;
-      say(meter.nextSibling, `${queue.depth} / ${queue.capacity}`);
+      setText(meter.nextSibling, `${queue.depth} / ${queue.capacity}`);
     }
-    show(this.queues, this.state === "running");
+    setVisible(this.queueDepths, this.state === "running");
   }
 
-  overall() {
-    const parts = [...this.documents.values()];
-    const all = Math.max(this.view?.documents.length || 1, parts.length);
-    this.bar.value = parts.reduce((sum, part) => sum + part.percent, 0) / all;
+  updateJobProgress() {
+    const documents = [...this.documents.values()];
+    const count = Math.max(this.jobDetails?.documents.length || 1, documents.length);
+    this.progressBar.value = documents.reduce((sum, document) => sum + document.percent, 0) / count;
   }
 
-  speak(message) {
+  announceProgress(message) {
     const now = Date.now();
-    if (isEnded(this.job.state) || now - this.spokenAt < SPOKEN_EVERY_MILLIS) return;
-    this.spokenAt = now;
-    announce(`${this.title.textContent}: ${Math.round(this.bar.value)} percent. ${message}`);
+    if (isEnded(this.job.state) || now - this.announcedAt < MIN_ANNOUNCE_INTERVAL_MILLIS) return;
+    this.announcedAt = now;
+    announce(`${this.title.textContent}: ${Math.round(this.progressBar.value)} percent. ${message}`);
   }
 
-  trouble(text) {
-    if (this.errors.childElementCount < ERRORS_SHOWN) {
-      this.errors.append(el("li", {}, text));
+  addError(text) {
+    if (this.errorList.childElementCount < MAX_LISTED_ERRORS) {
+      this.errorList.append(createElement("li", {}, text));
       return;
     }
-    this.moreErrors += 1;
-    const more = `and ${many(this.moreErrors, "other error")}`;
-    if (this.moreErrors === 1) this.errors.append(el("li", { class: "more" }, more));
-    else say(this.errors.lastElementChild, more);
+    this.unlistedErrors += 1;
+    const more = `and ${pluralize(this.unlistedErrors, "other error")}`;
+    if (this.unlistedErrors === 1) this.errorList.append(createElement("li", { class: "more" }, more));
+    else setText(this.errorList.lastElementChild, more);
   }
 }
 
-/** A document of a job. */
-class DocumentPart {
-  constructor({ document, name, pages, already_done: before }) {
+/** The progress of a document in a job. */
+class DocumentProgress {
+  constructor({ document, name, pages, already_done: alreadyDone }) {
     this.document = document;
     this.pages = pages;
     this.percent = 0;
-    this.bar = el("progress", { max: 100, value: 0, "aria-label": `Progress of ${name}` });
-    this.message = el("p", { class: "message" });
-    this.figure = el("span", { class: "hint" });
-    this.sheet = new Sheet(document, name, pages);
+    this.progressBar = createElement("progress", { max: 100, value: 0, "aria-label": `Progress of ${name}` });
+    this.message = createElement("p", { class: "status-message" });
+    this.pageCount = createElement("span", { class: "hint" });
+    this.pageGrid = new PageGrid(document, name, pages);
     this.summaries = new Summaries(document, pages);
-    this.node = el("div", { class: "document", role: "group", "aria-label": name },
-      el("h3", {}, name, " ", this.figure), this.bar, this.message, this.summaries.node, this.sheet.node);
-    this.begin({ already_done: before });
+    this.node = createElement("div", { class: "job-document", role: "group", "aria-label": name },
+      createElement("h3", {}, name, " ", this.pageCount), this.progressBar, this.message, this.summaries.node, this.pageGrid.node);
+    this.restart({ already_done: alreadyDone });
   }
 
-  /** Work begins, perhaps not for the first time: the host was started again, or the job was. */
-  begin({ already_done: before }) {
+  /** Resets the display when processing starts or starts again, for example after a restart of the host. */
+  restart({ already_done: alreadyDone }) {
     delete this.node.dataset.state;
-    this.bar.hidden = false;
-    this.ready = before;
-    this.tally();
-    if (before > 0) this.known();
+    this.progressBar.hidden = false;
+    this.donePages = alreadyDone;
+    this.showPageCount();
+    if (alreadyDone > 0) this.loadDonePages();
   }
 
-  /** Pages that an earlier job has done have no event here; the host lists them. */
-  async known() {
+  /** Loads the pages that an earlier job has done, since this job has no events for them. */
+  async loadDonePages() {
     try {
-      for await (const { page, state } of pageStates(this.document)) {
-        if (state === "done" && !this.sheet.states.has(page)) this.sheet.set(page, "done");
+      for await (const { page, state } of listEndedPages(this.document)) {
+        if (state === "done" && !this.pageGrid.states.has(page)) this.pageGrid.setPageState(page, "done");
       }
     } catch {
-      // They are shown as waiting; what counts is in the figures.
+      // The pages are shown as waiting. The page count is still correct.
     }
   }
 
-  tally() {
-    say(this.figure, `${count(this.ready)} of ${many(this.pages, "page")}`);
+  showPageCount() {
+    setText(this.pageCount, `${formatNumber(this.donePages)} of ${pluralize(this.pages, "page")}`);
   }
 
-  done(page) {
-    this.ready += 1;
-    this.sheet.set(page, "done");
-    this.tally();
+  pageDone(page) {
+    this.donePages += 1;
+    this.pageGrid.setPageState(page, "done");
+    this.showPageCount();
   }
 
-  failed(page, why) {
-    this.sheet.set(page, "failed", why);
+  pageFailed(page, reason) {
+    this.pageGrid.setPageState(page, "failed", reason);
   }
 
-  progress({ percent, message, seconds_left: left }) {
+  showProgress({ percent, message, seconds_left: secondsLeft }) {
     this.percent = percent;
-    this.bar.value = percent;
-    const soon = left === null || left === undefined ? "" : ` · ${duration(left)} left`;
-    say(this.message, `${Math.round(percent)} % · ${message}${soon}`);
+    this.progressBar.value = percent;
+    const remaining = secondsLeft === null || secondsLeft === undefined ? "" : ` · ${formatDuration(secondsLeft)} left`;
+    setText(this.message, `${Math.round(percent)} % · ${message}${remaining}`);
   }
 
   end(state, event) {
     this.node.dataset.state = state;
     this.percent = 100;
-    this.bar.value = 100;
-    this.bar.hidden = true;
-    this.sheet.end();
+    this.progressBar.value = 100;
+    this.progressBar.hidden = true;
+    this.pageGrid.end();
     if (state === "done") {
       const failed = event.failed.length > 0 ? `, ${event.failed.length} failed` : "";
-      say(this.message, `${many(event.searchable, "page")} searchable${failed}`);
+      setText(this.message, `${pluralize(event.searchable, "page")} searchable${failed}`);
     } else if (state === "failed") {
-      say(this.message, event.error.message);
+      setText(this.message, event.error.message);
     } else {
-      say(this.message, `Cancelled after ${many(event.done, "page")}`);
+      setText(this.message, `Cancelled after ${pluralize(event.done, "page")}`);
     }
   }
 }

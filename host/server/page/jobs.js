@@ -1,137 +1,139 @@
-// The list of jobs, and where files are handed in.
+// The view of jobs: the job list and the upload form.
 
-import { get } from "./api.js";
-import { by, complain, show } from "./dom.js";
+import { getJson } from "./api.js";
+import { byId, setVisible, showError } from "./dom.js";
 import { JobCard, isEnded } from "./job.js";
-import { upload } from "./upload.js";
+import { startUpload } from "./upload.js";
 
-/** A waiting job has no events yet, so the list is asked again while there is one. */
-const AGAIN_MILLIS = 2000;
-/** So many cards of running jobs open by themselves. */
-const OPEN = 3;
+/** A queued job has no events yet, so the list is refreshed at this interval while a job has not ended. */
+const REFRESH_MILLIS = 2000;
+/** Maximum number of cards of active jobs that open automatically. */
+const MAX_OPEN_CARDS = 3;
 
 const cards = new Map();
-let older = null;
-let timer = null;
-let shown = false;
+let nextCursor = null;
+let refreshTimer = null;
+let isShown = false;
 
-/** Shows the newest jobs, and what has become of those that are shown. */
+/** Loads the newest jobs and updates the cards. */
 async function refresh() {
-  clearTimeout(timer);
-  if (!shown) return;
+  clearTimeout(refreshTimer);
+  if (!isShown) return;
   try {
-    place(await get("/v1/jobs?limit=20"), true);
-    const unended = [...cards.values()].some((card) => !isEnded(card.job.state));
-    if (unended && shown) timer = setTimeout(refresh, AGAIN_MILLIS);
+    addToList(await getJson("/v1/jobs?limit=20"), true);
+    const hasActiveJobs = [...cards.values()].some((card) => !isEnded(card.job.state));
+    if (hasActiveJobs && isShown) refreshTimer = setTimeout(refresh, REFRESH_MILLIS);
   } catch (error) {
-    complain(error);
+    showError(error);
   }
 }
 
-function place(list, newest) {
-  const box = by("jobs");
-  let open = [...cards.values()].filter((card) => card.details.open && !isEnded(card.state)).length;
-  const fresh = [];
+/** Updates existing cards and adds cards of new jobs, at the start of the list for the `newest` jobs and otherwise at its end. */
+function addToList(list, newest) {
+  const container = byId("jobs");
+  let openCards = [...cards.values()].filter((card) => card.details.open && !isEnded(card.state)).length;
+  const newNodes = [];
   for (const job of list.jobs) {
-    const card = cards.get(job.id);
-    if (card) {
-      card.update(job);
+    const existing = cards.get(job.id);
+    if (existing) {
+      existing.update(job);
       continue;
     }
-    const made = new JobCard(job, refresh);
-    if (made.details.open && open >= OPEN) made.details.open = false;
-    open += made.details.open ? 1 : 0;
-    cards.set(job.id, made);
-    fresh.push(made.node);
+    const card = new JobCard(job, refresh);
+    if (card.details.open && openCards >= MAX_OPEN_CARDS) card.details.open = false;
+    openCards += card.details.open ? 1 : 0;
+    cards.set(job.id, card);
+    newNodes.push(card.node);
   }
-  if (newest) box.prepend(...fresh);
-  else box.append(...fresh);
-  if (!newest || older === null) older = list.next || null;
-  show(by("jobs-none"), cards.size === 0);
-  show(by("jobs-more"), older !== null);
+  if (newest) container.prepend(...newNodes);
+  else container.append(...newNodes);
+  if (!newest || nextCursor === null) nextCursor = list.next || null;
+  setVisible(byId("jobs-empty"), cards.size === 0);
+  setVisible(byId("jobs-load-older"), nextCursor !== null);
 }
 
-async function more() {
+async function loadOlder() {
   try {
-    const before = older;
-    older = null;
-    place(await get(`/v1/jobs?limit=20&before=${encodeURIComponent(before)}`), false);
+    const before = nextCursor;
+    nextCursor = null;
+    addToList(await getJson(`/v1/jobs?limit=20&before=${encodeURIComponent(before)}`), false);
   } catch (error) {
-    complain(error);
+    showError(error);
   }
 }
 
-function options(form, files) {
-  const chosen = {};
+function collectOptions(form, files) {
+  const options = {};
   const { ocr, vision, dpi, password, collection, labels, force, summarize } = form.elements;
-  if (ocr.value) chosen.ocr = ocr.value;
-  if (vision.value) chosen.vision = vision.value;
-  if (dpi.value) chosen.dpi = Number(dpi.value);
-  if (password.value) chosen.passwords = Object.fromEntries(files.map((file) => [file.name, password.value]));
-  if (collection.value) chosen.collection = collection.value;
+  if (ocr.value) options.ocr = ocr.value;
+  if (vision.value) options.vision = vision.value;
+  if (dpi.value) options.dpi = Number(dpi.value);
+  if (password.value) options.passwords = Object.fromEntries(files.map((file) => [file.name, password.value]));
+  if (collection.value) options.collection = collection.value;
   if (labels.value.trim()) {
     const pairs = labels.value.split(",").map((label) => label.trim().split(/=(.*)/s, 2));
-    chosen.labels = Object.fromEntries(pairs);
+    options.labels = Object.fromEntries(pairs);
   }
-  if (force.checked) chosen.force = true;
-  if (summarize.checked) chosen.summarize = true;
-  return chosen;
+  if (force.checked) options.force = true;
+  if (summarize.checked) options.summarize = true;
+  return options;
 }
 
-function handIn(list) {
+function submitFiles(list) {
+  // A dropped folder has no size and no type.
   const files = [...list].filter((file) => file.size > 0 || file.type);
   if (files.length === 0) return;
-  const form = by("drop");
+  const form = byId("upload-form");
   if (!form.reportValidity()) return;
-  upload(files, options(form, files), by("uploads"), refresh);
+  startUpload(files, collectOptions(form, files), byId("uploads"), refresh);
 }
 
-export function startJobs() {
-  const form = by("drop");
+export function initJobs() {
+  const form = byId("upload-form");
   form.addEventListener("submit", (event) => event.preventDefault());
-  by("files").addEventListener("change", (event) => {
-    handIn(event.target.files);
+  byId("file-input").addEventListener("change", (event) => {
+    submitFiles(event.target.files);
     event.target.value = "";
   });
-  by("jobs-more").addEventListener("click", more);
-  // Files may be dropped anywhere in the view; elsewhere the browser would leave the page for them.
-  let over = 0;
-  const files = (event) => event.dataTransfer?.types.includes("Files");
+  byId("jobs-load-older").addEventListener("click", loadOlder);
+  // Accept files anywhere in the window. Otherwise the browser would leave the page and open the dropped file.
+  let dragDepth = 0;
+  const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
   addEventListener("dragenter", (event) => {
-    if (!files(event)) return;
-    over += 1;
-    form.classList.add("over");
+    if (!hasFiles(event)) return;
+    dragDepth += 1;
+    form.classList.add("drag-over");
   });
   addEventListener("dragleave", (event) => {
-    if (!files(event)) return;
-    over = Math.max(0, over - 1);
-    if (over === 0) form.classList.remove("over");
+    if (!hasFiles(event)) return;
+    dragDepth = Math.max(0, dragDepth - 1);
+    if (dragDepth === 0) form.classList.remove("drag-over");
   });
-  addEventListener("dragover", (event) => files(event) && event.preventDefault());
+  addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
   addEventListener("drop", (event) => {
-    if (!files(event)) return;
+    if (!hasFiles(event)) return;
     event.preventDefault();
-    over = 0;
-    form.classList.remove("over");
-    if (shown) handIn(event.dataTransfer.files);
+    dragDepth = 0;
+    form.classList.remove("drag-over");
+    if (isShown) submitFiles(event.dataTransfer.files);
   });
 }
 
 export function showJobs() {
-  shown = true;
+  isShown = true;
   refresh();
 }
 
 export function hideJobs() {
-  shown = false;
-  clearTimeout(timer);
+  isShown = false;
+  clearTimeout(refreshTimer);
 }
 
-/** Nothing of one tenant is left for the next. */
+/** Removes all data, so that another tenant that signs in does not see it. */
 export function clearJobs() {
-  cards.forEach((card) => card.stop());
+  cards.forEach((card) => card.stopFollowing());
   cards.clear();
-  older = null;
-  by("jobs").replaceChildren();
-  by("uploads").replaceChildren();
+  nextCursor = null;
+  byId("jobs").replaceChildren();
+  byId("uploads").replaceChildren();
 }

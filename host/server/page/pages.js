@@ -1,93 +1,93 @@
-// A document's pages as a sheet of small leaves that fill as pages complete.
+// A grid of page thumbnails that shows the state of each page of a document.
 
-import { get } from "./api.js";
-import { count, el } from "./dom.js";
-import { imagePath, thumbnail } from "./images.js";
-import { view } from "./viewer.js";
+import { getJson } from "./api.js";
+import { createElement, formatNumber } from "./dom.js";
+import { drawThumbnailWhenVisible, imagePath } from "./images.js";
+import { openViewer } from "./viewer.js";
 
-const FIRST = 96;
-const STEP = 480;
+const INITIAL_THUMBNAILS = 96;
+const MORE_THUMBNAILS = 480;
 
-const WORDS = {
+const STATE_LABELS = {
   waiting: "waiting",
-  retried: "being tried again",
+  retried: "retrying",
   done: "done",
   failed: "failed",
-  gone: "left out",
+  "not-processed": "not processed",
 };
 
-/** The pages of a document that have ended, in order, however many they are. */
-export async function* pageStates(document) {
+/** Yields all pages of a document that have ended, in order. */
+export async function* listEndedPages(document) {
   let after = 0;
   do {
-    const part = await get(`/v1/documents/${encodeURIComponent(document)}?limit=1000&after=${after}`);
+    const part = await getJson(`/v1/documents/${encodeURIComponent(document)}?limit=1000&after=${after}`);
     yield* part.page_states;
     after = part.next;
   } while (after);
 }
 
-/** A leaf for each page; `set` says how a page stands. Only so many are made at first, however long the document is. */
-export class Sheet {
+/** A thumbnail for each page. The number of initial thumbnails is limited, because documents may be long. */
+export class PageGrid {
   constructor(document, name, pages) {
     this.document = document;
     this.name = name;
     this.pages = pages;
     this.states = new Map();
-    this.leaves = new Map();
-    this.grid = el("ol", { class: "sheet", "aria-label": `Pages of ${name}` });
-    this.more = el("button", { type: "button", class: "quiet", onclick: () => this.grow(STEP) });
-    this.node = el("div", {}, this.grid, this.more);
-    this.grow(FIRST);
+    this.thumbnails = new Map();
+    this.grid = createElement("ol", { class: "page-grid", "aria-label": `Pages of ${name}` });
+    this.moreButton = createElement("button", { type: "button", class: "secondary", onclick: () => this.addThumbnails(MORE_THUMBNAILS) });
+    this.node = createElement("div", {}, this.grid, this.moreButton);
+    this.addThumbnails(INITIAL_THUMBNAILS);
   }
 
-  grow(by) {
-    const until = Math.min(this.pages, this.leaves.size + by);
-    for (let page = this.leaves.size + 1; page <= until; page += 1) {
-      const leaf = new Leaf(this, page);
-      this.leaves.set(page, leaf);
-      leaf.show(this.states.get(page) || { state: "waiting" });
-      this.grid.append(leaf.node);
+  addThumbnails(count) {
+    const last = Math.min(this.pages, this.thumbnails.size + count);
+    for (let page = this.thumbnails.size + 1; page <= last; page += 1) {
+      const thumbnail = new PageThumbnail(this, page);
+      this.thumbnails.set(page, thumbnail);
+      thumbnail.showState(this.states.get(page) || { state: "waiting" });
+      this.grid.append(thumbnail.node);
     }
-    const left = this.pages - until;
-    this.more.hidden = left === 0;
-    this.more.textContent = `Show ${count(Math.min(left, STEP))} more of ${count(this.pages)} pages`;
+    const remaining = this.pages - last;
+    this.moreButton.hidden = remaining === 0;
+    this.moreButton.textContent = `Show ${formatNumber(Math.min(remaining, MORE_THUMBNAILS))} more of ${formatNumber(this.pages)} pages`;
   }
 
-  /** Sets how a page stands: `waiting`, `retried`, `done` or `failed`, with why. */
-  set(page, state, why = "") {
-    this.states.set(page, { state, why });
-    this.leaves.get(page)?.show({ state, why });
+  /** Sets the state of a page, `waiting`, `retried`, `done` or `failed`, and the reason. */
+  setPageState(page, state, reason = "") {
+    this.states.set(page, { state, reason });
+    this.thumbnails.get(page)?.showState({ state, reason });
   }
 
-  /** What is still waiting will not come any more. */
+  /** Marks all pages without a state as not processed, when the document has ended. */
   end() {
-    for (const [page, leaf] of this.leaves) {
-      if (!this.states.has(page)) leaf.show({ state: "gone" });
+    for (const [page, thumbnail] of this.thumbnails) {
+      if (!this.states.has(page)) thumbnail.showState({ state: "not-processed" });
     }
   }
 }
 
-class Leaf {
-  constructor(sheet, page) {
-    this.sheet = sheet;
+class PageThumbnail {
+  constructor(grid, page) {
+    this.grid = grid;
     this.page = page;
-    this.canvas = el("canvas", { width: 10, height: 14 });
-    this.button = el("button", { type: "button", class: "leaf", disabled: true, onclick: () => this.open() },
-      this.canvas, el("span", { class: "number", "aria-hidden": "true" }, String(page)));
-    this.node = el("li", {}, this.button);
+    this.canvas = createElement("canvas", { width: 10, height: 14 });
+    this.button = createElement("button", { type: "button", class: "page-thumbnail", disabled: true, onclick: () => this.open() },
+      this.canvas, createElement("span", { class: "page-number", "aria-hidden": "true" }, String(page)));
+    this.node = createElement("li", {}, this.button);
   }
 
-  show({ state, why }) {
+  showState({ state, reason }) {
     if (this.button.dataset.state === state) return;
     this.button.dataset.state = state;
-    const word = why ? `${WORDS[state]}: ${why}` : WORDS[state];
-    this.button.setAttribute("aria-label", `Page ${this.page}, ${word}`);
-    this.button.title = word;
+    const label = reason ? `${STATE_LABELS[state]}: ${reason}` : STATE_LABELS[state];
+    this.button.setAttribute("aria-label", `Page ${this.page}, ${label}`);
+    this.button.title = label;
     this.button.disabled = state !== "done";
-    if (state === "done") thumbnail(this.canvas, imagePath(this.sheet.document, this.page));
+    if (state === "done") drawThumbnailWhenVisible(this.canvas, imagePath(this.grid.document, this.page));
   }
 
   open() {
-    view({ document: this.sheet.document, name: this.sheet.name, pages: this.sheet.pages, page: this.page });
+    openViewer({ document: this.grid.document, name: this.grid.name, pages: this.grid.pages, page: this.page });
   }
 }

@@ -1,118 +1,122 @@
-// Finding passages, and the place where each stands.
+// The view of the search: the query form and the hits with their position on the page.
 
-import { get, post } from "./api.js";
-import { by, describe, el, labelList, many, say, show } from "./dom.js";
-import { imagePath, thumbnail } from "./images.js";
-import { view } from "./viewer.js";
+import { getJson, postJson } from "./api.js";
+import { byId, createElement, createLabelList, errorMessage, pluralize, setText, setVisible } from "./dom.js";
+import { drawThumbnailWhenVisible, imagePath } from "./images.js";
+import { openViewer } from "./viewer.js";
 
-const HITS = 10;
+const MAX_HITS = 10;
 
-let within = null;
-let under = null;
+/** Id of the document to which the search is restricted, or null. */
+let searchedDocument = null;
+let controller = null;
 
-async function ask(event) {
+async function search(event) {
   event.preventDefault();
-  const query = by("query").value.trim();
+  const query = byId("query").value.trim();
   if (!query) return;
-  under?.abort();
-  under = new AbortController();
-  const { signal } = under;
-  say(by("found"), "Searching…");
+  controller?.abort();
+  controller = new AbortController();
+  const { signal } = controller;
+  setText(byId("search-status"), "Searching…");
   try {
-    const filter = within ? { documents: [within] } : {};
-    const { hits } = await post("/v1/search", { query, top_k: HITS, filter }, { signal });
-    const weak = hits.filter((hit) => hit.weak);
-    const fitting = hits.filter((hit) => !hit.weak);
-    by("hits").replaceChildren(...fitting.map(row));
-    tell(fitting.length, weak);
+    const filter = searchedDocument ? { documents: [searchedDocument] } : {};
+    const { hits } = await postJson("/v1/search", { query, top_k: MAX_HITS, filter }, { signal });
+    const weakHits = hits.filter((hit) => hit.weak);
+    const strongHits = hits.filter((hit) => !hit.weak);
+    byId("hits").replaceChildren(...strongHits.map(createHit));
+    showHitCount(strongHits.length, weakHits);
   } catch (error) {
     if (!signal.aborted) {
-      empty();
-      say(by("found"), describe(error));
+      clearResults();
+      setText(byId("search-status"), errorMessage(error));
     }
   }
 }
 
-/** Says how much was found. Weak hits, which the host would only guess at, are shown when they are asked for. */
-function tell(fitting, weak) {
-  const none = weak.length === 0 ? "Nothing was found." : "No passage matches this.";
-  say(by("found"), fitting === 0 ? none : many(fitting, "passage"));
-  const button = by("weak");
-  show(button, weak.length > 0);
-  button.textContent = `Show ${many(weak.length, "weak match", "weak matches")}`;
+/** Shows the number of hits. Weak hits are only shown on request. */
+function showHitCount(strongCount, weakHits) {
+  const emptyMessage = weakHits.length === 0 ? "Nothing was found." : "No passage matches this.";
+  setText(byId("search-status"), strongCount === 0 ? emptyMessage : pluralize(strongCount, "passage"));
+  const button = byId("show-weak-hits");
+  setVisible(button, weakHits.length > 0);
+  button.textContent = `Show ${pluralize(weakHits.length, "weak match", "weak matches")}`;
   button.onclick = () => {
-    by("hits").append(...weak.map(row));
-    show(button, false);
-    by("hits").querySelector(".weak")?.focus();
+    byId("hits").append(...weakHits.map(createHit));
+    setVisible(button, false);
+    byId("hits").querySelector(".weak")?.focus();
   };
 }
 
-const bytes = new TextEncoder();
-const text = new TextDecoder();
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
-/** A hit's text with the words of the query marked: pieces of text and elements, never markup made of it. */
-function marked(hit) {
-  const all = bytes.encode(hit.text);
-  const piece = (from, to) => text.decode(all.subarray(from, to));
-  const pieces = [];
+/** Returns the text of a hit as strings and `mark` elements for words of the query. Never parses the text as markup. */
+function highlightMatches(hit) {
+  const bytes = encoder.encode(hit.text);
+  const decode = (from, to) => decoder.decode(bytes.subarray(from, to));
+  const parts = [];
   let from = 0;
   for (const { start, end } of hit.matches) {
-    pieces.push(piece(from, start), el("mark", {}, piece(start, end)));
+    parts.push(decode(from, start), createElement("mark", {}, decode(start, end)));
     from = end;
   }
-  return [...pieces, piece(from)];
+  return [...parts, decode(from)];
 }
 
-function row(hit) {
-  const canvas = el("canvas", { width: 10, height: 14, "aria-hidden": "true" });
-  const box = el("span", { class: "box" });
-  const share = (value) => `${(value * 100).toFixed(3)}%`;
+function createHit(hit) {
+  const canvas = createElement("canvas", { width: 10, height: 14, "aria-hidden": "true" });
+  const highlightBox = createElement("span", { class: "highlight-box" });
+  const percent = (fraction) => `${(fraction * 100).toFixed(3)}%`;
   const { x, y, width, height } = hit.box;
-  Object.assign(box.style, { left: share(x), top: share(y), width: share(width), height: share(height) });
+  Object.assign(highlightBox.style, { left: percent(x), top: percent(y), width: percent(width), height: percent(height) });
   const path = hit.image_url || imagePath(hit.document, hit.page);
-  thumbnail(canvas, path);
-  const open = () => view({ document: hit.document, name: hit.name, page: hit.page, box: hit.box, image: path });
-  return el("li", {},
-    el("button", { type: "button", class: hit.weak ? "hit weak" : "hit", onclick: open },
-      el("span", { class: "small" }, canvas, box),
-      el("span", { class: "passage" },
-        el("span", { class: "name" }, `${hit.name}, page ${hit.page}`, hit.weak ? el("span", { class: "chip" }, "weak match") : null),
-        labelList(hit.labels),
-        el("span", { class: "text" }, ...marked(hit)))));
+  drawThumbnailWhenVisible(canvas, path);
+  const open = () => openViewer({ document: hit.document, name: hit.name, page: hit.page, box: hit.box, image: path });
+  const weakBadge = hit.weak ? createElement("span", { class: "badge" }, "weak match") : null;
+  return createElement("li", {},
+    createElement("button", { type: "button", class: hit.weak ? "hit weak" : "hit", onclick: open },
+      createElement("span", { class: "hit-thumbnail" }, canvas, highlightBox),
+      createElement("span", { class: "passage" },
+        createElement("span", { class: "name" }, `${hit.name}, page ${hit.page}`, weakBadge),
+        createLabelList(hit.labels),
+        createElement("span", { class: "passage-text" }, ...highlightMatches(hit)))));
 }
 
-function empty() {
-  by("hits").replaceChildren();
-  show(by("weak"), false);
-  say(by("found"), "");
+function clearResults() {
+  byId("hits").replaceChildren();
+  setVisible(byId("show-weak-hits"), false);
+  setText(byId("search-status"), "");
 }
 
-export function startSearch() {
-  by("search").addEventListener("submit", ask);
+export function initSearch() {
+  byId("search-form").addEventListener("submit", search);
 }
 
-/** Shows the view; in one document only if its id is given. */
+/** Shows the view. If `document` is an id, the search is restricted to that document. */
 export async function showSearch(document) {
-  if (document !== within) {
-    within = document;
-    empty();
+  if (document !== searchedDocument) {
+    searchedDocument = document;
+    clearResults();
   }
-  const note = by("within");
-  show(note, document !== null);
+  const scopeNote = byId("search-scope");
+  setVisible(scopeNote, document !== null);
   if (document !== null) {
     let name = document.slice(0, 12);
     try {
-      ({ name } = await get(`/v1/documents/${document}`));
+      ({ name } = await getJson(`/v1/documents/${document}`));
     } catch {
-      // The search itself will say what is wrong.
+      // The search itself will report the error.
     }
-    if (within === document) note.replaceChildren(`Only in ${name}. `, el("a", { href: "#/search" }, "Search everywhere"));
+    if (searchedDocument === document) {
+      scopeNote.replaceChildren(`Only in ${name}. `, createElement("a", { href: "#/search" }, "Search all documents"));
+    }
   }
-  by("query").focus();
+  byId("query").focus();
 }
 
 export function clearSearch() {
-  within = null;
-  by("query").value = "";
-  empty();
+  searchedDocument = null;
+  byId("query").value = "";
+  clearResults();
 }

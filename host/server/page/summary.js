@@ -1,90 +1,91 @@
-// What a document says in short: a sentence taken from it leads to where it stands, and a number or a name that it does not
-// have is marked.
+// The summaries of a document. A quoted sentence links to its position in the document. Numbers and names that the document does not
+// contain are marked.
 
-import { get } from "./api.js";
-import { describe, el, many } from "./dom.js";
-import { view } from "./viewer.js";
+import { getJson } from "./api.js";
+import { createElement, errorMessage, pluralize } from "./dom.js";
+import { openViewer } from "./viewer.js";
 
-const bytes = new TextEncoder();
-const text = new TextDecoder();
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
-/** A part of the page for a document's summaries; empty while there are none. */
+/** A section of the page with the summaries of a document. It is hidden while there are none. */
 export class Summaries {
   constructor(document, pages) {
     this.document = document;
     this.pages = pages;
-    this.told = el("p", { class: "message" });
-    this.body = el("div", { class: "stack" });
-    this.node = el("section", { class: "summaries", "aria-label": "Summary", hidden: true }, this.told, this.body);
-    this.sections = 0;
+    this.status = createElement("p", { class: "status-message" });
+    this.content = createElement("div", { class: "stack" });
+    this.node = createElement("section", { class: "summaries", "aria-label": "Summary", hidden: true }, this.status, this.content);
+    this.summarizedSections = 0;
   }
 
-  /** A section has its summary, or has none. */
-  section() {
-    this.sections += 1;
+  /** Counts a section that has been summarized. */
+  countSection() {
+    this.summarizedSections += 1;
     this.node.hidden = false;
-    this.told.textContent = `${many(this.sections, "section")} summarized`;
+    this.status.textContent = `${pluralize(this.summarizedSections, "section")} summarized`;
   }
 
-  /** Shows the summaries of a document that may have none. */
-  async look() {
+  /** Loads the summaries if the document has any. */
+  async loadIfAvailable() {
     try {
-      const { summarized } = await get(`/v1/documents/${this.document}?limit=1`);
+      const { summarized } = await getJson(`/v1/documents/${this.document}?limit=1`);
       if (summarized) await this.load();
     } catch {
-      // Whoever shows its pages says what is wrong.
+      // The request for the pages of the document reports the error.
     }
   }
 
-  /** Asks for what there is. */
   async load() {
     try {
-      const said = await get(`/v1/documents/${this.document}/summary`);
-      const whole = said.summary && said.sections.length !== 1 ? [this.part("Summary", said.summary, said.name)] : [];
-      const parts = said.sections.filter((section) => section.summary).map((section) => this.titled(section, said.name));
-      this.body.replaceChildren(...whole, ...sections(parts));
-      this.told.textContent = "";
-      this.node.hidden = this.body.childElementCount === 0;
+      const { summary, sections, name } = await getJson(`/v1/documents/${this.document}/summary`);
+      const ofDocument = summary && sections.length !== 1 ? [this.createSummary("Summary", summary, name)] : [];
+      const ofSections = sections.filter((section) => section.summary).map((section) => this.createSectionSummary(section, name));
+      this.content.replaceChildren(...ofDocument, ...collapseSections(ofSections));
+      this.status.textContent = "";
+      this.node.hidden = this.content.childElementCount === 0;
     } catch (error) {
       this.node.hidden = false;
-      this.told.textContent = describe(error);
+      this.status.textContent = errorMessage(error);
     }
   }
 
-  titled({ title, first_page: first, last_page: last, summary }, name) {
+  createSectionSummary({ title, first_page: first, last_page: last, summary }, name) {
     const pages = first === last ? `page ${first}` : `pages ${first} to ${last}`;
-    return this.part(`${title || "Untitled"}, ${pages}`, summary, name);
+    return this.createSummary(`${title || "Untitled"}, ${pages}`, summary, name);
   }
 
-  part(title, summary, name) {
-    return el("div", {}, el("p", { class: "part" }, title), el("p", { class: "said" }, ...this.spoken(summary, name)));
+  createSummary(title, summary, name) {
+    return createElement("div", {}, createElement("p", { class: "summary-heading" }, title),
+      createElement("p", { class: "summary-text" }, ...this.createTextParts(summary, name)));
   }
 
-  /** The text, cut where a quote or something unknown begins or ends. */
-  spoken({ text: whole, quotes, ungrounded }, name) {
-    const all = bytes.encode(whole);
-    const cuts = new Set([0, all.length]);
+  /** Splits the text at the boundaries of quotes and ungrounded parts, and creates an element for each of them. */
+  createTextParts({ text, quotes, ungrounded }, name) {
+    const bytes = encoder.encode(text);
+    const cuts = new Set([0, bytes.length]);
     for (const { start, end } of [...quotes.map((quote) => quote.at), ...ungrounded]) cuts.add(start).add(end);
-    const places = [...cuts].sort((one, other) => one - other);
-    const holds = ({ start, end }, at) => start <= at && at < end;
-    return places.slice(1).map((end, at) => {
-      const start = places[at];
-      const piece = text.decode(all.slice(start, end));
-      const quote = quotes.find((one) => holds(one.at, start));
-      if (quote) return this.quoted(piece, quote, name);
-      const unknown = ungrounded.some((one) => holds(one, start));
-      return unknown ? el("mark", { title: "The document does not have this." }, piece) : piece;
+    const positions = [...cuts].sort((one, other) => one - other);
+    const contains = ({ start, end }, position) => start <= position && position < end;
+    return positions.slice(1).map((end, index) => {
+      const start = positions[index];
+      const part = decoder.decode(bytes.slice(start, end));
+      const quote = quotes.find((one) => contains(one.at, start));
+      if (quote) return this.createQuote(part, quote, name);
+      const isUngrounded = ungrounded.some((one) => contains(one, start));
+      return isUngrounded ? createElement("mark", { title: "The document does not contain this." }, part) : part;
     });
   }
 
-  quoted(piece, { page, box }, name) {
-    const open = () => view({ document: this.document, name, pages: this.pages, page, box });
-    return el("button", { type: "button", class: "quote", title: `Page ${page}`, onclick: open }, piece);
+  createQuote(text, { page, box }, name) {
+    const open = () => openViewer({ document: this.document, name, pages: this.pages, page, box });
+    return createElement("button", { type: "button", class: "quote", title: `Page ${page}`, onclick: open }, text);
   }
 }
 
-/** Sections are read when they are asked for: a book has hundreds. */
-function sections(parts) {
-  if (parts.length < 2) return parts;
-  return [el("details", {}, el("summary", {}, many(parts.length, "section")), el("div", { class: "stack" }, ...parts))];
+/** Puts several sections into a collapsed element, because a book has hundreds. */
+function collapseSections(sections) {
+  if (sections.length < 2) return sections;
+  return [createElement("details", {}, createElement("summary", {}, pluralize(sections.length, "section")),
+    createElement("div", { class: "stack" }, ...sections))];
 }

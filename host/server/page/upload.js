@@ -1,96 +1,97 @@
-// Files on their way to the host: one request for all that were handed in together.
+// Uploads files as one job and shows the progress of each file.
 
-import { send } from "./api.js";
-import { bytes, describe, el, say, show } from "./dom.js";
+import { uploadForm } from "./api.js";
+import { createElement, errorMessage, formatBytes, setText, setVisible } from "./dom.js";
 
-const RETRIES = 3;
+const MAX_RETRIES = 3;
 
-/** Sends files as one job and shows how far each is; `taken` gets the job. */
-export function upload(files, options, list, taken) {
-  const rows = files.map((file) => new Row(file));
-  const note = el("p", { class: "notice bad", role: "alert", hidden: true });
-  const stop = el("button", { type: "button", class: "quiet" }, "Stop");
-  const again = el("button", { type: "button", hidden: true }, "Try again");
-  const node = el("section", { class: "panel card", "aria-label": "Upload" },
-    el("ul", { class: "files" }, ...rows.map((row) => row.node)), note, el("div", { class: "actions" }, again, stop));
-  list.append(node);
-  // The same word each time: a request whose answer was lost does not become a second job.
-  const word = crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`;
-  let under = null;
+/** Uploads files as one job, with a progress card in `list`. Calls `onJobCreated` with the job. */
+export function startUpload(files, options, list, onJobCreated) {
+  const rows = files.map((file) => new UploadRow(file));
+  const errorNotice = createElement("p", { class: "notice error", role: "alert", hidden: true });
+  const cancelButton = createElement("button", { type: "button", class: "secondary" }, "Cancel upload");
+  const retryButton = createElement("button", { type: "button", hidden: true }, "Retry upload");
+  const card = createElement("section", { class: "panel card", "aria-label": "Upload" },
+    createElement("ul", { class: "upload-files" }, ...rows.map((row) => row.node)), errorNotice,
+    createElement("div", { class: "actions" }, retryButton, cancelButton));
+  list.append(card);
+  // All attempts use the same key, so that a lost response does not lead to a second job.
+  const idempotencyKey = crypto.randomUUID ? crypto.randomUUID() : `${Date.now()}-${Math.random()}`;
+  let controller = null;
 
   const start = async () => {
-    under = new AbortController();
-    show(note, false);
-    show(again, false);
+    controller = new AbortController();
+    setVisible(errorNotice, false);
+    setVisible(retryButton, false);
     try {
-      const job = await persist(() => send("/v1/jobs", form(files, options), word, {
-        sent: (loaded, total) => spread(rows, loaded, total),
-        signal: under.signal,
-      }), under.signal);
-      node.remove();
-      taken(job);
+      const job = await retryUpload(() => uploadForm("/v1/jobs", buildForm(files, options), idempotencyKey, {
+        onProgress: (sentBytes, totalBytes) => showProgress(rows, sentBytes, totalBytes),
+        signal: controller.signal,
+      }), controller.signal);
+      card.remove();
+      onJobCreated(job);
     } catch (error) {
       if (error.name === "AbortError") {
-        node.remove();
+        card.remove();
         return;
       }
-      say(note, describe(error));
-      show(note, true);
-      show(again, true);
+      setText(errorNotice, errorMessage(error));
+      setVisible(errorNotice, true);
+      setVisible(retryButton, true);
     }
   };
-  stop.addEventListener("click", () => {
-    under.abort();
-    node.remove();
+  cancelButton.addEventListener("click", () => {
+    controller.abort();
+    card.remove();
   });
-  again.addEventListener("click", start);
+  retryButton.addEventListener("click", start);
   start();
 }
 
-function form(files, options) {
+function buildForm(files, options) {
   const form = new FormData();
-  // Options come first: the host knows them before the files arrive.
+  // The options come first, so that the host knows them before the files arrive.
   form.append("options", new Blob([JSON.stringify(options)], { type: "application/json" }));
   files.forEach((file) => form.append("file", file, file.name));
   return form;
 }
 
-/** Comes again when the host asks for it, or when the connection broke. */
-async function persist(attempt, signal) {
-  for (let tries = 1; ; tries += 1) {
+/** Retries an upload on 429, 503 and network errors. */
+async function retryUpload(upload, signal) {
+  for (let attempt = 1; ; attempt += 1) {
     try {
-      return await attempt();
+      return await upload();
     } catch (error) {
-      const passing = error instanceof TypeError || error.status === 429 || error.status === 503;
-      if (!passing || tries > RETRIES || signal.aborted) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter || tries)));
+      const isTemporary = error instanceof TypeError || error.status === 429 || error.status === 503;
+      if (!isTemporary || attempt > MAX_RETRIES || signal.aborted) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.retryAfter || attempt)));
       signal.throwIfAborted();
     }
   }
 }
 
-/** The files go one after the other, so the bytes that have gone say how far each is. */
-function spread(rows, loaded, total) {
-  const all = rows.reduce((sum, row) => sum + row.file.size, 0);
-  // What the form adds around the files stands mostly before the first.
-  let left = Math.max(0, loaded - Math.max(0, total - all));
+/** Computes the progress of each file from the sent bytes of the form, since files are sent one after the other. */
+function showProgress(rows, sentBytes, totalBytes) {
+  const fileBytes = rows.reduce((sum, row) => sum + row.file.size, 0);
+  // Most of what the form adds around the files is sent before the first file.
+  let remaining = Math.max(0, sentBytes - Math.max(0, totalBytes - fileBytes));
   for (const row of rows) {
-    row.sent(Math.min(left, row.file.size));
-    left = Math.max(0, left - row.file.size);
+    row.showSentBytes(Math.min(remaining, row.file.size));
+    remaining = Math.max(0, remaining - row.file.size);
   }
 }
 
-class Row {
+class UploadRow {
   constructor(file) {
     this.file = file;
-    this.bar = el("progress", { max: Math.max(1, file.size), value: 0, "aria-label": `Upload of ${file.name}` });
-    this.figure = el("span", { class: "hint" }, bytes(file.size));
-    this.node = el("li", {}, el("span", { class: "name" }, file.name), this.figure, this.bar);
+    this.progressBar = createElement("progress", { max: Math.max(1, file.size), value: 0, "aria-label": `Upload of ${file.name}` });
+    this.sizeText = createElement("span", { class: "hint" }, formatBytes(file.size));
+    this.node = createElement("li", {}, createElement("span", { class: "name" }, file.name), this.sizeText, this.progressBar);
   }
 
-  sent(count) {
-    this.bar.value = count;
-    const all = this.file.size;
-    say(this.figure, count >= all ? `${bytes(all)}, sent` : `${bytes(count)} of ${bytes(all)}`);
+  showSentBytes(sentBytes) {
+    this.progressBar.value = sentBytes;
+    const size = this.file.size;
+    setText(this.sizeText, sentBytes >= size ? `${formatBytes(size)}, sent` : `${formatBytes(sentBytes)} of ${formatBytes(size)}`);
   }
 }

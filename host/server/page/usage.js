@@ -1,68 +1,74 @@
-// What the tenant has used today, against what it may use.
+// The view of usage: the quotas of the tenant and its usage by day.
 
-import { get } from "./api.js";
-import { by, bytes, complain, count, duration, el } from "./dom.js";
+import { getJson } from "./api.js";
+import { byId, createElement, formatBytes, formatDuration, formatNumber, showError } from "./dom.js";
 
-const NAMES = {
-  concurrent_jobs: ["Jobs at once", count],
-  queued_jobs: ["Jobs waiting", count],
-  requests_per_second: ["Requests a second", count],
-  upload_bytes: ["One upload", bytes],
-  pages_per_day: ["Pages today", count],
-  stored_bytes: ["Kept", bytes],
-  inference_millis_per_day: ["Models today", (millis) => duration(millis / 1000)],
-  guest_millis_per_day: ["Components today", (millis) => duration(millis / 1000)],
-  llm_calls_per_day: ["Language model calls today", count],
-  llm_tokens_per_day: ["Language model tokens today", count],
-  llm_cost_micros_per_day: ["Language model price today", (micros) => (micros / 1e6).toFixed(2)],
-  guest_memory_bytes: ["Component memory", bytes],
+const formatMillis = (millis) => formatDuration(millis / 1000);
+
+const QUOTAS = {
+  concurrent_jobs: ["Running jobs", formatNumber],
+  queued_jobs: ["Queued jobs", formatNumber],
+  requests_per_second: ["Requests per second", formatNumber],
+  upload_bytes: ["Size of an upload", formatBytes],
+  pages_per_day: ["Pages today", formatNumber],
+  stored_bytes: ["Stored data", formatBytes],
+  inference_millis_per_day: ["Model time today", formatMillis],
+  guest_millis_per_day: ["Component CPU time today", formatMillis],
+  llm_calls_per_day: ["Language model calls today", formatNumber],
+  llm_tokens_per_day: ["Language model tokens today", formatNumber],
+  llm_cost_micros_per_day: ["Language model cost today", (micros) => (micros / 1e6).toFixed(2)],
+  guest_memory_bytes: ["Component memory", formatBytes],
 };
 
-function quota({ quota: name, used, limit }) {
-  const [title, format] = NAMES[name] || [name, count];
+function createQuota({ quota: name, used, limit }) {
+  const [title, format] = QUOTAS[name] || [name, formatNumber];
   const id = `quota-${name}`;
   if (used === null || used === undefined) {
-    return el("div", { class: "quota" }, el("span", {}, title), el("span", { class: "figure" }, limit ? `at most ${format(limit)}` : "no limit"));
+    const value = limit ? `at most ${format(limit)}` : "no limit";
+    return createElement("div", { class: "quota" },
+      createElement("span", {}, title), createElement("span", { class: "quota-value" }, value));
   }
-  const figure = limit ? `${format(used)} of ${format(limit)}` : `${format(used)}, no limit`;
+  const value = limit ? `${format(used)} of ${format(limit)}` : `${format(used)}, no limit`;
   const meter = limit
-    ? el("meter", { id, min: 0, max: limit, high: limit * 0.8, optimum: 0, value: Math.min(used, limit) })
+    ? createElement("meter", { id, min: 0, max: limit, high: limit * 0.8, optimum: 0, value: Math.min(used, limit) })
     : null;
-  return el("div", { class: "quota" }, el("label", { for: id }, title), el("span", { class: "figure" }, figure), meter);
+  return createElement("div", { class: "quota" },
+    createElement("label", { for: id }, title), createElement("span", { class: "quota-value" }, value), meter);
 }
 
 const COLUMNS = [
   ["Day (UTC)", ({ day }) => day],
-  ["Pages", ({ pages }) => count(pages)],
-  ["Jobs", ({ jobs }) => count(jobs)],
-  ["Searches", ({ searches }) => count(searches)],
-  ["Taken in", ({ upload_bytes: taken }) => bytes(taken)],
-  ["Models", ({ inference_millis: millis }) => duration(millis / 1000)],
-  ["Language model calls", ({ llm_calls: calls }) => count(calls)],
-  ["Language model tokens", ({ llm_prompt_tokens: asked, llm_answer_tokens: answered }) => count(asked + answered)],
-  ["Components", ({ guest_millis: millis }) => duration(millis / 1000)],
-  ["Requests", ({ requests }) => count(requests)],
-  ["Refused", ({ refusals }) => count(refusals)],
+  ["Pages", ({ pages }) => formatNumber(pages)],
+  ["Jobs", ({ jobs }) => formatNumber(jobs)],
+  ["Searches", ({ searches }) => formatNumber(searches)],
+  ["Uploaded", ({ upload_bytes: bytes }) => formatBytes(bytes)],
+  ["Model time", ({ inference_millis: millis }) => formatMillis(millis)],
+  ["Language model calls", ({ llm_calls: calls }) => formatNumber(calls)],
+  ["Language model tokens", ({ llm_prompt_tokens: prompt, llm_answer_tokens: response }) => formatNumber(prompt + response)],
+  ["Component CPU time", ({ guest_millis: millis }) => formatMillis(millis)],
+  ["Requests", ({ requests }) => formatNumber(requests)],
+  ["Refused requests", ({ refusals }) => formatNumber(refusals)],
 ];
 
-function days(used) {
-  const row = (day) => el("tr", {}, ...COLUMNS.map(([, cell]) => el("td", {}, cell(day))));
-  return el("table", { class: "figures" },
-    el("thead", {}, el("tr", {}, ...COLUMNS.map(([title]) => el("th", { scope: "col" }, title)))),
-    el("tbody", {}, ...[...used].reverse().map(row)));
+function createUsageTable(days) {
+  const createRow = (day) => createElement("tr", {}, ...COLUMNS.map(([, format]) => createElement("td", {}, format(day))));
+  return createElement("table", { class: "numeric-table" },
+    createElement("thead", {}, createElement("tr", {}, ...COLUMNS.map(([title]) => createElement("th", { scope: "col" }, title)))),
+    createElement("tbody", {}, ...[...days].reverse().map(createRow)));
 }
 
 export async function showUsage() {
   try {
-    const usage = await get("/v1/usage");
-    by("usage").replaceChildren(
-      el("div", { class: "panel quotas" }, ...usage.quotas.map(quota)),
-      el("div", { class: "panel wide", tabindex: "0", role: "region", "aria-label": "Use by day" }, days(usage.days)));
+    const usage = await getJson("/v1/usage");
+    byId("usage").replaceChildren(
+      createElement("div", { class: "panel quotas" }, ...usage.quotas.map(createQuota)),
+      createElement("div", { class: "panel scrollable", tabindex: "0", role: "region", "aria-label": "Usage by day" },
+        createUsageTable(usage.days)));
   } catch (error) {
-    complain(error);
+    showError(error);
   }
 }
 
 export function clearUsage() {
-  by("usage").replaceChildren();
+  byId("usage").replaceChildren();
 }

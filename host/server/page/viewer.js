@@ -1,136 +1,136 @@
-// One page large, with the box of what was found on it. An open viewer is an entry of the browser's history: Back closes it, Forward
-// opens it again, and so does a reload.
+// A dialog that shows one page with a highlighted box. An open viewer is an entry of the browser history: Back closes it, Forward and
+// a reload open it again.
 
-import { get, hasKey } from "./api.js";
-import { by, describe, say, show } from "./dom.js";
-import { fullImage, imagePath } from "./images.js";
+import { getJson, hasKey } from "./api.js";
+import { byId, errorMessage, setText, setVisible } from "./dom.js";
+import { imagePath, loadImageUrl } from "./images.js";
 
-let shown = null;
+/** The displayed page, or null while the viewer is closed. */
+let current = null;
 
 /**
- * Opens a page: `{ document, name, page, pages, box, image }`. The box is in shares of the page's width and height. The number of
- * pages is asked for if it is not given.
+ * Opens a page: `{ document, name, page, pages, box, image }`. The box is in fractions of the width and height of the page. If `pages`
+ * is missing, the number of pages is loaded.
  */
-export function view({ box, image, ...what }) {
-  const found = box || image ? { page: what.page, box, image } : null;
-  const place = { ...what, found };
-  history.pushState({ viewer: place }, "");
-  open(place);
+export function openViewer({ box, image, ...page }) {
+  const highlight = box || image ? { page: page.page, box, image } : null;
+  const state = { ...page, highlight };
+  history.pushState({ viewer: state }, "");
+  openDialog(state);
 }
 
-function open(place) {
-  const dialog = by("viewer");
+function openDialog(state) {
+  const dialog = byId("viewer");
   if (!dialog.open) {
     dialog.showModal();
-    by("viewer-body").focus();
+    byId("viewer-body").focus();
   }
-  turn(place);
-  if (place.pages === undefined) count(place.document);
+  showPage(state);
+  if (state.pages === undefined) loadPageCount(state.document);
 }
 
-/** Asks how many pages the document has. */
-async function count(document) {
+async function loadPageCount(document) {
   try {
-    const { pages } = await get(`/v1/documents/${encodeURIComponent(document)}?limit=1`);
-    if (shown?.document !== document) return;
-    shown.pages = pages;
-    history.replaceState({ viewer: shown }, "");
-    title(shown);
+    const { pages } = await getJson(`/v1/documents/${encodeURIComponent(document)}?limit=1`);
+    if (current?.document !== document) return;
+    current.pages = pages;
+    history.replaceState({ viewer: current }, "");
+    showTitle(current);
   } catch {
-    // The page is shown without the number.
+    // The title shows no number of pages.
   }
 }
 
-function title({ page, pages, name }) {
-  const of = pages ? ` of ${pages}` : "";
-  say(by("viewer-title"), `Page ${page}${of} · ${name}`);
-  by("viewer-title").title = name;
-  enable(by("viewer-before"), page > 1);
-  enable(by("viewer-after"), pages === undefined || page < pages);
+function showTitle({ page, pages, name }) {
+  const ofPages = pages ? ` of ${pages}` : "";
+  setText(byId("viewer-title"), `Page ${page}${ofPages} · ${name}`);
+  byId("viewer-title").title = name;
+  setEnabled(byId("viewer-previous"), page > 1);
+  setEnabled(byId("viewer-next"), pages === undefined || page < pages);
 }
 
-/** A button that is disabled loses the focus, and the keyboard would go with it. */
-function enable(button, enabled) {
-  if (!enabled && document.activeElement === button) by("viewer-body").focus();
+/** Enables or disables a button. Moves the focus away before disabling, since keyboard input would be lost with it. */
+function setEnabled(button, enabled) {
+  if (!enabled && document.activeElement === button) byId("viewer-body").focus();
   button.disabled = !enabled;
 }
 
-async function turn(what) {
-  shown = what;
-  title(what);
-  const [figure, image, box, note] = [by("viewer-page"), by("viewer-image"), by("viewer-box"), by("viewer-note")];
-  const found = what.found?.page === what.page ? what.found : null;
-  show(figure, false);
-  show(box, false);
-  say(note, "Loading…");
-  show(note, true);
+async function showPage(state) {
+  current = state;
+  showTitle(state);
+  const [figure, image, box, status] = [byId("viewer-figure"), byId("viewer-image"), byId("viewer-box"), byId("viewer-status")];
+  const highlight = state.highlight?.page === state.page ? state.highlight : null;
+  setVisible(figure, false);
+  setVisible(box, false);
+  setText(status, "Loading…");
+  setVisible(status, true);
   try {
-    image.src = await fullImage(found?.image || imagePath(what.document, what.page));
+    image.src = await loadImageUrl(highlight?.image || imagePath(state.document, state.page));
     await image.decode();
   } catch (error) {
-    if (shown === what) say(note, error.status === 404 ? "There is no image of this page." : describe(error));
+    if (current === state) setText(status, error.status === 404 ? "There is no image of this page." : errorMessage(error));
     return;
   }
-  // Another page may have been asked for since.
-  if (shown !== what) return;
-  show(note, false);
-  image.alt = `Page ${what.page} of ${what.name}`;
-  show(figure, true);
-  if (found?.box) {
-    const { x, y, width, height } = found.box;
-    const share = (value) => `${(value * 100).toFixed(3)}%`;
-    Object.assign(box.style, { left: share(x), top: share(y), width: share(width), height: share(height) });
-    show(box, true);
+  // Another page may have been requested meanwhile.
+  if (current !== state) return;
+  setVisible(status, false);
+  image.alt = `Page ${state.page} of ${state.name}`;
+  setVisible(figure, true);
+  if (highlight?.box) {
+    const { x, y, width, height } = highlight.box;
+    const percent = (fraction) => `${(fraction * 100).toFixed(3)}%`;
+    Object.assign(box.style, { left: percent(x), top: percent(y), width: percent(width), height: percent(height) });
+    setVisible(box, true);
     box.scrollIntoView({ block: "center", inline: "center" });
   } else {
-    by("viewer-body").scrollTop = 0;
+    byId("viewer-body").scrollTop = 0;
   }
 }
 
-/** Turns to a page, if the document has it. The history keeps one entry, so that Back closes the viewer at once. */
-function goTo(page) {
-  if (!shown || page < 1 || page === shown.page || (shown.pages && page > shown.pages)) return;
-  const place = { ...shown, page };
-  history.replaceState({ viewer: place }, "");
-  turn(place);
+/** Shows another page of the document if it exists. Replaces the history entry, so that Back closes the viewer at once. */
+function goToPage(page) {
+  if (!current || page < 1 || page === current.page || (current.pages && page > current.pages)) return;
+  const state = { ...current, page };
+  history.replaceState({ viewer: state }, "");
+  showPage(state);
 }
 
-const KEYS = {
-  ArrowLeft: () => goTo(shown.page - 1),
-  ArrowRight: () => goTo(shown.page + 1),
-  Home: () => goTo(1),
-  End: () => shown.pages && goTo(shown.pages),
+const KEY_ACTIONS = {
+  ArrowLeft: () => goToPage(current.page - 1),
+  ArrowRight: () => goToPage(current.page + 1),
+  Home: () => goToPage(1),
+  End: () => current.pages && goToPage(current.pages),
 };
 
-/** Shows what the entry of the history says. */
-function follow(state) {
-  const dialog = by("viewer");
-  if (state?.viewer && hasKey()) open(state.viewer);
+/** Opens or closes the viewer as the history entry says. */
+function applyHistoryState(historyState) {
+  const dialog = byId("viewer");
+  if (historyState?.viewer && hasKey()) openDialog(historyState.viewer);
   else if (dialog.open) dialog.close();
 }
 
-export function startViewer() {
-  const dialog = by("viewer");
-  by("viewer-before").addEventListener("click", () => goTo(shown.page - 1));
-  by("viewer-after").addEventListener("click", () => goTo(shown.page + 1));
-  by("viewer-close").addEventListener("click", () => dialog.close());
+export function initViewer() {
+  const dialog = byId("viewer");
+  byId("viewer-previous").addEventListener("click", () => goToPage(current.page - 1));
+  byId("viewer-next").addEventListener("click", () => goToPage(current.page + 1));
+  byId("viewer-close").addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();
   });
   dialog.addEventListener("close", () => {
-    shown = null;
-    by("viewer-image").removeAttribute("src");
-    // Closed otherwise than by Back: its entry goes.
+    current = null;
+    byId("viewer-image").removeAttribute("src");
+    // If the viewer was not closed by Back, remove its history entry.
     if (history.state?.viewer) history.back();
   });
   dialog.addEventListener("keydown", (event) => {
-    const key = event.ctrlKey || event.altKey || event.metaKey || event.shiftKey ? null : KEYS[event.key];
-    if (!key || !shown) return;
+    const action = event.ctrlKey || event.altKey || event.metaKey || event.shiftKey ? null : KEY_ACTIONS[event.key];
+    if (!action || !current) return;
     event.preventDefault();
-    key();
+    action();
   });
-  addEventListener("popstate", (event) => follow(event.state));
+  addEventListener("popstate", (event) => applyHistoryState(event.state));
 }
 
-/** Opens the viewer that was open when the page was left or reloaded. */
-export const resumeViewer = () => follow(history.state);
+/** Opens the viewer again if it was open when the page was left or reloaded. */
+export const restoreViewer = () => applyHistoryState(history.state);

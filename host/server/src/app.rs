@@ -1,4 +1,4 @@
-//! What every handler shares, and the routes.
+//! The server, the state that all handlers share, and the routes.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,318 +13,339 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use weir_core::StorageError;
-use weir_core::component::{ComponentStore, Gate};
-use weir_core::order::Orders;
-use weir_core::original::Originals;
-use weir_core::removal::Removals;
-use weir_core::replay::Replays;
-use weir_core::revision::PipelineBook;
+use weir_core::component::{ComponentStore, ComponentValidator};
+use weir_core::document_removal::DocumentRemovalStore;
+use weir_core::job_request::JobRequestStore;
+use weir_core::replay::JobReplayer;
+use weir_core::revision::PipelineStore;
 use weir_core::settings::Settings;
-use weir_core::shadow::ShadowBook;
-use weir_core::tenancy::Registry;
-use weir_core::usage::UsageBook;
+use weir_core::shadow::ShadowStore;
+use weir_core::tenancy::TenantStore;
+use weir_core::uploads::UploadStore;
+use weir_core::usage::UsageStore;
 use weir_engine::Engine;
 
 use crate::admission::{self, Admission};
-use crate::documents::{self, Renderers};
-use crate::events::{self, Feeds};
-use crate::hub::Announced;
-use crate::jobs::ProgressBook;
-use crate::listen::Listener;
+use crate::commit_notifier::CommitNotifier;
+use crate::documents::{self, MarkdownRenderLimit};
+use crate::events::{self, EventFeeds};
+use crate::http_input::ReadTimeoutBody;
+use crate::jobs::ProgressCache;
+use crate::listener::Listener;
 use crate::metrics::{self, Metrics};
-use crate::openapi::{self, Description};
-use crate::outbound::Outbound;
-use crate::pipelines::{self, Defaults, Shelf};
-use crate::places::Places;
+use crate::openapi::{self, ApiDescription};
+use crate::outbound_client::OutboundClient;
+use crate::pipelines::{self, DefaultComponents, TenantPipelines};
 use crate::problem::Problem;
-use crate::quota::QuotaDesk;
+use crate::quota_limiter::QuotaLimiter;
 use crate::search::{self, SearchBuffer};
-use crate::signed::{self, Links, SigningKey};
-use crate::uploads::UploadsInFlight;
-use crate::usage::{HostQuotas, Metering, QuotaSources};
-use crate::webhook::{Post, Webhooks};
-use crate::wire::Paced;
-use crate::{headers, health, intake, jobs, page, requests, tenants, usage};
+use crate::signed_links::{self, LinkSigner, SigningKey};
+use crate::stream_limiter::StreamLimiter;
+use crate::upload_reservations::UploadReservations;
+use crate::usage::{HostQuotas, QuotaSources, UsageRecorder};
+use crate::webhook::{WebhookDelivery, WebhookSender};
+use crate::{health, intake, jobs, request_middleware, security_headers, tenants, usage, web_page};
 
-/// What a server is made of.
+/// The stores and services that a server is built from.
 pub struct ServerParts {
-    /// Runs the jobs, over `ledger`.
+    /// Runs the jobs. It uses `ledger`.
     pub engine: Engine,
     /// The engine's ledger.
-    pub ledger: Arc<Announced>,
+    pub ledger: Arc<CommitNotifier>,
     /// Tenants and keys.
-    pub registry: Arc<dyn Registry>,
-    /// What clients asked for.
-    pub orders: Arc<dyn Orders>,
-    /// Documents that are being removed.
-    pub removals: Arc<dyn Removals>,
-    /// What tenants used.
-    pub usage: Arc<dyn UsageBook>,
-    /// Told of what tenants use, by whoever works for them.
-    pub metering: Arc<Metering>,
-    /// Revisions of tenants' pipelines.
-    pub pipelines: Arc<dyn PipelineBook>,
-    /// What their shadows would have decided.
-    pub shadows: Arc<dyn ShadowBook>,
-    /// The components they are made of.
+    pub tenant_store: Arc<dyn TenantStore>,
+    /// Job requests of clients.
+    pub job_requests: Arc<dyn JobRequestStore>,
+    /// Document removals that have begun and not ended.
+    pub document_removals: Arc<dyn DocumentRemovalStore>,
+    /// Recorded usage of tenants.
+    pub usage_store: Arc<dyn UsageStore>,
+    /// Collects the usage that the host causes on behalf of tenants.
+    pub usage_recorder: Arc<UsageRecorder>,
+    /// Pipelines of tenants and their revisions.
+    pub pipelines: Arc<dyn PipelineStore>,
+    /// Results of shadow revisions.
+    pub shadows: Arc<dyn ShadowStore>,
+    /// Component binaries.
     pub components: Arc<dyn ComponentStore>,
-    /// Looks at components before they are let in.
-    pub gate: Arc<dyn Gate>,
-    /// Has the decisions of jobs again.
-    pub replays: Arc<dyn Replays>,
-    /// The host's own components.
-    pub defaults: Arc<dyn Defaults>,
-    /// The files that clients sent.
-    pub originals: Arc<dyn Originals>,
-    /// Signs links to page images and lines.
-    pub signing: SigningKey,
+    /// Validates a component before it is stored.
+    pub component_validator: Arc<dyn ComponentValidator>,
+    /// Replays a job's decisions.
+    pub job_replayer: Arc<dyn JobReplayer>,
+    /// The default components of the host.
+    pub default_components: Arc<dyn DefaultComponents>,
+    /// Uploaded files.
+    pub upload_store: Arc<dyn UploadStore>,
+    /// Signs links to page images and page lines.
+    pub signing_key: SigningKey,
     /// The host's settings.
     pub settings: Settings,
 }
 
-/// What every handler shares.
-pub struct App {
+/// State that all handlers share.
+pub struct AppState {
     pub(crate) engine: Engine,
-    pub(crate) ledger: Arc<Announced>,
-    pub(crate) registry: Arc<dyn Registry>,
-    pub(crate) orders: Arc<dyn Orders>,
-    pub(crate) removals: Arc<dyn Removals>,
-    pub(crate) usage: Arc<dyn UsageBook>,
-    pub(crate) metering: Arc<Metering>,
-    pub(crate) shelf: Shelf,
-    pub(crate) originals: Arc<dyn Originals>,
-    pub(crate) uploads: Arc<UploadsInFlight>,
+    pub(crate) ledger: Arc<CommitNotifier>,
+    pub(crate) tenant_store: Arc<dyn TenantStore>,
+    pub(crate) job_requests: Arc<dyn JobRequestStore>,
+    pub(crate) document_removals: Arc<dyn DocumentRemovalStore>,
+    pub(crate) usage_store: Arc<dyn UsageStore>,
+    pub(crate) usage_recorder: Arc<UsageRecorder>,
+    pub(crate) tenant_pipelines: TenantPipelines,
+    pub(crate) upload_store: Arc<dyn UploadStore>,
+    pub(crate) upload_reservations: Arc<UploadReservations>,
     pub(crate) settings: Settings,
-    pub(crate) quotas: QuotaDesk,
+    pub(crate) quota_limiter: QuotaLimiter,
     pub(crate) admission: Arc<Admission>,
-    pub(crate) progress: ProgressBook,
-    pub(crate) outbound: Arc<Outbound>,
-    /// Held while a tenant's keys are counted and one is added.
-    pub(crate) registry_turn: tokio::sync::Mutex<()>,
-    /// Work that goes on to its end although its client has gone.
-    tasks: TaskTracker,
+    pub(crate) progress_cache: ProgressCache,
+    pub(crate) outbound_client: Arc<OutboundClient>,
+    /// Held while a tenant's keys are counted and a key is added, so that the limit of keys holds.
+    pub(crate) key_creation_lock: tokio::sync::Mutex<()>,
+    /// Tasks that run to completion even if their client disconnects.
+    background_tasks: TaskTracker,
     pub(crate) metrics: Metrics,
-    /// Event streams.
-    pub(crate) streams: Arc<Places>,
-    /// Streams of hits.
-    pub(crate) query_streams: Arc<Places>,
-    pub(crate) feeds: Feeds,
-    pub(crate) searches: Arc<SearchBuffer>,
-    pub(crate) links: Links,
-    pub(crate) renderers: Renderers,
-    /// Cancelled once: no new work is taken from then on.
-    pub(crate) stopping: CancellationToken,
+    /// Limits the number of open event streams.
+    pub(crate) event_stream_limiter: Arc<StreamLimiter>,
+    /// Limits the number of open search streams.
+    pub(crate) search_stream_limiter: Arc<StreamLimiter>,
+    pub(crate) event_feeds: EventFeeds,
+    pub(crate) search_buffer: Arc<SearchBuffer>,
+    pub(crate) link_signer: LinkSigner,
+    pub(crate) markdown_render_limit: MarkdownRenderLimit,
+    /// Cancelled when the server begins to stop. It accepts no new work from then on.
+    pub(crate) stop_signal: CancellationToken,
 }
 
-/// Answers HTTP requests until it is told to stop.
+/// An HTTP server that runs until it receives a stop signal.
 pub struct Server {
-    app: Arc<App>,
+    app: Arc<AppState>,
 }
 
 impl Server {
-    /// A server that does not listen yet.
+    /// Builds a server. [`Server::serve`] starts it.
     pub fn new(parts: ServerParts) -> Self {
         let ServerParts {
             engine,
             ledger,
-            registry,
-            orders,
-            removals,
-            usage,
-            metering,
+            tenant_store: registry,
+            job_requests: orders,
+            document_removals: removals,
+            usage_store: usage,
+            usage_recorder: metering,
             pipelines,
             shadows,
             components,
-            gate,
-            replays,
-            defaults,
-            originals,
-            signing,
+            component_validator: gate,
+            job_replayer: replays,
+            default_components: defaults,
+            upload_store: uploads,
+            signing_key: signing,
             settings,
         } = parts;
         let metrics = Metrics::new(&settings);
-        metering.limit(QuotaSources {
-            registry: Arc::clone(&registry),
-            usage: Arc::clone(&usage),
-            host: HostQuotas::new(&settings),
-            labels: metrics.labels(),
+        metering.set_quota_sources(QuotaSources {
+            tenants: Arc::clone(&registry),
+            usage_store: Arc::clone(&usage),
+            host_quotas: HostQuotas::new(&settings),
+            tenant_labels: metrics.tenant_labels(),
         });
         Self {
-            app: Arc::new(App {
-                streams: Places::new("event", settings.server_streams, settings.server_tenant_streams),
-                query_streams: Places::new("query", settings.stream_streams, settings.stream_tenant_streams),
-                feeds: Feeds::new(Arc::clone(&ledger)),
-                searches: SearchBuffer::new(&settings),
-                links: Links::new(signing, settings.server_link_seconds.into()),
-                renderers: Renderers::default(),
+            app: Arc::new(AppState {
+                event_stream_limiter: StreamLimiter::new(
+                    "event",
+                    settings.server_max_event_streams,
+                    settings.server_max_event_streams_per_tenant,
+                ),
+                search_stream_limiter: StreamLimiter::new(
+                    "query",
+                    settings.query_stream_max_streams,
+                    settings.query_stream_max_streams_per_tenant,
+                ),
+                event_feeds: EventFeeds::new(Arc::clone(&ledger)),
+                search_buffer: SearchBuffer::new(&settings),
+                link_signer: LinkSigner::new(signing, settings.server_signed_link_lifetime_seconds.into()),
+                markdown_render_limit: MarkdownRenderLimit::default(),
                 engine,
                 ledger,
-                registry,
-                orders,
-                removals,
-                usage,
-                metering,
-                shelf: Shelf::new(pipelines, components, gate, replays, shadows, defaults),
-                originals,
-                uploads: UploadsInFlight::new(&settings),
-                quotas: QuotaDesk::new(&settings),
+                tenant_store: registry,
+                job_requests: orders,
+                document_removals: removals,
+                usage_store: usage,
+                usage_recorder: metering,
+                tenant_pipelines: TenantPipelines::new(
+                    pipelines, components, gate, replays, shadows, defaults,
+                ),
+                upload_store: uploads,
+                upload_reservations: UploadReservations::new(&settings),
+                quota_limiter: QuotaLimiter::new(&settings),
                 admission: Admission::new(&settings),
-                progress: ProgressBook::default(),
-                outbound: Arc::new(Outbound::new(&settings)),
-                registry_turn: tokio::sync::Mutex::default(),
-                tasks: TaskTracker::new(),
+                progress_cache: ProgressCache::default(),
+                outbound_client: Arc::new(OutboundClient::new(&settings)),
+                key_creation_lock: tokio::sync::Mutex::default(),
+                background_tasks: TaskTracker::new(),
                 metrics,
                 settings,
-                stopping: CancellationToken::new(),
+                stop_signal: CancellationToken::new(),
             }),
         }
     }
 
-    /// What its handlers share.
     #[cfg(test)]
-    pub(crate) fn app(&self) -> Arc<App> {
+    pub(crate) fn app_state(&self) -> Arc<AppState> {
         Arc::clone(&self.app)
     }
 
-    /// Serves connections of `listener` until `stop` ends, then takes no more work, gives requests under way and running jobs
-    /// the grace time of the settings, and returns when all is written down. Jobs that have not ended by then go on at the
-    /// next start.
+    /// Serves the connections of `listener` until `stop` completes.
+    ///
+    /// The server then accepts no more work, waits up to the grace period of the settings for active requests and running
+    /// jobs, and returns when all state is stored. Jobs that have not ended by then resume at the next start.
     pub async fn serve(self, listener: Listener, stop: impl Future<Output = ()>) -> Result<(), StorageError> {
         let app = self.app;
-        intake::recover(app.originals.as_ref(), app.orders.as_ref()).await?;
+        intake::recover_staged_files(app.upload_store.as_ref(), app.job_requests.as_ref()).await?;
         documents::resume_removals(&app).await?;
-        admission::restore(&app).await?;
-        let (router, _description) = routes(Arc::clone(&app));
-        let stopping = app.stopping.clone();
+        admission::requeue_unfinished_jobs(&app).await?;
+        let (router, _description) = build_router(Arc::clone(&app));
+        let stopping = app.stop_signal.clone();
         let mut tasks = JoinSet::new();
-        let at_once = app.engine.ports().embedder.workers() as usize;
-        tasks.spawn(Arc::clone(&app.searches).run(Arc::clone(&app) as _, at_once));
+        let at_once = app.engine.ports().embedder.worker_count() as usize;
+        tasks.spawn(Arc::clone(&app.search_buffer).dispatch_batches(Arc::clone(&app) as _, at_once));
         let measured = Arc::clone(&app);
-        tasks.spawn(async move { measured.metrics.upkeep().await });
-        let post: Arc<dyn Post> = app.outbound.clone();
+        tasks.spawn(async move { measured.metrics.run_upkeep_loop().await });
+        let post: Arc<dyn WebhookSender> = app.outbound_client.clone();
         tasks.spawn(
-            Webhooks::new(
+            WebhookDelivery::new(
                 Arc::clone(&app.ledger),
-                Arc::clone(&app.orders),
+                Arc::clone(&app.job_requests),
                 post,
                 &app.settings,
             )
-            .run(),
+            .run_delivery_loop(),
         );
-        // Usage is gathered until the last job and request have ended.
+        // Usage is collected until the last job and the last request have ended.
         let used = CancellationToken::new();
         let serving = async {
             let told = async {
                 stop.await;
-                tracing::info!("stopping: no more work is taken");
+                tracing::info!("stopping: the server accepts no more work");
                 stopping.cancel();
             };
-            tokio::join!(listener.serve(router, stopping.clone()), told);
+            tokio::join!(listener.serve_connections(router, stopping.clone()), told);
         };
         let ending = async {
             stopping.cancelled().await;
-            let grace = Duration::from_secs(app.settings.server_grace_seconds.into());
-            app.engine.suspend(grace).await
+            let grace = Duration::from_secs(app.settings.server_shutdown_grace_seconds.into());
+            app.engine.suspend_all_jobs(grace).await
         };
         let working = async {
-            let dispatching = admission::dispatch(Arc::clone(&app), stopping.clone());
+            let dispatching = admission::run_dispatcher(Arc::clone(&app), stopping.clone());
             let ((), ended, ()) = tokio::join!(serving, ending, dispatching);
-            app.streams.ended().await;
-            app.query_streams.ended().await;
-            app.tasks.close();
-            app.tasks.wait().await;
+            app.event_stream_limiter.wait_until_closed().await;
+            app.search_stream_limiter.wait_until_closed().await;
+            app.background_tasks.close();
+            app.background_tasks.wait().await;
             tasks.shutdown().await;
             used.cancel();
             ended
         };
         let (ended, ()) = tokio::join!(
             working,
-            app.metering.keep_writing(app.usage.as_ref(), used.clone())
+            app.usage_recorder
+                .flush_periodically(app.usage_store.as_ref(), used.clone())
         );
         ended
     }
 }
 
-impl App {
-    /// Does `work` to its end although the request's client may go away meanwhile, and waits for it.
-    pub(crate) async fn to_the_end<T: Send + 'static>(
+impl AppState {
+    /// Runs `work` to completion even if the client disconnects, and returns its result.
+    pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Problem>> + Send + 'static,
     ) -> Result<T, Problem> {
-        let worked = self.tasks.spawn(work.in_current_span()).await;
-        worked.unwrap_or_else(|died| Err(Problem::internal(format!("a task of the host died: {died}"))))
+        let worked = self.background_tasks.spawn(work.in_current_span()).await;
+        worked.unwrap_or_else(|died| {
+            Err(Problem::internal_error(format!(
+                "a task of the host panicked: {died}"
+            )))
+        })
     }
 }
 
-/// All routes, and their description.
-pub(crate) fn routes(app: Arc<App>) -> (Router, utoipa::openapi::OpenApi) {
-    let (router, description) = OpenApiRouter::with_openapi(Description::openapi())
-        .routes(routes!(health::healthz))
-        .routes(routes!(health::readyz))
-        .routes(routes!(intake::submit, jobs::jobs))
-        .routes(routes!(jobs::job, jobs::cancel))
-        .routes(routes!(jobs::job_page))
-        .routes(routes!(jobs::job_log))
-        .routes(routes!(jobs::retry))
-        .routes(routes!(jobs::job_diagnosis))
-        .routes(routes!(usage::usage))
-        .routes(routes!(pipelines::push_component, pipelines::components))
-        .routes(routes!(pipelines::component, pipelines::remove_component))
-        .routes(routes!(pipelines::pipelines))
-        .routes(routes!(pipelines::pipeline))
-        .routes(routes!(pipelines::push_revision, pipelines::revisions))
-        .routes(routes!(pipelines::revision))
-        .routes(routes!(pipelines::rollout, pipelines::change_rollout))
-        .routes(routes!(pipelines::history))
-        .routes(routes!(pipelines::replay))
-        .routes(routes!(tenants::create_tenant, tenants::tenants))
+/// Builds the router with all routes, and the OpenAPI description of them.
+pub(crate) fn build_router(app: Arc<AppState>) -> (Router, utoipa::openapi::OpenApi) {
+    let (router, description) = OpenApiRouter::with_openapi(ApiDescription::openapi())
+        .routes(routes!(health::get_liveness))
+        .routes(routes!(health::get_readiness))
+        .routes(routes!(intake::create_job, jobs::list_jobs))
+        .routes(routes!(jobs::get_job, jobs::cancel_job))
+        .routes(routes!(jobs::get_job_page))
+        .routes(routes!(jobs::get_job_log))
+        .routes(routes!(jobs::retry_job))
+        .routes(routes!(jobs::get_job_diagnosis))
+        .routes(routes!(usage::get_usage))
+        .routes(routes!(pipelines::push_component, pipelines::list_components))
+        .routes(routes!(pipelines::get_component, pipelines::remove_component))
+        .routes(routes!(pipelines::list_pipelines))
+        .routes(routes!(pipelines::get_pipeline))
+        .routes(routes!(pipelines::push_revision, pipelines::list_revisions))
+        .routes(routes!(pipelines::get_revision))
+        .routes(routes!(pipelines::get_rollout, pipelines::change_rollout))
+        .routes(routes!(pipelines::list_audit_log))
+        .routes(routes!(pipelines::replay_job))
+        .routes(routes!(tenants::create_tenant, tenants::list_tenants))
         .routes(routes!(
-            tenants::tenant,
+            tenants::get_tenant,
             tenants::change_tenant,
             tenants::remove_tenant
         ))
-        .routes(routes!(tenants::create_key, tenants::keys))
+        .routes(routes!(tenants::create_key, tenants::list_keys))
         .routes(routes!(tenants::revoke_key))
         .routes(routes!(tenants::rotate_key))
-        .routes(routes!(metrics::metrics))
-        .routes(routes!(events::job_events))
-        .routes(routes!(events::tenant_events))
-        .routes(routes!(search::search))
+        .routes(routes!(metrics::get_metrics))
+        .routes(routes!(events::stream_job_events))
+        .routes(routes!(events::stream_tenant_events))
+        .routes(routes!(search::search_passages))
         .routes(routes!(search::search_batch))
         .routes(routes!(search::stream_query))
         .routes(routes!(documents::list_documents))
-        .routes(routes!(documents::document, documents::delete_document))
-        .routes(routes!(documents::document_markdown))
-        .routes(routes!(documents::document_summary))
-        .routes(routes!(documents::page))
-        .routes(routes!(documents::page_image))
-        .routes(routes!(documents::page_lines))
-        .routes(routes!(signed::signed_image))
-        .routes(routes!(signed::signed_lines))
+        .routes(routes!(documents::get_document, documents::delete_document))
+        .routes(routes!(documents::get_document_markdown))
+        .routes(routes!(documents::get_document_summaries))
+        .routes(routes!(documents::get_page))
+        .routes(routes!(documents::get_page_image))
+        .routes(routes!(documents::get_page_lines))
+        .routes(routes!(signed_links::get_signed_image))
+        .routes(routes!(signed_links::get_signed_lines))
         .split_for_parts();
-    let description = openapi::finished(description);
-    let wait = Duration::from_secs(app.settings.server_stall_seconds.into());
-    let tasks = app.tasks.clone();
+    let description = openapi::complete_description(description);
+    let wait = Duration::from_secs(app.settings.server_transfer_idle_timeout_seconds.into());
+    let tasks = app.background_tasks.clone();
     let paced = move |request: Request| {
-        let request = request.map(|body| axum::body::Body::new(Paced::new(body, wait, tasks.clone())));
+        let request =
+            request.map(|body| axum::body::Body::new(ReadTimeoutBody::new(body, wait, tasks.clone())));
         std::future::ready(request)
     };
     let router = router
-        // No operation that OpenAPI could describe: what it does is said with the events over HTTP.
+        // OpenAPI cannot describe a WebSocket. The operation for events over HTTP documents this path.
         .route(
             "/v1/jobs/{id}/events/ws",
-            axum::routing::any(events::job_events_ws),
+            axum::routing::any(events::stream_job_events_ws),
         )
-        .merge(page::router(&description))
-        .fallback(|| async { Problem::not_found("there is nothing at this path: see /docs") })
-        .method_not_allowed_fallback(|| async { Problem::method("see /docs for the methods of this path") })
+        .merge(web_page::build_static_router(&description))
+        .fallback(|| async { Problem::not_found("this path does not exist: see /docs") })
+        .method_not_allowed_fallback(|| async {
+            Problem::method_not_allowed("this path does not support the method: see /docs")
+        })
         .layer(middleware::map_request(paced))
         .with_state(app);
-    (requests::around(headers::secured(router)), description)
+    (
+        request_middleware::add_middleware(security_headers::add_security_headers(router)),
+        description,
+    )
 }
 
-/// The time in milliseconds since 1970.
-pub(crate) fn now_millis() -> u64 {
+/// The current time in milliseconds since 1970.
+pub(crate) fn unix_time_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

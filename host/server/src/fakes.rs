@@ -1,18 +1,20 @@
-//! Ports in memory, for the tests of handlers.
+//! Fake ports in memory, for tests.
 
-mod host;
-mod memory;
+mod fake_store;
 mod pipelines;
+mod processing;
 mod records;
 mod requests;
 mod shadows;
 mod stores;
-mod work;
+mod test_host;
 
-pub(crate) use host::{Host, app, eventually};
-pub(crate) use memory::Memory;
-pub(crate) use pipelines::Components;
+pub(crate) use fake_store::FakeStore;
+pub(crate) use pipelines::FakeComponentStore;
+pub(crate) use processing::{FakeProcessing, FakeUploadStore};
 pub(crate) use records::{commit_events, job_record, order};
-pub(crate) use requests::{Refusal, form, job_of, json, measured, refusal};
-pub(crate) use stores::{Blobs, Counting, Vectors};
-pub(crate) use work::{Files, Works};
+pub(crate) use requests::{
+    ProblemResponse, accepted_job_id, metric_value, multipart_form, parse_json, parse_problem,
+};
+pub(crate) use stores::{CountingEmbedder, FakeBlobStore, FakeVectorStore};
+pub(crate) use test_host::{TestHost, test_app, wait_until};

@@ -1,28 +1,32 @@
-//! Whether the process lives, and whether it takes work.
+//! Liveness and readiness probes.
 
 use std::sync::Arc;
 
 use axum::extract::State;
 
-use crate::app::App;
+use crate::app::AppState;
 use crate::problem::Problem;
 
-/// Lives.
+/// Liveness probe.
+///
+/// Succeeds as long as the process can serve requests.
 #[utoipa::path(get, path = "/healthz", tag = "host", security(()), responses(
-    (status = 200, description = "the process lives", body = String, content_type = "text/plain"),
+    (status = 200, description = "The process is alive", body = String, content_type = "text/plain"),
 ))]
-pub(crate) async fn healthz() -> &'static str {
+pub(crate) async fn get_liveness() -> &'static str {
     "ok\n"
 }
 
-/// Takes work.
+/// Readiness probe.
+///
+/// Fails as soon as the host begins to stop.
 #[utoipa::path(get, path = "/readyz", tag = "host", security(()), responses(
-    (status = 200, description = "the host takes work", body = String, content_type = "text/plain"),
-    (status = 503, description = "it is stopping", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The host accepts requests", body = String, content_type = "text/plain"),
+    (status = 503, description = "The host is stopping", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
-    if app.stopping.is_cancelled() {
-        return Err(Problem::stopping("the host is stopping: ask another one"));
+pub(crate) async fn get_readiness(State(app): State<Arc<AppState>>) -> Result<&'static str, Problem> {
+    if app.stop_signal.is_cancelled() {
+        return Err(Problem::stopping("the host is stopping: use another host"));
     }
     Ok("ok\n")
 }

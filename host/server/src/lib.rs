@@ -1,82 +1,82 @@
-//! Many tenants over HTTP.
+//! The multi-tenant HTTP server.
 //!
 //! ```text
-//!  connection ─► listen ─► auth ─► quota ─┬─ intake ─► admission ─► engine ─► hub ─► events, webhooks
-//!                                         ├─ jobs, documents, usage
-//!                                         └─ search ─► stream buffer ─► engine
+//!  connection ─► listener ─► auth ─► quota ─┬─ intake ─► admission ─► engine ─► commit notifier ─► events, webhooks
+//!                                           ├─ jobs, documents, usage
+//!                                           └─ search ─► search buffer ─► engine
 //! ```
 //!
-//! | module | idea |
+//! | concern | content |
 //! |---|---|
-//! | `listen`, `connections`, `tls`, `stalled` | connections: TLS, deadlines, bounds on how many there are and which are closed to make room |
-//! | `auth` | keys: who calls, and what the key allows |
-//! | `problem` | every refusal and error as problem+json |
-//! | `intake` | submissions: files to disk, hashed on the way, then the job is written down |
-//! | `addresses`, `outbound` | URLs of clients: only public addresses are reached |
-//! | `admission` | whose job is next, and how many run |
-//! | `quota`, `usage` | what a tenant may use, and what it has used |
-//! | `uploads` | bytes on their way to the disk, counted against quota and free space |
-//! | `jobs` | jobs looked at, cancelled, tried again, diagnosed |
-//! | `pipelines` | tenants' components and revisions, and which jobs get which |
-//! | `tenants` | tenants and keys, for whoever runs the host |
-//! | `hub` | what has been committed, told to whoever follows |
-//! | `requests` | what every request passes: a span, a measurement, an id, a net |
-//! | `metrics` | what is measured, for Prometheus |
-//! | `openapi` | the interface's description, made from the handlers |
-//! | `page` | documents for people: the web page, the interface explained, kinds of problems |
-//! | `events` | events as they are committed: SSE and WebSocket |
-//! | `webhook` | the end of a job told to a client's server |
-//! | `search` | passages: one query, several, or one as a stream, through the stream buffer |
-//! | `documents` | facts, pages, images, lines, Markdown; deleting |
-//! | `signed` | links that work without a key for a while |
-//! | `places` | how many streams are open |
-//! | `headers`, `stored` | what browsers may do with answers |
-//! | `health` | whether the process lives and takes work |
+//! | listener, connections, TLS, write timeout | accepts and limits connections, closes those that are idle or do not read |
+//! | authentication | API keys: the calling tenant and the scopes of the key |
+//! | problem | every error response as problem+json |
+//! | intake | job submissions: receives, hashes and stores files, then commits the job |
+//! | outbound HTTP client | fetches documents and sends webhooks, to public addresses only |
+//! | admission | selects the next job and limits the number of running jobs |
+//! | quota, usage | quotas of a tenant and what it has used |
+//! | uploads | counts bytes in flight against quotas and free disk space |
+//! | jobs | shows, cancels, retries and diagnoses jobs |
+//! | pipelines | components and revisions of a tenant, and the rollout of revisions to jobs |
+//! | tenants | administration of tenants and keys |
+//! | commit notifier | notifies subscribers of committed events |
+//! | requests | tracing span, metrics, request id and panic handler of every request |
+//! | metrics | metrics in the Prometheus format |
+//! | OpenAPI | the API description, generated from the handlers |
+//! | web page | the web page, the API reference, and a page for each problem type |
+//! | events | streams committed events over SSE and WebSocket |
+//! | webhooks | notifies a client's server that a job has ended |
+//! | search | finds passages: one query, a batch, or a stream, all through the search buffer |
+//! | documents | reads and deletes documents: facts, pages, images, lines, Markdown, summaries |
+//! | signed links | links that work without a key until they expire |
+//! | concurrency limit | limits the number of open streams |
+//! | headers | security and caching headers of responses |
+//! | health | liveness and readiness probes |
 //!
-//! A handler never sees another tenant's data: the tenant comes from the key and goes into every call of a store, so a
-//! foreign id is one that does not exist. Nothing is taken before it is counted against the tenant's quotas.
+//! A handler cannot see another tenant's data: the tenant comes from the key and is part of every call of a store, so the
+//! id of another tenant's object is not found. A request takes no resource before it is counted against the tenant's quotas.
 
-mod addresses;
 mod admission;
 mod app;
 mod auth;
+mod commit_notifier;
 mod connections;
 mod documents;
 mod events;
 #[cfg(test)]
 mod fakes;
-mod headers;
 mod health;
-mod hub;
+mod http_input;
 mod intake;
 mod jobs;
-mod listen;
+mod listener;
 mod metrics;
 mod openapi;
-mod outbound;
-mod page;
+mod outbound_client;
 mod pipelines;
-mod places;
 mod problem;
-mod quota;
-mod requests;
+mod public_addresses;
+mod quota_limiter;
+mod request_middleware;
 mod search;
-mod signed;
-mod stalled;
-mod stored;
+mod security_headers;
+mod signed_links;
+mod stored_response;
+mod stream_limiter;
 mod tenants;
 mod tls;
-mod uploads;
+mod upload_reservations;
 mod usage;
+mod web_page;
 mod webhook;
-mod wire;
+mod write_timeout;
 
-pub use app::{App, Server, ServerParts};
-pub use auth::{FreshKey, MintError, mint};
-pub use hub::Announced;
-pub use listen::{ListenError, Listener};
-pub use metrics::measure;
-pub use pipelines::Defaults;
+pub use app::{AppState, Server, ServerParts};
+pub use auth::{GeneratedApiKey, KeyGenerationError, generate_api_key};
+pub use commit_notifier::CommitNotifier;
+pub use listener::{ListenError, Listener};
+pub use metrics::install_metrics_recorder;
+pub use pipelines::DefaultComponents;
 pub use problem::Problem;
-pub use signed::SigningKey;
-pub use usage::Metering;
+pub use signed_links::SigningKey;
+pub use usage::UsageRecorder;

@@ -1,20 +1,18 @@
-//! What the host measures, for Prometheus.
+//! Metrics of the host, in the Prometheus format.
 //!
-//! Every crate records through the `metrics` facade and knows nothing of who reads. The recorder behind it is made here, with
-//! one table of all there is: a name that is not in [`catalogue`] is not recorded anywhere, and a test holds the code to it.
-//! Depths and states are read when someone asks, not written whenever they change: a scrape costs a few locks, work costs
-//! nothing.
+//! All crates record through the `metrics` facade. This module installs the recorder. The catalog lists all metrics, and a
+//! test checks that the code records exactly the metrics of the catalog.
 //!
-//! Histograms have fixed buckets, because only those can be added up over hosts. A label never has more values than the
-//! host chooses: routes are templates, methods the known ones, and tenants the first of `metrics.tenants` that came, all
-//! others together being `other`.
+//! Histograms have fixed buckets, because only those can be summed over hosts. The number of values of each label is
+//! bounded: routes are templates, methods are the known ones, and the first `metrics.max_tenant_series` tenants have their own label
+//! value while all others share the value `other`.
 //!
-//! Reading needs a key with the scope `admin`, unless the setting `server.metrics` is `open`. Listening on the loopback
-//! address does not open it: a proxy on the same machine would hand it to the world.
+//! Reading needs a key with the scope `admin`, unless the setting `server.metrics_access` is `open`. Listening on a loopback
+//! address does not change that, because a proxy on the same machine would expose the metrics.
 
-mod catalogue;
+mod catalog;
 mod process;
-mod tenants;
+mod tenant_labels;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,33 +24,33 @@ use metrics::counter;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use weir_core::TenantId;
 use weir_core::settings::{MetricsAccess, Settings};
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 
-use crate::app::App;
+use crate::app::AppState;
 use crate::auth::Caller;
 use crate::problem::Problem;
-use catalogue::{CATALOGUE, Kind};
-pub(crate) use tenants::TenantLabels;
+use catalog::{METRICS, MetricType};
+pub(crate) use tenant_labels::TenantLabels;
 
-/// How often samples of histograms are put into their buckets when nobody scrapes.
-const UPKEEP: Duration = Duration::from_secs(5);
+/// Interval at which histogram samples are moved into their buckets, also without scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// Begins to measure. Whatever records is made after this: a counter that was asked for before counts nothing.
-pub fn measure() {
-    recorder();
+/// Installs the recorder. Call this before anything records: a counter that was created earlier counts nothing.
+pub fn install_metrics_recorder() {
+    metrics_recorder();
 }
 
-fn recorder() -> &'static PrometheusHandle {
+fn metrics_recorder() -> &'static PrometheusHandle {
     RECORDER.get_or_init(|| {
         let mut builder = PrometheusBuilder::new();
-        for entry in CATALOGUE {
-            if let Kind::Histogram(buckets) = entry.kind {
+        for entry in METRICS {
+            if let MetricType::Histogram(buckets) = entry.metric_type {
                 let name = Matcher::Full(entry.name.to_owned());
                 builder = match builder.set_buckets_for_metric(name, buckets) {
                     Ok(builder) => builder,
-                    // Only a histogram without buckets is refused; a test looks for one.
+                    // The builder refuses only a histogram without buckets, and a test checks that there is none.
                     Err(_) => PrometheusBuilder::new(),
                 };
             }
@@ -60,41 +58,42 @@ fn recorder() -> &'static PrometheusHandle {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
-            tracing::warn!("something else in this process records the metrics: /metrics stays empty");
+            tracing::warn!("the process has another metrics recorder: /metrics stays empty");
         }
-        CATALOGUE.iter().for_each(catalogue::Entry::describe);
+        METRICS
+            .iter()
+            .for_each(catalog::MetricDescriptor::register_description);
         handle
     })
 }
 
-/// The host's metrics.
+/// The metrics recorder with the label values of tenants.
 pub(crate) struct Metrics {
     recorder: &'static PrometheusHandle,
-    tenants: Arc<TenantLabels>,
+    tenant_labels: Arc<TenantLabels>,
 }
 
 impl Metrics {
     pub(crate) fn new(settings: &Settings) -> Self {
         Self {
-            recorder: recorder(),
-            tenants: Arc::new(TenantLabels::new(settings.metrics_tenants as usize)),
+            recorder: metrics_recorder(),
+            tenant_labels: Arc::new(TenantLabels::new(settings.metrics_max_tenant_series as usize)),
         }
     }
 
-    /// The names of tenants.
-    pub(crate) fn labels(&self) -> Arc<TenantLabels> {
-        Arc::clone(&self.tenants)
+    pub(crate) fn tenant_labels(&self) -> Arc<TenantLabels> {
+        Arc::clone(&self.tenant_labels)
     }
 
-    /// A tenant was refused for a quota.
-    pub(crate) fn refused(&self, tenant: &TenantId, quota: &'static str) {
-        let tenant = self.tenants.label(tenant);
+    /// Counts a request that was refused because of a quota.
+    pub(crate) fn count_quota_refusal(&self, tenant: &TenantId, quota: &'static str) {
+        let tenant = self.tenant_labels.label_of(tenant);
         counter!("weir_quota_refusals_total", "tenant" => tenant, "quota" => quota).increment(1);
     }
 
-    /// Puts samples into buckets for as long as it is polled, so that a host that nobody scrapes does not collect them.
-    pub(crate) async fn upkeep(&self) {
-        let mut ticks = tokio::time::interval(UPKEEP);
+    /// Moves histogram samples into their buckets periodically, so that they do not accumulate without scrapes. Never returns.
+    pub(crate) async fn run_upkeep_loop(&self) {
+        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
         loop {
             ticks.tick().await;
             self.recorder.run_upkeep();
@@ -102,32 +101,32 @@ impl Metrics {
     }
 
     fn render(&self) -> String {
-        process::sample();
+        process::record_process_metrics();
         self.recorder.render()
     }
 }
 
-/// Measurements in the text format of Prometheus.
+/// Get the metrics in the Prometheus text format.
 ///
-/// Who may read them is the setting `server.metrics`: `key` (a key with the scope `admin`), `open` (anyone) or `off`.
+/// The setting `server.metrics_access` controls the access: `key` (a key with the scope `admin`), `open` (no key) or `off`.
 #[utoipa::path(get, path = "/metrics", tag = "host", security((), ("key" = [])), responses(
-    (status = 200, description = "all measurements", body = String, content_type = "text/plain"),
-    (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-    (status = 403, description = "the key lacks the scope `admin`", body = Problem, content_type = "application/problem+json"),
-    (status = 404, description = "metrics are off", body = Problem, content_type = "application/problem+json"),
-    (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "All metrics", body = String, content_type = "text/plain"),
+    (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "The key does not have the scope `admin`", body = Problem, content_type = "application/problem+json"),
+    (status = 404, description = "Metrics are disabled", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn metrics(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_metrics(
+    State(app): State<Arc<AppState>>,
     caller: Result<Caller, Problem>,
 ) -> Result<impl IntoResponse, Problem> {
-    match app.settings.server_metrics {
+    match app.settings.server_metrics_access {
         MetricsAccess::Off => {
             return Err(Problem::not_found(
-                "metrics are off: see the setting server.metrics",
+                "metrics are disabled: see the setting server.metrics_access",
             ));
         }
-        MetricsAccess::Key => caller?.may(Scope::Admin)?,
+        MetricsAccess::Key => caller?.require_scope(KeyScope::Admin)?,
         MetricsAccess::Open => {}
     }
     let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];

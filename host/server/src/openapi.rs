@@ -1,7 +1,7 @@
-//! The description of the interface, made from the handlers themselves.
+//! The OpenAPI description, generated from the handlers.
 //!
-//! Each handler says what it takes and answers; what holds for all of them is said here: the key, the groups, and the one
-//! form of every refusal. Tests hold every route to having a description and every description to being whole.
+//! Each handler declares its parameters and responses. This module adds what all operations share: authentication, tags and
+//! the `Retry-After` header. Tests check that every route is described and that every description is complete.
 
 use utoipa::openapi::header::Header;
 use utoipa::openapi::schema::{SchemaType, Type};
@@ -9,42 +9,44 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Object, OpenApi as OpenApiDescription, RefOr, Schema};
 use utoipa::{Modify, OpenApi};
 
-/// What holds for the whole interface.
+/// The part of the description that all operations share.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Weir",
-        description = "A host for document-ingestion pipelines: documents in, searchable pages out as they complete.\n\n\
-            Every refusal is a problem of RFC 9457 whose `type` is stable; `/problems` lists them. Where a quota is reached or \
-            the host is overloaded, `Retry-After` says when to come again. Whatever a request is answered, `x-request-id` names \
-            it in the host's logs, and is the trace's id if the request had a `traceparent`.",
+        description = "A host for document-ingestion pipelines. Each page of a document becomes searchable as soon as it is \
+            processed.\n\n\
+            Every error response is a problem of RFC 9457 with a stable `type`; `/problems` lists all types. If a quota is exceeded \
+            or the host is overloaded, the header `Retry-After` says when to retry. The response header `x-request-id` identifies \
+            the request in the logs of the host. It is the trace id if the request had a `traceparent` header.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "this host")),
     security(("key" = [])),
     tags(
-        (name = "jobs", description = "Files in, and what becomes of them"),
-        (name = "events", description = "What happens to jobs, as it happens"),
-        (name = "documents", description = "What has been taken in: pages, their images, their text"),
-        (name = "search", description = "Passages by meaning and by words"),
-        (name = "pipelines", description = "The tenant's own logic: components, revisions, and which jobs get which; for keys with the scope `components`"),
-        (name = "usage", description = "What the tenant has used, and what it may use"),
-        (name = "tenants", description = "Tenants and their keys; for keys with the scope `admin`"),
-        (name = "host", description = "The host itself"),
+        (name = "jobs", description = "Create and manage ingestion jobs"),
+        (name = "events", description = "Stream the events of jobs"),
+        (name = "documents", description = "Read and delete ingested documents, their pages, images, text and summaries"),
+        (name = "search", description = "Search passages by meaning and by words"),
+        (name = "pipelines", description = "Manage components, pipeline revisions and rollouts. Needs a key with the scope `components`"),
+        (name = "usage", description = "Usage and quotas of the tenant"),
+        (name = "tenants", description = "Manage tenants and keys. Needs a key with the scope `admin`"),
+        (name = "host", description = "Health and metrics of the host"),
     ),
-    modifiers(&Keys),
+    modifiers(&ApiKeySecurityScheme),
 )]
-pub(crate) struct Description;
+pub(crate) struct ApiDescription;
 
-struct Keys;
+struct ApiKeySecurityScheme;
 
-impl Modify for Keys {
+impl Modify for ApiKeySecurityScheme {
     fn modify(&self, description: &mut OpenApiDescription) {
         let key = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
             .bearer_format("weir_<id>_<secret>")
             .description(Some(
-                "A tenant's key. `weir key create` makes one; it can do what its scopes say: ingest, read, components, admin.",
+                "An API key of a tenant. `weir key create` creates one. Its scopes (`ingest`, `read`, `components`, `admin`) \
+                 determine what it may do.",
             ))
             .build();
         description
@@ -54,9 +56,9 @@ impl Modify for Keys {
     }
 }
 
-/// The description with what no annotation can say, or every one would have to: a parameter that is not given is left out,
-/// never null, and whoever has to wait is told for how long.
-pub(crate) fn finished(mut description: OpenApiDescription) -> OpenApiDescription {
+/// Completes the description with what annotations cannot express: an optional parameter is omitted and never null, and
+/// responses with status 429 and 503 have a `Retry-After` header.
+pub(crate) fn complete_description(mut description: OpenApiDescription) -> OpenApiDescription {
     let items = description.paths.paths.values_mut();
     let operations = items.flat_map(|item| {
         [
@@ -82,16 +84,16 @@ pub(crate) fn finished(mut description: OpenApiDescription) -> OpenApiDescriptio
             {
                 response
                     .headers
-                    .insert("Retry-After".into(), RefOr::T(retry_after()));
+                    .insert("Retry-After".into(), RefOr::T(retry_after_header()));
             }
         }
     }
     description
 }
 
-fn retry_after() -> Header {
+fn retry_after_header() -> Header {
     let mut header = Header::new(Object::with_type(Type::Integer));
-    header.description = Some("seconds after which to come again, where that can be told".into());
+    header.description = Some("Seconds after which to retry, if known".into());
     header
 }
 

@@ -1,6 +1,7 @@
-//! Refusals and errors as RFC 9457 problem details.
+//! Error responses as RFC 9457 problem details.
 //!
-//! `type` is a path on this host, `/problems/<kind>`, and stable: programs decide by it. `detail` is one line for people.
+//! `type` is a path on this host, `/problems/<kind>`. It is stable, so programs can rely on it. `detail` is one line for
+//! people.
 
 use std::time::Duration;
 
@@ -15,79 +16,79 @@ use weir_engine::SearchError;
 /// Problem details, `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Problem {
-    /// What kind of problem it is: a path under `/problems/`.
+    /// Type of the problem: a path under `/problems/`.
     #[serde(rename = "type")]
     #[schema(example = "/problems/not-found")]
-    kind: String,
-    /// The kind in words.
+    type_path: String,
+    /// Title of the problem type.
     title: &'static str,
-    /// The HTTP status.
+    /// HTTP status.
     status: u16,
-    /// What happened here, and what to do about it.
+    /// What failed in this request, and how to solve it.
     detail: String,
-    /// The quota that was reached, if one was.
+    /// Name of the exceeded quota, if a quota was exceeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     quota: Option<&'static str>,
     #[serde(skip)]
     retry_after: Option<Duration>,
 }
 
-macro_rules! kinds {
+macro_rules! problem_types {
     ($($(#[doc = $doc:literal])+ $name:ident => $kind:literal, $status:ident, $title:literal;)*) => {
         impl Problem {
             $($(#[doc = $doc])+ pub fn $name(detail: impl Into<String>) -> Self {
                 Self::new($kind, StatusCode::$status, $title, detail.into())
             })*
 
-            /// Every kind of problem: its name, status and title.
+            /// All problem types: name, status and title.
             pub const KINDS: &[(&str, StatusCode, &str)] = &[$(($kind, StatusCode::$status, $title),)*];
         }
     };
 }
 
-kinds! {
-    /// The request is not what the interface takes.
-    invalid => "invalid-request", BAD_REQUEST, "The request cannot be understood";
-    /// No key, or one that does not count.
-    unauthorized => "unauthorized", UNAUTHORIZED, "A valid key is needed";
-    /// The key does not allow it.
-    forbidden => "forbidden", FORBIDDEN, "The key does not allow this";
+problem_types! {
+    /// The request is malformed.
+    invalid_request => "invalid-request", BAD_REQUEST, "The request is malformed";
+    /// The key is missing or invalid.
+    unauthorized => "unauthorized", UNAUTHORIZED, "A valid key is required";
+    /// The key lacks a scope, or the host does not allow the operation.
+    forbidden => "forbidden", FORBIDDEN, "The operation is not allowed";
     /// The tenant is suspended.
-    suspended => "tenant-suspended", FORBIDDEN, "The tenant is suspended";
-    /// Nothing there for this tenant.
-    not_found => "not-found", NOT_FOUND, "There is no such thing";
-    /// The path exists, the method does not.
-    method => "method-not-allowed", METHOD_NOT_ALLOWED, "The method does not fit the path";
-    /// It contradicts the state things are in.
-    conflict => "conflict", CONFLICT, "The state does not allow this";
-    /// More bytes than allowed.
+    tenant_suspended => "tenant-suspended", FORBIDDEN, "The tenant is suspended";
+    /// The resource does not exist for this tenant.
+    not_found => "not-found", NOT_FOUND, "The resource does not exist";
+    /// The path does not support the method.
+    method_not_allowed => "method-not-allowed", METHOD_NOT_ALLOWED, "The path does not support the method";
+    /// The request conflicts with the current state of the resource.
+    conflict => "conflict", CONFLICT, "The request conflicts with the current state";
+    /// The body exceeds a size limit.
     too_large => "too-large", PAYLOAD_TOO_LARGE, "The body is too large";
-    /// Bytes stopped coming, or their number is not what was said.
-    incomplete => "incomplete-body", REQUEST_TIMEOUT, "The body did not arrive whole";
-    /// A kind of body that is not taken.
-    unsupported => "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "This kind of body is not taken";
-    /// The path is for another protocol.
-    upgrade => "upgrade-required", UPGRADE_REQUIRED, "This path speaks another protocol";
-    /// The body is understood and still cannot be followed.
-    unprocessable => "unprocessable", UNPROCESSABLE_ENTITY, "The request cannot be followed";
-    /// The same idempotency key for something else.
-    reused => "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The idempotency key belongs to another request";
-    /// A quota is reached.
-    quota => "quota-exceeded", TOO_MANY_REQUESTS, "A quota is reached";
-    /// The host has too much to do.
+    /// The body ended early, or its size differs from the announced one.
+    incomplete_body => "incomplete-body", REQUEST_TIMEOUT, "The body is incomplete";
+    /// The content type of the body is not supported.
+    unsupported_media_type => "unsupported-media-type", UNSUPPORTED_MEDIA_TYPE, "The content type is not supported";
+    /// The path requires a protocol upgrade.
+    upgrade_required => "upgrade-required", UPGRADE_REQUIRED, "The path requires a protocol upgrade";
+    /// The body is well-formed and its content is invalid.
+    unprocessable => "unprocessable", UNPROCESSABLE_ENTITY, "The content of the request is invalid";
+    /// The idempotency key was used for a different request.
+    idempotency_key_reused => "idempotency-key-reused", UNPROCESSABLE_ENTITY, "The idempotency key was used for another request";
+    /// A quota of the tenant is exceeded.
+    quota_exceeded => "quota-exceeded", TOO_MANY_REQUESTS, "A quota is exceeded";
+    /// The host is overloaded.
     overloaded => "overloaded", SERVICE_UNAVAILABLE, "The host is overloaded";
-    /// The host is going down.
+    /// The host is stopping.
     stopping => "stopping", SERVICE_UNAVAILABLE, "The host is stopping";
-    /// No room on the disk.
-    full => "storage-full", INSUFFICIENT_STORAGE, "There is no space left";
-    /// A fault of the host.
-    internal => "internal", INTERNAL_SERVER_ERROR, "The host failed";
+    /// The disk has no free space.
+    storage_full => "storage-full", INSUFFICIENT_STORAGE, "The host has no disk space left";
+    /// The host failed.
+    internal_error => "internal", INTERNAL_SERVER_ERROR, "An internal error occurred";
 }
 
 impl Problem {
     fn new(kind: &str, status: StatusCode, title: &'static str, detail: String) -> Self {
         Self {
-            kind: format!("/problems/{kind}"),
+            type_path: format!("/problems/{kind}"),
             title,
             status: status.as_u16(),
             detail,
@@ -96,21 +97,23 @@ impl Problem {
         }
     }
 
-    /// Says when to come again.
+    /// Sets the `Retry-After` header.
     #[must_use]
-    pub const fn after(mut self, wait: Duration) -> Self {
+    pub const fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// A quota of this name is reached; `wait` until it may be worth trying again.
-    pub fn over_quota(name: &'static str, detail: impl Into<String>, wait: Duration) -> Self {
-        Self::quota(detail).after(wait).of_quota(name)
+    /// Reports that the quota `name` is exceeded, with `wait` as `Retry-After`.
+    pub fn named_quota_exceeded(name: &'static str, detail: impl Into<String>, wait: Duration) -> Self {
+        Self::quota_exceeded(detail)
+            .with_retry_after(wait)
+            .with_quota_name(name)
     }
 
-    /// Names the quota that says so.
+    /// Sets the name of the exceeded quota.
     #[must_use]
-    pub const fn of_quota(mut self, name: &'static str) -> Self {
+    pub const fn with_quota_name(mut self, name: &'static str) -> Self {
         self.quota = Some(name);
         self
     }
@@ -125,7 +128,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
-            tracing::error!(kind = self.kind, detail = self.detail, "a request failed");
+            tracing::error!(kind = self.type_path, detail = self.detail, "a request failed");
         }
         let retry = self.retry_after;
         let mut response = (status, Json(self)).into_response();
@@ -151,8 +154,8 @@ impl IntoResponse for Problem {
 impl From<StorageError> for Problem {
     fn from(error: StorageError) -> Self {
         match error {
-            StorageError::Full { .. } => Self::full(error.to_string()),
-            _ => Self::internal(error.to_string()),
+            StorageError::NoSpace { .. } => Self::storage_full(error.to_string()),
+            _ => Self::internal_error(error.to_string()),
         }
     }
 }
@@ -160,9 +163,11 @@ impl From<StorageError> for Problem {
 impl From<InferenceError> for Problem {
     fn from(error: InferenceError) -> Self {
         match error {
-            InferenceError::Full { .. } => Self::overloaded(error.to_string()).after(Duration::from_secs(1)),
-            InferenceError::Input { .. } => Self::unprocessable(error.to_string()),
-            _ => Self::internal(error.to_string()),
+            InferenceError::QueueFull { .. } => {
+                Self::overloaded(error.to_string()).with_retry_after(Duration::from_secs(1))
+            }
+            InferenceError::InvalidInput { .. } => Self::unprocessable(error.to_string()),
+            _ => Self::internal_error(error.to_string()),
         }
     }
 }
@@ -181,8 +186,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_problem_on_the_wire() {
-        let problem = Problem::over_quota(
+    async fn problem_is_encoded_as_problem_json() {
+        let problem = Problem::named_quota_exceeded(
             "pages_per_day",
             "100 pages a day are used up",
             Duration::from_millis(1500),
@@ -202,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_told_apart_by_name() {
+    fn problem_types_have_unique_names() {
         let mut names: Vec<_> = Problem::KINDS.iter().map(|(name, ..)| name).collect();
         names.sort_unstable();
         names.dedup();

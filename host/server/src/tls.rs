@@ -1,4 +1,4 @@
-//! The certificate that connections are encrypted with, read again when its files change.
+//! The TLS certificate of the listener, which is reloaded when its files change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use weir_core::settings::Settings;
 
-use crate::listen::ListenError;
+use crate::listener::ListenError;
 
-/// How often the files are compared with what is in use.
-const CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Interval at which the files are checked for changes.
+const RELOAD_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Certificate and key of the listener.
-pub(crate) struct Tls {
+/// The certificate and key of the listener, with reload.
+pub(crate) struct TlsCertificate {
     files: TlsFiles,
-    state: Mutex<State>,
+    loaded: Mutex<LoadedCertificate>,
 }
 
-struct State {
+struct LoadedCertificate {
     config: Arc<ServerConfig>,
-    /// Hash of the files as they were last read, whether or not they could be used.
+    /// Hash of the files as last read, even if they were invalid.
     digest: [u8; 32],
 }
 
@@ -39,12 +39,12 @@ struct TlsFiles {
     key: PathBuf,
 }
 
-impl Tls {
-    /// Reads the files of the settings; `None` if there are none.
+impl TlsCertificate {
+    /// Reads the files named in the settings. `None` if TLS is not configured.
     pub(crate) fn from_settings(settings: &Settings) -> Result<Option<Self>, ListenError> {
         let files = TlsFiles {
-            certificate: settings.server_tls_certificate.clone(),
-            key: settings.server_tls_key.clone(),
+            certificate: settings.server_tls_certificate_file.clone(),
+            key: settings.server_tls_key_file.clone(),
         };
         match (
             files.certificate.as_os_str().is_empty(),
@@ -52,43 +52,42 @@ impl Tls {
         ) {
             (true, true) => return Ok(None),
             (false, false) => {}
-            _ => return Err(ListenError::HalfTls),
+            _ => return Err(ListenError::IncompleteTlsSettings),
         }
-        let (digest, config) = files.read();
+        let (digest, config) = files.load_files();
         let config = Arc::new(config?);
-        gauge!("weir_tls_certificate_stale").set(0.0);
+        gauge!("weir_tls_certificate_reload_failed").set(0.0);
         Ok(Some(Self {
             files,
-            state: Mutex::new(State { config, digest }),
+            loaded: Mutex::new(LoadedCertificate { config, digest }),
         }))
     }
 
-    /// The handshake of a connection, with the certificate that is in use now.
-    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    /// Does the TLS handshake of a connection with the current certificate.
+    pub(crate) async fn accept_handshake<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
     ) -> std::io::Result<TlsStream<S>> {
-        let config = Arc::clone(&self.state.lock().config);
+        let config = Arc::clone(&self.loaded.lock().config);
         TlsAcceptor::from(config).accept(stream).await
     }
 
-    /// Reads the files again whenever they change, without end.
+    /// Reloads the files whenever they change. Never returns.
     pub(crate) async fn reload_on_change(self: Arc<Self>) {
         loop {
-            sleep(CHECK_INTERVAL).await;
-            self.reload().await;
+            sleep(RELOAD_CHECK_INTERVAL).await;
+            self.reload_if_changed().await;
         }
     }
 
-    /// Uses the files as they are now, if they differ from what was read before. Files that cannot be used change nothing: the
-    /// certificate in use is kept.
-    async fn reload(&self) {
+    /// Reloads the files if they have changed. If the new files are invalid, the current certificate stays in use.
+    async fn reload_if_changed(&self) {
         let files = self.files.clone();
-        let Ok((digest, config)) = tokio::task::spawn_blocking(move || files.read()).await else {
+        let Ok((digest, config)) = tokio::task::spawn_blocking(move || files.load_files()).await else {
             return;
         };
         {
-            let mut state = self.state.lock();
+            let mut state = self.loaded.lock();
             if std::mem::replace(&mut state.digest, digest) == digest {
                 return;
             }
@@ -98,53 +97,57 @@ impl Tls {
         }
         let failed = config.as_ref().err();
         let outcome = if failed.is_some() { "failed" } else { "loaded" };
-        counter!("weir_tls_reloads_total", "outcome" => outcome).increment(1);
-        gauge!("weir_tls_certificate_stale").set(f64::from(u8::from(failed.is_some())));
+        counter!("weir_tls_certificate_reloads_total", "outcome" => outcome).increment(1);
+        gauge!("weir_tls_certificate_reload_failed").set(f64::from(u8::from(failed.is_some())));
         match failed {
-            None => tracing::info!("the TLS certificate has changed and is in use for new connections"),
+            None => tracing::info!("reloaded the TLS certificate: new connections use it"),
             Some(error) => {
-                tracing::error!(%error, "the changed TLS certificate cannot be used: the one in use is kept")
+                tracing::error!(%error, "the changed TLS certificate cannot be used: the previous one stays in use")
             }
         }
     }
 }
 
 impl TlsFiles {
-    /// Reads the files: a hash of what was found, and what it makes.
-    fn read(&self) -> ([u8; 32], Result<ServerConfig, ListenError>) {
-        let read = |file: &Path| std::fs::read(file).map_err(|error| unusable(file, &error));
+    /// Reads the files. Returns a hash of their content, or of the read error, and the configuration built from them.
+    fn load_files(&self) -> ([u8; 32], Result<ServerConfig, ListenError>) {
+        let read = |file: &Path| std::fs::read(file).map_err(|error| invalid_file_error(file, &error));
         match read(&self.certificate).and_then(|certificate| Ok((certificate, read(&self.key)?))) {
             Ok((certificate, key)) => {
                 let hash = |bytes: &[u8]| Sha256::digest(bytes);
                 let both = [hash(&certificate), hash(&key)].concat();
-                (hash(&both).into(), self.config(&certificate, &key))
+                (hash(&both).into(), self.build_server_config(&certificate, &key))
             }
             Err(error) => (Sha256::digest(error.to_string()).into(), Err(error)),
         }
     }
 
-    fn config(&self, certificate: &[u8], key: &[u8]) -> Result<ServerConfig, ListenError> {
+    fn build_server_config(&self, certificate: &[u8], key: &[u8]) -> Result<ServerConfig, ListenError> {
         let chain = CertificateDer::pem_slice_iter(certificate)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| unusable(&self.certificate, &error))?;
+            .map_err(|error| invalid_file_error(&self.certificate, &error))?;
         if chain.is_empty() {
-            return Err(unusable(&self.certificate, &"there is no certificate in it"));
+            return Err(invalid_file_error(
+                &self.certificate,
+                &"it contains no certificate",
+            ));
         }
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable(&self.key, &error))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|error| invalid_file_error(&self.key, &error))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| unusable(&self.certificate, &error))?
+            .map_err(|error| invalid_file_error(&self.certificate, &error))?
             .with_no_client_auth()
             .with_single_cert(chain, key)
-            .map_err(|error| unusable(&self.certificate, &error))?;
+            .map_err(|error| invalid_file_error(&self.certificate, &error))?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(config)
     }
 }
 
-fn unusable(file: &Path, reason: &dyn std::fmt::Display) -> ListenError {
-    ListenError::Tls {
+fn invalid_file_error(file: &Path, reason: &dyn std::fmt::Display) -> ListenError {
+    ListenError::InvalidTlsFile {
         file: file.to_owned(),
         reason: reason.to_string(),
     }
@@ -168,27 +171,27 @@ mod tests {
         include_str!("../../../tests/src/tls/second.key.pem"),
     ];
 
-    fn der(pem: &str) -> CertificateDer<'static> {
+    fn certificate_der(pem: &str) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
     }
 
-    fn write(folder: &Path, [chain, key]: [&str; 2]) {
+    fn write_certificate_files(folder: &Path, [chain, key]: [&str; 2]) {
         std::fs::write(folder.join("chain.pem"), chain).unwrap();
         std::fs::write(folder.join("key.pem"), key).unwrap();
     }
 
-    fn open(folder: &Path) -> Result<Option<Tls>, ListenError> {
-        Tls::from_settings(&Settings {
-            server_tls_certificate: folder.join("chain.pem"),
-            server_tls_key: folder.join("key.pem"),
+    fn load_certificate(folder: &Path) -> Result<Option<TlsCertificate>, ListenError> {
+        TlsCertificate::from_settings(&Settings {
+            server_tls_certificate_file: folder.join("chain.pem"),
+            server_tls_key_file: folder.join("key.pem"),
             ..Settings::default()
         })
     }
 
-    /// The certificate that a client is shown.
-    async fn shown(tls: &Tls) -> CertificateDer<'static> {
+    /// Connects as a client and returns the certificate that the server presents.
+    async fn served_certificate(tls: &TlsCertificate) -> CertificateDer<'static> {
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates([der(FIRST[0]), der(SECOND[0])]);
+        roots.add_parsable_certificates([certificate_der(FIRST[0]), certificate_der(SECOND[0])]);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -198,49 +201,59 @@ mod tests {
         let (near, far) = duplex(1 << 16);
         let name = ServerName::try_from("localhost").unwrap();
         let connector = TlsConnector::from(Arc::new(config));
-        let (accepted, connected) = tokio::join!(tls.accept(near), connector.connect(name, far));
+        let (accepted, connected) = tokio::join!(tls.accept_handshake(near), connector.connect(name, far));
         accepted.unwrap();
         let (_, connection) = connected.as_ref().unwrap().get_ref();
         connection.peer_certificates().unwrap()[0].clone().into_owned()
     }
 
     #[tokio::test]
-    async fn changed_certificate_is_used_and_a_broken_one_is_not() {
+    async fn changed_certificate_is_reloaded_and_an_invalid_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        write(folder, FIRST);
-        let tls = open(folder).unwrap().unwrap();
-        assert_eq!(shown(&tls).await, der(FIRST[0]));
-        // No certificate, half of a renewal, no file: the first stays in use.
+        write_certificate_files(folder, FIRST);
+        let tls = load_certificate(folder).unwrap().unwrap();
+        assert_eq!(served_certificate(&tls).await, certificate_der(FIRST[0]));
+        // The first certificate stays in use while the files are empty, invalid, mismatched or missing.
         for broken in [["", FIRST[1]], ["garbage", "garbage"], [SECOND[0], FIRST[1]]] {
-            write(folder, broken);
-            tls.reload().await;
-            assert_eq!(shown(&tls).await, der(FIRST[0]));
+            write_certificate_files(folder, broken);
+            tls.reload_if_changed().await;
+            assert_eq!(served_certificate(&tls).await, certificate_der(FIRST[0]));
         }
         std::fs::remove_file(folder.join("key.pem")).unwrap();
-        tls.reload().await;
-        assert_eq!(shown(&tls).await, der(FIRST[0]));
-        write(folder, SECOND);
-        tls.reload().await;
-        assert_eq!(shown(&tls).await, der(SECOND[0]));
+        tls.reload_if_changed().await;
+        assert_eq!(served_certificate(&tls).await, certificate_der(FIRST[0]));
+        write_certificate_files(folder, SECOND);
+        tls.reload_if_changed().await;
+        assert_eq!(served_certificate(&tls).await, certificate_der(SECOND[0]));
     }
 
     #[test]
-    fn certificate_that_cannot_be_used_is_named_at_the_start() {
+    fn invalid_certificate_file_is_reported_at_startup() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        assert!(matches!(open(folder), Err(ListenError::Tls { .. })));
-        write(folder, ["", FIRST[1]]);
-        let error = open(folder).err().unwrap().to_string();
+        assert!(matches!(
+            load_certificate(folder),
+            Err(ListenError::InvalidTlsFile { .. })
+        ));
+        write_certificate_files(folder, ["", FIRST[1]]);
+        let error = load_certificate(folder).err().unwrap().to_string();
         assert!(
             error.contains("chain.pem") && error.contains("no certificate"),
             "{error}"
         );
         let half = Settings {
-            server_tls_key: folder.join("key.pem"),
+            server_tls_key_file: folder.join("key.pem"),
             ..Settings::default()
         };
-        assert!(matches!(Tls::from_settings(&half), Err(ListenError::HalfTls)));
-        assert!(Tls::from_settings(&Settings::default()).unwrap().is_none());
+        assert!(matches!(
+            TlsCertificate::from_settings(&half),
+            Err(ListenError::IncompleteTlsSettings)
+        ));
+        assert!(
+            TlsCertificate::from_settings(&Settings::default())
+                .unwrap()
+                .is_none()
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What storing and finding cost: `cargo bench -p weir-storage`. One figure a line, the median and the worst of its runs.
+//! Measures writes and searches: `cargo bench -p weir-storage`. Each line has the median and the worst time of its runs.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -10,24 +10,24 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
-use weir_core::ledger::{Entry, PageRecord, PageState};
+use weir_core::ledger::{LedgerEntry, PageRecord, PageState};
+use weir_core::page_text::TextSource;
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
-use weir_core::search::{Point, Query};
-use weir_core::text::TextSource;
+use weir_core::search::{IndexPoint, SearchQuery};
 use weir_core::{DocumentId, JobId, Rect, RevisionId, TenantId};
 use weir_storage::Storage;
 
 const DIMENSIONS: usize = 384;
-const PER_PAGE: u32 = 10;
+const PASSAGES_PER_PAGE: u32 = 10;
 const WORDS: [&str; 12] = [
     "valve", "pressure", "bolt", "torque", "engine", "filter", "coolant", "gasket", "shaft", "bearing",
     "sensor", "relay",
 ];
 
-/// A sequence that looks random and is the same each time (SplitMix64).
-struct Numbers(u64);
+/// A pseudorandom sequence with a fixed seed (SplitMix64).
+struct PseudoRandomNumbers(u64);
 
-impl Numbers {
+impl PseudoRandomNumbers {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -36,8 +36,11 @@ impl Numbers {
         z ^ (z >> 31)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "any number between -1 and 1 will do")]
-    fn vector(&mut self) -> Vec<f32> {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "any number between -1 and 1 is suitable"
+    )]
+    fn random_unit_vector(&mut self) -> Vec<f32> {
         let vector: Vec<f32> = (0..DIMENSIONS)
             .map(|_| (self.next() % 2001) as f32 / 1000.0 - 1.0)
             .collect();
@@ -45,7 +48,7 @@ impl Numbers {
         vector.into_iter().map(|x| x / length).collect()
     }
 
-    fn text(&mut self, words: usize) -> String {
+    fn random_text(&mut self, words: usize) -> String {
         let word = |_| {
             let n = self.next();
             format!("{}{}", WORDS[(n % 12) as usize], n / 12 % 500)
@@ -54,17 +57,17 @@ impl Numbers {
     }
 }
 
-fn page(numbers: &mut Numbers, page: u32) -> Vec<Point> {
-    (0..PER_PAGE)
-        .map(|passage| Point {
+fn random_page(numbers: &mut PseudoRandomNumbers, page: u32) -> Vec<IndexPoint> {
+    (0..PASSAGES_PER_PAGE)
+        .map(|passage| IndexPoint {
             id: Uuid::from_u64_pair(u64::from(page), u64::from(passage)),
-            document: DocumentId::of(&(page / 100).to_le_bytes()),
-            name: "manual.pdf".into(),
+            document: DocumentId::from_content(&(page / 100).to_le_bytes()),
+            document_name: "manual.pdf".into(),
             page,
             passage,
-            text: numbers.text(150),
-            rect: Rect::PAGE,
-            dense: numbers.vector(),
+            text: numbers.random_text(150),
+            rect: Rect::WHOLE_PAGE,
+            dense_vector: numbers.random_unit_vector(),
             labels: Vec::new(),
             image: None,
             lines: None,
@@ -72,7 +75,7 @@ fn page(numbers: &mut Numbers, page: u32) -> Vec<Point> {
         .collect()
 }
 
-async fn report<F: Future<Output = ()>>(what: &str, runs: u32, mut run: impl FnMut(u32) -> F) {
+async fn measure_and_print<F: Future<Output = ()>>(what: &str, runs: u32, mut run: impl FnMut(u32) -> F) {
     let mut times = Vec::new();
     for i in 0..runs {
         let begin = Instant::now();
@@ -92,94 +95,106 @@ async fn report<F: Future<Output = ()>>(what: &str, runs: u32, mut run: impl FnM
 async fn main() {
     let dir = tempfile::tempdir_in(std::env::var("WEIR_BENCH_DIR").unwrap_or_else(|_| ".".into())).unwrap();
     let storage = Storage::open(dir.path(), DIMENSIONS, "bench").await.unwrap();
-    let (big, small) = (TenantId::single(), "small".parse::<TenantId>().unwrap());
-    let mut numbers = Numbers(1);
+    let (big, small) = (TenantId::default_tenant(), "small".parse::<TenantId>().unwrap());
+    let mut numbers = PseudoRandomNumbers(1);
     let vectors = &storage.vectors;
     for number in 0..100 {
         vectors
-            .upsert(&small, "main", page(&mut numbers, number))
+            .upsert_points(&small, "main", random_page(&mut numbers, number))
             .await
             .unwrap();
     }
     let mut pages = 0;
     for size in [10_000, 50_000] {
         let (mut spent, mut points) = (Duration::ZERO, 0_u32);
-        while pages * PER_PAGE < size {
-            let batch: Vec<_> = (0..4).flat_map(|i| page(&mut numbers, pages + i)).collect();
+        while pages * PASSAGES_PER_PAGE < size {
+            let batch: Vec<_> = (0..4)
+                .flat_map(|i| random_page(&mut numbers, pages + i))
+                .collect();
             let begin = Instant::now();
-            vectors.upsert(&big, "main", batch).await.unwrap();
+            vectors.upsert_points(&big, "main", batch).await.unwrap();
             spent += begin.elapsed();
-            points += 4 * PER_PAGE;
+            points += 4 * PASSAGES_PER_PAGE;
             pages += 4;
         }
         let begin = Instant::now();
-        vectors.flush().await.unwrap();
+        vectors.flush_points().await.unwrap();
         let flush = begin.elapsed();
         println!(
-            "{size} passages of {DIMENSIONS}: {:.0} upserts/s in batches of {}, one flush after all {:.0} ms",
+            "{size} passages with {DIMENSIONS} dimensions: {:.0} upserts/s in batches of {}, final flush {:.0} ms",
             f64::from(points) / spent.as_secs_f64(),
-            4 * PER_PAGE,
+            4 * PASSAGES_PER_PAGE,
             flush.as_secs_f64() * 1000.0
         );
         let queries: Vec<_> = (0..50)
-            .map(|_| Query {
-                text: numbers.text(4),
-                dense: numbers.vector(),
+            .map(|_| SearchQuery {
+                query_text: numbers.random_text(4),
+                dense_vector: numbers.random_unit_vector(),
                 top_k: 5,
                 documents: Vec::new(),
                 collection: None,
                 labels: Vec::new(),
             })
             .collect();
-        for (name, tenant) in [("all of them", &big), ("a tenant with 1000", &small)] {
-            report(&format!("{size}: hybrid search in {name}"), 50, async |i| {
-                vectors.search(tenant, &queries[i as usize]).await.unwrap();
+        for (name, tenant) in [
+            ("a tenant with all of them", &big),
+            ("a tenant with 1000", &small),
+        ] {
+            measure_and_print(&format!("{size}: hybrid search in {name}"), 50, async |i| {
+                vectors.search_points(tenant, &queries[i as usize]).await.unwrap();
             })
             .await;
-            report(&format!("{size}: by embedding alone in {name}"), 50, async |i| {
-                let query = Query {
-                    text: String::new(),
-                    ..queries[i as usize].clone()
-                };
-                vectors.search(tenant, &query).await.unwrap();
-            })
+            measure_and_print(
+                &format!("{size}: search by embedding only in {name}"),
+                50,
+                async |i| {
+                    let query = SearchQuery {
+                        query_text: String::new(),
+                        ..queries[i as usize].clone()
+                    };
+                    vectors.search_points(tenant, &query).await.unwrap();
+                },
+            )
             .await;
         }
-        let document = DocumentId::of(&1_u32.to_le_bytes());
-        report(
+        let document = DocumentId::from_content(&1_u32.to_le_bytes());
+        measure_and_print(
             &format!("{size}: count a document of 100 pages"),
             20,
             async |_| {
-                vectors.pages(&big, &document).await.unwrap();
+                vectors.count_passages_by_page(&big, &document).await.unwrap();
             },
         )
         .await;
     }
-    let removed = DocumentId::of(&2_u32.to_le_bytes());
-    vectors.remove(&big, &removed, None).await.unwrap();
-    report(
-        "index written anew without a removed document of 1000",
+    let removed = DocumentId::from_content(&2_u32.to_le_bytes());
+    vectors
+        .remove_document_points(&big, &removed, None)
+        .await
+        .unwrap();
+    measure_and_print(
+        "compaction after the removal of a document with 1000 passages",
         1,
         async |_| vectors.compact().await.unwrap(),
     )
     .await;
-    let batches: Vec<_> = (0..40).map(|i| page(&mut numbers, pages + i)).collect();
-    report("upsert of a page (10 passages) and its flush", 40, async |i| {
+    let batches: Vec<_> = (0..40).map(|i| random_page(&mut numbers, pages + i)).collect();
+    measure_and_print("upsert of a page (10 passages) and its flush", 40, async |i| {
         vectors
-            .upsert(&big, "main", batches[i as usize].clone())
+            .upsert_points(&big, "main", batches[i as usize].clone())
             .await
             .unwrap();
-        vectors.flush().await.unwrap();
+        vectors.flush_points().await.unwrap();
     })
     .await;
 
-    let revision = RevisionId::of(b"r");
-    report("ledger: commit of 100 pages", 50, async |i| {
+    let revision = RevisionId::from_content(b"r");
+    measure_and_print("ledger: commit of 100 pages", 50, async |i| {
         let entries = (0..100)
             .map(|page| {
-                Entry::Page(PageRecord {
+                LedgerEntry::Page(PageRecord {
                     tenant: big.clone(),
-                    document: DocumentId::of(&i.to_le_bytes()),
+                    document: DocumentId::from_content(&i.to_le_bytes()),
                     page,
                     revision,
                     job: JobId::new(),
@@ -192,21 +207,21 @@ async fn main() {
                 })
             })
             .collect();
-        storage.ledger.commit(entries).await.unwrap();
+        storage.ledger.commit_entries(entries).await.unwrap();
     })
     .await;
 
     let image = vec![7; 90_000];
-    report("blobs: put of 90 kB", 200, async |i| {
+    measure_and_print("blobs: put of 90 kB", 200, async |i| {
         storage
             .blobs
-            .put(&big, &format!("d/{i}/image/150.jpg"), &image)
+            .put_blob(&big, &format!("d/{i}/image/150.jpg"), &image)
             .await
             .unwrap();
     })
     .await;
-    report("blobs: flush of those 200", 1, async |_| {
-        storage.blobs.flush().await.unwrap()
+    measure_and_print("blobs: flush of those 200", 1, async |_| {
+        storage.blobs.flush_blobs().await.unwrap()
     })
     .await;
 
@@ -217,7 +232,7 @@ async fn main() {
     let storage = Storage::open(dir.path(), DIMENSIONS, "bench").await.unwrap();
     println!(
         "open with {} passages: {:.0} ms",
-        pages * PER_PAGE,
+        pages * PASSAGES_PER_PAGE,
         begin.elapsed().as_secs_f64() * 1000.0
     );
     storage.close().await.unwrap();

@@ -1,14 +1,13 @@
 //! Blobs as files: `<data>/blobs/<tenant>/<key>`.
 //!
-//! A blob is written under another name and renamed into place, so a reader sees all of it or none. What a killed process
-//! left half-written lies in one folder that the next opener empties. Writing does not wait for the disk; [`flush`] does,
-//! once for a group of blobs, which is what the engine's group commits want: a sync for each page image would cost more
-//! than drawing it.
+//! A blob is written under a temporary name and renamed into place, so a reader sees all of it or nothing. Files of unfinished writes
+//! are in one folder, which the next opener empties. A write does not wait for the disk. [`flush_blobs`] syncs a group of blobs at once,
+//! because a sync for each page image would cost more than drawing the page.
 //!
-//! [`flush`]: BlobStore::flush
+//! [`flush_blobs`]: BlobStore::flush_blobs
 
 mod flush;
-mod unsynced;
+mod unsynced_blobs;
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -23,86 +22,88 @@ use tokio::time::sleep;
 use weir_core::ports::BlobStore;
 use weir_core::{StorageError, TenantId};
 
-use self::unsynced::{SyncFile, Unsynced};
-use crate::folder::make_private;
-use crate::kept::{Kept, size};
-use crate::location::Location;
+use self::unsynced_blobs::{SyncFile, UnsyncedBlobs};
+use crate::data_folder::create_private_folder;
+use crate::named_path::NamedPath;
+use crate::storage_usage::{StorageUsage, size_on_disk};
 
-/// Longest key in bytes.
-const MAX_KEY: usize = 1024;
-/// Longest part of a key between two slashes; file systems take 255.
-const MAX_SEGMENT: usize = 255;
-/// Files that may be owed a sync, each with a descriptor. A put beyond that flushes.
-const MAX_UNSYNCED: usize = 256;
-/// How long a blob is owed a sync at most. Most are flushed with their page; those of a page that was given up are not.
-const FLUSH_AFTER: Duration = Duration::from_secs(10);
-/// Holds what is being written. No tenant can have a name with a dot.
-const UNFINISHED: &str = ".unfinished";
+/// Maximum length of a key in bytes.
+const MAX_KEY_BYTES: usize = 1024;
+/// Maximum length of a key's segment in bytes, which is the limit of file systems.
+const MAX_SEGMENT_BYTES: usize = 255;
+/// Maximum number of blobs that wait for a sync, each with an open descriptor. A put beyond the limit flushes.
+const MAX_UNSYNCED_BLOBS: usize = 256;
+/// Maximum time that a blob waits for a sync. Most blobs are flushed with their page, but not those of an abandoned page.
+const MAX_FLUSH_DELAY: Duration = Duration::from_secs(10);
+/// The folder of files that are being written. Tenant names have no dot, so none is equal to it.
+const UNFINISHED_FOLDER: &str = ".unfinished";
 
-/// A [`BlobStore`] of files.
-pub struct FileBlobs {
-    inner: Arc<Inner>,
+/// Implements [`BlobStore`] with files.
+pub struct FileBlobStore {
+    folder: Arc<BlobFolder>,
 }
 
-struct Inner {
+struct BlobFolder {
     root: PathBuf,
-    kept: Arc<Kept>,
-    next: AtomicU64,
-    unsynced: Mutex<Unsynced>,
-    /// One flush at a time: what another has taken is not durable yet.
-    flushing: Mutex<()>,
-    sync: Box<SyncFile>,
-    /// A flush is due within [`FLUSH_AFTER`].
+    storage_usage: Arc<StorageUsage>,
+    next_number: AtomicU64,
+    unsynced: Mutex<UnsyncedBlobs>,
+    /// Allows one flush at a time, because blobs that another flush has taken are not durable yet.
+    flush_lock: Mutex<()>,
+    sync_file: Box<SyncFile>,
+    /// A flush is scheduled.
     is_flush_due: AtomicBool,
 }
 
-impl FileBlobs {
-    /// Opens `<data>/blobs`, making it if need be. Blocks on the disk. Only one process may have it open: another's
-    /// unfinished files are removed.
-    pub(crate) fn open(data: &Path, kept: Arc<Kept>) -> Result<Self, StorageError> {
+impl FileBlobStore {
+    /// Opens `<data>/blobs` and creates it if it does not exist. Removes unfinished files, so only one process may have it open. Blocks
+    /// on the disk.
+    pub(crate) fn open(data: &Path, kept: Arc<StorageUsage>) -> Result<Self, StorageError> {
         let root = data.join("blobs");
-        let unfinished = root.join(UNFINISHED);
+        let unfinished = root.join(UNFINISHED_FOLDER);
         match fs::remove_dir_all(&unfinished) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(located(&root, &unfinished).io(&e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(named_blob_path(&root, &unfinished).io_error(&e));
+            }
             _ => {}
         }
-        make_private(&unfinished)?;
+        create_private_folder(&unfinished)?;
         Ok(Self {
-            inner: Arc::new(Inner {
+            folder: Arc::new(BlobFolder {
                 root,
-                kept,
-                next: AtomicU64::new(0),
+                storage_usage: kept,
+                next_number: AtomicU64::new(0),
                 unsynced: Mutex::default(),
-                flushing: Mutex::new(()),
-                sync: Box::new(File::sync_all),
+                flush_lock: Mutex::new(()),
+                sync_file: Box::new(File::sync_all),
                 is_flush_due: AtomicBool::new(false),
             }),
         })
     }
 
-    /// Flushes in a while, so that no descriptor is kept for long.
-    fn flush_later(&self) {
-        if self.inner.is_flush_due.swap(true, Ordering::Relaxed) {
+    /// Schedules a flush, so that no descriptor stays open for long.
+    fn schedule_flush(&self) {
+        if self.folder.is_flush_due.swap(true, Ordering::Relaxed) {
             return;
         }
-        let inner = Arc::downgrade(&self.inner);
+        let inner = Arc::downgrade(&self.folder);
         tokio::spawn(async move {
-            sleep(FLUSH_AFTER).await;
+            sleep(MAX_FLUSH_DELAY).await;
             let Some(inner) = inner.upgrade() else { return };
             inner.is_flush_due.store(false, Ordering::Relaxed);
-            let flushed = tokio::task::spawn_blocking(move || inner.flush()).await;
+            let flushed = tokio::task::spawn_blocking(move || inner.flush_unsynced_blobs()).await;
             if let Ok(Err(error)) = flushed {
-                // The blobs are still owed a sync, so the next flush says it again to those who wait for it.
+                // The blobs still wait for a sync, so the next flush reports the error again.
                 tracing::warn!(%error, "blobs could not be flushed");
             }
         });
     }
 
-    async fn blocking<R: Send + 'static>(
+    async fn run_blocking<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&Inner) -> Result<R, StorageError> + Send + 'static,
+        work: impl FnOnce(&BlobFolder) -> Result<R, StorageError> + Send + 'static,
     ) -> Result<R, StorageError> {
-        let inner = Arc::clone(&self.inner);
+        let inner = Arc::clone(&self.folder);
         match tokio::task::spawn_blocking(move || work(&inner)).await {
             Ok(result) => result,
             Err(e) => Err(StorageError::Failed {
@@ -114,80 +115,87 @@ impl FileBlobs {
 }
 
 #[async_trait]
-impl BlobStore for FileBlobs {
-    async fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+impl BlobStore for FileBlobStore {
+    async fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
         check_key(key)?;
         let (tenant, key, bytes) = (tenant.clone(), key.to_owned(), bytes.to_vec());
-        self.blocking(move |inner| inner.put(&tenant, &key, &bytes))
+        self.run_blocking(move |inner| inner.put_blob(&tenant, &key, &bytes))
             .await?;
-        self.flush_later();
+        self.schedule_flush();
         Ok(())
     }
 
-    async fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+    async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
         check_key(key)?;
-        let path = self.inner.tenant(tenant).join(key);
-        self.blocking(move |inner| match fs::read(&path) {
+        let path = self.folder.tenant_folder(tenant).join(key);
+        self.run_blocking(move |inner| match fs::read(&path) {
             Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if is_no_blob(&e) => Ok(None),
-            Err(e) => Err(located(&inner.root, &path).io(&e)),
+            Err(e) if is_not_found(&e) => Ok(None),
+            Err(e) => Err(named_blob_path(&inner.root, &path).io_error(&e)),
         })
         .await
     }
 
-    async fn list(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
+    async fn list_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
         check_prefix(prefix)?;
-        let (tenant, prefix) = (self.inner.tenant(tenant), prefix.to_owned());
-        self.blocking(move |inner| keys(&inner.root, &tenant, &prefix))
+        let (tenant, prefix) = (self.folder.tenant_folder(tenant), prefix.to_owned());
+        self.run_blocking(move |inner| list_keys(&inner.root, &tenant, &prefix))
             .await
     }
 
-    async fn delete(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
+    async fn delete_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         check_prefix(prefix)?;
         let (tenant, prefix) = (tenant.clone(), prefix.to_owned());
-        self.blocking(move |inner| inner.delete(&tenant, &prefix)).await
+        self.run_blocking(move |inner| inner.delete_prefix(&tenant, &prefix))
+            .await
     }
 
-    async fn flush(&self) -> Result<(), StorageError> {
-        self.blocking(Inner::flush).await
+    async fn flush_blobs(&self) -> Result<(), StorageError> {
+        self.run_blocking(BlobFolder::flush_unsynced_blobs).await
     }
 }
 
-impl Inner {
-    fn tenant(&self, tenant: &TenantId) -> PathBuf {
+impl BlobFolder {
+    fn tenant_folder(&self, tenant: &TenantId) -> PathBuf {
         self.root.join(tenant.as_str())
     }
 
-    /// What is counted as one: the folder that a key begins with.
-    fn unit(&self, tenant: &TenantId, key: &str) -> PathBuf {
+    /// Returns the unit of storage usage that a key belongs to: the file or folder of its first segment.
+    fn usage_unit(&self, tenant: &TenantId, key: &str) -> PathBuf {
         let first = key.split_once('/').map_or(key, |(first, _)| first);
-        self.tenant(tenant).join(first)
+        self.tenant_folder(tenant).join(first)
     }
 
-    fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
-        let path = self.tenant(tenant).join(key);
+    fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        let path = self.tenant_folder(tenant).join(key);
         let mut is_full = false;
-        let written = self.write(bytes).and_then(|(unfinished, file)| {
-            let moved = self.kept.change(tenant, &self.unit(tenant, key), || {
-                let grown = i64::try_from(bytes.len()).unwrap_or(i64::MAX) - size(&path)?;
-                move_into_place(&unfinished, &path)?;
-                // Of several puts of one key the one that was moved last is the one that is synced.
-                let mut unsynced = self.unsynced.lock();
-                let written = unsynced.written(file, bytes);
-                unsynced.files.insert(path.clone(), written);
-                is_full = unsynced.files.len() > MAX_UNSYNCED;
-                Ok(grown)
-            });
+        let written = self.write_unfinished_file(bytes).and_then(|(unfinished, file)| {
+            let moved = self
+                .storage_usage
+                .change_files(tenant, &self.usage_unit(tenant, key), || {
+                    let grown = i64::try_from(bytes.len()).unwrap_or(i64::MAX) - size_on_disk(&path)?;
+                    move_into_place(&unfinished, &path)?;
+                    // If one key is put several times at once, the file that was moved last is the one to sync.
+                    let mut unsynced = self.unsynced.lock();
+                    let written = unsynced.new_blob(file, bytes);
+                    unsynced.blobs.insert(path.clone(), written);
+                    is_full = unsynced.blobs.len() > MAX_UNSYNCED_BLOBS;
+                    Ok(grown)
+                });
             moved.inspect_err(|_| drop(fs::remove_file(&unfinished)))
         });
-        written.map_err(|e| located(&self.root, &path).io(&e))?;
-        if is_full { self.flush() } else { Ok(()) }
+        written.map_err(|e| named_blob_path(&self.root, &path).io_error(&e))?;
+        if is_full {
+            self.flush_unsynced_blobs()
+        } else {
+            Ok(())
+        }
     }
 
-    /// Writes a file that has no name yet that anyone reads.
-    fn write(&self, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let unfinished = self.root.join(UNFINISHED).join(number.to_string());
+    /// Writes a file into the folder of unfinished files.
+    fn write_unfinished_file(&self, bytes: &[u8]) -> io::Result<(PathBuf, File)> {
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let unfinished = self.root.join(UNFINISHED_FOLDER).join(number.to_string());
         let mut options = File::options();
         let mut file = options
             .read(true)
@@ -203,31 +211,33 @@ impl Inner {
         }
     }
 
-    fn delete(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
-        let folder = self.tenant(tenant);
-        for key in keys(&self.root, &folder, prefix)? {
+    fn delete_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
+        let folder = self.tenant_folder(tenant);
+        for key in list_keys(&self.root, &folder, prefix)? {
             let path = folder.join(&key);
-            let deleted = self.kept.change(tenant, &self.unit(tenant, &key), || {
-                let bytes = size(&path)?;
-                match fs::remove_file(&path) {
-                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                    _ => remove_empty_parents(&path, &folder),
-                }
-                self.unsynced.lock().files.remove(&path);
-                Ok(-bytes)
-            });
-            deleted.map_err(|e| located(&self.root, &path).io(&e))?;
+            let deleted = self
+                .storage_usage
+                .change_files(tenant, &self.usage_unit(tenant, &key), || {
+                    let bytes = size_on_disk(&path)?;
+                    match fs::remove_file(&path) {
+                        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                        _ => remove_empty_parents(&path, &folder),
+                    }
+                    self.unsynced.lock().blobs.remove(&path);
+                    Ok(-bytes)
+                });
+            deleted.map_err(|e| named_blob_path(&self.root, &path).io_error(&e))?;
         }
         if prefix.is_empty() {
-            // Stays if it is not empty, or not there at all.
+            // Fails if the folder is not empty or does not exist.
             let _ = fs::remove_dir(&folder);
         }
         Ok(())
     }
 }
 
-/// Renames, making the folders above `path`. A delete next to it may remove a folder that is still empty, so it is tried
-/// again. Making one may also fail because it is there and, a moment later, is not; whether it is usable, renaming tells.
+/// Renames a file to `path` and creates the parent folders. A concurrent delete may remove a parent that is still empty, so the rename is
+/// retried. An error of creating a parent that another call created or removed is ignored, because the rename then fails too.
 fn move_into_place(unfinished: &Path, path: &Path) -> io::Result<()> {
     let mut tries = 0;
     loop {
@@ -246,8 +256,8 @@ fn move_into_place(unfinished: &Path, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Keys of a tenant that begin with `prefix`, sorted.
-fn keys(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, StorageError> {
+/// Lists the keys of a tenant that begin with `prefix`, sorted.
+fn list_keys(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, StorageError> {
     let folder = prefix
         .rfind('/')
         .and_then(|slash| prefix.get(..slash))
@@ -258,11 +268,11 @@ fn keys(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, Storage
         let path = tenant.join(&folder);
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
-            Err(e) if is_no_blob(&e) => continue,
-            Err(e) => return Err(located(root, &path).io(&e)),
+            Err(e) if is_not_found(&e) => continue,
+            Err(e) => return Err(named_blob_path(root, &path).io_error(&e)),
         };
         for entry in entries {
-            let entry = entry.map_err(|e| located(root, &path).io(&e))?;
+            let entry = entry.map_err(|e| named_blob_path(root, &path).io_error(&e))?;
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
@@ -273,7 +283,7 @@ fn keys(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, Storage
             };
             let is_folder = entry
                 .file_type()
-                .map_err(|e| located(root, &path).io(&e))?
+                .map_err(|e| named_blob_path(root, &path).io_error(&e))?
                 .is_dir();
             if is_folder && (key.starts_with(prefix) || prefix.starts_with(&key)) {
                 folders.push(key);
@@ -288,53 +298,56 @@ fn keys(root: &Path, tenant: &Path, prefix: &str) -> Result<Vec<String>, Storage
 
 fn remove_empty_parents(path: &Path, tenant: &Path) {
     for folder in path.ancestors().skip(1).take_while(|f| *f != tenant) {
-        // A folder that is not empty stays, and so do those above it.
+        // A folder that is not empty stays, with its parents.
         if fs::remove_dir(folder).is_err() {
             return;
         }
     }
 }
 
-fn is_no_blob(error: &io::Error) -> bool {
+fn is_not_found(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory
     )
 }
 
-fn located(root: &Path, path: &Path) -> Location {
-    Location::below(root, "blob", path)
+fn named_blob_path(root: &Path, path: &Path) -> NamedPath {
+    NamedPath::below_root(root, "blob", path)
 }
 
-/// A key is one or more parts joined by `/`; a part is letters, digits, `-`, `_` and `.`, and does not begin with a dot. No
-/// such key leaves its tenant's folder.
+/// Checks a key. A key has one or more segments joined by `/`. A segment has letters, digits, `-`, `_` and `.`, and does not begin with
+/// a dot. So a key cannot leave its tenant's folder.
 fn check_key(key: &str) -> Result<(), StorageError> {
-    let good = key.len() <= MAX_KEY && key.split('/').all(|part| !part.is_empty() && is_part(part));
-    if good { Ok(()) } else { Err(refused(key)) }
+    let good = key.len() <= MAX_KEY_BYTES
+        && key
+            .split('/')
+            .all(|part| !part.is_empty() && is_valid_segment(part));
+    if good { Ok(()) } else { Err(invalid_key_error(key)) }
 }
 
-/// As [`check_key`], but the last part may be missing.
+/// Checks a prefix, which is like a key, but its last segment may be empty.
 fn check_prefix(prefix: &str) -> Result<(), StorageError> {
     match prefix.rsplit_once('/') {
-        _ if prefix.len() > MAX_KEY => Err(refused(prefix)),
-        Some((folder, last)) if is_part(last) => check_key(folder),
-        None if is_part(prefix) => Ok(()),
-        _ => Err(refused(prefix)),
+        _ if prefix.len() > MAX_KEY_BYTES => Err(invalid_key_error(prefix)),
+        Some((folder, last)) if is_valid_segment(last) => check_key(folder),
+        None if is_valid_segment(prefix) => Ok(()),
+        _ => Err(invalid_key_error(prefix)),
     }
 }
 
-fn is_part(part: &str) -> bool {
-    part.len() <= MAX_SEGMENT
+fn is_valid_segment(part: &str) -> bool {
+    part.len() <= MAX_SEGMENT_BYTES
         && !part.starts_with('.')
         && part
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-fn refused(key: &str) -> StorageError {
+fn invalid_key_error(key: &str) -> StorageError {
     StorageError::Failed {
         what: format!("blob key {:?}", key.chars().take(80).collect::<String>()),
-        reason: "a key is parts of letters, digits, '-', '_' and '.', joined by '/', none empty or beginning with a dot"
+        reason: "use segments of letters, digits, '-', '_' and '.', joined by '/', none empty or beginning with a dot"
             .into(),
     }
 }

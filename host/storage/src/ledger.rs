@@ -1,20 +1,20 @@
 //! The ledger in SQLite: `<data>/ledger.db`.
 //!
-//! Written by one thread over one connection, one transaction for each group of entries, with a write-ahead log and an fsync
-//! before a commit returns: that is the port's promise, and why the engine commits in groups. Read over connections of
-//! their own, which the log lets go on beside the writer, also from another process ([`LedgerReader`]). Tenants and keys can
-//! be written from another process as well ([`TenantDesk`]).
+//! One thread writes over one connection, with one transaction for each group of entries. The file has a write-ahead log, and a
+//! commit returns after an fsync, as the port requires. This is why the engine commits in groups. Readers have connections of their
+//! own, which do not wait for the writer; another process can read too ([`LedgerReader`]). Another process can also change tenants and
+//! API keys ([`TenantAdmin`]).
 
-mod columns;
+mod column_values;
+mod component_log;
 pub(crate) mod database;
-mod desk;
-mod orders;
+mod document_removals;
+mod job_requests;
 mod pipelines;
-mod removals;
-mod rows;
-mod said;
-mod shadows;
-mod state;
+mod policy_state;
+mod records;
+mod shadow_runs;
+mod tenant_admin;
 mod tenants;
 mod usage;
 
@@ -25,211 +25,218 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction};
 use tokio::sync::Semaphore;
-use weir_core::event::{ErrorNote, Event};
-use weir_core::ledger::{DocumentRecord, Entry, JobRecord, PageRecord};
-use weir_core::ports::{Ledger, PolicyState};
-use weir_core::said::LogEntry;
-use weir_core::state::{StateChange, StateSizes};
+use weir_core::component_log::ComponentLogEntry;
+use weir_core::component_state::{StateChange, StateSizes};
+use weir_core::event::{ErrorInfo, Event};
+use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
+use weir_core::ports::{ComponentStateStore, Ledger};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
 
 use self::database::Database;
-pub use self::desk::TenantDesk;
-use crate::folder::FolderLock;
-use crate::kept::Kept;
-use crate::worker::Worker;
+pub use self::tenant_admin::TenantAdmin;
+use crate::data_folder::FolderLock;
+use crate::storage_usage::StorageUsage;
+use crate::worker_thread::WorkerThread;
 
-/// What errors call it.
-pub(crate) const LEDGER: &str = "the ledger";
-/// Reads at once; more wait.
-const READS: usize = 4;
-/// Most events one call answers with.
-const MAX_EVENTS: usize = 10_000;
+/// The name of the ledger in errors.
+pub(crate) const LEDGER_NAME: &str = "the ledger";
+/// Concurrent reads of one reader. Further reads wait.
+const MAX_CONCURRENT_READS: usize = 4;
+/// Maximum number of events or log entries that one call returns.
+const MAX_LISTED_EVENTS: usize = 10_000;
 
-/// A [`Ledger`], [`PolicyState`], [`Registry`](weir_core::tenancy::Registry), [`Orders`](weir_core::order::Orders),
-/// [`PipelineBook`](weir_core::revision::PipelineBook) and [`UsageBook`](weir_core::usage::UsageBook) in a SQLite file.
+/// Implements [`Ledger`], [`ComponentStateStore`], [`TenantStore`](weir_core::tenancy::TenantStore),
+/// [`JobRequestStore`](weir_core::job_request::JobRequestStore), [`PipelineStore`](weir_core::revision::PipelineStore),
+/// [`ShadowStore`](weir_core::shadow::ShadowStore), [`UsageStore`](weir_core::usage::UsageStore) and
+/// [`DocumentRemovalStore`](weir_core::document_removal::DocumentRemovalStore) with a SQLite file.
 pub struct SqliteLedger {
-    writer: Arc<Worker<Writer>>,
+    writer: Arc<WorkerThread<LedgerWriter>>,
     reader: LedgerReader,
-    desk: TenantDesk,
-    kept: Arc<Kept>,
+    tenant_admin: TenantAdmin,
+    storage_usage: Arc<StorageUsage>,
 }
 
-struct Writer {
+struct LedgerWriter {
     database: Database,
-    /// Nobody's, if it writes beside the folder's holder.
+    /// `None` if another process may hold the data folder.
     _lock: Option<Arc<FolderLock>>,
 }
 
 impl SqliteLedger {
-    /// Opens `<data>/ledger.db`, making it if need be; also says of which tenants it is known for sure what they keep. Blocks
-    /// on the disk.
+    /// Opens `<data>/ledger.db` and creates it if it does not exist. Also returns the tenants whose storage usage is exact. Blocks on
+    /// the disk.
     pub(crate) fn open(data: &Path, lock: Arc<FolderLock>) -> Result<(Self, Vec<TenantId>), StorageError> {
-        let file = file(data);
-        let database = Database::create(&file)?;
-        let kept = database.change(usage::open_kept)?;
+        let file = ledger_path(data);
+        let database = Database::open_or_create(&file)?;
+        let kept = database.run_transaction(usage::load_storage_usage)?;
         let exact = kept.iter().filter(|(.., exact)| *exact);
         let exact = exact.map(|(tenant, ..)| tenant.clone()).collect();
         let kept = kept.into_iter().map(|(tenant, bytes, _)| (tenant, bytes));
-        let writer = Writer {
+        let writer = LedgerWriter {
             database,
             _lock: Some(lock),
         };
-        let writer = Arc::new(Worker::start("weir-ledger", LEDGER.into(), writer)?);
+        let writer = Arc::new(WorkerThread::start("weir-ledger", LEDGER_NAME.into(), writer)?);
         let ledger = Self {
-            desk: TenantDesk::over(Arc::clone(&writer), LedgerReader::at(file.clone())),
+            tenant_admin: TenantAdmin::with_writer(Arc::clone(&writer), LedgerReader::for_file(file.clone())),
             writer,
-            reader: LedgerReader::at(file),
-            kept: Arc::new(Kept::new(kept)),
+            reader: LedgerReader::for_file(file),
+            storage_usage: Arc::new(StorageUsage::from_saved(kept)),
         };
         Ok((ledger, exact))
     }
 
-    /// What tenants keep; it is written down here.
-    pub(crate) const fn kept(&self) -> &Arc<Kept> {
-        &self.kept
+    /// The bytes that tenants store. The ledger saves them with its commits.
+    pub(crate) const fn storage_usage(&self) -> &Arc<StorageUsage> {
+        &self.storage_usage
     }
 
-    /// Returns when all commits asked for are done and the file is closed; every later commit fails, and so does every later
-    /// change of what tenants keep.
+    /// Returns when all earlier commits are done and the file is closed. Every later commit fails, and so does every later change of a
+    /// tenant's stored files.
     pub async fn close(&self) {
-        let kept = Arc::clone(&self.kept);
-        let last = self.write(move |t| {
+        let kept = Arc::clone(&self.storage_usage);
+        let last = self.write_transaction(move |t| {
             let mut last = kept.close().into_iter();
-            last.try_for_each(|(tenant, bytes, exact)| usage::write_kept(t, &tenant, bytes, exact))
+            last.try_for_each(|(tenant, bytes, exact)| usage::write_storage_usage(t, &tenant, bytes, exact))
         });
         if let Err(error) = last.await {
-            tracing::warn!(%error, "what tenants keep will be counted again at the next start");
+            tracing::warn!(%error, "storage usage could not be saved and is counted again at the next start");
         }
         self.writer.close().await;
-        self.reader.rest();
-        self.desk.rest();
+        self.reader.close_idle_connections();
+        self.tenant_admin.close_idle_connections();
     }
 
-    async fn write<R: Send + 'static>(
+    async fn write_transaction<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
-        self.writer.call(move |writer| writer.database.change(work)).await
+        self.writer
+            .run(move |writer| writer.database.run_transaction(work))
+            .await
     }
 
-    /// The same, and with it what tenants keep by now.
-    async fn write_counted<R: Send + 'static>(
+    /// Runs `work` in a transaction that also saves the changed storage usage.
+    async fn write_with_storage_usage<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
-        let kept = Arc::clone(&self.kept);
-        let change = move |writer: &mut Writer| {
-            let unwritten = kept.take_unwritten();
-            let written = writer.database.change(|t| {
+        let kept = Arc::clone(&self.storage_usage);
+        let change = move |writer: &mut LedgerWriter| {
+            let unwritten = kept.take_unsaved();
+            let written = writer.database.run_transaction(|t| {
                 for (tenant, bytes) in &unwritten {
-                    usage::write_kept(t, tenant, *bytes, false)?;
+                    usage::write_storage_usage(t, tenant, *bytes, false)?;
                 }
                 work(t)
             });
             if written.is_err() {
-                kept.owe(&unwritten);
+                kept.mark_unsaved(&unwritten);
             }
             written
         };
-        self.writer.call(change).await
+        self.writer.run(change).await
     }
 }
 
-/// Reads a ledger, also one that another process writes to.
+/// Reads a ledger. Another process may write to it meanwhile.
 pub struct LedgerReader {
     file: PathBuf,
-    idle: Arc<Mutex<Vec<Database>>>,
-    reads: Arc<Semaphore>,
+    idle_connections: Arc<Mutex<Vec<Database>>>,
+    read_permits: Arc<Semaphore>,
 }
 
 impl LedgerReader {
-    /// A reader of `<data>/ledger.db`; [`StorageError::Missing`] if there is none.
+    /// Opens `<data>/ledger.db` for reading. Returns [`StorageError::NotFound`] if there is none.
     pub fn open(data: &Path) -> Result<Self, StorageError> {
-        let reader = Self::at(file(data));
-        reader.idle.lock().push(Database::read_only(&reader.file)?);
+        let reader = Self::for_file(ledger_path(data));
+        reader
+            .idle_connections
+            .lock()
+            .push(Database::open_read_only(&reader.file)?);
         Ok(reader)
     }
 
-    fn at(file: PathBuf) -> Self {
+    fn for_file(file: PathBuf) -> Self {
         Self {
             file,
-            idle: Arc::default(),
-            reads: Arc::new(Semaphore::new(READS)),
+            idle_connections: Arc::default(),
+            read_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_READS)),
         }
     }
 
-    /// Closes what is idle.
-    fn rest(&self) {
-        self.idle.lock().clear();
+    fn close_idle_connections(&self) {
+        self.idle_connections.lock().clear();
     }
 
-    /// As [`Ledger::document`].
-    pub async fn document(
+    /// Like [`Ledger::find_document`].
+    pub async fn find_document(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Option<DocumentRecord>, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
-        self.read(move |c| rows::document(c, &tenant, &document)).await
+        self.read_rows(move |c| records::find_document(c, &tenant, &document))
+            .await
     }
 
-    /// As [`Ledger::documents`].
-    pub async fn documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+    /// Like [`Ledger::list_documents`].
+    pub async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
         let tenant = tenant.clone();
-        self.read(move |c| rows::documents(c, &tenant)).await
+        self.read_rows(move |c| records::list_documents(c, &tenant)).await
     }
 
-    /// As [`Ledger::pages`].
-    pub async fn pages(
+    /// Like [`Ledger::list_pages`].
+    pub async fn list_pages(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
         revision: Option<&RevisionId>,
     ) -> Result<Vec<PageRecord>, StorageError> {
         let (tenant, document, revision) = (tenant.clone(), *document, revision.copied());
-        self.read(move |c| rows::pages(c, &tenant, &document, revision.as_ref()))
+        self.read_rows(move |c| records::list_pages(c, &tenant, &document, revision.as_ref()))
             .await
     }
 
-    /// As [`Ledger::job`].
-    pub async fn job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
+    /// Like [`Ledger::find_job`].
+    pub async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
-        self.read(move |c| rows::job(c, &tenant, &job)).await
+        self.read_rows(move |c| records::find_job(c, &tenant, &job)).await
     }
 
-    /// As [`Ledger::said`].
-    pub async fn said(
+    /// Like [`Ledger::list_component_log`].
+    pub async fn list_component_log(
         &self,
         tenant: &TenantId,
         job: &JobId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<LogEntry>, StorageError> {
-        let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_EVENTS));
-        self.read(move |c| said::entries(c, &tenant, &job, after, limit))
+    ) -> Result<Vec<ComponentLogEntry>, StorageError> {
+        let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
+        self.read_rows(move |c| component_log::list_log_entries(c, &tenant, &job, after, limit))
             .await
     }
 
-    async fn read<R: Send + 'static>(
+    async fn read_rows<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
         let failed = |reason: String| StorageError::Failed {
-            what: LEDGER.into(),
+            what: LEDGER_NAME.into(),
             reason,
         };
-        let place = Arc::clone(&self.reads).acquire_owned().await;
-        let place = place.map_err(|e| failed(e.to_string()))?;
-        let (idle, file) = (Arc::clone(&self.idle), self.file.clone());
+        let permit = Arc::clone(&self.read_permits).acquire_owned().await;
+        let permit = permit.map_err(|e| failed(e.to_string()))?;
+        let (idle, file) = (Arc::clone(&self.idle_connections), self.file.clone());
         tokio::task::spawn_blocking(move || {
             let taken = idle.lock().pop();
             let database = match taken {
                 Some(database) => database,
-                None => Database::read_only(&file)?,
+                None => Database::open_read_only(&file)?,
             };
-            let answer = database.with(work)?;
+            let answer = database.with_connection(work)?;
             idle.lock().push(database);
-            drop(place);
+            drop(permit);
             Ok(answer)
         })
         .await
@@ -237,96 +244,100 @@ impl LedgerReader {
     }
 }
 
-fn file(data: &Path) -> PathBuf {
+fn ledger_path(data: &Path) -> PathBuf {
     data.join("ledger.db")
 }
 
 #[async_trait]
 impl Ledger for SqliteLedger {
-    async fn commit(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
+    async fn commit_entries(&self, entries: Vec<LedgerEntry>) -> Result<(), StorageError> {
         if entries.is_empty() {
             return Ok(());
         }
         let write_all = move |t: &Transaction<'_>| {
             let mut entries = entries.iter();
-            entries.try_fold(false, |removed, entry| Ok(rows::write(t, entry)? || removed))
+            entries.try_fold(false, |removed, entry| {
+                Ok(records::write_entry(t, entry)? || removed)
+            })
         };
-        if self.write_counted(write_all).await? {
-            self.desk.empty_log_soon();
+        if self.write_with_storage_usage(write_all).await? {
+            self.tenant_admin.schedule_wal_truncation();
         }
         Ok(())
     }
 
-    async fn document(
+    async fn find_document(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Option<DocumentRecord>, StorageError> {
-        self.reader.document(tenant, document).await
+        self.reader.find_document(tenant, document).await
     }
 
-    async fn documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
-        self.reader.documents(tenant).await
+    async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.reader.list_documents(tenant).await
     }
 
-    async fn pages(
+    async fn list_pages(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
         revision: Option<&RevisionId>,
     ) -> Result<Vec<PageRecord>, StorageError> {
-        self.reader.pages(tenant, document, revision).await
+        self.reader.list_pages(tenant, document, revision).await
     }
 
-    async fn job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
-        self.reader.job(tenant, job).await
+    async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
+        self.reader.find_job(tenant, job).await
     }
 
-    async fn unfinished(&self) -> Result<Vec<JobRecord>, StorageError> {
-        self.reader.read(rows::unfinished).await
+    async fn list_unfinished_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
+        self.reader.read_rows(records::list_unfinished_jobs).await
     }
 
-    async fn events(
+    async fn list_job_events(
         &self,
         tenant: &TenantId,
         job: &JobId,
         after: u64,
         limit: usize,
     ) -> Result<Vec<Event>, StorageError> {
-        let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_EVENTS));
+        let (tenant, job, limit) = (tenant.clone(), *job, limit.min(MAX_LISTED_EVENTS));
         self.reader
-            .read(move |c| rows::events(c, &tenant, &job, after, limit))
+            .read_rows(move |c| records::list_events(c, &tenant, &job, after, limit))
             .await
     }
 
-    async fn tenant_events(
+    async fn list_tenant_events(
         &self,
         tenant: &TenantId,
         after: u64,
         limit: usize,
     ) -> Result<Vec<(u64, Event)>, StorageError> {
-        let (tenant, limit) = (tenant.clone(), limit.min(MAX_EVENTS));
+        let (tenant, limit) = (tenant.clone(), limit.min(MAX_LISTED_EVENTS));
         self.reader
-            .read(move |c| rows::tenant_events(c, &tenant, after, limit))
+            .read_rows(move |c| records::list_tenant_events(c, &tenant, after, limit))
             .await
     }
 
-    async fn said(
+    async fn list_component_log(
         &self,
         tenant: &TenantId,
         job: &JobId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<LogEntry>, StorageError> {
-        self.reader.said(tenant, job, after, limit).await
+    ) -> Result<Vec<ComponentLogEntry>, StorageError> {
+        self.reader.list_component_log(tenant, job, after, limit).await
     }
 
-    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+    async fn last_tenant_event_position(&self, tenant: &TenantId) -> Result<u64, StorageError> {
         let tenant = tenant.clone();
-        self.reader.read(move |c| rows::tenant_place(c, &tenant)).await
+        self.reader
+            .read_rows(move |c| records::find_last_event_position(c, &tenant))
+            .await
     }
 
-    async fn documents_after(
+    async fn list_documents_after(
         &self,
         tenant: &TenantId,
         after: Option<(u64, DocumentId)>,
@@ -334,11 +345,11 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<DocumentRecord>, StorageError> {
         let tenant = tenant.clone();
         self.reader
-            .read(move |c| rows::documents_after(c, &tenant, after, limit))
+            .read_rows(move |c| records::list_documents_after(c, &tenant, after, limit))
             .await
     }
 
-    async fn pages_after(
+    async fn list_pages_after(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -347,58 +358,65 @@ impl Ledger for SqliteLedger {
     ) -> Result<Vec<PageRecord>, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         self.reader
-            .read(move |c| rows::pages_after(c, &tenant, &document, after, limit))
+            .read_rows(move |c| records::list_pages_after(c, &tenant, &document, after, limit))
             .await
     }
 
-    async fn last_said(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
+    async fn last_component_log_seq(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
         let (tenant, job) = (tenant.clone(), *job);
-        self.reader.read(move |c| said::last(c, &tenant, &job)).await
+        self.reader
+            .read_rows(move |c| component_log::find_last_seq(c, &tenant, &job))
+            .await
     }
 
-    async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
+    async fn erase_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         let known = self
-            .write_counted(move |t| removals::forget(t, &tenant, &document))
+            .write_with_storage_usage(move |t| document_removals::delete_document_rows(t, &tenant, &document))
             .await?;
-        self.desk.empty_log().await?;
+        self.tenant_admin.truncate_wal_or_schedule().await?;
         Ok(known)
     }
 }
 
 #[async_trait]
-impl PolicyState for SqliteLedger {
-    async fn get(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
+impl ComponentStateStore for SqliteLedger {
+    async fn get_value(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        key: &str,
+    ) -> Result<Option<Vec<u8>>, ErrorInfo> {
         let (tenant, pipeline, key) = (tenant.clone(), pipeline.to_owned(), key.to_owned());
         self.reader
-            .read(move |c| state::get(c, &tenant, &pipeline, &key))
+            .read_rows(move |c| policy_state::get_value(c, &tenant, &pipeline, &key))
             .await
-            .map_err(noted)
+            .map_err(to_error_note)
     }
 
-    async fn sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorNote> {
+    async fn list_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         self.reader
-            .read(move |c| state::sizes(c, &tenant, &pipeline))
+            .read_rows(move |c| policy_state::list_sizes(c, &tenant, &pipeline))
             .await
-            .map_err(noted)
+            .map_err(to_error_note)
     }
 
-    async fn apply(
+    async fn apply_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         changes: Vec<StateChange>,
-    ) -> Result<(), ErrorNote> {
+    ) -> Result<(), ErrorInfo> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
-        self.write(move |t| state::apply(t, &tenant, &pipeline, &changes))
+        self.write_transaction(move |t| policy_state::apply_changes(t, &tenant, &pipeline, &changes))
             .await
-            .map_err(noted)?
+            .map_err(to_error_note)?
     }
 }
 
-fn noted(error: StorageError) -> ErrorNote {
-    ErrorNote {
+fn to_error_note(error: StorageError) -> ErrorInfo {
+    ErrorInfo {
         kind: error.kind().into(),
         message: error.to_string(),
     }

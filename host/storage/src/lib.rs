@@ -1,130 +1,184 @@
-//! Where things are kept on one machine: blobs in files, passages in an in-process Qdrant shard, the ledger in SQLite.
+//! Storage on one machine: uploads and blobs in files, passages in an in-process Qdrant shard, the ledger in SQLite.
 //!
-//! All of it lies in one data folder that one process holds at a time:
+//! Everything is in one data folder. One process holds it at a time:
 //!
-//! | name | what |
+//! | name | content |
 //! |---|---|
-//! | `lock` | held by the process that writes |
-//! | `originals/<tenant>/<document>` | [`FileOriginals`] |
-//! | `blobs/<tenant>/<key>` | [`FileBlobs`] |
-//! | `vectors/` | [`EdgeVectors`] |
+//! | `lock` | locked by the process that writes |
+//! | `uploads/<tenant>/<document>` | [`FileUploads`] |
+//! | `components/<tenant>/<digest>.wasm` | [`FileComponentStore`] |
+//! | `blobs/<tenant>/<key>` | [`FileBlobStore`] |
+//! | `vectors/` | [`EdgeVectorStore`] |
 //! | `ledger.db` | [`SqliteLedger`] |
-//! | `answers.db` | [`SqliteAnswers`] |
-//! | `recordings/<tenant>` | jobs' calls, of `weir-policy`; removed with their tenant |
-//! | `weir.sock` | where the holder answers other processes' searches |
+//! | `responses.db` | [`SqliteResponseCache`] |
+//! | `recordings/<tenant>` | recorded calls of jobs, written by `weir-policy`; removed with their tenant |
+//! | `weir.sock` | socket on which the holder runs searches for other processes |
 //!
-//! [`Storage`] is for the process that writes. Others work beside it, whether or not someone holds the folder: [`search`] finds
-//! passages, [`LedgerReader`] reads the ledger, and [`TenantDesk`] changes tenants and keys.
+//! [`Storage`] is for the process that holds the folder. Other processes can work at the same time, and also while no process holds the
+//! folder: [`search`] finds passages, [`LedgerReader`] reads the ledger, and [`TenantAdmin`] changes tenants and API keys.
 
-mod answers;
-mod attach;
 mod blobs;
-mod components;
-mod files;
-mod folder;
-mod kept;
+mod component_store;
+mod data_folder;
 mod ledger;
-mod location;
-mod originals;
-mod recount;
-mod removal;
+mod named_path;
+mod response_cache;
+mod search_server;
+mod storage_usage;
+mod tenant_files;
+mod tenant_removal;
+mod uploads;
+mod usage_recount;
 mod vectors;
-mod worker;
+mod worker_thread;
 
 use std::path::Path;
 use std::sync::Arc;
 
-pub use answers::SqliteAnswers;
-pub use attach::search;
-pub use blobs::FileBlobs;
-pub use components::FileComponents;
-pub use ledger::{LedgerReader, SqliteLedger, TenantDesk};
-pub use originals::FileOriginals;
-pub use removal::remove_tenant;
-pub use vectors::{EdgeVectors, MAX_HITS};
+pub use blobs::FileBlobStore;
+pub use component_store::FileComponentStore;
+pub use ledger::{LedgerReader, SqliteLedger, TenantAdmin};
+pub use response_cache::SqliteResponseCache;
+pub use search_server::search;
+pub use tenant_removal::remove_tenant;
+pub use uploads::FileUploads;
+pub use vectors::{EdgeVectorStore, MAX_HITS};
 use weir_core::StorageError;
 
-use crate::attach::SearchDesk;
-use crate::folder::{FolderLock, make_private};
-use crate::recount::Recount;
+use crate::data_folder::{FolderLock, create_private_folder, rename_former_entries};
+use crate::search_server::SearchServer;
+use crate::usage_recount::UsageRecount;
 
-/// A data folder, held for writing.
+/// A data folder that this process holds for writing.
 ///
-/// End it with [`Storage::close`]: dropping it keeps what was flushed and committed, and nothing else is promised.
+/// Call [`Storage::close`] at the end. Dropping the value keeps only what was flushed and committed.
 pub struct Storage {
-    // First, so that a dropped storage takes its socket away while it still holds the folder.
-    desk: SearchDesk,
-    recount: Recount,
-    /// What clients sent.
-    pub originals: Arc<FileOriginals>,
-    /// What tenants pushed.
-    pub components: Arc<FileComponents>,
+    // The first field, so that a dropped storage removes its socket while it still holds the folder.
+    search_server: SearchServer,
+    usage_recount: UsageRecount,
+    /// Uploaded files.
+    pub uploads: Arc<FileUploads>,
+    /// Component files that tenants pushed.
+    pub components: Arc<FileComponentStore>,
     /// Page images and texts.
-    pub blobs: Arc<FileBlobs>,
+    pub blobs: Arc<FileBlobStore>,
     /// Passages.
-    pub vectors: Arc<EdgeVectors>,
-    /// Documents, jobs, pages and events; also the components' state, tenants, orders, usage, and
-    /// the revisions of pipelines.
+    pub vectors: Arc<EdgeVectorStore>,
+    /// Documents, jobs, pages and events. Also the components' state, tenants, job requests, usage, and the revisions of pipelines.
     pub ledger: Arc<SqliteLedger>,
 }
 
 impl Storage {
-    /// Opens a data folder, making it if need be. `dimensions` and `model` are those of the embeddings it is to hold; a folder
-    /// made for others is refused. While another process holds it this waits two seconds, then says
-    /// [`StorageError::InUse`].
+    /// Opens a data folder and creates it if it does not exist. `model` is the embedding model and `dimensions` the length of its
+    /// vectors; a folder with an index for another model is refused. While another process holds the folder, waits up to two seconds
+    /// and then returns [`StorageError::InUse`].
     pub async fn open(data: &Path, dimensions: usize, model: &str) -> Result<Self, StorageError> {
         let (folder, model) = (data.to_owned(), model.to_owned());
         let opened = tokio::task::spawn_blocking(move || {
-            make_private(&folder)?;
-            let lock = Arc::new(FolderLock::take(&folder)?);
+            create_private_folder(&folder)?;
+            let lock = Arc::new(FolderLock::acquire(&folder)?);
+            rename_former_entries(&folder)?;
             let (ledger, exact) = SqliteLedger::open(&folder, Arc::clone(&lock))?;
-            let kept = ledger.kept();
-            let originals = FileOriginals::open(&folder, Arc::clone(kept))?;
-            let components = FileComponents::open(&folder, Arc::clone(kept))?;
-            let blobs = FileBlobs::open(&folder, Arc::clone(kept))?;
-            let vectors = EdgeVectors::open(&folder, &model, dimensions, lock)?;
-            // Before anyone can change a file.
-            let recount = Recount::start(&folder, kept, &exact)?;
-            Ok(((originals, components), blobs, vectors, ledger, recount))
+            let kept = ledger.storage_usage();
+            let uploads = FileUploads::open(&folder, Arc::clone(kept))?;
+            let components = FileComponentStore::open(&folder, Arc::clone(kept))?;
+            let blobs = FileBlobStore::open(&folder, Arc::clone(kept))?;
+            let vectors = EdgeVectorStore::open(&folder, &model, dimensions, lock)?;
+            // Before any file can change.
+            let recount = UsageRecount::start(&folder, kept, &exact)?;
+            Ok(((uploads, components), blobs, vectors, ledger, recount))
         });
-        let ((originals, components), blobs, vectors, ledger, recount) =
+        let ((uploads, components), blobs, vectors, ledger, recount) =
             opened.await.map_err(|e| StorageError::Failed {
                 what: "opening the data folder".into(),
                 reason: e.to_string(),
             })??;
-        let (originals, blobs) = (Arc::new(originals), Arc::new(blobs));
+        let (uploads, blobs) = (Arc::new(uploads), Arc::new(blobs));
         let components = Arc::new(components);
         let (vectors, ledger) = (Arc::new(vectors), Arc::new(ledger));
-        let desk = SearchDesk::open(data, &vectors)?;
+        let desk = SearchServer::open(data, &vectors)?;
         Ok(Self {
-            recount,
-            originals,
+            usage_recount: recount,
+            uploads,
             components,
             blobs,
             vectors,
             ledger,
-            desk,
+            search_server: desk,
         })
     }
 
-    /// Returns when it is known for sure what each tenant keeps. After an end that was not [`Storage::close`] it is being
-    /// counted, and until then the last number written down stands in.
-    pub async fn counted(&self) {
-        self.recount.ended().await;
+    /// Waits until the storage usage of every tenant is exact. If the last process did not call [`Storage::close`], usage is counted
+    /// again in the background, and the last saved numbers apply until then.
+    pub async fn wait_until_counted(&self) {
+        self.usage_recount.wait_until_finished().await;
     }
 
-    /// Flushes everything and lets go of the folder. Returns when another process can have it; whoever still has one of the
-    /// stores finds it closed.
+    /// Flushes everything and releases the folder. Returns when another process can open it. Later calls to the stores fail.
     pub async fn close(self) -> Result<(), StorageError> {
         use weir_core::ports::BlobStore;
-        self.desk.close().await;
-        self.recount.stop().await;
-        let blobs = self.blobs.flush().await;
+        self.search_server.close().await;
+        self.usage_recount.stop().await;
+        let blobs = self.blobs.flush_blobs().await;
         if let Err(error) = self.vectors.compact().await {
-            tracing::warn!(%error, "removed passages are removed from the files of the index at the next start");
+            tracing::warn!(%error, "the index could not be compacted: removed passages stay in its files until the next start");
         }
         let vectors = self.vectors.close().await;
         self.ledger.close().await;
         blobs.and(vectors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use weir_core::uploads::UploadStore as _;
+    use weir_core::{DocumentId, TenantId};
+
+    use super::*;
+
+    async fn open_test_storage(data: &Path) -> Storage {
+        Storage::open(data, 16, "test-model").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn data_folder_with_former_names_keeps_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, tenant) = (dir.path(), TenantId::default_tenant());
+        let document = DocumentId::from_content(b"upload");
+        let storage = open_test_storage(data).await;
+        let unfinished = storage.uploads.new_temporary_path();
+        fs::write(&unfinished, b"upload").unwrap();
+        storage
+            .uploads
+            .commit_upload(&tenant, &unfinished, &document)
+            .await
+            .unwrap();
+        storage.close().await.unwrap();
+        fs::rename(data.join("uploads"), data.join("originals")).unwrap();
+        fs::write(data.join("answers.db"), "cache").unwrap();
+
+        for _ in 0..2 {
+            let storage = open_test_storage(data).await;
+            assert_eq!(storage.uploads.list_uploads(&tenant).await.unwrap(), [document]);
+            assert_eq!(fs::read(data.join("responses.db")).unwrap(), b"cache");
+            for former in ["originals", "answers.db"] {
+                assert!(!data.join(former).exists(), "{former}");
+            }
+            storage.close().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn removal_of_a_tenant_finds_files_under_former_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, tenant) = (dir.path(), TenantId::default_tenant());
+        open_test_storage(data).await.close().await.unwrap();
+        fs::rename(data.join("uploads"), data.join("originals")).unwrap();
+        fs::create_dir(data.join("originals/default")).unwrap();
+        fs::write(data.join("originals/default/file"), "upload").unwrap();
+        remove_tenant(data, &tenant).await.unwrap();
+        assert!(!data.join("originals").exists() && !data.join("uploads/default").exists());
     }
 }

@@ -1,22 +1,22 @@
 //! Passages in an in-process Qdrant shard: `<data>/vectors`.
 //!
-//! A search is two: the nearest by embedding, and the best by words (BM25). Their two rankings are joined by reciprocal rank
-//! fusion (Cormack, Clarke, Büttcher, SIGIR 2009; k = 2, Qdrant's value), which needs no common scale of scores. Word
-//! frequencies are those of the whole shard: another tenant's passages may shift a rank, and are never returned.
+//! A search combines two rankings: by embedding and by words (BM25). Reciprocal rank fusion joins them (Cormack, Clarke, Büttcher,
+//! SIGIR 2009; k = 2, Qdrant's value), which needs no common scale of scores. Word frequencies are those of the whole shard, so passages
+//! of another tenant may change a rank. They are never returned.
 //!
-//! One thread changes the shard, change by change; searches run beside it. A change can be found when its call returns, and
-//! survives the process from the next flush on. What was removed is gone from the files at most a minute later
-//! ([`EdgeVectors::compact`]), with 50,000 passages: the thread writes them anew after [`COMPACT_DELAY`].
+//! One thread applies all changes of the shard, and searches run concurrently. A change is visible to searches when its call returns,
+//! and survives the process from the next flush on. Removed passages are gone from the files at most a minute later, for 50,000 passages:
+//! the thread rewrites the files ([`EdgeVectorStore::compact`]) after [`COMPACT_DELAY`].
 //!
-//! There is no vector graph: every search is an exact scan of what its filter leaves (see `vectors/shard.rs` for why). With
-//! `benches/storage.rs` on two busy cores, a tenant with 1,000 passages waits under 1 ms whatever lies beside it, one with
-//! 10,000 a millisecond, one with 100,000 some 30 ms. The lists of words are the limit: they are changed in place and rebuilt
-//! when the shard is opened, so with 100,000 passages adding one costs 3 ms and opening 6 s.
+//! There is no vector graph: every search is an exact scan of the passages that match its filter (`vectors/shard.rs` says why). With
+//! `benches/storage.rs` on two busy cores, a search takes less than 1 ms for a tenant with 1,000 passages, whatever other tenants have,
+//! 1 ms with 10,000 passages, and about 30 ms with 100,000. The word lists are the limit: they are changed in place and rebuilt when the
+//! shard is opened. With 100,000 passages, adding one takes 3 ms and opening takes 6 s.
 
-mod matches;
-mod passage;
+mod bm25;
+mod passage_payload;
+mod query_matcher;
 mod shard;
-mod words;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,218 +33,234 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use weir_core::ports::VectorStore;
-use weir_core::search::{Hit, Point, Query};
+use weir_core::search::{IndexPoint, SearchHit, SearchQuery};
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
-use self::matches::QueryWords;
-use self::passage::{
-    DENSE, NO_PAGE, SPARSE, check_dense, hit, of_document, of_tenant, page, page_of_each, searched, stored,
+use self::bm25::Bm25Encoder;
+use self::passage_payload::{
+    DENSE_VECTOR, SPARSE_VECTOR, SUMMARY_PAGE, check_dense_vector, document_filter, page_of_payload,
+    page_scroll_request, search_filter, tenant_filter, to_hit, to_shard_point,
 };
-use self::shard::{INDEX, Shard};
-use self::words::Words;
-use crate::folder::FolderLock;
-use crate::worker::Worker;
+use self::query_matcher::QueryMatcher;
+use self::shard::{INDEX_NAME, Shard};
+use crate::data_folder::FolderLock;
+use crate::worker_thread::WorkerThread;
 
-/// Most hits a search answers with.
+/// Maximum number of hits of a search.
 pub const MAX_HITS: usize = 1000;
-/// Points in one change of the shard; bounds an entry of its log.
-const POINTS_PER_CHANGE: usize = 128;
-/// Searches at once; more wait.
-const SEARCHES: usize = 8;
-/// Candidates of each ranking: at least this many, so that a passage good in both is seen in both.
-const CANDIDATES: usize = 64;
-/// Reciprocal rank fusion's constant.
+/// Maximum number of points in one update of the shard, which limits the size of a log entry.
+const MAX_POINTS_PER_UPDATE: usize = 128;
+/// Concurrent searches. Further searches wait.
+const MAX_CONCURRENT_SEARCHES: usize = 8;
+/// Minimum number of candidates of each ranking, so that a passage that is good in both rankings is found in both.
+const MIN_CANDIDATES: usize = 64;
+/// The constant of reciprocal rank fusion.
 const RRF_K: usize = 2;
 
-/// How long the shard waits after a removal before it is compacted, so that removals that come together cost once.
+/// Time between a removal and the compaction of the shard. Removals within this time share one compaction.
 const COMPACT_DELAY: Duration = Duration::from_secs(20);
 
-/// A [`VectorStore`] in this process.
-pub struct EdgeVectors {
-    index: Mutex<Option<Arc<Index>>>,
-    writer: Arc<Worker<Arc<Index>>>,
-    searches: Arc<Semaphore>,
-    /// Notified when there is something to compact.
-    removed: Arc<Notify>,
-    compacting: JoinHandle<()>,
+/// Implements [`VectorStore`] with a shard in this process.
+pub struct EdgeVectorStore {
+    index: Mutex<Option<Arc<VectorIndex>>>,
+    writer: Arc<WorkerThread<Arc<VectorIndex>>>,
+    search_permits: Arc<Semaphore>,
+    /// Notified when the shard has removed points to compact.
+    removal_notify: Arc<Notify>,
+    compaction_task: JoinHandle<()>,
 }
 
-struct Index {
+struct VectorIndex {
     shard: Shard,
-    words: Words,
+    encoder: Bm25Encoder,
     _lock: Arc<FolderLock>,
 }
 
-impl EdgeVectors {
-    /// Opens `<data>/vectors` for embeddings of `dimensions` components by `model`, making it if need be. Blocks on the disk.
+impl EdgeVectorStore {
+    /// Opens `<data>/vectors` for vectors of length `dimensions` by the embedding model `model`. Creates it if it does not exist. Blocks
+    /// on the disk.
     pub(crate) fn open(
         data: &Path,
         model: &str,
         dimensions: usize,
         lock: Arc<FolderLock>,
     ) -> Result<Self, StorageError> {
-        Self::over(Shard::open(data, model, dimensions)?, lock)
+        Self::with_shard(Shard::open(data, model, dimensions)?, lock)
     }
 
-    /// Opens `<data>/vectors` for whatever embeddings it was made; `None` if it was never made. Blocks on the disk.
-    pub(crate) fn open_again(data: &Path, lock: Arc<FolderLock>) -> Result<Option<Self>, StorageError> {
-        match Shard::open_again(data)? {
-            Some(shard) => Self::over(shard, lock).map(Some),
+    /// Opens an existing `<data>/vectors` for the embedding model that it was made for. Returns `None` if it does not exist. Blocks on
+    /// the disk.
+    pub(crate) fn open_existing(data: &Path, lock: Arc<FolderLock>) -> Result<Option<Self>, StorageError> {
+        match Shard::open_existing(data)? {
+            Some(shard) => Self::with_shard(shard, lock).map(Some),
             None => Ok(None),
         }
     }
 
-    fn over(shard: Shard, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
-        let words = Words::new().map_err(failed)?;
-        let index = Arc::new(Index {
+    fn with_shard(shard: Shard, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
+        let words = Bm25Encoder::new().map_err(index_error)?;
+        let index = Arc::new(VectorIndex {
             shard,
-            words,
+            encoder: words,
             _lock: lock,
         });
         let removed = Arc::new(Notify::new());
-        if index.shard.has_removed() {
+        if index.shard.needs_compaction() {
             removed.notify_one();
         }
-        let writer = Arc::new(Worker::start("weir-vectors", INDEX.into(), Arc::clone(&index))?);
+        let writer = Arc::new(WorkerThread::start(
+            "weir-vectors",
+            INDEX_NAME.into(),
+            Arc::clone(&index),
+        )?);
         Ok(Self {
-            compacting: tokio::spawn(compact_after_removals(
+            compaction_task: tokio::spawn(compact_after_removals(
                 Arc::clone(&removed),
                 Arc::downgrade(&writer),
             )),
             writer,
             index: Mutex::new(Some(index)),
-            searches: Arc::new(Semaphore::new(SEARCHES)),
-            removed,
+            search_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_SEARCHES)),
+            removal_notify: removed,
         })
     }
 
-    /// The embedding model and the length of its vectors.
-    pub(crate) fn made_for(&self) -> Result<(String, usize), StorageError> {
-        let index = self.open_index()?;
-        let made_for = index.shard.made_for();
+    /// Returns the embedding model and the length of its vectors.
+    pub(crate) fn model_and_dimensions(&self) -> Result<(String, usize), StorageError> {
+        let index = self.get_open_index()?;
+        let made_for = index.shard.metadata();
         Ok((made_for.model.clone(), made_for.dimensions))
     }
 
-    /// Writes the files anew without what has been removed, if something has been. Changes wait meanwhile, searches do not.
+    /// Rewrites the files without removed points, if there are any. Changes wait meanwhile, searches do not.
     pub async fn compact(&self) -> Result<(), StorageError> {
-        self.writer.call(|index| index.shard.compact()).await
+        self.writer.run(|index| index.shard.compact()).await
     }
 
-    /// Flushes and closes; every later call fails. Returns when another process can open the shard.
+    /// Flushes and closes the shard. Returns when another process can open it. Every later call fails.
     pub async fn close(&self) -> Result<(), StorageError> {
-        self.compacting.abort();
-        let flushed = self.flush().await;
-        // With every place taken, no search holds the index any more.
-        let searches = u32::try_from(SEARCHES).unwrap_or(u32::MAX);
-        let _places = self.searches.acquire_many(searches).await;
+        self.compaction_task.abort();
+        let flushed = self.flush_points().await;
+        // When all permits are acquired, no search uses the index.
+        let searches = u32::try_from(MAX_CONCURRENT_SEARCHES).unwrap_or(u32::MAX);
+        let _permits = self.search_permits.acquire_many(searches).await;
         drop(self.index.lock().take());
         self.writer.close().await;
         flushed
     }
 
-    async fn remove_all(&self, filter: Filter, compact_soon: bool) -> Result<(), StorageError> {
-        let removed = self.writer.call(move |index| index.shard.remove(filter));
+    async fn remove_matching(&self, filter: Filter, compact_soon: bool) -> Result<(), StorageError> {
+        let removed = self.writer.run(move |index| index.shard.remove_points(filter));
         if removed.await? && compact_soon {
-            self.removed.notify_one();
+            self.removal_notify.notify_one();
         }
         Ok(())
     }
 
-    fn open_index(&self) -> Result<Arc<Index>, StorageError> {
+    fn get_open_index(&self) -> Result<Arc<VectorIndex>, StorageError> {
         let index = self.index.lock().clone();
-        index.ok_or_else(|| failed("is closed"))
+        index.ok_or_else(|| index_error("is closed"))
     }
 
-    /// Reads beside the writer.
-    async fn read<R: Send + 'static>(
+    /// Runs `work` on a thread that may block, concurrently with changes.
+    async fn read_index<R: Send + 'static>(
         &self,
-        work: impl FnOnce(&Index) -> Result<R, StorageError> + Send + 'static,
+        work: impl FnOnce(&VectorIndex) -> Result<R, StorageError> + Send + 'static,
     ) -> Result<R, StorageError> {
-        let place = Arc::clone(&self.searches).acquire_owned().await;
-        let place = place.map_err(failed)?;
-        let index = self.open_index()?;
+        let permit = Arc::clone(&self.search_permits).acquire_owned().await;
+        let permit = permit.map_err(index_error)?;
+        let index = self.get_open_index()?;
         tokio::task::spawn_blocking(move || {
             let answer = work(&index);
-            // In this order, also if the caller has gone: whoever gets all places finds nobody using the index.
+            // In this order, also if the caller has gone, so that `close`, which acquires all permits, finds the index unused.
             drop(index);
-            drop(place);
+            drop(permit);
             answer
         })
         .await
-        .map_err(failed)?
+        .map_err(index_error)?
     }
 }
 
-/// Compacts some time after each removal, until the index is closed.
-async fn compact_after_removals(removed: Arc<Notify>, writer: Weak<Worker<Arc<Index>>>) {
+/// Compacts the shard [`COMPACT_DELAY`] after a removal, until the index is closed.
+async fn compact_after_removals(removed: Arc<Notify>, writer: Weak<WorkerThread<Arc<VectorIndex>>>) {
     loop {
         removed.notified().await;
         sleep(COMPACT_DELAY).await;
         let Some(writer) = writer.upgrade() else { return };
-        if let Err(error) = writer.call(|index| index.shard.compact()).await {
-            tracing::error!(%error, "what was removed from the index is still in its files");
+        if let Err(error) = writer.run(|index| index.shard.compact()).await {
+            tracing::error!(%error, "the index could not be compacted: removed passages are still in its files");
             removed.notify_one();
         }
     }
 }
 
-impl Drop for EdgeVectors {
+impl Drop for EdgeVectorStore {
     fn drop(&mut self) {
-        self.compacting.abort();
+        self.compaction_task.abort();
     }
 }
 
 #[async_trait]
-impl VectorStore for EdgeVectors {
-    async fn upsert(
+impl VectorStore for EdgeVectorStore {
+    async fn upsert_points(
         &self,
         tenant: &TenantId,
         collection: &str,
-        points: Vec<Point>,
+        points: Vec<IndexPoint>,
     ) -> Result<(), StorageError> {
         let (tenant, collection) = (tenant.clone(), collection.to_owned());
         self.writer
-            .call(move |index| index.upsert(&tenant, &collection, points))
+            .run(move |index| index.upsert_points(&tenant, &collection, points))
             .await
     }
 
-    async fn remove(
+    async fn remove_document_points(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
-        // Pages that are replaced are compacted with the next document that is removed, or when the shard is closed.
-        self.remove_all(of_document(tenant, document, pages), pages.is_none())
+        // Replaced pages are compacted with the next removed document, or when the shard is closed.
+        self.remove_matching(document_filter(tenant, document, pages), pages.is_none())
             .await
     }
 
-    async fn remove_summaries(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
-        self.remove_all(of_document(tenant, document, Some(&[NO_PAGE])), false)
+    async fn remove_document_summaries(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<(), StorageError> {
+        self.remove_matching(document_filter(tenant, document, Some(&[SUMMARY_PAGE])), false)
             .await
     }
 
-    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.remove_all(of_tenant(tenant), true).await
+    async fn remove_tenant_points(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.remove_matching(tenant_filter(tenant), true).await
     }
 
-    async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
+    async fn search_points(
+        &self,
+        tenant: &TenantId,
+        query: &SearchQuery,
+    ) -> Result<Vec<SearchHit>, StorageError> {
         let (tenant, query) = (tenant.clone(), query.clone());
-        self.read(move |index| index.search(&tenant, &query)).await
+        self.read_index(move |index| index.search_hybrid(&tenant, &query))
+            .await
     }
 
-    async fn pages(
+    async fn count_passages_by_page(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
     ) -> Result<Vec<(PageNumber, u32)>, StorageError> {
-        let request = page_of_each(tenant, document);
-        self.read(move |index| {
-            let (passages, _) = index.shard.ask(|edge| edge.scroll(request))?;
+        let request = page_scroll_request(tenant, document);
+        self.read_index(move |index| {
+            let (passages, _) = index.shard.with_engine(|edge| edge.scroll(request))?;
             let mut pages = BTreeMap::new();
             for number in passages
                 .iter()
-                .filter_map(|passage| page(passage.payload.as_ref()))
+                .filter_map(|passage| page_of_payload(passage.payload.as_ref()))
             {
                 *pages.entry(number).or_default() += 1;
             }
@@ -253,63 +269,71 @@ impl VectorStore for EdgeVectors {
         .await
     }
 
-    async fn flush(&self) -> Result<(), StorageError> {
-        self.writer.call(|index| index.shard.flush()).await
+    async fn flush_points(&self) -> Result<(), StorageError> {
+        self.writer.run(|index| index.shard.flush()).await
     }
 }
 
-fn failed(reason: impl std::fmt::Display) -> StorageError {
+fn index_error(reason: impl std::fmt::Display) -> StorageError {
     StorageError::Failed {
-        what: INDEX.into(),
+        what: INDEX_NAME.into(),
         reason: reason.to_string(),
     }
 }
 
-impl Index {
-    fn upsert(&self, tenant: &TenantId, collection: &str, points: Vec<Point>) -> Result<(), StorageError> {
-        // All are checked before the first is written.
+impl VectorIndex {
+    fn upsert_points(
+        &self,
+        tenant: &TenantId,
+        collection: &str,
+        points: Vec<IndexPoint>,
+    ) -> Result<(), StorageError> {
+        // Check all points before the first is written.
         let mut bytes = 0;
-        let dimensions = self.shard.made_for().dimensions;
+        let dimensions = self.shard.metadata().dimensions;
         let mut points = points
             .into_iter()
             .map(|point| {
-                bytes += point.text.len() + 4 * point.dense.len();
-                stored(tenant, collection, point, dimensions, &self.words)
+                bytes += point.text.len() + 4 * point.dense_vector.len();
+                to_shard_point(tenant, collection, point, dimensions, &self.encoder)
             })
             .collect::<Result<Vec<_>, _>>()?;
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         while !points.is_empty() {
-            let rest = points.split_off(points.len().min(POINTS_PER_CHANGE));
+            let rest = points.split_off(points.len().min(MAX_POINTS_PER_UPDATE));
             let list = PointInsertOperations::PointsList(std::mem::replace(&mut points, rest));
             let change = UpdateOperation::PointOperation(PointOperations::UpsertPoints(list));
-            self.shard.update(change, bytes)?;
+            self.shard.apply_update(change, bytes)?;
         }
         Ok(())
     }
 
-    fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
-        check_dense(&query.dense, self.shard.made_for().dimensions).map_err(|reason| {
+    fn search_hybrid(&self, tenant: &TenantId, query: &SearchQuery) -> Result<Vec<SearchHit>, StorageError> {
+        check_dense_vector(&query.dense_vector, self.shard.metadata().dimensions).map_err(|reason| {
             StorageError::Failed {
                 what: "searching".into(),
                 reason,
             }
         })?;
         let limit = query.top_k.clamp(1, MAX_HITS);
-        let filter = searched(tenant, query);
+        let filter = search_filter(tenant, query);
         let ranking = |vector, name: &str| Prefetch {
             prefetches: Vec::new(),
             query: Some(ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery::new(
                 vector, name,
             )))),
-            limit: (2 * limit).max(CANDIDATES),
+            limit: (2 * limit).max(MIN_CANDIDATES),
             params: None,
             filter: Some(filter.clone()),
             score_threshold: None,
         };
-        let mut prefetches = vec![ranking(VectorInternal::Dense(query.dense.clone()), DENSE)];
-        let sparse = self.words.of_query(&query.text);
+        let mut prefetches = vec![ranking(
+            VectorInternal::Dense(query.dense_vector.clone()),
+            DENSE_VECTOR,
+        )];
+        let sparse = self.encoder.encode_query(&query.query_text);
         if !sparse.indices.is_empty() {
-            prefetches.push(ranking(VectorInternal::Sparse(sparse), SPARSE));
+            prefetches.push(ranking(VectorInternal::Sparse(sparse), SPARSE_VECTOR));
         }
         let request = QueryRequest {
             prefetches,
@@ -322,17 +346,17 @@ impl Index {
             limit,
             offset: 0,
             params: None,
-            with_vector: WithVector::Selector(vec![DENSE.to_owned()]),
+            with_vector: WithVector::Selector(vec![DENSE_VECTOR.to_owned()]),
             with_payload: WithPayloadInterface::Bool(true),
         };
-        let mut words = QueryWords::new(&self.words, &query.text);
+        let mut words = QueryMatcher::new(&self.encoder, &query.query_text);
         let mut hits = self
             .shard
-            .ask(|edge| edge.query(request))?
+            .with_engine(|edge| edge.query(request))?
             .into_iter()
-            .map(|point| hit(point, &query.dense, &mut words))
+            .map(|point| to_hit(point, &query.dense_vector, &mut words))
             .collect::<Result<Vec<_>, _>>()?;
-        // Equal scores are common in rank fusion; their order is that of the documents.
+        // Equal scores are common in rank fusion. Order them by document.
         hits.sort_by(|(a, i), (b, j)| {
             b.score
                 .total_cmp(&a.score)

@@ -1,4 +1,4 @@
-//! A data folder can be searched from beside, held or not.
+//! Another process can search a data folder, whether or not a process holds it.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,38 +11,38 @@ mod fixture;
 
 use std::os::unix::fs::PermissionsExt;
 
-use fixture::{MODEL, direction, open, point, query, tenant};
+use fixture::{MODEL, make_point, make_query, open_storage, tenant_id, unit_vector};
 use weir_core::ports::VectorStore;
 use weir_core::{StorageError, TenantId};
 use weir_storage::{Storage, search};
 
-async fn with_one_passage(data: &std::path::Path) -> Storage {
-    let storage = open(data).await;
-    let points = vec![point("d", 1, 0, "found", direction(0.0))];
+async fn open_with_one_passage(data: &std::path::Path) -> Storage {
+    let storage = open_storage(data).await;
+    let points = vec![make_point("d", 1, 0, "found", unit_vector(0.0))];
     storage
         .vectors
-        .upsert(&TenantId::single(), "main", points)
+        .upsert_points(&TenantId::default_tenant(), "main", points)
         .await
         .unwrap();
     storage
 }
 
 #[tokio::test]
-async fn a_held_folder_answers_at_once_what_is_not_even_flushed() {
+async fn open_folder_is_searched_before_a_flush() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = with_one_passage(dir.path()).await;
+    let storage = open_with_one_passage(dir.path()).await;
     let mode = std::fs::metadata(dir.path().join("weir.sock"))
         .unwrap()
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-    let t = TenantId::single();
+    let t = TenantId::default_tenant();
     let here = storage
         .vectors
-        .search(&t, &query("found", direction(3.0), 5))
+        .search_points(&t, &make_query("found", unit_vector(3.0), 5))
         .await
         .unwrap();
-    let beside = search(dir.path(), MODEL, &t, &query("found", direction(3.0), 5))
+    let beside = search(dir.path(), MODEL, &t, &make_query("found", unit_vector(3.0), 5))
         .await
         .unwrap();
     assert_eq!(beside, here);
@@ -50,8 +50,8 @@ async fn a_held_folder_answers_at_once_what_is_not_even_flushed() {
     let other = search(
         dir.path(),
         MODEL,
-        &tenant("other"),
-        &query("found", direction(3.0), 5),
+        &tenant_id("other"),
+        &make_query("found", unit_vector(3.0), 5),
     )
     .await
     .unwrap();
@@ -61,23 +61,23 @@ async fn a_held_folder_answers_at_once_what_is_not_even_flushed() {
 }
 
 #[tokio::test]
-async fn a_folder_nobody_holds_is_searched_and_left() {
+async fn closed_folder_is_searched_and_closed_again() {
     let dir = tempfile::tempdir().unwrap();
-    with_one_passage(dir.path()).await.close().await.unwrap();
-    // What a killed holder leaves: a socket nobody listens on.
+    open_with_one_passage(dir.path()).await.close().await.unwrap();
+    // A killed holder leaves a socket file on which no process listens.
     drop(std::os::unix::net::UnixListener::bind(dir.path().join("weir.sock")).unwrap());
-    let t = TenantId::single();
-    let questions = (0..6).map(|_| {
+    let t = TenantId::default_tenant();
+    let searches = (0..6).map(|_| {
         let (data, t) = (dir.path().to_owned(), t.clone());
-        tokio::spawn(async move { search(&data, MODEL, &t, &query("found", direction(0.0), 5)).await })
+        tokio::spawn(async move { search(&data, MODEL, &t, &make_query("found", unit_vector(0.0), 5)).await })
     });
-    for question in questions.collect::<Vec<_>>() {
-        assert_eq!(question.await.unwrap().unwrap().len(), 1);
+    for search_task in searches.collect::<Vec<_>>() {
+        assert_eq!(search_task.await.unwrap().unwrap().len(), 1);
     }
-    // And the next holder takes over.
-    let storage = open(dir.path()).await;
+    // The next holder replaces the socket.
+    let storage = open_storage(dir.path()).await;
     assert_eq!(
-        search(dir.path(), MODEL, &t, &query("found", direction(0.0), 5))
+        search(dir.path(), MODEL, &t, &make_query("found", unit_vector(0.0), 5))
             .await
             .unwrap()
             .len(),
@@ -87,15 +87,15 @@ async fn a_folder_nobody_holds_is_searched_and_left() {
 }
 
 #[tokio::test]
-async fn a_question_of_another_model_is_refused() {
+async fn query_of_another_model_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = with_one_passage(dir.path()).await;
-    let t = TenantId::single();
-    let refused = search(dir.path(), "another", &t, &query("x", direction(0.0), 5))
+    let storage = open_with_one_passage(dir.path()).await;
+    let t = TenantId::default_tenant();
+    let refused = search(dir.path(), "another", &t, &make_query("x", unit_vector(0.0), 5))
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("another"), "{refused}");
-    let refused = search(dir.path(), MODEL, &t, &query("x", vec![1.0], 5))
+    let refused = search(dir.path(), MODEL, &t, &make_query("x", vec![1.0], 5))
         .await
         .unwrap_err();
     assert!(refused.to_string().contains("dimensions"), "{refused}");
@@ -109,23 +109,23 @@ async fn a_folder_that_does_not_exist_is_missing() {
     let missing = search(
         &nowhere,
         MODEL,
-        &TenantId::single(),
-        &query("x", direction(0.0), 5),
+        &TenantId::default_tenant(),
+        &make_query("x", unit_vector(0.0), 5),
     )
     .await
     .unwrap_err();
-    assert!(matches!(missing, StorageError::Missing { .. }), "{missing}");
+    assert!(matches!(missing, StorageError::NotFound { .. }), "{missing}");
     assert!(!nowhere.exists());
 }
 
 #[tokio::test]
-async fn a_long_path_can_be_searched_too() {
+async fn folder_with_a_long_path_is_searched() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("long".repeat(40));
-    let storage = with_one_passage(&data).await;
-    let t = TenantId::single();
+    let storage = open_with_one_passage(&data).await;
+    let t = TenantId::default_tenant();
     assert_eq!(
-        search(&data, MODEL, &t, &query("found", direction(0.0), 5))
+        search(&data, MODEL, &t, &make_query("found", unit_vector(0.0), 5))
             .await
             .unwrap()
             .len(),
@@ -135,22 +135,22 @@ async fn a_long_path_can_be_searched_too() {
 }
 
 #[tokio::test]
-async fn nonsense_at_the_socket_harms_nobody() {
+async fn invalid_request_does_not_disturb_other_requests() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let dir = tempfile::tempdir().unwrap();
-    let storage = with_one_passage(dir.path()).await;
+    let storage = open_with_one_passage(dir.path()).await;
     let connect = || tokio::net::UnixStream::connect(dir.path().join("weir.sock"));
-    let mut nonsense = connect().await.unwrap();
-    nonsense.write_all(b"{\"tenant\":\"../x\"}").await.unwrap();
-    nonsense.shutdown().await.unwrap();
-    let mut answer = String::new();
-    nonsense.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.contains("refused"), "{answer}");
-    // One who never finishes its question holds up neither others nor the end.
+    let mut invalid = connect().await.unwrap();
+    invalid.write_all(b"{\"tenant\":\"../x\"}").await.unwrap();
+    invalid.shutdown().await.unwrap();
+    let mut response = String::new();
+    invalid.read_to_string(&mut response).await.unwrap();
+    assert!(response.contains("refused"), "{response}");
+    // A client that never finishes its request delays neither other requests nor `close`.
     let silent = connect().await.unwrap();
-    let t = TenantId::single();
+    let t = TenantId::default_tenant();
     assert_eq!(
-        search(dir.path(), MODEL, &t, &query("found", direction(0.0), 5))
+        search(dir.path(), MODEL, &t, &make_query("found", unit_vector(0.0), 5))
             .await
             .unwrap()
             .len(),

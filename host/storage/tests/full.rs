@@ -1,4 +1,4 @@
-//! A full disk is an error that says so; once there is room again everything goes on.
+//! A full disk gives an error that says so. When there is free space again, all stores work again.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,18 +13,18 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use fixture::{direction, document, open, page_done, point};
-use weir_core::ledger::Entry;
+use fixture::{document_id, make_point, open_storage, page_done_entry, unit_vector};
+use weir_core::ledger::LedgerEntry;
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
 use weir_core::{RevisionId, StorageError, TenantId};
 
-const DATA: &str = "WEIR_TEST_DATA";
+const DATA_VARIABLE: &str = "WEIR_TEST_DATA";
 
-/// Runs the test below on a small file system of its own, which takes a mount namespace.
+/// Runs the test below on a small file system of its own, in a mount namespace.
 #[test]
 fn a_full_disk_is_survived() {
     let dir = tempfile::tempdir().unwrap();
-    // Root needs no user namespace, which a container may refuse.
+    // Root needs no user namespace. A container may not allow one.
     let namespaces: &[&str] = if rustix::process::geteuid().is_root() {
         &["--mount"]
     } else {
@@ -34,11 +34,16 @@ fn a_full_disk_is_survived() {
         .args(namespaces)
         .args(["sh", "-ec"])
         .arg(format!(
-            "mount -t tmpfs -o size=160m tmpfs \"${DATA}\" && exec \"$0\" \"$@\""
+            "mount -t tmpfs -o size=160m tmpfs \"${DATA_VARIABLE}\" && exec \"$0\" \"$@\""
         ))
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "on_a_small_disk", "--ignored", "--nocapture"])
-        .env(DATA, dir.path())
+        .args([
+            "--exact",
+            "full_disk_is_survived_on_a_small_disk",
+            "--ignored",
+            "--nocapture",
+        ])
+        .env(DATA_VARIABLE, dir.path())
         .output()
         .unwrap();
     let (out, err) = (
@@ -52,50 +57,50 @@ fn a_full_disk_is_survived() {
 }
 
 #[tokio::test]
-#[ignore = "fills its disk: started by the test above on one of its own"]
-async fn on_a_small_disk() {
-    let Ok(data) = std::env::var(DATA) else {
-        panic!("set {DATA}");
+#[ignore = "fills its disk: the test above starts it on a small file system"]
+async fn full_disk_is_survived_on_a_small_disk() {
+    let Ok(data) = std::env::var(DATA_VARIABLE) else {
+        panic!("set {DATA_VARIABLE}");
     };
     let disk = Path::new(&data);
-    let storage = open(&disk.join("data")).await;
-    let (t, revision) = (TenantId::single(), RevisionId::of(b"r"));
+    let storage = open_storage(&disk.join("data")).await;
+    let (t, revision) = (TenantId::default_tenant(), RevisionId::from_content(b"r"));
     let page = |number: u32| {
         let passages =
-            (0..20).map(|p| point("d", number, p, &"words of a page ".repeat(100), direction(0.0)));
+            (0..20).map(|p| make_point("d", number, p, &"words of a page ".repeat(100), unit_vector(0.0)));
         passages.collect::<Vec<_>>()
     };
     let put = async |number: u32| {
         storage
             .blobs
-            .put(&t, &format!("d/{number}/image"), &vec![1; 200_000])
+            .put_blob(&t, &format!("d/{number}/image"), &vec![1; 200_000])
             .await
     };
     let commit = async |number: u32| {
-        let pages: Vec<Entry> = (0..2000)
-            .map(|i| page_done(&t, "d", number * 10_000 + i, &revision, 20))
+        let pages: Vec<LedgerEntry> = (0..2000)
+            .map(|i| page_done_entry(&t, "d", number * 10_000 + i, &revision, 20))
             .collect();
-        storage.ledger.commit(pages).await
+        storage.ledger.commit_entries(pages).await
     };
-    storage.vectors.upsert(&t, "main", page(1)).await.unwrap();
-    storage.vectors.flush().await.unwrap();
+    storage.vectors.upsert_points(&t, "main", page(1)).await.unwrap();
+    storage.vectors.flush_points().await.unwrap();
     put(1).await.unwrap();
     commit(1).await.unwrap();
 
-    // The index stops while there is still room, for it could not stop later.
+    // The index refuses updates while there is still free space, because it cannot handle a full disk.
     let mut number = 1;
     let full = loop {
         number += 1;
         let written = async {
-            storage.vectors.upsert(&t, "main", page(number)).await?;
+            storage.vectors.upsert_points(&t, "main", page(number)).await?;
             put(number).await?;
-            storage.vectors.flush().await
+            storage.vectors.flush_points().await
         };
         if let Err(error) = written.await {
             break error;
         }
     };
-    assert!(matches!(full, StorageError::Full { .. }), "{full}");
+    assert!(matches!(full, StorageError::NoSpace { .. }), "{full}");
 
     let filler = disk.join("filler");
     let mut file = std::fs::File::create(&filler).unwrap();
@@ -103,24 +108,29 @@ async fn on_a_small_disk() {
     for error in [
         storage
             .vectors
-            .upsert(&t, "main", page(number))
+            .upsert_points(&t, "main", page(number))
             .await
             .unwrap_err(),
-        storage.vectors.flush().await.unwrap_err(),
+        storage.vectors.flush_points().await.unwrap_err(),
         put(number + 1).await.unwrap_err(),
         commit(2).await.unwrap_err(),
     ] {
-        assert!(matches!(error, StorageError::Full { .. }), "{error}");
+        assert!(matches!(error, StorageError::NoSpace { .. }), "{error}");
     }
-    // Reading goes on.
+    // Reads still work.
     assert_eq!(
-        storage.vectors.pages(&t, &document("d")).await.unwrap().first(),
+        storage
+            .vectors
+            .count_passages_by_page(&t, &document_id("d"))
+            .await
+            .unwrap()
+            .first(),
         Some(&(1, 20))
     );
     assert_eq!(
         storage
             .ledger
-            .pages(&t, &document("d"), None)
+            .list_pages(&t, &document_id("d"), None)
             .await
             .unwrap()
             .len(),
@@ -128,26 +138,34 @@ async fn on_a_small_disk() {
     );
     let half = storage
         .blobs
-        .get(&t, &format!("d/{}/image", number + 1))
+        .get_blob(&t, &format!("d/{}/image", number + 1))
         .await
         .unwrap();
     assert!(half.is_none());
 
     drop(file);
     std::fs::remove_file(&filler).unwrap();
-    storage.blobs.delete(&t, "d/").await.unwrap();
-    storage.vectors.upsert(&t, "main", page(number)).await.unwrap();
+    storage.blobs.delete_prefix(&t, "d/").await.unwrap();
+    storage
+        .vectors
+        .upsert_points(&t, "main", page(number))
+        .await
+        .unwrap();
     put(number).await.unwrap();
     commit(2).await.unwrap();
     storage.close().await.unwrap();
 
-    let storage = open(&disk.join("data")).await;
-    let pages = storage.vectors.pages(&t, &document("d")).await.unwrap();
+    let storage = open_storage(&disk.join("data")).await;
+    let pages = storage
+        .vectors
+        .count_passages_by_page(&t, &document_id("d"))
+        .await
+        .unwrap();
     assert_eq!(pages, (1..=number).map(|n| (n, 20)).collect::<Vec<_>>());
     assert_eq!(
         storage
             .ledger
-            .pages(&t, &document("d"), None)
+            .list_pages(&t, &document_id("d"), None)
             .await
             .unwrap()
             .len(),

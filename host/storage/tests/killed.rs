@@ -1,4 +1,4 @@
-//! What was acknowledged survives kill -9, exactly once.
+//! Acknowledged writes survive kill -9, exactly once.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -14,88 +14,98 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fixture::{direction, document, open, page_done, point, query};
+use fixture::{document_id, make_point, make_query, open_storage, page_done_entry, unit_vector};
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
 use weir_core::{PageNumber, RevisionId, TenantId};
 
-const PASSAGES: u32 = 10;
-const DATA: &str = "WEIR_TEST_DATA";
-const ROUND: &str = "WEIR_TEST_ROUND";
+const PASSAGES_PER_PAGE: u32 = 10;
+const DATA_VARIABLE: &str = "WEIR_TEST_DATA";
+const ROUND_VARIABLE: &str = "WEIR_TEST_ROUND";
 
-/// Writes page after page of a document and acknowledges each on stdout once it is flushed and committed: `ack PAGE`. Every
-/// page is written a second time with the next one; every seventh page removes the third before it.
+/// Writes page after page of a document. After each page is flushed and committed, prints `ack PAGE`. The next page also writes the page
+/// before it a second time. Every seventh page removes the third page before it.
 #[tokio::test]
-#[ignore = "runs until it is killed: started by the test below"]
-async fn a_writer() {
-    let (Ok(data), Ok(round)) = (std::env::var(DATA), std::env::var(ROUND)) else {
-        panic!("set {DATA} and {ROUND}");
+#[ignore = "runs until it is killed: the test below starts it"]
+async fn writer_in_another_process() {
+    let (Ok(data), Ok(round)) = (std::env::var(DATA_VARIABLE), std::env::var(ROUND_VARIABLE)) else {
+        panic!("set {DATA_VARIABLE} and {ROUND_VARIABLE}");
     };
-    let storage = open(Path::new(&data)).await;
-    let (t, revision) = (TenantId::single(), RevisionId::of(b"r"));
+    let storage = open_storage(Path::new(&data)).await;
+    let (t, revision) = (TenantId::default_tenant(), RevisionId::from_content(b"r"));
     let points = |page, version: u32| {
-        (0..PASSAGES)
+        (0..PASSAGES_PER_PAGE)
             .map(|passage| {
-                point(
+                make_point(
                     &round,
                     page,
                     passage,
-                    &text(page, passage, version),
-                    direction(0.0),
+                    &passage_text(page, passage, version),
+                    unit_vector(0.0),
                 )
             })
             .collect()
     };
     println!();
     for page in 1.. {
-        storage.vectors.upsert(&t, "main", points(page, 1)).await.unwrap();
+        storage
+            .vectors
+            .upsert_points(&t, "main", points(page, 1))
+            .await
+            .unwrap();
         if page > 1 {
             storage
                 .vectors
-                .upsert(&t, "main", points(page - 1, 2))
+                .upsert_points(&t, "main", points(page - 1, 2))
                 .await
                 .unwrap();
         }
-        if removes(page) {
+        if removes_a_page(page) {
             storage
                 .vectors
-                .remove(&t, &document(&round), Some(&[page - 3]))
+                .remove_document_points(&t, &document_id(&round), Some(&[page - 3]))
                 .await
                 .unwrap();
         }
         storage
             .blobs
-            .put(&t, &blob(&round, page), &vec![7; 100_000])
+            .put_blob(&t, &image_key(&round, page), &vec![7; 100_000])
             .await
             .unwrap();
-        let (vectors, blobs) = tokio::join!(storage.vectors.flush(), storage.blobs.flush());
+        let (vectors, blobs) = tokio::join!(storage.vectors.flush_points(), storage.blobs.flush_blobs());
         vectors.and(blobs).unwrap();
         storage
             .ledger
-            .commit(vec![page_done(&t, &round, page, &revision, PASSAGES)])
+            .commit_entries(vec![page_done_entry(
+                &t,
+                &round,
+                page,
+                &revision,
+                PASSAGES_PER_PAGE,
+            )])
             .await
             .unwrap();
         println!("ack {page}");
     }
 }
 
-fn text(page: PageNumber, passage: u32, version: u32) -> String {
+fn passage_text(page: PageNumber, passage: u32, version: u32) -> String {
     format!("page{page} passage{passage} version{version}")
 }
 
-fn blob(round: &str, page: PageNumber) -> String {
+fn image_key(round: &str, page: PageNumber) -> String {
     format!("{round}/{page}/image/150.jpg")
 }
 
-const fn removes(page: PageNumber) -> bool {
+const fn removes_a_page(page: PageNumber) -> bool {
     page.is_multiple_of(7)
 }
 
-/// Starts the writer, kills it a random moment after `acks` acknowledgements, and says which page was the last.
-fn write_and_kill(data: &Path, round: &str, acks: u32) -> PageNumber {
+/// Starts the writer, kills it at a random time after `acks` acknowledgements, and returns the last acknowledged page.
+fn kill_writer_after(data: &Path, round: &str, acks: u32) -> PageNumber {
     let mut writer = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_writer", "--ignored", "--nocapture"])
-        .env(DATA, data)
-        .env(ROUND, round)
+        .args(["--exact", "writer_in_another_process", "--ignored", "--nocapture"])
+        .env(DATA_VARIABLE, data)
+        .env(ROUND_VARIABLE, round)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -107,8 +117,8 @@ fn write_and_kill(data: &Path, round: &str, acks: u32) -> PageNumber {
         .filter_map(acknowledged)
         .nth(acks as usize - 1)
         .unwrap();
-    // Some way into the next page, another way each time.
-    std::thread::sleep(std::time::Duration::from_micros(moment() % 20_000));
+    // At a random point of the next page.
+    std::thread::sleep(std::time::Duration::from_micros(random_number() % 20_000));
     writer.kill().unwrap();
     if let Some(page) = lines.filter_map(acknowledged).last() {
         last = page;
@@ -118,33 +128,33 @@ fn write_and_kill(data: &Path, round: &str, acks: u32) -> PageNumber {
 }
 
 #[tokio::test]
-async fn ten_kills_lose_and_double_nothing() {
+async fn ten_kills_lose_and_duplicate_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let (t, revision) = (TenantId::single(), RevisionId::of(b"r"));
+    let (t, revision) = (TenantId::default_tenant(), RevisionId::from_content(b"r"));
     let mut rounds = Vec::new();
     for round in 0..10_u32 {
         let name = format!("round{round}");
-        let last = write_and_kill(dir.path(), &name, 1 + round * 2);
+        let last = kill_writer_after(dir.path(), &name, 1 + round * 2);
         rounds.push((name, last));
-        let storage = open(dir.path()).await;
+        let storage = open_storage(dir.path()).await;
         for (name, last) in &rounds {
             let mut found: BTreeMap<PageNumber, Vec<String>> = BTreeMap::new();
-            let mut all = query("", direction(0.0), weir_storage::MAX_HITS);
-            all.documents = vec![document(name)];
-            for hit in storage.vectors.search(&t, &all).await.unwrap() {
+            let mut all = make_query("", unit_vector(0.0), weir_storage::MAX_HITS);
+            all.documents = vec![document_id(name)];
+            for hit in storage.vectors.search_points(&t, &all).await.unwrap() {
                 found.entry(hit.page).or_default().push(hit.text);
             }
             let counted: BTreeMap<_, _> = storage
                 .vectors
-                .pages(&t, &document(name))
+                .count_passages_by_page(&t, &document_id(name))
                 .await
                 .unwrap()
                 .into_iter()
                 .collect();
             for page in 1..=*last {
-                let removed = (page + 1..=*last).any(|later| removes(later) && later - 3 == page);
-                // The page after the last acknowledged one was in work, and so was what it does to those before it.
-                let in_work = removes(last + 1) && last + 1 - 3 == page;
+                let removed = (page + 1..=*last).any(|later| removes_a_page(later) && later - 3 == page);
+                // The page after the last acknowledged one was being written, and may have removed an earlier page.
+                let in_work = removes_a_page(last + 1) && last + 1 - 3 == page;
                 if removed || (in_work && !counted.contains_key(&page)) {
                     assert_eq!(
                         (counted.get(&page), found.get(&page)),
@@ -154,23 +164,23 @@ async fn ten_kills_lose_and_double_nothing() {
                 } else {
                     assert_eq!(
                         counted.get(&page),
-                        Some(&PASSAGES),
+                        Some(&PASSAGES_PER_PAGE),
                         "{name} page {page} of {last}"
                     );
                     let mut texts = found.remove(&page).unwrap_or_default();
                     texts.sort();
                     let second = page < *last || texts.first().is_some_and(|text| text.ends_with('2'));
-                    let expected: Vec<_> = (0..PASSAGES)
-                        .map(|p| text(page, p, if second { 2 } else { 1 }))
+                    let expected: Vec<_> = (0..PASSAGES_PER_PAGE)
+                        .map(|p| passage_text(page, p, if second { 2 } else { 1 }))
                         .collect();
                     assert_eq!(texts, expected, "{name} page {page} of {last}");
                 }
-                let blob = storage.blobs.get(&t, &blob(name, page)).await.unwrap();
+                let blob = storage.blobs.get_blob(&t, &image_key(name, page)).await.unwrap();
                 assert_eq!(blob.map(|bytes| bytes.len()), Some(100_000));
             }
             let done = storage
                 .ledger
-                .pages(&t, &document(name), Some(&revision))
+                .list_pages(&t, &document_id(name), Some(&revision))
                 .await
                 .unwrap();
             let done: Vec<_> = done.iter().map(|p| p.page).collect();
@@ -178,20 +188,28 @@ async fn ten_kills_lose_and_double_nothing() {
                 done.get(..*last as usize),
                 Some(&(1..=*last).collect::<Vec<_>>()[..])
             );
-            // What was being written is seen again as if for the first time.
-            let again =
-                (0..PASSAGES).map(|p| point(name, last + 1, p, &text(last + 1, p, 1), direction(0.0)));
-            storage.vectors.upsert(&t, "main", again.collect()).await.unwrap();
-            let pages = storage.vectors.pages(&t, &document(name)).await.unwrap();
-            assert_eq!(pages.last(), Some(&(last + 1, PASSAGES)));
+            // The page that was being written can be written again.
+            let again = (0..PASSAGES_PER_PAGE)
+                .map(|p| make_point(name, last + 1, p, &passage_text(last + 1, p, 1), unit_vector(0.0)));
+            storage
+                .vectors
+                .upsert_points(&t, "main", again.collect())
+                .await
+                .unwrap();
+            let pages = storage
+                .vectors
+                .count_passages_by_page(&t, &document_id(name))
+                .await
+                .unwrap();
+            assert_eq!(pages.last(), Some(&(last + 1, PASSAGES_PER_PAGE)));
         }
-        // Dropped, not closed: the next writer must cope with that as well.
+        // Dropped, not closed: the next writer must handle that too.
         drop(storage);
     }
 }
 
-/// A number that differs each time.
-fn moment() -> u64 {
+/// Returns a number that differs between calls.
+fn random_number() -> u64 {
     use std::hash::BuildHasher;
     std::hash::RandomState::new().hash_one(0)
 }

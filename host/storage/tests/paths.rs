@@ -1,4 +1,4 @@
-//! No error of an open store has a path of the host in it: tenants read these errors.
+//! Errors of an open store contain no path of the host, because tenants read them.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,22 +14,22 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use weir_core::StorageError;
-use weir_core::original::Originals;
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
-use weir_core::tenancy::Registry;
+use weir_core::tenancy::TenantStore;
+use weir_core::uploads::UploadStore;
 
-use self::fixture::{direction, document, open, point, query, tenant};
+use self::fixture::{document_id, make_point, make_query, open_storage, tenant_id, unit_vector};
 
-/// The error, which has none of the folder's path.
-fn checked<T>(folder: &Path, result: Result<T, StorageError>) -> String {
+/// Returns the error, and checks that it does not contain the path of the folder.
+fn error_without_path<T>(folder: &Path, result: Result<T, StorageError>) -> String {
     let error = result.err().expect("an error").to_string();
     let path = folder.to_str().unwrap();
     assert!(!error.contains(path), "{error}");
     error
 }
 
-/// Opening it fails, and not because it is missing.
-fn unreadable(path: &Path) {
+/// Replaces a file by a link to itself, so that opening it fails with an error other than "not found".
+fn replace_by_symlink_loop(path: &Path) {
     let _ = fs::remove_file(path);
     symlink(path, path).unwrap();
 }
@@ -37,57 +37,63 @@ fn unreadable(path: &Path) {
 #[tokio::test]
 async fn blob_errors_name_the_key() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let (t, blobs) = (tenant("acme"), &storage.blobs);
-    blobs.put(&t, "d/1.jpg", b"image").await.unwrap();
-    unreadable(&dir.path().join("blobs/acme/d/1.jpg"));
-    let error = checked(dir.path(), blobs.get(&t, "d/1.jpg").await);
+    let storage = open_storage(dir.path()).await;
+    let (t, blobs) = (tenant_id("acme"), &storage.blobs);
+    blobs.put_blob(&t, "d/1.jpg", b"image").await.unwrap();
+    replace_by_symlink_loop(&dir.path().join("blobs/acme/d/1.jpg"));
+    let error = error_without_path(dir.path(), blobs.get_blob(&t, "d/1.jpg").await);
     assert!(error.contains("blob acme/d/1.jpg"), "{error}");
-    checked(dir.path(), blobs.put(&t, "d/1.jpg/2", b"image").await);
+    error_without_path(dir.path(), blobs.put_blob(&t, "d/1.jpg/2", b"image").await);
     storage.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn upload_errors_name_the_document() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let (t, originals) = (tenant("acme"), &storage.originals);
-    let never_written = originals.unfinished();
-    let committed = originals.commit(&t, &never_written, &document("d")).await;
-    let error = checked(dir.path(), committed);
-    assert!(error.contains(&document("d").to_string()), "{error}");
-    unreadable(&dir.path().join("originals/acme"));
-    checked(dir.path(), originals.list(&t).await);
+    let storage = open_storage(dir.path()).await;
+    let (t, uploads) = (tenant_id("acme"), &storage.uploads);
+    let never_written = uploads.new_temporary_path();
+    let committed = uploads.commit_upload(&t, &never_written, &document_id("d")).await;
+    let error = error_without_path(dir.path(), committed);
+    assert!(error.contains(&document_id("d").to_string()), "{error}");
+    replace_by_symlink_loop(&dir.path().join("uploads/acme"));
+    error_without_path(dir.path(), uploads.list_uploads(&t).await);
     storage.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn ledger_errors_name_the_ledger() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    // Readers open the file when they are first needed.
+    let storage = open_storage(dir.path()).await;
+    // A reader opens the file at its first call.
     fs::remove_file(dir.path().join("ledger.db")).unwrap();
     fs::create_dir(dir.path().join("ledger.db")).unwrap();
-    let error = checked(dir.path(), storage.ledger.documents(&tenant("acme")).await);
+    let error = error_without_path(
+        dir.path(),
+        storage.ledger.list_documents(&tenant_id("acme")).await,
+    );
     assert!(error.contains("the ledger"), "{error}");
-    checked(dir.path(), storage.ledger.tenants().await);
+    error_without_path(dir.path(), storage.ledger.list_tenants().await);
     storage.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn index_errors_name_the_index() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let (t, vectors) = (tenant("acme"), &storage.vectors);
-    let written = vectors.upsert(&t, "c", vec![point("d", 1, 0, "text", direction(1.0))]);
+    let storage = open_storage(dir.path()).await;
+    let (t, vectors) = (tenant_id("acme"), &storage.vectors);
+    let written = vectors.upsert_points(&t, "c", vec![make_point("d", 1, 0, "text", unit_vector(1.0))]);
     written.await.unwrap();
-    unreadable_log(&dir.path().join("vectors/wal"));
-    let error = checked(dir.path(), vectors.flush().await);
+    rename_log_folder(&dir.path().join("vectors/wal"));
+    let error = error_without_path(dir.path(), vectors.flush_points().await);
     assert!(error.contains("the index"), "{error}");
-    checked(dir.path(), vectors.search(&t, &query("text", vec![1.0], 1)).await);
+    error_without_path(
+        dir.path(),
+        vectors.search_points(&t, &make_query("text", vec![1.0], 1)).await,
+    );
 }
 
-/// The log is trimmed with each flush.
-fn unreadable_log(wal: &Path) {
+/// Moves the log away, so that the next flush cannot trim it.
+fn rename_log_folder(wal: &Path) {
     fs::rename(wal, wal.with_extension("gone")).unwrap();
 }

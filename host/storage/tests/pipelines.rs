@@ -1,4 +1,4 @@
-//! Components, revisions, rollouts and what jobs showed of them, in a data folder.
+//! Components, revisions, rollouts and job outcomes in a data folder.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod fixture;
@@ -6,41 +6,41 @@ mod fixture;
 use std::collections::BTreeMap;
 
 use tempfile::TempDir;
-use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord};
-use weir_core::judge::{Evidence, Showing};
+use weir_core::canary_analysis::{CanaryEvidence, JobMetrics};
+use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord};
 use weir_core::ledger::JobState;
 use weir_core::manifest::{Capability, Manifest, Role};
-use weir_core::replay::{Difference, ReplayReport};
-use weir_core::revision::{History, JobShowing, PipelineBook as _, Recipe};
-use weir_core::rollout::{Arm, Change, ChangeError};
-use weir_core::shadow::{SHADOW_RUNS, ShadowBook as _, ShadowRun};
-use weir_core::tenancy::{Registry as _, TenantState};
+use weir_core::replay::{DecisionDifference, ReplayReport};
+use weir_core::revision::{PipelineAuditAction, PipelineStore as _, RevisionJobOutcome, RevisionSpec};
+use weir_core::rollout::{RolloutAction, RolloutArm, RolloutError};
+use weir_core::shadow::{MAX_SHADOW_RUNS, ShadowRun, ShadowStore as _};
+use weir_core::tenancy::{TenantState, TenantStore as _};
 use weir_core::{JobId, StorageError, TenantId};
 use weir_storage::Storage;
 
-struct Data {
+struct TestData {
     folder: TempDir,
     storage: Storage,
 }
 
-impl Data {
-    async fn new() -> Self {
+impl TestData {
+    async fn create() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::open(folder.path(), 4, "test").await.unwrap();
-        let a = tenant("a");
+        let a = tenant_id("a");
         storage
             .ledger
-            .create_tenant(&fixture::tenant_record(&a))
+            .create_tenant(&fixture::make_tenant(&a))
             .await
             .unwrap();
         for id in ["key", "pusher", "changer", "0123456789ab"] {
-            let key = fixture::key_record(&a, id, 1);
-            storage.ledger.put_key(&key).await.unwrap();
+            let key = fixture::make_api_key(&a, id, 1);
+            storage.ledger.put_api_key(&key).await.unwrap();
         }
         Self { folder, storage }
     }
 
-    async fn again(self) -> Self {
+    async fn reopen(self) -> Self {
         self.storage.close().await.unwrap();
         let storage = Storage::open(self.folder.path(), 4, "test").await.unwrap();
         Self {
@@ -50,193 +50,218 @@ impl Data {
     }
 }
 
-fn tenant(name: &str) -> TenantId {
+fn tenant_id(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-fn component(tenant: &TenantId, bytes: &[u8]) -> ComponentRecord {
+fn make_component_record(tenant: &TenantId, bytes: &[u8]) -> ComponentRecord {
     ComponentRecord {
         tenant: tenant.clone(),
-        digest: ComponentDigest::of(bytes),
+        digest: ComponentDigest::from_content(bytes),
         name: "ours".into(),
         bytes: bytes.len() as u64,
-        facts: ComponentFacts {
+        interface: ComponentInterface {
             roles: vec![Role::Routing, Role::Progress],
             capabilities: vec![Capability::State],
         },
         created_millis: 5,
-        by: "0123456789ab".into(),
+        pushed_by_key: "0123456789ab".into(),
     }
 }
 
-fn recipe(settings: &[(&str, i64)], components: &[(Role, ComponentDigest)]) -> Recipe {
-    let mut manifest = Manifest::embedded();
+fn make_recipe(settings: &[(&str, i64)], components: &[(Role, ComponentDigest)]) -> RevisionSpec {
+    let mut manifest = Manifest::default_pipeline();
     for (name, value) in settings {
         manifest.settings.insert((*name).into(), (*value).into());
     }
-    Recipe {
+    RevisionSpec {
         manifest,
         components: components.iter().copied().collect::<BTreeMap<_, _>>(),
     }
 }
 
 #[tokio::test]
-async fn what_was_pushed_is_there_after_a_restart_and_only_for_its_tenant() {
-    let data = Data::new().await;
-    let (a, b) = (tenant("a"), tenant("b"));
-    let record = component(&a, b"one");
-    let book = &data.storage.ledger;
-    book.put_component(&record).await.unwrap();
-    let with = recipe(&[("dpi", 200)], &[(Role::Routing, record.digest)]);
-    let added = book
+async fn revisions_survive_a_restart_and_belong_to_their_tenant() {
+    let data = TestData::create().await;
+    let (a, b) = (tenant_id("a"), tenant_id("b"));
+    let record = make_component_record(&a, b"one");
+    let ledger = &data.storage.ledger;
+    ledger.put_component(&record).await.unwrap();
+    let with = make_recipe(&[("dpi", 200)], &[(Role::Routing, record.digest)]);
+    let added = ledger
         .add_revision(&a, "reports", &with, "key", 7)
         .await
         .unwrap()
         .unwrap();
     assert_eq!(added.number, 1);
 
-    let data = data.again().await;
-    let book = &data.storage.ledger;
+    let data = data.reopen().await;
+    let ledger = &data.storage.ledger;
     assert_eq!(
-        book.component(&a, &record.digest).await.unwrap().as_ref(),
+        ledger.find_component(&a, &record.digest).await.unwrap().as_ref(),
         Some(&record)
     );
-    assert_eq!(book.components(&a).await.unwrap(), std::slice::from_ref(&record));
-    assert_eq!(book.revision(&a, "reports", 1).await.unwrap(), Some(added));
-    let pipelines = book.pipelines(&a).await.unwrap();
-    assert_eq!((pipelines.len(), pipelines[0].revisions), (1, 1));
+    assert_eq!(
+        ledger.list_components(&a).await.unwrap(),
+        std::slice::from_ref(&record)
+    );
+    assert_eq!(ledger.find_revision(&a, "reports", 1).await.unwrap(), Some(added));
+    let pipelines = ledger.list_pipelines(&a).await.unwrap();
+    assert_eq!((pipelines.len(), pipelines[0].revision_count), (1, 1));
     assert_eq!(pipelines[0].rollout.stable, None);
 
-    assert_eq!(book.component(&b, &record.digest).await.unwrap(), None);
-    assert_eq!(book.revision(&b, "reports", 1).await.unwrap(), None);
-    assert!(book.pipelines(&b).await.unwrap().is_empty());
-    let foreign = book.add_revision(&b, "reports", &with, "key", 8).await.unwrap();
+    assert_eq!(ledger.find_component(&b, &record.digest).await.unwrap(), None);
+    assert_eq!(ledger.find_revision(&b, "reports", 1).await.unwrap(), None);
+    assert!(ledger.list_pipelines(&b).await.unwrap().is_empty());
+    let foreign = ledger.add_revision(&b, "reports", &with, "key", 8).await.unwrap();
     assert_eq!(foreign, Err(record.digest));
 }
 
 #[tokio::test]
 async fn change_by_a_key_of_a_removed_tenant_is_refused() {
-    let data = Data::new().await;
-    let (book, a) = (&data.storage.ledger, tenant("a"));
-    let known = component(&a, b"known");
-    book.put_component(&known).await.unwrap();
-    assert!(book.lock_out(&a).await.unwrap());
-    let locked = book.tenant(&a).await.unwrap().unwrap();
+    let data = TestData::create().await;
+    let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
+    let known = make_component_record(&a, b"known");
+    ledger.put_component(&known).await.unwrap();
+    assert!(ledger.suspend_and_remove_keys(&a).await.unwrap());
+    let locked = ledger.find_tenant(&a).await.unwrap().unwrap();
     assert_eq!(locked.state, TenantState::Suspended);
     let assert_refused = async || {
-        let refused = book.put_component(&component(&a, b"late")).await;
+        let refused = ledger.put_component(&make_component_record(&a, b"late")).await;
         assert!(
-            matches!(refused, Err(StorageError::Missing { .. })),
+            matches!(refused, Err(StorageError::NotFound { .. })),
             "{refused:?}"
         );
-        let refused = book.add_revision(&a, "p", &recipe(&[], &[]), "key", 1).await;
+        let refused = ledger
+            .add_revision(&a, "p", &make_recipe(&[], &[]), "key", 1)
+            .await;
         assert!(
-            matches!(refused, Err(StorageError::Missing { .. })),
+            matches!(refused, Err(StorageError::NotFound { .. })),
             "{refused:?}"
         );
-        let activate = Change::Activate { revision: 1 };
-        let refused = book
+        let activate = RolloutAction::Activate { revision: 1 };
+        let refused = ledger
             .change_rollout(&a, "p", None, &activate, "key", None, 1)
             .await;
         assert!(
-            matches!(refused, Err(StorageError::Missing { .. })),
+            matches!(refused, Err(StorageError::NotFound { .. })),
             "{refused:?}"
         );
     };
     assert_refused().await;
-    assert!(book.remove_tenant(&a).await.unwrap());
-    assert!(!book.lock_out(&a).await.unwrap());
-    // Nor do they reach the next tenant of the name.
-    book.create_tenant(&fixture::tenant_record(&a)).await.unwrap();
+    assert!(ledger.remove_tenant(&a).await.unwrap());
+    assert!(!ledger.suspend_and_remove_keys(&a).await.unwrap());
+    // The key does not work for a new tenant of the same name either.
+    ledger.create_tenant(&fixture::make_tenant(&a)).await.unwrap();
     assert_refused().await;
-    assert!(book.components(&a).await.unwrap().is_empty());
-    assert!(book.pipelines(&a).await.unwrap().is_empty());
+    assert!(ledger.list_components(&a).await.unwrap().is_empty());
+    assert!(ledger.list_pipelines(&a).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn revisions_are_numbered_and_the_same_twice_is_one() {
-    let data = Data::new().await;
-    let (book, a) = (&data.storage.ledger, tenant("a"));
+    let data = TestData::create().await;
+    let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
     let mut numbers = Vec::new();
     for dpi in [100, 100, 200, 100] {
-        let added = book
-            .add_revision(&a, "p", &recipe(&[("dpi", dpi)], &[]), "key", 1)
+        let added = ledger
+            .add_revision(&a, "p", &make_recipe(&[("dpi", dpi)], &[]), "key", 1)
             .await;
         numbers.push(added.unwrap().unwrap().number);
     }
     assert_eq!(numbers, [1, 1, 2, 3]);
-    let listed = book.revisions(&a, "p", Some(3), 10).await.unwrap();
+    let listed = ledger.list_revisions(&a, "p", Some(3), 10).await.unwrap();
     assert_eq!(listed.iter().map(|r| r.number).collect::<Vec<_>>(), [2, 1]);
-    assert_eq!(book.revisions(&a, "p", None, 1).await.unwrap()[0].number, 3);
+    assert_eq!(
+        ledger.list_revisions(&a, "p", None, 1).await.unwrap()[0].number,
+        3
+    );
 }
 
 #[tokio::test]
-async fn a_component_goes_only_when_no_revision_names_it() {
-    let data = Data::new().await;
-    let (book, a) = (&data.storage.ledger, tenant("a"));
-    let (used, unused) = (component(&a, b"used"), component(&a, b"unused"));
+async fn component_of_a_revision_cannot_be_removed() {
+    let data = TestData::create().await;
+    let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
+    let (used, unused) = (
+        make_component_record(&a, b"used"),
+        make_component_record(&a, b"unused"),
+    );
     for record in [&used, &unused] {
-        book.put_component(record).await.unwrap();
+        ledger.put_component(record).await.unwrap();
     }
-    let with = recipe(&[], &[(Role::Routing, used.digest)]);
-    book.add_revision(&a, "p", &with, "key", 1)
+    let with = make_recipe(&[], &[(Role::Routing, used.digest)]);
+    ledger
+        .add_revision(&a, "p", &with, "key", 1)
         .await
         .unwrap()
         .unwrap();
-    assert_eq!(book.forget_component(&a, &unused.digest).await.unwrap(), Ok(true));
     assert_eq!(
-        book.forget_component(&a, &unused.digest).await.unwrap(),
+        ledger.remove_unused_component(&a, &unused.digest).await.unwrap(),
+        Ok(true)
+    );
+    assert_eq!(
+        ledger.remove_unused_component(&a, &unused.digest).await.unwrap(),
         Ok(false)
     );
-    let named = book.forget_component(&a, &used.digest).await.unwrap();
+    let named = ledger.remove_unused_component(&a, &used.digest).await.unwrap();
     assert_eq!(named, Err(("p".into(), 1)));
 }
 
 #[tokio::test]
-async fn each_change_is_in_the_history_with_who_and_when_and_why() {
-    let data = Data::new().await;
-    let (book, a) = (&data.storage.ledger, tenant("a"));
+async fn audit_log_has_the_key_time_and_evidence_of_each_change() {
+    let data = TestData::create().await;
+    let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
     for dpi in [100, 200] {
-        book.add_revision(&a, "p", &recipe(&[("dpi", dpi)], &[]), "pusher", 1)
+        ledger
+            .add_revision(&a, "p", &make_recipe(&[("dpi", dpi)], &[]), "pusher", 1)
             .await
             .unwrap()
             .unwrap();
     }
-    let change = async |version, change: Change, evidence, at| {
-        book.change_rollout(&a, "p", version, &change, "changer", evidence, at)
+    let change = async |version, change: RolloutAction, evidence, at| {
+        ledger
+            .change_rollout(&a, "p", version, &change, "changer", evidence, at)
             .await
             .unwrap()
     };
-    let canary = Change::Canary {
+    let canary = RolloutAction::Canary {
         revision: 2,
         percent: 10,
     };
-    change(None, Change::Activate { revision: 1 }, None, 10)
+    change(None, RolloutAction::Activate { revision: 1 }, None, 10)
         .await
         .unwrap();
     let rollout = change(Some(1), canary, None, 20).await.unwrap();
     assert_eq!((rollout.version, rollout.canary.unwrap().since_millis), (2, 20));
-    // What was decided for the version before is not done to this one, and what is refused leaves nothing.
+    // A change for the previous version is refused, and a refused change writes nothing.
     assert_eq!(
-        change(Some(1), Change::Promote, None, 30).await,
-        Err(ChangeError::Moved(2))
+        change(Some(1), RolloutAction::Promote, None, 30).await,
+        Err(RolloutError::VersionConflict(2))
     );
-    let evidence = Evidence {
-        canary: Showing::default(),
-        stable: Showing::default(),
+    let evidence = CanaryEvidence {
+        canary: JobMetrics::default(),
+        stable: JobMetrics::default(),
         reason: "it was fine".into(),
     };
-    change(Some(2), Change::Promote, Some(evidence.clone()), 40)
+    change(Some(2), RolloutAction::Promote, Some(evidence.clone()), 40)
         .await
         .unwrap();
     assert_eq!(
-        change(None, Change::Promote, None, 50).await,
-        Err(ChangeError::NoCanary)
+        change(None, RolloutAction::Promote, None, 50).await,
+        Err(RolloutError::NoCanary)
     );
 
-    let data = data.again().await;
-    let history = data.storage.ledger.history(&a, "p", None, 100).await.unwrap();
-    let told: Vec<_> = history.iter().map(|e| (e.seq, e.at_millis, &*e.by)).collect();
+    let data = data.reopen().await;
+    let history = data
+        .storage
+        .ledger
+        .list_audit_log(&a, "p", None, 100)
+        .await
+        .unwrap();
+    let told: Vec<_> = history
+        .iter()
+        .map(|e| (e.seq, e.at_millis, &*e.changed_by))
+        .collect();
     assert_eq!(
         told,
         [
@@ -248,45 +273,54 @@ async fn each_change_is_in_the_history_with_who_and_when_and_why() {
         ]
     );
     assert_eq!(history[0].evidence, Some(evidence));
-    let History::Changed { change, from, to } = &history[0].what else {
+    let PipelineAuditAction::Changed { change, from, to } = &history[0].action else {
         panic!()
     };
     assert_eq!(
         (change, from.stable, to.stable),
-        (&Change::Promote, Some(1), Some(2))
+        (&RolloutAction::Promote, Some(1), Some(2))
     );
-    let page = data.storage.ledger.history(&a, "p", Some(3), 1).await.unwrap();
+    let page = data
+        .storage
+        .ledger
+        .list_audit_log(&a, "p", Some(3), 1)
+        .await
+        .unwrap();
     assert_eq!(page.iter().map(|e| e.seq).collect::<Vec<_>>(), [2]);
 }
 
 #[tokio::test]
-async fn a_job_keeps_what_it_was_given() {
-    let data = Data::new().await;
-    let (book, a, job) = (&data.storage.ledger, tenant("a"), JobId::new());
+async fn job_keeps_its_assigned_revision() {
+    let data = TestData::create().await;
+    let (ledger, a, job) = (&data.storage.ledger, tenant_id("a"), JobId::new());
     for dpi in [100, 200] {
-        book.add_revision(&a, "p", &recipe(&[("dpi", dpi)], &[]), "key", 1)
+        ledger
+            .add_revision(&a, "p", &make_recipe(&[("dpi", dpi)], &[]), "key", 1)
             .await
             .unwrap()
             .unwrap();
     }
-    assert_eq!(book.assign(&a, "p", &job).await.unwrap(), None);
-    let activate = |revision| Change::Activate { revision };
-    book.change_rollout(&a, "p", None, &activate(1), "key", None, 1)
+    assert_eq!(ledger.assign_revision(&a, "p", &job).await.unwrap(), None);
+    let activate = |revision| RolloutAction::Activate { revision };
+    ledger
+        .change_rollout(&a, "p", None, &activate(1), "key", None, 1)
         .await
         .unwrap()
         .unwrap();
-    let given = book.assign(&a, "p", &job).await.unwrap().unwrap();
-    assert_eq!((given.revision, given.arm), (1, Arm::Stable));
-    book.change_rollout(&a, "p", None, &activate(2), "key", None, 2)
+    let given = ledger.assign_revision(&a, "p", &job).await.unwrap().unwrap();
+    assert_eq!((given.revision, given.arm), (1, RolloutArm::Stable));
+    ledger
+        .change_rollout(&a, "p", None, &activate(2), "key", None, 2)
         .await
         .unwrap()
         .unwrap();
-    let data = data.again().await;
-    let book = &data.storage.ledger;
-    assert_eq!(book.assign(&a, "p", &job).await.unwrap(), Some(given));
-    assert_eq!(book.assignment(&a, &job).await.unwrap(), Some(given));
+    let data = data.reopen().await;
+    let ledger = &data.storage.ledger;
+    assert_eq!(ledger.assign_revision(&a, "p", &job).await.unwrap(), Some(given));
+    assert_eq!(ledger.find_assignment(&a, &job).await.unwrap(), Some(given));
     assert_eq!(
-        book.assign(&a, "p", &JobId::new())
+        ledger
+            .assign_revision(&a, "p", &JobId::new())
             .await
             .unwrap()
             .unwrap()
@@ -296,48 +330,54 @@ async fn a_job_keeps_what_it_was_given() {
 }
 
 #[tokio::test]
-async fn what_jobs_showed_is_kept_once_each_in_the_order_of_their_ends() {
-    let data = Data::new().await;
-    let (book, a) = (&data.storage.ledger, tenant("a"));
-    book.add_revision(&a, "p", &recipe(&[], &[]), "key", 1)
+async fn job_outcomes_are_stored_once_in_the_order_of_the_ends() {
+    let data = TestData::create().await;
+    let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
+    ledger
+        .add_revision(&a, "p", &make_recipe(&[], &[]), "key", 1)
         .await
         .unwrap()
         .unwrap();
-    let activate = Change::Activate { revision: 1 };
-    book.change_rollout(&a, "p", None, &activate, "key", None, 1)
+    let activate = RolloutAction::Activate { revision: 1 };
+    ledger
+        .change_rollout(&a, "p", None, &activate, "key", None, 1)
         .await
         .unwrap()
         .unwrap();
     let mut last = None;
     for at_millis in [100, 200, 300] {
-        let shown = JobShowing {
+        let shown = RevisionJobOutcome {
             tenant: a.clone(),
             job: JobId::new(),
             state: JobState::Done,
-            at_millis,
-            showing: Showing {
+            ended_at_millis: at_millis,
+            metrics: JobMetrics {
                 jobs: 1,
                 pages: 10,
                 millis: at_millis,
-                ..Showing::default()
+                ..JobMetrics::default()
             },
         };
-        book.assign(&a, "p", &shown.job).await.unwrap();
-        book.show(&shown).await.unwrap();
+        ledger.assign_revision(&a, "p", &shown.job).await.unwrap();
+        ledger.record_job_outcome(&shown).await.unwrap();
         last = Some(shown);
     }
-    // Told twice it counts once; a job that was given nothing shows nothing.
+    // A second outcome of a job is ignored, and so is the outcome of a job without an assignment.
     let last = last.unwrap();
-    book.show(&last).await.unwrap();
-    book.show(&JobShowing {
-        job: JobId::new(),
-        ..last
-    })
-    .await
-    .unwrap();
+    ledger.record_job_outcome(&last).await.unwrap();
+    ledger
+        .record_job_outcome(&RevisionJobOutcome {
+            job: JobId::new(),
+            ..last
+        })
+        .await
+        .unwrap();
     let shown = async |revision, within, jobs| {
-        let shown = book.shown(&a, "p", revision, within, jobs).await.unwrap();
-        let ends = shown.iter().map(|job| (job.at_millis, job.showing.millis));
+        let shown = ledger
+            .sample_ended_jobs(&a, "p", revision, within, jobs)
+            .await
+            .unwrap();
+        let ends = shown.iter().map(|job| (job.ended_at_millis, job.metrics.millis));
         ends.collect::<Vec<_>>()
     };
     assert_eq!(
@@ -345,7 +385,7 @@ async fn what_jobs_showed_is_kept_once_each_in_the_order_of_their_ends() {
         [(100, 100), (200, 200), (300, 300)]
     );
     assert_eq!(shown(1, 200..=300, 100).await, [(200, 200), (300, 300)]);
-    // Of three, one and two.
+    // Samples of one and of two of the three jobs.
     assert_eq!(shown(1, 0..=u64::MAX, 1).await, [(300, 300)]);
     assert_eq!(shown(1, 0..=u64::MAX, 2).await, [(200, 200), (300, 300)]);
     assert_eq!(shown(1, 0..=u64::MAX, 0).await, []);
@@ -353,49 +393,51 @@ async fn what_jobs_showed_is_kept_once_each_in_the_order_of_their_ends() {
 }
 
 #[tokio::test]
-async fn nothing_of_it_is_left_of_a_tenant_that_was_removed() {
-    let data = Data::new().await;
-    let (book, a) = (&data.storage.ledger, tenant("a"));
-    let record = component(&a, b"one");
-    book.put_component(&record).await.unwrap();
-    book.add_revision(&a, "p", &recipe(&[], &[]), "key", 1)
+async fn removed_tenant_leaves_no_pipeline_rows() {
+    let data = TestData::create().await;
+    let (ledger, a) = (&data.storage.ledger, tenant_id("a"));
+    let record = make_component_record(&a, b"one");
+    ledger.put_component(&record).await.unwrap();
+    ledger
+        .add_revision(&a, "p", &make_recipe(&[], &[]), "key", 1)
         .await
         .unwrap()
         .unwrap();
-    let activate = Change::Activate { revision: 1 };
-    book.change_rollout(&a, "p", None, &activate, "key", None, 1)
+    let activate = RolloutAction::Activate { revision: 1 };
+    ledger
+        .change_rollout(&a, "p", None, &activate, "key", None, 1)
         .await
         .unwrap()
         .unwrap();
     let job = JobId::new();
-    book.assign(&a, "p", &job).await.unwrap();
-    book.remove_tenant(&a).await.unwrap();
-    assert!(book.components(&a).await.unwrap().is_empty());
-    assert!(book.pipelines(&a).await.unwrap().is_empty());
-    assert!(book.revisions(&a, "p", None, 10).await.unwrap().is_empty());
-    assert!(book.history(&a, "p", None, 10).await.unwrap().is_empty());
-    assert_eq!(book.assignment(&a, &job).await.unwrap(), None);
+    ledger.assign_revision(&a, "p", &job).await.unwrap();
+    ledger.remove_tenant(&a).await.unwrap();
+    assert!(ledger.list_components(&a).await.unwrap().is_empty());
+    assert!(ledger.list_pipelines(&a).await.unwrap().is_empty());
+    assert!(ledger.list_revisions(&a, "p", None, 10).await.unwrap().is_empty());
+    assert!(ledger.list_audit_log(&a, "p", None, 10).await.unwrap().is_empty());
+    assert_eq!(ledger.find_assignment(&a, &job).await.unwrap(), None);
 }
 
 #[tokio::test]
-async fn what_shadows_would_have_decided_is_kept_of_the_last_jobs() {
-    let data = Data::new().await;
+async fn shadow_runs_of_the_last_jobs_are_stored() {
+    let data = TestData::create().await;
     let ledger = &data.storage.ledger;
-    let (a, b) = (tenant("a"), tenant("b"));
+    let (a, b) = (tenant_id("a"), tenant_id("b"));
     let run = |tenant: &TenantId, revision, at_millis, report| ShadowRun {
         tenant: tenant.clone(),
         pipeline: "ours".into(),
         revision,
         job: JobId::new(),
-        at_millis,
+        compared_at_millis: at_millis,
         report,
     };
     let report = ReplayReport {
         decisions: 7,
         differing: 1,
-        differences: vec![Difference {
+        differences: vec![DecisionDifference {
             function: "routing.page".into(),
-            about: "page 1".into(),
+            subject: "page 1".into(),
             before: "ocr".into(),
             after: "none".into(),
         }],
@@ -408,16 +450,19 @@ async fn what_shadows_would_have_decided_is_kept_of_the_last_jobs() {
     for run in [&early, &other, &late, &late, &foreign] {
         ledger.put_shadow_run(run).await.unwrap();
     }
-    let runs = ledger.shadow_runs(&a, "ours", 2, 0).await.unwrap();
+    let runs = ledger.list_shadow_runs(&a, "ours", 2, 0).await.unwrap();
     assert_eq!(runs, [late.clone(), early]);
-    assert_eq!(ledger.shadow_runs(&a, "ours", 2, 11).await.unwrap(), [late]);
-    assert_eq!(ledger.shadow_runs(&a, "theirs", 2, 0).await.unwrap(), []);
-    for _ in 0..SHADOW_RUNS {
+    assert_eq!(ledger.list_shadow_runs(&a, "ours", 2, 11).await.unwrap(), [late]);
+    assert_eq!(ledger.list_shadow_runs(&a, "theirs", 2, 0).await.unwrap(), []);
+    for _ in 0..MAX_SHADOW_RUNS {
         let next = run(&a, 4, 40, Ok(report.clone()));
         ledger.put_shadow_run(&next).await.unwrap();
     }
-    let kept = ledger.shadow_runs(&a, "ours", 4, 0).await.unwrap().len();
-    assert_eq!(kept, SHADOW_RUNS as usize);
-    assert_eq!(ledger.shadow_runs(&a, "ours", 3, 0).await.unwrap(), []);
-    assert_eq!(ledger.shadow_runs(&b, "ours", 2, 0).await.unwrap(), [foreign]);
+    let kept = ledger.list_shadow_runs(&a, "ours", 4, 0).await.unwrap().len();
+    assert_eq!(kept, MAX_SHADOW_RUNS as usize);
+    assert_eq!(ledger.list_shadow_runs(&a, "ours", 3, 0).await.unwrap(), []);
+    assert_eq!(
+        ledger.list_shadow_runs(&b, "ours", 2, 0).await.unwrap(),
+        [foreign]
+    );
 }

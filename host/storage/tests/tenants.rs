@@ -1,4 +1,4 @@
-//! Tenants and keys: found at once, changed beside a server, and gone without a trace.
+//! Tenants and API keys: lookups, changes while a server runs, and complete removal.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,30 +13,30 @@ use std::path::Path;
 use std::process::Command;
 
 use fixture::{
-    direction, document, event, job, key_record, open, order, page_done, point, query, tenant, tenant_record,
-    word,
+    document_id, make_api_key, make_event, make_idempotency, make_job, make_job_request, make_point,
+    make_query, make_tenant, open_storage, page_done_entry, tenant_id, unit_vector,
 };
-use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord, ComponentStore};
-use weir_core::filing::Filing;
-use weir_core::ledger::{Entry, JobState};
+use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord, ComponentStore};
+use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind, LogLevel};
+use weir_core::component_state::StateChange;
+use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore as _};
+use weir_core::job_request::JobRequestStore;
+use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::manifest::{Manifest, Role};
-use weir_core::order::Orders;
-use weir_core::original::Originals;
-use weir_core::ports::{BlobStore, Ledger, PolicyState, VectorStore};
-use weir_core::removal::{Begin, Removals as _};
-use weir_core::revision::{PipelineBook, Recipe};
-use weir_core::rollout::Change;
-use weir_core::said::{LogEntry, LogLevel, Remark, RemarkKind};
-use weir_core::shadow::{ShadowBook, ShadowRun};
-use weir_core::state::StateChange;
-use weir_core::tenancy::{Quotas, Registry, Scope, Tenant, TenantState, TenantUpdate};
-use weir_core::usage::{Usage, UsageBook};
+use weir_core::placement::PlacementRequest;
+use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, VectorStore};
+use weir_core::revision::{PipelineStore, RevisionSpec};
+use weir_core::rollout::RolloutAction;
+use weir_core::shadow::{ShadowRun, ShadowStore};
+use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore, TenantUpdate};
+use weir_core::uploads::UploadStore;
+use weir_core::usage::{Usage, UsageStore};
 use weir_core::{DocumentId, JobId, RevisionId, StorageError, TenantId};
-use weir_storage::{SqliteLedger, Storage, TenantDesk, remove_tenant};
+use weir_storage::{SqliteLedger, Storage, TenantAdmin, remove_tenant};
 
-const DATA: &str = "WEIR_TEST_DATA";
+const DATA_VARIABLE: &str = "WEIR_TEST_DATA";
 
-fn set(key: &str, value: Vec<u8>) -> StateChange {
+fn set_state_value(key: &str, value: Vec<u8>) -> StateChange {
     StateChange {
         key: key.into(),
         value: Some(value),
@@ -46,146 +46,156 @@ fn set(key: &str, value: Vec<u8>) -> StateChange {
 #[tokio::test]
 async fn tenants_and_keys_are_kept_and_replaced() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let registry: &dyn Registry = &*storage.ledger;
-    let (a, b) = (tenant("a"), tenant("b"));
-    assert_eq!(registry.tenant(&a).await.unwrap(), None);
-    let (of_a, of_b) = (tenant_record(&a), tenant_record(&b));
+    let storage = open_storage(dir.path()).await;
+    let registry: &dyn TenantStore = &*storage.ledger;
+    let (a, b) = (tenant_id("a"), tenant_id("b"));
+    assert_eq!(registry.find_tenant(&a).await.unwrap(), None);
+    let (of_a, of_b) = (make_tenant(&a), make_tenant(&b));
     assert!(registry.create_tenant(&of_b).await.unwrap());
     assert!(registry.create_tenant(&of_a).await.unwrap());
-    assert_eq!(registry.tenants().await.unwrap(), [of_a.clone(), of_b]);
+    assert_eq!(registry.list_tenants().await.unwrap(), [of_a.clone(), of_b]);
     let changed = Tenant {
         state: TenantState::Suspended,
         weight: 3.0,
         quotas: Quotas::default(),
         ..of_a.clone()
     };
-    assert!(!registry.create_tenant(&changed).await.unwrap(), "there is one");
-    assert_eq!(registry.tenant(&a).await.unwrap(), Some(of_a));
+    assert!(
+        !registry.create_tenant(&changed).await.unwrap(),
+        "the tenant exists"
+    );
+    assert_eq!(registry.find_tenant(&a).await.unwrap(), Some(of_a));
     let update = TenantUpdate {
         state: Some(TenantState::Suspended),
         weight: Some(3.0),
         quotas: vec![("concurrent_jobs".into(), None), ("no such".into(), Some(1))],
     };
-    let answered = registry.change_tenant(&a, &update).await.unwrap();
+    let answered = registry.update_tenant(&a, &update).await.unwrap();
     assert_eq!(answered, Some(changed.clone()));
-    assert_eq!(registry.tenant(&a).await.unwrap(), Some(changed));
-    assert_eq!(registry.change_tenant(&tenant("c"), &update).await.unwrap(), None);
+    assert_eq!(registry.find_tenant(&a).await.unwrap(), Some(changed));
+    assert_eq!(
+        registry.update_tenant(&tenant_id("c"), &update).await.unwrap(),
+        None
+    );
 
-    let (late, early) = (key_record(&a, "k1", 5), key_record(&a, "k2", 3));
-    registry.put_key(&late).await.unwrap();
-    registry.put_key(&early).await.unwrap();
-    registry.put_key(&key_record(&b, "k3", 1)).await.unwrap();
-    assert!(registry.keys(&a).await.unwrap() == [early.clone(), late]);
+    let (late, early) = (make_api_key(&a, "k1", 5), make_api_key(&a, "k2", 3));
+    registry.put_api_key(&late).await.unwrap();
+    registry.put_api_key(&early).await.unwrap();
+    registry.put_api_key(&make_api_key(&b, "k3", 1)).await.unwrap();
+    assert!(registry.list_api_keys(&a).await.unwrap() == [early.clone(), late]);
     let mut revoked = early;
     revoked.revoked_millis = Some(8);
     revoked.expires_millis = None;
-    revoked.scopes = Scope::ALL.into();
-    registry.put_key(&revoked).await.unwrap();
-    assert!(registry.key("k2").await.unwrap() == Some(revoked));
-    assert!(registry.key("k4").await.unwrap().is_none());
+    revoked.scopes = KeyScope::ALL.into();
+    registry.put_api_key(&revoked).await.unwrap();
+    assert!(registry.find_api_key("k2").await.unwrap() == Some(revoked));
+    assert!(registry.find_api_key("k4").await.unwrap().is_none());
     storage.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn no_key_changes_its_tenant_or_goes_without_one() {
+async fn api_key_needs_a_tenant_and_cannot_change_it() {
     let dir = tempfile::tempdir().unwrap();
-    let desk = TenantDesk::create(dir.path()).await.unwrap();
-    let (a, b) = (tenant("a"), tenant("b"));
-    let homeless = desk.put_key(&key_record(&a, "k", 1)).await;
+    let admin = TenantAdmin::open_or_create(dir.path()).await.unwrap();
+    let (a, b) = (tenant_id("a"), tenant_id("b"));
+    let homeless = admin.put_api_key(&make_api_key(&a, "k", 1)).await;
     assert!(
-        matches!(homeless, Err(StorageError::Missing { .. })),
+        matches!(homeless, Err(StorageError::NotFound { .. })),
         "{homeless:?}"
     );
     for t in [&a, &b] {
-        desk.create_tenant(&tenant_record(t)).await.unwrap();
+        admin.create_tenant(&make_tenant(t)).await.unwrap();
     }
-    desk.put_key(&key_record(&a, "k", 1)).await.unwrap();
-    let taken = desk.put_key(&key_record(&b, "k", 2)).await.unwrap_err();
+    admin.put_api_key(&make_api_key(&a, "k", 1)).await.unwrap();
+    let taken = admin.put_api_key(&make_api_key(&b, "k", 2)).await.unwrap_err();
     assert_eq!(taken.kind(), "storage-failed");
-    assert!(desk.key("k").await.unwrap() == Some(key_record(&a, "k", 1)));
+    assert!(admin.find_api_key("k").await.unwrap() == Some(make_api_key(&a, "k", 1)));
 
-    // Nor does it wait for the next tenant of its tenant's name.
-    assert!(desk.remove_tenant(&a).await.unwrap());
-    desk.create_tenant(&tenant_record(&a)).await.unwrap();
-    assert!(desk.key("k").await.unwrap().is_none());
+    // A new tenant of the same name does not get the key.
+    assert!(admin.remove_tenant(&a).await.unwrap());
+    admin.create_tenant(&make_tenant(&a)).await.unwrap();
+    assert!(admin.find_api_key("k").await.unwrap().is_none());
 }
 
 #[tokio::test]
 async fn a_folder_without_a_ledger_has_no_tenants() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let missing = TenantDesk::open(&data).await.err().unwrap();
-    assert!(matches!(missing, StorageError::Missing { .. }), "{missing}");
-    let desk = TenantDesk::create(&data).await.unwrap();
-    desk.create_tenant(&tenant_record(&tenant("a"))).await.unwrap();
-    drop(desk);
+    let missing = TenantAdmin::open(&data).await.err().unwrap();
+    assert!(matches!(missing, StorageError::NotFound { .. }), "{missing}");
+    let admin = TenantAdmin::open_or_create(&data).await.unwrap();
+    admin.create_tenant(&make_tenant(&tenant_id("a"))).await.unwrap();
+    drop(admin);
     use std::os::unix::fs::PermissionsExt;
     for path in [data.clone(), data.join("ledger.db")] {
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{}", path.display());
     }
-    // A server that starts later finds it.
-    let storage = open(&data).await;
-    assert_eq!(storage.ledger.tenants().await.unwrap().len(), 1);
+    // A server that starts later finds the tenant.
+    let storage = open_storage(&data).await;
+    assert_eq!(storage.ledger.list_tenants().await.unwrap().len(), 1);
     storage.close().await.unwrap();
 }
 
-/// Another process: makes tenants and keys, and revokes each key that it made.
+/// Runs in another process: creates tenants and API keys, and revokes each key.
 #[tokio::test]
-#[ignore = "started by the test below"]
-async fn a_command() {
-    let Ok(data) = std::env::var(DATA) else {
-        panic!("set {DATA}");
+#[ignore = "the test below starts it"]
+async fn writer_in_another_process() {
+    let Ok(data) = std::env::var(DATA_VARIABLE) else {
+        panic!("set {DATA_VARIABLE}");
     };
-    let desk = TenantDesk::open(Path::new(&data)).await.unwrap();
+    let admin = TenantAdmin::open(Path::new(&data)).await.unwrap();
     for n in 0..150 {
-        let t = tenant(&format!("t{n}"));
-        desk.create_tenant(&tenant_record(&t)).await.unwrap();
-        let mut key = key_record(&t, &format!("k{n}"), 1);
-        desk.put_key(&key).await.unwrap();
+        let t = tenant_id(&format!("t{n}"));
+        admin.create_tenant(&make_tenant(&t)).await.unwrap();
+        let mut key = make_api_key(&t, &format!("k{n}"), 1);
+        admin.put_api_key(&key).await.unwrap();
         key.revoked_millis = Some(2);
-        desk.put_key(&key).await.unwrap();
+        admin.put_api_key(&key).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_command_writes_while_the_server_does() {
+async fn two_processes_write_to_one_ledger() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
+    let storage = open_storage(dir.path()).await;
     let mut command = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "a_command", "--ignored", "--nocapture"])
-        .env(DATA, dir.path())
+        .args(["--exact", "writer_in_another_process", "--ignored", "--nocapture"])
+        .env(DATA_VARIABLE, dir.path())
         .spawn()
         .unwrap();
-    let (t, id) = (TenantId::single(), JobId::new());
+    let (t, id) = (TenantId::default_tenant(), JobId::new());
     let mut written = 0;
     let mut left = false;
-    // Those of the components' state read before they write, which is where a second writer could get in between.
+    // Changes of the components' state read before they write, so a second writer could come in between.
     while !left || written < 150 {
         left = left || command.try_wait().unwrap().is_some();
         written += 1;
-        let entries = vec![Entry::Event(t.clone(), event(id, written))];
-        storage.ledger.commit(entries).await.unwrap();
+        let entries = vec![LedgerEntry::Event(t.clone(), make_event(id, written))];
+        storage.ledger.commit_entries(entries).await.unwrap();
         storage
             .ledger
-            .apply(&t, "p", vec![set(&format!("k{}", written % 7), vec![1; 100])])
+            .apply_changes(
+                &t,
+                "p",
+                vec![set_state_value(&format!("k{}", written % 7), vec![1; 100])],
+            )
             .await
             .unwrap();
     }
     assert!(command.wait().unwrap().success());
-    let registry: &dyn Registry = &*storage.ledger;
-    assert_eq!(registry.tenants().await.unwrap().len(), 150);
+    let registry: &dyn TenantStore = &*storage.ledger;
+    assert_eq!(registry.list_tenants().await.unwrap().len(), 150);
     for n in 0..150 {
-        let key = registry.key(&format!("k{n}")).await.unwrap().unwrap();
+        let key = registry.find_api_key(&format!("k{n}")).await.unwrap().unwrap();
         assert_eq!(key.revoked_millis, Some(2));
     }
-    let events = storage.ledger.events(&t, &id, 0, 10_000).await.unwrap();
+    let events = storage.ledger.list_job_events(&t, &id, 0, 10_000).await.unwrap();
     assert_eq!(events.len() as u64, written);
     storage.close().await.unwrap();
 }
 
-fn weight(weight: f64) -> TenantUpdate {
+fn weight_update(weight: f64) -> TenantUpdate {
     TenantUpdate {
         weight: Some(weight),
         ..TenantUpdate::default()
@@ -193,49 +203,62 @@ fn weight(weight: f64) -> TenantUpdate {
 }
 
 #[tokio::test]
-async fn the_servers_next_look_sees_what_another_process_wrote() {
+async fn changes_of_another_process_are_seen_at_once() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let registry: &dyn Registry = &*storage.ledger;
-    let t = tenant("a");
-    let desk = TenantDesk::open(dir.path()).await.unwrap();
-    assert!(desk.create_tenant(&tenant_record(&t)).await.unwrap());
+    let storage = open_storage(dir.path()).await;
+    let registry: &dyn TenantStore = &*storage.ledger;
+    let t = tenant_id("a");
+    let admin = TenantAdmin::open(dir.path()).await.unwrap();
+    assert!(admin.create_tenant(&make_tenant(&t)).await.unwrap());
     for n in 0..50 {
-        let mut record = tenant_record(&t);
+        let mut record = make_tenant(&t);
         record.weight = f64::from(n);
-        desk.change_tenant(&t, &weight(record.weight)).await.unwrap();
-        assert_eq!(registry.tenant(&t).await.unwrap(), Some(record.clone()));
+        admin
+            .update_tenant(&t, &weight_update(record.weight))
+            .await
+            .unwrap();
+        assert_eq!(registry.find_tenant(&t).await.unwrap(), Some(record.clone()));
         record.weight += 0.5;
-        registry.change_tenant(&t, &weight(record.weight)).await.unwrap();
-        assert_eq!(desk.tenant(&t).await.unwrap(), Some(record));
+        registry
+            .update_tenant(&t, &weight_update(record.weight))
+            .await
+            .unwrap();
+        assert_eq!(admin.find_tenant(&t).await.unwrap(), Some(record));
     }
     storage.close().await.unwrap();
-    // Nobody holds the folder now, and the desk goes on.
-    desk.put_key(&key_record(&t, "k", 1)).await.unwrap();
-    assert_eq!(desk.keys(&t).await.unwrap().len(), 1);
+    // The tenant admin still works when no process holds the folder.
+    admin.put_api_key(&make_api_key(&t, "k", 1)).await.unwrap();
+    assert_eq!(admin.list_api_keys(&t).await.unwrap().len(), 1);
 }
 
-/// Gives a tenant a row in every table and something in every store.
-async fn furnish(storage: &Storage, t: &TenantId) {
+/// Writes a row of the tenant into every table and data into every store.
+async fn fill_every_store(storage: &Storage, t: &TenantId) {
     let ledger = &storage.ledger;
-    ledger.create_tenant(&tenant_record(t)).await.unwrap();
+    ledger.create_tenant(&make_tenant(t)).await.unwrap();
     ledger
-        .put_key(&key_record(t, &format!("key-{t}"), 1))
+        .put_api_key(&make_api_key(t, &format!("key-{t}"), 1))
         .await
         .unwrap();
-    let record = job(t, JobState::Queued, 1);
+    let record = make_job(t, JobState::Queued, 1);
     ledger
-        .put(&record, &order(&record), Some(&word("w", 1)))
+        .put_job_request(
+            &record,
+            &make_job_request(&record),
+            Some(&make_idempotency("w", 1)),
+        )
         .await
         .unwrap();
-    assert_eq!(ledger.begin(t, &document("d")).await.unwrap(), Begin::Begun);
-    let revision = RevisionId::of(b"r");
+    assert_eq!(
+        ledger.begin_removal(t, &document_id("d")).await.unwrap(),
+        BeginRemovalOutcome::Started
+    );
+    let revision = RevisionId::from_content(b"r");
     let mut entries: Vec<_> = (1..=5000)
-        .map(|seq| Entry::Event(t.clone(), event(record.id, seq)))
+        .map(|seq| LedgerEntry::Event(t.clone(), make_event(record.id, seq)))
         .collect();
-    entries.extend((1..=10).map(|page| page_done(t, "d", page, &revision, 1)));
-    entries.push(Entry::Document(weir_core::ledger::DocumentRecord {
-        id: document("d"),
+    entries.extend((1..=10).map(|page| page_done_entry(t, "d", page, &revision, 1)));
+    entries.push(LedgerEntry::Document(weir_core::ledger::DocumentRecord {
+        id: document_id("d"),
         tenant: t.clone(),
         name: "d.pdf".into(),
         bytes: 3,
@@ -244,55 +267,63 @@ async fn furnish(storage: &Storage, t: &TenantId) {
         outline: Vec::new(),
         collection: "main".into(),
         labels: vec![("team".into(), "north".into())],
-        requested: Filing::default(),
+        requested_placement: PlacementRequest::default(),
         created_millis: 1,
     }));
-    let state = vec![set("k", b"v".into())];
-    ledger.apply(t, "p", state).await.unwrap();
+    let state = vec![set_state_value("k", b"v".into())];
+    ledger.apply_changes(t, "p", state).await.unwrap();
     let used = Usage {
         pages: 3,
         ..Usage::default()
     };
-    ledger.add(7, vec![(t.clone(), used)]).await.unwrap();
-    storage.blobs.put(t, "d/1/image/150.jpg", b"image").await.unwrap();
-    let unfinished = storage.originals.unfinished();
-    std::fs::write(&unfinished, "d").unwrap();
+    ledger.add_usage(7, vec![(t.clone(), used)]).await.unwrap();
     storage
-        .originals
-        .commit(t, &unfinished, &DocumentId::of(b"d"))
+        .blobs
+        .put_blob(t, "d/1/image/150.jpg", b"image")
         .await
         .unwrap();
-    let unfinished = storage.components.unfinished();
+    let unfinished = storage.uploads.new_temporary_path();
+    std::fs::write(&unfinished, "d").unwrap();
+    storage
+        .uploads
+        .commit_upload(t, &unfinished, &DocumentId::from_content(b"d"))
+        .await
+        .unwrap();
+    let unfinished = storage.components.new_temporary_path();
     std::fs::write(&unfinished, "wasm").unwrap();
-    let digest = ComponentDigest::of(b"wasm");
-    storage.components.commit(t, &unfinished, &digest).await.unwrap();
-    furnish_pipeline(ledger, t, digest).await;
-    // Of no document that the ledger knows.
-    let stray = vec![point("stray", 1, 0, "words", direction(0.0))];
-    storage.vectors.upsert(t, "main", stray).await.unwrap();
-    let known = vec![point("d", 1, 0, "words", direction(0.0))];
-    storage.vectors.upsert(t, "main", known).await.unwrap();
-    // Last, for a commit also writes down what is kept.
-    ledger.commit(entries).await.unwrap();
+    let digest = ComponentDigest::from_content(b"wasm");
+    storage
+        .components
+        .commit_component(t, &unfinished, &digest)
+        .await
+        .unwrap();
+    fill_pipeline_tables(ledger, t, digest).await;
+    // The ledger does not know this document.
+    let stray = vec![make_point("stray", 1, 0, "words", unit_vector(0.0))];
+    storage.vectors.upsert_points(t, "main", stray).await.unwrap();
+    let known = vec![make_point("d", 1, 0, "words", unit_vector(0.0))];
+    storage.vectors.upsert_points(t, "main", known).await.unwrap();
+    // Last, because a commit also saves the storage usage.
+    ledger.commit_entries(entries).await.unwrap();
 }
 
-/// A pipeline with a component, and a job that was given its revision.
-async fn furnish_pipeline(ledger: &SqliteLedger, t: &TenantId, digest: ComponentDigest) {
+/// Writes a pipeline with a component, and a job that is assigned to its revision.
+async fn fill_pipeline_tables(ledger: &SqliteLedger, t: &TenantId, digest: ComponentDigest) {
     let record = ComponentRecord {
         tenant: t.clone(),
         digest,
         name: "ours".into(),
         bytes: 4,
-        facts: ComponentFacts {
+        interface: ComponentInterface {
             roles: vec![Role::Routing],
             capabilities: Vec::new(),
         },
         created_millis: 1,
-        by: format!("key-{t}"),
+        pushed_by_key: format!("key-{t}"),
     };
     ledger.put_component(&record).await.unwrap();
-    let recipe = Recipe {
-        manifest: Manifest::embedded(),
+    let recipe = RevisionSpec {
+        manifest: Manifest::default_pipeline(),
         components: [(Role::Routing, digest)].into(),
     };
     ledger
@@ -300,39 +331,42 @@ async fn furnish_pipeline(ledger: &SqliteLedger, t: &TenantId, digest: Component
         .await
         .unwrap()
         .unwrap();
-    let activate = Change::Activate { revision: 1 };
+    let activate = RolloutAction::Activate { revision: 1 };
     let by = format!("key-{t}");
     let changed = ledger.change_rollout(t, "p", None, &activate, &by, None, 1);
     changed.await.unwrap().unwrap();
     let job = JobId::new();
-    ledger.assign(t, "p", &job).await.unwrap();
-    let said = LogEntry {
+    ledger.assign_revision(t, "p", &job).await.unwrap();
+    let said = ComponentLogEntry {
         job,
         seq: 1,
-        at_millis: 0,
-        remark: Remark {
+        since_job_created_millis: 0,
+        record: ComponentLogRecord {
             component: "c".into(),
             function: "routing.page".into(),
-            what: RemarkKind::Line {
+            kind: ComponentLogRecordKind::Line {
                 level: LogLevel::Info,
                 message: "here".into(),
             },
         },
     };
-    ledger.commit(vec![Entry::Said(t.clone(), said)]).await.unwrap();
+    ledger
+        .commit_entries(vec![LedgerEntry::ComponentLog(t.clone(), said)])
+        .await
+        .unwrap();
     let run = ShadowRun {
         tenant: t.clone(),
         pipeline: "p".into(),
         revision: 1,
         job,
-        at_millis: 1,
+        compared_at_millis: 1,
         report: Err("gone".into()),
     };
     ledger.put_shadow_run(&run).await.unwrap();
 }
 
-/// How many rows each table with a column for the tenant has of one.
-fn rows(data: &Path, t: &TenantId) -> Vec<(String, u32)> {
+/// Counts the rows of a tenant in each table that has a column for the tenant.
+fn count_rows(data: &Path, t: &TenantId) -> Vec<(String, u32)> {
     let c = rusqlite::Connection::open(data.join("ledger.db")).unwrap();
     let mut tables = c
         .prepare(
@@ -359,55 +393,55 @@ fn rows(data: &Path, t: &TenantId) -> Vec<(String, u32)> {
 }
 
 #[tokio::test]
-async fn a_removed_tenant_leaves_nothing_and_takes_nothing_along() {
+async fn removing_a_tenant_removes_only_its_data() {
     let dir = tempfile::tempdir().unwrap();
-    let (a, b) = (tenant("a"), tenant("b"));
-    let storage = open(dir.path()).await;
-    furnish(&storage, &a).await;
-    furnish(&storage, &b).await;
+    let (a, b) = (tenant_id("a"), tenant_id("b"));
+    let storage = open_storage(dir.path()).await;
+    fill_every_store(&storage, &a).await;
+    fill_every_store(&storage, &b).await;
     storage.close().await.unwrap();
-    let before = rows(dir.path(), &b);
-    for (table, count) in before.iter().chain(&rows(dir.path(), &a)) {
-        assert!(*count > 0, "{table} is not tried");
+    let before = count_rows(dir.path(), &b);
+    for (table, count) in before.iter().chain(&count_rows(dir.path(), &a)) {
+        assert!(*count > 0, "{table} has no row to remove");
     }
 
     assert!(remove_tenant(dir.path(), &a).await.unwrap());
     assert!(!remove_tenant(dir.path(), &a).await.unwrap());
-    for (table, count) in rows(dir.path(), &a) {
+    for (table, count) in count_rows(dir.path(), &a) {
         assert_eq!(count, 0, "{table}");
     }
-    assert_eq!(rows(dir.path(), &b), before);
-    for folder in ["blobs", "originals", "components"] {
+    assert_eq!(count_rows(dir.path(), &b), before);
+    for folder in ["blobs", "uploads", "components"] {
         assert!(!dir.path().join(folder).join("a").exists());
         assert!(dir.path().join(folder).join("b").exists());
     }
-    let storage = open(dir.path()).await;
-    let all = query("words", direction(0.0), 10);
-    assert!(storage.vectors.search(&a, &all).await.unwrap().is_empty());
-    assert_eq!(storage.vectors.search(&b, &all).await.unwrap().len(), 2);
-    assert_eq!(storage.ledger.stored_bytes(&a).await.unwrap(), 0);
-    assert_eq!(storage.ledger.stored_bytes(&b).await.unwrap(), 10);
+    let storage = open_storage(dir.path()).await;
+    let all = make_query("words", unit_vector(0.0), 10);
+    assert!(storage.vectors.search_points(&a, &all).await.unwrap().is_empty());
+    assert_eq!(storage.vectors.search_points(&b, &all).await.unwrap().len(), 2);
+    assert_eq!(storage.ledger.count_stored_bytes(&a).await.unwrap(), 0);
+    assert_eq!(storage.ledger.count_stored_bytes(&b).await.unwrap(), 10);
     storage.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_tenant_is_not_removed_under_a_server() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let t = tenant("a");
-    storage.ledger.create_tenant(&tenant_record(&t)).await.unwrap();
+    let storage = open_storage(dir.path()).await;
+    let t = tenant_id("a");
+    storage.ledger.create_tenant(&make_tenant(&t)).await.unwrap();
     let refused = remove_tenant(dir.path(), &t).await.unwrap_err();
     assert!(matches!(refused, StorageError::InUse { .. }), "{refused}");
     storage.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_tenant_is_removed_from_a_folder_that_never_had_passages() {
+async fn tenant_is_removed_from_a_folder_without_an_index() {
     let dir = tempfile::tempdir().unwrap();
-    let t = tenant("a");
-    let desk = TenantDesk::create(dir.path()).await.unwrap();
-    desk.create_tenant(&tenant_record(&t)).await.unwrap();
+    let t = tenant_id("a");
+    let admin = TenantAdmin::open_or_create(dir.path()).await.unwrap();
+    admin.create_tenant(&make_tenant(&t)).await.unwrap();
     assert!(remove_tenant(dir.path(), &t).await.unwrap());
-    assert!(desk.tenants().await.unwrap().is_empty());
+    assert!(admin.list_tenants().await.unwrap().is_empty());
     assert!(!dir.path().join("vectors").exists());
 }

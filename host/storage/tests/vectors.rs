@@ -1,4 +1,4 @@
-//! Passages are found by meaning and by words, within their tenant only, for as long as they are not removed.
+//! Passages are found by embedding and by words, by their tenant only, until they are removed.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -11,47 +11,47 @@
 mod conformance;
 mod fixture;
 
-use fixture::{DIMENSIONS, MODEL, direction, document, open, point, query, tenant};
+use fixture::{DIMENSIONS, MODEL, document_id, make_point, make_query, open_storage, tenant_id, unit_vector};
 use weir_core::ports::VectorStore;
-use weir_core::search::Hit;
+use weir_core::search::SearchHit;
 use weir_core::{StorageError, TenantId};
 use weir_storage::Storage;
 
-fn texts(hits: &[Hit]) -> Vec<&str> {
+fn hit_texts(hits: &[SearchHit]) -> Vec<&str> {
     hits.iter().map(|hit| hit.text.as_str()).collect()
 }
 
 #[tokio::test]
-async fn the_nearest_come_first_and_carry_all_that_was_given() {
+async fn nearest_hits_come_first_with_all_their_fields() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let t = TenantId::single();
+    let storage = open_storage(dir.path()).await;
+    let t = TenantId::default_tenant();
     let points = (0..9_u16)
         .map(|i| {
-            point(
+            make_point(
                 "a",
                 u32::from(i) + 1,
                 0,
                 &format!("text{i}"),
-                direction(f32::from(i) * 10.0),
+                unit_vector(f32::from(i) * 10.0),
             )
         })
         .collect();
-    storage.vectors.upsert(&t, "main", points).await.unwrap();
+    storage.vectors.upsert_points(&t, "main", points).await.unwrap();
     let hits = storage
         .vectors
-        .search(&t, &query("", direction(31.0), 3))
+        .search_points(&t, &make_query("", unit_vector(31.0), 3))
         .await
         .unwrap();
-    assert_eq!(texts(&hits), ["text3", "text4", "text2"]);
+    assert_eq!(hit_texts(&hits), ["text3", "text4", "text2"]);
     assert!(hits.is_sorted_by(|a, b| a.score > b.score));
-    let expected = point("a", 4, 0, "text3", direction(0.0));
+    let expected = make_point("a", 4, 0, "text3", unit_vector(0.0));
     let first = &hits[0];
     assert_eq!(
         (first.document, &first.name, first.page, first.rect, &first.image),
         (
             expected.document,
-            &expected.name,
+            &expected.document_name,
             expected.page,
             expected.rect,
             &expected.image
@@ -63,17 +63,17 @@ async fn the_nearest_come_first_and_carry_all_that_was_given() {
 #[tokio::test]
 async fn hit_without_words_and_similarity_is_weak() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let t = TenantId::single();
+    let storage = open_storage(dir.path()).await;
+    let t = TenantId::default_tenant();
     // At 80 degrees the cosine is 0.17, at 60 degrees 0.5.
     let points = vec![
-        point("a", 1, 0, "Torque of the flange bolts", direction(80.0)),
-        point("a", 2, 0, "Storage in winter", direction(80.0)),
-        point("a", 3, 0, "The oil pump", direction(60.0)),
+        make_point("a", 1, 0, "Torque of the flange bolts", unit_vector(80.0)),
+        make_point("a", 2, 0, "Storage in winter", unit_vector(80.0)),
+        make_point("a", 3, 0, "The oil pump", unit_vector(60.0)),
     ];
-    storage.vectors.upsert(&t, "main", points).await.unwrap();
-    let query = query("the bolt of it", direction(0.0), 3);
-    let mut hits = storage.vectors.search(&t, &query).await.unwrap();
+    storage.vectors.upsert_points(&t, "main", points).await.unwrap();
+    let query = make_query("the bolt of it", unit_vector(0.0), 3);
+    let mut hits = storage.vectors.search_points(&t, &query).await.unwrap();
     hits.sort_by_key(|hit| hit.page);
     let weak: Vec<_> = hits.iter().map(|hit| hit.weak).collect();
     assert_eq!(weak, [false, true, false], "{hits:?}");
@@ -87,79 +87,83 @@ async fn hit_without_words_and_similarity_is_weak() {
 }
 
 #[tokio::test]
-async fn a_word_that_matches_lifts_a_passage() {
+async fn matching_word_raises_the_rank_of_a_passage() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let t = TenantId::single();
+    let storage = open_storage(dir.path()).await;
+    let t = TenantId::default_tenant();
     let points = vec![
-        point(
+        make_point(
             "a",
             1,
             0,
             "The engine is lubricated by the oil pump",
-            direction(0.0),
+            unit_vector(0.0),
         ),
-        point("a", 2, 0, "Torque of the flange bolts: 42 Nm", direction(20.0)),
-        point("a", 3, 0, "Storage in winter", direction(10.0)),
+        make_point("a", 2, 0, "Torque of the flange bolts: 42 Nm", unit_vector(20.0)),
+        make_point("a", 3, 0, "Storage in winter", unit_vector(10.0)),
     ];
-    storage.vectors.upsert(&t, "main", points).await.unwrap();
+    storage.vectors.upsert_points(&t, "main", points).await.unwrap();
     let search = async |text| {
         storage
             .vectors
-            .search(&t, &query(text, direction(0.0), 3))
+            .search_points(&t, &make_query(text, unit_vector(0.0), 3))
             .await
             .unwrap()
     };
     assert_eq!(search("").await[2].page, 2);
-    // Best by words and last by embedding beats best by embedding alone; stems and accents do not matter.
+    // A passage that is first by words and last by embedding beats one that is first by embedding only. Stems and accents do not matter.
     let hits = search("flängé BOLT torques").await;
     assert_eq!(hits[0].page, 2, "{hits:?}");
-    // Stop words alone are no words.
-    assert_eq!(texts(&search("the of").await), texts(&search("").await));
+    // A query of stop words only has no words.
+    assert_eq!(hit_texts(&search("the of").await), hit_texts(&search("").await));
     storage.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn vector_store_conforms() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
+    let storage = open_storage(dir.path()).await;
     conformance::check_vector_store(&*storage.vectors, DIMENSIONS).await;
     storage.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn filters_leave_what_they_say() {
+async fn filters_select_documents_collections_and_labels() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let t = TenantId::single();
+    let storage = open_storage(dir.path()).await;
+    let t = TenantId::default_tenant();
     let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut marked = point("b", 1, 0, "beta", direction(10.0));
+    let mut marked = make_point("b", 1, 0, "beta", unit_vector(10.0));
     marked.labels = vec![label("lang", "de"), label("a=b", "c")];
     storage
         .vectors
-        .upsert(
+        .upsert_points(
             &t,
             "main",
-            vec![point("a", 1, 0, "alpha", direction(0.0)), marked],
+            vec![make_point("a", 1, 0, "alpha", unit_vector(0.0)), marked],
         )
         .await
         .unwrap();
     storage
         .vectors
-        .upsert(&t, "other", vec![point("c", 1, 0, "gamma", direction(20.0))])
+        .upsert_points(
+            &t,
+            "other",
+            vec![make_point("c", 1, 0, "gamma", unit_vector(20.0))],
+        )
         .await
         .unwrap();
-    let all = query("alpha beta gamma", direction(0.0), 10);
-    let search = async |change: &dyn Fn(&mut weir_core::search::Query)| {
+    let all = make_query("alpha beta gamma", unit_vector(0.0), 10);
+    let search = async |change: &dyn Fn(&mut weir_core::search::SearchQuery)| {
         let mut query = all.clone();
         change(&mut query);
-        let mut found: Vec<_> = storage.vectors.search(&t, &query).await.unwrap();
+        let mut found: Vec<_> = storage.vectors.search_points(&t, &query).await.unwrap();
         found.sort_by(|a, b| a.text.cmp(&b.text));
         found.into_iter().map(|hit| hit.text).collect::<Vec<_>>()
     };
     assert_eq!(search(&|_| ()).await, ["alpha", "beta", "gamma"]);
     assert_eq!(
-        search(&|q| q.documents = vec![document("b"), document("c")]).await,
+        search(&|q| q.documents = vec![document_id("b"), document_id("c")]).await,
         ["beta", "gamma"]
     );
     assert_eq!(search(&|q| q.collection = Some("other".into())).await, ["gamma"]);
@@ -176,29 +180,40 @@ async fn filters_leave_what_they_say() {
 #[tokio::test]
 async fn tenants_with_the_same_ids_never_mix() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let (a, b) = (tenant("a"), tenant("b"));
+    let storage = open_storage(dir.path()).await;
+    let (a, b) = (tenant_id("a"), tenant_id("b"));
     for (t, text) in [(&a, "of a"), (&b, "of b")] {
-        let points = vec![point("d", 1, 0, text, direction(0.0))];
-        storage.vectors.upsert(t, "main", points).await.unwrap();
+        let points = vec![make_point("d", 1, 0, text, unit_vector(0.0))];
+        storage.vectors.upsert_points(t, "main", points).await.unwrap();
     }
     let find = async |t| {
         storage
             .vectors
-            .search(t, &query("of", direction(0.0), 10))
+            .search_points(t, &make_query("of", unit_vector(0.0), 10))
             .await
             .unwrap()
     };
-    assert_eq!(texts(&find(&a).await), ["of a"]);
-    assert_eq!(texts(&find(&b).await), ["of b"]);
-    assert_eq!(storage.vectors.pages(&a, &document("d")).await.unwrap(), [(1, 1)]);
-    storage.vectors.remove(&a, &document("d"), None).await.unwrap();
+    assert_eq!(hit_texts(&find(&a).await), ["of a"]);
+    assert_eq!(hit_texts(&find(&b).await), ["of b"]);
+    assert_eq!(
+        storage
+            .vectors
+            .count_passages_by_page(&a, &document_id("d"))
+            .await
+            .unwrap(),
+        [(1, 1)]
+    );
+    storage
+        .vectors
+        .remove_document_points(&a, &document_id("d"), None)
+        .await
+        .unwrap();
     assert!(find(&a).await.is_empty());
-    assert_eq!(texts(&find(&b).await), ["of b"]);
+    assert_eq!(hit_texts(&find(&b).await), ["of b"]);
     assert!(
         storage
             .vectors
-            .pages(&a, &document("d"))
+            .count_passages_by_page(&a, &document_id("d"))
             .await
             .unwrap()
             .is_empty()
@@ -209,61 +224,79 @@ async fn tenants_with_the_same_ids_never_mix() {
 #[tokio::test]
 async fn passages_are_counted_replaced_and_removed_by_page() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let t = TenantId::single();
-    // More points than one change of the shard takes.
+    let storage = open_storage(dir.path()).await;
+    let t = TenantId::default_tenant();
+    // More points than one update of the shard takes.
     let points = |text: &str| {
         (0..300_u16)
             .map(|i| {
-                point(
+                make_point(
                     "d",
                     1 + u32::from(i) / 100,
                     u32::from(i) % 100,
                     text,
-                    direction(f32::from(i)),
+                    unit_vector(f32::from(i)),
                 )
             })
             .collect::<Vec<_>>()
     };
-    let pages = async || storage.vectors.pages(&t, &document("d")).await.unwrap();
+    let pages = async || {
+        storage
+            .vectors
+            .count_passages_by_page(&t, &document_id("d"))
+            .await
+            .unwrap()
+    };
     storage
         .vectors
-        .upsert(&t, "main", points("before"))
+        .upsert_points(&t, "main", points("before"))
         .await
         .unwrap();
-    storage.vectors.upsert(&t, "main", points("after")).await.unwrap();
+    storage
+        .vectors
+        .upsert_points(&t, "main", points("after"))
+        .await
+        .unwrap();
     assert_eq!(pages().await, [(1, 100), (2, 100), (3, 100)]);
     let hits = storage
         .vectors
-        .search(&t, &query("", direction(0.0), 1000))
+        .search_points(&t, &make_query("", unit_vector(0.0), 1000))
         .await
         .unwrap();
     assert_eq!(hits.len(), 300);
     assert!(hits.iter().all(|hit| hit.text == "after"));
     storage
         .vectors
-        .remove(&t, &document("d"), Some(&[1, 3, 9]))
+        .remove_document_points(&t, &document_id("d"), Some(&[1, 3, 9]))
         .await
         .unwrap();
     assert_eq!(pages().await, [(2, 100)]);
     storage
         .vectors
-        .remove(&t, &document("d"), Some(&[]))
+        .remove_document_points(&t, &document_id("d"), Some(&[]))
         .await
         .unwrap();
     assert_eq!(pages().await, [(2, 100)]);
     storage.close().await.unwrap();
 
-    let storage = open(dir.path()).await;
+    let storage = open_storage(dir.path()).await;
     assert_eq!(
-        storage.vectors.pages(&t, &document("d")).await.unwrap(),
+        storage
+            .vectors
+            .count_passages_by_page(&t, &document_id("d"))
+            .await
+            .unwrap(),
         [(2, 100)]
     );
-    storage.vectors.remove(&t, &document("d"), None).await.unwrap();
+    storage
+        .vectors
+        .remove_document_points(&t, &document_id("d"), None)
+        .await
+        .unwrap();
     assert!(
         storage
             .vectors
-            .pages(&t, &document("d"))
+            .count_passages_by_page(&t, &document_id("d"))
             .await
             .unwrap()
             .is_empty()
@@ -272,84 +305,95 @@ async fn passages_are_counted_replaced_and_removed_by_page() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_indexed_is_refused_whole() {
+async fn one_invalid_passage_rejects_the_whole_upsert() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let t = TenantId::single();
-    let good = || point("d", 1, 0, "good", direction(0.0));
-    let mut nan = point("d", 1, 1, "nan", direction(0.0));
-    nan.dense[3] = f32::NAN;
-    for bad in [point("d", 1, 1, "short", vec![1.0]), nan] {
-        let refused = storage.vectors.upsert(&t, "main", vec![good(), bad]).await;
+    let storage = open_storage(dir.path()).await;
+    let t = TenantId::default_tenant();
+    let good = || make_point("d", 1, 0, "good", unit_vector(0.0));
+    let mut nan = make_point("d", 1, 1, "nan", unit_vector(0.0));
+    nan.dense_vector[3] = f32::NAN;
+    for bad in [make_point("d", 1, 1, "short", vec![1.0]), nan] {
+        let refused = storage.vectors.upsert_points(&t, "main", vec![good(), bad]).await;
         assert_eq!(refused.unwrap_err().kind(), "storage-failed");
     }
-    let refused = storage.vectors.upsert(&t, "../x", vec![good()]).await;
+    let refused = storage.vectors.upsert_points(&t, "../x", vec![good()]).await;
     assert!(refused.unwrap_err().to_string().contains("collection"));
     assert!(
         storage
             .vectors
-            .search(&t, &query("x", vec![1.0], 1))
+            .search_points(&t, &make_query("x", vec![1.0], 1))
             .await
             .is_err()
     );
     assert!(
         storage
             .vectors
-            .pages(&t, &document("d"))
+            .count_passages_by_page(&t, &document_id("d"))
             .await
             .unwrap()
             .is_empty()
     );
-    storage.vectors.upsert(&t, "main", Vec::new()).await.unwrap();
-    // A vector of no direction and a text of no words are odd, not wrong.
-    let odd = vec![point("d", 2, 0, "", vec![0.0; DIMENSIONS])];
-    storage.vectors.upsert(&t, "main", odd).await.unwrap();
-    assert_eq!(storage.vectors.pages(&t, &document("d")).await.unwrap(), [(2, 1)]);
+    storage
+        .vectors
+        .upsert_points(&t, "main", Vec::new())
+        .await
+        .unwrap();
+    // A zero vector and an empty text are valid.
+    let odd = vec![make_point("d", 2, 0, "", vec![0.0; DIMENSIONS])];
+    storage.vectors.upsert_points(&t, "main", odd).await.unwrap();
+    assert_eq!(
+        storage
+            .vectors
+            .count_passages_by_page(&t, &document_id("d"))
+            .await
+            .unwrap(),
+        [(2, 1)]
+    );
     storage.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn an_index_of_another_model_is_refused_with_advice() {
     let dir = tempfile::tempdir().unwrap();
-    open(dir.path()).await.close().await.unwrap();
+    open_storage(dir.path()).await.close().await.unwrap();
     for (dimensions, model) in [(DIMENSIONS + 1, MODEL), (DIMENSIONS, "another")] {
         let refused = Storage::open(dir.path(), dimensions, model).await.err().unwrap();
         let text = refused.to_string();
         assert!(text.contains(MODEL) && text.contains("--data"), "{text}");
     }
-    open(dir.path()).await.close().await.unwrap();
+    open_storage(dir.path()).await.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_folder_that_is_held_is_in_use() {
+async fn open_folder_is_in_use() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
+    let storage = open_storage(dir.path()).await;
     let second = Storage::open(dir.path(), DIMENSIONS, MODEL).await.err().unwrap();
     assert!(matches!(second, StorageError::InUse { .. }), "{second}");
     storage.close().await.unwrap();
-    open(dir.path()).await.close().await.unwrap();
+    open_storage(dir.path()).await.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn an_index_whose_making_was_cut_short_is_made_again() {
+async fn unfinished_index_is_created_again() {
     let dir = tempfile::tempdir().unwrap();
     let unfinished = dir.path().join("vectors.unfinished");
     std::fs::create_dir_all(unfinished.join("segments/half")).unwrap();
     std::fs::write(unfinished.join("edge_config.json"), "{").unwrap();
-    let storage = open(dir.path()).await;
+    let storage = open_storage(dir.path()).await;
     assert!(!unfinished.exists());
     storage.close().await.unwrap();
 
-    // One that is there but was not finished here is left alone.
+    // An index without metadata is not replaced.
     std::fs::remove_file(dir.path().join("vectors/weir.json")).unwrap();
     let refused = Storage::open(dir.path(), DIMENSIONS, MODEL).await.err().unwrap();
     assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
 }
 
 #[tokio::test]
-async fn the_log_of_the_index_does_not_grow_without_end() {
+async fn log_of_the_index_is_trimmed() {
     let dir = tempfile::tempdir().unwrap();
-    let t = TenantId::single();
+    let t = TenantId::default_tenant();
     let closed = || {
         let entries = std::fs::read_dir(dir.path().join("vectors/wal")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -357,22 +401,22 @@ async fn the_log_of_the_index_does_not_grow_without_end() {
     };
     let text = "word ".repeat(10_000);
     for round in ["first", "second", "third"] {
-        let storage = open(dir.path()).await;
+        let storage = open_storage(dir.path()).await;
         // About 9 MB in the log: more than one of its files.
         for page in 1..=9 {
             let points = (0..20)
-                .map(|passage| point("d", page, passage, &format!("{round} {text}"), direction(0.0)))
+                .map(|passage| make_point("d", page, passage, &format!("{round} {text}"), unit_vector(0.0)))
                 .collect();
-            storage.vectors.upsert(&t, "main", points).await.unwrap();
+            storage.vectors.upsert_points(&t, "main", points).await.unwrap();
         }
-        storage.vectors.flush().await.unwrap();
+        storage.vectors.flush_points().await.unwrap();
         assert_eq!(closed(), 1, "{round}");
         storage.close().await.unwrap();
-        // What is written after the log was cut replaces what was written before.
-        let storage = open(dir.path()).await;
+        // Points that are written after the log was trimmed replace earlier ones.
+        let storage = open_storage(dir.path()).await;
         let hits = storage
             .vectors
-            .search(&t, &query("", direction(0.0), 1000))
+            .search_points(&t, &make_query("", unit_vector(0.0), 1000))
             .await
             .unwrap();
         assert_eq!(hits.len(), 180);
@@ -384,15 +428,15 @@ async fn the_log_of_the_index_does_not_grow_without_end() {
 #[tokio::test]
 async fn searches_go_on_beside_changes_and_flushes() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = open(dir.path()).await;
-    let t = TenantId::single();
+    let storage = open_storage(dir.path()).await;
+    let t = TenantId::default_tenant();
     let changes = async {
         for page in 1..=100 {
-            let points = vec![point("d", page, 0, "text", direction(0.0))];
-            storage.vectors.upsert(&t, "main", points).await.unwrap();
+            let points = vec![make_point("d", page, 0, "text", unit_vector(0.0))];
+            storage.vectors.upsert_points(&t, "main", points).await.unwrap();
             let found = storage
                 .vectors
-                .search(&t, &query("text", direction(0.0), 1000))
+                .search_points(&t, &make_query("text", unit_vector(0.0), 1000))
                 .await
                 .unwrap();
             assert_eq!(found.len(), usize::try_from(page).unwrap());
@@ -400,7 +444,7 @@ async fn searches_go_on_beside_changes_and_flushes() {
     };
     let flushes = async {
         for _ in 0..50 {
-            storage.vectors.flush().await.unwrap();
+            storage.vectors.flush_points().await.unwrap();
         }
     };
     tokio::join!(changes, flushes);

@@ -1,67 +1,71 @@
-//! The ledger's lists: places, order, limits, and that tenants are apart.
+//! Conformance checks of the ledger's lists: event positions, order, limits and isolation of tenants.
 
+use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind, LogLevel};
 use weir_core::event::{Event, EventKind};
-use weir_core::filing::Filing;
-use weir_core::ledger::{DocumentRecord, Entry, PageRecord, PageState};
+use weir_core::ledger::{DocumentRecord, LedgerEntry, PageRecord, PageState};
+use weir_core::page_text::TextSource;
+use weir_core::placement::PlacementRequest;
 use weir_core::ports::Ledger;
-use weir_core::said::{LogEntry, LogLevel, Remark, RemarkKind};
-use weir_core::text::TextSource;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 
-/// Checks an empty ledger; panics where it does not do as the port says.
+/// Checks an empty ledger. Panics if the ledger breaks the contract of its port.
 pub async fn check_ledger(ledger: &dyn Ledger) {
     let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
-    check_tenant_place(ledger, &a, &b).await;
-    check_documents_after(ledger, &a, &b).await;
-    check_pages_after(ledger, &a, &b).await;
-    check_last_said(ledger, &a, &b).await;
+    check_tenant_event_positions(ledger, &a, &b).await;
+    check_document_listing(ledger, &a, &b).await;
+    check_page_listing(ledger, &a, &b).await;
+    check_last_component_log_seq(ledger, &a, &b).await;
 }
 
-async fn check_tenant_place(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
-    assert_eq!(ledger.tenant_place(a).await.unwrap(), 0, "no event has no place");
+async fn check_tenant_event_positions(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
+    assert_eq!(
+        ledger.last_tenant_event_position(a).await.unwrap(),
+        0,
+        "without events the position is 0"
+    );
     let (first, second) = (JobId::new(), JobId::new());
-    let of = |tenant: &TenantId, job, seq| Entry::Event(tenant.clone(), event(job, seq));
+    let of = |tenant: &TenantId, job, seq| LedgerEntry::Event(tenant.clone(), page_done_event(job, seq));
     let group = vec![of(a, first, 1), of(b, second, 1), of(a, first, 2)];
-    ledger.commit(group).await.unwrap();
-    let place = ledger.tenant_place(a).await.unwrap();
-    let events = ledger.tenant_events(a, 0, 10).await.unwrap();
+    ledger.commit_entries(group).await.unwrap();
+    let place = ledger.last_tenant_event_position(a).await.unwrap();
+    let events = ledger.list_tenant_events(a, 0, 10).await.unwrap();
     assert_eq!(events.len(), 2);
     assert_eq!(events.last().map(|(place, _)| *place), Some(place));
     ledger
-        .commit(vec![of(b, second, 2), of(a, first, 2)])
+        .commit_entries(vec![of(b, second, 2), of(a, first, 2)])
         .await
         .unwrap();
     assert_eq!(
-        ledger.tenant_place(a).await.unwrap(),
+        ledger.last_tenant_event_position(a).await.unwrap(),
         place,
-        "another tenant's event, and one that is known"
+        "neither another tenant's event nor a duplicate changes the position"
     );
-    assert!(ledger.tenant_place(b).await.unwrap() > place);
-    assert!(ledger.tenant_events(a, place, 10).await.unwrap().is_empty());
+    assert!(ledger.last_tenant_event_position(b).await.unwrap() > place);
+    assert!(ledger.list_tenant_events(a, place, 10).await.unwrap().is_empty());
 }
 
-async fn check_documents_after(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
-    let all = async |after, limit| ledger.documents_after(a, after, limit).await.unwrap();
+async fn check_document_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
+    let all = async |after, limit| ledger.list_documents_after(a, after, limit).await.unwrap();
     assert_eq!(all(None, 9).await, []);
-    // Two ages, each of several documents, and another tenant's beside them.
+    // Two creation times with several documents each, and a document of another tenant.
     let mut expected: Vec<DocumentRecord> = ["one", "two", "three", "four", "five"]
         .iter()
         .zip([1, 2, 2, 2, 1])
-        .map(|(name, age)| record(a, name, age))
+        .map(|(name, age)| document_record(a, name, age))
         .collect();
-    let mut group: Vec<Entry> = expected.iter().cloned().map(Entry::Document).collect();
-    group.push(Entry::Document(record(b, "one", 3)));
-    ledger.commit(group).await.unwrap();
-    // A document that is known keeps its age.
+    let mut group: Vec<LedgerEntry> = expected.iter().cloned().map(LedgerEntry::Document).collect();
+    group.push(LedgerEntry::Document(document_record(b, "one", 3)));
+    ledger.commit_entries(group).await.unwrap();
+    // Recording a known document again keeps its creation time.
     ledger
-        .commit(vec![Entry::Document(record(a, "one", 9))])
+        .commit_entries(vec![LedgerEntry::Document(document_record(a, "one", 9))])
         .await
         .unwrap();
     expected.sort_by_key(|document| std::cmp::Reverse((document.created_millis, document.id)));
     assert_eq!(
         all(None, 9).await,
         expected,
-        "newest first, and of one age by descending id"
+        "newest first; equal creation times are ordered by descending id"
     );
     for (place, document) in expected.iter().enumerate() {
         let (page, rest) = (
@@ -71,69 +75,74 @@ async fn check_documents_after(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) 
         assert_eq!(page, rest.get(..2).unwrap_or(rest), "two after document {place}");
     }
     assert_eq!(all(None, 0).await, []);
-    // A document that is gone still says where to go on.
+    // The position of a deleted document still works as a cursor.
     let gone = expected.remove(1);
-    assert!(ledger.forget(a, &gone.id).await.unwrap());
+    assert!(ledger.erase_document(a, &gone.id).await.unwrap());
     let rest = all(Some((gone.created_millis, gone.id)), 9).await;
     assert_eq!(Some(rest.as_slice()), expected.get(1..));
     assert_eq!(
-        ledger.documents_after(b, None, 9).await.unwrap(),
-        [record(b, "one", 3)]
+        ledger.list_documents_after(b, None, 9).await.unwrap(),
+        [document_record(b, "one", 3)]
     );
 }
 
-async fn check_pages_after(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
-    let (r, s) = (RevisionId::of(b"r"), RevisionId::of(b"s"));
-    let document = DocumentId::of(b"paged");
+async fn check_page_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
+    let (r, s) = (RevisionId::from_content(b"r"), RevisionId::from_content(b"s"));
+    let document = DocumentId::from_content(b"paged");
     let pages = async |after, limit| -> Vec<(PageNumber, RevisionId)> {
-        let pages = ledger.pages_after(a, &document, after, limit).await.unwrap();
+        let pages = ledger.list_pages_after(a, &document, after, limit).await.unwrap();
         pages.into_iter().map(|page| (page.page, page.revision)).collect()
     };
     assert_eq!(pages(0, 9).await, []);
     let done = |tenant: &TenantId, document: DocumentId, page, revision| {
-        Entry::Page(page_done(tenant, document, page, revision))
+        LedgerEntry::Page(done_page_record(tenant, document, page, revision))
     };
     let group = vec![
         done(a, document, 3, r),
         done(a, document, 1, r),
         done(a, document, 2, r),
         done(b, document, 4, r),
-        done(a, DocumentId::of(b"other"), 5, r),
+        done(a, DocumentId::from_content(b"other"), 5, r),
     ];
-    ledger.commit(group).await.unwrap();
-    // Page 2 under another revision; page 1 under another and then under the first again.
+    ledger.commit_entries(group).await.unwrap();
+    // Page 2 is done again with another revision; page 1 with the other revision and then with the first again.
     ledger
-        .commit(vec![done(a, document, 2, s), done(a, document, 1, s)])
+        .commit_entries(vec![done(a, document, 2, s), done(a, document, 1, s)])
         .await
         .unwrap();
-    ledger.commit(vec![done(a, document, 1, r)]).await.unwrap();
+    ledger
+        .commit_entries(vec![done(a, document, 1, r)])
+        .await
+        .unwrap();
     assert_eq!(
         pages(0, 9).await,
         [(1, r), (2, s), (3, r)],
-        "the latest of each page, in order"
+        "the latest record of each page, in page order"
     );
     assert_eq!(pages(1, 1).await, [(2, s)]);
     assert_eq!(pages(3, 9).await, []);
     assert_eq!(pages(0, 0).await, []);
 }
 
-async fn check_last_said(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
+async fn check_last_component_log_seq(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
     let job = JobId::new();
-    assert_eq!(ledger.last_said(a, &job).await.unwrap(), 0);
-    let said = |tenant: &TenantId, job, seq| Entry::Said(tenant.clone(), log_entry(job, seq));
+    assert_eq!(ledger.last_component_log_seq(a, &job).await.unwrap(), 0);
+    let said = |tenant: &TenantId, job, seq| {
+        LedgerEntry::ComponentLog(tenant.clone(), component_log_entry(job, seq))
+    };
     let group = vec![said(a, job, 1), said(a, job, 2), said(a, JobId::new(), 1)];
-    ledger.commit(group).await.unwrap();
-    assert_eq!(ledger.last_said(a, &job).await.unwrap(), 2);
-    assert_eq!(ledger.last_said(b, &job).await.unwrap(), 0);
+    ledger.commit_entries(group).await.unwrap();
+    assert_eq!(ledger.last_component_log_seq(a, &job).await.unwrap(), 2);
+    assert_eq!(ledger.last_component_log_seq(b, &job).await.unwrap(), 0);
 }
 
-fn event(job: JobId, seq: u64) -> Event {
+fn page_done_event(job: JobId, seq: u64) -> Event {
     Event {
         seq,
         job,
         document: None,
-        at_millis: seq,
-        what: EventKind::PageDone {
+        since_job_created_millis: seq,
+        kind: EventKind::PageDone {
             page: 1,
             searchable: true,
             passages: 1,
@@ -141,15 +150,15 @@ fn event(job: JobId, seq: u64) -> Event {
     }
 }
 
-fn log_entry(job: JobId, seq: u64) -> LogEntry {
-    LogEntry {
+fn component_log_entry(job: JobId, seq: u64) -> ComponentLogEntry {
+    ComponentLogEntry {
         job,
         seq,
-        at_millis: seq,
-        remark: Remark {
+        since_job_created_millis: seq,
+        record: ComponentLogRecord {
             component: "routing".into(),
             function: "routing.page".into(),
-            what: RemarkKind::Line {
+            kind: ComponentLogRecordKind::Line {
                 level: LogLevel::Info,
                 message: "a line".into(),
             },
@@ -157,9 +166,9 @@ fn log_entry(job: JobId, seq: u64) -> LogEntry {
     }
 }
 
-fn record(tenant: &TenantId, name: &str, created_millis: u64) -> DocumentRecord {
+fn document_record(tenant: &TenantId, name: &str, created_millis: u64) -> DocumentRecord {
     DocumentRecord {
-        id: DocumentId::of(name.as_bytes()),
+        id: DocumentId::from_content(name.as_bytes()),
         tenant: tenant.clone(),
         name: format!("{name}.pdf"),
         bytes: 7,
@@ -168,12 +177,17 @@ fn record(tenant: &TenantId, name: &str, created_millis: u64) -> DocumentRecord 
         outline: Vec::new(),
         collection: "default".into(),
         labels: Vec::new(),
-        requested: Filing::default(),
+        requested_placement: PlacementRequest::default(),
         created_millis,
     }
 }
 
-fn page_done(tenant: &TenantId, document: DocumentId, page: PageNumber, revision: RevisionId) -> PageRecord {
+fn done_page_record(
+    tenant: &TenantId,
+    document: DocumentId,
+    page: PageNumber,
+    revision: RevisionId,
+) -> PageRecord {
     PageRecord {
         tenant: tenant.clone(),
         document,

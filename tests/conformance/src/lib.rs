@@ -1,5 +1,5 @@
-//! What every implementation of a port does. The stores and the fakes of each crate's tests run the same suite, so that a fake
-//! answers as the store does.
+//! Conformance suites for the ports. The stores and the fakes of each crate's tests run the same suite, so that a fake behaves as
+//! the store does.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this crate is tests")]
 

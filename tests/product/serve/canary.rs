@@ -1,22 +1,23 @@
-//! Canaries on a running server, judged by the jobs that its tenant hands in: nobody looks on.
+//! Canaries on a running server are promoted or rolled back automatically, from the jobs that a tenant submits.
 
 use serde_json::{Value, json};
-use weir_tests::server::{Client, Server};
-use weir_tests::{Weir, component};
+use weir_tests::server::{ApiClient, TestServer};
+use weir_tests::{WeirFixture, test_component_path};
 
-/// Jobs handed in before it is asked whether the canary has been judged.
-const AT_ONCE: u64 = 4;
+/// Jobs that run at once between two checks for the result of the canary.
+const JOBS_PER_ROUND: u64 = 4;
 
-/// A test machine's noise makes nothing that is as quick half as slow again, and nothing that takes nearly twice as long so quick.
-const AS_QUICK: f64 = 0.5;
-const SLOWER: f64 = 0.2;
+/// Allowed slowdown of the canary. The noise of a test machine does not make an equal canary 50 % slower, and does not make one that
+/// takes nearly twice as long seem less than 20 % slower.
+const WIDE_SLOWDOWN_LIMIT: f64 = 0.5;
+const NARROW_SLOWDOWN_LIMIT: f64 = 0.2;
 
-/// A pipeline with a stable revision, and a canary beside it for half of the jobs.
-fn on_trial(client: &Client, stable: &Value, canary: &Value) {
+/// Creates a pipeline with a stable revision and a canary for half of the jobs.
+fn start_canary(client: &ApiClient, stable: &Value, canary: &Value) {
     for (name, new) in [("stable", stable), ("canary", canary)] {
         for (_, named) in new["components"].as_object().unwrap() {
-            let bytes = std::fs::read(component(named.as_str().unwrap())).unwrap();
-            let pushed = client.push(named.as_str().unwrap(), &bytes);
+            let bytes = std::fs::read(test_component_path(named.as_str().unwrap())).unwrap();
+            let pushed = client.push_component(named.as_str().unwrap(), &bytes);
             assert!([200, 201].contains(&pushed.status), "{}", pushed.body);
         }
         let pushed = client.post("/v1/pipelines/ours/revisions", new);
@@ -31,48 +32,53 @@ fn on_trial(client: &Client, stable: &Value, canary: &Value) {
     }
 }
 
-fn hand_in(client: &Client, document: &[u8]) -> String {
-    let answer = client.submit(&[("a.pdf", document)], &json!({ "pipeline": "ours" }), &[]);
+fn submit_job(client: &ApiClient, document: &[u8]) -> String {
+    let answer = client.submit_files(&[("a.pdf", document)], &json!({ "pipeline": "ours" }), &[]);
     assert_eq!(answer.status, 202, "{}", answer.body);
     answer.body["id"].as_str().unwrap().to_owned()
 }
 
-/// Hands in jobs, some at once, until the canary has been judged: the entry of the history.
-fn judged(client: &Client) -> Value {
+/// Runs jobs until the canary is promoted or rolled back. Returns the entry of the pipeline's history.
+fn run_jobs_until_canary_ends(client: &ApiClient) -> Value {
     let mut seen = Value::Null;
-    // Twice as many as a trial of twenty jobs takes at most.
+    // Twice the jobs that a canary with a minimum of twenty jobs needs at most.
     for round in 0..320 {
-        let jobs: Vec<_> = (0..AT_ONCE)
-            .map(|n| hand_in(client, &weir_samples::text_document(4, round * AT_ONCE + n)))
+        let jobs: Vec<_> = (0..JOBS_PER_ROUND)
+            .map(|n| {
+                submit_job(
+                    client,
+                    &weir_samples::generate_text_document(4, round * JOBS_PER_ROUND + n),
+                )
+            })
             .collect();
         for job in &jobs {
-            let events = client.wait(job);
+            let events = client.wait_for_job(job);
             assert_eq!(events.last().unwrap()["state"], "done", "{events:?}");
         }
         let history = client.get("/v1/pipelines/ours/history?limit=1").body;
         let newest = &history["entries"][0];
-        if newest["by"] == "judge" {
+        if newest["by"] == "canary-analysis" {
             return newest.clone();
         }
         seen = client.get("/v1/pipelines/ours/rollout").body["trial"].clone();
-        // It may have been judged since the history was read.
+        // The canary may have ended since the history was read.
         assert!(seen.is_null() || seen["reason"].is_string(), "{seen}");
     }
-    panic!("it was never judged: {seen}");
+    panic!("the canary was neither promoted nor rolled back: {seen}");
 }
 
-/// What became of it, with the evidence.
-fn outcome(new: &Value) -> (Value, Value) {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &["--set", "quota.requests_per_second=1000"]);
-    let client = server.tenant_with("ours", json!({}), &["ingest", "read", "components"]);
-    // Pages are drawn and kept and not embedded, so that what a component decides is most of the work.
+/// Runs a canary to its end. Returns the action and the evidence.
+fn run_canary(new: &Value) -> (Value, Value) {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &["--set", "quota.requests_per_second=1000"]);
+    let client = server.create_tenant_with_scopes("ours", json!({}), &["ingest", "read", "components"]);
+    // Pages are rasterized and stored but not embedded, so that the component's decisions determine most of the work.
     let stable = json!({
         "components": { "routing": "trial-fine" },
         "settings": { "embed": false, "dpi": 72, "name": "stable" },
     });
-    on_trial(&client, &stable, new);
-    let entry = judged(&client);
+    start_canary(&client, &stable, new);
+    let entry = run_jobs_until_canary_ends(&client);
     let (evidence, after) = (
         entry["evidence"].clone(),
         client.get("/v1/pipelines/ours/rollout").body,
@@ -80,29 +86,29 @@ fn outcome(new: &Value) -> (Value, Value) {
     assert_eq!(after["trial"], Value::Null, "{after}");
     assert_eq!(after["rollout"]["canary"], Value::Null, "{after}");
     assert_eq!(after["rollout"], entry["to"]);
-    // Judged at one of its looks, beside jobs of the same time.
+    // The canary ends at one of the scheduled evaluations, against stable jobs of the same time.
     let looks = [5, 10, 20, 40, 80, 160, 320];
     assert!(
         looks.contains(&evidence["canary"]["jobs"].as_u64().unwrap()),
         "{entry}"
     );
     assert!(evidence["stable"]["jobs"].as_u64().unwrap() >= 5, "{entry}");
-    // The next job gets what was decided.
-    let job = hand_in(&client, &weir_samples::text_document(1, 1_000_000));
-    client.wait(&job);
+    // The next job runs the resulting stable revision.
+    let job = submit_job(&client, &weir_samples::generate_text_document(1, 1_000_000));
+    client.wait_for_job(&job);
     let got = client.get(&format!("/v1/jobs/{job}")).body;
     assert_eq!(got["pipeline_revision"], after["rollout"]["stable"]);
-    assert_eq!(server.stop().code, 0);
+    assert_eq!(server.stop().exit_code, 0);
     eprintln!("{evidence}");
     (entry["action"].clone(), evidence)
 }
 
 #[test]
-fn a_canary_that_traps_on_one_page_of_twenty_is_rolled_back() {
-    let (action, evidence) = outcome(&json!({
+fn canary_that_traps_on_one_page_of_twenty_is_rolled_back() {
+    let (action, evidence) = run_canary(&json!({
         "components": { "routing": "trial-traps" },
         "settings": { "embed": false, "dpi": 72 },
-        "judge": { "slower": AS_QUICK },
+        "canary_analysis": { "max_slowdown": WIDE_SLOWDOWN_LIMIT },
     }));
     assert_eq!(action, "rollback", "{evidence}");
     let reason = evidence["reason"].as_str().unwrap();
@@ -110,17 +116,17 @@ fn a_canary_that_traps_on_one_page_of_twenty_is_rolled_back() {
     let (canary, stable) = (&evidence["canary"], &evidence["stable"]);
     let share = canary["traps"].as_f64().unwrap() / canary["pages"].as_f64().unwrap();
     assert!((0.02..0.2).contains(&share), "{evidence}");
-    // The default component decided in its place: nothing else went wrong.
+    // The default component decided instead, so nothing else failed.
     let rest = (&stable["traps"], &canary["failed_jobs"], &canary["failed_pages"]);
     assert_eq!(rest, (&json!(0), &json!(0), &json!(0)), "{evidence}");
 }
 
 #[test]
-fn a_canary_that_takes_longer_for_a_page_is_rolled_back() {
-    let (action, evidence) = outcome(&json!({
+fn canary_that_takes_longer_per_page_is_rolled_back() {
+    let (action, evidence) = run_canary(&json!({
         "components": { "routing": "trial-slower", "batching": "trial-slower" },
         "settings": { "embed": false, "dpi": 600 },
-        "judge": { "slower": SLOWER },
+        "canary_analysis": { "max_slowdown": NARROW_SLOWDOWN_LIMIT },
     }));
     assert_eq!(action, "rollback", "{evidence}");
     let reason = evidence["reason"].as_str().unwrap();
@@ -131,11 +137,11 @@ fn a_canary_that_takes_longer_for_a_page_is_rolled_back() {
 }
 
 #[test]
-fn a_canary_that_is_fine_is_promoted() {
-    let (action, evidence) = outcome(&json!({
+fn canary_as_good_as_the_stable_revision_is_promoted() {
+    let (action, evidence) = run_canary(&json!({
         "components": { "routing": "trial-fine" },
         "settings": { "embed": false, "dpi": 72, "name": "canary" },
-        "judge": { "slower": AS_QUICK },
+        "canary_analysis": { "max_slowdown": WIDE_SLOWDOWN_LIMIT },
     }));
     assert_eq!(action, "promote", "{evidence}");
     let reason = evidence["reason"].as_str().unwrap();

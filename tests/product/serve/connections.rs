@@ -1,4 +1,4 @@
-//! Thousands of connections that hold a place and want nothing: clients are answered all the same, and what is in use goes on.
+//! Thousands of idle connections must neither keep other clients from a response nor end connections that are in use.
 
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -7,27 +7,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use weir_tests::Weir;
-use weir_tests::crowd::{Attack, Crowd, probe};
-use weir_tests::misuse::Upload;
-use weir_tests::server::Server;
-use weir_tests::tls::{self, FIRST, SECOND};
-use weir_tests::wire::Wire;
+use weir_tests::WeirFixture;
+use weir_tests::abusive_requests::RawUpload;
+use weir_tests::connection_flood::{ConnectionAttack, ConnectionFlood, measure_health_latency};
+use weir_tests::raw_connection::RawConnection;
+use weir_tests::server::TestServer;
+use weir_tests::tls::{self, FIRST_CERTIFICATE, SECOND_CERTIFICATE};
 
-/// More than `server.connections` is by default.
+/// More than the default of `server.max_connections`.
 const CONNECTIONS: usize = 4200;
-const PATIENCE: Duration = Duration::from_secs(1);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Probes a host under an attack: what went wrong.
-fn under_attack(attack: Attack, address: SocketAddr, encrypted: bool, sources: Vec<Ipv4Addr>) -> Vec<String> {
+/// Probes a host under an attack. Returns a description of the attack if it had an effect.
+fn probe_under_attack(
+    attack: ConnectionAttack,
+    address: SocketAddr,
+    encrypted: bool,
+    sources: Vec<Ipv4Addr>,
+) -> Vec<String> {
     let from = sources.len();
-    let client = encrypted.then(tls::client);
-    let mut crowd = Crowd::new(attack, address, sources);
-    let all_were_accepted = crowd.grow(CONNECTIONS);
+    let client = encrypted.then(tls::client_config);
+    let mut crowd = ConnectionFlood::new(attack, address, sources);
+    let all_were_accepted = crowd.open_connections(CONNECTIONS);
     let took: Vec<_> = (0..5)
         .map(|_| {
-            let took = probe(address, client.as_ref(), PATIENCE);
-            crowd.grow(CONNECTIONS / 10);
+            let took = measure_health_latency(address, client.as_ref(), RESPONSE_TIMEOUT);
+            crowd.open_connections(CONNECTIONS / 10);
             took
         })
         .collect();
@@ -39,27 +44,27 @@ fn under_attack(attack: Attack, address: SocketAddr, encrypted: bool, sources: V
         }
         None => {
             let unanswered = took.iter().filter(|took| took.is_none()).count();
-            eprintln!("{what}: {unanswered} of 5 requests not answered within {PATIENCE:?}");
+            eprintln!("{what}: {unanswered} of 5 requests not answered within {RESPONSE_TIMEOUT:?}");
             vec![what]
         }
     }
 }
 
-fn one() -> Vec<Ipv4Addr> {
+fn single_source_address() -> Vec<Ipv4Addr> {
     vec![Ipv4Addr::LOCALHOST]
 }
 
-fn many() -> Vec<Ipv4Addr> {
+fn many_source_addresses() -> Vec<Ipv4Addr> {
     (2..=201).map(|last| Ipv4Addr::new(127, 0, 0, last)).collect()
 }
 
 #[test]
 fn clients_are_answered_within_a_second_under_attack() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &["--set", "server.heartbeat_seconds=1"]);
-    let (address, client) = (server.address, server.admin());
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &["--set", "server.heartbeat_interval_seconds=1"]);
+    let (address, client) = (server.address, server.admin_client());
 
-    // A stream of events and an upload that comes slowly, both begun before and in use all the time.
+    // An event stream and a slow upload, both started before the attack and used during it.
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let key = client.key().to_owned();
@@ -70,33 +75,33 @@ fn clients_are_answered_within_a_second_under_attack() {
     .unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let upload = {
-        let (over, upload) = (Arc::clone(&over), Upload::of(address, &key, &[b'x'; 1 << 20]));
+        let (over, upload) = (Arc::clone(&over), RawUpload::new(address, &key, &[b'x'; 1 << 20]));
         thread::spawn(move || {
-            let mut wire = upload.saying(upload.body.len());
-            // A little more than the least that a body may come with.
+            let mut wire = upload.begin_with_length(upload.body.len());
+            // Slightly faster than the minimum rate of a request body.
             for piece in upload.body.chunks(512) {
                 assert!(wire.send(piece), "the upload was cut off");
                 if !over.load(Ordering::Relaxed) {
                     thread::sleep(Duration::from_millis(200));
                 }
             }
-            wire.answer()
+            wire.read_response()
         })
     };
 
     let mut failed = Vec::new();
-    for attack in Attack::ALL {
-        for sources in [one(), many()] {
-            failed.extend(under_attack(attack, address, false, sources));
+    for attack in ConnectionAttack::ALL {
+        for sources in [single_source_address(), many_source_addresses()] {
+            failed.extend(probe_under_attack(attack, address, false, sources));
         }
     }
     over.store(true, Ordering::Relaxed);
     assert_eq!(upload.join().unwrap().status(), Some(202));
     assert_eq!(failed, Vec::<String>::new());
-    let closed = client.measured("weir_connections_closed_total{reason=\"pressure\"}");
+    let closed = client.metric_value("weir_http_connections_closed_total{reason=\"evicted-idle\"}");
     assert!(closed > 0.0);
 
-    // All that has come meanwhile is read, and then what comes now.
+    // Read the events that arrived during the attack, and then new ones.
     let mut stream = BufReader::new(stream);
     let mut drained = vec![0; 1 << 20];
     assert!(stream.read(&mut drained).unwrap() > 0);
@@ -108,14 +113,14 @@ fn clients_are_answered_within_a_second_under_attack() {
 }
 
 #[test]
-fn half_tls_handshakes_keep_no_client_out() {
-    let weir = Weir::new();
-    FIRST.write(weir.folder());
-    let server = Server::start(&weir, &encrypted());
+fn unfinished_tls_handshakes_do_not_block_clients() {
+    let weir = WeirFixture::new();
+    FIRST_CERTIFICATE.write_files(weir.folder());
+    let server = TestServer::start(&weir, &tls_arguments());
     let mut failed = Vec::new();
-    for attack in [Attack::Silent, Attack::HalfHandshake] {
-        for sources in [one(), many()] {
-            failed.extend(under_attack(attack, server.address, true, sources));
+    for attack in [ConnectionAttack::Silent, ConnectionAttack::HalfHandshake] {
+        for sources in [single_source_address(), many_source_addresses()] {
+            failed.extend(probe_under_attack(attack, server.address, true, sources));
         }
     }
     assert_eq!(failed, Vec::<String>::new());
@@ -123,38 +128,38 @@ fn half_tls_handshakes_keep_no_client_out() {
 }
 
 #[test]
-fn connection_without_a_request_ends_in_time() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &["--set", "server.header_seconds=1"]);
+fn connection_without_a_request_is_closed_after_the_timeout() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &["--set", "server.header_timeout_seconds=1"]);
     let openings: [&[u8]; 3] = [
         b"",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
         b"GET /healthz HTTP/1.1\r\nHost: weir\r\n\r\n",
     ];
     for opening in openings {
-        let mut wire = Wire::open(server.address);
+        let mut wire = RawConnection::connect(server.address);
         wire.send(opening);
         let began = std::time::Instant::now();
-        wire.bytes();
+        wire.read_to_end();
         let took = began.elapsed();
         assert!(took < Duration::from_secs(5), "{took:?} after {opening:?}");
     }
     server.stop();
 }
 
-fn encrypted() -> [&'static str; 4] {
+fn tls_arguments() -> [&'static str; 4] {
     [
         "--set",
-        "server.tls_certificate=chain.pem",
+        "server.tls_certificate_file=chain.pem",
         "--set",
-        "server.tls_key=key.pem",
+        "server.tls_key_file=key.pem",
     ]
 }
 
-/// The certificate that a new connection is shown.
-fn shown(address: SocketAddr) -> Vec<u8> {
+/// Returns the certificate that the server presents on a new connection.
+fn served_certificate(address: SocketAddr) -> Vec<u8> {
     let stream = TcpStream::connect(address).unwrap();
-    let mut stream = tls::connect(&tls::client(), stream);
+    let mut stream = tls::wrap_stream(&tls::client_config(), stream);
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock).unwrap();
     }
@@ -163,32 +168,38 @@ fn shown(address: SocketAddr) -> Vec<u8> {
 
 #[test]
 fn renewed_tls_certificate_is_used_without_a_restart() {
-    let weir = Weir::new();
-    FIRST.write(weir.folder());
-    let server = Server::start(&weir, &encrypted());
-    let key = server.admin().key().to_owned();
+    let weir = WeirFixture::new();
+    FIRST_CERTIFICATE.write_files(weir.folder());
+    let server = TestServer::start(&weir, &tls_arguments());
+    let key = server.admin_client().key().to_owned();
     let stale = |value: u8| {
-        let line = format!("weir_tls_certificate_stale {value}");
-        weir_tests::eventually(|| {
-            let measured = tls::get(server.address, "/metrics", &key);
+        let line = format!("weir_tls_certificate_reload_failed {value}");
+        weir_tests::wait_until(|| {
+            let measured = tls::get_over_tls(server.address, "/metrics", &key);
             let said = measured.lines().any(|found| found == line);
             said.then_some(()).ok_or(format!("no {line}"))
         });
     };
-    assert_eq!(shown(server.address), FIRST.der().to_vec());
-    // Half of a renewal: the certificate and the key do not belong together.
-    weir.file("chain.pem", SECOND.chain.as_bytes());
+    assert_eq!(
+        served_certificate(server.address),
+        FIRST_CERTIFICATE.to_der().to_vec()
+    );
+    // In the middle of a renewal the certificate and the key do not match.
+    weir.write_file("chain.pem", SECOND_CERTIFICATE.chain.as_bytes());
     stale(1);
-    assert_eq!(shown(server.address), FIRST.der().to_vec());
-    weir.file("key.pem", SECOND.key.as_bytes());
+    assert_eq!(
+        served_certificate(server.address),
+        FIRST_CERTIFICATE.to_der().to_vec()
+    );
+    weir.write_file("key.pem", SECOND_CERTIFICATE.key.as_bytes());
     stale(0);
-    weir_tests::eventually(|| {
-        let is_used = shown(server.address) == SECOND.der().to_vec();
+    weir_tests::wait_until(|| {
+        let is_used = served_certificate(server.address) == SECOND_CERTIFICATE.to_der().to_vec();
         is_used
             .then_some(())
-            .ok_or("the first certificate is shown".into())
+            .ok_or("the server still presents the first certificate".into())
     });
     let ended = server.stop();
     let said = "the changed TLS certificate cannot be used";
-    assert!(ended.errors.contains(said), "{}", ended.errors);
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
 }

@@ -1,30 +1,30 @@
-//! A deleted document, or a deleted tenant, leaves no text in the data folder.
+//! A deleted document or tenant leaves no text in the data folder.
 
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_samples::fonts::Face;
-use weir_samples::pdf::{A4, Bookmark, Document, Page};
-use weir_tests::model::{Model, Said};
-use weir_tests::server::{Client, Server};
-use weir_tests::{Weir, eventually};
+use weir_samples::fonts::Typeface;
+use weir_samples::pdf_document::{A4_POINTS, Bookmark, Document, Page};
+use weir_tests::model_server::{ModelReply, ModelServer};
+use weir_tests::server::{ApiClient, TestServer};
+use weir_tests::{WeirFixture, wait_until};
 
-/// Three pages of which each line, the outline and the title have a word of their own.
-fn marked(marker: &str) -> Vec<u8> {
+/// Three pages with the marker in each line, in the outline and in the title.
+fn pdf_with_marker(marker: &str) -> Vec<u8> {
     let mut document = Document {
         title: format!("About {marker}"),
         ..Document::default()
     };
     for number in 0..3_usize {
-        let mut page = Page::new(A4);
+        let mut page = Page::new(A4_POINTS);
         let title = format!("Chapter {number} of {marker}");
-        page.text(Face::SansBold, 16.0, 72.0, 760.0, &title);
+        page.draw_text(Typeface::SansBold, 16.0, 72.0, 760.0, &title);
         for line in 0..8_u8 {
             let text =
                 format!("Line {line} of page {number} tells what {marker} does when the river is high.");
-            page.text(Face::Serif, 11.0, 72.0, 720.0 - 16.0 * f32::from(line), &text);
+            page.draw_text(Typeface::Serif, 11.0, 72.0, 720.0 - 16.0 * f32::from(line), &text);
         }
         document.pages.push(page);
         document.outline.push(Bookmark {
@@ -33,11 +33,11 @@ fn marked(marker: &str) -> Vec<u8> {
             page: number,
         });
     }
-    document.write()
+    document.to_pdf_bytes()
 }
 
-/// Files of a folder that have a word, below the folder, without what changes while they are read.
-fn files_with(folder: &Path, marker: &str) -> Vec<String> {
+/// Returns the files below a folder that contain the marker. Skips files that disappear while they are read.
+fn files_containing(folder: &Path, marker: &str) -> Vec<String> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else {
         return found;
@@ -45,7 +45,7 @@ fn files_with(folder: &Path, marker: &str) -> Vec<String> {
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(files_with(&path, marker));
+            found.extend(files_containing(&path, marker));
         } else if let Ok(bytes) = fs::read(&path)
             && bytes
                 .windows(marker.len())
@@ -57,23 +57,23 @@ fn files_with(folder: &Path, marker: &str) -> Vec<String> {
     found
 }
 
-fn ingest(client: &Client, markers: &[&str]) -> (String, Vec<String>) {
+fn submit_and_wait(client: &ApiClient, markers: &[&str]) -> (String, Vec<String>) {
     let files: Vec<(String, Vec<u8>)> = (0..)
         .zip(markers)
-        .map(|(number, marker)| (format!("{number}.pdf"), marked(marker)))
+        .map(|(number, marker)| (format!("{number}.pdf"), pdf_with_marker(marker)))
         .collect();
     let files: Vec<(&str, &[u8])> = files.iter().map(|(name, bytes)| (&**name, &**bytes)).collect();
-    let answer = client.submit(&files, &json!({ "summarize": true }), &[]);
+    let answer = client.submit_files(&files, &json!({ "summarize": true }), &[]);
     assert_eq!(answer.status, 202, "{}", answer.body);
     let job = answer.body["id"].as_str().unwrap().to_owned();
-    let events = client.wait(&job);
+    let events = client.wait_for_job(&job);
     assert_eq!(events.last().unwrap()["state"], "done", "{events:?}");
     let documents = answer.body["documents"].as_array().unwrap().iter();
     let documents = documents.map(|document| document["document"].as_str().unwrap().to_owned());
     (job, documents.collect())
 }
 
-fn hits(client: &Client, marker: &str) -> Vec<Value> {
+fn search_hits(client: &ApiClient, marker: &str) -> Vec<Value> {
     let query = json!({ "query": format!("what {marker} does"), "top_k": 50 });
     let answer = client.post("/v1/search", &query);
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -87,99 +87,99 @@ fn hits(client: &Client, marker: &str) -> Vec<Value> {
     found
 }
 
-/// Within the minute that is promised.
+/// Waits at most the documented minute until no file contains the marker.
 fn assert_erased(data: &Path, marker: &str) {
-    eventually(|| match files_with(data, marker) {
+    wait_until(|| match files_containing(data, marker) {
         files if files.is_empty() => Ok(()),
         files => Err(format!("{marker} is still in {files:?}")),
     });
 }
 
-fn assert_kept_in(data: &Path, marker: &str, places: &[&str]) {
-    let files = files_with(data, marker);
+fn assert_found_in(data: &Path, marker: &str, places: &[&str]) {
+    let files = files_containing(data, marker);
     for place in places {
         assert!(
             files.iter().any(|file| file.contains(place)),
-            "{place} is not tried: {files:?}"
+            "the test does not cover {place}, which lacks the marker: {files:?}"
         );
     }
 }
 
 #[test]
 fn deleted_documents_and_tenants_leave_no_text() {
-    let model = Model::start(|text| {
-        // An answer that has the document's word.
+    let model = ModelServer::start(|text| {
+        // The response contains the document's marker.
         let marker = text.split_whitespace().find(|word| word.starts_with("zq"));
-        Said::Text(
+        ModelReply::Text(
             Duration::ZERO,
             format!("It tells of {} and of rivers.", marker.unwrap_or("it")),
         )
     });
-    let weir = Weir::new();
-    let config = weir.file("weir.toml", model.settings("", "").as_bytes());
+    let weir = WeirFixture::new();
+    let config = weir.write_file("weir.toml", model.settings_toml("", "").as_bytes());
     let arguments = ["--config", config.to_str().unwrap()];
-    let server = Server::start(&weir, &arguments);
-    let (admin, data) = (server.admin(), weir.data());
+    let server = TestServer::start(&weir, &arguments);
+    let (admin, data) = (server.admin_client(), weir.data_folder());
     let [erased, kept, of_tenant, of_other] = ["zqerasedx", "zqkeptvy", "zqtenantw", "zqotherj"];
     let everywhere = [
-        "originals/",
+        "uploads/",
         "blobs/",
         "vectors/",
         "recordings/",
         "ledger.db",
-        "answers.db",
+        "responses.db",
     ];
 
-    let (job, documents) = ingest(&admin, &[erased, kept]);
-    ingest(&admin, &[erased]);
-    assert_kept_in(&data, erased, &everywhere);
-    let before = hits(&admin, kept);
+    let (job, documents) = submit_and_wait(&admin, &[erased, kept]);
+    submit_and_wait(&admin, &[erased]);
+    assert_found_in(&data, erased, &everywhere);
+    let before = search_hits(&admin, kept);
     assert!(!before.is_empty());
     let path = format!("/v1/documents/{}", documents[0]);
     assert_eq!(admin.delete(&path).status, 204);
     assert_erased(&data, erased);
-    assert_eq!(hits(&admin, kept), before);
-    assert!(hits(&admin, erased).is_empty());
-    assert_kept_in(&data, kept, &["originals/", "blobs/", "vectors/", "ledger.db"]);
-    let events = admin.wait(&job);
+    assert_eq!(search_hits(&admin, kept), before);
+    assert!(search_hits(&admin, erased).is_empty());
+    assert_found_in(&data, kept, &["uploads/", "blobs/", "vectors/", "ledger.db"]);
+    let events = admin.wait_for_job(&job);
     assert!((1..).zip(&events).all(|(place, event)| event["seq"] == place));
     assert_eq!(admin.get(&format!("/v1/jobs/{job}/log")).status, 200);
 
-    // A tenant, over HTTP.
-    let client = server.tenant("a", json!({}));
-    ingest(&client, &[of_tenant]);
-    let other = server.tenant("b", json!({}));
-    ingest(&other, &[of_other]);
-    assert_kept_in(&data, of_tenant, &everywhere);
+    // Delete a tenant over HTTP.
+    let client = server.create_tenant("a", json!({}));
+    submit_and_wait(&client, &[of_tenant]);
+    let other = server.create_tenant("b", json!({}));
+    submit_and_wait(&other, &[of_other]);
+    assert_found_in(&data, of_tenant, &everywhere);
     assert_eq!(admin.delete("/v1/tenants/a").status, 204);
     assert_erased(&data, of_tenant);
     assert!(!data.join("recordings/a").exists());
-    assert_eq!(hits(&admin, kept), before);
+    assert_eq!(search_hits(&admin, kept), before);
 
-    // Beside a server the command line refuses, and changes nothing.
-    let refused = weir.run(&["tenant", "delete", "b"]);
-    assert_ne!(refused.code, 0);
-    assert_kept_in(&data, of_other, &everywhere);
+    // While the server runs, the command line refuses to delete a tenant and changes nothing.
+    let refused = weir.run_command(&["tenant", "delete", "b"]);
+    assert_ne!(refused.exit_code, 0);
+    assert_found_in(&data, of_other, &everywhere);
     let ended = server.stop();
-    assert_eq!(ended.code, 0, "{}", ended.errors);
+    assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
     for marker in [erased, of_tenant] {
-        assert_eq!(files_with(&data, marker), Vec::<String>::new());
+        assert_eq!(files_containing(&data, marker), Vec::<String>::new());
     }
-    let ended = weir.run(&["tenant", "delete", "b"]);
-    assert_eq!(ended.code, 0, "{}", ended.errors);
-    assert_eq!(files_with(&data, of_other), Vec::<String>::new());
+    let ended = weir.run_command(&["tenant", "delete", "b"]);
+    assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
+    assert_eq!(files_containing(&data, of_other), Vec::<String>::new());
 
-    let server = Server::start(&weir, &arguments);
-    let admin = server.client(admin.key());
-    assert_eq!(hits(&admin, kept), before);
+    let server = TestServer::start(&weir, &arguments);
+    let admin = server.client_with_key(admin.key());
+    assert_eq!(search_hits(&admin, kept), before);
     for marker in [erased, of_tenant, of_other] {
-        assert_eq!(files_with(&data, marker), Vec::<String>::new());
+        assert_eq!(files_containing(&data, marker), Vec::<String>::new());
     }
-    // Deleted and stopped at once: also then.
+    // A stop immediately after a deletion erases the text too.
     assert_eq!(
         admin.delete(&format!("/v1/documents/{}", documents[1])).status,
         204
     );
-    assert_eq!(server.stop().code, 0);
-    assert_eq!(files_with(&data, kept), Vec::<String>::new());
+    assert_eq!(server.stop().exit_code, 0);
+    assert_eq!(files_containing(&data, kept), Vec::<String>::new());
 }

@@ -1,16 +1,16 @@
-//! Documents in over HTTP, results out as they complete.
+//! Jobs over HTTP: uploads, events, usage, repeated requests, cancellation and errors.
 
 use serde_json::json;
-use weir_tests::Weir;
-use weir_tests::server::{Client, Server};
+use weir_tests::WeirFixture;
+use weir_tests::server::{ApiClient, TestServer};
 
 #[test]
-fn a_document_goes_in_and_its_pages_come_out() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.admin();
-    let job = client.job("handbook.pdf", &weir_samples::all()[0].1);
-    let events = client.wait(&job);
+fn uploaded_document_is_searched_shown_and_deleted() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.admin_client();
+    let job = client.submit_file("handbook.pdf", &weir_samples::sample_files()[0].1);
+    let events = client.wait_for_job(&job);
     for (place, event) in (1..).zip(&events) {
         assert_eq!(event["seq"], place, "{event}");
     }
@@ -38,7 +38,7 @@ fn a_document_goes_in_and_its_pages_come_out() {
     let hits = found.body["hits"].as_array().unwrap();
     assert!(!hits.is_empty() && hits.len() <= 3, "{}", found.body);
     assert_eq!(hits[0]["document"], document);
-    let (status, image) = client.bytes(hits[0]["image_url"].as_str().unwrap());
+    let (status, image) = client.get_bytes(hits[0]["image_url"].as_str().unwrap());
     assert_eq!(
         (status, image.get(..2)),
         (200, Some([0xff, 0xd8].as_slice())),
@@ -54,24 +54,27 @@ fn a_document_goes_in_and_its_pages_come_out() {
 
     assert_eq!(client.delete(&format!("/v1/documents/{document}")).status, 204);
     assert_eq!(
-        client.get(&format!("/v1/documents/{document}")).problem(),
+        client.get(&format!("/v1/documents/{document}")).problem_type(),
         "not-found"
     );
     assert_eq!(client.post("/v1/search", &query).body["hits"], json!([]));
-    assert_eq!(server.stop().code, 0);
+    assert_eq!(server.stop().exit_code, 0);
 }
 
-/// Pages with text are read in a millisecond, scans in a second or two: what was seen while the former were drawn says nothing
-/// of the latter.
+/// Pages with a text layer are read in a millisecond, scans in one or two seconds, so early measurements of the former do not
+/// predict the latter.
 #[test]
-fn a_diagnosis_is_not_misled_by_pages_of_two_kinds() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.admin();
-    let (scan, text) = (weir_samples::letter_scan(), weir_samples::text_document(20, 4));
-    let answer = client.submit(&[("scan.pdf", &scan), ("text.pdf", &text)], &json!({}), &[]);
+fn diagnosis_names_the_bottleneck_of_text_and_scanned_pages() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.admin_client();
+    let (scan, text) = (
+        weir_samples::scanned_letter_document(),
+        weir_samples::generate_text_document(20, 4),
+    );
+    let answer = client.submit_files(&[("scan.pdf", &scan), ("text.pdf", &text)], &json!({}), &[]);
     let job = answer.body["id"].as_str().unwrap();
-    client.wait(job);
+    client.wait_for_job(job);
     let diagnosis = client.get(&format!("/v1/jobs/{job}/diagnosis")).body;
     let sentence = diagnosis["sentence"].as_str().unwrap();
     assert!(
@@ -89,19 +92,22 @@ fn a_diagnosis_is_not_misled_by_pages_of_two_kinds() {
 }
 
 #[test]
-fn what_a_job_uses_is_metered_to_its_tenant() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let (client, other) = (server.tenant("one", json!({})), server.tenant("two", json!({})));
-    let file = weir_samples::book(60, 7);
+fn usage_of_a_job_is_metered_to_its_tenant() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let (client, other) = (
+        server.create_tenant("one", json!({})),
+        server.create_tenant("two", json!({})),
+    );
+    let file = weir_samples::generate_book(60, 7);
     let began = std::time::Instant::now();
-    let job = client.job("a.pdf", &file);
-    client.wait(&job);
+    let job = client.submit_file("a.pdf", &file);
+    client.wait_for_job(&job);
     let took = u64::try_from(began.elapsed().as_millis()).unwrap();
-    let used = |client: &Client, what: &str| {
+    let used = |client: &ApiClient, what: &str| {
         let usage = client.get("/v1/usage").body;
         let days = usage["days"].as_array().unwrap();
-        // More than one, if it is midnight.
+        // There are two days if the test runs at midnight.
         days.iter().map(|day| day[what].as_u64().unwrap()).sum::<u64>()
     };
     let of = |what| used(&client, what);
@@ -113,11 +119,11 @@ fn what_a_job_uses_is_metered_to_its_tenant() {
     let cores = std::thread::available_parallelism().unwrap().get() as u64;
     assert!(
         (1..=took * cores).contains(&models),
-        "models worked {models} ms within {took} ms"
+        "models were busy for {models} ms in {took} ms"
     );
     assert!(
         (1..=took).contains(&components) && components < models,
-        "components ran {components} ms within {took} ms"
+        "components ran for {components} ms in {took} ms"
     );
     for what in [
         "jobs",
@@ -132,20 +138,25 @@ fn what_a_job_uses_is_metered_to_its_tenant() {
 }
 
 #[test]
-fn thirty_files_in_one_request_come_back_page_by_page() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.admin();
+fn thirty_files_in_one_request_report_each_page_when_done() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.admin_client();
     let files: Vec<(String, Vec<u8>)> = (0..30)
-        .map(|n| (format!("file-{n}.pdf"), weir_samples::text_document(6, n)))
+        .map(|n| {
+            (
+                format!("file-{n}.pdf"),
+                weir_samples::generate_text_document(6, n),
+            )
+        })
         .collect();
     let given: Vec<_> = files
         .iter()
         .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
         .collect();
-    let answer = client.submit(&given, &json!({}), &[]);
+    let answer = client.submit_files(&given, &json!({}), &[]);
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let events = client.wait(answer.body["id"].as_str().unwrap());
+    let events = client.wait_for_job(answer.body["id"].as_str().unwrap());
     let at = |kind: &str| {
         let of: Vec<u64> = events
             .iter()
@@ -158,26 +169,26 @@ fn thirty_files_in_one_request_come_back_page_by_page() {
     assert_eq!((pages.len(), at("document-done").len()), (180, 30));
     assert!(
         pages[0] * 10 <= ended,
-        "first page after {} of {ended} ms",
+        "the first page is done after {} of {ended} ms",
         pages[0]
     );
     assert!(
         at("document-done")[0] * 2 <= ended,
-        "the first file is told when it is done, not with the last"
+        "the first file must be reported when it is done, not with the last"
     );
     server.stop();
 }
 
 #[test]
-fn a_request_sent_twice_counts_once() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.admin();
-    let file = weir_samples::text_document(2, 1);
+fn request_sent_twice_creates_one_job() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.admin_client();
+    let file = weir_samples::generate_text_document(2, 1);
     let word = [("idempotency-key", "the-same-request")];
     let submit = || {
         let (client, file) = (client.clone(), file.clone());
-        std::thread::spawn(move || client.submit(&[("a.pdf", &file)], &json!({}), &word))
+        std::thread::spawn(move || client.submit_files(&[("a.pdf", &file)], &json!({}), &word))
     };
     let both = [submit(), submit()].map(|sent| sent.join().unwrap());
     assert_eq!(
@@ -185,26 +196,31 @@ fn a_request_sent_twice_counts_once() {
         (202, &both[1].body["id"]),
         "{both:?}"
     );
-    client.wait(both[0].body["id"].as_str().unwrap());
+    client.wait_for_job(both[0].body["id"].as_str().unwrap());
     assert_eq!(client.get("/v1/jobs").body["jobs"].as_array().unwrap().len(), 1);
 
-    let other = client.submit(
-        &[("b.pdf", &weir_samples::text_document(3, 2))],
+    let other = client.submit_files(
+        &[("b.pdf", &weir_samples::generate_text_document(3, 2))],
         &json!({}),
         &word,
     );
-    assert_eq!((other.status, other.problem()), (422, "idempotency-key-reused"));
+    assert_eq!(
+        (other.status, other.problem_type()),
+        (422, "idempotency-key-reused")
+    );
     server.stop();
 }
 
 #[test]
-fn a_cancelled_job_keeps_what_is_done_and_can_be_tried_again() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.admin();
-    let job = client.job("long.pdf", &weir_samples::book(120, 3));
-    let mut events = client.events(&job, 0);
-    events.find(|(_, e)| e["type"] == "page-done").expect("a page");
+fn cancelled_job_keeps_done_pages_and_can_be_retried() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.admin_client();
+    let job = client.submit_file("long.pdf", &weir_samples::generate_book(120, 3));
+    let mut events = client.follow_events(&job, 0);
+    events
+        .find(|(_, e)| e["type"] == "page-done")
+        .expect("a page is done");
     let cancelled = client.delete(&format!("/v1/jobs/{job}"));
     assert!([200, 202, 204].contains(&cancelled.status), "{}", cancelled.body);
     let (_, last) = events.last().unwrap();
@@ -215,7 +231,7 @@ fn a_cancelled_job_keeps_what_is_done_and_can_be_tried_again() {
 
     let again = client.post(&format!("/v1/jobs/{job}/retry"), &json!({}));
     assert_eq!(again.status, 202, "{}", again.body);
-    let events = client.wait(again.body["id"].as_str().unwrap());
+    let events = client.wait_for_job(again.body["id"].as_str().unwrap());
     let started = events.iter().find(|e| e["type"] == "document-started").unwrap();
     assert!(started["already_done"].as_u64().unwrap() > 0, "{started}");
     let done = events.iter().find(|e| e["type"] == "document-done").unwrap();
@@ -224,19 +240,19 @@ fn a_cancelled_job_keeps_what_is_done_and_can_be_tried_again() {
 }
 
 #[test]
-fn a_file_that_is_no_pdf_fails_by_name_and_harms_no_other() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &["--set", "log.format=json"]);
-    let client = server.admin();
-    let good = weir_samples::text_document(2, 5);
-    let answer = client.submit(
+fn file_that_is_no_pdf_fails_alone_with_its_error_kind() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &["--set", "log.format=json"]);
+    let client = server.admin_client();
+    let good = weir_samples::generate_text_document(2, 5);
+    let answer = client.submit_files(
         &[("bad.pdf", b"no PDF at all"), ("good.pdf", &good)],
         &json!({}),
         &[],
     );
     assert_eq!(answer.status, 202, "{}", answer.body);
     let job = answer.body["id"].as_str().unwrap();
-    let events = client.wait(job);
+    let events = client.wait_for_job(job);
     let failed = events.iter().find(|e| e["type"] == "document-failed").unwrap();
     assert_eq!(
         (&failed["name"], &failed["error"]["kind"]),
@@ -245,8 +261,8 @@ fn a_file_that_is_no_pdf_fails_by_name_and_harms_no_other() {
     let done = events.iter().find(|e| e["type"] == "document-done").unwrap();
     assert_eq!(done["name"], "good.pdf");
 
-    // The log says whose it was.
-    let log = server.stop().errors;
+    // The log line names the job and the tenant.
+    let log = server.stop().stderr;
     let line = log
         .lines()
         .find(|line| line.contains("document failed"))

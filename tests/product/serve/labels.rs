@@ -1,19 +1,19 @@
-//! Labels and the collection that a client gives its documents.
+//! Labels and collections of uploads, and searches that filter by them.
 
 use serde_json::json;
-use weir_tests::Weir;
-use weir_tests::server::{Client, Server};
+use weir_tests::WeirFixture;
+use weir_tests::server::{ApiClient, TestServer};
 
-fn job(client: &Client, options: &serde_json::Value) -> String {
-    let file = weir_samples::book(2, 7);
-    let answer = client.submit(&[("book.pdf", &file)], options, &[]);
+fn run_job(client: &ApiClient, options: &serde_json::Value) -> String {
+    let file = weir_samples::generate_book(2, 7);
+    let answer = client.submit_files(&[("book.pdf", &file)], options, &[]);
     assert_eq!(answer.status, 202, "{:?}", answer.body);
     let job = answer.body["id"].as_str().unwrap().to_owned();
-    client.wait(&job);
+    client.wait_for_job(&job);
     job
 }
 
-fn hits(client: &Client, filter: &serde_json::Value) -> Vec<serde_json::Value> {
+fn search_hits(client: &ApiClient, filter: &serde_json::Value) -> Vec<serde_json::Value> {
     let query = json!({ "query": "chapter", "top_k": 100, "filter": filter });
     let answer = client.post("/v1/search", &query);
     answer.body["hits"].as_array().unwrap().clone()
@@ -21,47 +21,47 @@ fn hits(client: &Client, filter: &serde_json::Value) -> Vec<serde_json::Value> {
 
 #[test]
 fn documents_are_found_by_the_labels_of_their_upload() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
     let (owner, other) = (
-        server.tenant("owner", json!({})),
-        server.tenant("other", json!({})),
+        server.create_tenant("owner", json!({})),
+        server.create_tenant("other", json!({})),
     );
     let north = json!({ "team": "north", "tenant other": "x" });
-    job(
+    run_job(
         &owner,
         &json!({ "labels": north, "collection": "minutes", "summarize": true }),
     );
-    job(&other, &json!({}));
+    run_job(&other, &json!({}));
 
-    let found = hits(
+    let found = search_hits(
         &owner,
         &json!({ "labels": { "team": "north" }, "collection": "minutes" }),
     );
     assert!(found.iter().any(|hit| hit["summary"] == true));
     assert!(found.iter().any(|hit| hit["summary"] == false));
     assert!(found.iter().all(|hit| hit["labels"] == north), "{found:?}");
-    assert!(hits(&owner, &json!({ "labels": { "team": "south" } })).is_empty());
-    assert!(hits(&owner, &json!({ "collection": "default" })).is_empty());
+    assert!(search_hits(&owner, &json!({ "labels": { "team": "south" } })).is_empty());
+    assert!(search_hits(&owner, &json!({ "collection": "default" })).is_empty());
     let documents = owner.get("/v1/documents").body;
     let document = &documents["documents"][0];
     assert_eq!(
         (&document["labels"], &document["collection"]),
         (&north, &json!("minutes"))
     );
-    // No label leads to another tenant.
-    assert!(hits(&other, &json!({ "labels": { "team": "north" } })).is_empty());
+    // A label filter does not find documents of another tenant.
+    assert!(search_hits(&other, &json!({ "labels": { "team": "north" } })).is_empty());
     assert!(
-        hits(&other, &json!({}))
+        search_hits(&other, &json!({}))
             .iter()
             .all(|hit| hit["labels"] == json!({}))
     );
 
-    // Other labels replace them.
+    // The labels of a later upload replace the earlier ones.
     let south = json!({ "team": "south" });
-    job(&owner, &json!({ "labels": south }));
-    assert!(hits(&owner, &json!({ "labels": { "team": "north" } })).is_empty());
-    let found = hits(&owner, &json!({ "labels": south, "collection": "minutes" }));
+    run_job(&owner, &json!({ "labels": south }));
+    assert!(search_hits(&owner, &json!({ "labels": { "team": "north" } })).is_empty());
+    let found = search_hits(&owner, &json!({ "labels": south, "collection": "minutes" }));
     assert!(!found.is_empty());
 
     for wrong in [
@@ -70,8 +70,8 @@ fn documents_are_found_by_the_labels_of_their_upload() {
         json!({ "labels": { "a": "x".repeat(1025) } }),
         json!({ "labels": ["a"] }),
     ] {
-        let file = weir_samples::book(1, 7);
-        let answer = owner.submit(&[("book.pdf", &file)], &wrong, &[]);
+        let file = weir_samples::generate_book(1, 7);
+        let answer = owner.submit_files(&[("book.pdf", &file)], &wrong, &[]);
         assert!((400..500).contains(&answer.status), "{wrong}: {}", answer.status);
     }
 }

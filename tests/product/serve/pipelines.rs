@@ -1,4 +1,4 @@
-//! A tenant's own logic on a running server: pushed, swapped, taken back, while jobs run.
+//! Pipelines on a running server: revisions are pushed, activated and rolled back while jobs run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,60 +6,65 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use weir_tests::server::{Client, Server};
-use weir_tests::{Ended, Weir, component};
+use weir_tests::server::{ApiClient, TestServer};
+use weir_tests::{CommandOutput, WeirFixture, test_component_path};
 
-/// Two roles of a key that does everything a tenant does.
-const ALL: [&str; 3] = ["ingest", "read", "components"];
+/// The scopes of a key that may do everything a tenant can do.
+const ALL_SCOPES: [&str; 3] = ["ingest", "read", "components"];
 
-/// `weir pipeline …` as a tenant would run it.
-fn command(weir: &Weir, server: &Server, client: &Client, arguments: &[&str]) -> Ended {
+/// Runs `weir pipeline …` with the tenant's server and key.
+fn run_pipeline_command(
+    weir: &WeirFixture,
+    server: &TestServer,
+    client: &ApiClient,
+    arguments: &[&str],
+) -> CommandOutput {
     let mut all = vec!["pipeline"];
     all.extend(arguments);
-    at(weir, server, client, &all)
+    run_on_server(weir, server, client, &all)
 }
 
-/// `weir …` with the tenant's server and key.
-fn at(weir: &Weir, server: &Server, client: &Client, all: &[&str]) -> Ended {
-    let mut command = weir.command(all);
+/// Runs `weir …` with the tenant's server and key.
+fn run_on_server(weir: &WeirFixture, server: &TestServer, client: &ApiClient, all: &[&str]) -> CommandOutput {
+    let mut command = weir.weir_command(all);
     command
         .env("WEIR_SERVER", format!("http://{}", server.address))
         .env("WEIR_KEY", client.key());
-    weir_tests::Running::start(command).wait()
+    weir_tests::WeirProcess::start(command).wait_for_exit()
 }
 
-/// A manifest beside a copy of the component it names.
-fn manifest(weir: &Weir, name: &str, routing: &str, settings: &str) -> String {
-    let bytes = std::fs::read(component(routing)).unwrap();
-    weir.file(&format!("{name}/{routing}.wasm"), &bytes);
+/// Writes a manifest next to a copy of the component it names. Returns the manifest's path.
+fn write_manifest(weir: &WeirFixture, name: &str, routing: &str, settings: &str) -> String {
+    let bytes = std::fs::read(test_component_path(routing)).unwrap();
+    weir.write_file(&format!("{name}/{routing}.wasm"), &bytes);
     let text = format!(
-        "name = \"{name}\"\non-trap = \"fail\"\n[components]\nrouting = \"{routing}.wasm\"\n[settings]\n{settings}"
+        "name = \"{name}\"\non-component-failure = \"fail\"\n[components]\nrouting = \"{routing}.wasm\"\n[settings]\n{settings}"
     );
-    let path = weir.file(&format!("{name}/pipeline.toml"), text.as_bytes());
+    let path = weir.write_file(&format!("{name}/pipeline.toml"), text.as_bytes());
     path.to_str().unwrap().to_owned()
 }
 
-fn submitted(client: &Client, pipeline: &str, bytes: &[u8]) -> String {
+fn submit_job(client: &ApiClient, pipeline: &str, bytes: &[u8]) -> String {
     let options = json!({ "pipeline": pipeline });
-    let answer = client.submit(&[("a.pdf", bytes)], &options, &[]);
+    let answer = client.submit_files(&[("a.pdf", bytes)], &options, &[]);
     assert_eq!(answer.status, 202, "{}", answer.body);
     answer.body["id"].as_str().unwrap().to_owned()
 }
 
-fn change(client: &Client, pipeline: &str, change: &Value) -> Value {
+fn change_rollout(client: &ApiClient, pipeline: &str, change: &Value) -> Value {
     let answer = client.post(&format!("/v1/pipelines/{pipeline}/rollout"), change);
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.body
 }
 
 #[test]
-fn a_pipeline_is_pushed_activated_and_taken_back_on_the_command_line() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.tenant_with("ours", json!({}), &ALL);
-    let scan = weir_samples::scanned_book(1);
-    // The default pipeline recognizes the text of a scanned page, the tenant's does without.
-    let before = client.wait(&client.job("scan.pdf", &scan));
+fn command_line_pushes_activates_and_rolls_back_a_pipeline() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.create_tenant_with_scopes("ours", json!({}), &ALL_SCOPES);
+    let scan = weir_samples::generate_scanned_book(1);
+    // The default pipeline runs OCR on a scanned page, the tenant's does not.
+    let before = client.wait_for_job(&client.submit_file("scan.pdf", &scan));
     let done = |events: &[Value]| {
         events
             .iter()
@@ -69,33 +74,40 @@ fn a_pipeline_is_pushed_activated_and_taken_back_on_the_command_line() {
     };
     assert_eq!(done(&before)["searchable"], 1);
 
-    let path = manifest(&weir, "reports", "text-only", "dpi = 100\n");
-    let pushed = command(&weir, &server, &client, &["push", &path, "--activate", "--json"]);
-    assert_eq!(pushed.code, 0, "{}", pushed.errors);
-    assert_eq!(pushed.lines[0]["number"], 1, "{}", pushed.lines[0]);
-    let job = submitted(&client, "reports", &scan);
-    assert_eq!(done(&client.wait(&job))["searchable"], 0);
+    let path = write_manifest(&weir, "reports", "text-only", "dpi = 100\n");
+    let pushed = run_pipeline_command(&weir, &server, &client, &["push", &path, "--activate", "--json"]);
+    assert_eq!(pushed.exit_code, 0, "{}", pushed.stderr);
+    assert_eq!(pushed.stdout_lines[0]["number"], 1, "{}", pushed.stdout_lines[0]);
+    let job = submit_job(&client, "reports", &scan);
+    assert_eq!(done(&client.wait_for_job(&job))["searchable"], 0);
     let view = client.get(&format!("/v1/jobs/{job}")).body;
     assert_eq!(
         (&view["pipeline"], &view["pipeline_revision"]),
         (&json!("reports"), &json!(1))
     );
 
-    // The same again is the same; another setting is another revision, which is not active.
-    let again = command(&weir, &server, &client, &["push", &path, "--json"]);
-    assert_eq!(again.lines[0]["number"], 1);
-    let path = manifest(&weir, "reports", "text-only", "dpi = 120\n");
-    let second = command(&weir, &server, &client, &["push", &path, "--json"]);
-    assert_eq!(second.lines[0]["number"], 2);
+    // The same manifest is the same revision; another setting creates another revision, which is not active.
+    let again = run_pipeline_command(&weir, &server, &client, &["push", &path, "--json"]);
+    assert_eq!(again.stdout_lines[0]["number"], 1);
+    let path = write_manifest(&weir, "reports", "text-only", "dpi = 120\n");
+    let second = run_pipeline_command(&weir, &server, &client, &["push", &path, "--json"]);
+    assert_eq!(second.stdout_lines[0]["number"], 2);
     assert_eq!(
-        command(&weir, &server, &client, &["activate", "reports", "2"]).code,
+        run_pipeline_command(&weir, &server, &client, &["activate", "reports", "2"]).exit_code,
         0
     );
-    assert_eq!(command(&weir, &server, &client, &["rollback", "reports"]).code, 0);
-    let shown = command(&weir, &server, &client, &["show", "reports", "--json"]);
-    assert_eq!(shown.lines[0]["rollout"]["stable"], 1, "{}", shown.lines[0]);
-    let history = command(&weir, &server, &client, &["history", "reports", "--json"]);
-    let actions: Vec<_> = history.lines[0]["entries"]
+    assert_eq!(
+        run_pipeline_command(&weir, &server, &client, &["rollback", "reports"]).exit_code,
+        0
+    );
+    let shown = run_pipeline_command(&weir, &server, &client, &["show", "reports", "--json"]);
+    assert_eq!(
+        shown.stdout_lines[0]["rollout"]["stable"], 1,
+        "{}",
+        shown.stdout_lines[0]
+    );
+    let history = run_pipeline_command(&weir, &server, &client, &["history", "reports", "--json"]);
+    let actions: Vec<_> = history.stdout_lines[0]["entries"]
         .as_array()
         .unwrap()
         .iter()
@@ -103,38 +115,38 @@ fn a_pipeline_is_pushed_activated_and_taken_back_on_the_command_line() {
         .collect();
     assert_eq!(actions, ["rollback", "activate", "push", "activate", "push"]);
 
-    let refused = command(&weir, &server, &client, &["rollback", "nothing"]);
-    assert_eq!(refused.code, 1);
+    let refused = run_pipeline_command(&weir, &server, &client, &["rollback", "nothing"]);
+    assert_eq!(refused.exit_code, 1);
     assert!(
-        refused.errors.contains("there is no pipeline 'nothing'"),
+        refused.stderr.contains("there is no pipeline 'nothing'"),
         "{}",
-        refused.errors
+        refused.stderr
     );
-    assert_eq!(server.stop().code, 0);
+    assert_eq!(server.stop().exit_code, 0);
 }
 
 #[test]
-fn what_cannot_be_used_is_refused_at_the_gate_with_a_reason() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.tenant_with("ours", json!({}), &ALL);
+fn unusable_component_is_refused_on_push_with_a_reason() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.create_tenant_with_scopes("ours", json!({}), &ALL_SCOPES);
     let folder = weir.folder().join("gate");
     let push = |name: &str, bytes: &[u8]| {
-        let path = weir.file(&format!("{name}.wasm"), bytes);
+        let path = weir.write_file(&format!("{name}.wasm"), bytes);
         let text = format!("name = \"gate\"\n[components]\nrouting = {path:?}\n");
-        let manifest = weir.file("gate/pipeline.toml", text.as_bytes());
-        let ended = command(&weir, &server, &client, &["push", manifest.to_str().unwrap()]);
+        let manifest = weir.write_file("gate/pipeline.toml", text.as_bytes());
+        let ended = run_pipeline_command(&weir, &server, &client, &["push", manifest.to_str().unwrap()]);
         assert_eq!(
-            (ended.code, ended.errors.lines().count()),
+            (ended.exit_code, ended.stderr.lines().count()),
             (1, 1),
             "{}",
-            ended.errors
+            ended.stderr
         );
-        ended.errors
+        ended.stderr
     };
-    let read = |name: &str| std::fs::read(component(name)).unwrap();
+    let read = |name: &str| std::fs::read(test_component_path(name)).unwrap();
     for (name, bytes, part) in [
-        ("text", b"not a component".to_vec(), "text.wasm is not let in"),
+        ("text", b"not a component".to_vec(), "text.wasm: "),
         (
             "other-role",
             read("chunking"),
@@ -149,55 +161,60 @@ fn what_cannot_be_used_is_refused_at_the_gate_with_a_reason() {
         ("traps", read("hostile-trap"), "trap"),
     ] {
         let said = push(name, &bytes);
-        assert!(said.contains(part), "{name}: {said}");
+        assert!(
+            said.contains("cannot push ") && said.contains(part),
+            "{name}: {said}"
+        );
     }
     assert!(folder.exists());
     assert_eq!(client.get("/v1/pipelines").body["pipelines"], json!([]));
-    assert_eq!(server.stop().code, 0);
+    assert_eq!(server.stop().exit_code, 0);
 }
 
-/// What a tenant's jobs ran, by number.
+/// The finished jobs of a tenant, and the revision hashes by revision number that they ran.
 #[derive(Default)]
-struct Ran {
-    jobs: usize,
-    revisions: BTreeMap<u64, BTreeSet<String>>,
+struct FinishedJobs {
+    job_count: usize,
+    hashes_by_revision: BTreeMap<u64, BTreeSet<String>>,
 }
 
-/// Hands in a job now and then until it is told to stop, and looks at all of them in the end.
-fn tenant_at_work(client: &Client, seed: u64, stop: &AtomicBool) -> Ran {
+/// Submits a job every 400 ms until `stop` is set. Then checks all of them.
+fn submit_jobs_until_stopped(client: &ApiClient, seed: u64, stop: &AtomicBool) -> FinishedJobs {
     let mut jobs = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        let document = weir_samples::text_document(1, seed * 10_000 + jobs.len() as u64);
-        jobs.push(submitted(client, "ours", &document));
+        let document = weir_samples::generate_text_document(1, seed * 10_000 + jobs.len() as u64);
+        jobs.push(submit_job(client, "ours", &document));
         std::thread::sleep(Duration::from_millis(400));
     }
-    let mut ran = Ran::default();
+    let mut ran = FinishedJobs::default();
     for job in &jobs {
-        let events = client.wait(job);
+        let events = client.wait_for_job(job);
         assert_eq!(events.last().unwrap()["state"], "done", "{events:?}");
         let pages: Vec<_> = events.iter().filter(|e| e["type"] == "page-done").collect();
         assert_eq!(pages.len(), 1, "{events:?}");
         let view = client.get(&format!("/v1/jobs/{job}")).body;
-        let number = view["pipeline_revision"].as_u64().expect("a revision");
+        let number = view["pipeline_revision"]
+            .as_u64()
+            .expect("the job has a revision number");
         let hash = view["revision"].as_str().unwrap().to_owned();
-        ran.revisions.entry(number).or_default().insert(hash);
-        // The page was made by the revision that the job says it ran.
+        ran.hashes_by_revision.entry(number).or_default().insert(hash);
+        // The page belongs to the revision that the job ran.
         assert_eq!(client.get(&format!("/v1/jobs/{job}/pages/1")).status, 200);
     }
-    ran.jobs = jobs.len();
+    ran.job_count = jobs.len();
     ran
 }
 
 #[test]
-fn a_hundred_swaps_under_load_lose_fail_and_mix_nothing() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
+fn hundred_rollouts_under_load_lose_no_job_and_mix_no_revision() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
     let clients: Vec<_> = (0..4)
-        .map(|n| server.tenant_with(&format!("tenant-{n}"), json!({}), &ALL))
+        .map(|n| server.create_tenant_with_scopes(&format!("tenant-{n}"), json!({}), &ALL_SCOPES))
         .collect();
     for client in &clients {
-        let routing = std::fs::read(component("text-only")).unwrap();
-        assert_eq!(client.push("ours", &routing).status, 201);
+        let routing = std::fs::read(test_component_path("text-only")).unwrap();
+        assert_eq!(client.push_component("ours", &routing).status, 201);
         for new in [
             json!({ "settings": { "dpi": 72 } }),
             json!({ "settings": { "dpi": 80 } }),
@@ -206,31 +223,31 @@ fn a_hundred_swaps_under_load_lose_fail_and_mix_nothing() {
             let pushed = client.post("/v1/pipelines/ours/revisions", &new);
             assert_eq!(pushed.status, 201, "{}", pushed.body);
         }
-        change(client, "ours", &json!({ "action": "activate", "revision": 1 }));
+        change_rollout(client, "ours", &json!({ "action": "activate", "revision": 1 }));
     }
     let (stop, swaps) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let all: Vec<Ran> = std::thread::scope(|scope| {
+    let all: Vec<FinishedJobs> = std::thread::scope(|scope| {
         let working: Vec<_> = (0..)
             .zip(&clients)
             .map(|(seed, client)| {
                 scope.spawn({
                     let stop = &stop;
-                    move || tenant_at_work(client, seed, stop)
+                    move || submit_jobs_until_stopped(client, seed, stop)
                 })
             })
             .collect();
-        // A hundred swaps and twenty roll-backs, spread over the tenants.
+        // A hundred activations and twenty rollbacks, spread over the tenants.
         for n in 0..100_usize {
             let client = &clients[n % 4];
             let revision = 1 + (n / 4 + 1) % 3;
-            let active = change(
+            let active = change_rollout(
                 client,
                 "ours",
                 &json!({ "action": "activate", "revision": revision }),
             );
             assert_eq!(active["stable"], revision);
             if n % 5 == 4 {
-                change(client, "ours", &json!({ "action": "rollback" }));
+                change_rollout(client, "ours", &json!({ "action": "rollback" }));
             }
             swaps.fetch_add(1, Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(60));
@@ -240,41 +257,44 @@ fn a_hundred_swaps_under_load_lose_fail_and_mix_nothing() {
     });
     let mut seen = BTreeMap::<u64, BTreeSet<String>>::new();
     for ran in &all {
-        assert!(ran.jobs > 5, "{}", ran.jobs);
-        for (number, hashes) in &ran.revisions {
+        assert!(ran.job_count > 5, "{}", ran.job_count);
+        for (number, hashes) in &ran.hashes_by_revision {
             seen.entry(*number).or_default().extend(hashes.iter().cloned());
         }
     }
-    // Each number is one revision, whoever ran it, and all three were in work.
+    // Each number is one revision for all tenants, and jobs ran all three.
     assert_eq!(seen.len(), 3, "{seen:?}");
     assert!(seen.values().all(|hashes| hashes.len() == 1), "{seen:?}");
-    assert_eq!(server.stop().code, 0);
+    assert_eq!(server.stop().exit_code, 0);
 }
 
 #[test]
-fn a_swap_counts_for_the_next_job_and_not_for_the_one_in_work_also_over_a_kill() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.tenant_with("ours", json!({}), &ALL);
+fn activation_applies_to_new_jobs_only_also_after_a_kill() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.create_tenant_with_scopes("ours", json!({}), &ALL_SCOPES);
     for dpi in [72, 80] {
         let new = json!({ "settings": { "dpi": dpi } });
         assert_eq!(client.post("/v1/pipelines/ours/revisions", &new).status, 201);
     }
-    change(&client, "ours", &json!({ "action": "activate", "revision": 1 }));
-    let long = submitted(&client, "ours", &weir_samples::text_document(150, 1));
-    let first = client.events(&long, 0).find(|(_, e)| e["type"] == "page-done");
+    change_rollout(&client, "ours", &json!({ "action": "activate", "revision": 1 }));
+    let long = submit_job(&client, "ours", &weir_samples::generate_text_document(150, 1));
+    let first = client
+        .follow_events(&long, 0)
+        .find(|(_, e)| e["type"] == "page-done");
     assert!(first.is_some());
-    change(&client, "ours", &json!({ "action": "activate", "revision": 2 }));
-    let next = submitted(&client, "ours", &weir_samples::text_document(1, 2));
-    client.wait(&next);
-    let number =
-        |client: &Client, job: &str| client.get(&format!("/v1/jobs/{job}")).body["pipeline_revision"].clone();
+    change_rollout(&client, "ours", &json!({ "action": "activate", "revision": 2 }));
+    let next = submit_job(&client, "ours", &weir_samples::generate_text_document(1, 2));
+    client.wait_for_job(&next);
+    let number = |client: &ApiClient, job: &str| {
+        client.get(&format!("/v1/jobs/{job}")).body["pipeline_revision"].clone()
+    };
     assert_eq!(number(&client, &next), 2);
     server.kill();
 
-    let server = Server::start(&weir, &[]);
-    let client = server.client(client.key());
-    let events = client.wait(&long);
+    let server = TestServer::start(&weir, &[]);
+    let client = server.client_with_key(client.key());
+    let events = client.wait_for_job(&long);
     let done = events.iter().find(|e| e["type"] == "document-done").unwrap();
     assert_eq!((&done["pages"], &done["failed"]), (&json!(150), &json!([])));
     assert_eq!(number(&client, &long), 1);
@@ -285,27 +305,27 @@ fn a_swap_counts_for_the_next_job_and_not_for_the_one_in_work_also_over_a_kill()
             "page {page}"
         );
     }
-    assert_eq!(server.stop().code, 0);
+    assert_eq!(server.stop().exit_code, 0);
 }
 
-/// What a folder of components holds.
-fn files(folder: &Path) -> usize {
+/// Returns the number of files in a folder.
+fn count_files(folder: &Path) -> usize {
     std::fs::read_dir(folder).map_or(0, |entries| {
         entries.flatten().filter(|e| e.path().is_file()).count()
     })
 }
 
 #[test]
-fn components_are_kept_once_and_go_with_their_tenant() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.tenant_with("ours", json!({}), &ALL);
-    let path = component("text-only");
+fn component_is_stored_once_and_deleted_with_its_tenant() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.create_tenant_with_scopes("ours", json!({}), &ALL_SCOPES);
+    let path = test_component_path("text-only");
     let bytes = std::fs::read(&path).unwrap();
     let run = |arguments: &[&str]| {
-        let ended = at(&weir, &server, &client, arguments);
-        assert_eq!(ended.code, 0, "{}", ended.errors);
-        ended.lines
+        let ended = run_on_server(&weir, &server, &client, arguments);
+        assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
+        ended.stdout_lines
     };
     let pushed = run(&["component", "push", path.to_str().unwrap(), "--json"]);
     let digest = pushed[0]["digest"].as_str().unwrap();
@@ -317,15 +337,15 @@ fn components_are_kept_once_and_go_with_their_tenant() {
     run(&["component", "remove", digest]);
     assert_eq!(run(&["component", "list", "--json"])[0]["components"], json!([]));
 
-    let pushed = client.push("one", &bytes);
+    let pushed = client.push_component("one", &bytes);
     assert_eq!(pushed.status, 201, "{}", pushed.body);
     assert_eq!(pushed.body["roles"], json!(["routing"]));
-    assert_eq!(client.push("two", &bytes).status, 200);
-    let folder = weir.data().join("components/ours");
-    assert_eq!(files(&folder), 1);
-    assert_eq!(files(&weir.data().join("components/.unfinished")), 0);
-    let deleted = server.admin().delete("/v1/tenants/ours");
+    assert_eq!(client.push_component("two", &bytes).status, 200);
+    let folder = weir.data_folder().join("components/ours");
+    assert_eq!(count_files(&folder), 1);
+    assert_eq!(count_files(&weir.data_folder().join("components/.unfinished")), 0);
+    let deleted = server.admin_client().delete("/v1/tenants/ours");
     assert_eq!(deleted.status, 204, "{}", deleted.body);
-    assert_eq!(files(&folder), 0);
-    assert_eq!(server.stop().code, 0);
+    assert_eq!(count_files(&folder), 0);
+    assert_eq!(server.stop().exit_code, 0);
 }

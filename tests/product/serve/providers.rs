@@ -5,20 +5,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use weir_tests::model::{Model, Said};
-use weir_tests::server::{Client, Server};
-use weir_tests::{Weir, eventually};
+use weir_tests::model_server::{ModelReply, ModelServer};
+use weir_tests::server::{ApiClient, TestServer};
+use weir_tests::{WeirFixture, wait_until};
 
-/// A server whose only language model answers like this.
-fn serve(weir: &Weir, settings: &str, answer: impl Fn() -> Said + Send + Sync + 'static) -> Server {
-    let model = Model::start(move |_| answer());
-    let file = weir.file("weir.toml", model.settings(settings, "").as_bytes());
-    Server::start(weir, &["--config", file.to_str().unwrap()])
+/// Starts a server whose only language model answers with `answer`.
+fn start_server_with_model(
+    weir: &WeirFixture,
+    settings: &str,
+    answer: impl Fn() -> ModelReply + Send + Sync + 'static,
+) -> TestServer {
+    let model = ModelServer::start(move |_| answer());
+    let file = weir.write_file("weir.toml", model.settings_toml(settings, "").as_bytes());
+    TestServer::start(weir, &["--config", file.to_str().unwrap()])
 }
 
-fn summarize(client: &Client) -> String {
-    let answer = client.submit(
-        &[("book.pdf", &weir_samples::chapters(3))],
+fn submit_summary_job(client: &ApiClient) -> String {
+    let answer = client.submit_files(
+        &[("book.pdf", &weir_samples::generate_chapters(3))],
         &json!({ "summarize": true }),
         &[],
     );
@@ -26,33 +30,33 @@ fn summarize(client: &Client) -> String {
     answer.body["id"].as_str().unwrap().to_owned()
 }
 
-fn text() -> Said {
-    Said::Text(Duration::ZERO, "It says what it says, and no more.".into())
+fn text_reply() -> ModelReply {
+    ModelReply::Text(Duration::ZERO, "It says what it says, and no more.".into())
 }
 
 #[test]
-fn denied_summaries_fail_at_once_and_work_once_the_key_does() {
+fn job_with_denied_key_fails_at_once_and_works_when_retried() {
     let lifted = Arc::new(AtomicBool::new(false));
-    let weir = Weir::new();
+    let weir = WeirFixture::new();
     let server = {
         let lifted = Arc::clone(&lifted);
-        serve(&weir, "[llm]\ndenied_seconds = 1", move || {
-            match lifted.load(Ordering::SeqCst) {
-                true => text(),
-                false => Said::Refusal(401, r#"{"error": {"message": "no such key"}}"#.into()),
-            }
+        start_server_with_model(&weir, "[llm]\ndenied_cooldown_seconds = 1", move || match lifted
+            .load(Ordering::SeqCst)
+        {
+            true => text_reply(),
+            false => ModelReply::ErrorStatus(401, r#"{"error": {"message": "no such key"}}"#.into()),
         })
     };
-    let client = server.tenant("one", json!({}));
+    let client = server.create_tenant("one", json!({}));
     let began = Instant::now();
-    let job = summarize(&client);
-    let events = client.wait(&job);
+    let job = submit_summary_job(&client);
+    let events = client.wait_for_job(&job);
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
     let failed = events
         .iter()
         .find(|event| event["type"] == "document-failed")
         .unwrap();
-    assert_eq!(failed["error"]["kind"], "language-denied");
+    assert_eq!(failed["error"]["kind"], "llm-denied");
     let message = failed["error"]["message"].as_str().unwrap();
     assert!(
         message.ends_with(
@@ -66,16 +70,18 @@ fn denied_summaries_fail_at_once_and_work_once_the_key_does() {
         "{view}"
     );
     assert_eq!(
-        server.admin().measured(r#"weir_llm_denied{provider="model"}"#),
+        server
+            .admin_client()
+            .metric_value(r#"weir_llm_provider_denied{provider="model"}"#),
         1.0
     );
 
     lifted.store(true, Ordering::SeqCst);
-    eventually(|| {
+    wait_until(|| {
         let again = client.post(&format!("/v1/jobs/{job}/retry"), &json!({}));
         assert_eq!(again.status, 202, "{}", again.body);
         let id = again.body["id"].as_str().unwrap().to_owned();
-        client.wait(&id);
+        client.wait_for_job(&id);
         match &client.get(&format!("/v1/jobs/{id}")).body {
             done if done["state"] == "done" => Ok(()),
             failed => Err(failed.to_string()),
@@ -84,22 +90,22 @@ fn denied_summaries_fail_at_once_and_work_once_the_key_does() {
 }
 
 #[test]
-fn job_that_waits_for_a_provider_says_which_and_why() {
+fn job_waiting_for_a_provider_names_the_provider_and_its_error() {
     let answers = Arc::new(AtomicBool::new(false));
-    let weir = Weir::new();
-    let settings = "[llm]\npause_millis = 50\nmax_pause_seconds = 1\nbreaker_open_seconds = 1";
+    let weir = WeirFixture::new();
+    let settings = "[llm]\ninitial_backoff_millis = 50\nmax_backoff_seconds = 1\nbreaker_open_seconds = 1";
     let server = {
         let answers = Arc::clone(&answers);
-        serve(&weir, settings, move || match answers.load(Ordering::SeqCst) {
-            true => text(),
-            false => Said::Refusal(503, "gone fishing".into()),
+        start_server_with_model(&weir, settings, move || match answers.load(Ordering::SeqCst) {
+            true => text_reply(),
+            false => ModelReply::ErrorStatus(503, "gone fishing".into()),
         })
     };
-    let client = server.tenant("one", json!({}));
-    let job = summarize(&client);
+    let client = server.create_tenant("one", json!({}));
+    let job = submit_summary_job(&client);
     let path = format!("/v1/jobs/{job}");
     let mut view = Value::Null;
-    eventually(|| {
+    wait_until(|| {
         view = client.get(&path).body;
         match view["held"] == "language-model" {
             true => Ok(()),
@@ -120,7 +126,7 @@ fn job_that_waits_for_a_provider_says_which_and_why() {
     );
 
     answers.store(true, Ordering::SeqCst);
-    let events = client.wait(&job);
+    let events = client.wait_for_job(&job);
     assert!(
         events.iter().any(|event| event["type"] == "model-wait-started"),
         "{events:?}"

@@ -1,19 +1,19 @@
-//! Quotas of tenants, enforced while their jobs are in work.
+//! Quotas of tenants, enforced while their jobs run.
 
 use serde_json::{Value, json};
-use weir_tests::model::{Model, Said};
-use weir_tests::server::Server;
-use weir_tests::{Weir, eventually};
+use weir_tests::model_server::{ModelReply, ModelServer};
+use weir_tests::server::TestServer;
+use weir_tests::{WeirFixture, wait_until};
 
 #[test]
-fn job_stops_at_the_pages_of_the_day_and_goes_on_with_more() {
-    let weir = Weir::new();
-    let server = Server::start(&weir, &[]);
-    let client = server.tenant("one", json!({ "quotas": { "pages_per_day": 5 } }));
-    let job = client.job("book.pdf", &weir_samples::book(40, 1));
+fn job_pauses_at_the_daily_page_quota_and_resumes_when_raised() {
+    let weir = WeirFixture::new();
+    let server = TestServer::start(&weir, &[]);
+    let client = server.create_tenant("one", json!({ "quotas": { "pages_per_day": 5 } }));
+    let job = client.submit_file("book.pdf", &weir_samples::generate_book(40, 1));
     let path = format!("/v1/jobs/{job}");
     let mut view = Value::Null;
-    eventually(|| {
+    wait_until(|| {
         view = client.get(&path).body;
         match view["held"] == "pages_per_day" {
             true => Ok(()),
@@ -23,19 +23,19 @@ fn job_stops_at_the_pages_of_the_day_and_goes_on_with_more() {
     assert_eq!(view["documents"][0]["done"], 5, "{view}");
     let used = client.get("/v1/usage").body;
     assert_eq!(used["days"][0]["pages"], 5, "{used}");
-    let refused = client.submit(&[("a.pdf", &weir_samples::chapters(1))], &json!({}), &[]);
+    let refused = client.submit_files(&[("a.pdf", &weir_samples::generate_chapters(1))], &json!({}), &[]);
     assert_eq!(
         (refused.status, &refused.body["quota"]),
         (429, &json!("pages_per_day"))
     );
 
-    let changed = server.admin().send(
+    let changed = server.admin_client().send_json(
         "PATCH",
         "/v1/tenants/one",
         &json!({ "quotas": { "pages_per_day": 0 } }),
     );
     assert_eq!(changed.status, 200, "{}", changed.body);
-    let events = client.wait(&job);
+    let events = client.wait_for_job(&job);
     assert_eq!(
         events.iter().filter(|event| event["type"] == "page-done").count(),
         40
@@ -46,23 +46,30 @@ fn job_stops_at_the_pages_of_the_day_and_goes_on_with_more() {
 }
 
 #[test]
-fn calls_to_language_models_stop_at_the_quota_of_the_day() {
-    let model = Model::start(|_| {
-        Said::Text(
+fn language_model_calls_stop_at_the_daily_quota() {
+    let model = ModelServer::start(|_| {
+        ModelReply::Text(
             std::time::Duration::ZERO,
             "It says what it says, and no more.".into(),
         )
     });
-    let weir = Weir::new();
-    let settings = model.settings("", "prompt_price = 2\nanswer_price = 10");
-    let file = weir.file("weir.toml", settings.as_bytes());
-    let server = Server::start(&weir, &["--config", file.to_str().unwrap()]);
-    let client = server.tenant("one", json!({ "quotas": { "llm_calls_per_day": 4 } }));
+    let weir = WeirFixture::new();
+    let settings = model.settings_toml(
+        "",
+        "prompt_price_per_million = 2\ncompletion_price_per_million = 10",
+    );
+    let file = weir.write_file("weir.toml", settings.as_bytes());
+    let server = TestServer::start(&weir, &["--config", file.to_str().unwrap()]);
+    let client = server.create_tenant("one", json!({ "quotas": { "llm_calls_per_day": 4 } }));
     let options = json!({ "summarize": true });
-    let submitted = client.submit(&[("book.pdf", &weir_samples::chapters(20))], &options, &[]);
+    let submitted = client.submit_files(
+        &[("book.pdf", &weir_samples::generate_chapters(20))],
+        &options,
+        &[],
+    );
     let job = submitted.body["id"].as_str().unwrap();
-    let events = client.wait(job);
-    assert_eq!(model.asked().len(), 4);
+    let events = client.wait_for_job(job);
+    assert_eq!(model.requests().len(), 4);
     let failed = events
         .iter()
         .find(|event| event["type"] == "document-failed")
@@ -80,8 +87,8 @@ fn calls_to_language_models_stop_at_the_quota_of_the_day() {
     );
     assert_eq!(
         server
-            .admin()
-            .measured(r#"weir_tenant_llm_calls_total{tenant="one"}"#),
+            .admin_client()
+            .metric_value(r#"weir_tenant_llm_calls_total{tenant="one"}"#),
         4.0
     );
 }

@@ -1,12 +1,12 @@
-"""Makes the pages of the scanned letter, as a cheap office scanner would.
+"""Simulates a cheap office scanner to make the pages of the scanned letter.
 
     pip install pypdfium2==5.15.2 pillow==13.0.0 numpy==2.4.6
     samples --only letter letter.pdf
     python make.py letter.pdf
 
-The letter is rendered gray, printed a little uneven, laid on the glass 0.6 degrees askew, seen through a lens that
-is not quite sharp, on paper that is not quite white, with noise. The three JPEG files beside this script are its output;
-they are kept so that building the samples needs neither Python nor a renderer.
+The letter is rendered in gray, rotated by 0.6 degrees and blurred slightly. Contrast is reduced, and uneven light, noise
+and dust are added. The three JPEG files beside this script are its output. They are in the repository so that building the
+samples needs neither Python nor a renderer.
 """
 
 import sys
@@ -22,7 +22,7 @@ SKEW = (0.6, -0.6, 0.6)
 letter = pypdfium2.PdfDocument(sys.argv[1])
 random = numpy.random.default_rng(47)
 for number, (page, skew) in enumerate(zip(letter, SKEW, strict=True), start=1):
-    # Drawn at twice the size, so that turning it costs no sharpness.
+    # Rendered at twice the size, so that the rotation does not reduce sharpness.
     picture = page.render(scale=2 * DPI / 72, grayscale=True).to_pil()
     picture = picture.rotate(skew, Image.Resampling.BICUBIC, fillcolor=255)
     picture = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS)
@@ -34,7 +34,7 @@ for number, (page, skew) in enumerate(zip(letter, SKEW, strict=True), start=1):
     lamp = 1 - 0.05 * (x / width) * (y / height)
     light = (0.16 + 0.80 * light) * lamp
     light += random.normal(0, 0.012, light.shape)
-    # Dust.
+    # Dust particles.
     for _ in range(40):
         dx, dy = random.integers(0, width - 3), random.integers(0, height - 3)
         light[dy : dy + 2, dx : dx + 2] -= random.uniform(0.1, 0.4)

@@ -1,22 +1,22 @@
-//! The survey's figures: two charts, a map and a sonar picture.
+//! The survey's figures: two charts, a map and a sonar image.
 
-use crate::fonts::Face;
-use crate::pdf::{Image, Page};
-use crate::typeset::Frame;
+use crate::fonts::Typeface;
+use crate::pdf_document::{Image, Page};
+use crate::typesetter::FigureFrame;
 
 /// Draws the figure `name`.
-pub(crate) fn draw(page: &mut Page, name: &str, frame: Frame) {
+pub(crate) fn draw_figure(page: &mut Page, name: &str, frame: FigureFrame) {
     match name {
-        "levels" => levels(page, frame),
-        "fish" => fish(page, frame),
-        "depth" => page.image(0, frame.x, frame.y, frame.width, frame.height),
-        _ => course(page, frame),
+        "levels" => draw_level_chart(page, frame),
+        "fish" => draw_fish_chart(page, frame),
+        "depth" => page.draw_image(0, frame.x, frame.y, frame.width, frame.height),
+        _ => draw_river_map(page, frame),
     }
 }
 
-/// The part of a frame between the labels of its axes, with the axes drawn.
-fn plot(page: &mut Page, frame: Frame) -> Frame {
-    let inner = Frame {
+/// Draws the axes of a chart. Returns the part of the frame that is inside the axis labels.
+fn draw_axes(page: &mut Page, frame: FigureFrame) -> FigureFrame {
+    let inner = FigureFrame {
         x: frame.x + 28.0,
         y: frame.y + 18.0,
         width: frame.width - 34.0,
@@ -31,12 +31,12 @@ fn plot(page: &mut Page, frame: Frame) -> Frame {
     inner
 }
 
-fn label(page: &mut Page, right: f32, y: f32, text: &str) {
-    let x = right - Face::Sans.width(text, 7.0);
-    page.text(Face::Sans, 7.0, x, y, text);
+fn draw_label(page: &mut Page, right: f32, y: f32, text: &str) {
+    let x = right - Typeface::Sans.text_width(text, 7.0);
+    page.draw_text(Typeface::Sans, 7.0, x, y, text);
 }
 
-fn levels(page: &mut Page, frame: Frame) {
+fn draw_level_chart(page: &mut Page, frame: FigureFrame) {
     const MONTHS: [&str; 12] = ["J", "F", "M", "A", "M", "J", "J", "A", "S", "O", "N", "D"];
     const OLD: [f32; 12] = [
         248.0, 252.0, 263.0, 258.0, 241.0, 226.0, 217.0, 209.0, 208.0, 214.0, 227.0, 239.0,
@@ -44,7 +44,7 @@ fn levels(page: &mut Page, frame: Frame) {
     const NEW: [f32; 12] = [
         246.0, 250.0, 261.0, 251.0, 229.0, 202.0, 186.0, 176.0, 181.0, 203.0, 222.0, 238.0,
     ];
-    let inner = plot(page, frame);
+    let inner = draw_axes(page, frame);
     let x = |month: usize| inner.x + (month as f32 + 0.5) / 12.0 * inner.width;
     let y = |level: f32| inner.y + (level - 160.0) / 120.0 * inner.height;
     for level in [160, 190, 220, 250, 280_u16] {
@@ -56,10 +56,10 @@ fn levels(page: &mut Page, frame: Frame) {
             .line_to(inner.x + inner.width, at)
             .stroke()
             .set_stroke_gray(0.0);
-        label(page, inner.x - 4.0, at - 2.5, &level.to_string());
+        draw_label(page, inner.x - 4.0, at - 2.5, &level.to_string());
     }
     for (i, month) in MONTHS.iter().enumerate() {
-        label(page, x(i) + 2.0, inner.y - 10.0, month);
+        draw_label(page, x(i) + 2.0, inner.y - 10.0, month);
     }
     for (series, dashed) in [(OLD, true), (NEW, false)] {
         page.content.save_state().set_line_width(1.3);
@@ -77,7 +77,7 @@ fn levels(page: &mut Page, frame: Frame) {
     }
 }
 
-fn fish(page: &mut Page, frame: Frame) {
+fn draw_fish_chart(page: &mut Page, frame: FigureFrame) {
     const COUNTS: [(&str, f32, f32); 5] = [
         ("nase", 0.84, 11.26),
         ("barbel", 1.45, 2.904),
@@ -85,10 +85,10 @@ fn fish(page: &mut Page, frame: Frame) {
         ("chub", 3.7, 3.6),
         ("dace", 1.2, 2.1),
     ];
-    let inner = plot(page, frame);
+    let inner = draw_axes(page, frame);
     let y = |count: f32| count / 12.0 * inner.height;
     for count in [0, 3, 6, 9, 12_u8] {
-        label(
+        draw_label(
             page,
             inner.x - 4.0,
             inner.y + y(f32::from(count)) - 2.5,
@@ -107,7 +107,7 @@ fn fish(page: &mut Page, frame: Frame) {
             .rect(x + 20.0, inner.y, 12.0, y(new))
             .fill_nonzero()
             .set_fill_gray(0.0);
-        label(page, x + 31.0, inner.y - 10.0, name);
+        draw_label(page, x + 31.0, inner.y - 10.0, name);
     }
     let top = inner.y + inner.height - 8.0;
     for (gray, name, down) in [(0.75, "2003", 0.0), (0.25, "2024", 11.0)] {
@@ -117,11 +117,11 @@ fn fish(page: &mut Page, frame: Frame) {
             .rect(x, top - down, 8.0, 7.0)
             .fill_nonzero()
             .set_fill_gray(0.0);
-        page.text(Face::Sans, 7.0, x + 11.0, top - down + 1.0, name);
+        page.draw_text(Typeface::Sans, 7.0, x + 11.0, top - down + 1.0, name);
     }
 }
 
-fn course(page: &mut Page, frame: Frame) {
+fn draw_river_map(page: &mut Page, frame: FigureFrame) {
     let at = |x: f32, y: f32| (frame.x + x * frame.width, frame.y + y * frame.height);
     page.content
         .save_state()
@@ -154,7 +154,7 @@ fn course(page: &mut Page, frame: Frame) {
             .rect(x - 3.5, y - 3.5, 7.0, 7.0)
             .fill_nonzero_and_stroke();
         page.content.set_fill_gray(0.0);
-        page.text(Face::Sans, 7.0, x + 6.0, y + 5.0, &format!("km {kilometre}"));
+        page.draw_text(Typeface::Sans, 7.0, x + 6.0, y + 5.0, &format!("km {kilometre}"));
     }
     let (x, y) = at(0.655, 0.4);
     page.content
@@ -169,13 +169,13 @@ fn course(page: &mut Page, frame: Frame) {
         (0.83, 0.09, "Sennfeld"),
     ] {
         let (x, y) = at(x, y);
-        page.text(Face::SerifItalic, 8.5, x, y, name);
+        page.draw_text(Typeface::SerifItalic, 8.5, x, y, name);
     }
 }
 
-/// The river bed as the sonar saw it: a light tongue in a dark bed, with the scan lines that such pictures have. Integers
-/// only, so that it is the same on every machine.
-pub(crate) fn sonar() -> Image {
+/// Generates a sonar image of the river bed: a light tongue on a dark bed, with the usual scan lines. It uses integers only, so that
+/// the image is the same on every machine.
+pub(crate) fn sonar_image() -> Image {
     let (width, height) = (240_u32, 172_u32);
     let mut noise = 0x2545_f491_u32;
     let mut bytes = Vec::with_capacity((width * height) as usize);
@@ -197,8 +197,8 @@ pub(crate) fn sonar() -> Image {
     Image {
         width,
         height,
-        color: false,
-        jpeg: false,
+        is_color: false,
+        is_jpeg: false,
         bytes,
     }
 }

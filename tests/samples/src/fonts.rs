@@ -1,11 +1,11 @@
-//! The fonts every PDF reader brings along, so that no document carries one: five of the fourteen of the PDF standard, with
-//! the widths of Adobe's Core 14 metrics and the encoding that PDF calls WinAnsi.
+//! Five of the fourteen standard PDF fonts, which need not be embedded, with the widths of Adobe's Core 14 metrics and PDF's
+//! WinAnsi encoding.
 
 use pdf_writer::Name;
 
-/// A typeface.
+/// A typeface of the standard fonts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Face {
+pub enum Typeface {
     /// Helvetica.
     Sans,
     /// Helvetica Bold.
@@ -18,8 +18,8 @@ pub enum Face {
     SerifItalic,
 }
 
-impl Face {
-    /// Every face.
+impl Typeface {
+    /// All typefaces.
     pub const ALL: [Self; 5] = [
         Self::Sans,
         Self::SansBold,
@@ -28,8 +28,8 @@ impl Face {
         Self::SerifItalic,
     ];
 
-    /// Its name in a page's resources.
-    pub fn resource(self) -> Name<'static> {
+    /// Returns the font's name in a page's resources.
+    pub fn resource_name(self) -> Name<'static> {
         Name(match self {
             Self::Sans => b"F1",
             Self::SansBold => b"F2",
@@ -39,8 +39,8 @@ impl Face {
         })
     }
 
-    /// Its name in the PDF standard.
-    pub fn base_font(self) -> Name<'static> {
+    /// Returns the font's name in the PDF standard.
+    pub fn base_font_name(self) -> Name<'static> {
         Name(match self {
             Self::Sans => b"Helvetica",
             Self::SansBold => b"Helvetica-Bold",
@@ -50,14 +50,14 @@ impl Face {
         })
     }
 
-    /// How wide `text` is at `size`, both in points.
-    pub fn width(self, text: &str, size: f32) -> f32 {
+    /// Returns the width of `text` at the font size `size`, both in points.
+    pub fn text_width(self, text: &str, size: f32) -> f32 {
         let widths = match self {
-            Self::Sans => &SANS,
-            Self::SansBold => &SANS_BOLD,
-            Self::Serif => &SERIF,
-            Self::SerifBold => &SERIF_BOLD,
-            Self::SerifItalic => &SERIF_ITALIC,
+            Self::Sans => &SANS_WIDTHS,
+            Self::SansBold => &SANS_BOLD_WIDTHS,
+            Self::Serif => &SERIF_WIDTHS,
+            Self::SerifBold => &SERIF_BOLD_WIDTHS,
+            Self::SerifItalic => &SERIF_ITALIC_WIDTHS,
         };
         let of = |byte: u8| {
             usize::from(byte)
@@ -66,7 +66,7 @@ impl Face {
                 .copied()
                 .unwrap_or(0)
         };
-        encode(text)
+        encode_winansi(text)
             .into_iter()
             .map(|byte| f32::from(of(byte)))
             .sum::<f32>()
@@ -75,8 +75,8 @@ impl Face {
     }
 }
 
-/// `text` in WinAnsi; a character that it lacks becomes a question mark.
-pub fn encode(text: &str) -> Vec<u8> {
+/// Encodes `text` in WinAnsi. Characters that the encoding lacks become question marks.
+pub fn encode_winansi(text: &str) -> Vec<u8> {
     text.chars()
         .map(|c| match c {
             ' '..='~' | '\u{a0}'..='\u{ff}' => u8::try_from(u32::from(c)).unwrap_or(b'?'),
@@ -94,9 +94,9 @@ pub fn encode(text: &str) -> Vec<u8> {
         .collect()
 }
 
-/// Widths of Helvetica in thousandths of its size, from code 32 on.
+/// Widths of Helvetica in thousandths of the font size, from code 32.
 #[rustfmt::skip]
-const SANS: [u16; 224] = [
+const SANS_WIDTHS: [u16; 224] = [
     278, 278, 355, 556, 556, 889, 667, 191, 333, 333, 389, 584, 278, 333, 278, 278, 556, 556, 556, 556, 556, 556, 556, 556,
     556, 556, 278, 278, 584, 584, 584, 556, 1015, 667, 667, 722, 722, 667, 611, 778, 722, 278, 500, 667, 556, 833, 722, 778,
     667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 278, 278, 278, 469, 556, 333, 556, 556, 500, 556, 556, 278, 556,
@@ -109,9 +109,9 @@ const SANS: [u16; 224] = [
     611, 556, 556, 556, 556, 500, 556, 500,
 ];
 
-/// Widths of Helvetica-Bold in thousandths of its size, from code 32 on.
+/// Widths of Helvetica-Bold in thousandths of the font size, from code 32.
 #[rustfmt::skip]
-const SANS_BOLD: [u16; 224] = [
+const SANS_BOLD_WIDTHS: [u16; 224] = [
     278, 333, 474, 556, 556, 889, 722, 238, 333, 333, 389, 584, 278, 333, 278, 278, 556, 556, 556, 556, 556, 556, 556, 556,
     556, 556, 333, 333, 584, 584, 584, 611, 975, 722, 722, 722, 722, 667, 611, 778, 722, 278, 556, 722, 611, 833, 722, 778,
     667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 333, 278, 333, 584, 556, 333, 556, 611, 556, 611, 556, 333, 611,
@@ -124,9 +124,9 @@ const SANS_BOLD: [u16; 224] = [
     611, 611, 611, 611, 611, 556, 611, 556,
 ];
 
-/// Widths of Times-Roman in thousandths of its size, from code 32 on.
+/// Widths of Times-Roman in thousandths of the font size, from code 32.
 #[rustfmt::skip]
-const SERIF: [u16; 224] = [
+const SERIF_WIDTHS: [u16; 224] = [
     250, 333, 408, 500, 500, 833, 778, 180, 333, 333, 500, 564, 250, 333, 250, 278, 500, 500, 500, 500, 500, 500, 500, 500,
     500, 500, 278, 278, 564, 564, 564, 444, 921, 722, 667, 667, 722, 611, 556, 722, 722, 333, 389, 722, 611, 889, 722, 722,
     556, 722, 667, 556, 611, 722, 722, 944, 722, 722, 611, 333, 278, 333, 469, 500, 333, 444, 500, 444, 500, 444, 333, 500,
@@ -139,9 +139,9 @@ const SERIF: [u16; 224] = [
     500, 500, 500, 500, 500, 500, 500, 500,
 ];
 
-/// Widths of Times-Bold in thousandths of its size, from code 32 on.
+/// Widths of Times-Bold in thousandths of the font size, from code 32.
 #[rustfmt::skip]
-const SERIF_BOLD: [u16; 224] = [
+const SERIF_BOLD_WIDTHS: [u16; 224] = [
     250, 333, 555, 500, 500, 1000, 833, 278, 333, 333, 500, 570, 250, 333, 250, 278, 500, 500, 500, 500, 500, 500, 500, 500,
     500, 500, 333, 333, 570, 570, 570, 500, 930, 722, 667, 722, 722, 667, 611, 778, 778, 389, 500, 778, 667, 944, 722, 778,
     611, 778, 722, 556, 667, 722, 722, 1000, 722, 722, 667, 333, 278, 333, 581, 500, 333, 500, 556, 444, 556, 444, 333, 500,
@@ -154,9 +154,9 @@ const SERIF_BOLD: [u16; 224] = [
     500, 556, 556, 556, 556, 500, 556, 500,
 ];
 
-/// Widths of Times-Italic in thousandths of its size, from code 32 on.
+/// Widths of Times-Italic in thousandths of the font size, from code 32.
 #[rustfmt::skip]
-const SERIF_ITALIC: [u16; 224] = [
+const SERIF_ITALIC_WIDTHS: [u16; 224] = [
     250, 333, 420, 500, 500, 833, 778, 214, 333, 333, 500, 675, 250, 333, 250, 278, 500, 500, 500, 500, 500, 500, 500, 500,
     500, 500, 333, 333, 675, 675, 675, 500, 920, 611, 611, 667, 722, 611, 611, 722, 722, 333, 444, 667, 556, 833, 667, 722,
     611, 722, 611, 500, 556, 722, 611, 833, 611, 556, 556, 389, 278, 389, 422, 500, 333, 500, 500, 444, 500, 444, 278, 500,

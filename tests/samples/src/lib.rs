@@ -1,43 +1,44 @@
-//! Documents to test with: samples a person would read, long ones to measure with, and ones that are meant to do harm.
+//! Documents for tests: readable samples, long documents for measurements, and broken or malicious ones.
 //!
-//! All are made here, from texts of the project's own, so nothing is copied and every answer is known. Every function gives
-//! the same bytes each time it is called.
+//! All documents are generated from the project's own texts, so that nothing is copied and every expected search result is known.
+//! Every function returns the same bytes on each call.
 
-mod book;
+mod broken_documents;
 mod encrypted;
 mod figures;
 pub mod fonts;
-mod hostile;
-pub mod pdf;
+mod long_documents;
+pub mod pdf_document;
 mod random;
-mod samples;
-mod scan;
-pub mod source;
-pub mod typeset;
+mod sample_documents;
+mod scanned_pages;
+pub mod text_markup;
+pub mod typesetter;
 
-pub use book::{book, chapters, scanned_book, text_document};
-pub use encrypted::encrypted;
-pub use hostile::{
-    decompression_bomb, empty_pages, huge_page, many_objects, one_bad_page, outline, rotated, truncated,
-    zero_pages,
+pub use broken_documents::{
+    decompression_bomb_document, document_of_empty_pages, document_with_bad_page, document_with_huge_page,
+    document_with_many_objects, document_with_outline, document_with_rotated_pages, document_without_pages,
+    truncated_document,
 };
-pub use samples::{handbook, letter, letter_scan, survey};
-pub use scan::{LETTER, scanned};
+pub use encrypted::encrypted_document;
+pub use long_documents::{generate_book, generate_chapters, generate_scanned_book, generate_text_document};
+pub use sample_documents::{handbook_document, letter_document, scanned_letter_document, survey_document};
+pub use scanned_pages::{LETTER_SCANS, scanned_document};
 
-/// Questions about the samples, with the answers: a list of `[[question]]` with `document`, `ask`, `page` and `phrase`.
-pub const QUESTIONS: &str = include_str!("../questions.toml");
+/// Questions about the samples with the expected phrases: a TOML list of `[[question]]` with `document`, `ask`, `page` and `phrase`.
+pub const SAMPLE_QUESTIONS: &str = include_str!("../questions.toml");
 
-/// The survey by what is special about it.
+/// Returns the survey, which has two columns and figures.
 pub fn two_columns_with_figures() -> Vec<u8> {
-    survey()
+    survey_document()
 }
 
-/// The samples by file name.
-pub fn all() -> [(&'static str, Vec<u8>); 3] {
+/// Returns the names and contents of the sample files.
+pub fn sample_files() -> [(&'static str, Vec<u8>); 3] {
     [
-        ("handbook.pdf", handbook()),
-        ("survey.pdf", survey()),
-        ("letter-scan.pdf", letter_scan()),
+        ("handbook.pdf", handbook_document()),
+        ("survey.pdf", survey_document()),
+        ("letter-scan.pdf", scanned_letter_document()),
     ]
 }
 

@@ -1,46 +1,48 @@
 use super::*;
 
-/// How often `part` stands in a file.
-fn count(file: &[u8], part: &str) -> usize {
+fn count_occurrences(file: &[u8], part: &str) -> usize {
     file.windows(part.len()).filter(|w| *w == part.as_bytes()).count()
 }
 
 #[test]
 fn every_document_is_the_same_each_time() {
-    for (name, bytes) in all() {
+    for (name, bytes) in sample_files() {
         assert!(bytes.len() < 300_000, "{name} has {} bytes", bytes.len());
         assert!(
-            all()
+            sample_files()
                 .iter()
                 .any(|(other, again)| *other == name && *again == bytes),
             "{name}"
         );
     }
-    assert_eq!(book(30, 7), book(30, 7));
-    assert_ne!(book(30, 7), book(30, 8));
-    assert_eq!(encrypted("x"), encrypted("x"));
-    assert_ne!(encrypted("x"), encrypted("y"));
+    assert_eq!(generate_book(30, 7), generate_book(30, 7));
+    assert_ne!(generate_book(30, 7), generate_book(30, 8));
+    assert_eq!(encrypted_document("x"), encrypted_document("x"));
+    assert_ne!(encrypted_document("x"), encrypted_document("y"));
 }
 
 #[test]
-fn a_document_has_the_pages_it_was_asked_for() {
+fn documents_have_the_requested_number_of_pages() {
     for pages in [1, 7, 100] {
         for file in [
-            book(pages, 1),
-            text_document(pages, 1),
-            scanned_book(pages),
-            empty_pages(pages),
+            generate_book(pages, 1),
+            generate_text_document(pages, 1),
+            generate_scanned_book(pages),
+            document_of_empty_pages(pages),
         ] {
-            assert_eq!(count(&file, "/Type /Page\n"), pages);
+            assert_eq!(count_occurrences(&file, "/Type /Page\n"), pages);
         }
     }
-    assert_eq!(count(&handbook(), "/Type /Page\n"), 12);
-    assert_eq!(count(&one_bad_page(9, 4), "/Type /Page\n"), 8);
+    assert_eq!(count_occurrences(&handbook_document(), "/Type /Page\n"), 12);
+    assert_eq!(
+        count_occurrences(&document_with_bad_page(9, 4), "/Type /Page\n"),
+        8
+    );
 }
 
 #[test]
-fn every_page_of_a_book_is_full_of_words_of_its_own() {
-    let file = String::from_utf8_lossy(&book(40, 1)).into_owned();
+fn book_pages_are_full_and_do_not_repeat_lines() {
+    let file = String::from_utf8_lossy(&generate_book(40, 1)).into_owned();
     let pages: Vec<&str> = file.split("/Type /Page\n").skip(1).collect();
     let lines = |page: &str| -> Vec<String> {
         page.lines()
@@ -63,14 +65,14 @@ fn every_page_of_a_book_is_full_of_words_of_its_own() {
 }
 
 #[test]
-fn the_answers_stand_in_the_texts() {
+fn expected_phrases_are_in_the_sample_texts() {
     let texts = [
         include_str!("../text/handbook.txt"),
         include_str!("../text/survey.txt"),
         include_str!("../text/letter.txt"),
     ];
     let text = texts.concat().replace("\\-", "");
-    let phrases: Vec<&str> = QUESTIONS
+    let phrases: Vec<&str> = SAMPLE_QUESTIONS
         .lines()
         .filter_map(|l| l.strip_prefix("phrase = \"")?.strip_suffix('"'))
         .collect();
@@ -81,16 +83,16 @@ fn the_answers_stand_in_the_texts() {
 }
 
 #[test]
-fn a_bomb_is_small_and_unpacks_to_gigabytes() {
-    let file = decompression_bomb();
+fn decompression_bomb_file_is_small() {
+    let file = decompression_bomb_document();
     assert!(file.len() < 200_000);
-    assert_eq!(count(&file, "/FlateDecode /FlateDecode"), 2);
+    assert_eq!(count_occurrences(&file, "/FlateDecode /FlateDecode"), 2);
 }
 
 #[test]
 fn scans_have_pictures_and_no_text() {
-    for file in [letter_scan(), scanned_book(5)] {
-        assert_eq!(count(&file, "/Filter /DCTDecode"), 3);
-        assert_eq!(count(&file, " Tj"), 0);
+    for file in [scanned_letter_document(), generate_scanned_book(5)] {
+        assert_eq!(count_occurrences(&file, "/Filter /DCTDecode"), 3);
+        assert_eq!(count_occurrences(&file, " Tj"), 0);
     }
 }

@@ -1,17 +1,17 @@
 // Routing for an office that files contracts.
 //
-// A contract says what it is where it begins. So a document is told by its title and by how its first page opens: the text layer
-// if there is one, else the upper part of the page, recognized. The pages of a contract are looked at for columns. A scanner that
-// writes a text layer writes each line across both of them, so a scanned page in two columns is recognized anew.
+// A contract names its type at the beginning. So a document is classified by its title and by the start of its first page: the text
+// layer if there is one, else OCR of the upper part of the page. The pages of a contract are checked for two columns. A scanner that
+// writes a text layer mixes the lines of both columns, so OCR is used on scanned pages with two columns.
 import { log, policy, settings } from "weir-sdk";
 import { recognize } from "weir-sdk/inference.js";
 import * as rasterizer from "weir-sdk/rasterizer.js";
 
-/** Characters from which a text layer is taken for one. */
-const TEXT = 50;
-/** Where a title stands: the upper third of the first page. */
-const OPENING = { x: 0, y: 0, width: 1, height: 0.33 };
-/** Characters of a text layer that count as its opening. */
+/** Number of characters from which a text layer is used. */
+const MIN_TEXT_CHARS = 50;
+/** The part of the first page that contains the title: its upper third. */
+const TITLE_REGION = { x: 0, y: 0, width: 1, height: 0.33 };
+/** Number of characters of a text layer that are searched for the words. */
 const OPENING_CHARS = 400;
 
 class Contracts {
@@ -20,11 +20,11 @@ class Contracts {
     .split(",")
     .map((word) => word.trim().toLowerCase())
     .filter((word) => word !== "");
-  /** Documents of this job that are contracts. */
+  /** The documents of this job that are contracts. */
   contracts = new Set();
 
   document(facts) {
-    const begins = `${facts.title ?? ""}\n${opening(facts)}`.toLowerCase();
+    const begins = `${facts.title ?? ""}\n${readOpening(facts)}`.toLowerCase();
     const isContract = this.words.some((word) => begins.includes(word));
     if (isContract) this.contracts.add(facts.document);
     return {
@@ -37,8 +37,8 @@ class Contracts {
 
   page(document, page) {
     const isContract = this.contracts.has(document);
-    const twoColumns = isContract && page.readable && inTwoColumns(document, page.number);
-    const reading = this.reading(page, twoColumns);
+    const twoColumns = isContract && page.readable && hasTwoColumns(document, page.number);
+    const reading = this.chooseReading(page, twoColumns);
     return {
       reading,
       embed: reading !== "nothing",
@@ -47,10 +47,10 @@ class Contracts {
     };
   }
 
-  reading(page, twoColumns) {
+  chooseReading(page, twoColumns) {
     if (!page.readable) return "nothing";
     if (twoColumns && page.imageCoverage >= 0.5) return "ocr";
-    if (page.textChars >= TEXT) return "text-layer";
+    if (page.textChars >= MIN_TEXT_CHARS) return "text-layer";
     return page.imageCoverage >= 0.1 ? "ocr" : "nothing";
   }
 
@@ -58,7 +58,7 @@ class Contracts {
     switch (kind) {
       case "page-unreadable":
       case "page-too-large":
-      case "page-deadline":
+      case "page-timeout":
       case "worker-died":
       case "model-input":
         return { tag: "skip-page" };
@@ -69,30 +69,30 @@ class Contracts {
   }
 }
 
-/** How the first page begins; nothing, if that cannot be seen. */
-function opening({ document, firstPages, name }) {
+/** Reads the start of the first page. Returns an empty text if that fails. */
+function readOpening({ document, firstPages, name }) {
   try {
-    return firstPages[0]?.textChars >= TEXT
+    return firstPages[0]?.textChars >= MIN_TEXT_CHARS
       ? [...rasterizer.text(document, 1)].slice(0, OPENING_CHARS).join("")
-      : recognize(document, 1, OPENING);
+      : recognize(document, 1, TITLE_REGION);
   } catch (refusal) {
-    log.warn(`${name}: its opening cannot be seen: ${refusal}`);
+    log.warn(`${name}: cannot read the start of the first page: ${refusal}`);
     return "";
   }
 }
 
-function inTwoColumns(document, page) {
+function hasTwoColumns(document, page) {
   try {
     return hasGutter(rasterizer.preview(document, page, 128));
   } catch (refusal) {
-    log.warn(`page ${page} cannot be looked at: ${refusal}`);
+    log.warn(`page ${page}: cannot get a preview: ${refusal}`);
     return false;
   }
 }
 
 /**
- * Whether a blank strip runs down the middle of a page between two printed halves. The margins above and below do not count:
- * titles and page numbers stand there.
+ * Returns whether there is a blank strip in the middle of a page between two printed halves. The top and bottom margins, with titles and
+ * page numbers, are ignored.
  */
 function hasGutter({ width, height, pixels }) {
   const margin = Math.floor((height * 3) / 20);

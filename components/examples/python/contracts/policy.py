@@ -1,8 +1,8 @@
 """Routing for an office that files contracts.
 
-A contract says what it is where it begins. So a document is told by its title and by how its first page opens: the text layer if
-there is one, else the upper part of the page, recognized. The pages of a contract are looked at for columns. A scanner that writes a
-text layer writes each line across both of them, so a scanned page in two columns is recognized anew.
+A contract names its type at the beginning. So a document is classified by its title and by the start of its first page: the text
+layer if there is one, else OCR of the upper part of the page. The pages of a contract are checked for two columns. A scanner that
+writes a text layer mixes the lines of both columns, so OCR is used on scanned pages with two columns.
 """
 
 from weir_sdk import Label, PageFacts, log, policy, rasterizer, settings
@@ -21,11 +21,11 @@ from weir_sdk.routing import (
     Verdict,
 )
 
-# Characters from which a text layer is taken for one.
-TEXT = 50
-# Where a title stands: the upper third of the first page.
-OPENING = Region(x=0.0, y=0.0, width=1.0, height=0.33)
-# Characters of a text layer that count as its opening.
+# Number of characters from which a text layer is used.
+MIN_TEXT_CHARS = 50
+# The part of the first page that contains the title: its upper third.
+TITLE_REGION = Region(x=0.0, y=0.0, width=1.0, height=0.33)
+# Number of characters of a text layer that are searched for the words.
 OPENING_CHARS = 400
 
 
@@ -33,11 +33,11 @@ class Contracts:
     def __init__(self) -> None:
         words = settings.get_or("words", "contract, agreement, lease").split(",")
         self.words = [word.strip().lower() for word in words if word.strip()]
-        # Documents of this job that are contracts.
+        # The documents of this job that are contracts.
         self.contracts: set[str] = set()
 
     def document(self, facts: DocumentFacts) -> DocumentRoute:
-        begins = f"{facts.title or ''}\n{opening(facts)}".lower()
+        begins = f"{facts.title or ''}\n{read_opening(facts)}".lower()
         is_contract = any(word in begins for word in self.words)
         if is_contract:
             self.contracts.add(facts.document)
@@ -50,12 +50,12 @@ class Contracts:
 
     def page(self, document: str, page: PageFacts) -> PageRoute:
         is_contract = document in self.contracts
-        two_columns = is_contract and page.readable and in_two_columns(document, page.number)
+        two_columns = is_contract and page.readable and has_two_columns(document, page.number)
         if not page.readable:
             reading = Reading.NOTHING
         elif two_columns and page.image_coverage >= 0.5:
             reading = Reading.OCR
-        elif page.text_chars >= TEXT:
+        elif page.text_chars >= MIN_TEXT_CHARS:
             reading = Reading.TEXT_LAYER
         elif page.image_coverage >= 0.1:
             reading = Reading.OCR
@@ -66,36 +66,36 @@ class Contracts:
 
     def failed(self, failure: Failure) -> Verdict:
         match failure.kind:
-            case "page-unreadable" | "page-too-large" | "page-deadline" | "worker-died" | "model-input":
+            case "page-unreadable" | "page-too-large" | "page-timeout" | "worker-died" | "model-input":
                 return SkipPage()
             case "model-queue-full" if failure.attempt < 5:
                 return RetryAfter(250 << (failure.attempt - 1))
         return FailDocument()
 
 
-def opening(facts: DocumentFacts) -> str:
-    """How the first page begins; nothing, if that cannot be seen."""
+def read_opening(facts: DocumentFacts) -> str:
+    """Reads the start of the first page. Returns an empty text if that fails."""
     try:
-        if facts.first_pages and facts.first_pages[0].text_chars >= TEXT:
+        if facts.first_pages and facts.first_pages[0].text_chars >= MIN_TEXT_CHARS:
             return rasterizer.text(facts.document, 1)[:OPENING_CHARS]
-        return recognize(facts.document, 1, OPENING)
+        return recognize(facts.document, 1, TITLE_REGION)
     except Refusal as refusal:
-        log.warn(f"{facts.name}: its opening cannot be seen: {refusal}")
+        log.warn(f"{facts.name}: cannot read the start of the first page: {refusal}")
         return ""
 
 
-def in_two_columns(document: str, page: int) -> bool:
+def has_two_columns(document: str, page: int) -> bool:
     try:
         return has_gutter(rasterizer.preview(document, page, 128))
     except Refusal as refusal:
-        log.warn(f"page {page} cannot be looked at: {refusal}")
+        log.warn(f"page {page}: cannot get a preview: {refusal}")
         return False
 
 
 def has_gutter(picture: rasterizer.Picture) -> bool:
-    """Whether a blank strip runs down the middle of a page between two printed halves.
+    """Returns whether there is a blank strip in the middle of a page between two printed halves.
 
-    The margins above and below do not count: titles and page numbers stand there.
+    The top and bottom margins, with titles and page numbers, are ignored.
     """
     width, height = picture.width, picture.height
     margin = height * 3 // 20

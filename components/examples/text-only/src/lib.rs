@@ -1,4 +1,4 @@
-//! A routing policy that reads and keeps pages with text and passes over the others: covers, plates, blank pages.
+//! A routing policy that reads and stores pages with text and skips the others, such as covers, plates and blank pages.
 
 use weir_sdk::routing::{PageRoute, Reading, Routing};
 use weir_sdk::{DocumentId, PageFacts, log, settings};
@@ -20,7 +20,7 @@ impl Routing for TextOnly {
         let has_text = page.text_chars >= self.min_chars;
         if !has_text {
             log::info(&format!(
-                "page {} has {} characters: passed over",
+                "page {} has {} characters and is skipped",
                 page.number, page.text_chars
             ));
         }

@@ -1,10 +1,10 @@
-"""The role ``chunking``: where to cut text, for the index and for summaries.
+"""The role ``chunking``: where text is cut for the index and for summaries.
 
 A policy has
 
-- ``passages(source: PassageSource) -> list[Range]``: the passages of a page to index, not empty, inside the text, on character
-  boundaries, in order of their starts, at most 4096. They are counted in bytes: see :func:`weir_sdk.offsets`;
-- ``summarize(section: Section) -> SummaryPlan``; if not given, sections are not summarized.
+- ``passages(source: PassageSource) -> list[Range]``: returns at most 4096 passages of a page to index, not empty, inside the text, on
+  character boundaries and ordered by their starts. Ranges are in bytes: see :func:`weir_sdk.offsets`;
+- ``summarize(section: Section) -> SummaryPlan``: plans the summary of a section. Default: no summary.
 """
 
 from wit_world.exports.chunking import (

@@ -1,6 +1,6 @@
-"""Models; the manifest must grant ``inference``, and time spent counts as the tenant's.
+"""Calls models. The manifest must grant ``inference``; the time is charged to the tenant.
 
-Each function raises :class:`Refusal` if it is refused.
+Each function raises :class:`Refusal` if the host refuses.
 """
 
 from typing import Sequence
@@ -9,32 +9,32 @@ try:
     from wit_world.imports import inference as _host
     from wit_world.imports.inference import Region
 except ImportError:
-    raise ImportError('pipeline.toml does not grant it: add "inference" to [capabilities] grant') from None
+    raise ImportError('pipeline.toml does not grant inference: add "inference" to [capabilities] grant') from None
 
-from .refusal import Refusal, asking
+from .refusal import Refusal, raises_refusal
 
 __all__ = ["Refusal", "Region", "count_tokens", "generate", "recognize", "similarities"]
 
 
-@asking
+@raises_refusal
 def count_tokens(text: str) -> int:
-    """Tokens the embedding model sees in a text of at most 64 KiB."""
+    """Counts the tokens of the embedding model in a text of at most 64 KiB."""
     return _host.count_tokens(text)
 
 
-@asking
+@raises_refusal
 def similarities(text: str, others: Sequence[str]) -> list[float]:
-    """Cosine similarity, from -1 to 1, of a text to each of up to 16 others, each at most 2 KiB. Vectors stay with the host."""
+    """Returns the cosine similarities, from -1 to 1, of a text to up to 16 others. Each text has at most 2 KiB."""
     return _host.similarities(text, list(others))
 
 
-@asking
+@raises_refusal
 def recognize(document: str, page: int, region: Region) -> str:
-    """Recognizes the text in a part of a page, in shares of its width and height from its upper left corner."""
+    """Runs OCR on a part of a page, given in fractions of its width and height from the upper left corner."""
     return _host.recognize(document, page, region)
 
 
-@asking
+@raises_refusal
 def generate(prompt: str, max_tokens: int) -> str:
-    """Asks the language model; a prompt of at most 64 KiB, an answer of at most ``max_tokens`` (1 to 4096) tokens."""
+    """Sends a prompt of at most 64 KiB to the language model. The response has at most ``max_tokens`` (1 to 4096) tokens."""
     return _host.generate(prompt, max_tokens)

@@ -1,60 +1,60 @@
-"""From the host's call to the policy's method."""
+"""Exports a policy and calls its methods."""
 
 from types import SimpleNamespace
 from typing import Any, Callable
 
 
-def policy(make: Callable[[], Any]) -> SimpleNamespace:
-    """Makes a class the component's policy.
+def policy(policy_class: Callable[[], Any]) -> SimpleNamespace:
+    """Turns a class into the component's policy.
 
-    Bind the roles it has to their names at the top of the file, where the host finds them::
+    Assign its roles to their names at module level, where the host finds them::
 
         Routing = policy(TextOnly).Routing
 
-    A component is initialized when it is built, long before there is a host to ask, so the class is instantiated at the first
-    call of a job: it may read settings when it is, and what it keeps in its fields is that job's memory.
+    A component is initialized at build time, without a host. So the class is instantiated at the first call of a job: its constructor
+    may read settings, and its fields are the job's memory.
     """
-    made: list[Any] = []
+    instances: list[Any] = []
 
-    def the() -> Any:
-        if not made:
-            made.append(make())
-        return made[0]
+    def get_instance() -> Any:
+        if not instances:
+            instances.append(policy_class())
+        return instances[0]
 
     class Batching:
         def plan(self, situation: Any) -> Any:
-            return the().plan(situation)
+            return get_instance().plan(situation)
 
     class Routing:
         def document(self, facts: Any) -> Any:
-            return _given(the(), "document", _nowhere_in_particular)(facts)
+            return _method_or_default(get_instance(), "document", _default_document_route)(facts)
 
         def page(self, document: str, facts: Any) -> Any:
-            return the().page(document, facts)
+            return get_instance().page(document, facts)
 
         def failed(self, failure: Any) -> Any:
-            return _given(the(), "failed", _fail_document)(failure)
+            return _method_or_default(get_instance(), "failed", _fail_document)(failure)
 
     class Chunking:
         def passages(self, source: Any) -> Any:
-            return the().passages(source)
+            return get_instance().passages(source)
 
         def summarize(self, section: Any) -> Any:
-            return _given(the(), "summarize", _no_summary)(section)
+            return _method_or_default(get_instance(), "summarize", _no_summary)(section)
 
     class Progress:
         def observe(self, at_millis: int, event: Any) -> Any:
-            return the().observe(at_millis, event)
+            return get_instance().observe(at_millis, event)
 
     return SimpleNamespace(Batching=Batching, Routing=Routing, Chunking=Chunking, Progress=Progress)
 
 
-def _given(policy: Any, method: str, otherwise: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return getattr(policy, method, otherwise)
+def _method_or_default(policy: Any, method: str, default: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return getattr(policy, method, default)
 
 
-# A component has the types of its own roles only, hence the try. They are resolved here because nothing can be imported any
-# more when the host calls.
+# A component has only the types of its own roles, so these imports may fail. They are at module level because imports are not possible
+# during a call.
 try:
     from wit_world.exports import routing as _routing
 except ImportError:
@@ -65,7 +65,7 @@ except ImportError:
     _chunking = None
 
 
-def _nowhere_in_particular(_facts: Any) -> Any:
+def _default_document_route(_facts: Any) -> Any:
     models = _routing.ModelPreferences(ocr=None, text_embedding=None)
     return _routing.DocumentRoute("default", _routing.Lane.BULK, models, labels=[])
 

@@ -1,8 +1,8 @@
-"""The role ``progress``: what the user is told.
+"""The role ``progress``: the updates that users see.
 
-A policy has ``observe(at_millis: int, event: Event) -> list[Update]``, called for each event of the job, in order; ``at_millis``
-counts from the job's start. No update is a fine answer; at most 16 are taken. An event is one of the classes below with what
-happened in its ``value``; ``match`` tells them apart.
+A policy has ``observe(at_millis: int, event: Event) -> list[Update]``, called for each event of the job, in order. ``at_millis`` counts
+from the job's start. It returns at most 16 updates, and may return none. An event is one of the classes below with the details in its
+``value``; use ``match`` to distinguish them.
 """
 
 from wit_world.exports.progress import (

@@ -1,4 +1,4 @@
-"""What the host raises when it does not do what it was asked for."""
+"""The error that capabilities raise when the host refuses a call."""
 
 from functools import wraps
 from typing import Callable, ParamSpec, TypeVar
@@ -10,10 +10,10 @@ R = TypeVar("R")
 
 
 class Refusal(Exception):
-    """The host refused.
+    """The host refused a call.
 
-    ``kind`` is ``unavailable`` (it has no such thing), ``exhausted`` (the tenant's quota for it is used up), ``invalid`` (an
-    argument is outside its limits) or ``failed`` (it was tried and did not work).
+    ``kind`` is ``unavailable`` (the requested model or page does not exist), ``exhausted`` (the tenant's quota is exhausted), ``invalid``
+    (an argument is outside its limits) or ``failed`` (the host tried and failed).
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -21,15 +21,15 @@ class Refusal(Exception):
         self.kind = kind
 
 
-def asking(ask: Callable[P, R]) -> Callable[P, R]:
-    @wraps(ask)
-    def asked(*given: P.args, **named: P.kwargs) -> R:
+def raises_refusal(function: Callable[P, R]) -> Callable[P, R]:
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return ask(*given, **named)
+            return function(*args, **kwargs)
         except Err as error:
-            refused = error.value
-            # The bindings name the cases of a variant Refusal_Unavailable and so on.
-            kind = type(refused).__name__.removeprefix("Refusal_").lower()
-            raise Refusal(kind, refused.value) from None
+            refusal = error.value
+            # The bindings name the cases of the variant Refusal_Unavailable and so on.
+            kind = type(refusal).__name__.removeprefix("Refusal_").lower()
+            raise Refusal(kind, refusal.value) from None
 
-    return asked
+    return wrapper

@@ -1,11 +1,11 @@
-"""The role ``routing``: where a document goes, how each page is read, and what follows a failure.
+"""The role ``routing``: a document's collection and lane, how each page is read, and the action after a failure.
 
 A policy has
 
-- ``page(document: str, facts: PageFacts) -> PageRoute``, asked once for each page, when its batch has been planned;
-- ``document(facts: DocumentFacts) -> DocumentRoute``, asked once for each document; if not given: collection ``default``, lane
-  ``bulk``, no labels, the host's models;
-- ``failed(failure: Failure) -> Verdict``, asked after each failure of a page; if not given: the document stops.
+- ``page(document: str, facts: PageFacts) -> PageRoute``, called once for each page, after its batch has been planned;
+- ``document(facts: DocumentFacts) -> DocumentRoute``, called once for each document. Default: collection ``default``, lane ``bulk``, no
+  labels, the host's models;
+- ``failed(failure: Failure) -> Verdict``, called after each failure of a page. Default: the document fails.
 """
 
 from wit_world.exports.routing import (

@@ -1,7 +1,6 @@
-"""The values of the pipeline's manifest, under those the job was started with.
+"""The settings of the pipeline's manifest; options of the job override them.
 
-A value that is not what it should be raises: to go on with a default would do something other than the tenant asked for, and
-nobody would notice.
+An invalid value raises an error. With a default instead, the component would silently do something that the tenant did not ask for.
 """
 
 from typing import Optional, Sequence, TypeVar
@@ -13,12 +12,12 @@ N = TypeVar("N", int, float)
 
 
 def get(name: str) -> Optional[str]:
-    """A setting as text, if it is set."""
+    """Returns a setting as text, or ``None`` if it is not set."""
     return _host.get(name)
 
 
 def get_or(name: str, value: T) -> T:
-    """A setting of the type of its default."""
+    """Returns a setting, converted to the type of the default ``value``."""
     text = get(name)
     if text is None:
         return value
@@ -30,20 +29,20 @@ def get_or(name: str, value: T) -> T:
     try:
         return type(value)(text)
     except ValueError:
-        raise ValueError(f"the setting {name} = '{text}' is no {type(value).__name__}") from None
+        raise ValueError(f"the setting {name} = '{text}' is not of type {type(value).__name__}") from None
 
 
 def within(name: str, value: N, least: N, most: N) -> N:
-    """A number within a range, both ends included."""
-    given = get_or(name, value)
-    if not least <= given <= most:
-        raise ValueError(f"the setting {name} = '{given}' is not within {least} to {most}")
-    return given
+    """Returns a number within a range, including both ends."""
+    chosen = get_or(name, value)
+    if not least <= chosen <= most:
+        raise ValueError(f"the setting {name} = '{chosen}' is not within {least} to {most}")
+    return chosen
 
 
 def choice(name: str, value: str, words: Sequence[str]) -> str:
-    """One of a few words."""
-    given = get_or(name, value)
-    if given not in words:
-        raise ValueError(f"the setting {name} = '{given}' is none of {', '.join(words)}")
-    return given
+    """Returns one of the ``words``."""
+    chosen = get_or(name, value)
+    if chosen not in words:
+        raise ValueError(f"the setting {name} = '{chosen}' is none of {', '.join(words)}")
+    return chosen

@@ -1,7 +1,7 @@
-"""Values kept from job to job; the manifest must grant ``state``.
+"""Values that are kept between jobs. The manifest must grant ``state``.
 
-A small key-value store for each tenant and pipeline: at most 1,000 keys of 256 bytes with values of 64 KiB, 1 MiB in all. Each
-function raises :class:`Refusal` if it is refused.
+A small key-value store for each tenant and pipeline: at most 1,000 keys of 256 bytes with values of 64 KiB, 1 MiB in total. Each
+function raises :class:`Refusal` if the host refuses.
 """
 
 from typing import Optional
@@ -9,26 +9,26 @@ from typing import Optional
 try:
     from wit_world.imports import state as _host
 except ImportError:
-    raise ImportError('pipeline.toml does not grant it: add "state" to [capabilities] grant') from None
+    raise ImportError('pipeline.toml does not grant state: add "state" to [capabilities] grant') from None
 
-from .refusal import Refusal, asking
+from .refusal import Refusal, raises_refusal
 
 __all__ = ["Refusal", "delete", "get", "set"]
 
 
-@asking
+@raises_refusal
 def get(key: str) -> Optional[bytes]:
-    """A value; ``None`` if the key is not set."""
+    """Returns a value, or ``None`` if the key is not set."""
     return _host.get(key)
 
 
-@asking
+@raises_refusal
 def set(key: str, value: bytes) -> None:
-    """Sets a value; what is set is seen at once."""
+    """Sets a value. Later reads in the same call see it."""
     _host.set(key, value)
 
 
-@asking
+@raises_refusal
 def delete(key: str) -> None:
-    """Forgets a key."""
+    """Deletes a key."""
     _host.delete(key)

@@ -1,4 +1,4 @@
-//! The command line of `weir component` and `weir dev`.
+//! The command-line arguments of `weir component` and `weir dev`.
 
 use std::path::PathBuf;
 
@@ -7,65 +7,65 @@ use weir_core::component::ComponentDigest;
 use weir_core::manifest::Role;
 
 use super::language::Language;
-use crate::registry::{Access, Place, Reference};
+use crate::registry::{ArtifactReference, ComponentLocation, RegistryAccessArgs};
 
-/// `weir component …`.
+/// The subcommands of `weir component`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ComponentCommand {
-    /// Make a folder with a component that builds and a test that passes
-    New(New),
+    /// Create a folder with the source of a component and test cases that pass
+    New(NewArgs),
     /// Build a component
-    Build(Build),
-    /// Compare a component's decisions with those expected, in the sandbox it will live in
-    Test(Test),
-    /// Push a component to a server, for pipelines that name it
-    #[command(after_help = KEY)]
+    Build(BuildArgs),
+    /// Compare a component's decisions with the expected ones, in the same sandbox as in production
+    Test(TestArgs),
+    /// Push a component to a server, so that pipelines can use it
+    #[command(after_help = SERVER_KEY_HELP)]
     Push {
-        /// The component: a file, or oci://HOST/NAME:TAG (or @sha256:…) in a registry
+        /// The component: a file, or oci://HOST/NAME:TAG or oci://HOST/NAME@sha256:… in a registry
         #[arg(value_name = "COMPONENT")]
-        place: Place,
-        /// What it is called [default: the file's name, or the last of the reference]
-        #[arg(long, value_parser = name)]
+        place: ComponentLocation,
+        /// Name of the component on the server [default: from the file name or the reference]
+        #[arg(long, value_parser = parse_component_name)]
         name: Option<String>,
         #[command(flatten)]
-        access: Access,
+        access: RegistryAccessArgs,
     },
-    /// Publish a component in an OCI registry, where images are
-    #[command(after_help = LOGIN)]
+    /// Publish a component to an OCI registry for container images
+    #[command(after_help = REGISTRY_LOGIN_HELP)]
     Publish {
-        /// The component
+        /// File of the component
         file: PathBuf,
         /// HOST/NAME:TAG
-        reference: Reference,
+        reference: ArtifactReference,
         #[command(flatten)]
-        access: Access,
+        access: RegistryAccessArgs,
     },
     /// Pull a component from an OCI registry into a file
-    #[command(after_help = LOGIN)]
+    #[command(after_help = REGISTRY_LOGIN_HELP)]
     Pull {
-        /// HOST/NAME:TAG, or HOST/NAME@sha256:… for one that never changes
-        reference: Reference,
-        /// The file [default: the last of NAME, with .wasm]
+        /// HOST/NAME:TAG, or HOST/NAME@sha256:… for an immutable reference
+        reference: ArtifactReference,
+        /// File to write [default: the last part of NAME with .wasm]
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
-        access: Access,
+        access: RegistryAccessArgs,
     },
     /// List the components on a server
-    #[command(after_help = KEY)]
+    #[command(after_help = SERVER_KEY_HELP)]
     List,
-    /// Remove a component that no revision names from a server
-    #[command(after_help = KEY)]
+    /// Remove a component from a server; no revision may use it
+    #[command(after_help = SERVER_KEY_HELP)]
     Remove {
-        /// Its digest, as `weir component list` shows it
+        /// Digest of the component; `weir component list` lists the digests
         digest: ComponentDigest,
     },
 }
 
-const KEY: &str = "It works on the server of --server or WEIR_SERVER; the key, of WEIR_KEY or --key-file, needs the scope components.";
+const SERVER_KEY_HELP: &str = "The command works on the server of --server or WEIR_SERVER. The API key in WEIR_KEY or --key-file needs the scope components.";
 
-const LOGIN: &str = "\
-A login is taken from where `docker login` or `podman login` have put it, or from WEIR_REGISTRY (the host it is for),
+const REGISTRY_LOGIN_HELP: &str = "\
+Credentials come from `docker login` or `podman login`, or from the variables WEIR_REGISTRY (the host that they are for),
 WEIR_REGISTRY_USER and WEIR_REGISTRY_PASSWORD.
 
 Examples:
@@ -73,91 +73,91 @@ Examples:
   weir component pull registry.example/team/router:1.2
   weir component push oci://registry.example/team/router@sha256:…";
 
-/// `weir component new`.
+/// Arguments of `weir component new`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   weir component new contracts --lang python --role routing
   weir component new ours --lang js --role batching,progress")]
-pub(crate) struct New {
-    /// Its name, and that of its folder: a-z, 0-9 and '-'
-    #[arg(value_parser = name)]
+pub(crate) struct NewArgs {
+    /// Name of the component and of its folder: a-z, 0-9 and '-'
+    #[arg(value_parser = parse_component_name)]
     pub(crate) name: String,
-    /// What to write it in
+    /// Programming language of the component
     #[arg(long, value_name = "LANGUAGE")]
     pub(crate) lang: Language,
-    /// What it decides: batching, routing, chunking, progress
-    #[arg(long = "role", required = true, value_name = "ROLE,…", value_delimiter = ',', value_parser = role)]
+    /// Roles of the component: batching, routing, chunking, progress
+    #[arg(long = "role", required = true, value_name = "ROLE,…", value_delimiter = ',', value_parser = parse_role)]
     pub(crate) roles: Vec<Role>,
 }
 
-/// `weir component build`.
+/// Arguments of `weir component build`.
 #[derive(Debug, Args)]
-pub(crate) struct Build {
+pub(crate) struct BuildArgs {
     /// The component's folder
     #[arg(default_value = ".", value_name = "FOLDER")]
     pub(crate) folder: PathBuf,
 }
 
-/// `weir component test`.
+/// Arguments of `weir component test`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A case is a folder with
+A test case is a folder with these files:
   call.json          a call, {\"function\": \"routing.page\", \"input\": {…}}, or a list of calls of one job
-  decision.json      the decision expected, or the list of them
-  error.json         or the error that is to end them: {\"kind\": \"component-trap\", \"message\": \"part of it\"}
-  capabilities.json  what the host answers, if the component asks
-  settings.json      settings over the manifest's
-Names and words are those of the contract. Ends with 1 if a decision differs.")]
-pub(crate) struct Test {
+  decision.json      the expected decision, or the list of expected decisions
+  error.json         or the expected error: {\"kind\": \"component-trap\", \"message\": \"part of the message\"}
+  capabilities.json  responses of the host to calls of capabilities (optional)
+  settings.json      settings that override those of the manifest (optional)
+The files use the names of the WIT contract. Exit code 1 means that a decision differs.")]
+pub(crate) struct TestArgs {
     /// The component's folder
     #[arg(default_value = ".", value_name = "FOLDER")]
     pub(crate) folder: PathBuf,
-    /// Folder of the cases [default: FOLDER/cases]
+    /// Folder of the test cases [default: FOLDER/cases]
     #[arg(long, value_name = "DIR")]
     pub(crate) cases: Option<PathBuf>,
-    /// Put this component in the place of the manifest's
+    /// Test this component instead of the one in the manifest
     #[arg(long, value_name = "FILE")]
     pub(crate) component: Option<PathBuf>,
-    /// Write down the decisions of cases that expect nothing yet
+    /// Write the decisions of test cases without an expectation to decision.json
     #[arg(long)]
     pub(crate) write: bool,
 }
 
-/// `weir dev`.
+/// Arguments of `weir dev`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
   weir dev contracts --document contract.pdf")]
-pub(crate) struct Dev {
+pub(crate) struct DevArgs {
     /// The component's folder
     #[arg(default_value = ".", value_name = "FOLDER")]
     pub(crate) folder: PathBuf,
-    /// A PDF to run through it after each change
+    /// PDF file to ingest with the component after each change
     #[arg(long, value_name = "FILE")]
     pub(crate) document: Option<PathBuf>,
 }
 
-/// Characters of a component's name.
-const NAME: usize = 48;
+/// Maximum length of a component's name.
+const MAX_NAME_CHARS: usize = 48;
 
-fn name(text: &str) -> Result<String, String> {
+fn parse_component_name(text: &str) -> Result<String, String> {
     let begins = text.starts_with(|c: char| c.is_ascii_lowercase());
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if begins && text.len() <= NAME && text.chars().all(plain) && !text.ends_with('-') {
+    if begins && text.len() <= MAX_NAME_CHARS && text.chars().all(plain) && !text.ends_with('-') {
         Ok(text.to_owned())
     } else {
         Err(format!(
-            "use 1 to {NAME} of the characters a-z, 0-9 and '-', a letter first and no '-' last"
+            "a name has 1 to {MAX_NAME_CHARS} of the characters a-z, 0-9 and '-', starts with a letter and does not end with '-'"
         ))
     }
 }
 
-fn role(text: &str) -> Result<Role, String> {
+fn parse_role(text: &str) -> Result<Role, String> {
     let found = Role::ALL.into_iter().find(|role| role.name() == text.trim());
     found.ok_or_else(|| {
         format!(
-            "there is no role '{text}': use {}",
+            "there is no role '{text}': use one of {}",
             Role::ALL.map(Role::name).join(", ")
         )
     })
@@ -168,8 +168,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_makes_a_folder_a_crate_and_a_pipeline() {
-        assert_eq!(name("two-columns2"), Ok("two-columns2".into()));
+    fn component_name_is_validated() {
+        assert_eq!(parse_component_name("two-columns2"), Ok("two-columns2".into()));
         for wrong in [
             "",
             "-a",
@@ -182,15 +182,15 @@ mod tests {
             "ä",
             &"a".repeat(49),
         ] {
-            assert!(name(wrong).is_err(), "{wrong}");
+            assert!(parse_component_name(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn an_unknown_role_is_answered_with_those_there_are() {
-        assert_eq!(role("routing"), Ok(Role::Routing));
+    fn unknown_role_error_lists_the_roles() {
+        assert_eq!(parse_role("routing"), Ok(Role::Routing));
         assert!(
-            role("router")
+            parse_role("router")
                 .unwrap_err()
                 .contains("batching, routing, chunking, progress")
         );

@@ -1,11 +1,11 @@
-//! `weir dev`: a component's decisions while it is being written.
+//! `weir dev`: builds and tests a component after each change of its source, and shows its decisions.
 //!
-//! After each change of its source the component is built, asked what its cases ask, and, if there is a document, run on that by
-//! `weir run` in a data folder of its own; what the component decided there is read from the recording of the job. The first
-//! time all of it is shown, then what a change has changed.
+//! After each change, the command builds the component, runs its test cases and, with `--document`, ingests the document by
+//! `weir run` in a separate data folder. It reads the decisions of the component from the recording of that job. The first
+//! round prints all decisions, later rounds print only decisions that differ from the round before.
 //!
-//! Changes are found by looking at times of modification: a folder of a few files is read in less than a millisecond, and
-//! that works on every file system and through every container's mounts.
+//! Changes are found by polling modification times. A folder of a few files is read in less than a millisecond, and polling
+//! works on every file system and in every container mount.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,41 +15,45 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use tokio::process::Command;
 use weir_core::settings::Settings;
-use weir_policy::{Frame, read_recording};
+use weir_policy::{RecordingFrame, read_recording};
 
-use super::args::{Dev, Test};
-use super::source::{MANIFEST, Source};
-use super::words::Decision;
-use super::{build, test};
-use crate::places::Places;
-use crate::target::on_folder;
+use super::args::{DevArgs, TestArgs};
+use super::component_source::{ComponentSource, MANIFEST_FILE};
+use super::contract_json::DecisionSummary;
+use super::{build, test_command};
+use crate::app_folders::AppFolders;
+use crate::command_target::force_data_folder;
 use crate::terminal::{error_line, out_line, print};
 
-/// How often the folder is looked at.
-const LOOK: Duration = Duration::from_millis(300);
-/// Files and folders that are looked at.
-const ENTRIES: usize = 10_000;
-/// Decisions shown after a run; what is beyond them is counted.
-const SHOWN: usize = 60;
-/// Characters of a decision.
-const CHARS: usize = 160;
+/// Time between two checks of the folder for changes.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
+/// Maximum number of watched files and folders.
+const MAX_WATCHED_ENTRIES: usize = 10_000;
+/// Maximum number of decisions that are printed after a run. The others are counted.
+const MAX_PRINTED_DECISIONS: usize = 60;
+/// Maximum number of characters of a printed decision.
+const MAX_DECISION_CHARS: usize = 160;
 
-/// Builds, tests and runs after each change, until it is interrupted.
-pub(crate) async fn run(dev: &Dev, settings: &Settings, places: &Places) -> Result<ExitCode> {
+/// Repeats the build, the tests and the run after each change, until Ctrl-C.
+pub(crate) async fn run(dev: &DevArgs, settings: &Settings, places: &AppFolders) -> Result<ExitCode> {
     if let Some(document) = &dev.document {
-        ensure!(document.is_file(), "{} is no file", document.display());
+        ensure!(
+            document.is_file(),
+            "the document {} is not a file",
+            document.display()
+        );
     }
-    let mut before = Decisions::default();
+    let mut before = DecisionsByCall::default();
     let working = async {
         loop {
-            let seen = newest(&Source::open(&dev.folder)?.folder)?;
-            match round(dev, &before, settings, places).await {
+            let seen = fingerprint_sources(&ComponentSource::open(&dev.folder)?.folder)?;
+            match build_test_and_ingest(dev, &before, settings, places).await {
                 Ok(decisions) => before = decisions,
                 Err(error) => error_line!("weir: {error:#}"),
             }
             error_line!("weir: waiting for a change in {}", dev.folder.display());
-            while newest(&dev.folder)? == seen {
-                tokio::time::sleep(LOOK).await;
+            while fingerprint_sources(&dev.folder)? == seen {
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         }
     };
@@ -59,50 +63,55 @@ pub(crate) async fn run(dev: &Dev, settings: &Settings, places: &Places) -> Resu
     }
 }
 
-/// One round: build, cases, document.
-async fn round(dev: &Dev, before: &Decisions, settings: &Settings, places: &Places) -> Result<Decisions> {
-    let source = Source::open(&dev.folder)?;
-    out_line!("{}", build::build(&source, places).await?)?;
+/// Builds the component, runs its test cases and ingests the document. Returns the decisions about the document.
+async fn build_test_and_ingest(
+    dev: &DevArgs,
+    before: &DecisionsByCall,
+    settings: &Settings,
+    places: &AppFolders,
+) -> Result<DecisionsByCall> {
+    let source = ComponentSource::open(&dev.folder)?;
+    out_line!("{}", build::build_component(&source, places).await?)?;
     if source.folder.join("cases").is_dir() {
-        let cases = Test {
+        let cases = TestArgs {
             folder: dev.folder.clone(),
             cases: None,
             component: None,
             write: false,
         };
-        test::run(&cases, false, settings, places).await?;
+        test_command::run(&cases, false, settings, places).await?;
     }
     let Some(document) = &dev.document else {
-        return Ok(Decisions::default());
+        return Ok(DecisionsByCall::default());
     };
-    let decisions = decide(&source, document).await?;
-    print(format_args!("{}", decisions.told(before)))?;
+    let decisions = ingest_and_read_decisions(&source, document).await?;
+    print(format_args!("{}", decisions.format_changes(before)))?;
     Ok(decisions)
 }
 
-/// Runs the document and reads what was decided.
-async fn decide(source: &Source, document: &Path) -> Result<Decisions> {
-    let data = source.workshop().join("data");
+/// Ingests the document with `weir run` and reads the component's decisions from the recording.
+async fn ingest_and_read_decisions(source: &ComponentSource, document: &Path) -> Result<DecisionsByCall> {
+    let data = source.build_folder().join("data");
     if data.exists() {
         std::fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
     }
     let binary = std::env::current_exe().context("cannot find the weir binary itself")?;
-    // How it ended is said by the run itself; what was decided until then is worth showing all the same.
-    on_folder(Command::new(binary).arg("run").arg(document), &data)
+    // The exit status is ignored: `weir run` prints its own errors, and the decisions before a failure are still useful.
+    force_data_folder(Command::new(binary).arg("run").arg(document), &data)
         .arg("--pipeline")
-        .arg(source.folder.join(MANIFEST))
-        .args(["--set", "policy.record=true"])
+        .arg(source.folder.join(MANIFEST_FILE))
+        .args(["--set", "policy.record_calls=true"])
         .kill_on_drop(true)
         .status()
         .await
         .context("cannot start weir run")?;
-    let mut decisions = Decisions::default();
-    for recording in recordings(&data.join("recordings")) {
+    let mut decisions = DecisionsByCall::default();
+    for recording in list_recordings(&data.join("recordings")) {
         for frame in read_recording(&recording)? {
-            if let Frame::Call(call) = frame {
-                let decision = Decision::from(call.exchange);
+            if let RecordingFrame::Call(call) = frame {
+                let decision = DecisionSummary::from(call.decision);
                 if source.manifest.components.contains_key(&decision.role) {
-                    decisions.add(decision);
+                    decisions.add_decision(decision);
                 }
             }
         }
@@ -110,8 +119,8 @@ async fn decide(source: &Source, document: &Path) -> Result<Decisions> {
     Ok(decisions)
 }
 
-/// The files of recordings below a folder: one folder for each tenant.
-fn recordings(folder: &Path) -> Vec<PathBuf> {
+/// Returns the recording files in a folder that has one subfolder per tenant.
+fn list_recordings(folder: &Path) -> Vec<PathBuf> {
     let inside = |folder: &Path| {
         std::fs::read_dir(folder)
             .into_iter()
@@ -124,59 +133,60 @@ fn recordings(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Decisions by what they were about.
+/// Decisions as JSON text, by function, number of the repetition and subject of the call.
 #[derive(Debug, Default)]
-struct Decisions {
+struct DecisionsByCall {
     by_call: BTreeMap<(&'static str, u32, String), String>,
 }
 
-impl Decisions {
-    fn add(&mut self, decision: Decision) {
-        let text = decision.decided.to_string();
-        // A document is asked about a page once, and about an event each time it happens.
+impl DecisionsByCall {
+    fn add_decision(&mut self, decision: DecisionSummary) {
+        let text = decision.decision.to_string();
+        // Calls can repeat with the same function and subject, such as calls for events. The count keeps them apart.
         let mut times = 0;
         while self
             .by_call
-            .contains_key(&(decision.function, times, decision.about.clone()))
+            .contains_key(&(decision.function, times, decision.subject.clone()))
         {
             times += 1;
         }
         self.by_call
-            .insert((decision.function, times, decision.about), text);
+            .insert((decision.function, times, decision.subject), text);
     }
 
-    /// What is new since before; everything, if there was nothing before.
-    fn told(&self, before: &Self) -> String {
+    /// Formats the decisions that are new or differ from those before. Without decisions before, formats all.
+    fn format_changes(&self, before: &Self) -> String {
         let new: Vec<_> = self
             .by_call
             .iter()
             .filter(|(call, text)| before.by_call.get(*call) != Some(text))
             .collect();
         let mut told = String::new();
-        for ((function, _, about), text) in new.iter().take(SHOWN) {
-            told += &format!("{function:20}{about:28} {}\n", short(text));
+        for ((function, _, about), text) in new.iter().take(MAX_PRINTED_DECISIONS) {
+            told += &format!("{function:20}{about:28} {}\n", truncate_text(text));
         }
-        if new.len() > SHOWN {
-            told += &format!("and {} more\n", new.len() - SHOWN);
+        if new.len() > MAX_PRINTED_DECISIONS {
+            told += &format!("and {} more\n", new.len() - MAX_PRINTED_DECISIONS);
         }
         let all = self.by_call.len();
         if before.by_call.is_empty() {
             told + &format!("{all} decisions\n")
         } else {
-            told + &format!("{} of {all} decisions are others than before\n", new.len())
+            told + &format!("{} of {all} decisions changed\n", new.len())
         }
     }
 }
 
-fn short(text: &str) -> String {
-    match text.char_indices().nth(CHARS) {
+fn truncate_text(text: &str) -> String {
+    match text.char_indices().nth(MAX_DECISION_CHARS) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
     }
 }
 
-/// When anything in a folder that a person writes last changed, and how many files there are.
-fn newest(folder: &Path) -> Result<(Option<SystemTime>, usize)> {
+/// Returns the latest modification time and the number of the source files below a folder. Build output and hidden files are
+/// excluded.
+fn fingerprint_sources(folder: &Path) -> Result<(Option<SystemTime>, usize)> {
     let mut newest = None;
     let mut entries = 0;
     let mut folders = vec![folder.to_owned()];
@@ -185,8 +195,8 @@ fn newest(folder: &Path) -> Result<(Option<SystemTime>, usize)> {
         for entry in std::fs::read_dir(&folder).with_context(cannot)?.flatten() {
             entries += 1;
             ensure!(
-                entries <= ENTRIES,
-                "{} has more than {ENTRIES} files: is it a component's folder?",
+                entries <= MAX_WATCHED_ENTRIES,
+                "{} has more than {MAX_WATCHED_ENTRIES} files: is it the folder of a component?",
                 folder.display()
             );
             let name = entry.file_name();
@@ -196,7 +206,7 @@ fn newest(folder: &Path) -> Result<(Option<SystemTime>, usize)> {
                     .iter()
                     .any(|ending| name.ends_with(ending))
                 || ["target", "node_modules", "__pycache__"].contains(&&*name);
-            // What has gone since it was listed is no change to wait for.
+            // The entry was removed after the listing.
             let Ok(known) = entry.metadata() else { continue };
             if made {
                 entries -= 1;
@@ -215,45 +225,45 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn decisions(pages: &[(u32, &str)]) -> Decisions {
-        let mut decisions = Decisions::default();
+    fn make_decisions(pages: &[(u32, &str)]) -> DecisionsByCall {
+        let mut decisions = DecisionsByCall::default();
         for (page, reading) in pages {
-            decisions.add(Decision {
+            decisions.add_decision(DecisionSummary {
                 role: weir_core::manifest::Role::Routing,
                 function: "routing.page",
-                about: format!("page {page}"),
-                decided: json!({ "reading": reading }),
+                subject: format!("page {page}"),
+                decision: json!({ "reading": reading }),
             });
         }
         decisions
     }
 
     #[test]
-    fn first_everything_is_told_and_then_what_changed() {
-        let first = decisions(&[(1, "ocr"), (2, "ocr")]);
-        let all = first.told(&Decisions::default());
+    fn first_round_prints_all_decisions_later_rounds_changes() {
+        let first = make_decisions(&[(1, "ocr"), (2, "ocr")]);
+        let all = first.format_changes(&DecisionsByCall::default());
         assert!(all.contains("page 1") && all.ends_with("2 decisions\n"), "{all}");
-        let second = decisions(&[(1, "ocr"), (2, "nothing")]);
-        let changed = second.told(&first);
+        let second = make_decisions(&[(1, "ocr"), (2, "nothing")]);
+        let changed = second.format_changes(&first);
         assert!(!changed.contains("page 1 "), "{changed}");
         assert!(
-            changed.contains("nothing") && changed.ends_with("1 of 2 decisions are others than before\n"),
+            changed.contains("nothing") && changed.ends_with("1 of 2 decisions changed\n"),
             "{changed}"
         );
     }
 
     #[test]
-    fn what_a_build_writes_is_no_change() {
+    fn build_output_does_not_change_the_fingerprint() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str| std::fs::write(folder.path().join(name), name).unwrap();
         write("policy.js");
-        let before = newest(folder.path()).unwrap();
+        let before = fingerprint_sources(folder.path()).unwrap();
         for name in ["policy.wasm", ".hidden", "Cargo.lock"] {
             write(name);
         }
         std::fs::create_dir(folder.path().join("node_modules")).unwrap();
-        assert_eq!(newest(folder.path()).unwrap(), before);
+        assert_eq!(fingerprint_sources(folder.path()).unwrap(), before);
         write("helper.js");
-        assert_ne!(newest(folder.path()).unwrap(), before);
+        assert_ne!(fingerprint_sources(folder.path()).unwrap(), before);
     }
 }

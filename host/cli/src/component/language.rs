@@ -1,10 +1,10 @@
-//! What a component can be written in.
+//! The programming languages of components.
 
 use std::path::Path;
 
 use clap::ValueEnum;
 
-/// A language with a toolchain that makes components.
+/// A programming language with a toolchain that builds components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Language {
     /// Rust
@@ -17,11 +17,11 @@ pub(crate) enum Language {
 }
 
 impl Language {
-    /// Every language.
+    /// All languages.
     pub(crate) const ALL: [Self; 3] = [Self::Rust, Self::Js, Self::Python];
 
-    /// The file that tells a folder of this language.
-    pub(crate) const fn entry(self) -> &'static str {
+    /// File that marks a folder as source in this language.
+    pub(crate) const fn entry_file(self) -> &'static str {
         match self {
             Self::Rust => "Cargo.toml",
             Self::Js => "policy.js",
@@ -29,10 +29,10 @@ impl Language {
         }
     }
 
-    /// The language of a folder.
-    pub(crate) fn of(folder: &Path) -> Option<Self> {
+    /// Detects the language of a source folder.
+    pub(crate) fn detect(folder: &Path) -> Option<Self> {
         Self::ALL
             .into_iter()
-            .find(|language| folder.join(language.entry()).is_file())
+            .find(|language| folder.join(language.entry_file()).is_file())
     }
 }

@@ -1,64 +1,63 @@
-//! `weir component`: decisions written in Rust, JavaScript or Python, from an empty folder to a component that is known to
-//! decide as it should.
+//! `weir component`: creates, builds, tests and publishes components in Rust, JavaScript or Python.
 //!
-//! A component's folder is its source (`src/lib.rs`, `policy.js` or `policy.py`), its `pipeline.toml` and its `cases/`. The
-//! manifest is the one description of it that everything else follows from: the roles it names are what the component
-//! exports, the capabilities it grants are all it can import, and the file it names is where the build puts the result. The
-//! contract and the SDK come out of this binary (`.weir/` in the folder, like any build output), so they always are those
-//! of the host that will run the component, and writing one needs nothing from a network but the language's own toolchain.
+//! A component's folder has its source (`src/lib.rs`, `policy.js` or `policy.py`), its `pipeline.toml` and its `cases/`. The
+//! manifest `pipeline.toml` determines the rest: the component exports the roles in the manifest, it can import only the granted
+//! capabilities, and the build writes its result to the file in the manifest. The WIT contract and the SDK are embedded in this
+//! binary and written to `.weir/` in the folder. So they always match the host that runs the component, and a build needs the
+//! network only for the toolchain of the language.
 
 mod args;
 mod build;
-mod case;
+mod component_source;
+mod contract_json;
+mod decision_diff;
 mod dev;
-mod difference;
-mod embedded;
+mod embedded_files;
+mod fake_host;
 mod language;
-mod published;
-mod pushed;
+mod registry_commands;
 mod scaffold;
-mod source;
-mod stand_ins;
-mod test;
-mod words;
+mod server_commands;
+mod test_case;
+mod test_command;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
 use weir_core::settings::Settings;
 
-use crate::places::Places;
-use crate::target::Target;
+use crate::app_folders::AppFolders;
+use crate::command_target::CommandTarget;
 
-pub(crate) use args::{ComponentCommand, Dev};
+pub(crate) use args::{ComponentCommand, DevArgs};
 pub(crate) use dev::run as dev;
 
-/// Carries out `weir component …`.
+/// Runs a `weir component` command.
 pub(crate) async fn run(
     command: &ComponentCommand,
     json: bool,
     settings: &Settings,
-    places: &Places,
-    target: &Target,
+    places: &AppFolders,
+    target: &CommandTarget,
 ) -> Result<ExitCode> {
     match command {
         ComponentCommand::New(new) => scaffold::run(new, json),
         ComponentCommand::Build(build) => build::run(build, json, places).await,
-        ComponentCommand::Test(test) => test::run(test, json, settings, places).await,
+        ComponentCommand::Test(test) => test_command::run(test, json, settings, places).await,
         ComponentCommand::Push { place, name, access } => {
-            pushed::push(place, name.as_deref(), *access, target, json).await
+            server_commands::push_component_command(place, name.as_deref(), *access, target, json).await
         }
         ComponentCommand::Publish {
             file,
             reference,
             access,
-        } => published::publish(file, reference, *access, json).await,
+        } => registry_commands::publish_component(file, reference, *access, json).await,
         ComponentCommand::Pull {
             reference,
             output,
             access,
-        } => published::pull(reference, output.as_deref(), *access, json).await,
-        ComponentCommand::List => pushed::list(target, json).await,
-        ComponentCommand::Remove { digest } => pushed::remove(digest, target).await,
+        } => registry_commands::pull_component(reference, output.as_deref(), *access, json).await,
+        ComponentCommand::List => server_commands::list_components(target, json).await,
+        ComponentCommand::Remove { digest } => server_commands::remove_component(digest, target).await,
     }
 }

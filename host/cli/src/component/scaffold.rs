@@ -1,8 +1,8 @@
-//! `weir component new`: a folder with a component that builds and a test that passes.
+//! `weir component new`: creates a folder with the source of a component and test cases that pass.
 //!
-//! Every role has a small rule of its own, the same in each language, so that the cases which come with it are the same too. A
-//! component of several roles is put together from theirs: a template is a list of parts, and those of the roles are
-//! joined before they are set into the frame.
+//! Each role has a small example implementation that decides the same in every language, so that the example test cases are the
+//! same, too. A role's template is a list of parts, such as imports and methods. For a component with several roles, the parts of
+//! the roles are joined and inserted into the files of the language.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,20 +10,20 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use weir_core::manifest::Role;
 
-use super::args::New;
-use super::embedded;
+use super::args::NewArgs;
+use super::embedded_files;
 use super::language::Language;
 use crate::terminal::out_line;
 
-/// A frame with the rules of the roles.
+/// The templates of one language.
 struct Template {
-    /// Files, by name, with `{{…}}` where the component's own goes.
+    /// Files by name, with placeholders in `{{…}}`.
     frame: &'static [(&'static str, &'static str)],
     batching: &'static str,
     routing: &'static str,
     chunking: &'static str,
     progress: &'static str,
-    /// Names of the parts of a role, in their order.
+    /// Names of the parts in a role's template, in their order.
     parts: &'static [&'static str],
 }
 
@@ -45,21 +45,21 @@ macro_rules! template {
     };
 }
 
-const RUST: Template = template!("rust", "rs",
+const RUST_TEMPLATE: Template = template!("rust", "rs",
     parts: &["imports", "fields", "made", "methods"],
     files: "Cargo.toml" from "component.toml", "src/lib.rs" from "lib.rs");
-const JS: Template = template!("js", "js",
+const JS_TEMPLATE: Template = template!("js", "js",
     parts: &["fields", "methods"],
     files: "policy.js" from "policy.js", "package.json" from "package.json");
-const PYTHON: Template = template!("python", "py",
+const PYTHON_TEMPLATE: Template = template!("python", "py",
     parts: &["imports", "made", "methods"],
     files: "policy.py" from "policy.py", "pyrightconfig.json" from "pyrightconfig.json");
 
-/// What stands between the parts of a role.
-const CUT: &str = "\n====\n";
+/// Separator of the parts in a role's template.
+const PART_SEPARATOR: &str = "\n====\n";
 
-/// The cases that come with a role.
-const fn cases(role: Role) -> &'static [(&'static str, &'static str)] {
+/// Returns the example test cases of a role, as file names and texts.
+const fn example_test_cases(role: Role) -> &'static [(&'static str, &'static str)] {
     macro_rules! case {
         ($name:literal: $($file:literal),+) => {
             &[$((
@@ -76,23 +76,23 @@ const fn cases(role: Role) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// Makes the folder.
-pub(crate) fn run(new: &New, json: bool) -> Result<ExitCode> {
+/// Creates the folder and prints the next steps.
+pub(crate) fn run(new: &NewArgs, json: bool) -> Result<ExitCode> {
     let folder = Path::new(&new.name);
-    make(folder, new)?;
+    create_folder(folder, new)?;
     if json {
         out_line!(
             "{}",
-            serde_json::json!({ "folder": folder, "files": files(new).iter().map(|f| &f.0).collect::<Vec<_>>() })
+            serde_json::json!({ "folder": folder, "files": render_files(new).iter().map(|f| &f.0).collect::<Vec<_>>() })
         )?;
     } else {
         let entry = if new.lang == Language::Rust {
             "src/lib.rs"
         } else {
-            new.lang.entry()
+            new.lang.entry_file()
         };
         out_line!(
-            "{name}/ is a component in {entry}; its README says how to go on:\n  weir component build {name}\n  \
+            "created {name}/ with a component in {entry}; next steps, also in its README:\n  weir component build {name}\n  \
              weir component test {name}\n  weir run FILE.pdf --pipeline {name}/pipeline.toml",
             name = new.name
         )?;
@@ -100,32 +100,33 @@ pub(crate) fn run(new: &New, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn make(folder: &Path, new: &New) -> Result<()> {
+fn create_folder(folder: &Path, new: &NewArgs) -> Result<()> {
     if folder.symlink_metadata().is_ok() {
         bail!(
-            "{} is already there: choose another name, or remove it",
+            "{} is already there: use another name or remove it",
             folder.display()
         );
     }
-    for (name, text) in files(new) {
+    for (name, text) in render_files(new) {
         let path = folder.join(name);
-        embedded::write(&path, &text).with_context(|| format!("cannot write {}", path.display()))?;
+        embedded_files::write_if_changed(&path, &text)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
-/// The files of a component, in no order.
-fn files(new: &New) -> Vec<(&'static str, String)> {
+/// Renders the files of a component. Returns their names and texts in no defined order.
+fn render_files(new: &NewArgs) -> Vec<(&'static str, String)> {
     let template = match new.lang {
-        Language::Rust => RUST,
-        Language::Js => JS,
-        Language::Python => PYTHON,
+        Language::Rust => RUST_TEMPLATE,
+        Language::Js => JS_TEMPLATE,
+        Language::Python => PYTHON_TEMPLATE,
     };
     let roles: Vec<Role> = Role::ALL
         .into_iter()
         .filter(|role| new.roles.contains(role))
         .collect();
-    let rules: Vec<Vec<&str>> = roles.iter().map(|role| template.rule(*role)).collect();
+    let rules: Vec<Vec<&str>> = roles.iter().map(|role| template.role_parts(*role)).collect();
     let list = |each: &dyn Fn(Role) -> String, between: &str| {
         roles
             .iter()
@@ -136,13 +137,13 @@ fn files(new: &New) -> Vec<(&'static str, String)> {
     let mut words = vec![
         ("name", new.name.clone()),
         ("roles", list(&|role| role.name().into(), ", ")),
-        ("Roles", list(&capital, ", ")),
+        ("Roles", list(&capitalize_role, ", ")),
         (
             "entry",
             if new.lang == Language::Rust {
                 "src/lib.rs".into()
             } else {
-                new.lang.entry().into()
+                new.lang.entry_file().into()
             },
         ),
         (
@@ -151,9 +152,12 @@ fn files(new: &New) -> Vec<(&'static str, String)> {
         ),
         (
             "bound",
-            list(&|role| format!("{0} = roles.{0}", capital(role)), "\n"),
+            list(&|role| format!("{0} = roles.{0}", capitalize_role(role)), "\n"),
         ),
-        ("cases", list(&|role| format!("`{}`", case_name(role)), ", ")),
+        (
+            "cases",
+            list(&|role| format!("`{}`", example_case_name(role)), ", "),
+        ),
     ];
     let helpers = ["log", "offsets", "policy", "settings"];
     let used = |name: &&str| {
@@ -176,34 +180,34 @@ fn files(new: &New) -> Vec<(&'static str, String)> {
     let frame = template
         .frame
         .iter()
-        .map(|(name, text)| (*name, fill(text, &words)));
+        .map(|(name, text)| (*name, fill_placeholders(text, &words)));
     let cases = roles
         .iter()
-        .flat_map(|role| cases(*role))
+        .flat_map(|role| example_test_cases(*role))
         .map(|(name, text)| (*name, (*text).to_owned()));
     frame.chain(cases).collect()
 }
 
 impl Template {
-    /// The parts of a role's rule.
-    fn rule(&self, role: Role) -> Vec<&'static str> {
+    /// Returns the parts of a role's template.
+    fn role_parts(&self, role: Role) -> Vec<&'static str> {
         let text = match role {
             Role::Batching => self.batching,
             Role::Routing => self.routing,
             Role::Chunking => self.chunking,
             Role::Progress => self.progress,
         };
-        text.trim_end().split(CUT).collect()
+        text.trim_end().split(PART_SEPARATOR).collect()
     }
 }
 
-fn fill(text: &str, words: &[(&str, String)]) -> String {
+fn fill_placeholders(text: &str, words: &[(&str, String)]) -> String {
     words.iter().fold(text.to_owned(), |text, (word, value)| {
         text.replace(&format!("{{{{{word}}}}}"), value)
     })
 }
 
-fn capital(role: Role) -> String {
+fn capitalize_role(role: Role) -> String {
     let mut letters = role.name().chars();
     letters
         .next()
@@ -213,19 +217,19 @@ fn capital(role: Role) -> String {
         .collect()
 }
 
-fn case_name(role: Role) -> String {
-    let path = cases(role).first().map_or("", |(path, _)| path);
+fn example_case_name(role: Role) -> String {
+    let path = example_test_cases(role).first().map_or("", |(path, _)| path);
     path.split('/').nth(1).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::component::case::{Case, Expected};
-    use crate::component::source::Source;
+    use crate::component::component_source::ComponentSource;
+    use crate::component::test_case::{Expectation, TestCase};
 
-    fn new(lang: Language, roles: &[Role]) -> New {
-        New {
+    fn new_args(lang: Language, roles: &[Role]) -> NewArgs {
+        NewArgs {
             name: "ours".into(),
             lang,
             roles: roles.to_vec(),
@@ -233,23 +237,23 @@ mod tests {
     }
 
     #[test]
-    fn a_new_folder_is_whole_in_every_language() {
+    fn new_folder_is_complete_in_every_language() {
         for lang in Language::ALL {
             for roles in [&[Role::Routing][..], &Role::ALL] {
                 let parent = tempfile::tempdir().unwrap();
                 let folder = parent.path().join("ours");
-                make(&folder, &new(lang, roles)).unwrap();
-                let source = Source::open(&folder).unwrap();
+                create_folder(&folder, &new_args(lang, roles)).unwrap();
+                let source = ComponentSource::open(&folder).unwrap();
                 assert_eq!(source.language, lang);
                 assert_eq!(source.roles().collect::<Vec<_>>(), roles);
-                let cases = Case::all(&folder.join("cases")).unwrap();
+                let cases = TestCase::read_all(&folder.join("cases")).unwrap();
                 assert_eq!(cases.len(), roles.len());
                 assert!(
                     cases
                         .iter()
-                        .all(|case| matches!(case.expected, Expected::Decision(_)))
+                        .all(|case| matches!(case.expectation, Expectation::Decision(_)))
                 );
-                for (name, text) in files(&new(lang, roles)) {
+                for (name, text) in render_files(&new_args(lang, roles)) {
                     assert!(!text.contains("{{") && !text.contains("===="), "{name}: {text}");
                 }
             }
@@ -257,9 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_left_alone() {
+    fn existing_folder_is_not_changed() {
         let folder = tempfile::tempdir().unwrap();
-        let error = make(folder.path(), &new(Language::Js, &[Role::Routing])).unwrap_err();
+        let error = create_folder(folder.path(), &new_args(Language::Js, &[Role::Routing])).unwrap_err();
         assert!(error.to_string().contains("already there"), "{error}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

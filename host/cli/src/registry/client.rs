@@ -1,4 +1,4 @@
-//! A registry that is asked. Nothing it says is believed: not lengths, not digests, not where to go next.
+//! HTTP client of a registry. Lengths, digests and redirects in responses are checked, because registries are not trusted.
 
 use std::time::Duration;
 
@@ -12,66 +12,67 @@ use serde::Deserialize;
 use url::{Host, Url};
 use weir_core::component::ComponentDigest;
 
-use super::Reference;
-use super::artifact::{Artifact, MANIFEST, layer};
-use super::challenge::Challenge;
+use super::ArtifactReference;
+use super::artifact::{ComponentArtifact, MANIFEST_MEDIA_TYPE, parse_component_layer};
+use super::auth_challenge::AuthChallenge;
 use super::credentials::Credentials;
 
-/// Bytes of a manifest: what the specification has registries take.
-const MANIFEST_BYTES: u64 = 4 << 20;
-/// Bytes of a token with what comes with it, and of what a registry says is wrong.
-const SHORT_BYTES: u64 = 64 << 10;
-/// Redirects that are followed.
-const REDIRECTS: usize = 5;
-/// Longest wait for a connection, and for the next bytes.
-const CONNECT: Duration = Duration::from_secs(10);
-const SILENCE: Duration = Duration::from_secs(60);
-/// A component of 64 MiB over a slow line.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// Maximum bytes of a manifest, by the OCI specification.
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// Maximum bytes of a token response or an error response.
+const MAX_SHORT_BODY_BYTES: u64 = 64 << 10;
+/// Maximum number of redirects.
+const MAX_REDIRECTS: usize = 5;
+/// Timeout of a connection attempt.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout between two parts of a response.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// Timeout of a request. It allows a component of 64 MiB over a slow connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How registries may be reached.
+/// Options of connections to registries.
 #[derive(Debug, Clone, Copy, Default, Args)]
-pub(crate) struct Access {
-    /// Speak to registries without TLS; to those on this machine that is done anyway
+pub(crate) struct RegistryAccessArgs {
+    /// Connect to registries without TLS; registries on this machine never use TLS
     #[arg(long)]
     plain_http: bool,
 }
 
-/// A registry, and the repository of a reference in it.
-pub(crate) struct Registry {
+/// A client for one repository in a registry.
+pub(crate) struct RegistryClient {
     client: Client,
-    /// Where its interface begins.
-    base: Url,
+    /// Base URL of the registry's API.
+    base_url: Url,
     repository: String,
-    name: String,
+    registry_name: String,
     credentials: Option<Credentials>,
-    /// What it wanted to see, once it has said so.
+    /// Value of the `Authorization` header, after the registry has requested it.
     authorization: Mutex<Option<HeaderValue>>,
 }
 
-/// A component out of a registry.
-pub(crate) struct Pulled {
+/// A component from a registry.
+pub(crate) struct PulledComponent {
     pub(crate) component: Vec<u8>,
-    /// That of the manifest, by which it is the same for good.
+    /// Digest of the manifest, for an immutable reference.
     pub(crate) digest: ComponentDigest,
 }
 
 #[derive(Deserialize)]
-struct Token {
+struct TokenResponse {
     token: Option<String>,
     access_token: Option<String>,
 }
 
-impl Registry {
-    /// The one that a reference names.
-    pub(crate) fn open(reference: &Reference, access: Access) -> Result<Self> {
-        let credentials = Credentials::of(&reference.registry)?;
-        Self::with(reference, access, credentials)
+impl RegistryClient {
+    /// Creates a client for the registry in a reference, with the stored credentials.
+    pub(crate) fn open(reference: &ArtifactReference, access: RegistryAccessArgs) -> Result<Self> {
+        let credentials = Credentials::find_for_registry(&reference.registry)?;
+        Self::with_credentials(reference, access, credentials)
     }
 
-    pub(super) fn with(
-        reference: &Reference,
-        access: Access,
+    pub(super) fn with_credentials(
+        reference: &ArtifactReference,
+        access: RegistryAccessArgs,
         credentials: Option<Credentials>,
     ) -> Result<Self> {
         let host = match reference.registry.as_str() {
@@ -80,77 +81,87 @@ impl Registry {
         };
         let secure =
             Url::parse(&format!("https://{host}/v2/")).with_context(|| format!("'{host}' is no host"))?;
-        let base = match access.plain_http || is_here(&secure) {
+        let base = match access.plain_http || is_loopback(&secure) {
             true => Url::parse(&format!("http://{host}/v2/"))?,
             false => secure,
         };
-        // One that is there already is as good.
+        // An error means that a provider is already installed. It is the same provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
             .redirect(Policy::none())
             .referer(false)
-            .connect_timeout(CONNECT)
-            .read_timeout(SILENCE)
-            .timeout(PATIENCE)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
             .build()?;
         Ok(Self {
             client,
-            base,
+            base_url: base,
             repository: reference.repository.clone(),
-            name: reference.registry.clone(),
+            registry_name: reference.registry.clone(),
             credentials,
             authorization: Mutex::default(),
         })
     }
 
-    /// The component that a reference names, which is what its digests say.
-    pub(crate) async fn pull(&self, reference: &Reference) -> Result<Pulled> {
+    /// Pulls the component of a reference and checks its digests.
+    pub(crate) async fn pull(&self, reference: &ArtifactReference) -> Result<PulledComponent> {
         let pulled = async {
             let version = reference
-                .version()
+                .tag_or_digest()
                 .context("it has neither a tag nor a digest: name:tag or name@sha256:…")?;
-            let url = self.url(&format!("manifests/{version}"))?;
-            let answer = self.ask(Method::GET, url, Some(MANIFEST), None, false).await?;
-            let manifest = self.read(self.good(answer).await?, MANIFEST_BYTES).await?;
-            let digest = ComponentDigest::of(&manifest);
+            let url = self.repository_url(&format!("manifests/{version}"))?;
+            let answer = self
+                .send_request(Method::GET, url, Some(MANIFEST_MEDIA_TYPE), None, false)
+                .await?;
+            let manifest = self
+                .read_limited_body(self.require_success(answer).await?, MAX_MANIFEST_BYTES)
+                .await?;
+            let digest = ComponentDigest::from_content(&manifest);
             if let Some(wanted) = reference.digest {
                 ensure!(
                     digest == wanted,
                     "the registry answered with another manifest, {digest}"
                 );
             }
-            let (named, size) = layer(&manifest)?;
-            let url = self.url(&format!("blobs/{named}"))?;
-            let answer = self.ask(Method::GET, url, None, None, false).await?;
-            let component = self.read(self.good(answer).await?, size).await?;
-            let got = ComponentDigest::of(&component);
+            let (named, size) = parse_component_layer(&manifest)?;
+            let url = self.repository_url(&format!("blobs/{named}"))?;
+            let answer = self.send_request(Method::GET, url, None, None, false).await?;
+            let component = self
+                .read_limited_body(self.require_success(answer).await?, size)
+                .await?;
+            let got = ComponentDigest::from_content(&component);
             ensure!(
                 got == named && component.len() as u64 == size,
                 "the registry answered with other bytes than {named}, {got}"
             );
-            Ok(Pulled { component, digest })
+            Ok(PulledComponent { component, digest })
         };
         pulled.await.with_context(|| format!("cannot pull {reference}"))
     }
 
-    /// Publishes a component under a tag; the digest of its manifest.
-    pub(crate) async fn publish(&self, reference: &Reference, component: Vec<u8>) -> Result<ComponentDigest> {
+    /// Publishes a component with a tag and returns the digest of the manifest.
+    pub(crate) async fn publish(
+        &self,
+        reference: &ArtifactReference,
+        component: Vec<u8>,
+    ) -> Result<ComponentDigest> {
         let published = async {
             ensure!(
                 reference.digest.is_none(),
                 "a digest follows from what is published: name a tag"
             );
             let tag = reference.tag.as_deref().context("it has no tag: name:tag")?;
-            let artifact = Artifact::of(component)?;
+            let artifact = ComponentArtifact::from_component(component)?;
             for (digest, bytes) in artifact.blobs {
                 self.put_blob(&digest, bytes).await?;
             }
-            let digest = ComponentDigest::of(&artifact.manifest);
-            let url = self.url(&format!("manifests/{tag}"))?;
-            let body = Some((MANIFEST, artifact.manifest));
-            let answer = self.ask(Method::PUT, url, None, body, true).await?;
-            self.good(answer).await?;
+            let digest = ComponentDigest::from_content(&artifact.manifest);
+            let url = self.repository_url(&format!("manifests/{tag}"))?;
+            let body = Some((MANIFEST_MEDIA_TYPE, artifact.manifest));
+            let answer = self.send_request(Method::PUT, url, None, body, true).await?;
+            self.require_success(answer).await?;
             Ok(digest)
         };
         published
@@ -159,26 +170,33 @@ impl Registry {
     }
 
     async fn put_blob(&self, digest: &ComponentDigest, bytes: Vec<u8>) -> Result<()> {
-        let there = self.url(&format!("blobs/{digest}"))?;
-        if self.ask(Method::HEAD, there, None, None, true).await?.status() == StatusCode::OK {
+        let there = self.repository_url(&format!("blobs/{digest}"))?;
+        if self
+            .send_request(Method::HEAD, there, None, None, true)
+            .await?
+            .status()
+            == StatusCode::OK
+        {
             return Ok(());
         }
-        let begin = self.url("blobs/uploads/")?;
-        let answer = self.ask(Method::POST, begin.clone(), None, None, true).await?;
-        let answer = self.good(answer).await?;
-        let mut url = self.next(&begin, &answer)?;
+        let begin = self.repository_url("blobs/uploads/")?;
+        let answer = self
+            .send_request(Method::POST, begin.clone(), None, None, true)
+            .await?;
+        let answer = self.require_success(answer).await?;
+        let mut url = self.redirect_url(&begin, &answer)?;
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         let body = Some(("application/octet-stream", bytes));
-        let answer = self.ask(Method::PUT, url, None, body, true).await?;
-        self.good(answer).await.map(drop)
+        let answer = self.send_request(Method::PUT, url, None, body, true).await?;
+        self.require_success(answer).await.map(drop)
     }
 
-    fn url(&self, path: &str) -> Result<Url> {
-        Ok(self.base.join(&format!("{}/{path}", self.repository))?)
+    fn repository_url(&self, path: &str) -> Result<Url> {
+        Ok(self.base_url.join(&format!("{}/{path}", self.repository))?)
     }
 
-    /// Asks, with what the registry wants to see, and for what is only read follows its redirects.
-    async fn ask(
+    /// Sends a request with the required authorization. Follows the redirects of GET and HEAD requests.
+    async fn send_request(
         &self,
         method: Method,
         mut url: Url,
@@ -193,54 +211,59 @@ impl Registry {
             if let Some(accept) = accept {
                 request = request.header(ACCEPT, accept);
             }
-            // Nobody else is shown what is for the registry.
-            let own = url.origin() == self.base.origin();
+            // Other hosts do not get the credentials of the registry.
+            let own = url.origin() == self.base_url.origin();
             if let Some(value) = self.authorization.lock().clone().filter(|_| own) {
                 request = request.header(AUTHORIZATION, value);
             }
             if let Some((kind, bytes)) = &body {
                 request = request.header(CONTENT_TYPE, *kind).body(bytes.clone());
             }
-            let answer = request.send().await.map_err(|error| self.failed(&url, &error))?;
+            let answer = request
+                .send()
+                .await
+                .map_err(|error| self.request_error(&url, &error))?;
             match answer.status() {
                 StatusCode::UNAUTHORIZED if own && !asked_for_token => {
                     asked_for_token = true;
-                    let header = self.authorize(&answer, push).await?;
+                    let header = self.request_authorization(&answer, push).await?;
                     *self.authorization.lock() = Some(header);
                 }
                 status if reads && status.is_redirection() => {
                     redirects += 1;
                     ensure!(
-                        redirects <= REDIRECTS,
-                        "{} leads further after {REDIRECTS} redirects",
-                        self.name
+                        redirects <= MAX_REDIRECTS,
+                        "{} leads further after {MAX_REDIRECTS} redirects",
+                        self.registry_name
                     );
-                    url = self.next(&url, &answer)?;
+                    url = self.redirect_url(&url, &answer)?;
                 }
                 _ => return Ok(answer),
             }
         }
     }
 
-    /// What a registry wants to see that has answered with 401.
-    async fn authorize(&self, answer: &Response, push: bool) -> Result<HeaderValue> {
-        let name = &self.name;
+    /// Returns the `Authorization` header that a 401 response of the registry requires.
+    async fn request_authorization(&self, answer: &Response, push: bool) -> Result<HeaderValue> {
+        let name = &self.registry_name;
         let login = || {
             format!(
                 "{name} wants a login: `docker login {name}`, or set WEIR_REGISTRY={name}, WEIR_REGISTRY_USER and \
                  WEIR_REGISTRY_PASSWORD"
             )
         };
-        let (realm, service) = match Challenge::of(answer.headers()) {
-            Some(Challenge::Basic) => return self.credentials.as_ref().with_context(login)?.header(),
-            Some(Challenge::Bearer { realm, service }) => (realm, service),
+        let (realm, service) = match AuthChallenge::from_headers(answer.headers()) {
+            Some(AuthChallenge::Basic) => {
+                return self.credentials.as_ref().with_context(login)?.basic_auth_header();
+            }
+            Some(AuthChallenge::Bearer { realm, service }) => (realm, service),
             None => bail!("{name} wants to see what is not known here"),
         };
         let mut url =
             Url::parse(&realm).with_context(|| format!("{name} sends for a token to what is no URL"))?;
-        self.check(&url)?;
+        self.check_redirect_url(&url)?;
         let rights = if push { "pull,push" } else { "pull" };
-        // What is wanted, and not what the registry says is wanted.
+        // The scope is what this client needs, not what the registry requests.
         url.query_pairs_mut()
             .append_pair("scope", &format!("repository:{}:{rights}", self.repository));
         if let Some(service) = service {
@@ -248,17 +271,22 @@ impl Registry {
         }
         let mut request = self.client.get(url.clone());
         if let Some(credentials) = &self.credentials {
-            request = request.header(AUTHORIZATION, credentials.header()?);
+            request = request.header(AUTHORIZATION, credentials.basic_auth_header()?);
         }
-        let answer = request.send().await.map_err(|error| self.failed(&url, &error))?;
+        let answer = request
+            .send()
+            .await
+            .map_err(|error| self.request_error(&url, &error))?;
         if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&answer.status()) {
             match self.credentials {
                 Some(_) => bail!("{name} does not take the login"),
                 None => bail!(login()),
             }
         }
-        let said = self.read(self.good(answer).await?, SHORT_BYTES).await?;
-        let token = serde_json::from_slice::<Token>(&said).ok();
+        let said = self
+            .read_limited_body(self.require_success(answer).await?, MAX_SHORT_BODY_BYTES)
+            .await?;
+        let token = serde_json::from_slice::<TokenResponse>(&said).ok();
         let token = token.and_then(|token| token.token.or(token.access_token));
         let token = token.with_context(|| format!("{name} sends for a token to where there is none"))?;
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
@@ -267,43 +295,43 @@ impl Registry {
         Ok(value)
     }
 
-    /// Where an answer leads.
-    fn next(&self, url: &Url, answer: &Response) -> Result<Url> {
+    /// Returns the checked URL in the `Location` header of a response.
+    fn redirect_url(&self, url: &Url, answer: &Response) -> Result<Url> {
         let location = answer
             .headers()
             .get(LOCATION)
             .and_then(|value| value.to_str().ok());
         let next = location.and_then(|location| url.join(location).ok());
-        let next = next.with_context(|| format!("{} leads to nowhere", self.name))?;
-        self.check(&next)?;
+        let next = next.with_context(|| format!("{} leads to nowhere", self.registry_name))?;
+        self.check_redirect_url(&next)?;
         Ok(next)
     }
 
-    /// Where a registry leads must be as safe as it is itself: with TLS, or without on the same host.
-    fn check(&self, url: &Url) -> Result<()> {
+    /// Checks that a URL from the registry uses TLS, or the same host if the registry itself uses no TLS.
+    fn check_redirect_url(&self, url: &Url) -> Result<()> {
         let same_host =
-            url.scheme() == "http" && self.base.scheme() == "http" && url.host() == self.base.host();
+            url.scheme() == "http" && self.base_url.scheme() == "http" && url.host() == self.base_url.host();
         ensure!(
             url.scheme() == "https" || same_host,
             "{} leads to {}://{}, which is not as safe as itself",
-            self.name,
+            self.registry_name,
             url.scheme(),
             url.host_str().unwrap_or_default()
         );
         ensure!(
             url.username().is_empty() && url.password().is_none(),
             "{} leads to a URL with a user or a password",
-            self.name
+            self.registry_name
         );
         Ok(())
     }
 
-    /// A body of at most so many bytes, whatever length it claims.
-    async fn read(&self, mut answer: Response, most: u64) -> Result<Vec<u8>> {
+    /// Reads a response body of at most `most` bytes, independent of its stated length.
+    async fn read_limited_body(&self, mut answer: Response, most: u64) -> Result<Vec<u8>> {
         let long = || {
             anyhow::anyhow!(
                 "{} answered with more than the {most} bytes there can be",
-                self.name
+                self.registry_name
             )
         };
         if answer.content_length().is_some_and(|length| length > most) {
@@ -311,7 +339,11 @@ impl Registry {
         }
         let mut bytes = Vec::new();
         let url = answer.url().clone();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| self.failed(&url, &error))? {
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .map_err(|error| self.request_error(&url, &error))?
+        {
             if (bytes.len() + chunk.len()) as u64 > most {
                 return Err(long());
             }
@@ -320,13 +352,16 @@ impl Registry {
         Ok(bytes)
     }
 
-    /// An answer that is one, or what the registry says is wrong.
-    async fn good(&self, answer: Response) -> Result<Response> {
+    /// Returns a successful response unchanged, and the registry's error message otherwise.
+    async fn require_success(&self, answer: Response) -> Result<Response> {
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
-        let said = self.read(answer, SHORT_BYTES).await.unwrap_or_default();
+        let said = self
+            .read_limited_body(answer, MAX_SHORT_BODY_BYTES)
+            .await
+            .unwrap_or_default();
         let why = serde_json::from_slice::<serde_json::Value>(&said).ok();
         let why = why.and_then(|said| {
             let first = said.pointer("/errors/0/message")?.as_str()?;
@@ -334,14 +369,14 @@ impl Registry {
             Some(first.chars().filter(plain).take(200).collect::<String>())
         });
         match (status, why) {
-            (StatusCode::NOT_FOUND, _) => bail!("{} has no such thing ({status})", self.name),
-            (_, Some(why)) => bail!("{} says: {why} ({status})", self.name),
-            (_, None) => bail!("{} answered with {status}", self.name),
+            (StatusCode::NOT_FOUND, _) => bail!("{} has no such thing ({status})", self.registry_name),
+            (_, Some(why)) => bail!("{} says: {why} ({status})", self.registry_name),
+            (_, None) => bail!("{} answered with {status}", self.registry_name),
         }
     }
 
-    /// An error without the URL, in which there may be a signature.
-    fn failed(&self, url: &Url, error: &reqwest::Error) -> anyhow::Error {
+    /// Returns an error without the URL, because the URL may contain a signature.
+    fn request_error(&self, url: &Url, error: &reqwest::Error) -> anyhow::Error {
         let host = url.host_str().unwrap_or_default();
         let hint = match url.scheme() == "https" && error.is_connect() {
             true => ", or not with TLS (--plain-http speaks without)",
@@ -356,7 +391,7 @@ impl Registry {
 }
 
 /// Whether a registry is on this machine.
-fn is_here(url: &Url) -> bool {
+fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),

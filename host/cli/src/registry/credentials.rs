@@ -1,6 +1,7 @@
-//! Who one is to a registry: from the environment, or where `docker login` and its like have put it.
+//! Finds the credentials for a registry in the environment, or in the files of `docker login` and `podman login`.
 //!
-//! The environment names the registry it is for, so that a password is never sent to another that a manifest happens to name.
+//! The variable `WEIR_REGISTRY` names the registry of the password in the environment, so that the password is not sent to another
+//! registry that a manifest names.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,10 @@ use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Bytes of a configuration, and of what a helper says.
-const MOST_BYTES: u64 = 1 << 20;
+/// Maximum bytes of a configuration file.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
-/// A user and a password, or a token in its place. Never shown: it has no `Debug`.
+/// A user and a password or access token. It has no `Debug`, so that it is never printed.
 #[derive(Clone)]
 pub(super) struct Credentials {
     user: String,
@@ -25,24 +26,24 @@ pub(super) struct Credentials {
 
 impl Credentials {
     pub(super) fn new(user: String, secret: String) -> Result<Self> {
-        // Docker says so where there is only a token of a kind that is renewed by another protocol.
+        // Docker uses this user for identity tokens, which need another protocol.
         ensure!(
             user != "<token>",
-            "the login is an identity token, which is not known here: log in with a user and an access token"
+            "the login is an identity token, which is not supported: log in with a user and an access token"
         );
         Ok(Self { user, secret })
     }
 
-    /// The value of the header `Authorization`, which is left out of logs.
-    pub(super) fn header(&self) -> Result<HeaderValue> {
+    /// Returns the value of the `Authorization` header, marked as sensitive so that logs omit it.
+    pub(super) fn basic_auth_header(&self) -> Result<HeaderValue> {
         let both = STANDARD.encode(format!("{}:{}", self.user, self.secret));
         let mut value = HeaderValue::from_str(&format!("Basic {both}"))?;
         value.set_sensitive(true);
         Ok(value)
     }
 
-    /// Those for a registry, if there are any.
-    pub(super) fn of(registry: &str) -> Result<Option<Self>> {
+    /// Finds the credentials for a registry. `None` if there are none.
+    pub(super) fn find_for_registry(registry: &str) -> Result<Option<Self>> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         if variable("WEIR_REGISTRY").is_some_and(|named| named.eq_ignore_ascii_case(registry)) {
             return match (variable("WEIR_REGISTRY_USER"), variable("WEIR_REGISTRY_PASSWORD")) {
@@ -51,8 +52,9 @@ impl Credentials {
                 _ => bail!("set both of WEIR_REGISTRY_USER and WEIR_REGISTRY_PASSWORD, or neither"),
             };
         }
-        for path in configurations() {
-            let found = Configuration::read(&path)?.map(|configuration| configuration.credentials(registry));
+        for path in login_file_paths() {
+            let found =
+                DockerConfig::read_file(&path)?.map(|configuration| configuration.find_credentials(registry));
             if let Some(found) = found.transpose()?.flatten() {
                 return Ok(Some(found));
             }
@@ -61,8 +63,8 @@ impl Credentials {
     }
 }
 
-/// Where logins are kept: Docker's file, then Podman's.
-fn configurations() -> Vec<PathBuf> {
+/// Returns the paths of the login files of Docker and Podman.
+fn login_file_paths() -> Vec<PathBuf> {
     let variable = |name: &str| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -77,53 +79,53 @@ fn configurations() -> Vec<PathBuf> {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Configuration {
-    auths: BTreeMap<String, Login>,
+struct DockerConfig {
+    auths: BTreeMap<String, DockerLogin>,
     creds_store: String,
     cred_helpers: BTreeMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Login {
+struct DockerLogin {
     auth: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Helped {
+struct HelperResponse {
     username: String,
     secret: String,
 }
 
-impl Configuration {
-    fn read(path: &Path) -> Result<Option<Self>> {
+impl DockerConfig {
+    fn read_file(path: &Path) -> Result<Option<Self>> {
         let place = path.display();
         match std::fs::metadata(path) {
             Err(_) => return Ok(None),
             Ok(file) => ensure!(
-                file.len() <= MOST_BYTES,
-                "{place} is too large for a list of logins"
+                file.len() <= MAX_CONFIG_BYTES,
+                "{place} is too large for a login file"
             ),
         }
         let text = std::fs::read(path).with_context(|| format!("cannot read {place}"))?;
-        // What is wrong with it is said without what it says.
+        // The error has no content of the file, which has secrets.
         let parsed = serde_json::from_slice(&text);
         parsed.map(Some).map_err(|error| {
             anyhow::anyhow!(
-                "{place} is no list of logins: line {} is not as it should be",
+                "{place} is not a valid login file: error in line {}",
                 error.line()
             )
         })
     }
 
-    fn credentials(&self, registry: &str) -> Result<Option<Credentials>> {
-        let names = names(registry);
+    fn find_credentials(&self, registry: &str) -> Result<Option<Credentials>> {
+        let names = registry_aliases(registry);
         let of_host = names.iter().find_map(|name| self.cred_helpers.get(*name));
         let helper = of_host.map(String::as_str).or(Some(self.creds_store.as_str()));
         if let Some(helper) = helper.filter(|helper| !helper.is_empty()) {
             for name in &names {
-                if let Some(found) = ask(helper, name)? {
+                if let Some(found) = run_credential_helper(helper, name)? {
                     return Ok(Some(found));
                 }
             }
@@ -144,20 +146,20 @@ impl Configuration {
     }
 }
 
-/// What a registry is called in lists of logins; Docker's own has an old name there.
-fn names(registry: &str) -> Vec<&str> {
+/// Returns the names of a registry in login files. Docker Hub has an old name there.
+fn registry_aliases(registry: &str) -> Vec<&str> {
     match registry {
         "docker.io" | "registry-1.docker.io" => vec!["https://index.docker.io/v1/", "docker.io"],
         _ => vec![registry],
     }
 }
 
-/// Asks a credential helper, `docker-credential-NAME get` with the registry on its input.
-fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>> {
+/// Gets credentials from a credential helper: runs `docker-credential-NAME get` with the registry on standard input.
+fn run_credential_helper(helper: &str, registry: &str) -> Result<Option<Credentials>> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     ensure!(
         helper.chars().all(plain),
-        "'{helper}' is no name of a credential helper"
+        "'{helper}' is not a valid name of a credential helper"
     );
     let program = format!("docker-credential-{helper}");
     let mut child = Command::new(&program)
@@ -166,18 +168,18 @@ fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .with_context(|| format!("cannot start {program}, which the list of logins names"))?;
+        .with_context(|| format!("cannot start the credential helper {program} of the login file"))?;
     if let Some(mut input) = child.stdin.take() {
-        // One that reads nothing answers all the same.
+        // A helper that does not read its input may still return credentials.
         let _ = input.write_all(registry.as_bytes());
     }
     let said = child.wait_with_output()?;
-    // It has none for this registry.
+    // The helper has no credentials for this registry.
     if !said.status.success() {
         return Ok(None);
     }
-    let helped: Helped = serde_json::from_slice(&said.stdout)
-        .map_err(|_| anyhow::anyhow!("{program} did not answer with a user and a secret"))?;
+    let helped: HelperResponse = serde_json::from_slice(&said.stdout)
+        .map_err(|_| anyhow::anyhow!("{program} did not return a user and a secret"))?;
     Credentials::new(helped.username, helped.secret).map(Some)
 }
 
@@ -185,47 +187,54 @@ fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>> {
 mod tests {
     use super::*;
 
-    fn header(configuration: &str, registry: &str) -> Result<Option<String>> {
-        let read: Configuration = serde_json::from_str(configuration).unwrap();
-        let found = read.credentials(registry)?;
-        let text = |credentials: Credentials| credentials.header().unwrap().to_str().unwrap().to_owned();
+    fn find_auth_header(configuration: &str, registry: &str) -> Result<Option<String>> {
+        let read: DockerConfig = serde_json::from_str(configuration).unwrap();
+        let found = read.find_credentials(registry)?;
+        let text = |credentials: Credentials| {
+            credentials
+                .basic_auth_header()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .to_owned()
+        };
         Ok(found.map(text))
     }
 
     #[test]
-    fn a_login_is_for_its_registry_alone() {
+    fn login_is_used_only_for_its_registry() {
         let logins = r#"{ "auths": { "a.example": { "auth": "dTpw" }, "https://index.docker.io/v1/": { "auth": "ZDpx" },
             "empty.example": {} }, "HttpHeaders": {} }"#;
         assert_eq!(
-            header(logins, "a.example").unwrap().as_deref(),
+            find_auth_header(logins, "a.example").unwrap().as_deref(),
             Some("Basic dTpw")
         );
         assert_eq!(
-            header(logins, "docker.io").unwrap().as_deref(),
+            find_auth_header(logins, "docker.io").unwrap().as_deref(),
             Some("Basic ZDpx")
         );
-        assert_eq!(header(logins, "b.example").unwrap(), None);
-        assert_eq!(header(logins, "empty.example").unwrap(), None);
+        assert_eq!(find_auth_header(logins, "b.example").unwrap(), None);
+        assert_eq!(find_auth_header(logins, "empty.example").unwrap(), None);
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_the_secret() {
+    fn credential_errors_do_not_contain_the_secret() {
         for (auth, part) in [
             ("!", "base64"),
             ("c2VjcmV0", "no password"),
             ("PHRva2VuPjpzZWNyZXQ=", "identity token"),
         ] {
             let logins = format!(r#"{{ "auths": {{ "a.example": {{ "auth": "{auth}" }} }} }}"#);
-            let error = format!("{:#}", header(&logins, "a.example").unwrap_err());
+            let error = format!("{:#}", find_auth_header(&logins, "a.example").unwrap_err());
             assert!(error.contains(part) && !error.contains("secret"), "{error}");
         }
         let helper = r#"{ "credHelpers": { "a.example": "x/../../y" } }"#;
-        assert!(header(helper, "a.example").is_err());
+        assert!(find_auth_header(helper, "a.example").is_err());
     }
 
     #[test]
-    fn credentials_are_left_out_of_what_is_shown_of_a_request() {
+    fn debug_output_of_a_request_hides_credentials() {
         let credentials = Credentials::new("user".into(), "secret".into()).unwrap();
-        assert!(!format!("{:?}", credentials.header().unwrap()).contains("dXNlcjpzZWNyZXQ"));
+        assert!(!format!("{:?}", credentials.basic_auth_header().unwrap()).contains("dXNlcjpzZWNyZXQ"));
     }
 }

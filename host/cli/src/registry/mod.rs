@@ -1,23 +1,23 @@
-//! Components in OCI registries: published where container images are, and named by reference.
+//! Publishes components to OCI registries for container images, and pulls them by reference.
 //!
-//! A component that was built elsewhere comes to a host in one way: this command line pulls it and pushes its bytes, like any
-//! other's. The server never asks a registry for anything. It would have to reach what a tenant names, in the host's network, with
-//! credentials somebody would have to entrust to it; and a job would depend on a registry being there. So a reference is resolved where
-//! a person or a build has the right to read it, once, and what the server keeps is the digest of the bytes.
+//! Only the command line talks to registries: it pulls a component and pushes the bytes to a server. The server makes no requests
+//! to registries. Otherwise it would have to connect to addresses that tenants choose, with the tenants' credentials, and jobs
+//! would depend on the registry. The command line resolves a reference once, with the rights of its user, and the server stores
+//! the digest of the bytes.
 //!
-//! The protocol (OCI distribution specification 1.1) is five requests, which are here, over the HTTP client that is here anyway. The
-//! crate for it, oci-client, would bring thirteen others, takes bodies into memory whatever their length, sends passwords to any realm
-//! that a registry names and follows its redirects to anywhere: what a registry says is not trusted here, only the digest is.
+//! The client makes the five requests of the OCI distribution specification 1.1 that it needs. The crate oci-client would add 13
+//! dependencies. It reads bodies of any length into memory, sends passwords to any realm that a registry names, and follows
+//! redirects to any address. This client trusts only digests, and no other data of a registry.
 
 mod artifact;
-mod challenge;
+mod auth_challenge;
 mod client;
+mod component_location;
 mod credentials;
-mod place;
 mod reference;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use client::{Access, Registry};
-pub(crate) use place::Place;
-pub(crate) use reference::Reference;
+pub(crate) use client::{RegistryAccessArgs, RegistryClient};
+pub(crate) use component_location::ComponentLocation;
+pub(crate) use reference::ArtifactReference;

@@ -1,49 +1,49 @@
-//! What names an artifact: `registry.example/team/router:1.2`, or with `@sha256:…` for one that never changes.
+//! References of artifacts: `registry.example/team/router:1.2`, or with `@sha256:…` for an immutable reference.
 
 use std::fmt;
 use std::str::FromStr;
 
 use weir_core::component::ComponentDigest;
 
-/// Where an artifact is.
+/// A reference of an artifact in a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reference {
-    /// Host, and port if it has one.
+pub(crate) struct ArtifactReference {
+    /// Host, with the port if there is one.
     pub(crate) registry: String,
-    /// Path of names.
+    /// Names separated by `/`.
     pub(crate) repository: String,
-    /// A name that may be another artifact's tomorrow.
+    /// Mutable name of a version.
     pub(crate) tag: Option<String>,
-    /// SHA-256 of the manifest.
+    /// SHA-256 digest of the manifest.
     pub(crate) digest: Option<ComponentDigest>,
 }
 
-/// How a reference is told from a file's name.
-pub(crate) const SCHEME: &str = "oci://";
+/// Prefix that distinguishes a reference from a file name.
+pub(crate) const OCI_SCHEME: &str = "oci://";
 
-impl Reference {
-    /// The same artifact for good.
-    pub(crate) fn pinned(&self, digest: ComponentDigest) -> Self {
+impl ArtifactReference {
+    /// Returns the reference with a digest, so that it always names the same artifact.
+    pub(crate) fn with_digest(&self, digest: ComponentDigest) -> Self {
         Self {
             digest: Some(digest),
             ..self.clone()
         }
     }
 
-    /// The last name of its path.
-    pub(crate) fn name(&self) -> &str {
+    /// The last name in the repository.
+    pub(crate) fn artifact_name(&self) -> &str {
         self.repository.rsplit('/').next().unwrap_or_default()
     }
 
-    /// What a manifest is asked for by: the digest, if there is one.
-    pub(crate) fn version(&self) -> Option<String> {
+    /// Returns the digest, or else the tag, for the request of the manifest.
+    pub(crate) fn tag_or_digest(&self) -> Option<String> {
         self.digest
             .map(|digest| digest.to_string())
             .or_else(|| self.tag.clone())
     }
 }
 
-impl fmt::Display for Reference {
+impl fmt::Display for ArtifactReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.repository)?;
         if let Some(tag) = &self.tag {
@@ -56,15 +56,15 @@ impl fmt::Display for Reference {
     }
 }
 
-impl FromStr for Reference {
+impl FromStr for ArtifactReference {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| {
             let short: String = text.chars().take(200).collect();
-            format!("'{short}' names no artifact: {what}")
+            format!("'{short}' is not a valid reference: {what}")
         };
-        let whole = text.strip_prefix(SCHEME).unwrap_or(text);
+        let whole = text.strip_prefix(OCI_SCHEME).unwrap_or(text);
         let (named, digest) = match whole.split_once('@') {
             Some((named, digest)) if digest.starts_with("sha256:") => {
                 let digest: ComponentDigest = digest
@@ -77,24 +77,24 @@ impl FromStr for Reference {
         };
         let (registry, path) = named
             .split_once('/')
-            .ok_or_else(|| wrong("give host/name:tag or host/name@sha256:…"))?;
-        if !is_host(registry) {
+            .ok_or_else(|| wrong("the format is host/name:tag or host/name@sha256:…"))?;
+        if !is_registry_host(registry) {
             return Err(wrong(
-                "before the first '/' there is the registry's host, as in registry.example/team/router:1.2",
+                "it must start with the registry's host and '/', as in registry.example/team/router:1.2",
             ));
         }
         let (repository, tag) = match path.split_once(':') {
             Some((repository, tag)) => (repository, Some(tag)),
             None => (path, None),
         };
-        if repository.len() > 255 || !repository.split('/').all(is_name) {
+        if repository.len() > 255 || !repository.split('/').all(is_repository_segment) {
             return Err(wrong(
-                "a name has a-z and 0-9 with '.', '-' and '_' between, and '/' between names",
+                "the repository has names separated by '/', and a name has a-z and 0-9 with '.', '-' and '_' in between",
             ));
         }
         if tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(wrong(
-                "a tag has 1 to 128 letters, digits, '.', '-' and '_', and begins with none of '.' and '-'",
+                "a tag has 1 to 128 letters, digits, '.', '-' and '_', and does not start with '.' or '-'",
             ));
         }
         Ok(Self {
@@ -106,8 +106,8 @@ impl FromStr for Reference {
     }
 }
 
-/// A host is told from a name by a dot, a port, or by being this machine.
-fn is_host(text: &str) -> bool {
+/// Whether a text is a host. To distinguish it from a name, it needs a dot or a port, or must be `localhost`.
+fn is_registry_host(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (text, None),
@@ -129,7 +129,7 @@ fn is_host(text: &str) -> bool {
         && (host.contains('.') || port.is_some() || host == "localhost")
 }
 
-fn is_name(text: &str) -> bool {
+fn is_repository_segment(text: &str) -> bool {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     text.starts_with(inner) && text.ends_with(inner) && text.chars().all(|c| inner(c) || "._-".contains(c))
 }

@@ -1,4 +1,4 @@
-//! A registry over real HTTP that says what each test has it say.
+//! Tests of the registry client with a fake registry over real HTTP.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,59 +14,61 @@ use reqwest::header::{AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 use weir_core::component::ComponentDigest;
 
-use super::client::{Access, Registry};
+use super::client::{RegistryAccessArgs, RegistryClient};
 use super::credentials::Credentials;
-use super::reference::Reference;
+use super::reference::ArtifactReference;
 
 /// The smallest component: a header and nothing in it.
-const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
-/// What it answers with in place of the truth.
+/// How the fake registry differs from an honest one.
 #[derive(Clone, Copy, PartialEq)]
-enum Lie {
+enum RegistryFault {
     None,
-    /// Other bytes of the same length.
+    /// Returns other bytes of the same length.
     OtherBytes,
-    /// A body that never ends, of no stated length.
+    /// Returns an endless body without a stated length.
     Endless,
-    /// More than the manifest says, with its length.
+    /// Returns more bytes than the manifest states.
     Longer,
-    /// Blobs are somewhere else.
-    Leads(&'static str),
-    /// A manifest of another digest than was asked for.
+    /// Redirects requests of blobs to this URL.
+    RedirectsBlobs(&'static str),
+    /// Returns a manifest with another digest than requested.
     OtherManifest,
-    /// Wants a token, and names this place for it; `{}` is itself.
-    Token(&'static str),
-    /// Wants a user and a password.
-    Password,
-    /// The same, and blobs are somewhere else.
-    PasswordLeads(&'static str),
+    /// Requires a token from this URL. `{}` is the registry's own address.
+    RequiresToken(&'static str),
+    /// Requires a user and a password.
+    RequiresPassword,
+    /// Requires a user and a password, and redirects requests of blobs to this URL.
+    RequiresPasswordAndRedirectsBlobs(&'static str),
 }
 
-struct Shop {
-    lie: Lie,
+struct FakeRegistry {
+    fault: RegistryFault,
     address: String,
     blobs: Mutex<HashMap<String, Bytes>>,
     manifests: Mutex<HashMap<String, Bytes>>,
-    /// Methods and paths as they came, with what was shown.
-    asked: Mutex<Vec<(String, String)>>,
+    /// Received requests: method with path, and the `Authorization` header.
+    received_requests: Mutex<Vec<(String, String)>>,
 }
 
-async fn shop(lie: Lie) -> Arc<Shop> {
+async fn start_registry(lie: RegistryFault) -> Arc<FakeRegistry> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let shop = Arc::new(Shop {
-        lie,
+    let shop = Arc::new(FakeRegistry {
+        fault: lie,
         address: listener.local_addr().unwrap().to_string(),
         blobs: Mutex::default(),
         manifests: Mutex::default(),
-        asked: Mutex::default(),
+        received_requests: Mutex::default(),
     });
-    let router = Router::new().fallback(answer).with_state(Arc::clone(&shop));
+    let router = Router::new()
+        .fallback(handle_request)
+        .with_state(Arc::clone(&shop));
     tokio::spawn(async move { axum::serve(listener, router).await });
     shop
 }
 
-async fn answer(State(shop): State<Arc<Shop>>, request: Request) -> Response {
+async fn handle_request(State(shop): State<Arc<FakeRegistry>>, request: Request) -> Response {
     let shown = request.headers().get(AUTHORIZATION);
     let shown = shown
         .and_then(|value| value.to_str().ok())
@@ -74,20 +76,22 @@ async fn answer(State(shop): State<Arc<Shop>>, request: Request) -> Response {
         .to_owned();
     let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
     let query = request.uri().query().unwrap_or_default().to_owned();
-    shop.asked
+    shop.received_requests
         .lock()
         .push((format!("{method} {path}?{query}"), shown.clone()));
     if path == "/token" {
         return json!({ "token": "of-the-realm" }).to_string().into_response();
     }
-    let challenge = match shop.lie {
-        Lie::Token(realm) if shown != "Bearer of-the-realm" => {
+    let challenge = match shop.fault {
+        RegistryFault::RequiresToken(realm) if shown != "Bearer of-the-realm" => {
             let realm = realm.replace("{}", &shop.address);
             Some(format!(
                 "Bearer realm=\"{realm}\",service=\"the shop\",scope=\"repository:other:pull,push,delete\""
             ))
         }
-        Lie::Password | Lie::PasswordLeads(_) if shown != "Basic dTpw" => {
+        RegistryFault::RequiresPassword | RegistryFault::RequiresPasswordAndRedirectsBlobs(_)
+            if shown != "Basic dTpw" =>
+        {
             Some("Basic realm=\"shop\"".to_owned())
         }
         _ => None,
@@ -105,21 +109,23 @@ async fn answer(State(shop): State<Arc<Shop>>, request: Request) -> Response {
                 .next()
                 .unwrap_or_default()
                 .replace("%3A", ":");
-            assert_eq!(digest, ComponentDigest::of(&body).to_string());
+            assert_eq!(digest, ComponentDigest::from_content(&body).to_string());
             shop.blobs.lock().insert(digest, body);
             StatusCode::CREATED.into_response()
         }
         "PUT" => {
             shop.manifests
                 .lock()
-                .insert(ComponentDigest::of(&body).to_string(), body.clone());
+                .insert(ComponentDigest::from_content(&body).to_string(), body.clone());
             shop.manifests.lock().insert(last, body);
             StatusCode::CREATED.into_response()
         }
         _ if path.contains("/manifests/") => {
             let found = shop.manifests.lock().get(&last).cloned();
-            match (found, shop.lie) {
-                (Some(manifest), Lie::OtherManifest) => [&manifest[..], b" "].concat().into_response(),
+            match (found, shop.fault) {
+                (Some(manifest), RegistryFault::OtherManifest) => {
+                    [&manifest[..], b" "].concat().into_response()
+                }
                 (Some(manifest), _) => manifest.into_response(),
                 (None, _) => {
                     let said =
@@ -134,15 +140,16 @@ async fn answer(State(shop): State<Arc<Shop>>, request: Request) -> Response {
         },
         _ => {
             let blob = shop.blobs.lock().get(&last).cloned().unwrap_or_default();
-            match shop.lie {
-                Lie::OtherBytes => vec![0; blob.len()].into_response(),
-                Lie::Longer => vec![0; blob.len() + 1].into_response(),
-                Lie::Endless => {
+            match shop.fault {
+                RegistryFault::OtherBytes => vec![0; blob.len()].into_response(),
+                RegistryFault::Longer => vec![0; blob.len() + 1].into_response(),
+                RegistryFault::Endless => {
                     let zeros =
                         stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from_static(&[0; 4096])));
                     Body::from_stream(zeros).into_response()
                 }
-                Lie::Leads(place) | Lie::PasswordLeads(place) => {
+                RegistryFault::RedirectsBlobs(place)
+                | RegistryFault::RequiresPasswordAndRedirectsBlobs(place) => {
                     let place = place.replace("{}", &shop.address);
                     (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, place)]).into_response()
                 }
@@ -152,55 +159,62 @@ async fn answer(State(shop): State<Arc<Shop>>, request: Request) -> Response {
     }
 }
 
-fn named(shop: &Shop, rest: &str) -> Reference {
+fn reference_in(shop: &FakeRegistry, rest: &str) -> ArtifactReference {
     format!("{}/team/router{rest}", shop.address).parse().unwrap()
 }
 
-fn registry(shop: &Shop, login: Option<&str>) -> Registry {
+fn registry_client(shop: &FakeRegistry, login: Option<&str>) -> RegistryClient {
     let credentials = login.map(|login| {
         let (user, secret) = login.split_once(':').unwrap();
         Credentials::new(user.into(), secret.into()).unwrap()
     });
-    Registry::with(&named(shop, ""), Access::default(), credentials).unwrap()
+    RegistryClient::with_credentials(
+        &reference_in(shop, ""),
+        RegistryAccessArgs::default(),
+        credentials,
+    )
+    .unwrap()
 }
 
-/// A shop with a component in it, which then begins to lie.
-async fn lying(lie: Lie) -> Arc<Shop> {
-    let honest = shop(Lie::None).await;
-    let reference = named(&honest, ":1");
-    registry(&honest, None)
-        .publish(&reference, COMPONENT.to_vec())
+/// Creates a fake registry with a published component and this fault.
+async fn start_faulty_registry(lie: RegistryFault) -> Arc<FakeRegistry> {
+    let honest = start_registry(RegistryFault::None).await;
+    let reference = reference_in(&honest, ":1");
+    registry_client(&honest, None)
+        .publish(&reference, EMPTY_COMPONENT.to_vec())
         .await
         .unwrap();
-    let liar = shop(lie).await;
+    let liar = start_registry(lie).await;
     *liar.blobs.lock() = honest.blobs.lock().clone();
     *liar.manifests.lock() = honest.manifests.lock().clone();
     liar
 }
 
-async fn refused(lie: Lie, rest: &str) -> String {
-    let shop = lying(lie).await;
-    let pulled = registry(&shop, None).pull(&named(&shop, rest)).await;
-    format!("{:#}", pulled.err().expect("nothing that is true was said"))
+async fn pull_error(lie: RegistryFault, rest: &str) -> String {
+    let shop = start_faulty_registry(lie).await;
+    let pulled = registry_client(&shop, None)
+        .pull(&reference_in(&shop, rest))
+        .await;
+    format!("{:#}", pulled.err().expect("the pull must fail"))
 }
 
 #[tokio::test]
-async fn what_was_published_is_pulled_by_tag_and_by_digest() {
-    let shop = shop(Lie::None).await;
-    let registry = registry(&shop, None);
+async fn published_component_is_pulled_by_tag_and_digest() {
+    let shop = start_registry(RegistryFault::None).await;
+    let registry = registry_client(&shop, None);
     let digest = registry
-        .publish(&named(&shop, ":1"), COMPONENT.to_vec())
+        .publish(&reference_in(&shop, ":1"), EMPTY_COMPONENT.to_vec())
         .await
         .unwrap();
     for rest in [":1".to_owned(), format!("@{digest}"), format!(":gone@{digest}")] {
-        let pulled = registry.pull(&named(&shop, &rest)).await.unwrap();
+        let pulled = registry.pull(&reference_in(&shop, &rest)).await.unwrap();
         assert_eq!(
             (pulled.component.as_slice(), pulled.digest),
-            (COMPONENT, digest),
+            (EMPTY_COMPONENT, digest),
             "{rest}"
         );
     }
-    // The layout, word for word.
+    // The exact layout of the artifact.
     let manifest: Value = serde_json::from_slice(&shop.manifests.lock()["1"]).unwrap();
     assert_eq!(
         manifest["mediaType"],
@@ -213,66 +227,89 @@ async fn what_was_published_is_pulled_by_tag_and_by_digest() {
     assert_eq!(manifest["layers"][0]["mediaType"], "application/wasm");
     let config = shop.blobs.lock()[manifest["config"]["digest"].as_str().unwrap()].clone();
     let config: Value = serde_json::from_slice(&config).unwrap();
-    assert_eq!(config["layerDigests"], json!([ComponentDigest::of(COMPONENT)]));
+    assert_eq!(
+        config["layerDigests"],
+        json!([ComponentDigest::from_content(EMPTY_COMPONENT)])
+    );
     assert_eq!(
         (&config["architecture"], &config["os"]),
         (&json!("wasm"), &json!("wasip2"))
     );
     // The same component again is the same artifact, and its bytes are not sent again.
-    let asked = shop.asked.lock().len();
+    let asked = shop.received_requests.lock().len();
     let again = registry
-        .publish(&named(&shop, ":2"), COMPONENT.to_vec())
+        .publish(&reference_in(&shop, ":2"), EMPTY_COMPONENT.to_vec())
         .await
         .unwrap();
     assert_eq!(again, digest);
-    assert_eq!(shop.asked.lock().len() - asked, 3, "two looks and a manifest");
-    let missing = registry.pull(&named(&shop, ":3")).await.err().unwrap();
+    assert_eq!(
+        shop.received_requests.lock().len() - asked,
+        3,
+        "two HEAD requests and the manifest"
+    );
+    let missing = registry.pull(&reference_in(&shop, ":3")).await.err().unwrap();
     assert!(
         format!("{missing:#}").contains("has no such thing"),
         "{missing:#}"
     );
     let module = registry
-        .publish(&named(&shop, ":4"), b"\0asm\x01\0\0\0".to_vec())
+        .publish(&reference_in(&shop, ":4"), b"\0asm\x01\0\0\0".to_vec())
         .await;
     assert!(format!("{:#}", module.unwrap_err()).contains("it is no component"));
 }
 
 #[tokio::test]
-async fn what_a_registry_says_is_not_believed() {
+async fn false_registry_responses_are_rejected() {
     for (lie, rest, part) in [
-        (Lie::OtherBytes, ":1", "other bytes"),
-        (Lie::Endless, ":1", "more than the 8 bytes"),
-        (Lie::Longer, ":1", "more than the 8 bytes"),
-        (Lie::Leads("http://localhost:1/"), ":1", "not as safe as itself"),
+        (RegistryFault::OtherBytes, ":1", "other bytes"),
+        (RegistryFault::Endless, ":1", "more than the 8 bytes"),
+        (RegistryFault::Longer, ":1", "more than the 8 bytes"),
         (
-            Lie::Leads("http://169.254.169.254/latest"),
+            RegistryFault::RedirectsBlobs("http://localhost:1/"),
             ":1",
             "not as safe as itself",
         ),
-        (Lie::Leads("file:///etc/passwd"), ":1", "not as safe as itself"),
-        (Lie::Leads("https://u:p@a.example/"), ":1", "a user or a password"),
-        (Lie::Leads("/v2/around"), ":1", "after 5 redirects"),
         (
-            Lie::Token("http://a.example/token"),
+            RegistryFault::RedirectsBlobs("http://169.254.169.254/latest"),
             ":1",
             "not as safe as itself",
         ),
-        (Lie::Token("/token"), ":1", "no URL"),
+        (
+            RegistryFault::RedirectsBlobs("file:///etc/passwd"),
+            ":1",
+            "not as safe as itself",
+        ),
+        (
+            RegistryFault::RedirectsBlobs("https://u:p@a.example/"),
+            ":1",
+            "a user or a password",
+        ),
+        (
+            RegistryFault::RedirectsBlobs("/v2/around"),
+            ":1",
+            "after 5 redirects",
+        ),
+        (
+            RegistryFault::RequiresToken("http://a.example/token"),
+            ":1",
+            "not as safe as itself",
+        ),
+        (RegistryFault::RequiresToken("/token"), ":1", "no URL"),
     ] {
-        let said = refused(lie, rest).await;
+        let said = pull_error(lie, rest).await;
         assert!(said.contains(part) && said.lines().count() == 1, "{said}");
     }
-    let shop = lying(Lie::OtherManifest).await;
-    let digest = ComponentDigest::of(&shop.manifests.lock()["1"]);
-    let pulled = registry(&shop, None)
-        .pull(&named(&shop, &format!("@{digest}")))
+    let shop = start_faulty_registry(RegistryFault::OtherManifest).await;
+    let digest = ComponentDigest::from_content(&shop.manifests.lock()["1"]);
+    let pulled = registry_client(&shop, None)
+        .pull(&reference_in(&shop, &format!("@{digest}")))
         .await;
     let said = format!("{:#}", pulled.err().unwrap());
     assert!(said.contains("another manifest"), "{said}");
 }
 
 #[tokio::test]
-async fn a_manifest_of_something_else_is_none() {
+async fn manifest_of_another_artifact_is_rejected() {
     let layer = |kind: &str, size: u64| json!({ "mediaType": kind, "digest": format!("sha256:{}", "0".repeat(64)), "size": size });
     for (layers, part) in [
         (
@@ -289,24 +326,30 @@ async fn a_manifest_of_something_else_is_none() {
             "takes 67108864 at most",
         ),
     ] {
-        let shop = shop(Lie::None).await;
+        let shop = start_registry(RegistryFault::None).await;
         let manifest = json!({ "schemaVersion": 2, "config": layer("application/vnd.oci.empty.v1+json", 2), "layers": layers });
         shop.manifests
             .lock()
             .insert("1".into(), manifest.to_string().into());
-        let pulled = registry(&shop, None).pull(&named(&shop, ":1")).await;
+        let pulled = registry_client(&shop, None)
+            .pull(&reference_in(&shop, ":1"))
+            .await;
         let said = format!("{:#}", pulled.err().unwrap());
         assert!(said.contains(part), "{said}");
-        assert_eq!(shop.asked.lock().len(), 1, "its layer is not asked for");
+        assert_eq!(
+            shop.received_requests.lock().len(),
+            1,
+            "the layer must not be requested"
+        );
     }
-    let index = shop(Lie::None).await;
+    let index = start_registry(RegistryFault::None).await;
     let manifests = json!({ "schemaVersion": 2, "manifests": [] });
     index
         .manifests
         .lock()
         .insert("1".into(), manifests.to_string().into());
-    let said = registry(&index, None)
-        .pull(&named(&index, ":1"))
+    let said = registry_client(&index, None)
+        .pull(&reference_in(&index, ":1"))
         .await
         .err()
         .unwrap();
@@ -314,16 +357,16 @@ async fn a_manifest_of_something_else_is_none() {
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_once_with_the_rights_that_are_needed() {
-    let shop = lying(Lie::Token("http://{}/token")).await;
-    let ours = registry(&shop, Some("u:p"));
-    ours.pull(&named(&shop, ":1")).await.unwrap();
-    let asked = shop.asked.lock().clone();
+async fn token_is_requested_once_with_minimal_scope() {
+    let shop = start_faulty_registry(RegistryFault::RequiresToken("http://{}/token")).await;
+    let ours = registry_client(&shop, Some("u:p"));
+    ours.pull(&reference_in(&shop, ":1")).await.unwrap();
+    let asked = shop.received_requests.lock().clone();
     let tokens: Vec<_> = asked
         .iter()
         .filter(|(what, _)| what.starts_with("GET /token"))
         .collect();
-    // The login goes to the realm, the token to the registry, and what the registry wanted more is not asked for.
+    // The login is sent to the realm only, the token to the registry only, and the scope has only the needed rights.
     let wanted = "GET /token?scope=repository%3Ateam%2Frouter%3Apull&service=the+shop";
     assert_eq!(tokens, [&(wanted.to_owned(), "Basic dTpw".to_owned())]);
     let shown: Vec<&str> = asked.iter().map(|(_, shown)| shown.as_str()).collect();
@@ -334,35 +377,37 @@ async fn a_token_is_asked_for_once_with_the_rights_that_are_needed() {
 }
 
 #[tokio::test]
-async fn a_password_is_shown_to_who_asks_for_one_and_to_nobody_else() {
-    let shop = lying(Lie::Password).await;
-    registry(&shop, Some("u:p"))
-        .pull(&named(&shop, ":1"))
+async fn password_is_sent_only_to_the_registry_that_requests_it() {
+    let shop = start_faulty_registry(RegistryFault::RequiresPassword).await;
+    registry_client(&shop, Some("u:p"))
+        .pull(&reference_in(&shop, ":1"))
         .await
         .unwrap();
-    let none = registry(&shop, None)
-        .pull(&named(&shop, ":1"))
+    let none = registry_client(&shop, None)
+        .pull(&reference_in(&shop, ":1"))
         .await
         .err()
         .unwrap();
     assert!(format!("{none:#}").contains("wants a login"), "{none:#}");
-    let wrong = registry(&shop, Some("u:wrong"))
-        .pull(&named(&shop, ":1"))
+    let wrong = registry_client(&shop, Some("u:wrong"))
+        .pull(&reference_in(&shop, ":1"))
         .await
         .err()
         .unwrap();
     let said = format!("{wrong:#}");
     assert!(said.contains("401") && !said.contains("wrong"), "{said}");
 
-    // Where the blobs are somewhere else, which is another port here, the password stays.
-    let elsewhere = lying(Lie::None).await;
+    // A redirect to another port does not get the password.
+    let elsewhere = start_faulty_registry(RegistryFault::None).await;
     let far: &'static str =
         Box::leak(format!("http://{}/v2/team/router/blobs/x", elsewhere.address).into_boxed_str());
-    let leading = lying(Lie::PasswordLeads(far)).await;
-    let _ = registry(&leading, Some("u:p")).pull(&named(&leading, ":1")).await;
-    let asked = leading.asked.lock().clone();
+    let leading = start_faulty_registry(RegistryFault::RequiresPasswordAndRedirectsBlobs(far)).await;
+    let _ = registry_client(&leading, Some("u:p"))
+        .pull(&reference_in(&leading, ":1"))
+        .await;
+    let asked = leading.received_requests.lock().clone();
     assert!(asked.iter().any(|(_, shown)| shown == "Basic dTpw"), "{asked:?}");
-    let asked = elsewhere.asked.lock().clone();
+    let asked = elsewhere.received_requests.lock().clone();
     assert!(
         asked.iter().any(|(what, _)| what.contains("/blobs/x")),
         "{asked:?}"
@@ -371,7 +416,7 @@ async fn a_password_is_shown_to_who_asks_for_one_and_to_nobody_else() {
 }
 
 #[test]
-fn a_reference_names_a_host_a_name_and_a_version() {
+fn references_are_parsed_and_validated() {
     let digest = format!("sha256:{}", "ab".repeat(32));
     for text in [
         "registry.example/team/router:1.2".to_owned(),
@@ -381,9 +426,9 @@ fn a_reference_names_a_host_a_name_and_a_version() {
         format!("registry.example:443/a@{digest}"),
         format!("registry.example/a:T_1@{digest}"),
     ] {
-        let reference: Reference = text.parse().unwrap();
+        let reference: ArtifactReference = text.parse().unwrap();
         assert_eq!(reference.to_string(), text);
-        let with_scheme: Reference = format!("oci://{text}").parse().unwrap();
+        let with_scheme: ArtifactReference = format!("oci://{text}").parse().unwrap();
         assert_eq!(with_scheme, reference);
     }
     for wrong in [
@@ -405,6 +450,6 @@ fn a_reference_names_a_host_a_name_and_a_version() {
         "registry.example/a?b",
         "registry.example/a#b",
     ] {
-        assert!(wrong.parse::<Reference>().is_err(), "{wrong}");
+        assert!(wrong.parse::<ArtifactReference>().is_err(), "{wrong}");
     }
 }

@@ -1,42 +1,42 @@
-//! Regions of a page that are set in columns of running text.
+//! Finds regions of a page with columns of running text.
 //!
-//! The baselines of two columns rarely agree: one column begins with a heading, or its paragraphs are spaced differently.
-//! Then no row has lines of both columns, and the gutter shows only over many rows. So the page's width is divided into
-//! narrow cells, and for each cell the runs of rows are found in which no line covers it. A run with enough running text
-//! on both sides, side by side, is a region of columns.
+//! The baselines of two columns rarely match: one column starts with a heading, or its paragraphs have other gaps.
+//! Then no row has lines of both columns, and the gutter is visible only across many rows. So the width of the page
+//! is divided into narrow cells. For each cell, the search finds runs of rows in which no line covers the cell. A run
+//! with enough running text on both sides, at the same height, is a region of columns.
 //!
-//! The cost is the number of lines times [`CELLS`].
+//! The cost is the number of lines times [`GRID_CELLS`].
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::block::Block;
+use super::line_box::LineBox;
 
-/// Cells across the page's width: 1.5 pt each on A4. A gutter contains a whole cell if it is twice as wide.
-const CELLS: usize = 400;
-/// Lines with fewer characters are no evidence of running text.
-const LONG: usize = 15;
-/// Each side of a gutter has at least this many long lines.
-const LINES: usize = 3;
+/// Cells across the width of the page: 1.5 pt each on A4. A gutter contains a whole cell if it is twice as wide.
+const GRID_CELLS: usize = 400;
+/// Minimum characters of a line that counts as running text.
+const LONG_LINE_CHARS: usize = 15;
+/// Minimum number of long lines on each side of a gutter.
+const MIN_LONG_LINES: usize = 3;
 
 /// The lines on one side of a cell.
 #[derive(Debug, Clone, Copy)]
-struct Side {
-    /// Long lines.
-    long: usize,
+struct GutterSide {
+    /// Number of long lines.
+    long_lines: usize,
     top: f32,
     bottom: f32,
 }
 
-impl Side {
+impl GutterSide {
     const EMPTY: Self = Self {
-        long: 0,
+        long_lines: 0,
         top: f32::MAX,
         bottom: f32::MIN,
     };
 
-    fn add(&mut self, block: &Block) {
-        self.long += usize::from(block.chars >= LONG);
+    fn add(&mut self, block: &LineBox) {
+        self.long_lines += usize::from(block.char_count >= LONG_LINE_CHARS);
         self.top = self.top.min(block.top);
         self.bottom = self.bottom.max(block.bottom);
     }
@@ -48,26 +48,27 @@ impl Side {
 
 /// Consecutive rows in which no line covers a cell.
 #[derive(Debug, Clone, Copy)]
-struct Run {
-    start: usize,
-    left: Side,
-    right: Side,
+struct GutterRun {
+    start_row: usize,
+    left: GutterSide,
+    right: GutterSide,
 }
 
-impl Run {
+impl GutterRun {
     const fn starting_at(start: usize) -> Self {
         Self {
-            start,
-            left: Side::EMPTY,
-            right: Side::EMPTY,
+            start_row: start,
+            left: GutterSide::EMPTY,
+            right: GutterSide::EMPTY,
         }
     }
 
-    /// Long lines on the side that has fewer of them; `None` if they are too few or the sides do not stand side by side.
-    fn evidence(&self) -> Option<usize> {
+    /// Returns the number of long lines on the side with fewer; `None` if there are too few, or if the sides are not
+    /// at the same height.
+    fn count_evidence_lines(&self) -> Option<usize> {
         let (left, right) = (&self.left, &self.right);
-        let fewer = left.long.min(right.long);
-        if fewer < LINES {
+        let fewer = left.long_lines.min(right.long_lines);
+        if fewer < MIN_LONG_LINES {
             return None;
         }
         let overlap = left.bottom.min(right.bottom) - left.top.max(right.top);
@@ -75,26 +76,26 @@ impl Run {
     }
 }
 
-/// The ranges of `rows` that are set in columns of running text, from top to bottom. Ranges do not overlap.
-pub(super) fn column_regions(rows: &[Vec<Block>]) -> Vec<Range<usize>> {
-    let mut open: Vec<Run> = vec![Run::starting_at(0); CELLS];
+/// Returns the ranges of `rows` with columns of running text, from top to bottom. The ranges do not overlap.
+pub(super) fn find_column_regions(rows: &[Vec<LineBox>]) -> Vec<Range<usize>> {
+    let mut open: Vec<GutterRun> = vec![GutterRun::starting_at(0); GRID_CELLS];
     let mut found: Vec<(usize, Range<usize>)> = Vec::new();
-    let mut close = |run: &Run, end: usize| {
-        if let Some(evidence) = run.evidence() {
-            found.push((evidence, run.start..end));
+    let mut close = |run: &GutterRun, end: usize| {
+        if let Some(evidence) = run.count_evidence_lines() {
+            found.push((evidence, run.start_row..end));
         }
     };
     for (i, row) in rows.iter().enumerate() {
         for block in row {
             for run in open.get_mut(covered_cells(block)).unwrap_or_default() {
                 close(run, i);
-                *run = Run::starting_at(i + 1);
+                *run = GutterRun::starting_at(i + 1);
             }
         }
         for block in row {
             let covered = covered_cells(block);
-            // A run that begins after this row has no line of it.
-            let is_open = |run: &&mut Run| run.start <= i;
+            // A run that starts after this row has no line of it.
+            let is_open = |run: &&mut GutterRun| run.start_row <= i;
             for run in open.iter_mut().skip(covered.end).filter(is_open) {
                 run.left.add(block);
             }
@@ -106,19 +107,19 @@ pub(super) fn column_regions(rows: &[Vec<Block>]) -> Vec<Range<usize>> {
     for run in &open {
         close(run, rows.len());
     }
-    without_overlaps(found)
+    select_non_overlapping(found)
 }
 
-/// The cells that a block covers, in part or in whole.
-fn covered_cells(block: &Block) -> Range<usize> {
-    let cells = CELLS as f32;
-    let start = ((block.left * cells).floor() as usize).min(CELLS - 1);
-    let end = ((block.right * cells).ceil() as usize).min(CELLS);
+/// Returns the cells that a box covers, partly or fully.
+fn covered_cells(block: &LineBox) -> Range<usize> {
+    let cells = GRID_CELLS as f32;
+    let start = ((block.left * cells).floor() as usize).min(GRID_CELLS - 1);
+    let end = ((block.right * cells).ceil() as usize).min(GRID_CELLS);
     start..end.max(start + 1)
 }
 
-/// Of the runs found, those with the most evidence that do not overlap.
-fn without_overlaps(mut found: Vec<(usize, Range<usize>)>) -> Vec<Range<usize>> {
+/// Returns those runs with the most evidence that do not overlap.
+fn select_non_overlapping(mut found: Vec<(usize, Range<usize>)>) -> Vec<Range<usize>> {
     found.sort_by(|(a, x), (b, y)| b.cmp(a).then(y.len().cmp(&x.len())).then(x.start.cmp(&y.start)));
     found.dedup();
     let mut kept: BTreeMap<usize, usize> = BTreeMap::new();

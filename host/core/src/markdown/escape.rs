@@ -1,8 +1,8 @@
-//! Text that Markdown does not misread.
+//! Escapes text for Markdown.
 
-/// `text` on one line, with a backslash before every character that CommonMark or GitHub's tables could take as markup
-/// where it stands. What is harmless there stays as it is, so that ordinary text stays readable in the source.
-pub(super) fn escaped(text: &str) -> String {
+/// Returns `text` on one line, with a backslash before every character that CommonMark or GitHub's tables could
+/// interpret as markup in its place. Other characters stay, so that the source is readable.
+pub(super) fn escape_text(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + text.len() / 16);
     let words = text
         .split(|c: char| c.is_whitespace() || c.is_control())
@@ -10,20 +10,20 @@ pub(super) fn escaped(text: &str) -> String {
     for (i, word) in words.enumerate() {
         if i > 0 {
             out.push(' ');
-        } else if let Some(at) = marker_end(word) {
+        } else if let Some(at) = find_marker_end(word) {
             let (before, rest) = word.split_at(at);
-            inline(before, &mut out);
+            append_escaped_word(before, &mut out);
             out.push('\\');
-            inline(rest, &mut out);
+            append_escaped_word(rest, &mut out);
             continue;
         }
-        inline(word, &mut out);
+        append_escaped_word(word, &mut out);
     }
     out
 }
 
-/// Where the backslash goes in a word that would open a heading, list, quote, rule or code block at a line's start.
-fn marker_end(word: &str) -> Option<usize> {
+/// Returns the position for a backslash in a word that would start a heading, list, quote, rule or code block.
+fn find_marker_end(word: &str) -> Option<usize> {
     let digits = word.bytes().take_while(u8::is_ascii_digit).count();
     let rest = word.get(digits..)?;
     if digits > 0 {
@@ -38,13 +38,13 @@ fn marker_end(word: &str) -> Option<usize> {
     }
 }
 
-fn inline(word: &str, out: &mut String) {
+fn append_escaped_word(word: &str, out: &mut String) {
     let mut chars = word.chars().peekable();
     while let Some(c) = chars.next() {
         let next = chars.peek().copied();
         let special = match c {
             '\\' | '`' | '*' | '[' | ']' | '<' | '>' | '|' => true,
-            // An underscore inside a word is text to CommonMark and GitHub alike, but not at its ends.
+            // CommonMark and GitHub treat an underscore inside a word as text, but not at its ends.
             '_' => !(out.ends_with(char::is_alphanumeric) && next.is_some_and(char::is_alphanumeric)),
             '&' => next.is_some_and(|c| c.is_ascii_alphabetic() || c == '#'),
             '~' => next == Some('~') || out.ends_with('~'),
@@ -57,8 +57,8 @@ fn inline(word: &str, out: &mut String) {
     }
 }
 
-/// A link's target in angle brackets, where spaces and parentheses are harmless.
-pub(super) fn link_target(target: &str) -> String {
+/// Returns a link target in angle brackets, in which spaces and parentheses are allowed.
+pub(super) fn format_link_target(target: &str) -> String {
     let mut out = String::from("<");
     for c in target.chars().filter(|c| !c.is_control()) {
         if matches!(c, '<' | '>' | '\\') {
@@ -92,13 +92,13 @@ mod tests {
             ("[x](y) `z` a|b", "\\[x\\](y) \\`z\\` a\\|b"),
             ("two\nlines\u{0}\there", "two lines here"),
         ] {
-            assert_eq!(escaped(text), expected);
+            assert_eq!(escape_text(text), expected);
         }
     }
 
     #[test]
-    fn a_path_cannot_leave_its_link() {
-        assert_eq!(link_target("my pages/3 (1).jpg"), "<my pages/3 (1).jpg>");
-        assert_eq!(link_target("a>b\n"), "<a\\>b>");
+    fn link_target_cannot_end_its_link() {
+        assert_eq!(format_link_target("my pages/3 (1).jpg"), "<my pages/3 (1).jpg>");
+        assert_eq!(format_link_target("a>b\n"), "<a\\>b>");
     }
 }

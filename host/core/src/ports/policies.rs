@@ -1,134 +1,147 @@
-//! Tenants' components: what they decide, and what they may ask while they do.
+//! Ports for tenants' components: their decisions, and the host functions that they can call.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::component_log::ComponentLogRecord;
+use crate::component_state::{StateChange, StateSizes};
 use crate::decision::{
-    BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate,
-    Section, Situation, SummaryPlan, Verdict,
+    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ObservedEvent, PageRoute,
+    PassageSource, ProgressUpdate, StageFailure, SummaryPlan, SummarySource,
 };
 use crate::error::PolicyError;
-use crate::event::ErrorNote;
+use crate::event::ErrorInfo;
 use crate::id::{DocumentId, JobId, PageNumber, TenantId};
 use crate::manifest::Pipeline;
 use crate::page::{PageFacts, Rect};
-use crate::said::Remark;
-use crate::state::{StateChange, StateSizes};
 
-/// What a component may ask of the host while it decides, for one job. A name that the manifest does not grant never gets
-/// here.
+/// Host functions for the components of one job. A call to a capability that the manifest does not grant does not
+/// reach this trait.
 #[async_trait]
 pub trait Capabilities: Send + Sync {
-    /// Gray preview of a page: width, height, pixels.
-    async fn preview(
+    /// Returns a gray preview of a page: width, height and pixels.
+    async fn render_preview(
         &self,
         document: &DocumentId,
         page: PageNumber,
         longest_side: u32,
-    ) -> Result<(u32, u32, Vec<u8>), ErrorNote>;
+    ) -> Result<(u32, u32, Vec<u8>), ErrorInfo>;
 
-    /// Text layer of a page.
-    async fn page_text(&self, document: &DocumentId, page: PageNumber) -> Result<String, ErrorNote>;
+    /// Returns the text layer of a page.
+    async fn read_page_text(&self, document: &DocumentId, page: PageNumber) -> Result<String, ErrorInfo>;
 
-    /// Tokens the embedding model sees.
-    async fn count_tokens(&self, text: &str) -> Result<u32, ErrorNote>;
+    /// Returns the number of tokens of a text for the embedding model.
+    async fn count_embedding_tokens(&self, text: &str) -> Result<u32, ErrorInfo>;
 
-    /// Vectors of texts; they stay with the host.
-    async fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorNote>;
+    /// Returns the vectors of texts. The component does not get them; it only gets values derived from them.
+    async fn embed_texts(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorInfo>;
 
-    /// Text recognized in a part of a page.
-    async fn recognize(
+    /// Returns the text that OCR recognizes in a region of a page.
+    async fn recognize_region(
         &self,
         document: &DocumentId,
         page: PageNumber,
         region: Rect,
-    ) -> Result<String, ErrorNote>;
+    ) -> Result<String, ErrorInfo>;
 
-    /// A language model's answer.
-    async fn generate(&self, prompt: &str, max_tokens: u32) -> Result<String, ErrorNote>;
+    /// Returns the response of a language model.
+    async fn generate_text(&self, prompt: &str, max_tokens: u32) -> Result<String, ErrorInfo>;
 
-    /// A default component answered in place of one that failed.
-    fn policy_failed(&self, error: &PolicyError);
+    /// Reports that a default component decided instead of one that failed.
+    fn report_policy_fallback(&self, error: &PolicyError);
 
-    /// A component said something, or failed. Never waits.
-    fn said(&self, remark: Remark);
+    /// Appends to the component log. Does not block.
+    fn append_component_log(&self, remark: ComponentLogRecord);
 }
 
-/// Keeps what components remember from job to job, for each tenant and pipeline, within the limits of [`crate::state`].
+/// Stores the state of components between jobs, for each tenant and pipeline, within the limits of
+/// [`crate::component_state`].
 #[async_trait]
-pub trait PolicyState: Send + Sync {
-    /// A value; `None` if the key is not set.
-    async fn get(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<Option<Vec<u8>>, ErrorNote>;
+pub trait ComponentStateStore: Send + Sync {
+    /// Returns a value; `None` if the key does not exist.
+    async fn get_value(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        key: &str,
+    ) -> Result<Option<Vec<u8>>, ErrorInfo>;
 
-    /// The keys that are set, with the bytes of their values.
-    async fn sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorNote>;
+    /// Returns the keys with the sizes of their values in bytes.
+    async fn list_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo>;
 
-    /// Makes all of the changes or none, in their order; durable when it returns. If what comes of all of them is beyond a limit
-    /// they are refused with kind `exhausted`.
-    async fn apply(
+    /// Applies all changes in order, or none. They are durable when this returns. Changes that exceed a limit
+    /// together are refused with kind `exhausted`.
+    async fn apply_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         changes: Vec<StateChange>,
-    ) -> Result<(), ErrorNote>;
+    ) -> Result<(), ErrorInfo>;
 }
 
-/// What is needed to open a job's components.
-pub struct PolicyRequest<'a> {
-    /// Whose job it is.
+/// Input of [`PolicyFactory::open_job_policy`].
+pub struct OpenPolicyRequest<'a> {
+    /// The tenant that owns the job.
     pub tenant: &'a TenantId,
     /// The job.
     pub job: JobId,
     /// The pipeline it runs.
     pub pipeline: &'a Pipeline,
-    /// What its components may ask.
+    /// Host functions for the components.
     pub capabilities: Arc<dyn Capabilities>,
 }
 
-/// Opens tenants' components.
+/// Opens the components of jobs.
 #[async_trait]
-pub trait Policies: Send + Sync {
-    /// Instances for one job. Dropping them gives their place to another job.
-    async fn open(&self, request: PolicyRequest<'_>) -> Result<Arc<dyn JobPolicy>, PolicyError>;
+pub trait PolicyFactory: Send + Sync {
+    /// Opens the component instances of a job. Dropping them makes their capacity available to another job.
+    async fn open_job_policy(
+        &self,
+        request: OpenPolicyRequest<'_>,
+    ) -> Result<Arc<dyn JobPolicy>, PolicyError>;
 }
 
-/// How often the components of a job were asked, and how often that went wrong.
+/// Numbers of component calls of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PolicyTally {
-    /// Calls made.
+pub struct PolicyCallCounts {
+    /// All calls.
     pub calls: u64,
-    /// Calls that trapped, passed a limit other than the deadline, or were answered with nonsense.
+    /// Calls that trapped, exceeded a limit other than the timeout, or returned an invalid decision.
     pub traps: u64,
-    /// Calls that passed their deadline.
+    /// Calls that exceeded their timeout.
     pub timeouts: u64,
 }
 
-/// The decisions of one job. Answers are within the ranges that [`crate::decision`] gives.
+/// The component calls of one job. Decisions are within the ranges that [`crate::decision`] documents.
 #[async_trait]
 pub trait JobPolicy: Send + Sync {
-    /// What was asked so far.
-    fn tally(&self) -> PolicyTally;
+    /// Returns the numbers of calls so far.
+    fn call_counts(&self) -> PolicyCallCounts;
 
-    /// How to take the next batch.
-    async fn plan(&self, situation: Situation) -> Result<BatchPlan, PolicyError>;
+    /// Decides how to take the next batch.
+    async fn plan_batch(&self, situation: BatchContext) -> Result<BatchPlan, PolicyError>;
 
-    /// Where a document goes.
+    /// Decides the route of a document.
     async fn route_document(&self, facts: DocumentFacts) -> Result<DocumentRoute, PolicyError>;
 
-    /// What is done with a page.
+    /// Decides how a page is processed.
     async fn route_page(&self, document: &DocumentId, facts: PageFacts) -> Result<PageRoute, PolicyError>;
 
-    /// What follows a failure.
-    async fn judge(&self, failure: Failure) -> Result<Verdict, PolicyError>;
+    /// Decides what happens after a failure.
+    async fn choose_failure_action(&self, failure: StageFailure) -> Result<FailureAction, PolicyError>;
 
-    /// Ranges of bytes of the text to index.
-    async fn passages(&self, source: PassageSource) -> Result<Vec<Range<u32>>, PolicyError>;
+    /// Returns the byte ranges of the text to index as passages.
+    async fn split_passages(&self, source: PassageSource) -> Result<Vec<Range<u32>>, PolicyError>;
 
-    /// How to summarize a section.
-    async fn summarize(&self, section: Section) -> Result<SummaryPlan, PolicyError>;
+    /// Decides how a section is summarized.
+    async fn plan_summary(&self, section: SummarySource) -> Result<SummaryPlan, PolicyError>;
 
-    /// What the user should see now.
-    async fn observe(&self, at_millis: u64, what: Observation) -> Result<Vec<ProgressUpdate>, PolicyError>;
+    /// Passes an event to the progress component and returns the progress to show.
+    async fn handle_event(
+        &self,
+        at_millis: u64,
+        what: ObservedEvent,
+    ) -> Result<Vec<ProgressUpdate>, PolicyError>;
 }

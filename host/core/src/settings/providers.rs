@@ -1,98 +1,102 @@
-//! The providers of language models: a list, and so with a table of its own for the keys of an entry.
+//! Settings of the language model providers. They are a list, and each entry has its own keys.
 //!
-//! An entry is a table `[[llm.provider]]` with a `name` in `weir.toml`; `--set llm.provider.NAME.KEY=value`; and
-//! `WEIR_LLM_PROVIDER_NAME_KEY` in the environment, where a `-` of the name is written `_`. Each adds the provider if no other
-//! has named it, behind those there are.
+//! An entry is a table `[[llm.provider]]` with a `name` in `weir.toml`, `--set llm.provider.NAME.KEY=value` on the
+//! command line, or `WEIR_LLM_PROVIDER_NAME_KEY` in the environment, where `_` stands for a `-` of the name. Each of
+//! them adds the provider at the end of the list if it does not exist.
 //!
-//! Settings say where a key is, never the key: they are listed, logged and compared.
+//! Settings are listed, logged and compared. So they say where an API key is stored and never contain the key.
 
 use std::path::PathBuf;
 
-use super::{Declaration, SettingError, Settings, Value, nearest, plain};
+use super::renamed::former_names;
+use super::{SettingDeclaration, SettingError, SettingType, Settings, plain_toml_text, unknown_setting};
 
-/// What the names of a provider's keys begin with.
-pub(super) const LIST: &str = "llm.provider.";
-/// What the environment variables begin with.
-const VARIABLE: &str = "WEIR_LLM_PROVIDER_";
+/// Prefix of the names of provider settings.
+pub(super) const PROVIDER_PREFIX: &str = "llm.provider.";
+/// Prefix of the environment variables of providers.
+const PROVIDER_VARIABLE_PREFIX: &str = "WEIR_LLM_PROVIDER_";
 
-choice! {
-    /// How a provider answers.
+setting_choices! {
+    /// Kind of a provider.
     ProviderKind {
-        /// An endpoint that speaks OpenAI's API.
+        /// An endpoint with the OpenAI API.
         OpenAi = "openai",
-        /// The sentences that say most, word for word; needs nothing but the embedding model.
+        /// Quotes the most relevant sentences verbatim. It needs only the embedding model.
         Extractive = "extractive",
-        /// A GGUF model in this process, if weir was built with one.
+        /// A GGUF model in this process, if weir was built with local models.
         Local = "local",
     }
 }
 
-choice! {
-    /// What an endpoint calls the limit of an answer.
-    TokenLimit {
-        /// As nearly all do.
+setting_choices! {
+    /// Name of the request parameter that limits the tokens of a response.
+    TokenLimitParameter {
+        /// The name that nearly all endpoints use.
         MaxTokens = "max_tokens",
-        /// As OpenAI does for its newer models.
+        /// The name that OpenAI uses for its newer models.
         MaxCompletionTokens = "max_completion_tokens",
     }
 }
 
 settings! {
-    /// A provider of language models.
+    /// Settings of a language model provider.
     struct ProviderSettings;
-    /// Every key of a provider.
+    /// Declarations of the keys of a provider.
     const PROVIDER_DECLARATIONS;
     lists {}
 
-    /// The provider's name, in errors and measurements.
-    "llm.provider.name" => name: String = "provider", "1 to 32 of a-z, 0-9 and '-', beginning with a letter" if |v| is_name(&v);
-    /// How it answers.
+    /// Name of the provider in errors and metrics.
+    "llm.provider.name" => name: String = "provider", "1 to 32 of a-z, 0-9 and '-', beginning with a letter" if |v| is_provider_name(&v);
+    /// Kind of the provider.
     "llm.provider.kind" => kind: ProviderKind = "openai", "openai, extractive or local" if |_v| true;
-    /// Where the API is, up to and without `/chat/completions`, such as `http://127.0.0.1:8080/v1`.
+    /// Base URL of the API without `/chat/completions`, such as `http://127.0.0.1:8080/v1`.
     "llm.provider.url" => url: String = "", "an http or https address without a password"
-        if |v| v.is_empty() || is_address(&v);
-    /// The model's name there.
+        if |v| v.is_empty() || is_url_without_password(&v);
+    /// Name of the model at the provider.
     "llm.provider.model" => model: String = "", "a name" if |_v| true;
-    /// Environment variable that holds the key; empty: none is sent, or `key_file` has it.
+    /// Environment variable with the API key. Empty: the key is in `key_file`, or no key is sent.
     "llm.provider.key_env" => key_env: String = "", "a name" if |_v| true;
-    /// File that holds the key; it is read again for each call, so that the key can be changed while weir runs.
+    /// File with the API key. It is read for each call, so the key can be changed while weir runs.
     "llm.provider.key_file" => key_file: PathBuf = "", "a path" if |_v| true;
-    /// The GGUF file of a local model.
-    "llm.provider.file" => file: PathBuf = "", "a path" if |_v| true;
-    /// Tokens a local model holds for one call, question and answer together; never more than it was trained for.
-    "llm.provider.context" => context: u32 = "4096", "tokens, 512 to 1048576" if |v| (512..=1_048_576).contains(&v);
-    /// Threads a local model computes with; 0: one for each core.
+    /// GGUF file of a local model.
+    "llm.provider.model_file" => model_file: PathBuf = "", "a path" if |_v| true;
+    /// Context length of a local model in tokens, prompt and response together. At most the length that the model was
+    /// trained with.
+    "llm.provider.context_tokens" => context_tokens: u32 = "4096", "tokens, 512 to 1048576" if |v| (512..=1_048_576).contains(&v);
+    /// Threads of a local model. 0: one for each core.
     "llm.provider.threads" => threads: u32 = "0", "threads, 0 to 512" if |v| v <= 512;
-    /// Whether it takes images.
-    "llm.provider.vision" => vision: bool = "false", "true or false" if |_v| true;
-    /// Whether it is asked only while those that are not spare are left alone, and what none of them can answer.
-    "llm.provider.spare" => spare: bool = "false", "true or false" if |_v| true;
-    /// Calls that may be under way at once.
-    "llm.provider.concurrency" => concurrency: u32 = "4", "calls, 1 to 1024" if |v| (1..=1024).contains(&v);
-    /// Calls in any minute; 0: no limit.
+    /// Whether the model accepts images.
+    "llm.provider.supports_images" => supports_images: bool = "false", "true or false" if |_v| true;
+    /// Whether the provider is a fallback. It gets a request only if no other provider can serve it, or if the
+    /// circuit breakers of the others are open.
+    "llm.provider.fallback" => fallback: bool = "false", "true or false" if |_v| true;
+    /// Maximum number of concurrent calls.
+    "llm.provider.max_concurrent_requests" => max_concurrent_requests: u32 = "4", "calls, 1 to 1024" if |v| (1..=1024).contains(&v);
+    /// Maximum calls in any minute. 0: no limit.
     "llm.provider.requests_per_minute" => requests_per_minute: u32 = "0", "calls, 0 to 100000" if |v| v <= 100_000;
-    /// Tokens in any minute, of questions and answers; 0: no limit.
+    /// Maximum tokens in any minute, prompts and responses together. 0: no limit.
     "llm.provider.tokens_per_minute" => tokens_per_minute: u64 = "0", "tokens" if |_v| true;
-    /// How long one call may take.
-    "llm.provider.timeout_seconds" => timeout_seconds: u32 = "120", "seconds, 1 to 3600"
+    /// Maximum time for one call.
+    "llm.provider.call_timeout_seconds" => call_timeout_seconds: u32 = "120", "seconds, 1 to 3600"
         if |v| (1..=3600).contains(&v);
-    /// How long it may write nothing in the middle of an answer.
-    "llm.provider.stall_seconds" => stall_seconds: u32 = "30", "seconds, 1 to 3600"
+    /// Maximum time without output in the middle of a response.
+    "llm.provider.stall_timeout_seconds" => stall_timeout_seconds: u32 = "30", "seconds, 1 to 3600"
         if |v| (1..=3600).contains(&v);
-    /// Whether it is listened to as it writes; without, it can only be late, not silent.
-    "llm.provider.stream" => stream: bool = "true", "true or false" if |_v| true;
-    /// How freely it chooses its words; below 0: it is not told.
+    /// Whether responses are streamed. Without streaming, only the timeout of the whole call detects a provider that
+    /// stops.
+    "llm.provider.stream_responses" => stream_responses: bool = "true", "true or false" if |_v| true;
+    /// Sampling temperature. Below 0: not sent.
     "llm.provider.temperature" => temperature: f32 = "0", "-1 to 2" if |v| (-1.0..=2.0).contains(&v);
-    /// What it calls the limit of an answer.
-    "llm.provider.token_limit" => token_limit: TokenLimit = "max_tokens", "max_tokens or max_completion_tokens"
+    /// Name of the request parameter that limits the tokens of a response.
+    "llm.provider.token_limit_parameter" => token_limit_parameter: TokenLimitParameter = "max_tokens", "max_tokens or max_completion_tokens"
         if |_v| true;
-    /// Price of a million tokens of questions, in any currency.
-    "llm.provider.prompt_price" => prompt_price: f32 = "0", "0 or more" if |v| v.is_finite() && v >= 0.0;
-    /// Price of a million tokens of answers.
-    "llm.provider.answer_price" => answer_price: f32 = "0", "0 or more" if |v| v.is_finite() && v >= 0.0;
+    /// Price of a million prompt tokens, in any currency.
+    "llm.provider.prompt_price_per_million" => prompt_price_per_million: f32 = "0", "0 or more" if |v| v.is_finite() && v >= 0.0;
+    /// Price of a million response tokens, in the same currency.
+    "llm.provider.completion_price_per_million" => completion_price_per_million: f32 = "0", "0 or more" if |v| v.is_finite() && v >= 0.0;
 }
 
-fn is_name(name: &str) -> bool {
+fn is_provider_name(name: &str) -> bool {
     name.len() <= 32
         && name.starts_with(|c: char| c.is_ascii_lowercase())
         && name
@@ -100,8 +104,8 @@ fn is_name(name: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// A password in an address would be shown wherever the address is.
-fn is_address(address: &str) -> bool {
+/// The URL is shown in several places, so it must not contain a password.
+fn is_url_without_password(address: &str) -> bool {
     let rest = address
         .strip_prefix("http://")
         .or_else(|| address.strip_prefix("https://"));
@@ -111,18 +115,20 @@ fn is_address(address: &str) -> bool {
     })
 }
 
-/// Whether a name in a file is that of the list.
-pub(super) fn is_list(name: &str) -> bool {
-    LIST.strip_suffix('.') == Some(name)
+/// Returns whether a name in a file is that of the provider list.
+pub(super) fn is_provider_list(name: &str) -> bool {
+    PROVIDER_PREFIX.strip_suffix('.') == Some(name)
 }
 
-/// The setting that an environment variable names, if it names a provider's key.
-pub(super) fn variable(variable: &str) -> Option<String> {
-    let rest = variable.strip_prefix(VARIABLE)?;
-    // The longest key that fits, for some end like others: `KEY_FILE` is no `FILE` of a provider `…_KEY`.
+/// Returns the setting that an environment variable names, if it names a key of a provider.
+pub(super) fn setting_from_variable(variable: &str) -> Option<String> {
+    let rest = variable.strip_prefix(PROVIDER_VARIABLE_PREFIX)?;
+    // Use the longest matching key, because one key can end like another.
     let key = PROVIDER_DECLARATIONS
         .iter()
-        .filter_map(|d| d.name.strip_prefix(LIST))
+        .map(|declaration| declaration.name)
+        .chain(former_names())
+        .filter_map(|name| name.strip_prefix(PROVIDER_PREFIX))
         .filter(|key| {
             rest.strip_suffix(&key.to_ascii_uppercase())
                 .is_some_and(|entry| entry.len() > 1 && entry.ends_with('_'))
@@ -130,23 +136,23 @@ pub(super) fn variable(variable: &str) -> Option<String> {
         .max_by_key(|key| key.len())?;
     let entry = rest.get(..rest.len() - key.len() - 1)?;
     Some(format!(
-        "{LIST}{}.{key}",
+        "{PROVIDER_PREFIX}{}.{key}",
         entry.to_ascii_lowercase().replace('_', "-")
     ))
 }
 
 impl ProviderSettings {
-    /// The value of a key as text, by its declared name, such as `llm.provider.url`.
+    /// Returns the value of a key as text, by its declared name, such as `llm.provider.url`.
     pub fn get(&self, name: &str) -> Option<String> {
-        self.get_plain(name)
+        self.get_declared(name)
     }
 }
 
 impl Settings {
     /// Sets `NAME.KEY`.
     pub(super) fn set_provider(&mut self, rest: &str, value: &str) -> Result<(), SettingError> {
-        let unknown = || SettingError::Unknown {
-            name: format!("{LIST}{rest}"),
+        let unknown = || SettingError::UnknownSetting {
+            name: format!("{PROVIDER_PREFIX}{rest}"),
             hint: None,
         };
         let (entry, key) = rest.split_once('.').ok_or_else(unknown)?;
@@ -158,13 +164,13 @@ impl Settings {
             Some(known) => known.clone(),
             None => {
                 let mut new = ProviderSettings::default();
-                new.set_plain("llm.provider.name", entry)?;
+                new.set_declared("llm.provider.name", entry)?;
                 new
             }
         };
         provider
-            .set_plain(&format!("{LIST}{key}"), value)
-            .map_err(|error| SettingError::Entry {
+            .set_declared(&format!("{PROVIDER_PREFIX}{key}"), value)
+            .map_err(|error| SettingError::InvalidEntry {
                 entry: format!("provider '{entry}'"),
                 error: Box::new(error),
             })?;
@@ -175,43 +181,45 @@ impl Settings {
         Ok(())
     }
 
-    /// The value of `NAME.KEY` as text.
+    /// Returns the value of `NAME.KEY` as text.
     pub(super) fn get_provider(&self, rest: &str) -> Option<String> {
         let (entry, key) = rest.split_once('.')?;
         let provider = self.llm_providers.iter().find(|p| p.name == entry)?;
-        provider.get_plain(&format!("{LIST}{key}"))
+        provider.get_declared(&format!("{PROVIDER_PREFIX}{key}"))
     }
 
-    /// Takes a `[[llm.provider]]`. The error is a word on the file where it is not one on a setting.
-    pub(super) fn merge_provider(&mut self, entry: &toml::Value) -> Result<(), ProviderError> {
-        let wrong = |reason: &str| ProviderError::File(format!("an entry of llm.provider {reason}"));
+    /// Applies an entry `[[llm.provider]]`. The error concerns the file or one setting.
+    pub(super) fn merge_provider(&mut self, entry: &toml::Value) -> Result<(), ProviderEntryError> {
+        let wrong =
+            |reason: &str| ProviderEntryError::InvalidEntry(format!("an entry of llm.provider {reason}"));
         let toml::Value::Table(values) = entry else {
-            return Err(wrong("is no table: write [[llm.provider]]"));
+            return Err(wrong("is not a table: write [[llm.provider]]"));
         };
         let Some(toml::Value::String(name)) = values.get("name") else {
             return Err(wrong("has no name: give it one"));
         };
         for (key, value) in values.iter().filter(|(key, _)| *key != "name") {
-            let value = plain(value).ok_or_else(|| wrong(&format!("has a {key} that is no plain value")))?;
+            let value = plain_toml_text(value)
+                .ok_or_else(|| wrong(&format!("has a {key} that is not a plain value")))?;
             self.set_provider(&format!("{name}.{key}"), &value)
-                .map_err(ProviderError::Setting)?;
+                .map_err(ProviderEntryError::InvalidSetting)?;
         }
         Ok(())
     }
 }
 
-/// Why an entry of a file was not taken.
-pub(super) enum ProviderError {
-    File(String),
-    Setting(SettingError),
+/// Why an entry of a file is not valid.
+pub(super) enum ProviderEntryError {
+    InvalidEntry(String),
+    InvalidSetting(SettingError),
 }
 
-impl ProviderError {
-    /// As an error of the settings, given how to blame the file.
-    pub(super) fn blame(self, file: impl Fn(String) -> SettingError) -> SettingError {
+impl ProviderEntryError {
+    /// Converts to a settings error. `file` creates the error for the file.
+    pub(super) fn into_setting_error(self, file: impl Fn(String) -> SettingError) -> SettingError {
         match self {
-            Self::File(reason) => file(reason),
-            Self::Setting(error) => error,
+            Self::InvalidEntry(reason) => file(reason),
+            Self::InvalidSetting(error) => error,
         }
     }
 }
@@ -224,54 +232,65 @@ mod tests {
     fn every_default_is_within_its_own_range() {
         let mut provider = ProviderSettings::default();
         for d in PROVIDER_DECLARATIONS {
-            provider.set_plain(d.name, d.default).unwrap();
-            assert!(!d.doc.trim().is_empty() && !d.range.is_empty(), "{}", d.name);
+            provider.set_declared(d.name, d.default).unwrap();
+            assert!(
+                !d.description.trim().is_empty() && !d.accepted_values.is_empty(),
+                "{}",
+                d.name
+            );
         }
         assert_eq!(provider, ProviderSettings::default());
     }
 
     #[test]
-    fn file_environment_and_command_line_speak_of_the_same_provider() {
+    fn file_environment_and_command_line_set_one_provider() {
         let mut settings = Settings::default();
-        let file = "[llm]\ntries = 2\n\n[[llm.provider]]\nname = \"near-by\"\nurl = \"http://localhost:1/v1\"\n\
-                    concurrency = 3\n\n[[llm.provider]]\nname = \"far\"\nkind = \"extractive\"\n";
+        let file = "[llm]\nmax_attempts = 2\n\n[[llm.provider]]\nname = \"near-by\"\nurl = \"http://localhost:1/v1\"\n\
+                    max_concurrent_requests = 3\n\n[[llm.provider]]\nname = \"far\"\nkind = \"extractive\"\n";
         settings.merge_toml("weir.toml", file).unwrap();
         let variables = [
             ("WEIR_LLM_PROVIDER_NEAR_BY_KEY_FILE", "/run/key"),
             ("WEIR_LLM_PROVIDER_NEAR_BY_MODEL", "m"),
-            ("WEIR_LLM_PROVIDER_THIRD_VISION", "true"),
+            ("WEIR_LLM_PROVIDER_THIRD_SUPPORTS_IMAGES", "true"),
             ("WEIR_LLM_PROVIDER_", "x"),
             ("WEIR_LLM_PROVIDER_URL", "x"),
         ];
         let variables = variables.map(|(k, v)| (k.to_owned(), v.to_owned()));
-        settings.merge_env(variables).unwrap();
-        settings.set("llm.provider.far.concurrency", "7").unwrap();
+        settings.merge_environment(variables).unwrap();
+        settings
+            .set("llm.provider.far.max_concurrent_requests", "7")
+            .unwrap();
 
         let seen: Vec<_> = settings.llm_providers.iter().map(|p| p.name.as_str()).collect();
         assert_eq!(seen, ["near-by", "far", "third"]);
         let near = &settings.llm_providers[0];
-        assert_eq!((near.concurrency, near.model.as_str()), (3, "m"));
+        assert_eq!((near.max_concurrent_requests, near.model.as_str()), (3, "m"));
         assert_eq!(near.key_file, PathBuf::from("/run/key"));
         assert_eq!(settings.llm_providers[1].kind, ProviderKind::Extractive);
-        assert_eq!(settings.get("llm.provider.far.concurrency").as_deref(), Some("7"));
-        assert!(settings.llm_providers[2].vision);
-        assert_eq!(settings.llm_tries, 2);
+        assert_eq!(
+            settings
+                .get("llm.provider.far.max_concurrent_requests")
+                .as_deref(),
+            Some("7")
+        );
+        assert!(settings.llm_providers[2].supports_images);
+        assert_eq!(settings.llm_max_attempts, 2);
     }
 
     #[test]
-    fn a_wrong_provider_is_named_and_not_added() {
+    fn invalid_provider_is_named_in_the_error_and_not_added() {
         let mut settings = Settings::default();
         let mut refused = |name: &str, value: &str| settings.set(name, value).unwrap_err().to_string();
         assert_eq!(
             refused("llm.provider.far.url", "ftp://x"),
-            "provider 'far': llm.provider.url = 'ftp://x' cannot be taken: give an http or https address without a password"
+            "provider 'far': invalid value llm.provider.url = 'ftp://x': give an http or https address without a password"
         );
         assert!(refused("llm.provider.far.url", "https://me:secret@host/v1").contains("without a password"));
         assert_eq!(
             refused("llm.provider.far.modle", "m"),
             "provider 'far': there is no setting 'llm.provider.modle'"
         );
-        assert!(refused("llm.provider.Far.model", "m").contains("'Far' cannot be taken"));
+        assert!(refused("llm.provider.Far.model", "m").contains("= 'Far'"));
         assert!(refused("llm.provider.far.name", "m").starts_with("there is no setting"));
         assert!(settings.llm_providers.is_empty());
         assert!(
@@ -280,6 +299,6 @@ mod tests {
                 .is_err()
         );
         assert!(settings.merge_toml("x", "[llm]\nprovider = [1]").is_err());
-        assert!(settings.merge_toml("x", "[llm]\ntries = [1]").is_err());
+        assert!(settings.merge_toml("x", "[llm]\nmax_attempts = [1]").is_err());
     }
 }

@@ -1,8 +1,7 @@
-//! A book of 385 chapters, summarized by the real router in virtual time, by models that take as long as those of the source
-//! system's measurements, and how much longer it takes with each optimization switched off.
+//! Summarizes a book of 385 chapters with the real router in virtual time, optionally with single optimizations switched off.
 //!
-//! A short chapter takes 22.5 s, a part of a long one 17.5 s, and so does bringing parts together. A provider bears four
-//! calls at once; one call more is never answered.
+//! The response times are those measured in the source system. A short chapter takes 22.5 s. A part of a long chapter takes
+//! 17.5 s, and so does the reduction of the parts. A provider processes four concurrent calls and never responds to further ones.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,192 +12,203 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use weir_core::decision::{Question as Asked, SummaryPlan};
+use weir_core::decision::{SummaryPlan, SummaryPrompt as Asked};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::{DocumentId, TenantId};
-use weir_core::language::{Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question, Quote};
 use weir_core::ledger::JobState;
+use weir_core::llm::{
+    FailingProvider, LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderError, ResponseQuote,
+};
 use weir_core::{JobId, StorageError};
 use weir_engine::JobSpec;
-use weir_llm::{Answers, Member, MemoryAnswers, Provider, Reply, Router, RouterConfig, Terms};
+use weir_llm::{
+    CachedLanguageModel, MemoryResponseCache, Provider, ProviderEntry, ProviderOptions, ProviderResponse,
+    Router, RouterConfig,
+};
 
-use crate::fakes::{Fakes, job};
+use crate::fakes::{FakeHost, single_tenant_job};
 
-/// Chapters of at most 5000 characters, longer ones, and the parts of those as chunks of 3500 characters overlapping by 275.
-pub const SHORT: u32 = 192;
-pub const LONG: u32 = 193;
-pub const PARTS: u32 = 444;
-/// Calls that a provider bears at once.
-const BEARS: u32 = 4;
+/// The number of chapters of at most 5000 characters.
+pub const SHORT_CHAPTERS: u32 = 192;
+/// The number of longer chapters.
+pub const LONG_CHAPTERS: u32 = 193;
+/// The number of parts of the long chapters, which are chunks of 3500 characters with an overlap of 275.
+pub const LONG_CHAPTER_PARTS: u32 = 444;
+/// Concurrent calls that a provider processes.
+const PROVIDER_CAPACITY: u32 = 4;
 
-/// What is switched on, and what goes wrong. The default is everything, and nothing.
+/// The optimizations that are on and the faults that happen. By default all optimizations are on and no fault happens.
 #[derive(Debug, Clone)]
-pub struct Setup {
+pub struct BookSetup {
     pub providers: usize,
-    /// Calls at once that each provider states.
-    pub stated: u32,
+    /// The configured concurrency limit of each provider.
+    pub stated_concurrency: u32,
     pub adaptive: bool,
     pub breaker: bool,
     pub cache: bool,
-    /// Parts of the long chapters.
+    /// The number of parts of the long chapters.
     pub parts: u32,
-    /// Questions that wait when whoever asks slows down.
-    pub slow_at: usize,
-    /// Seconds from the first question in which the first provider answers nothing.
-    pub down: Option<Range<u64>>,
-    /// Answers after which the process stops, to go on anew.
-    pub stopped_after: Option<u64>,
+    /// The number of waiting requests at which the router delays further ones.
+    pub max_waiting_requests: usize,
+    /// The seconds, counted from the first request, in which the first provider does not respond.
+    pub outage_seconds: Option<Range<u64>>,
+    /// The number of responses after which the engine stops and a new one resumes the job.
+    pub stop_after_responses: Option<u64>,
 }
 
-impl Default for Setup {
+impl Default for BookSetup {
     fn default() -> Self {
         Self {
             providers: 1,
-            stated: BEARS,
+            stated_concurrency: PROVIDER_CAPACITY,
             adaptive: true,
             breaker: true,
             cache: true,
-            parts: PARTS,
-            slow_at: 800,
-            down: None,
-            stopped_after: None,
+            parts: LONG_CHAPTER_PARTS,
+            max_waiting_requests: 800,
+            outage_seconds: None,
+            stop_after_responses: None,
         }
     }
 }
 
-/// How it went. Times are from the first question on.
+/// The result of a run. Times count from the first request.
 #[derive(Debug)]
-pub struct Run {
-    /// Chapters that have their summary.
+pub struct BookRun {
+    /// The number of summarized chapters.
     pub summarized: usize,
-    /// Why not all of them have.
-    pub why: Option<String>,
-    pub floor: Duration,
+    /// Why the document failed, if it did.
+    pub failure_message: Option<String>,
+    pub minimum: Duration,
     pub took: Duration,
     pub calls: u64,
     pub timeouts: u64,
-    /// The longest that one question had to wait before it could be put.
-    pub blocked: Duration,
-    /// How often a provider began to be left alone.
-    pub opened: u64,
+    /// The longest time that a request waited before it was accepted.
+    pub longest_admission_wait: Duration,
+    /// How often a breaker opened.
+    pub breaker_openings: u64,
 }
 
-impl Run {
-    pub fn ratio(&self) -> f64 {
-        self.took.as_secs_f64() / self.floor.as_secs_f64()
+impl BookRun {
+    pub fn ratio_to_floor(&self) -> f64 {
+        self.took.as_secs_f64() / self.minimum.as_secs_f64()
     }
 }
 
-struct Model {
+struct MeasuredModel {
     down: Option<Range<u64>>,
     busy: AtomicU32,
     calls: AtomicU64,
     first: Mutex<Option<Instant>>,
 }
 
-/// A call under way.
-struct Call<'a>(&'a AtomicU32);
+/// Counts a call as in flight until it is dropped.
+struct CallGuard<'a>(&'a AtomicU32);
 
-impl Drop for Call<'_> {
+impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 #[async_trait]
-impl Provider for Model {
-    fn model(&self) -> &'static str {
+impl Provider for MeasuredModel {
+    fn model_name(&self) -> &'static str {
         "measured"
     }
 
-    fn sees(&self) -> bool {
+    fn supports_images(&self) -> bool {
         false
     }
 
-    async fn ask(&self, question: &Question) -> Result<Reply, Fault> {
+    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         let began = *self.first.lock().get_or_insert_with(Instant::now);
         let busy = self.busy.fetch_add(1, Ordering::SeqCst) + 1;
-        let _call = Call(&self.busy);
+        let _call = CallGuard(&self.busy);
         let down = |down: &Range<u64>| down.contains(&began.elapsed().as_secs());
-        if busy > BEARS || self.down.as_ref().is_some_and(down) {
+        if busy > PROVIDER_CAPACITY || self.down.as_ref().is_some_and(down) {
             return std::future::pending().await;
         }
-        tokio::time::sleep(Duration::from_secs_f64(seconds(question))).await;
+        tokio::time::sleep(Duration::from_secs_f64(response_seconds(question))).await;
         let text: String = question.text.chars().take(12).collect();
         let all = 0..u32::try_from(text.len()).unwrap();
-        Ok(Reply {
-            quotes: vec![Quote {
-                answer: all.clone(),
-                source: all,
+        Ok(ProviderResponse {
+            quotes: vec![ResponseQuote {
+                response_range: all.clone(),
+                source_range: all,
             }],
             text,
-            ..Reply::default()
+            ..ProviderResponse::default()
         })
     }
 }
 
-fn seconds(question: &Question) -> f64 {
+fn response_seconds(question: &LlmRequest) -> f64 {
     match question.prompt.starts_with("whole") {
         true => 22.5,
         false => 17.5,
     }
 }
 
-/// The models, and how long whoever asks them had to wait before.
-struct Watched {
-    models: Answers,
-    blocked: Mutex<Duration>,
+/// Measures how long requests wait until the models accept them.
+struct AdmissionTimingModel {
+    models: CachedLanguageModel,
+    longest_wait: Mutex<Duration>,
 }
 
 #[async_trait]
-impl LanguageModel for Watched {
-    async fn ask(&self, question: Question) -> Result<Answer, LanguageError> {
-        self.models.ask(question).await
+impl LanguageModel for AdmissionTimingModel {
+    async fn complete(&self, question: LlmRequest) -> Result<LlmResponse, LlmError> {
+        self.models.complete(question).await
     }
 
-    fn sees(&self) -> bool {
-        self.models.sees()
+    fn supports_images(&self) -> bool {
+        self.models.supports_images()
     }
 
-    fn failing(&self, image: bool) -> Vec<FailingProvider> {
-        self.models.failing(image)
+    fn failing_providers(&self, image: bool) -> Vec<FailingProvider> {
+        self.models.failing_providers(image)
     }
 
-    fn workers(&self) -> u32 {
-        self.models.workers()
+    fn useful_concurrency(&self) -> u32 {
+        self.models.useful_concurrency()
     }
 
-    async fn forget(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.models.forget(tenant).await
+    async fn clear_cache(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.models.clear_cache(tenant).await
     }
 
-    async fn forget_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
-        self.models.forget_document(tenant, document).await
+    async fn clear_document_cache(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<(), StorageError> {
+        self.models.clear_document_cache(tenant, document).await
     }
 
-    async fn room(&self, tenant: &TenantId) {
+    async fn wait_for_queue_space(&self, tenant: &TenantId) {
         let began = Instant::now();
-        self.models.room(tenant).await;
-        let mut blocked = self.blocked.lock();
+        self.models.wait_for_queue_space(tenant).await;
+        let mut blocked = self.longest_wait.lock();
         *blocked = began.elapsed().max(*blocked);
     }
 }
 
-/// A chapter a page, the long ones first in order; of each, so many parts that they are as many as asked for.
-fn book(parts: u32) -> Fakes {
+/// Creates a host for a book with one chapter on each page. The long chapters come first and have `parts` parts together.
+fn book_host(parts: u32) -> FakeHost {
     let question = |prompt: &str| Asked {
         prompt: format!("{prompt}: {{text}}"),
         max_tokens: 100,
     };
-    let mut fakes = Fakes::new();
-    fakes.stages.outlined.store(true, Ordering::SeqCst);
+    let mut fakes = FakeHost::new();
+    fakes.stages.has_outline.store(true, Ordering::SeqCst);
     fakes.script.summarize = Arc::new(move |section| {
         let chapter = section.first_page;
-        if chapter > LONG || section.first_page != section.last_page {
+        if chapter > LONG_CHAPTERS || section.first_page != section.last_page {
             return Ok(SummaryPlan::Single(question("whole")));
         }
-        let of_chapter = chapter * parts / LONG - (chapter - 1) * parts / LONG;
+        let of_chapter = chapter * parts / LONG_CHAPTERS - (chapter - 1) * parts / LONG_CHAPTERS;
         Ok(SummaryPlan::MapReduce {
             ranges: (0..of_chapter).map(|part| part..part + 9).collect(),
             map: question("part"),
@@ -208,83 +218,83 @@ fn book(parts: u32) -> Fakes {
     fakes
 }
 
-/// Summarizes the book. In virtual time.
-pub async fn run(setup: &Setup) -> Run {
-    let models: Vec<Arc<Model>> = (0..setup.providers)
+/// Summarizes the book in virtual time.
+pub async fn summarize_book(setup: &BookSetup) -> BookRun {
+    let models: Vec<Arc<MeasuredModel>> = (0..setup.providers)
         .map(|number| {
-            Arc::new(Model {
-                down: setup.down.clone().filter(|_| number == 0),
+            Arc::new(MeasuredModel {
+                down: setup.outage_seconds.clone().filter(|_| number == 0),
                 busy: AtomicU32::new(0),
                 calls: AtomicU64::new(0),
                 first: Mutex::new(None),
             })
         })
         .collect();
-    let kept = Arc::new(MemoryAnswers::new(1 << 24));
+    let kept = Arc::new(MemoryResponseCache::new(1 << 24));
     let config = RouterConfig {
-        adaptive: setup.adaptive,
-        slow_at: setup.slow_at,
+        adaptive_concurrency: setup.adaptive,
+        backpressure_threshold: setup.max_waiting_requests,
         breaker: RouterConfig::default().breaker.filter(|_| setup.breaker),
-        seed: Some(385),
+        backoff_seed: Some(385),
         ..RouterConfig::default()
     };
     let watched = || {
-        let members = (0..).zip(&models).map(|(number, model)| Member {
+        let members = (0..).zip(&models).map(|(number, model)| ProviderEntry {
             name: format!("model-{number}"),
             provider: Arc::clone(model) as _,
-            terms: Terms {
-                concurrency: setup.stated,
-                timeout: Duration::from_secs(60),
-                ..Terms::default()
+            options: ProviderOptions {
+                max_concurrency: setup.stated_concurrency,
+                call_timeout: Duration::from_secs(60),
+                ..ProviderOptions::default()
             },
         });
         let router = Router::new(members.collect(), config);
         let kept = setup.cache.then(|| Arc::clone(&kept) as _);
-        Arc::new(Watched {
-            models: Answers::new(router, kept),
-            blocked: Mutex::default(),
+        Arc::new(AdmissionTimingModel {
+            models: CachedLanguageModel::new(router, kept),
+            longest_wait: Mutex::default(),
         })
     };
-    let mut fakes = book(setup.parts);
+    let mut fakes = book_host(setup.parts);
     let spec = JobSpec {
         id: JobId::new(),
         summarize: true,
-        ..job([fakes.document("book.pdf", SHORT + LONG)])
+        ..single_tenant_job([fakes.document_spec("book.pdf", SHORT_CHAPTERS + LONG_CHAPTERS)])
     };
     let (mut timeouts, mut opened, mut blocked) = (0, 0, Duration::ZERO);
-    let mut look = |watched: &Watched| {
+    let mut look = |watched: &AdmissionTimingModel| {
         let stats = watched.models.stats();
         timeouts += stats.providers.iter().map(|p| p.timeouts).sum::<u64>();
-        opened += stats.providers.iter().map(|p| p.opened).sum::<u64>();
-        blocked = blocked.max(*watched.blocked.lock());
+        opened += stats.providers.iter().map(|p| p.breaker_openings).sum::<u64>();
+        blocked = blocked.max(*watched.longest_wait.lock());
     };
-    if let Some(answers) = setup.stopped_after {
+    if let Some(answers) = setup.stop_after_responses {
         let watching = watched();
-        fakes.language = Some(Arc::clone(&watching) as _);
-        let engine = fakes.engine();
-        let handle = engine.start(spec.clone());
+        fakes.language_model = Some(Arc::clone(&watching) as _);
+        let engine = fakes.build_engine();
+        let handle = engine.start_job(spec.clone());
         let answered = || -> u64 {
             let stats = watching.models.stats();
-            stats.providers.iter().map(|p| p.answered).sum()
+            stats.providers.iter().map(|p| p.successes).sum()
         };
         while answered() < answers {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        engine.suspend(Duration::ZERO).await.unwrap();
-        assert_eq!(handle.wait().await.state, JobState::Running);
+        engine.suspend_all_jobs(Duration::ZERO).await.unwrap();
+        assert_eq!(handle.await_outcome().await.state, JobState::Running);
         look(&watching);
     }
     let watching = watched();
-    fakes.language = Some(Arc::clone(&watching) as _);
-    let engine = fakes.engine();
-    let handle = engine.start(spec);
-    let events: Vec<_> = handle.events().map(|event| event.unwrap()).collect().await;
-    handle.wait().await;
+    fakes.language_model = Some(Arc::clone(&watching) as _);
+    let engine = fakes.build_engine();
+    let handle = engine.start_job(spec);
+    let events: Vec<_> = handle.stream_events().map(|event| event.unwrap()).collect().await;
+    handle.await_outcome().await;
     let end = Instant::now();
     look(&watching);
-    let told = |event: &&Event| matches!(event.what, EventKind::SectionSummarized { .. });
+    let told = |event: &&Event| matches!(event.kind, EventKind::SectionSummarized { .. });
     let summarized = events.iter().filter(told).count();
-    let why = events.iter().find_map(|event| match &event.what {
+    let why = events.iter().find_map(|event| match &event.kind {
         EventKind::DocumentFailed { error, .. } => Some(error.message.clone()),
         _ => None,
     });
@@ -293,25 +303,25 @@ pub async fn run(setup: &Setup) -> Run {
         .filter_map(|model| *model.first.lock())
         .min()
         .unwrap();
-    let calls = f64::from(SHORT) * 22.5 + f64::from(setup.parts + LONG) * 17.5;
+    let calls = f64::from(SHORT_CHAPTERS) * 22.5 + f64::from(setup.parts + LONG_CHAPTERS) * 17.5;
     let all = setup.providers as f64;
-    // While the first is down the others go on; the book itself can only be summarized when all of it is.
+    // During an outage of the first provider, the others continue. The whole book is summarized after all chapters.
     let away = setup
-        .down
+        .outage_seconds
         .as_ref()
         .map_or(0.0, |down| (down.end - down.start) as f64);
-    let floor = calls / (f64::from(BEARS) * all) + away / all + 22.5;
-    Run {
+    let floor = calls / (f64::from(PROVIDER_CAPACITY) * all) + away / all + 22.5;
+    BookRun {
         summarized,
-        why,
-        floor: Duration::from_secs_f64(floor),
+        failure_message: why,
+        minimum: Duration::from_secs_f64(floor),
         took: end.duration_since(first),
         calls: models
             .iter()
             .map(|model| model.calls.load(Ordering::SeqCst))
             .sum(),
         timeouts,
-        blocked,
-        opened,
+        longest_admission_wait: blocked,
+        breaker_openings: opened,
     }
 }

@@ -1,29 +1,30 @@
-//! Killed at any moment, nothing is lost and nothing doubled.
+//! Crashes at any moment lose and duplicate nothing.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use weir_core::Stage;
 use weir_core::event::EventKind;
-use weir_engine::DocumentEnd;
+use weir_engine::DocumentEndState;
 
-use crate::fakes::{Fakes, job};
-use crate::flow::{follow, pages_done};
+use crate::document_flow::{collect_events, page_done_times};
+use crate::fakes::{FakeHost, single_tenant_job};
 
-/// A host whose stages take about as long as each other, so that a crash finds pages everywhere.
-fn host() -> Fakes {
-    Fakes::new()
-        .workers(Stage::Rasterize, 2)
-        .workers(Stage::Read, 2)
-        .cost(Stage::Rasterize, 35)
-        .cost(Stage::Store, 90)
-        .cost(Stage::Read, 70)
-        .cost(Stage::Embed, 40)
-        .cost(Stage::Upsert, 15)
+/// Creates a host whose stages take about the same time, so that each stage has pages when it crashes.
+fn host_with_balanced_stages() -> FakeHost {
+    FakeHost::new()
+        .with_workers(Stage::Rasterize, 2)
+        .with_workers(Stage::Read, 2)
+        .with_cost(Stage::Rasterize, 35)
+        .with_cost(Stage::Store, 90)
+        .with_cost(Stage::Read, 70)
+        .with_cost(Stage::Embed, 40)
+        .with_cost(Stage::Upsert, 15)
 }
 
-/// Numbers spread over `0..below`, the same in every run (a linear congruential generator, Knuth's MMIX constants).
-pub(crate) fn scattered(seed: u64, below: u64) -> impl Iterator<Item = u64> {
+/// Returns pseudo-random numbers in `0..below` that are the same in every run. Uses a linear congruential generator with Knuth's
+/// MMIX constants.
+pub(crate) fn pseudo_random_numbers(seed: u64, below: u64) -> impl Iterator<Item = u64> {
     let step = |x: &u64| {
         Some(
             x.wrapping_mul(6_364_136_223_846_793_005)
@@ -35,83 +36,94 @@ pub(crate) fn scattered(seed: u64, below: u64) -> impl Iterator<Item = u64> {
         .map(move |x| (x >> 33) % below)
 }
 
-/// How a host dies: a process that is killed leaves what it has written, a machine without power what it has flushed.
+/// How a host crashes. A killed process keeps its written data, a power cut keeps only flushed data.
 #[derive(Clone, Copy)]
-enum Death {
+enum CrashKind {
     Kill,
     PowerCut,
 }
 
-/// A runtime whose end is the end of everything that ran on it.
-fn die_after(fakes: &Fakes, millis: u64, death: Death, force: bool) {
+/// Runs a job for some time and crashes the host. All tasks end with their runtime.
+fn crash_after(fakes: &FakeHost, millis: u64, death: CrashKind, force: bool) {
     let machine = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
     machine.block_on(async {
-        let engine = fakes.engine();
-        let mut spec = job([fakes.document("a.pdf", 40)]);
+        let engine = fakes.build_engine();
+        let mut spec = single_tenant_job([fakes.document_spec("a.pdf", 40)]);
         spec.force = force;
-        let _job = engine.start(spec);
+        let _job = engine.start_job(spec);
         sleep(Duration::from_millis(millis)).await;
     });
     drop(machine);
     match death {
-        Death::Kill => fakes.settle(),
-        Death::PowerCut => fakes.crash(),
+        CrashKind::Kill => fakes.simulate_process_kill(),
+        CrashKind::PowerCut => fakes.simulate_power_cut(),
     }
 }
 
-/// The time a run takes, and a little more.
-const WHOLE: u64 = 40 * 40 + 500;
+/// A little more than the duration of a run, in milliseconds.
+const RUN_MILLIS: u64 = 40 * 40 + 500;
 
 #[test]
 fn two_hundred_crashes_at_scattered_moments() {
-    for (i, millis) in scattered(1, WHOLE).take(200).enumerate() {
-        let fakes = host();
-        let death = if i % 2 == 0 { Death::Kill } else { Death::PowerCut };
-        die_after(&fakes, millis, death, false);
-        finish(&fakes, &format!("{i}, after {millis} ms"));
+    for (i, millis) in pseudo_random_numbers(1, RUN_MILLIS).take(200).enumerate() {
+        let fakes = host_with_balanced_stages();
+        let death = if i % 2 == 0 {
+            CrashKind::Kill
+        } else {
+            CrashKind::PowerCut
+        };
+        crash_after(&fakes, millis, death, false);
+        finish_and_check(&fakes, &format!("{i}, after {millis} ms"));
     }
 }
 
 #[test]
 fn crashes_while_a_done_document_is_done_again() {
-    for (i, millis) in scattered(2, WHOLE).take(100).enumerate() {
-        let fakes = host();
-        die_after(&fakes, WHOLE * 2, Death::PowerCut, false);
-        let death = if i % 2 == 0 { Death::Kill } else { Death::PowerCut };
-        die_after(&fakes, millis, death, true);
-        finish(&fakes, &format!("{i}, after {millis} ms"));
+    for (i, millis) in pseudo_random_numbers(2, RUN_MILLIS).take(100).enumerate() {
+        let fakes = host_with_balanced_stages();
+        crash_after(&fakes, RUN_MILLIS * 2, CrashKind::PowerCut, false);
+        let death = if i % 2 == 0 {
+            CrashKind::Kill
+        } else {
+            CrashKind::PowerCut
+        };
+        crash_after(&fakes, millis, death, true);
+        finish_and_check(&fakes, &format!("{i}, after {millis} ms"));
     }
 }
 
 #[test]
-fn crash_after_crash_still_comes_to_an_end() {
+fn document_is_done_after_repeated_crashes() {
     for seed in 0..20 {
-        let fakes = host();
-        for millis in scattered(seed, 900).take(8) {
-            die_after(&fakes, millis, Death::PowerCut, false);
+        let fakes = host_with_balanced_stages();
+        for millis in pseudo_random_numbers(seed, 900).take(8) {
+            crash_after(&fakes, millis, CrashKind::PowerCut, false);
         }
-        finish(&fakes, &format!("seed {seed}"));
+        finish_and_check(&fakes, &format!("seed {seed}"));
     }
 }
 
-/// Runs to the end and checks that every page is there once.
-fn finish(fakes: &Fakes, which: &str) {
+/// Runs the job to its end and checks that every page is stored once.
+fn finish_and_check(fakes: &FakeHost, which: &str) {
     let machine = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
     machine.block_on(async {
-        let engine = fakes.engine();
-        let outcome = engine.start(job([fakes.document("a.pdf", 40)])).wait().await;
+        let engine = fakes.build_engine();
+        let outcome = engine
+            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 40)]))
+            .await_outcome()
+            .await;
         assert!(
             matches!(
                 outcome.documents[0].end,
-                DocumentEnd::Done {
+                DocumentEndState::Done {
                     pages: 40,
                     searchable: 40,
                     ..
@@ -120,36 +132,37 @@ fn finish(fakes: &Fakes, which: &str) {
             "{which}: {outcome:?}"
         );
         engine.shutdown(Duration::ZERO).await.unwrap();
-        fakes.crash();
-        fakes.assert_whole("a.pdf", 40).await;
+        fakes.simulate_power_cut();
+        fakes.assert_document_complete("a.pdf", 40).await;
     });
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_reported_long_enough_ago_is_not_done_again() {
-    let fakes = host();
-    let engine = fakes.engine();
-    let handle = engine.start(job([fakes.document("a.pdf", 100)]));
+async fn pages_reported_300_ms_before_a_crash_are_not_redone() {
+    let fakes = host_with_balanced_stages();
+    let engine = fakes.build_engine();
+    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]));
     sleep(Duration::from_secs(2)).await;
     let crashed = Instant::now();
     drop(engine);
-    fakes.crash();
-    let (events, _) = follow(&handle).await;
-    let now = events.iter().map(|e| e.at_millis).max().unwrap();
-    let recorded = pages_done(&events)
+    fakes.simulate_power_cut();
+    let (events, _) = collect_events(&handle).await;
+    let now = events.iter().map(|e| e.since_job_created_millis).max().unwrap();
+    let recorded = page_done_times(&events)
         .iter()
         .filter(|(_, at)| at + 300 < now)
         .count();
     assert!(recorded > 10);
-    let engine = fakes.engine();
-    let (events, outcome) = follow(&engine.start(job([fakes.document("a.pdf", 100)]))).await;
-    let DocumentEnd::Done { skipped, .. } = outcome.documents[0].end else {
+    let engine = fakes.build_engine();
+    let (events, outcome) =
+        collect_events(&engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 100)]))).await;
+    let DocumentEndState::Done { skipped, .. } = outcome.documents[0].end else {
         panic!("{outcome:?}")
     };
     assert!(skipped as usize >= recorded, "{skipped} of {recorded}");
     assert!(
-        matches!(events[0].what, EventKind::DocumentStarted { already_done, .. } if already_done == skipped)
+        matches!(events[0].kind, EventKind::DocumentStarted { already_done, .. } if already_done == skipped)
     );
     assert!(crashed.elapsed() < Duration::from_secs(60));
-    fakes.assert_whole("a.pdf", 100).await;
+    fakes.assert_document_complete("a.pdf", 100).await;
 }

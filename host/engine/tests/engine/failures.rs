@@ -1,30 +1,30 @@
-//! What follows when something goes wrong.
+//! Failures of stages, components and documents.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use weir_core::decision::{Observation, PageRoute, Reading, Verdict};
+use weir_core::component_log::{ComponentLogRecord, ComponentLogRecordKind, LogLevel};
+use weir_core::decision::{FailureAction, ObservedEvent, PageRoute, ReadingMethod};
 use weir_core::event::EventKind;
 use weir_core::id::TenantId;
 use weir_core::ledger::{JobState, PageState};
 use weir_core::ports::Ledger as _;
-use weir_core::said::{LogLevel, Remark, RemarkKind};
 use weir_core::{PolicyError, Stage};
-use weir_engine::{DocumentEnd, DocumentSpec};
+use weir_engine::{DocumentEndState, DocumentSpec};
 
-use crate::fakes::{Fakes, Fault, everything, job, pipeline};
-use crate::flow::{done, follow};
+use crate::document_flow::{collect_events, done_end};
+use crate::fakes::{FakeHost, InjectedFault, route_with_all_steps, single_tenant_job, test_pipeline};
 
-fn failed(end: &DocumentEnd) -> (&str, &str, u32) {
+fn failure_details(end: &DocumentEndState) -> (&str, &str, u32) {
     match end {
-        DocumentEnd::Failed { error, done } => (&error.kind, &error.message, *done),
+        DocumentEndState::Failed { error, done } => (&error.kind, &error.message, *done),
         other => panic!("{other:?}"),
     }
 }
 
-fn trap() -> PolicyError {
+fn trap_error() -> PolicyError {
     PolicyError::Trap {
         component: "ours".into(),
         function: "plan",
@@ -35,31 +35,34 @@ fn trap() -> PolicyError {
 #[tokio::test(start_paused = true)]
 async fn in_every_stage_the_rule_decides_between_skip_fail_and_retry() {
     for stage in Stage::ALL {
-        let trouble = move |s, page, _| (s == stage && page == 7).then_some(Fault::Page);
+        let trouble = move |s, page, _| (s == stage && page == 7).then_some(InjectedFault::Page);
         for verdict in [
-            Verdict::SkipPage,
-            Verdict::FailDocument,
-            Verdict::RetryAfter(1000),
+            FailureAction::SkipPage,
+            FailureAction::FailDocument,
+            FailureAction::RetryAfter(1000),
         ] {
-            let mut fakes = Fakes::new().faults(trouble).cost(Stage::Read, 10);
-            fakes.script.judge = Arc::new(move |failure| {
+            let mut fakes = FakeHost::new().with_faults(trouble).with_cost(Stage::Read, 10);
+            fakes.script.on_failure = Arc::new(move |failure| {
                 assert_eq!((failure.page, failure.stage), (7, stage));
                 Ok(verdict)
             });
-            let engine = fakes.engine();
-            let handle = engine.start(job([fakes.document("a.pdf", 20)]));
-            let (events, outcome) = follow(&handle).await;
-            let retried = |e: &&weir_core::event::Event| matches!(e.what, EventKind::PageRetried { .. });
+            let engine = fakes.build_engine();
+            let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+            let (events, outcome) = collect_events(&handle).await;
+            let retried = |e: &&weir_core::event::Event| matches!(e.kind, EventKind::PageRetried { .. });
             let end = &outcome.documents[0].end;
-            if verdict == Verdict::FailDocument {
+            if verdict == FailureAction::FailDocument {
                 assert_eq!(outcome.state, JobState::Failed, "{stage}");
-                assert!(failed(end).1.contains("told to"), "{stage}: {end:?}");
+                assert!(
+                    failure_details(end).1.contains("injected fault"),
+                    "{stage}: {end:?}"
+                );
                 assert!(matches!(
-                    events[events.len() - 2].what,
+                    events[events.len() - 2].kind,
                     EventKind::DocumentFailed { .. }
                 ));
             } else {
-                let DocumentEnd::Done {
+                let DocumentEndState::Done {
                     pages: 20,
                     searchable: 19,
                     failed,
@@ -70,22 +73,25 @@ async fn in_every_stage_the_rule_decides_between_skip_fail_and_retry() {
                 };
                 assert_eq!(failed.iter().map(|f| f.page).collect::<Vec<_>>(), [7]);
                 assert_eq!(outcome.state, JobState::Done);
-                let expected = if verdict == Verdict::SkipPage { 0 } else { 4 };
+                let expected = if verdict == FailureAction::SkipPage { 0 } else { 4 };
                 assert_eq!(events.iter().filter(retried).count(), expected, "{stage}");
                 let records = fakes
                     .ledger
-                    .pages(&TenantId::single(), &fakes.id("a.pdf"), None)
+                    .list_pages(&TenantId::default_tenant(), &fakes.document_id("a.pdf"), None)
                     .await
                     .unwrap();
                 assert_eq!(records.len(), 20);
                 assert!(matches!(records[6].state, PageState::Failed { .. }));
             }
-            // Trouble over, the next run does what is missing.
+            // Without the fault, the next run completes the document.
             *fakes.stages.faults.lock() = Arc::new(|_, _, _| None);
-            let again = engine.start(job([fakes.document("a.pdf", 20)])).wait().await;
+            let again = engine
+                .start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]))
+                .await_outcome()
+                .await;
             assert_eq!(again.state, JobState::Done, "{stage} {verdict:?}");
-            fakes.assert_whole("a.pdf", 20).await;
-            assert_eq!(fakes.stages.images.now(), 0);
+            fakes.assert_document_complete("a.pdf", 20).await;
+            assert_eq!(fakes.stages.live_images.in_flight(), 0);
         }
     }
 }
@@ -94,73 +100,90 @@ async fn in_every_stage_the_rule_decides_between_skip_fail_and_retry() {
 async fn a_page_that_recovers_is_done() {
     for stage in Stage::ALL {
         let trouble = move |s, page: u32, attempt| {
-            (s == stage && page.is_multiple_of(3) && attempt < 3).then_some(Fault::Page)
+            (s == stage && page.is_multiple_of(3) && attempt < 3).then_some(InjectedFault::Page)
         };
-        let mut fakes = Fakes::new().faults(trouble).cost(Stage::Read, 10);
-        fakes.script.judge = Arc::new(|_| Ok(Verdict::RetryAfter(500)));
-        let engine = fakes.engine();
-        let handle = engine.start(job([fakes.document("a.pdf", 60)]));
-        assert_eq!(handle.wait().await.documents[0].end, done(60, 0), "{stage}");
-        fakes.assert_whole("a.pdf", 60).await;
+        let mut fakes = FakeHost::new().with_faults(trouble).with_cost(Stage::Read, 10);
+        fakes.script.on_failure = Arc::new(|_| Ok(FailureAction::RetryAfter(500)));
+        let engine = fakes.build_engine();
+        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 60)]));
+        assert_eq!(
+            handle.await_outcome().await.documents[0].end,
+            done_end(60, 0),
+            "{stage}"
+        );
+        fakes.assert_document_complete("a.pdf", 60).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_page_that_waits_to_try_again_occupies_no_worker() {
-    let mut fakes = Fakes::new()
-        .cost(Stage::Read, 100)
-        .faults(|s, page, attempt| (s == Stage::Read && page == 1 && attempt == 1).then_some(Fault::Page));
-    fakes.script.judge = Arc::new(|_| Ok(Verdict::RetryAfter(60_000)));
-    let engine = fakes.engine();
-    let handle = engine.start(job([fakes.document("a.pdf", 20)]));
-    let (events, _) = follow(&handle).await;
-    let pages = crate::flow::pages_done(&events);
+    let mut fakes = FakeHost::new()
+        .with_cost(Stage::Read, 100)
+        .with_faults(|s, page, attempt| {
+            (s == Stage::Read && page == 1 && attempt == 1).then_some(InjectedFault::Page)
+        });
+    fakes.script.on_failure = Arc::new(|_| Ok(FailureAction::RetryAfter(60_000)));
+    let engine = fakes.build_engine();
+    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+    let (events, _) = collect_events(&handle).await;
+    let pages = crate::document_flow::page_done_times(&events);
     let last_of_the_others = pages[pages.len() - 2].1;
     assert!(last_of_the_others <= 2200, "{pages:?}");
     assert_eq!(pages.last().unwrap().0, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn trouble_that_every_page_would_have_stops_at_once_and_asks_nobody() {
+async fn error_that_affects_every_page_fails_the_document_at_once() {
     for (stage, fault, kind) in [
-        (Stage::Rasterize, Fault::Unavailable, "rasterizer-unavailable"),
-        (Stage::Read, Fault::Unavailable, "model-unavailable"),
-        (Stage::Embed, Fault::Unavailable, "model-unavailable"),
-        (Stage::Store, Fault::Full, "storage-full"),
-        (Stage::Upsert, Fault::Full, "storage-full"),
+        (
+            Stage::Rasterize,
+            InjectedFault::Unavailable,
+            "rasterizer-unavailable",
+        ),
+        (Stage::Read, InjectedFault::Unavailable, "model-unavailable"),
+        (Stage::Embed, InjectedFault::Unavailable, "model-unavailable"),
+        (Stage::Store, InjectedFault::Full, "storage-full"),
+        (Stage::Upsert, InjectedFault::Full, "storage-full"),
     ] {
-        let mut fakes = Fakes::new().faults(move |s, page, _| (s == stage && page > 2).then_some(fault));
-        fakes.script.judge = Arc::new(|f| panic!("asked about {f:?}"));
-        let engine = fakes.engine();
-        let outcome = engine.start(job([fakes.document("a.pdf", 500)])).wait().await;
-        assert_eq!(failed(&outcome.documents[0].end).0, kind);
-        assert!(fakes.stages.meter(stage).calls() < 10);
+        let mut fakes =
+            FakeHost::new().with_faults(move |s, page, _| (s == stage && page > 2).then_some(fault));
+        fakes.script.on_failure = Arc::new(|f| panic!("the failure rule was called for {f:?}"));
+        let engine = fakes.build_engine();
+        let outcome = engine
+            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 500)]))
+            .await_outcome()
+            .await;
+        assert_eq!(failure_details(&outcome.documents[0].end).0, kind);
+        assert!(fakes.stages.call_counter(stage).call_count() < 10);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn ocr_without_a_model_and_vision_models_are_named_failures() {
-    let mut fakes = Fakes::new();
+async fn missing_ocr_or_vision_model_is_reported_as_unavailable() {
+    let mut fakes = FakeHost::new();
     let skip: Arc<AtomicU32> = Arc::default();
     let asked = Arc::clone(&skip);
-    fakes.script.judge = Arc::new(move |failure| {
+    fakes.script.on_failure = Arc::new(move |failure| {
         assert_eq!(failure.kind, "model-unavailable");
         asked.fetch_add(1, Ordering::SeqCst);
-        Ok(Verdict::SkipPage)
+        Ok(FailureAction::SkipPage)
     });
     fakes.script.route = Arc::new(|facts| {
         Ok(PageRoute {
-            reading: if facts.number == 2 {
-                Reading::VisionModel
+            reading_method: if facts.number == 2 {
+                ReadingMethod::VisionModel
             } else {
-                Reading::TextLayer
+                ReadingMethod::TextLayer
             },
-            ..everything()
+            ..route_with_all_steps()
         })
     });
-    let engine = fakes.engine();
-    let outcome = engine.start(job([fakes.document("a.pdf", 3)])).wait().await;
-    let DocumentEnd::Done { failed: pages, .. } = &outcome.documents[0].end else {
+    let engine = fakes.build_engine();
+    let outcome = engine
+        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]))
+        .await_outcome()
+        .await;
+    let DocumentEndState::Done { failed: pages, .. } = &outcome.documents[0].end else {
         panic!("{outcome:?}")
     };
     assert_eq!(
@@ -169,74 +192,90 @@ async fn ocr_without_a_model_and_vision_models_are_named_failures() {
     );
     assert_eq!(skip.load(Ordering::SeqCst), 1);
 
-    let mut ports = fakes.ports();
+    let mut ports = fakes.fake_ports();
     ports.reader = None;
     let engine = weir_engine::Engine::new(ports, fakes.config.clone());
-    let mut spec = job([fakes.document("b.pdf", 3)]);
-    spec.pipeline = pipeline(1);
-    let text_only = engine.start(spec.clone()).wait().await;
+    let mut spec = single_tenant_job([fakes.document_spec("b.pdf", 3)]);
+    spec.pipeline = test_pipeline(1);
+    let text_only = engine.start_job(spec.clone()).await_outcome().await;
     assert_eq!(text_only.state, JobState::Done);
     let mut fakes = fakes;
-    fakes.script.route = Arc::new(|_| Ok(everything()));
-    let mut ports = fakes.ports();
+    fakes.script.route = Arc::new(|_| Ok(route_with_all_steps()));
+    let mut ports = fakes.fake_ports();
     ports.reader = None;
     let engine = weir_engine::Engine::new(ports, fakes.config.clone());
     spec.force = true;
-    let outcome = engine.start(spec).wait().await;
-    assert_eq!(failed(&outcome.documents[0].end).0, "model-unavailable");
+    let outcome = engine.start_job(spec).await_outcome().await;
+    assert_eq!(failure_details(&outcome.documents[0].end).0, "model-unavailable");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_component_that_fails_fails_the_document() {
-    type Break = fn(&mut Fakes);
-    let broken: [(Break, &str); 6] = [
-        (|f| f.script.open = Arc::new(|()| Err(trap())), "open"),
-        (|f| f.script.plan = Arc::new(|_| Err(trap())), "plan"),
-        (|f| f.script.document = Arc::new(|_| Err(trap())), "document"),
-        (|f| f.script.route = Arc::new(|_| Err(trap())), "route"),
-        (|f| f.script.passages = Arc::new(|_| Err(trap())), "passages"),
-        (|f| f.script.observe = Arc::new(|_| Err(trap())), "observe"),
+    type ScriptChange = fn(&mut FakeHost);
+    let broken: [(ScriptChange, &str); 6] = [
+        (|f| f.script.open = Arc::new(|()| Err(trap_error())), "open"),
+        (|f| f.script.plan = Arc::new(|_| Err(trap_error())), "plan"),
+        (
+            |f| f.script.document = Arc::new(|_| Err(trap_error())),
+            "document",
+        ),
+        (|f| f.script.route = Arc::new(|_| Err(trap_error())), "route"),
+        (
+            |f| f.script.passages = Arc::new(|_| Err(trap_error())),
+            "passages",
+        ),
+        (|f| f.script.observe = Arc::new(|_| Err(trap_error())), "observe"),
     ];
     for (break_it, what) in broken {
-        let mut fakes = Fakes::new().cost(Stage::Read, 10);
+        let mut fakes = FakeHost::new().with_cost(Stage::Read, 10);
         break_it(&mut fakes);
-        let engine = fakes.engine();
-        let handle = engine.start(job([fakes.document("a.pdf", 20)]));
-        let (events, outcome) = follow(&handle).await;
-        assert_eq!(failed(&outcome.documents[0].end).0, "component-trap", "{what}");
+        let engine = fakes.build_engine();
+        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+        let (events, outcome) = collect_events(&handle).await;
+        assert_eq!(
+            failure_details(&outcome.documents[0].end).0,
+            "component-trap",
+            "{what}"
+        );
         assert_eq!(outcome.state, JobState::Failed);
-        let ends = |e: &&weir_core::event::Event| matches!(e.what, EventKind::DocumentFailed { .. });
+        let ends = |e: &&weir_core::event::Event| matches!(e.kind, EventKind::DocumentFailed { .. });
         assert_eq!(events.iter().filter(ends).count(), 1, "{what}");
-        assert_eq!(fakes.stages.images.now(), 0);
+        assert_eq!(fakes.stages.live_images.in_flight(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_component_that_fails_on_the_good_end_still_fails_the_document() {
-    let mut fakes = Fakes::new();
+async fn component_that_fails_on_document_done_fails_the_document() {
+    let mut fakes = FakeHost::new();
     fakes.script.observe = Arc::new(|what| match what {
-        Observation::DocumentDone { .. } => Err(trap()),
+        ObservedEvent::DocumentDone { .. } => Err(trap_error()),
         _ => Ok(vec![]),
     });
-    let engine = fakes.engine();
-    let outcome = engine.start(job([fakes.document("a.pdf", 3)])).wait().await;
+    let engine = fakes.build_engine();
+    let outcome = engine
+        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]))
+        .await_outcome()
+        .await;
     assert_eq!(
-        failed(&outcome.documents[0].end),
-        ("component-trap", trap().to_string().as_str(), 3)
+        failure_details(&outcome.documents[0].end),
+        ("component-trap", trap_error().to_string().as_str(), 3)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn ranges_outside_the_text_are_nonsense() {
+async fn passage_ranges_outside_the_text_fail_the_document() {
     for range in [0..100_000, 70..71, 5..3] {
-        let mut fakes = Fakes::new();
+        let mut fakes = FakeHost::new();
         let answer = range.clone();
         fakes.script.passages = Arc::new(move |_| Ok(vec![answer.clone()]));
-        let engine = fakes.engine();
-        let outcome = engine.start(job([fakes.document("a.pdf", 3)])).wait().await;
+        let engine = fakes.build_engine();
+        let outcome = engine
+            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]))
+            .await_outcome()
+            .await;
         assert_eq!(
-            failed(&outcome.documents[0].end).0,
-            "component-nonsense",
+            failure_details(&outcome.documents[0].end).0,
+            "component-invalid-decision",
             "{range:?}"
         );
     }
@@ -245,34 +284,42 @@ async fn ranges_outside_the_text_are_nonsense() {
 #[tokio::test(start_paused = true)]
 async fn a_stage_that_panics_is_never_a_completed_job() {
     for stage in Stage::ALL {
-        let fakes = Fakes::new().faults(move |s, page, _| (s == stage && page == 5).then_some(Fault::Panic));
-        let engine = fakes.engine();
-        let documents = [fakes.document("a.pdf", 20), fakes.document("b.pdf", 3)];
-        let outcome = engine.start(job(documents)).wait().await;
+        let fakes = FakeHost::new()
+            .with_faults(move |s, page, _| (s == stage && page == 5).then_some(InjectedFault::Panic));
+        let engine = fakes.build_engine();
+        let documents = [fakes.document_spec("a.pdf", 20), fakes.document_spec("b.pdf", 3)];
+        let outcome = engine
+            .start_job(single_tenant_job(documents))
+            .await_outcome()
+            .await;
         assert_eq!(outcome.state, JobState::Failed, "{stage}");
-        assert_eq!(failed(&outcome.documents[0].end).0, "stage-died", "{stage}");
-        assert_eq!(outcome.documents[1].end, done(3, 0), "{stage}");
+        assert_eq!(
+            failure_details(&outcome.documents[0].end).0,
+            "stage-died",
+            "{stage}"
+        );
+        assert_eq!(outcome.documents[1].end, done_end(3, 0), "{stage}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_between_the_stages_is_never_a_completed_job_either() {
-    type Break = fn(&mut Fakes);
-    let broken: [Break; 4] = [
-        |f| f.script.plan = Arc::new(|_| panic!("a fake was told to")),
-        |f| f.script.passages = Arc::new(|_| panic!("a fake was told to")),
-        |f| f.script.observe = Arc::new(|_| panic!("a fake was told to")),
-        |f| f.script.open = Arc::new(|()| panic!("a fake was told to")),
+    type ScriptChange = fn(&mut FakeHost);
+    let broken: [ScriptChange; 4] = [
+        |f| f.script.plan = Arc::new(|_| panic!("injected panic")),
+        |f| f.script.passages = Arc::new(|_| panic!("injected panic")),
+        |f| f.script.observe = Arc::new(|_| panic!("injected panic")),
+        |f| f.script.open = Arc::new(|()| panic!("injected panic")),
     ];
     for (which, break_it) in broken.into_iter().enumerate() {
-        let mut fakes = Fakes::new().cost(Stage::Read, 10);
+        let mut fakes = FakeHost::new().with_cost(Stage::Read, 10);
         break_it(&mut fakes);
-        let engine = fakes.engine();
-        let handle = engine.start(job([fakes.document("a.pdf", 20)]));
-        let outcome = handle.wait().await;
+        let engine = fakes.build_engine();
+        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+        let outcome = handle.await_outcome().await;
         assert_eq!(outcome.state, JobState::Failed, "{which}");
-        // Whoever watches hears the end, too.
-        let events: Vec<_> = handle.events().map(|e| e.unwrap().what).collect().await;
+        // Subscribers see the end of the job as well.
+        let events: Vec<_> = handle.stream_events().map(|e| e.unwrap().kind).collect().await;
         let state = match events.last() {
             Some(EventKind::JobEnded { state, .. }) => Some(*state),
             _ => None,
@@ -284,47 +331,50 @@ async fn a_panic_between_the_stages_is_never_a_completed_job_either() {
 
 #[tokio::test(start_paused = true)]
 async fn one_document_that_cannot_be_opened_harms_no_other() {
-    let fakes = Fakes::new();
-    let engine = fakes.engine();
+    let fakes = FakeHost::new();
+    let engine = fakes.build_engine();
     let path = fakes.files.path().join("c.pdf");
     std::fs::write(&path, "not a PDF at all").unwrap();
     let documents = [
         DocumentSpec::new(fakes.files.path().join("missing.pdf")),
         DocumentSpec::new(path),
         DocumentSpec::new(fakes.files.path()),
-        fakes.document("a.pdf", 3),
+        fakes.document_spec("a.pdf", 3),
     ];
-    let handle = engine.start(job(documents));
-    let (events, outcome) = follow(&handle).await;
-    let kinds: Vec<_> = outcome.documents[..3].iter().map(|d| failed(&d.end).0).collect();
+    let handle = engine.start_job(single_tenant_job(documents));
+    let (events, outcome) = collect_events(&handle).await;
+    let kinds: Vec<_> = outcome.documents[..3]
+        .iter()
+        .map(|d| failure_details(&d.end).0)
+        .collect();
     assert_eq!(kinds, ["file", "not-a-pdf", "file"]);
-    assert_eq!(outcome.documents[3].end, done(3, 0));
+    assert_eq!(outcome.documents[3].end, done_end(3, 0));
     let unread = |e: &&weir_core::event::Event| {
-        e.document.is_none() && matches!(e.what, EventKind::DocumentFailed { .. })
+        e.document.is_none() && matches!(e.kind, EventKind::DocumentFailed { .. })
     };
     assert_eq!(events.iter().filter(unread).count(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_default_that_took_over_is_reported() {
-    let mut fakes = Fakes::new();
-    fakes.script.opened = Arc::new(|capabilities| capabilities.policy_failed(&trap()));
-    let engine = fakes.engine();
-    let handle = engine.start(job([fakes.document("a.pdf", 3)]));
-    let (events, outcome) = follow(&handle).await;
+async fn fallback_to_a_default_component_is_reported() {
+    let mut fakes = FakeHost::new();
+    fakes.script.on_open = Arc::new(|capabilities| capabilities.report_policy_fallback(&trap_error()));
+    let engine = fakes.build_engine();
+    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 3)]));
+    let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.state, JobState::Done);
-    let told = events.iter().find_map(|e| match &e.what {
-        EventKind::PolicyFailed { error } => Some(error.kind.clone()),
+    let told = events.iter().find_map(|e| match &e.kind {
+        EventKind::PolicyFallback { error } => Some(error.kind.clone()),
         _ => None,
     });
     assert_eq!(told.as_deref(), Some("component-trap"));
 }
 
-fn line(message: &str) -> Remark {
-    Remark {
+fn log_remark(message: &str) -> ComponentLogRecord {
+    ComponentLogRecord {
         component: "ours".into(),
         function: "routing.page".into(),
-        what: RemarkKind::Line {
+        kind: ComponentLogRecordKind::Line {
             level: LogLevel::Info,
             message: message.into(),
         },
@@ -332,36 +382,36 @@ fn line(message: &str) -> Remark {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_components_say_is_kept_in_order_also_over_a_restart() {
-    let mut fakes = Fakes::new();
-    fakes.script.opened = Arc::new(|capabilities| {
+async fn component_log_keeps_its_order_across_a_restart() {
+    let mut fakes = FakeHost::new();
+    fakes.script.on_open = Arc::new(|capabilities| {
         for message in ["one", "two"] {
-            capabilities.said(line(message));
+            capabilities.append_component_log(log_remark(message));
         }
     });
-    let document = fakes.document("a.pdf", 3);
-    let spec = job([document]);
+    let document = fakes.document_spec("a.pdf", 3);
+    let spec = single_tenant_job([document]);
     let id = spec.id;
     for _ in 0..2 {
-        let engine = fakes.engine();
-        let outcome = engine.start(spec.clone()).wait().await;
+        let engine = fakes.build_engine();
+        let outcome = engine.start_job(spec.clone()).await_outcome().await;
         assert_eq!(outcome.state, JobState::Done);
         engine.shutdown(Duration::ZERO).await.unwrap();
     }
     let ledger = &fakes.ledger;
-    let tenant = TenantId::single();
-    let said = ledger.said(&tenant, &id, 0, 100).await.unwrap();
+    let tenant = TenantId::default_tenant();
+    let said = ledger.list_component_log(&tenant, &id, 0, 100).await.unwrap();
     let lines: Vec<_> = said
         .iter()
-        .map(|entry| (entry.seq, entry.remark.clone()))
+        .map(|entry| (entry.seq, entry.record.clone()))
         .collect();
     assert_eq!(
         lines,
         [
-            (1, line("one")),
-            (2, line("two")),
-            (3, line("one")),
-            (4, line("two"))
+            (1, log_remark("one")),
+            (2, log_remark("two")),
+            (3, log_remark("one")),
+            (4, log_remark("two"))
         ]
     );
 }

@@ -1,11 +1,11 @@
-//! Tenants beside each other, in virtual time.
+//! Fairness between tenants, in virtual time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::sleep;
-use weir_core::decision::{PageRoute, Reading};
+use weir_core::decision::{PageRoute, ReadingMethod};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
@@ -13,30 +13,30 @@ use weir_core::ports::Ledger as _;
 use weir_core::{Lane, Stage};
 use weir_engine::{Engine, JobSpec};
 
-use crate::fakes::{Fakes, everything, job_of};
-use crate::floor::COSTS;
+use crate::fakes::{FakeHost, route_with_all_steps, tenant_job};
+use crate::floor::STAGE_COSTS_MILLIS;
 
-fn tenant(name: &str) -> TenantId {
+fn tenant_id(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-/// A host with so many workers in each stage.
-fn host(workers: u32) -> Fakes {
-    let mut fakes = Fakes::new();
-    for (stage, millis) in COSTS {
-        fakes = fakes.cost(stage, millis).workers(stage, workers);
+/// Creates a host with `workers` workers in each stage.
+fn host_with_workers(workers: u32) -> FakeHost {
+    let mut fakes = FakeHost::new();
+    for (stage, millis) in STAGE_COSTS_MILLIS {
+        fakes = fakes.with_cost(stage, millis).with_workers(stage, workers);
     }
     fakes.config.upsert_workers = workers;
-    fakes.stages.uneven.store(true, Ordering::SeqCst);
+    fakes.stages.varies_costs.store(true, Ordering::SeqCst);
     fakes
 }
 
-/// Starts many jobs of a tenant at once.
-fn flood(fakes: &Fakes, engine: &Engine, spec: &JobSpec, jobs: usize, pages: u32) {
+/// Starts `jobs` jobs of a tenant at once.
+fn start_many_jobs(fakes: &FakeHost, engine: &Engine, spec: &JobSpec, jobs: usize, pages: u32) {
     for n in 0..jobs {
-        let documents = vec![fakes.document(&format!("{}-{n}.pdf", spec.tenant), pages)];
+        let documents = vec![fakes.document_spec(&format!("{}-{n}.pdf", spec.tenant), pages)];
         let id = weir_core::JobId::new();
-        drop(engine.start(JobSpec {
+        drop(engine.start_job(JobSpec {
             id,
             documents,
             ..spec.clone()
@@ -44,39 +44,39 @@ fn flood(fakes: &Fakes, engine: &Engine, spec: &JobSpec, jobs: usize, pages: u32
     }
 }
 
-/// Milliseconds that a document of three pages takes, from its job's start to its end.
-async fn three_pages(fakes: &Fakes, engine: &Engine, name: &str, lane: Option<Lane>) -> u64 {
+/// Runs a job with a document of three pages. Returns its duration in milliseconds.
+async fn time_three_page_job(fakes: &FakeHost, engine: &Engine, name: &str, lane: Option<Lane>) -> u64 {
     let spec = JobSpec {
         lane,
-        ..job_of(tenant("late"), [fakes.document(name, 3)])
+        ..tenant_job(tenant_id("late"), [fakes.document_spec(name, 3)])
     };
-    let handle = engine.start(spec);
-    assert_eq!(handle.wait().await.state, JobState::Done);
-    let events = fakes.ledger.log(handle.id());
-    events.last().unwrap().at_millis
+    let handle = engine.start_job(spec);
+    assert_eq!(handle.await_outcome().await.state, JobState::Done);
+    let events = fakes.ledger.job_events(handle.id());
+    events.last().unwrap().since_job_created_millis
 }
 
-/// The 95th percentile of that, of forty documents submitted at moments that follow no beat.
-async fn p95(fakes: &Fakes, engine: &Engine, name: &str, lane: Option<Lane>) -> f64 {
+/// Returns the 95th percentile of these durations for forty documents, submitted at irregular times.
+async fn p95_of_three_page_jobs(fakes: &FakeHost, engine: &Engine, name: &str, lane: Option<Lane>) -> f64 {
     let mut times = Vec::new();
     for n in 0..40 {
         sleep(Duration::from_millis(137 * (n % 7))).await;
-        times.push(three_pages(fakes, engine, &format!("{name}-{n}.pdf"), lane).await);
+        times.push(time_three_page_job(fakes, engine, &format!("{name}-{n}.pdf"), lane).await);
     }
     times.sort_unstable();
     times[37] as f64
 }
 
-/// What a flood of two hundred jobs by another tenant makes of that time.
-async fn beside_a_flood(workers: u32, lane: Option<Lane>) -> f64 {
-    let fakes = host(workers);
-    let engine = fakes.engine();
-    let idle = p95(&fakes, &engine, "idle", lane).await;
-    flood(&fakes, &engine, &job_of(tenant("crowd"), []), 200, 20);
+/// Returns by what factor that percentile grows beside two hundred jobs of another tenant.
+async fn slowdown_beside_a_flood(workers: u32, lane: Option<Lane>) -> f64 {
+    let fakes = host_with_workers(workers);
+    let engine = fakes.build_engine();
+    let idle = p95_of_three_page_jobs(&fakes, &engine, "idle", lane).await;
+    start_many_jobs(&fakes, &engine, &tenant_job(tenant_id("crowd"), []), 200, 20);
     sleep(Duration::from_secs(10)).await;
-    let busy = p95(&fakes, &engine, "busy", lane).await;
-    // The flood has not run dry.
-    assert!(fakes.ledger.unfinished().await.unwrap().len() > 20);
+    let busy = p95_of_three_page_jobs(&fakes, &engine, "busy", lane).await;
+    // The other tenant still has unfinished jobs.
+    assert!(fakes.ledger.list_unfinished_jobs().await.unwrap().len() > 20);
     drop(engine);
     busy / idle
 }
@@ -84,17 +84,17 @@ async fn beside_a_flood(workers: u32, lane: Option<Lane>) -> f64 {
 #[tokio::test(start_paused = true)]
 async fn three_pages_beside_a_flood_take_at_most_half_as_long_again() {
     for workers in [2, 3, 8, 16] {
-        let ratio = beside_a_flood(workers, None).await;
+        let ratio = slowdown_beside_a_flood(workers, None).await;
         assert!(ratio <= 1.5, "{ratio:.2} with {workers} workers a stage");
     }
-    // Where there is one worker of each kind, somebody's page is always in its hands; it takes the other lane to be next.
-    let ratio = beside_a_flood(1, Some(Lane::Interactive)).await;
+    // With one worker in each stage, a page of the other tenant always holds it. Only the interactive lane is next then.
+    let ratio = slowdown_beside_a_flood(1, Some(Lane::Interactive)).await;
     assert!(ratio <= 1.5, "{ratio:.2} in the interactive lane");
 }
 
-/// The same on a machine of two cores that all stages share, with pages of text as they are on such a machine.
-async fn beside_a_flood_on_two_cores(head_start: Duration) -> f64 {
-    let mut fakes = Fakes::new();
+/// Returns the same factor on a machine of two cores that all stages share, with the costs of text pages on such a machine.
+async fn slowdown_on_two_cores(head_start: Duration) -> f64 {
+    let mut fakes = FakeHost::new();
     for (stage, millis) in [
         (Stage::Rasterize, 15),
         (Stage::Store, 1),
@@ -102,38 +102,38 @@ async fn beside_a_flood_on_two_cores(head_start: Duration) -> f64 {
         (Stage::Embed, 20),
         (Stage::Upsert, 2),
     ] {
-        fakes = fakes.cost(stage, millis).workers(stage, 2);
+        fakes = fakes.with_cost(stage, millis).with_workers(stage, 2);
     }
     fakes.config.upsert_workers = 2;
-    fakes.config.head_start = head_start;
-    fakes.stages.uneven.store(true, Ordering::SeqCst);
+    fakes.config.latency_boost = head_start;
+    fakes.stages.varies_costs.store(true, Ordering::SeqCst);
     fakes.stages.cores.store(2, Ordering::SeqCst);
-    let engine = fakes.engine();
-    let idle = p95(&fakes, &engine, "idle", None).await;
+    let engine = fakes.build_engine();
+    let idle = p95_of_three_page_jobs(&fakes, &engine, "idle", None).await;
     for _ in 0..5 {
-        flood(&fakes, &engine, &job_of(tenant("crowd"), []), 4, 500);
+        start_many_jobs(&fakes, &engine, &tenant_job(tenant_id("crowd"), []), 4, 500);
     }
     sleep(Duration::from_secs(2)).await;
-    let busy = p95(&fakes, &engine, "busy", None).await;
-    assert!(!fakes.ledger.unfinished().await.unwrap().is_empty());
+    let busy = p95_of_three_page_jobs(&fakes, &engine, "busy", None).await;
+    assert!(!fakes.ledger.list_unfinished_jobs().await.unwrap().is_empty());
     drop(engine);
     busy / idle
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_start_makes_up_for_cores_that_stages_share() {
-    let fair = beside_a_flood_on_two_cores(Duration::ZERO).await;
-    let ahead = beside_a_flood_on_two_cores(Duration::from_millis(500)).await;
+async fn latency_boost_compensates_for_shared_cores() {
+    let fair = slowdown_on_two_cores(Duration::ZERO).await;
+    let ahead = slowdown_on_two_cores(Duration::from_millis(500)).await;
     assert!(
         ahead <= 1.5 && fair > 2.0,
-        "{ahead:.2} with it, {fair:.2} without"
+        "slowdown {ahead:.2} with the boost, {fair:.2} without"
     );
 }
 
-/// The 95th percentile of three pages on an idle host and beside ten scans of three hundred pages by another tenant. The host
-/// has two workers of each kind and memory for nineteen page images, as the defaults give two cores.
-async fn beside_ten_scans(name: &str, lane: Option<Lane>) -> (f64, f64) {
-    let mut fakes = Fakes::new().image_memory(19);
+/// Returns the 95th percentile of the duration of three pages, on an idle host and beside ten scans of three hundred pages by
+/// another tenant. The host has two workers in each stage and memory for nineteen page images, the defaults for two cores.
+async fn p95_beside_ten_scans(name: &str, lane: Option<Lane>) -> (f64, f64) {
+    let mut fakes = FakeHost::new().with_image_memory(19);
     for (stage, millis) in [
         (Stage::Rasterize, 50),
         (Stage::Store, 1),
@@ -141,34 +141,40 @@ async fn beside_ten_scans(name: &str, lane: Option<Lane>) -> (f64, f64) {
         (Stage::Embed, 20),
         (Stage::Upsert, 2),
     ] {
-        fakes = fakes.cost(stage, millis).workers(stage, 2);
+        fakes = fakes.with_cost(stage, millis).with_workers(stage, 2);
     }
-    *fakes.stages.text_layer.lock() = Some(Duration::from_millis(4));
-    fakes.stages.uneven.store(true, Ordering::SeqCst);
+    *fakes.stages.text_layer_cost.lock() = Some(Duration::from_millis(4));
+    fakes.stages.varies_costs.store(true, Ordering::SeqCst);
     fakes.config.upsert_workers = 2;
     fakes.script.route = Arc::new(|facts| {
         let reading = match facts.text_chars {
-            0 => Reading::Ocr,
-            _ => Reading::TextLayer,
+            0 => ReadingMethod::Ocr,
+            _ => ReadingMethod::TextLayer,
         };
         Ok(PageRoute {
-            reading,
-            ..everything()
+            reading_method: reading,
+            ..route_with_all_steps()
         })
     });
-    let engine = fakes.engine();
-    let idle = p95(&fakes, &engine, &format!("{name}-idle"), lane).await;
+    let engine = fakes.build_engine();
+    let idle = p95_of_three_page_jobs(&fakes, &engine, &format!("{name}-idle"), lane).await;
     let jobs: Vec<_> = (0..10)
         .map(|n| {
-            let document = fakes.document(&format!("scan-{n}.pdf"), 300);
-            engine.start(job_of(tenant("crowd"), [document]))
+            let document = fakes.document_spec(&format!("scan-{n}.pdf"), 300);
+            engine.start_job(tenant_job(tenant_id("crowd"), [document]))
         })
         .collect();
     sleep(Duration::from_secs(30)).await;
-    let busy = p95(&fakes, &engine, &format!("{name}-busy"), lane).await;
-    assert_eq!(fakes.ledger.unfinished().await.unwrap().len(), jobs.len());
-    // OCR has never had to wait for a page meanwhile.
-    let read = jobs[0].work().into_iter().find(|work| work.stage == Stage::Read);
+    let busy = p95_of_three_page_jobs(&fakes, &engine, &format!("{name}-busy"), lane).await;
+    assert_eq!(
+        fakes.ledger.list_unfinished_jobs().await.unwrap().len(),
+        jobs.len()
+    );
+    // OCR never had to wait for a page meanwhile.
+    let read = jobs[0]
+        .stage_work()
+        .into_iter()
+        .find(|work| work.stage == Stage::Read);
     assert!(read.unwrap().pages > 5);
     drop(engine);
     (idle, busy)
@@ -177,7 +183,7 @@ async fn beside_ten_scans(name: &str, lane: Option<Lane>) -> (f64, f64) {
 #[tokio::test(start_paused = true)]
 async fn three_pages_beside_ten_scans_take_at_most_twice_as_long() {
     for (name, lane) in [("text", None), ("scan", Some(Lane::Interactive))] {
-        let (idle, busy) = beside_ten_scans(name, lane).await;
+        let (idle, busy) = p95_beside_ten_scans(name, lane).await;
         assert!(
             busy <= 2.0 * idle,
             "{name}: {idle} ms idle, {busy} ms beside ten scans"
@@ -185,22 +191,24 @@ async fn three_pages_beside_ten_scans_take_at_most_twice_as_long() {
     }
 }
 
-/// Pages that tenants finished in a span of time, each of them flooding the host.
-async fn pages_in(workers: u32, specs: &[JobSpec], span: std::ops::Range<u64>) -> Vec<usize> {
-    let fakes = host(workers);
-    let engine = fakes.engine();
+/// Starts many jobs for each spec. Returns the number of pages that each tenant finished in a span of time.
+async fn count_pages_done(workers: u32, specs: &[JobSpec], span: std::ops::Range<u64>) -> Vec<usize> {
+    let fakes = host_with_workers(workers);
+    let engine = fakes.build_engine();
     for spec in specs {
-        flood(&fakes, &engine, spec, 20, 200);
+        start_many_jobs(&fakes, &engine, spec, 20, 200);
     }
     sleep(Duration::from_millis(span.end + 1000)).await;
     let mut pages = Vec::new();
     for spec in specs {
         let events = fakes
             .ledger
-            .tenant_events(&spec.tenant, 0, usize::MAX)
+            .list_tenant_events(&spec.tenant, 0, usize::MAX)
             .await
             .unwrap();
-        let done = |e: &Event| matches!(e.what, EventKind::PageDone { .. }) && span.contains(&e.at_millis);
+        let done = |e: &Event| {
+            matches!(e.kind, EventKind::PageDone { .. }) && span.contains(&e.since_job_created_millis)
+        };
         pages.push(events.iter().filter(|(_, e)| done(e)).count());
     }
     drop(engine);
@@ -212,11 +220,11 @@ async fn pages_per_second_follow_the_weights() {
     for workers in [1, 2, 8] {
         let heavy = JobSpec {
             weight: 3.0,
-            ..job_of(tenant("heavy"), [])
+            ..tenant_job(tenant_id("heavy"), [])
         };
-        let light = job_of(tenant("light"), []);
+        let light = tenant_job(tenant_id("light"), []);
         let span = 60_000..60_000 + 600_000 / u64::from(workers);
-        let pages = pages_in(workers, &[heavy, light], span).await;
+        let pages = count_pages_done(workers, &[heavy, light], span).await;
         let ratio = pages[0] as f64 / pages[1] as f64;
         assert!(
             (2.7..=3.3).contains(&ratio),
@@ -226,22 +234,22 @@ async fn pages_per_second_follow_the_weights() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fifty_documents_get_no_more_than_one() {
-    let fakes = host(4);
-    let engine = fakes.engine();
-    flood(&fakes, &engine, &job_of(tenant("many"), []), 50, 100);
-    flood(&fakes, &engine, &job_of(tenant("one"), []), 1, 1000);
+async fn tenant_with_fifty_documents_gets_no_more_than_one_with_one() {
+    let fakes = host_with_workers(4);
+    let engine = fakes.build_engine();
+    start_many_jobs(&fakes, &engine, &tenant_job(tenant_id("many"), []), 50, 100);
+    start_many_jobs(&fakes, &engine, &tenant_job(tenant_id("one"), []), 1, 1000);
     sleep(Duration::from_secs(300)).await;
     let mut pages = Vec::new();
     for name in ["many", "one"] {
         let events = fakes
             .ledger
-            .tenant_events(&tenant(name), 0, usize::MAX)
+            .list_tenant_events(&tenant_id(name), 0, usize::MAX)
             .await
             .unwrap();
         let done = events
             .iter()
-            .filter(|(_, e)| matches!(e.what, EventKind::PageDone { .. }));
+            .filter(|(_, e)| matches!(e.kind, EventKind::PageDone { .. }));
         pages.push(done.count());
     }
     let ratio = pages[0] as f64 / pages[1] as f64;

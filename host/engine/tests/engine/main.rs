@@ -1,4 +1,4 @@
-//! The engine against fakes, in virtual time.
+//! Tests of the engine with fake ports, in virtual time.
 
 #![allow(unreachable_pub)] // the fakes are shared with the benchmark
 #![allow(
@@ -15,22 +15,22 @@ mod chapters;
 #[path = "../../../core/conformance/vector_store.rs"]
 mod conformance;
 mod crash;
-mod delete;
+mod document_deletion;
+mod document_filing;
+mod document_flow;
 mod failed_pages;
 mod failures;
 mod fairness;
 mod fakes;
-mod filing;
 mod floor;
-mod flow;
-mod ledger;
+mod group_commit;
 mod makespan;
-mod measures;
+mod metering;
 mod model_waits;
 mod quota;
+mod real_threads;
 mod resume;
 mod search;
 mod summaries;
 mod summary_index;
-mod threads;
 mod vision;

@@ -1,151 +1,151 @@
-//! Jobs whose language models deny requests or fail for a while, with the real router.
+//! Jobs whose language models deny requests or fail for some time, with the real router.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
-use weir_core::decision::{PageRoute, Question as Asked, Reading, SummaryPlan, Verdict};
+use weir_core::decision::{FailureAction, PageRoute, ReadingMethod, SummaryPlan, SummaryPrompt as Asked};
 use weir_core::event::{Event, EventKind};
-use weir_core::language::{Denial, Fault, Question};
 use weir_core::ledger::JobState;
-use weir_engine::{DocumentEnd, JobSpec};
-use weir_llm::{Member, Provider, Reply, Router, RouterConfig, Terms};
+use weir_core::llm::{DenialReason, LlmRequest, ProviderError};
+use weir_engine::{DocumentEndState, JobSpec};
+use weir_llm::{Provider, ProviderEntry, ProviderOptions, ProviderResponse, Router, RouterConfig};
 
-use crate::fakes::{Fakes, everything, job};
-use crate::flow::follow;
+use crate::document_flow::collect_events;
+use crate::fakes::{FakeHost, route_with_all_steps, single_tenant_job};
 
-/// Fails until a time, and answers after it.
-struct Failing {
-    fault: Fault,
+/// Fails until a given time, and responds after it.
+struct TemporarilyFailingModel {
+    fault: ProviderError,
     until: Instant,
 }
 
 #[async_trait]
-impl Provider for Failing {
-    fn model(&self) -> &'static str {
+impl Provider for TemporarilyFailingModel {
+    fn model_name(&self) -> &'static str {
         "fake"
     }
 
-    fn sees(&self) -> bool {
+    fn supports_images(&self) -> bool {
         true
     }
 
-    async fn ask(&self, _: &Question) -> Result<Reply, Fault> {
+    async fn call_model(&self, _: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
         tokio::time::sleep(Duration::from_secs(1)).await;
         if Instant::now() < self.until {
             return Err(self.fault.clone());
         }
-        Ok(Reply {
+        Ok(ProviderResponse {
             text: "It says what it says.".into(),
-            ..Reply::default()
+            ..ProviderResponse::default()
         })
     }
 }
 
-/// A host whose only language model fails for so many seconds.
-fn fakes(fault: Fault, seconds: u64) -> Fakes {
-    let mut fakes = Fakes::new();
+/// Creates a host whose only language model fails for `seconds` seconds.
+fn host_with_failing_model(fault: ProviderError, seconds: u64) -> FakeHost {
+    let mut fakes = FakeHost::new();
     fakes.script.summarize = Arc::new(|_| {
         Ok(SummaryPlan::Single(Asked {
             prompt: "{text}".into(),
             max_tokens: 100,
         }))
     });
-    let member = Member {
+    let member = ProviderEntry {
         name: "far".into(),
-        provider: Arc::new(Failing {
+        provider: Arc::new(TemporarilyFailingModel {
             fault,
             until: Instant::now() + Duration::from_secs(seconds),
         }),
-        terms: Terms::default(),
+        options: ProviderOptions::default(),
     };
-    fakes.language = Some(Arc::new(Router::new(vec![member], RouterConfig::default())));
+    fakes.language_model = Some(Arc::new(Router::new(vec![member], RouterConfig::default())));
     fakes
 }
 
-fn denied() -> Fault {
-    Fault::Denied {
+fn denied_fault() -> ProviderError {
+    ProviderError::Denied {
         status: 401,
-        denial: Denial::Authentication,
+        denial: DenialReason::Authentication,
         reason: "no such key".into(),
     }
 }
 
-fn waits(events: &[Event]) -> Vec<&EventKind> {
+fn model_wait_events(events: &[Event]) -> Vec<&EventKind> {
     let is_wait = |kind: &&EventKind| {
         matches!(
             kind,
             EventKind::ModelWaitStarted { .. } | EventKind::ModelWaitEnded {}
         )
     };
-    events.iter().map(|event| &event.what).filter(is_wait).collect()
+    events.iter().map(|event| &event.kind).filter(is_wait).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn summaries_that_are_denied_fail_at_once_and_pages_stay() {
-    let fakes = fakes(denied(), 1_000_000);
-    let engine = fakes.engine();
+    let fakes = host_with_failing_model(denied_fault(), 1_000_000);
+    let engine = fakes.build_engine();
     let began = Instant::now();
-    let handle = engine.start(JobSpec {
+    let handle = engine.start_job(JobSpec {
         summarize: true,
-        ..job([fakes.document("a.pdf", 5)])
+        ..single_tenant_job([fakes.document_spec("a.pdf", 5)])
     });
-    let (events, outcome) = follow(&handle).await;
+    let (events, outcome) = collect_events(&handle).await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    let DocumentEnd::Failed { error, done: 5 } = &outcome.documents[0].end else {
+    let DocumentEndState::Failed { error, done: 5 } = &outcome.documents[0].end else {
         panic!("{outcome:?}");
     };
-    assert_eq!(error.kind, "language-denied");
+    assert_eq!(error.kind, "llm-denied");
     assert!(
         error.message.ends_with(
             "far: authentication failed (401): no such key; check llm.provider.far.key_env or key_file"
         ),
         "{error:?}"
     );
-    assert!(waits(&events).is_empty());
-    fakes.assert_whole("a.pdf", 5).await;
+    assert!(model_wait_events(&events).is_empty());
+    fakes.assert_document_complete("a.pdf", 5).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_that_are_denied_fail_by_name_without_retries() {
-    let mut fakes = fakes(denied(), 1_000_000);
+async fn denied_pages_fail_with_kind_language_denied_without_retries() {
+    let mut fakes = host_with_failing_model(denied_fault(), 1_000_000);
     fakes.script.route = Arc::new(|_| {
         Ok(PageRoute {
-            reading: Reading::VisionModel,
-            ..everything()
+            reading_method: ReadingMethod::VisionModel,
+            ..route_with_all_steps()
         })
     });
-    fakes.script.judge = Arc::new(|_| Ok(Verdict::RetryAfter(60_000)));
-    let engine = fakes.engine();
+    fakes.script.on_failure = Arc::new(|_| Ok(FailureAction::RetryAfter(60_000)));
+    let engine = fakes.build_engine();
     let began = Instant::now();
-    let handle = engine.start(job([fakes.document("a.pdf", 30)]));
-    let (events, outcome) = follow(&handle).await;
+    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 30)]));
+    let (events, outcome) = collect_events(&handle).await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    let DocumentEnd::Done { failed, .. } = &outcome.documents[0].end else {
+    let DocumentEndState::Done { failed, .. } = &outcome.documents[0].end else {
         panic!("{outcome:?}");
     };
     assert_eq!(failed.len(), 30);
     assert!(
-        failed.iter().all(|page| page.error.kind == "language-denied"),
+        failed.iter().all(|page| page.error.kind == "llm-denied"),
         "{failed:?}"
     );
-    let retried = |event: &&Event| matches!(event.what, EventKind::PageRetried { .. });
+    let retried = |event: &&Event| matches!(event.kind, EventKind::PageRetried { .. });
     assert_eq!(events.iter().filter(retried).count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn job_that_waits_for_a_provider_says_so_in_its_events() {
-    let fault = Fault::Unreachable("connection refused".into());
-    let fakes = fakes(fault, 300);
-    let engine = fakes.engine();
-    let handle = engine.start(JobSpec {
+async fn job_reports_waits_for_a_failing_provider_as_events() {
+    let fault = ProviderError::Unreachable("connection refused".into());
+    let fakes = host_with_failing_model(fault, 300);
+    let engine = fakes.build_engine();
+    let handle = engine.start_job(JobSpec {
         summarize: true,
-        ..job([fakes.document("a.pdf", 5)])
+        ..single_tenant_job([fakes.document_spec("a.pdf", 5)])
     });
-    let (events, outcome) = follow(&handle).await;
+    let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.state, JobState::Done);
-    let waits = waits(&events);
+    let waits = model_wait_events(&events);
     let [
         EventKind::ModelWaitStarted { providers },
         EventKind::ModelWaitEnded {},
@@ -164,7 +164,7 @@ async fn job_that_waits_for_a_provider_says_so_in_its_events() {
     assert!(far.since_millis > 0);
     let began = events
         .iter()
-        .find(|event| matches!(event.what, EventKind::ModelWaitStarted { .. }));
-    let at = began.unwrap().at_millis / 1000;
+        .find(|event| matches!(event.kind, EventKind::ModelWaitStarted { .. }));
+    let at = began.unwrap().since_job_created_millis / 1000;
     assert!((5..60).contains(&at), "after {at} s");
 }

@@ -1,4 +1,4 @@
-//! Jobs whose tenant's quota of pages is used up while they are in work.
+//! Jobs of a tenant whose page quota is used up while they run.
 
 use std::sync::Arc;
 
@@ -7,49 +7,49 @@ use parking_lot::Mutex;
 use weir_core::event::EventKind;
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
-use weir_core::usage::{QuotaExhausted, ReserveError, Usage, UsageQuotas};
+use weir_core::usage::{QuotaExhausted, QuotaReserveError, Usage, UsageQuotaLimiter};
 use weir_core::{JobId, Stage};
-use weir_engine::{DocumentEnd, JobSpec};
+use weir_engine::{DocumentEndState, JobSpec};
 
-use crate::fakes::{Fakes, job};
-use crate::flow::{done, follow};
+use crate::document_flow::{collect_events, done_end};
+use crate::fakes::{FakeHost, single_tenant_job};
 
-const EXHAUSTED: QuotaExhausted = QuotaExhausted {
+const EXHAUSTED_QUOTA: QuotaExhausted = QuotaExhausted {
     quota: "pages_per_day",
     limit: 7,
 };
 
-/// Reserves so many pages, and counts those that were given back.
+/// Reserves a limited number of pages, and counts released ones.
 #[derive(Default)]
-struct Pages {
+struct FakeQuota {
     left: Mutex<u32>,
     released: Mutex<u64>,
 }
 
 #[async_trait]
-impl UsageQuotas for Pages {
-    async fn reserve_pages(&self, _: &TenantId, most: u32) -> Result<u32, ReserveError> {
+impl UsageQuotaLimiter for FakeQuota {
+    async fn reserve_pages(&self, _: &TenantId, most: u32) -> Result<u32, QuotaReserveError> {
         let mut left = self.left.lock();
         let granted = most.min(*left);
         *left -= granted;
         match granted {
-            0 => Err(EXHAUSTED.into()),
+            0 => Err(EXHAUSTED_QUOTA.into()),
             granted => Ok(granted),
         }
     }
 
-    async fn reserve_llm_call(&self, _: &TenantId, _: &Usage) -> Result<(), ReserveError> {
+    async fn reserve_llm_call(&self, _: &TenantId, _: &Usage) -> Result<(), QuotaReserveError> {
         Ok(())
     }
 
-    fn release(&self, _: &TenantId, reserved: &Usage) {
+    fn release_reservation(&self, _: &TenantId, reserved: &Usage) {
         *self.released.lock() += reserved.pages;
     }
 }
 
-fn limited(pages: u32) -> (Fakes, Arc<Pages>) {
-    let mut fakes = Fakes::new();
-    let quota = Arc::new(Pages::default());
+fn host_with_page_quota(pages: u32) -> (FakeHost, Arc<FakeQuota>) {
+    let mut fakes = FakeHost::new();
+    let quota = Arc::new(FakeQuota::default());
     *quota.left.lock() = pages;
     fakes.quotas = Some(Arc::clone(&quota) as _);
     (fakes, quota)
@@ -58,20 +58,20 @@ fn limited(pages: u32) -> (Fakes, Arc<Pages>) {
 #[tokio::test(start_paused = true)]
 async fn job_over_its_page_quota_is_held_and_goes_on_later() {
     for force in [false, true] {
-        let (fakes, quota) = limited(7);
-        let engine = fakes.engine();
+        let (fakes, quota) = host_with_page_quota(7);
+        let engine = fakes.build_engine();
         let spec = JobSpec {
             id: JobId::new(),
             force,
-            ..job([fakes.document("a.pdf", 20), fakes.document("b.pdf", 30)])
+            ..single_tenant_job([fakes.document_spec("a.pdf", 20), fakes.document_spec("b.pdf", 30)])
         };
-        let (events, outcome) = follow(&engine.start(spec.clone())).await;
+        let (events, outcome) = collect_events(&engine.start_job(spec.clone())).await;
         assert_eq!(
-            (outcome.state, outcome.held),
-            (JobState::Running, Some(EXHAUSTED))
+            (outcome.state, outcome.exhausted_quota),
+            (JobState::Running, Some(EXHAUSTED_QUOTA))
         );
-        let done_of = |end: &DocumentEnd| match end {
-            DocumentEnd::Suspended { done } => *done,
+        let done_of = |end: &DocumentEndState| match end {
+            DocumentEndState::Suspended { done } => *done,
             other => panic!("{other:?}"),
         };
         let pages: u32 = outcome
@@ -80,32 +80,36 @@ async fn job_over_its_page_quota_is_held_and_goes_on_later() {
             .map(|document| done_of(&document.end))
             .sum();
         assert_eq!((outcome.documents.len(), pages), (2, 7));
-        assert_eq!(fakes.stages.meter(Stage::Rasterize).calls(), 7);
+        assert_eq!(fakes.stages.call_counter(Stage::Rasterize).call_count(), 7);
         assert_eq!(*quota.released.lock(), 7);
-        let held = events.last().map(|event| &event.what);
-        let Some(EventKind::JobHeld { error }) = held else {
+        let held = events.last().map(|event| &event.kind);
+        let Some(EventKind::JobPausedByQuota { error }) = held else {
             panic!("{held:?}");
         };
         assert_eq!(error.kind, "quota");
-        assert_eq!(error.message, "the quota pages_per_day = 7 is used up");
+        assert_eq!(error.message, "the quota pages_per_day = 7 is exhausted");
 
-        // What is done is not done again, also where all is to be done anew.
+        // Pages that are done are not processed again, also with `force`.
         *quota.left.lock() = 43;
-        let outcome = engine.start(spec).wait().await;
-        assert_eq!((outcome.state, outcome.held), (JobState::Done, None));
-        assert_eq!(fakes.stages.meter(Stage::Rasterize).calls(), 50, "force: {force}");
+        let outcome = engine.start_job(spec).await_outcome().await;
+        assert_eq!((outcome.state, outcome.exhausted_quota), (JobState::Done, None));
+        assert_eq!(
+            fakes.stages.call_counter(Stage::Rasterize).call_count(),
+            50,
+            "force: {force}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn document_whose_pages_just_fit_is_done() {
-    let (fakes, quota) = limited(20);
+    let (fakes, quota) = host_with_page_quota(20);
     let outcome = fakes
-        .engine()
-        .start(job([fakes.document("a.pdf", 20)]))
-        .wait()
+        .build_engine()
+        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]))
+        .await_outcome()
         .await;
-    assert_eq!((outcome.state, outcome.held), (JobState::Done, None));
-    assert_eq!(outcome.documents[0].end, done(20, 0));
+    assert_eq!((outcome.state, outcome.exhausted_quota), (JobState::Done, None));
+    assert_eq!(outcome.documents[0].end, done_end(20, 0));
     assert_eq!((*quota.left.lock(), *quota.released.lock()), (0, 20));
 }

@@ -1,27 +1,31 @@
-//! Many searches at once.
+//! Searches of several tenants in one call.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use weir_core::decision::Device;
-use weir_core::ports::{Account, Embedder, VectorStore as _};
-use weir_core::search::Point;
+use weir_core::decision::ComputeDevice;
+use weir_core::ports::{Embedder, SchedulingContext, VectorStore as _};
+use weir_core::search::IndexPoint;
 use weir_core::{DocumentId, InferenceError, Rect, TenantId};
 use weir_engine::{Engine, EngineConfig, Ports, SearchError, SearchRequest};
 
-use crate::fakes::Fakes;
+use crate::fakes::FakeHost;
 
-/// Remembers what it was asked, and fails for one tenant.
+/// Records its calls, and fails for one tenant.
 #[derive(Default)]
-struct Asked(Mutex<Vec<(TenantId, Vec<String>)>>);
+struct RecordingEmbedder(Mutex<Vec<(TenantId, Vec<String>)>>);
 
 #[async_trait]
-impl Embedder for Asked {
-    async fn embed(&self, account: &Account, texts: Vec<String>) -> Result<Vec<Vec<f32>>, InferenceError> {
+impl Embedder for RecordingEmbedder {
+    async fn embed_texts(
+        &self,
+        account: &SchedulingContext,
+        texts: Vec<String>,
+    ) -> Result<Vec<Vec<f32>>, InferenceError> {
         self.0.lock().push((account.tenant.clone(), texts.clone()));
         if account.tenant.as_str() == "unlucky" {
-            return Err(InferenceError::Full {
+            return Err(InferenceError::QueueFull {
                 model: "text embedding".into(),
                 waiting: 9,
             });
@@ -33,43 +37,43 @@ impl Embedder for Asked {
         Ok(1)
     }
 
-    fn dimensions(&self) -> usize {
+    fn vector_dimensions(&self) -> usize {
         2
     }
 
-    fn max_tokens(&self) -> u32 {
+    fn max_input_tokens(&self) -> u32 {
         256
     }
 
-    fn workers(&self) -> u32 {
+    fn worker_count(&self) -> u32 {
         1
     }
 
-    fn device(&self) -> Device {
-        Device::default()
+    fn compute_device(&self) -> ComputeDevice {
+        ComputeDevice::default()
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn fake_vector_store_conforms() {
-    let fakes = Fakes::new();
+    let fakes = FakeHost::new();
     crate::conformance::check_vector_store(&*fakes.vectors, 4).await;
 }
 
 #[tokio::test]
-async fn the_words_of_a_tenant_are_embedded_in_one_call_and_answered_in_order() {
-    let fakes = Fakes::new();
+async fn queries_of_a_tenant_are_embedded_in_one_call() {
+    let fakes = FakeHost::new();
     let tenants: [TenantId; 3] = ["a", "b", "unlucky"].map(|name| name.parse().unwrap());
     for n in 0..4_u32 {
-        let point = Point {
+        let point = IndexPoint {
             id: uuid::Uuid::from_u128(n.into()),
-            document: DocumentId::of(b"d"),
-            name: "d.pdf".into(),
+            document: DocumentId::from_content(b"d"),
+            document_name: "d.pdf".into(),
             page: n + 1,
             passage: 0,
             text: format!("word{n}"),
-            rect: Rect::PAGE,
-            dense: vec![1.0, 0.0],
+            rect: Rect::WHOLE_PAGE,
+            dense_vector: vec![1.0, 0.0],
             labels: Vec::new(),
             image: None,
             lines: None,
@@ -77,15 +81,15 @@ async fn the_words_of_a_tenant_are_embedded_in_one_call_and_answered_in_order() 
         for tenant in &tenants[..2] {
             fakes
                 .vectors
-                .upsert(tenant, "c", vec![point.clone()])
+                .upsert_points(tenant, "c", vec![point.clone()])
                 .await
                 .unwrap();
         }
     }
-    let embedder = Arc::new(Asked::default());
+    let embedder = Arc::new(RecordingEmbedder::default());
     let ports = Ports {
         embedder: embedder.clone(),
-        ..fakes.ports()
+        ..fakes.fake_ports()
     };
     let engine = Engine::new(ports, EngineConfig::default());
     let ask = |tenant: usize, text: &str| SearchRequest::new(tenants[tenant].clone(), text);

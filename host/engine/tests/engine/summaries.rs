@@ -1,5 +1,5 @@
-//! Summaries: planned by the component, asked all at once, told as they come. With the real router of language models, so that what
-//! the two promise together is held; the models' answers and times are made up.
+//! Summaries are planned by the component, requested concurrently, and reported as they finish. The tests use the real language
+//! model router with fake providers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,127 +9,135 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use weir_core::JobId;
-use weir_core::decision::{Question as Asked, SummaryPlan};
+use weir_core::decision::{SummaryPlan, SummaryPrompt as Asked};
 use weir_core::event::{Event, EventKind};
 use weir_core::id::TenantId;
-use weir_core::language::{Fault, Question, QuestionKind, Quote};
 use weir_core::ledger::JobState;
+use weir_core::llm::{LlmRequest, LlmRequestKind, ProviderError, ResponseQuote};
 use weir_core::ports::BlobStore as _;
-use weir_core::search::SUMMARY;
+use weir_core::search::FIRST_SUMMARY_NUMBER;
 use weir_core::settings::Settings;
 use weir_core::summary::{DocumentSummary, summary_key};
-use weir_engine::{DocumentEnd, EngineConfig, JobSpec};
-use weir_llm::{Answers, Member, MemoryAnswers, Provider, Reply, Router, RouterConfig, Terms};
+use weir_engine::{DocumentEndState, EngineConfig, JobSpec};
+use weir_llm::{
+    CachedLanguageModel, MemoryResponseCache, Provider, ProviderEntry, ProviderOptions, ProviderResponse,
+    Router, RouterConfig,
+};
 
-use crate::fakes::{Fakes, job, pipeline};
-use crate::flow::follow;
+use crate::document_flow::collect_events;
+use crate::fakes::{FakeHost, single_tenant_job, test_pipeline};
 
-/// Answers after a time with the beginning of the text, as a quote of it; refuses what it is told to.
-pub(crate) struct Model {
-    seconds: fn(&Question) -> f64,
-    refuses: Mutex<Option<&'static str>>,
-    asked: Mutex<Vec<(Instant, QuestionKind, String)>>,
+/// Responds after a time with the beginning of the text as a quote, and refuses requests with a given text.
+pub(crate) struct QuotingModel {
+    answer_seconds: fn(&LlmRequest) -> f64,
+    refused_text: Mutex<Option<&'static str>>,
+    requests: Mutex<Vec<(Instant, LlmRequestKind, String)>>,
 }
 
 #[async_trait]
-impl Provider for Model {
-    fn model(&self) -> &'static str {
+impl Provider for QuotingModel {
+    fn model_name(&self) -> &'static str {
         "fake"
     }
 
-    fn sees(&self) -> bool {
+    fn supports_images(&self) -> bool {
         false
     }
 
-    async fn ask(&self, question: &Question) -> Result<Reply, Fault> {
-        self.asked
+    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+        self.requests
             .lock()
             .push((Instant::now(), question.kind, question.text.clone()));
-        tokio::time::sleep(Duration::from_secs_f64((self.seconds)(question))).await;
+        tokio::time::sleep(Duration::from_secs_f64((self.answer_seconds)(question))).await;
         if self
-            .refuses
+            .refused_text
             .lock()
             .is_some_and(|part| question.text.contains(part))
         {
             let reason = "not this one".into();
-            return Err(Fault::Refused { status: 400, reason });
+            return Err(ProviderError::RequestRejected { status: 400, reason });
         }
         let text: String = question.text.chars().take(12).collect();
         let all = 0..u32::try_from(text.len()).unwrap();
-        Ok(Reply {
-            quotes: vec![Quote {
-                answer: all.clone(),
-                source: all,
+        Ok(ProviderResponse {
+            quotes: vec![ResponseQuote {
+                response_range: all.clone(),
+                source_range: all,
             }],
             text,
-            ..Reply::default()
+            ..ProviderResponse::default()
         })
     }
 }
 
-impl Model {
-    pub(crate) fn new(seconds: fn(&Question) -> f64) -> Arc<Self> {
+impl QuotingModel {
+    pub(crate) fn new(seconds: fn(&LlmRequest) -> f64) -> Arc<Self> {
         Arc::new(Self {
-            seconds,
-            refuses: Mutex::new(None),
-            asked: Mutex::default(),
+            answer_seconds: seconds,
+            refused_text: Mutex::new(None),
+            requests: Mutex::default(),
         })
     }
 
-    fn count(&self, kind: QuestionKind) -> usize {
-        self.asked.lock().iter().filter(|(_, k, _)| *k == kind).count()
+    fn count_requests(&self, kind: LlmRequestKind) -> usize {
+        self.requests.lock().iter().filter(|(_, k, _)| *k == kind).count()
     }
 }
 
-pub(crate) fn router(models: &[Arc<Model>]) -> Router {
-    let members = (0..).zip(models).map(|(number, model)| Member {
+pub(crate) fn build_router(models: &[Arc<QuotingModel>]) -> Router {
+    let members = (0..).zip(models).map(|(number, model)| ProviderEntry {
         name: format!("model-{number}"),
         provider: Arc::clone(model) as _,
-        terms: Terms::default(),
+        options: ProviderOptions::default(),
     });
     Router::new(members.collect(), RouterConfig::default())
 }
 
-fn question(prompt: &str) -> Asked {
+fn prompt_with_text(prompt: &str) -> Asked {
     Asked {
         prompt: format!("{prompt}: {{text}}"),
         max_tokens: 100,
     }
 }
 
-/// Chapters, one a page; of `long` in each hundred the text is cut in parts, of the others it is asked as a whole.
-pub(crate) fn book(long: u32, parts: fn(u32) -> u32) -> Fakes {
-    let mut fakes = Fakes::new();
-    fakes.stages.outlined.store(true, Ordering::SeqCst);
+/// Creates a host for documents with one chapter on each page. Of each hundred chapters, the first `long` are summarized in parts
+/// and the others as a whole.
+pub(crate) fn host_with_chapters(long: u32, parts: fn(u32) -> u32) -> FakeHost {
+    let mut fakes = FakeHost::new();
+    fakes.stages.has_outline.store(true, Ordering::SeqCst);
     fakes.script.summarize = Arc::new(move |section| {
         if section.first_page % 100 >= long || section.first_page != section.last_page {
-            return Ok(SummaryPlan::Single(question("whole")));
+            return Ok(SummaryPlan::Single(prompt_with_text("whole")));
         }
         let parts = parts(section.first_page);
         Ok(SummaryPlan::MapReduce {
             ranges: (0..parts).map(|part| part..part + 9).collect(),
-            map: question("part"),
-            reduce: question("reduce"),
+            map: prompt_with_text("part"),
+            reduce: prompt_with_text("reduce"),
         })
     });
     fakes
 }
 
-pub(crate) fn summarized(documents: impl IntoIterator<Item = weir_engine::DocumentSpec>) -> JobSpec {
+pub(crate) fn summarizing_job(documents: impl IntoIterator<Item = weir_engine::DocumentSpec>) -> JobSpec {
     JobSpec {
         summarize: true,
-        ..job(documents)
+        ..single_tenant_job(documents)
     }
 }
 
-pub(crate) async fn kept(fakes: &Fakes, name: &str) -> Option<DocumentSummary> {
-    let key = summary_key(&fakes.id(name), &pipeline(0).revision);
-    let bytes = fakes.blobs.get(&TenantId::single(), &key).await.unwrap()?;
+pub(crate) async fn load_summary(fakes: &FakeHost, name: &str) -> Option<DocumentSummary> {
+    let key = summary_key(&fakes.document_id(name), &test_pipeline(0).revision);
+    let bytes = fakes
+        .blobs
+        .get_blob(&TenantId::default_tenant(), &key)
+        .await
+        .unwrap()?;
     Some(serde_json::from_slice(&bytes).unwrap())
 }
 
-fn sections(events: &[Event]) -> Vec<u32> {
-    let told = events.iter().filter_map(|event| match &event.what {
+fn summarized_sections(events: &[Event]) -> Vec<u32> {
+    let told = events.iter().filter_map(|event| match &event.kind {
         EventKind::SectionSummarized { section, .. } => Some(*section),
         _ => None,
     });
@@ -138,22 +146,22 @@ fn sections(events: &[Event]) -> Vec<u32> {
 
 #[tokio::test(start_paused = true)]
 async fn a_document_is_summarized_by_section_and_as_a_whole() {
-    let mut fakes = book(50, |_| 3);
-    let model = Model::new(|_| 1.0);
-    fakes.language = Some(Arc::new(router(&[Arc::clone(&model)])));
-    let engine = fakes.engine();
-    let handle = engine.start(summarized([fakes.document("a.pdf", 4)]));
-    let (events, outcome) = follow(&handle).await;
+    let mut fakes = host_with_chapters(50, |_| 3);
+    let model = QuotingModel::new(|_| 1.0);
+    fakes.language_model = Some(Arc::new(build_router(&[Arc::clone(&model)])));
+    let engine = fakes.build_engine();
+    let handle = engine.start_job(summarizing_job([fakes.document_spec("a.pdf", 4)]));
+    let (events, outcome) = collect_events(&handle).await;
     assert_eq!(outcome.state, JobState::Done);
 
-    let mut told = sections(&events);
+    let mut told = summarized_sections(&events);
     told.sort_unstable();
     assert_eq!(told, [1, 2, 3, 4]);
-    let place = |name: &str| events.iter().position(|e| e.what.name() == name).unwrap();
+    let place = |name: &str| events.iter().position(|e| e.kind.name() == name).unwrap();
     assert!(place("page-done") < place("section-summarized"));
     assert!(place("document-summarized") < place("document-done"));
 
-    let kept = kept(&fakes, "a.pdf").await.unwrap();
+    let kept = load_summary(&fakes, "a.pdf").await.unwrap();
     assert_eq!((kept.pages, kept.sections.len()), (4, 4));
     for (page, section) in (1..).zip(&kept.sections) {
         let title = format!("page {page} says this and nothing else");
@@ -162,54 +170,54 @@ async fn a_document_is_summarized_by_section_and_as_a_whole() {
         let [quote] = summary.quotes.as_slice() else {
             panic!("{summary:?}");
         };
-        // The second line of the page, through two answers.
+        // The quote is located at the second line of the page, through two responses.
         assert_eq!((quote.page, summary.provider.as_str()), (page, "model-0"));
         assert!(quote.rect.y > 0.3, "{quote:?}");
     }
     let whole = kept.summary.unwrap();
     assert_eq!(whole.quotes[0].page, 1);
-    assert_eq!(model.count(QuestionKind::Map), 4 * 3 + 1);
-    assert_eq!(model.count(QuestionKind::Reduce), 4);
+    assert_eq!(model.count_requests(LlmRequestKind::Map), 4 * 3 + 1);
+    assert_eq!(model.count_requests(LlmRequestKind::Reduce), 4);
 
     let summaries = fakes
         .vectors
-        .points()
+        .sorted_points()
         .into_iter()
-        .filter(|p| p.passage >= SUMMARY);
+        .filter(|p| p.passage >= FIRST_SUMMARY_NUMBER);
     let mut pages: Vec<_> = summaries.map(|point| point.page).collect();
     pages.sort_unstable();
     assert_eq!(pages, [1, 2, 3, 4]);
 
-    // Again it costs nothing; by force it is done anew.
-    let before = model.asked.lock().len();
+    // A second run sends no requests. With `force` all of them are sent again.
+    let before = model.requests.lock().len();
     engine
-        .start(summarized([fakes.document("a.pdf", 4)]))
-        .wait()
+        .start_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
+        .await_outcome()
         .await;
-    assert_eq!(model.asked.lock().len(), before);
+    assert_eq!(model.requests.lock().len(), before);
     let forced = JobSpec {
         force: true,
-        ..summarized([fakes.document("a.pdf", 4)])
+        ..summarizing_job([fakes.document_spec("a.pdf", 4)])
     };
-    engine.start(forced).wait().await;
-    assert_eq!(model.asked.lock().len(), 2 * before);
+    engine.start_job(forced).await_outcome().await;
+    assert_eq!(model.requests.lock().len(), 2 * before);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_section_that_cannot_be_summarized_is_named_and_the_others_are_kept() {
-    let mut fakes = book(0, |_| 1);
-    let model = Model::new(|_| 1.0);
-    *model.refuses.lock() = Some("page 3 says that");
-    let answers = Answers::new(
-        router(&[Arc::clone(&model)]),
-        Some(Arc::new(MemoryAnswers::new(1 << 20))),
+async fn section_that_fails_is_reported_and_the_others_are_kept() {
+    let mut fakes = host_with_chapters(0, |_| 1);
+    let model = QuotingModel::new(|_| 1.0);
+    *model.refused_text.lock() = Some("page 3 says that");
+    let answers = CachedLanguageModel::new(
+        build_router(&[Arc::clone(&model)]),
+        Some(Arc::new(MemoryResponseCache::new(1 << 20))),
     );
-    fakes.language = Some(Arc::new(answers));
-    let engine = fakes.engine();
-    let text = fakes.document("a.pdf", 5);
-    let handle = engine.start(summarized([text.clone()]));
-    let (events, outcome) = follow(&handle).await;
-    let DocumentEnd::Failed { error, done } = &outcome.documents[0].end else {
+    fakes.language_model = Some(Arc::new(answers));
+    let engine = fakes.build_engine();
+    let text = fakes.document_spec("a.pdf", 5);
+    let handle = engine.start_job(summarizing_job([text.clone()]));
+    let (events, outcome) = collect_events(&handle).await;
+    let DocumentEndState::Failed { error, done } = &outcome.documents[0].end else {
         panic!("{outcome:?}");
     };
     assert_eq!((outcome.state, *done), (JobState::Failed, 5));
@@ -219,61 +227,64 @@ async fn a_section_that_cannot_be_summarized_is_named_and_the_others_are_kept() 
     );
     let failed: Vec<_> = events
         .iter()
-        .filter_map(|event| match &event.what {
+        .filter_map(|event| match &event.kind {
             EventKind::SectionFailed { section, .. } => Some(*section),
             _ => None,
         })
         .collect();
-    assert_eq!((failed.as_slice(), sections(&events).len()), ([3].as_slice(), 4));
-    assert_eq!(kept(&fakes, "a.pdf").await, None);
+    assert_eq!(
+        (failed.as_slice(), summarized_sections(&events).len()),
+        ([3].as_slice(), 4)
+    );
+    assert_eq!(load_summary(&fakes, "a.pdf").await, None);
 
-    // The next job asks for what is missing alone.
-    *model.refuses.lock() = None;
-    let before = model.asked.lock().len();
-    let outcome = engine.start(summarized([text])).wait().await;
+    // The next job only requests the missing summaries.
+    *model.refused_text.lock() = None;
+    let before = model.requests.lock().len();
+    let outcome = engine.start_job(summarizing_job([text])).await_outcome().await;
     assert_eq!(outcome.state, JobState::Done);
-    let asked: Vec<_> = model.asked.lock()[before..]
+    let asked: Vec<_> = model.requests.lock()[before..]
         .iter()
         .map(|(_, _, text)| text.clone())
         .collect();
-    assert_eq!(asked.len(), 2, "one section and the whole: {asked:?}");
-    assert!(kept(&fakes, "a.pdf").await.unwrap().summary.is_some());
+    assert_eq!(asked.len(), 2, "one section and the whole document: {asked:?}");
+    assert!(load_summary(&fakes, "a.pdf").await.unwrap().summary.is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_language_model_the_document_says_so() {
-    let fakes = book(0, |_| 1);
-    let engine = fakes.engine();
+async fn summary_without_a_language_model_fails_the_document() {
+    let fakes = host_with_chapters(0, |_| 1);
+    let engine = fakes.build_engine();
     let outcome = engine
-        .start(summarized([fakes.document("a.pdf", 2)]))
-        .wait()
+        .start_job(summarizing_job([fakes.document_spec("a.pdf", 2)]))
+        .await_outcome()
         .await;
-    let DocumentEnd::Failed { error, done: 2 } = &outcome.documents[0].end else {
+    let DocumentEndState::Failed { error, done: 2 } = &outcome.documents[0].end else {
         panic!("{outcome:?}");
     };
-    assert_eq!(error.kind, "language-unavailable");
+    assert_eq!(error.kind, "llm-unavailable");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_is_given_up_when_patience_ends() {
-    let mut fakes = book(0, |_| 1);
+async fn summary_request_fails_after_the_model_timeout() {
+    let mut fakes = host_with_chapters(0, |_| 1);
     let mut settings = Settings::default();
-    settings.set("llm.patience_seconds", "50").unwrap();
+    settings.set("llm.request_timeout_seconds", "50").unwrap();
     fakes.config = EngineConfig {
         upsert_workers: 1,
         ..EngineConfig::from_settings(&settings)
     };
-    fakes.language = Some(Arc::new(router(&[Model::new(|_| 1e6)])));
-    let engine = fakes.engine();
+    fakes.language_model = Some(Arc::new(build_router(&[QuotingModel::new(|_| 1e6)])));
+    let engine = fakes.build_engine();
     let began = Instant::now();
     let outcome = engine
-        .start(summarized([fakes.document("a.pdf", 2)]))
-        .wait()
+        .start_job(summarizing_job([fakes.document_spec("a.pdf", 2)]))
+        .await_outcome()
         .await;
-    let DocumentEnd::Failed { error, .. } = &outcome.documents[0].end else {
+    let DocumentEndState::Failed { error, .. } = &outcome.documents[0].end else {
         panic!("{outcome:?}");
     };
-    assert_eq!(error.kind, "language-deadline", "{error:?}");
+    assert_eq!(error.kind, "llm-timeout", "{error:?}");
     assert!(
         (50..60).contains(&began.elapsed().as_secs()),
         "{:?}",
@@ -282,47 +293,49 @@ async fn a_question_is_given_up_when_patience_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_is_cancelled_withdraws_its_questions() {
-    let mut fakes = book(0, |_| 1);
-    let model = Model::new(|_| 1e6);
-    fakes.language = Some(Arc::new(router(&[Arc::clone(&model)])));
-    let engine = fakes.engine();
-    let handle = engine.start(summarized([fakes.document("a.pdf", 20)]));
-    while model.asked.lock().len() < 4 {
+async fn cancelled_job_sends_no_further_requests() {
+    let mut fakes = host_with_chapters(0, |_| 1);
+    let model = QuotingModel::new(|_| 1e6);
+    fakes.language_model = Some(Arc::new(build_router(&[Arc::clone(&model)])));
+    let engine = fakes.build_engine();
+    let handle = engine.start_job(summarizing_job([fakes.document_spec("a.pdf", 20)]));
+    while model.requests.lock().len() < 4 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    handle.cancel();
-    let outcome = handle.wait().await;
+    handle.cancel_job();
+    let outcome = handle.await_outcome().await;
     assert_eq!(outcome.state, JobState::Cancelled);
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(model.asked.lock().len(), 4, "nobody is asked any more");
+    assert_eq!(model.requests.lock().len(), 4, "no further request is sent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_is_stopped_pays_for_no_finished_answer_twice() {
-    let mut fakes = book(50, |_| 2);
-    let model = Model::new(|_| 10.0);
-    let answers = Arc::new(MemoryAnswers::new(1 << 20));
+async fn resumed_job_reuses_cached_responses() {
+    let mut fakes = host_with_chapters(50, |_| 2);
+    let model = QuotingModel::new(|_| 10.0);
+    let answers = Arc::new(MemoryResponseCache::new(1 << 20));
     let spec = JobSpec {
         id: JobId::new(),
-        ..summarized([fakes.document("a.pdf", 30)])
+        ..summarizing_job([fakes.document_spec("a.pdf", 30)])
     };
-    let language = |model: &Arc<Model>| Answers::new(router(&[Arc::clone(model)]), Some(answers.clone()));
-    fakes.language = Some(Arc::new(language(&model)));
-    let engine = fakes.engine();
-    let handle = engine.start(spec.clone());
-    while model.asked.lock().len() < 40 {
+    let language = |model: &Arc<QuotingModel>| {
+        CachedLanguageModel::new(build_router(&[Arc::clone(model)]), Some(answers.clone()))
+    };
+    fakes.language_model = Some(Arc::new(language(&model)));
+    let engine = fakes.build_engine();
+    let handle = engine.start_job(spec.clone());
+    while model.requests.lock().len() < 40 {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    engine.suspend(Duration::ZERO).await.unwrap();
-    assert_eq!(handle.wait().await.state, JobState::Running);
-    let finished = 36; // Four were under way.
-    fakes.language = Some(Arc::new(language(&model)));
-    let engine = fakes.engine();
-    let before = model.asked.lock().len();
-    let outcome = engine.start(spec).wait().await;
+    engine.suspend_all_jobs(Duration::ZERO).await.unwrap();
+    assert_eq!(handle.await_outcome().await.state, JobState::Running);
+    let finished = 36; // Four of the 40 requests were in flight.
+    fakes.language_model = Some(Arc::new(language(&model)));
+    let engine = fakes.build_engine();
+    let before = model.requests.lock().len();
+    let outcome = engine.start_job(spec).await_outcome().await;
     assert_eq!(outcome.state, JobState::Done);
-    // 30 chapters of two parts and what is made of them, and the book.
-    let after = model.asked.lock().len() - before;
+    // 30 chapters with two parts and a reduction each, and the whole book.
+    let after = model.requests.lock().len() - before;
     assert_eq!(after, 30 * 3 + 1 - finished);
 }

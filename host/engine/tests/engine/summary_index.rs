@@ -1,21 +1,21 @@
-//! Summaries in the index: how long they stay, and how they are labeled.
+//! The lifetime and the labels of summaries in the index.
 
 use std::sync::Arc;
 
 use weir_core::id::TenantId;
 use weir_core::ledger::JobState;
 use weir_core::ports::VectorStore as _;
-use weir_core::search::Query;
+use weir_core::search::SearchQuery;
 use weir_engine::JobSpec;
 
-use crate::fakes::{Fakes, job, pipeline};
-use crate::summaries::{Model, book, kept, router, summarized};
+use crate::fakes::{FakeHost, single_tenant_job, test_pipeline};
+use crate::summaries::{QuotingModel, build_router, host_with_chapters, load_summary, summarizing_job};
 
-/// Summaries of sections in the index.
-fn indexed_summaries(fakes: &Fakes) -> usize {
+/// Counts the section summaries in the index.
+fn count_indexed_summaries(fakes: &FakeHost) -> usize {
     fakes
         .vectors
-        .points()
+        .sorted_points()
         .iter()
         .filter(|point| point.is_summary())
         .count()
@@ -23,75 +23,79 @@ fn indexed_summaries(fakes: &Fakes) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn summaries_are_removed_with_their_revision() {
-    let mut fakes = book(0, |_| 1);
-    fakes.language = Some(Arc::new(router(&[Model::new(|_| 1.0)])));
-    let engine = fakes.engine();
+    let mut fakes = host_with_chapters(0, |_| 1);
+    fakes.language_model = Some(Arc::new(build_router(&[QuotingModel::new(|_| 1.0)])));
+    let engine = fakes.build_engine();
     engine
-        .start(summarized([fakes.document("a.pdf", 4)]))
-        .wait()
+        .start_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
+        .await_outcome()
         .await;
-    assert_eq!(indexed_summaries(&fakes), 4);
+    assert_eq!(count_indexed_summaries(&fakes), 4);
 
-    // By force the pages are done again as they were, and their summaries are still true.
+    // With `force` the pages get the same results again, so their summaries stay valid.
     let forced = JobSpec {
         force: true,
-        ..job([fakes.document("a.pdf", 4)])
+        ..single_tenant_job([fakes.document_spec("a.pdf", 4)])
     };
-    engine.start(forced).wait().await;
-    assert_eq!(indexed_summaries(&fakes), 4);
+    engine.start_job(forced).await_outcome().await;
+    assert_eq!(count_indexed_summaries(&fakes), 4);
 
     let other = JobSpec {
-        pipeline: pipeline(1),
-        ..job([fakes.document("a.pdf", 4)])
+        pipeline: test_pipeline(1),
+        ..single_tenant_job([fakes.document_spec("a.pdf", 4)])
     };
-    let outcome = engine.start(other).wait().await;
+    let outcome = engine.start_job(other).await_outcome().await;
     assert_eq!(outcome.state, JobState::Done);
-    assert_eq!(indexed_summaries(&fakes), 0);
-    assert_eq!(kept(&fakes, "a.pdf").await, None);
+    assert_eq!(count_indexed_summaries(&fakes), 0);
+    assert_eq!(load_summary(&fakes, "a.pdf").await, None);
 
-    // Back at the first revision they are made again.
+    // With the first revision the summaries are created again.
     engine
-        .start(summarized([fakes.document("a.pdf", 4)]))
-        .wait()
+        .start_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
+        .await_outcome()
         .await;
-    assert_eq!(indexed_summaries(&fakes), 4);
-    assert!(kept(&fakes, "a.pdf").await.is_some());
+    assert_eq!(count_indexed_summaries(&fakes), 4);
+    assert!(load_summary(&fakes, "a.pdf").await.is_some());
 }
 
 #[tokio::test(start_paused = true)]
 async fn summary_covers_pages_that_a_later_job_adds() {
-    let mut fakes = book(0, |_| 1);
-    fakes.language = Some(Arc::new(router(&[Model::new(|_| 1.0)])));
-    let engine = fakes.engine();
-    let mut part = fakes.document("a.pdf", 4);
+    let mut fakes = host_with_chapters(0, |_| 1);
+    fakes.language_model = Some(Arc::new(build_router(&[QuotingModel::new(|_| 1.0)])));
+    let engine = fakes.build_engine();
+    let mut part = fakes.document_spec("a.pdf", 4);
     part.pages = Some(1..=2);
-    engine.start(summarized([part])).wait().await;
+    engine.start_job(summarizing_job([part])).await_outcome().await;
     engine
-        .start(summarized([fakes.document("a.pdf", 4)]))
-        .wait()
+        .start_job(summarizing_job([fakes.document_spec("a.pdf", 4)]))
+        .await_outcome()
         .await;
-    assert_eq!(kept(&fakes, "a.pdf").await.unwrap().sections.len(), 4);
-    assert_eq!(indexed_summaries(&fakes), 4);
+    assert_eq!(load_summary(&fakes, "a.pdf").await.unwrap().sections.len(), 4);
+    assert_eq!(count_indexed_summaries(&fakes), 4);
 }
 
 #[tokio::test(start_paused = true)]
 async fn summaries_carry_the_labels_of_their_document() {
-    let mut fakes = book(0, |_| 1);
+    let mut fakes = host_with_chapters(0, |_| 1);
     fakes.script.labels = vec![("team".into(), "north".into())];
-    fakes.language = Some(Arc::new(router(&[Model::new(|_| 1.0)])));
-    let engine = fakes.engine();
+    fakes.language_model = Some(Arc::new(build_router(&[QuotingModel::new(|_| 1.0)])));
+    let engine = fakes.build_engine();
     engine
-        .start(summarized([fakes.document("a.pdf", 2)]))
-        .wait()
+        .start_job(summarizing_job([fakes.document_spec("a.pdf", 2)]))
+        .await_outcome()
         .await;
-    let query = Query {
-        text: String::new(),
-        dense: Vec::new(),
+    let query = SearchQuery {
+        query_text: String::new(),
+        dense_vector: Vec::new(),
         top_k: 100,
         documents: Vec::new(),
         collection: None,
         labels: vec![("team".into(), "north".into())],
     };
-    let hits = fakes.vectors.search(&TenantId::single(), &query).await.unwrap();
+    let hits = fakes
+        .vectors
+        .search_points(&TenantId::default_tenant(), &query)
+        .await
+        .unwrap();
     assert_eq!(hits.iter().filter(|hit| hit.summary).count(), 2);
 }

@@ -1,5 +1,5 @@
-//! Pages read by vision models: so many at once, each with its own image and no more images than that, and what goes wrong with
-//! one is that one's. Where limits of providers matter, with the real router of language models.
+//! Pages read by vision models: a limited number at a time, with at most one image each. A failure affects only its own page.
+//! Tests of provider limits use the real language model router.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,219 +8,236 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
-use weir_core::decision::{PageRoute, Reading, Verdict};
+use weir_core::decision::{FailureAction, PageRoute, ReadingMethod};
 use weir_core::id::{DocumentId, TenantId};
-use weir_core::language::{
-    Answer, FailingProvider, Fault, LanguageError, LanguageModel, Question, QuestionKind,
-};
 use weir_core::ledger::{JobState, PageState};
+use weir_core::llm::{
+    FailingProvider, LanguageModel, LlmError, LlmRequest, LlmRequestKind, LlmResponse, ProviderError,
+};
+use weir_core::page_text::{StoredPageText, TextSource};
 use weir_core::ports::Ledger as _;
-use weir_core::text::{PageLines, TextSource};
 use weir_core::{Rect, Stage, StorageError};
-use weir_engine::{DocumentEnd, VisionConfig};
-use weir_llm::{Member, Provider, Reply, Router, RouterConfig, Terms};
+use weir_engine::{DocumentEndState, VisionConfig};
+use weir_llm::{Provider, ProviderEntry, ProviderOptions, ProviderResponse, Router, RouterConfig};
 
-use crate::fakes::{Fakes, Meter, Stages, everything, job};
-use crate::flow::{done, follow, pages_done};
+use crate::document_flow::{collect_events, done_end, page_done_times};
+use crate::fakes::{CallCounter, FakeHost, FakeStages, route_with_all_steps, single_tenant_job};
 
-/// Reads the number of a page in its image.
-fn page_of(question: &Question) -> u32 {
-    assert_eq!(question.kind, QuestionKind::Page);
+/// Returns the page number from the image of a request.
+fn page_number_in_image(question: &LlmRequest) -> u32 {
+    assert_eq!(question.kind, LlmRequestKind::Page);
     assert!(question.text.is_empty() && question.prompt.contains("Markdown"));
     let image = question.image.as_ref().unwrap();
     u32::from_be_bytes(image.bytes.as_ref().try_into().unwrap())
 }
 
-fn says(page: u32) -> String {
+fn transcription_of_page(page: u32) -> String {
     format!("page {page} says *this*\npage {page} says that")
 }
 
-/// Writes pages down, each in its own time.
-struct Writer {
-    stages: Arc<Stages>,
+/// Transcribes pages, each in a given time.
+struct TranscribingModel {
+    stages: Arc<FakeStages>,
     millis: fn(u32) -> u64,
-    /// What it answers in place of a page's text.
-    instead: fn(u32) -> Option<Result<&'static str, LanguageError>>,
-    calls: Arc<Meter>,
-    /// Most images that existed when it was asked.
-    images: AtomicUsize,
+    /// The response in place of the page's text.
+    instead: fn(u32) -> Option<Result<&'static str, LlmError>>,
+    calls: Arc<CallCounter>,
+    /// The most images in memory at the time of a request.
+    max_live_images: AtomicUsize,
 }
 
-impl Writer {
-    fn new(fakes: &Fakes, millis: fn(u32) -> u64) -> Self {
+impl TranscribingModel {
+    fn new(fakes: &FakeHost, millis: fn(u32) -> u64) -> Self {
         Self {
             stages: Arc::clone(&fakes.stages),
             millis,
             instead: |_| None,
             calls: Arc::default(),
-            images: AtomicUsize::new(0),
+            max_live_images: AtomicUsize::new(0),
         }
     }
 }
 
 #[async_trait]
-impl LanguageModel for Writer {
-    async fn ask(&self, question: Question) -> Result<Answer, LanguageError> {
-        let _inside = self.calls.enter();
-        self.images.fetch_max(self.stages.encoded_now(), Ordering::SeqCst);
-        let page = page_of(&question);
+impl LanguageModel for TranscribingModel {
+    async fn complete(&self, question: LlmRequest) -> Result<LlmResponse, LlmError> {
+        let _inside = self.calls.start_call();
+        self.max_live_images
+            .fetch_max(self.stages.live_encoded_images(), Ordering::SeqCst);
+        let page = page_number_in_image(&question);
         sleep(Duration::from_millis((self.millis)(page))).await;
         let text = match (self.instead)(page) {
             Some(instead) => instead?.to_owned(),
-            None => says(page),
+            None => transcription_of_page(page),
         };
-        Ok(Answer {
+        Ok(LlmResponse {
             text,
             quotes: Vec::new(),
             prompt_tokens: None,
-            answer_tokens: None,
+            completion_tokens: None,
             provider: "seer".into(),
             model: "fake".into(),
             cached: false,
-            waited: Duration::ZERO,
-            spent: Duration::ZERO,
+            waiting_time: Duration::ZERO,
+            provider_time: Duration::ZERO,
         })
     }
 
-    async fn forget(&self, _: &TenantId) -> Result<(), StorageError> {
+    async fn clear_cache(&self, _: &TenantId) -> Result<(), StorageError> {
         Ok(())
     }
 
-    fn sees(&self) -> bool {
+    fn supports_images(&self) -> bool {
         true
     }
 
-    fn failing(&self, _: bool) -> Vec<FailingProvider> {
+    fn failing_providers(&self, _: bool) -> Vec<FailingProvider> {
         Vec::new()
     }
 
-    fn workers(&self) -> u32 {
+    fn useful_concurrency(&self) -> u32 {
         64
     }
 
-    async fn forget_document(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
+    async fn clear_document_cache(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
         Ok(())
     }
 
-    async fn room(&self, _: &TenantId) {}
+    async fn wait_for_queue_space(&self, _: &TenantId) {}
 }
 
-fn seen(store: bool) -> PageRoute {
+fn vision_route(store: bool) -> PageRoute {
     PageRoute {
-        reading: Reading::VisionModel,
+        reading_method: ReadingMethod::VisionModel,
         store,
-        ..everything()
+        ..route_with_all_steps()
     }
 }
 
-/// A host whose pages are all read by a vision model.
-fn fakes(store: bool) -> Fakes {
-    let mut fakes = Fakes::new();
-    fakes.script.route = Arc::new(move |_| Ok(seen(store)));
+/// Creates a host whose pages are all read by a vision model.
+fn vision_host(store: bool) -> FakeHost {
+    let mut fakes = FakeHost::new();
+    fakes.script.route = Arc::new(move |_| Ok(vision_route(store)));
     fakes
 }
 
-fn lines(fakes: &Fakes, name: &str, page: u32) -> PageLines {
-    let key = format!("{}/{page}/ocr.json", fakes.id(name));
-    serde_json::from_slice(&fakes.blobs.bytes(&key).unwrap()).unwrap()
+fn load_page_lines(fakes: &FakeHost, name: &str, page: u32) -> StoredPageText {
+    let key = format!("{}/{page}/ocr.json", fakes.document_id(name));
+    serde_json::from_slice(&fakes.blobs.get_bytes(&key).unwrap()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
 async fn ten_pages_of_three_seconds_take_five_workers_six_seconds() {
-    let mut fakes = fakes(true).cost(Stage::Rasterize, 5).cost(Stage::Embed, 10);
-    let writer = Arc::new(Writer::new(&fakes, |_| 3000));
-    fakes.language = Some(Arc::clone(&writer) as _);
-    let engine = fakes.engine();
+    let mut fakes = vision_host(true)
+        .with_cost(Stage::Rasterize, 5)
+        .with_cost(Stage::Embed, 10);
+    let writer = Arc::new(TranscribingModel::new(&fakes, |_| 3000));
+    fakes.language_model = Some(Arc::clone(&writer) as _);
+    let engine = fakes.build_engine();
     let began = Instant::now();
-    let outcome = engine.start(job([fakes.document("a.pdf", 10)])).wait().await;
+    let outcome = engine
+        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))
+        .await_outcome()
+        .await;
     let took = began.elapsed().as_secs_f64();
     assert!((5.7..=6.3).contains(&took), "{took}");
-    assert_eq!(outcome.documents[0].end, done(10, 0));
-    assert_eq!((writer.calls.calls(), writer.calls.most()), (10, 5));
-    fakes.assert_whole("a.pdf", 10).await;
+    assert_eq!(outcome.documents[0].end, done_end(10, 0));
+    assert_eq!((writer.calls.call_count(), writer.calls.max_in_flight()), (10, 5));
+    fakes.assert_document_complete("a.pdf", 10).await;
     for page in 1..=10 {
-        let read = lines(&fakes, "a.pdf", page);
+        let read = load_page_lines(&fakes, "a.pdf", page);
         let texts: Vec<_> = read.lines.iter().map(|line| line.text.as_str()).collect();
-        assert_eq!(texts.join("\n"), says(page));
+        assert_eq!(texts.join("\n"), transcription_of_page(page));
         assert_eq!(read.source, TextSource::VisionModel);
-        assert!(read.lines.iter().all(|line| line.rect == Rect::PAGE));
+        assert!(read.lines.iter().all(|line| line.rect == Rect::WHOLE_PAGE));
     }
     assert!(
         fakes
             .vectors
-            .points()
+            .sorted_points()
             .iter()
-            .all(|p| p.rect == Rect::PAGE && p.image.is_some())
+            .all(|p| p.rect == Rect::WHOLE_PAGE && p.image.is_some())
     );
 
-    // It is not asked again about what is done.
-    let again = engine.start(job([fakes.document("a.pdf", 10)])).wait().await;
-    assert_eq!(again.documents[0].end, done(10, 10));
-    assert_eq!(writer.calls.calls(), 10);
+    // Pages that are done are not requested again.
+    let again = engine
+        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 10)]))
+        .await_outcome()
+        .await;
+    assert_eq!(again.documents[0].end, done_end(10, 10));
+    assert_eq!(writer.calls.call_count(), 10);
 }
 
 #[tokio::test(start_paused = true)]
-async fn images_grow_with_the_workers_and_not_with_the_document() {
+async fn live_images_grow_with_workers_not_with_pages() {
     for (workers, pages) in [(1, 40), (5, 40), (5, 400), (12, 400)] {
-        // Earlier pages take longer, so that they end out of order.
-        let mut fakes = fakes(false);
+        // Earlier pages take longer, so pages end out of order.
+        let mut fakes = vision_host(false);
         fakes.config.vision.workers = workers;
-        let writer = Arc::new(Writer::new(&fakes, |page| 2000 - 7 * u64::from(page % 11)));
-        fakes.language = Some(Arc::clone(&writer) as _);
-        let engine = fakes.engine();
-        let handle = engine.start(job([fakes.document("a.pdf", pages)]));
-        let (events, outcome) = follow(&handle).await;
-        assert_eq!(outcome.documents[0].end, done(pages, 0));
-        let most = writer.images.load(Ordering::SeqCst);
-        assert_eq!((most, writer.calls.most()), (workers as usize, workers));
-        assert_eq!(fakes.stages.encoded_now(), 0);
+        let writer = Arc::new(TranscribingModel::new(&fakes, |page| {
+            2000 - 7 * u64::from(page % 11)
+        }));
+        fakes.language_model = Some(Arc::clone(&writer) as _);
+        let engine = fakes.build_engine();
+        let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", pages)]));
+        let (events, outcome) = collect_events(&handle).await;
+        assert_eq!(outcome.documents[0].end, done_end(pages, 0));
+        let most = writer.max_live_images.load(Ordering::SeqCst);
+        assert_eq!((most, writer.calls.max_in_flight()), (workers as usize, workers));
+        assert_eq!(fakes.stages.live_encoded_images(), 0);
         if workers > 1 {
-            assert!(!pages_done(&events).is_sorted());
+            assert!(!page_done_times(&events).is_sorted());
         }
         let recorded = fakes
             .ledger
-            .pages(&TenantId::single(), &fakes.id("a.pdf"), None)
+            .list_pages(&TenantId::default_tenant(), &fakes.document_id("a.pdf"), None)
             .await;
         assert!(recorded.unwrap().iter().map(|page| page.page).eq(1..=pages));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_that_is_not_written_down_is_reported_and_the_rest_is_kept() {
-    let mut fakes = fakes(false);
-    fakes.script.judge = Arc::new(|failure| {
+async fn page_that_is_not_transcribed_is_reported_and_the_rest_is_kept() {
+    let mut fakes = vision_host(false);
+    fakes.script.on_failure = Arc::new(|failure| {
         assert_eq!((failure.stage, failure.attempt), (Stage::Read, 1));
-        Ok(Verdict::SkipPage)
+        Ok(FailureAction::SkipPage)
     });
-    let mut writer = Writer::new(&fakes, |_| 1000);
+    let mut writer = TranscribingModel::new(&fakes, |_| 1000);
     writer.instead = |page| {
         let provider = || "seer".to_owned();
-        let broken = Fault::Server {
+        let broken = ProviderError::ServerError {
             status: 500,
             reason: "oops".into(),
             after: None,
         };
         Some(match page {
-            2 => Err(LanguageError::AllDown(vec![(provider(), broken)])),
-            3 => Err(LanguageError::AllDown(vec![(provider(), Fault::Declined)])),
-            4 => Err(LanguageError::Provider {
+            2 => Err(LlmError::AllProvidersFailed(vec![(provider(), broken)])),
+            3 => Err(LlmError::AllProvidersFailed(vec![(
+                provider(),
+                ProviderError::Declined,
+            )])),
+            4 => Err(LlmError::ProviderFailed {
                 provider: provider(),
-                fault: Fault::CutShort,
+                fault: ProviderError::TokenLimitReached,
             }),
             5 => Ok("[[blank page]]"),
             6 => Ok("```markdown\npage 6 | says\n```"),
-            7 => Err(LanguageError::Deadline {
+            7 => Err(LlmError::TimedOut {
                 seconds: 600,
                 faults: Vec::new(),
             }),
             _ => return None,
         })
     };
-    fakes.language = Some(Arc::new(writer));
-    let engine = fakes.engine();
-    let outcome = engine.start(job([fakes.document("a.pdf", 8)])).wait().await;
+    fakes.language_model = Some(Arc::new(writer));
+    let engine = fakes.build_engine();
+    let outcome = engine
+        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 8)]))
+        .await_outcome()
+        .await;
     assert_eq!(outcome.state, JobState::Done);
-    let DocumentEnd::Done {
+    let DocumentEndState::Done {
         searchable: 3,
         failed,
         ..
@@ -237,32 +254,32 @@ async fn a_page_that_is_not_written_down_is_reported_and_the_rest_is_kept() {
         [
             (
                 2,
-                "language-down",
-                "no language model answers: seer failed with status 500: oops"
+                "llm-down",
+                "no language model responds: seer failed with status 500: oops"
             ),
             (
                 3,
                 "page-declined",
-                "seer declined to write down page 3: ask another model, or route the page to OCR"
+                "seer declined to transcribe page 3: set up another model, or route the page to OCR"
             ),
             (
                 4,
                 "page-too-long",
-                "page 4 did not fit into the 4096 tokens that seer may answer with: raise vision.max_tokens, or route the \
-                 page to OCR"
+                "the transcription of page 4 exceeds the 4096 tokens that seer may return: raise vision.max_page_tokens, or route \
+                 the page to OCR"
             ),
             (
                 7,
-                "language-deadline",
-                "no answer within 600 s: every language model was busy"
+                "llm-timeout",
+                "no response within 600 s: all language models were busy"
             ),
         ]
     );
-    assert!(lines(&fakes, "a.pdf", 5).lines.is_empty());
-    assert_eq!(lines(&fakes, "a.pdf", 6).lines[0].text, "page 6 | says");
+    assert!(load_page_lines(&fakes, "a.pdf", 5).lines.is_empty());
+    assert_eq!(load_page_lines(&fakes, "a.pdf", 6).lines[0].text, "page 6 | says");
     let recorded = fakes
         .ledger
-        .pages(&TenantId::single(), &fakes.id("a.pdf"), None)
+        .list_pages(&TenantId::default_tenant(), &fakes.document_id("a.pdf"), None)
         .await
         .unwrap();
     let blank = &recorded[4].state;
@@ -280,156 +297,159 @@ async fn a_page_that_is_not_written_down_is_reported_and_the_rest_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_of_the_settings_is_asked_with_their_limits() {
-    struct Asked(Mutex<Option<Question>>);
+async fn model_request_uses_prompt_and_limits_from_the_settings() {
+    struct RecordingModel(Mutex<Option<LlmRequest>>);
     #[async_trait]
-    impl LanguageModel for Asked {
-        async fn ask(&self, question: Question) -> Result<Answer, LanguageError> {
+    impl LanguageModel for RecordingModel {
+        async fn complete(&self, question: LlmRequest) -> Result<LlmResponse, LlmError> {
             *self.0.lock() = Some(question);
-            Err(LanguageError::Full { waiting: 1 })
+            Err(LlmError::QueueFull { waiting: 1 })
         }
-        fn sees(&self) -> bool {
+        fn supports_images(&self) -> bool {
             true
         }
-        fn failing(&self, _: bool) -> Vec<FailingProvider> {
+        fn failing_providers(&self, _: bool) -> Vec<FailingProvider> {
             Vec::new()
         }
-        fn workers(&self) -> u32 {
+        fn useful_concurrency(&self) -> u32 {
             1
         }
-        async fn forget(&self, _: &TenantId) -> Result<(), StorageError> {
+        async fn clear_cache(&self, _: &TenantId) -> Result<(), StorageError> {
             Ok(())
         }
-        async fn forget_document(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
+        async fn clear_document_cache(&self, _: &TenantId, _: &DocumentId) -> Result<(), StorageError> {
             Ok(())
         }
-        async fn room(&self, _: &TenantId) {}
+        async fn wait_for_queue_space(&self, _: &TenantId) {}
     }
-    let mut fakes = fakes(false);
+    let mut fakes = vision_host(false);
     fakes.config.vision = VisionConfig {
         max_tokens: 77,
-        patience: Duration::from_secs(8),
+        timeout: Duration::from_secs(8),
         prompt: Some("OCR:".into()),
         ..fakes.config.vision
     };
-    let asked = Arc::new(Asked(Mutex::default()));
-    fakes.language = Some(Arc::clone(&asked) as _);
+    let asked = Arc::new(RecordingModel(Mutex::default()));
+    fakes.language_model = Some(Arc::clone(&asked) as _);
     let outcome = fakes
-        .engine()
-        .start(job([fakes.document("a.pdf", 1)]))
-        .wait()
+        .build_engine()
+        .start_job(single_tenant_job([fakes.document_spec("a.pdf", 1)]))
+        .await_outcome()
         .await;
     let end = &outcome.documents[0].end;
     assert!(
-        matches!(end, DocumentEnd::Failed { error, .. } if error.kind == "language-queue-full"),
+        matches!(end, DocumentEndState::Failed { error, .. } if error.kind == "llm-queue-full"),
         "{end:?}"
     );
     let question = asked.0.lock().take().unwrap();
     assert_eq!(
-        (question.prompt.as_str(), question.max_tokens, question.patience),
+        (
+            question.prompt.as_str(),
+            question.max_response_tokens,
+            question.timeout
+        ),
         ("OCR:", 77, Duration::from_secs(8))
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn pages_that_wait_for_a_vision_model_hold_up_no_others() {
-    let mut fakes = Fakes::new().cost(Stage::Read, 100);
+    let mut fakes = FakeHost::new().with_cost(Stage::Read, 100);
     fakes.script.route = Arc::new(|facts| {
         Ok(match facts.number {
-            1..=4 => seen(true),
-            _ => everything(),
+            1..=4 => vision_route(true),
+            _ => route_with_all_steps(),
         })
     });
-    let writer = Writer::new(&fakes, |_| 60_000);
-    fakes.language = Some(Arc::new(writer));
+    let writer = TranscribingModel::new(&fakes, |_| 60_000);
+    fakes.language_model = Some(Arc::new(writer));
     fakes.config.vision.workers = 1;
-    let engine = fakes.engine();
-    let handle = engine.start(job([fakes.document("a.pdf", 20)]));
-    let (events, outcome) = follow(&handle).await;
-    assert_eq!(outcome.documents[0].end, done(20, 0));
-    let pages = pages_done(&events);
+    let engine = fakes.build_engine();
+    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 20)]));
+    let (events, outcome) = collect_events(&handle).await;
+    assert_eq!(outcome.documents[0].end, done_end(20, 0));
+    let pages = page_done_times(&events);
     let recognized: Vec<_> = pages.iter().take(16).map(|(page, _)| *page).collect();
     assert_eq!(recognized, (5..=20).collect::<Vec<_>>());
     assert!(pages[15].1 - pages[0].1 <= 1600, "{pages:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelled_no_further_page_is_shown_and_nothing_is_left() {
-    let mut fakes = fakes(true);
-    let writer = Arc::new(Writer::new(
-        &fakes,
-        |page| if page <= 5 { 10_500 } else { 60_000 },
-    ));
-    fakes.language = Some(Arc::clone(&writer) as _);
-    let engine = fakes.engine();
-    let handle = engine.start(job([fakes.document("a.pdf", 50)]));
+async fn cancelled_job_sends_no_further_page_and_frees_its_images() {
+    let mut fakes = vision_host(true);
+    let writer = Arc::new(TranscribingModel::new(&fakes, |page| {
+        if page <= 5 { 10_500 } else { 60_000 }
+    }));
+    fakes.language_model = Some(Arc::clone(&writer) as _);
+    let engine = fakes.build_engine();
+    let handle = engine.start_job(single_tenant_job([fakes.document_spec("a.pdf", 50)]));
     sleep(Duration::from_secs(10)).await;
-    handle.cancel();
-    let outcome = handle.wait().await;
-    // Those at the model when it was cancelled ended within the grace; their seats were given to nobody.
-    assert_eq!(outcome.documents[0].end, DocumentEnd::Cancelled { done: 5 });
-    assert_eq!((writer.calls.calls(), writer.calls.now()), (5, 0));
-    assert_eq!(fakes.stages.encoded_now(), 0);
+    handle.cancel_job();
+    let outcome = handle.await_outcome().await;
+    // Requests in flight at the cancellation ended within the grace period, and their slots were not used again.
+    assert_eq!(outcome.documents[0].end, DocumentEndState::Cancelled { done: 5 });
+    assert_eq!((writer.calls.call_count(), writer.calls.in_flight()), (5, 0));
+    assert_eq!(fakes.stages.live_encoded_images(), 0);
 }
 
-/// Asked too often, it says so and when it may be asked again.
-struct Strict {
-    asked: Mutex<Vec<Instant>>,
+/// Refuses its first requests with a rate limit error that says when to retry.
+struct RateLimitedProvider {
+    call_times: Mutex<Vec<Instant>>,
     refuses_first: usize,
 }
 
 #[async_trait]
-impl Provider for Strict {
-    fn model(&self) -> &'static str {
+impl Provider for RateLimitedProvider {
+    fn model_name(&self) -> &'static str {
         "strict"
     }
 
-    fn sees(&self) -> bool {
+    fn supports_images(&self) -> bool {
         true
     }
 
-    async fn ask(&self, question: &Question) -> Result<Reply, Fault> {
+    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
         let number = {
-            let mut asked = self.asked.lock();
+            let mut asked = self.call_times.lock();
             asked.push(Instant::now());
             asked.len()
         };
         sleep(Duration::from_secs(1)).await;
         if number <= self.refuses_first {
             let after = Some(Duration::from_secs(20));
-            return Err(Fault::RateLimited { after });
+            return Err(ProviderError::RateLimited { after });
         }
-        Ok(Reply {
-            text: says(page_of(question)),
-            ..Reply::default()
+        Ok(ProviderResponse {
+            text: transcription_of_page(page_number_in_image(question)),
+            ..ProviderResponse::default()
         })
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn pages_keep_to_what_a_provider_allows() {
+async fn vision_requests_respect_provider_rate_limits() {
     for (per_minute, refuses_first) in [(10, 0), (0, 3)] {
-        let mut fakes = fakes(false);
-        let strict = Arc::new(Strict {
-            asked: Mutex::default(),
+        let mut fakes = vision_host(false);
+        let strict = Arc::new(RateLimitedProvider {
+            call_times: Mutex::default(),
             refuses_first,
         });
-        let member = Member {
+        let member = ProviderEntry {
             name: "strict".into(),
             provider: Arc::clone(&strict) as _,
-            terms: Terms {
+            options: ProviderOptions {
                 requests_per_minute: per_minute,
-                ..Terms::default()
+                ..ProviderOptions::default()
             },
         };
-        fakes.language = Some(Arc::new(Router::new(vec![member], RouterConfig::default())));
+        fakes.language_model = Some(Arc::new(Router::new(vec![member], RouterConfig::default())));
         let outcome = fakes
-            .engine()
-            .start(job([fakes.document("a.pdf", 25)]))
-            .wait()
+            .build_engine()
+            .start_job(single_tenant_job([fakes.document_spec("a.pdf", 25)]))
+            .await_outcome()
             .await;
-        assert_eq!(outcome.documents[0].end, done(25, 0));
-        let asked = strict.asked.lock();
+        assert_eq!(outcome.documents[0].end, done_end(25, 0));
+        let asked = strict.call_times.lock();
         assert_eq!(asked.len(), 25 + refuses_first);
         if per_minute > 0 {
             let minute = |from: &Instant| {
@@ -438,7 +458,7 @@ async fn pages_keep_to_what_a_provider_allows() {
             };
             assert!(asked.iter().all(|from| minute(from) <= per_minute as usize));
         } else {
-            // What was under way when the first was refused, and nothing more until it may be asked again.
+            // Requests in flight at the first refusal are the only ones until the retry time.
             let refused = asked[0] + Duration::from_secs(1);
             let again = refused + Duration::from_secs(20);
             assert!(asked.iter().all(|at| *at <= refused || *at >= again), "{asked:?}");

@@ -1,21 +1,21 @@
-//! Reading page images with the PP-OCR models: a detector finds the lines, a recognizer reads each.
+//! OCR of page images with the PP-OCR models: text detection finds the lines, text recognition reads each of them.
 //!
-//! A page is a request that splits: to find its lines is one step, and then they are read in small groups by all workers
-//! that have nothing older to do. So the cores share the page at hand, the first page is there early and the last one
-//! leaves no core idle, although each run uses one core, which is what it does best.
+//! A page is a request that is split. Detecting its lines is one step. Then all workers that have no older request recognize the lines
+//! in small groups. The cores thus share one page at a time: the first page is finished early, and the last page leaves no core idle.
+//! Each run still uses one core, which is the most efficient way.
 //!
-//! The text direction classifier that PP-OCR puts between the two is left out: pages come upright from the rasterizer,
-//! and lines that run up or down are read both ways where one way is doubtful.
+//! PP-OCR has a classifier of the text direction between the two models. It is omitted here: pages come upright from the rasterizer,
+//! and a vertical line is read in both directions if the first result is doubtful.
 
-mod bands;
-mod boxes;
-mod crop;
-mod det;
-mod fit;
+mod box_fitting;
+mod detection;
+mod detection_bands;
+mod line_crop;
+mod ocr_image;
 mod page;
-mod picture;
-mod rec;
+mod recognition;
 mod resize;
+mod text_boxes;
 
 use std::ffi::CStr;
 use std::path::PathBuf;
@@ -24,63 +24,71 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use weir_core::InferenceError;
 use weir_core::page::PageImage;
-use weir_core::ports::{Account, Reader};
-use weir_core::text::Line;
+use weir_core::page_text::Line;
+use weir_core::ports::{OcrEngine, SchedulingContext};
 
-use crate::runtime::Runtime;
-use crate::scheduler::{Job, Model, ModelStats, Scheduler, Sharing, Stop};
+use crate::onnx_runtime::OnnxRuntime;
+use crate::scheduler::{ActiveRequest, BatchModel, ModelStats, Scheduler, SchedulerConfig, StopSignal};
 use crate::session::ModelFile;
 
-use det::Detector;
-use page::Page;
-use rec::Recognizer;
+use detection::Detector;
+use page::OcrPage;
+use recognition::Recognizer;
 
-/// The model's name in errors.
-pub(crate) const NAME: &str = "ocr";
+/// The model's name in errors and metrics.
+pub(crate) const MODEL_NAME: &str = "ocr";
 
-/// What both networks call what goes in and what comes out.
-const INPUT: &CStr = c"x";
-const OUTPUT: &CStr = c"fetch_name_0";
+/// The names of the input and the output of both networks.
+const INPUT_NAME: &CStr = c"x";
+const OUTPUT_NAME: &CStr = c"fetch_name_0";
 
-/// Pixels, in millions, that cost as much as anything else does on the emptiest page.
-const LEAST_COST: f64 = 0.1;
+/// The fixed cost of a page, in millions of pixels: even an empty page takes this time.
+const PAGE_BASE_COST: f64 = 0.1;
 
-/// What a column of a line costs to read, in the millions of page pixels that cost as much to look over.
-const COLUMN_COST: f64 = 1e-4;
+/// The cost to recognize one column of a line, in millions of page pixels that take as long to detect.
+const COST_PER_COLUMN: f64 = 1e-4;
 
-/// A step of a page's reading.
-enum Step {
-    /// Find the lines.
-    Find { image: PageImage, dpi: u32 },
-    /// Read those at these places.
-    Read { page: Arc<Page>, places: Vec<usize> },
+/// A step in the OCR of a page.
+enum OcrStep {
+    /// Detect the lines.
+    DetectLines { image: PageImage, dpi: u32 },
+    /// Recognize the lines with these indexes.
+    RecognizeLines {
+        page: Arc<OcrPage>,
+        line_indexes: Vec<usize>,
+    },
 }
 
-/// The reader.
-pub(crate) struct Ocr {
-    scheduler: Scheduler<Step, Vec<Line>>,
+/// The OCR engine with the PP-OCR models.
+pub(crate) struct PpOcrEngine {
+    scheduler: Scheduler<OcrStep, Vec<Line>>,
     workers: u32,
 }
 
-impl Ocr {
-    /// Opens nothing yet.
-    pub(crate) fn new(runtime: Runtime, detector: PathBuf, recognizer: PathBuf, sharing: Sharing) -> Self {
+impl PpOcrEngine {
+    /// Opens no model yet.
+    pub(crate) fn new(
+        runtime: OnnxRuntime,
+        detector: PathBuf,
+        recognizer: PathBuf,
+        sharing: SchedulerConfig,
+    ) -> Self {
         let detector = ModelFile::new(runtime.clone(), detector);
         let recognizer = ModelFile::new(runtime, recognizer);
         Self {
             workers: u32::try_from(sharing.workers).unwrap_or(u32::MAX),
             scheduler: Scheduler::new(sharing, move |stop| {
-                Ok(Box::new(Worker {
+                Ok(Box::new(OcrModel {
                     detector: Detector::open(&detector, stop)?,
                     recognizer: Recognizer::open(&recognizer, stop)?,
-                    stop: Arc::clone(stop),
+                    stop_signal: Arc::clone(stop),
                 }))
             }),
         }
     }
 
-    pub(crate) fn warm(&self) -> Result<(), InferenceError> {
-        self.scheduler.warm()
+    pub(crate) fn warm_up(&self) -> Result<(), InferenceError> {
+        self.scheduler.warm_up()
     }
 
     pub(crate) fn stats(&self) -> ModelStats {
@@ -93,75 +101,91 @@ impl Ocr {
 }
 
 #[async_trait]
-impl Reader for Ocr {
-    async fn read(&self, account: &Account, image: PageImage, dpi: u32) -> Result<Vec<Line>, InferenceError> {
-        let cost = f64::from(image.width) * f64::from(image.height) / 1e6 + LEAST_COST;
+impl OcrEngine for PpOcrEngine {
+    async fn recognize_text(
+        &self,
+        account: &SchedulingContext,
+        image: PageImage,
+        dpi: u32,
+    ) -> Result<Vec<Line>, InferenceError> {
+        let cost = f64::from(image.width) * f64::from(image.height) / 1e6 + PAGE_BASE_COST;
         let answers = self
             .scheduler
-            .submit(account, vec![(Step::Find { image, dpi }, cost)])
+            .submit(account, vec![(OcrStep::DetectLines { image, dpi }, cost)])
             .await?;
         Ok(answers.into_iter().flatten().collect())
     }
 
-    fn workers(&self) -> u32 {
+    fn worker_count(&self) -> u32 {
         self.workers
     }
 }
 
-struct Worker {
+struct OcrModel {
     detector: Detector,
     recognizer: Recognizer,
-    stop: Arc<Stop>,
+    stop_signal: Arc<StopSignal>,
 }
 
-impl Model<Step, Vec<Line>> for Worker {
-    fn run(&mut self, batch: Vec<Job<'_, Step, Vec<Line>>>) {
+impl BatchModel<OcrStep, Vec<Line>> for OcrModel {
+    fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, OcrStep, Vec<Line>>>) {
         for job in batch {
-            if job.is_wanted() && !self.stop.is_told() {
-                self.step(job);
+            if job.is_awaited() && !self.stop_signal.is_stopped() {
+                self.run_step(job);
             }
         }
     }
 }
 
-impl Worker {
-    fn step(&mut self, job: Job<'_, Step, Vec<Line>>) {
-        let go_on = || job.is_wanted() && !self.stop.is_told();
+impl OcrModel {
+    fn run_step(&mut self, job: ActiveRequest<'_, OcrStep, Vec<Line>>) {
+        let go_on = || job.is_awaited() && !self.stop_signal.is_stopped();
         match &job.item {
-            Step::Find { image, dpi } => match Page::find(&mut self.detector, image, *dpi, &go_on) {
-                Ok(page) if page.boxes().is_empty() => job.answer(Ok(Vec::new())),
-                Ok(page) => job.split(self.steps(page)),
-                Err(error) => job.answer(Err(error)),
-            },
-            Step::Read { page, places } => match page.read(&mut self.recognizer, places, &go_on) {
-                Ok(Some(lines)) => job.answer(Ok(lines)),
-                // Others have the rest.
+            OcrStep::DetectLines { image, dpi } => {
+                match OcrPage::detect_lines(&mut self.detector, image, *dpi, &go_on) {
+                    Ok(page) if page.boxes().is_empty() => job.complete(Ok(Vec::new())),
+                    Ok(page) => job.split_into(self.recognition_steps(page)),
+                    Err(error) => job.complete(Err(error)),
+                }
+            }
+            OcrStep::RecognizeLines {
+                page,
+                line_indexes: places,
+            } => match page.recognize_lines(&mut self.recognizer, places, &go_on) {
+                Ok(Some(lines)) => job.complete(Ok(lines)),
+                // Other requests still recognize the remaining lines.
                 Ok(None) => {}
-                Err(error) => job.answer(Err(error)),
+                Err(error) => job.complete(Err(error)),
             },
         }
     }
 
-    /// The steps that read a page's lines, with what they cost.
-    fn steps(&self, page: Page) -> Vec<(Step, f64)> {
+    /// Returns the steps that recognize the lines of a page, with their costs.
+    fn recognition_steps(&self, page: OcrPage) -> Vec<(OcrStep, f64)> {
         let page = Arc::new(page);
-        let groups = self.recognizer.groups(page.boxes());
+        let groups = self.recognizer.group_lines(page.boxes());
         groups
             .into_iter()
             .map(|group| {
                 let page = Arc::clone(&page);
-                let cost = f64::from(group.columns) * COLUMN_COST;
-                let places = group.places;
-                (Step::Read { page, places }, cost)
+                let cost = f64::from(group.columns) * COST_PER_COLUMN;
+                let places = group.line_indexes;
+                (
+                    OcrStep::RecognizeLines {
+                        page,
+                        line_indexes: places,
+                    },
+                    cost,
+                )
             })
             .collect()
     }
 }
 
-/// The error of a page nobody waits for any more.
-fn abandoned() -> InferenceError {
+/// The error of a page whose result is no longer awaited.
+fn canceled_error() -> InferenceError {
     InferenceError::Failed {
-        model: NAME.into(),
-        reason: "it was stopped before it answered".into(),
+        model: MODEL_NAME.into(),
+        reason: "it was stopped before it finished".into(),
     }
 }

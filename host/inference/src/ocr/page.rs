@@ -1,82 +1,82 @@
-//! A page: ink, boxes, lines. Its steps are taken by whichever worker is free, and the result is the same whoever was
-//! quicker.
+//! The OCR of one page: its image, the boxes of its lines and their text. Any free worker takes the next step; the result does not
+//! depend on their order.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use weir_core::InferenceError;
 use weir_core::page::{PageImage, Rect};
-use weir_core::text::Line;
+use weir_core::page_text::Line;
 
-use super::boxes::TextBox;
-use super::det::Detector;
-use super::fit;
-use super::picture::Picture;
-use super::rec::{Reading, Recognizer};
+use super::box_fitting;
+use super::detection::Detector;
+use super::ocr_image::OcrImage;
+use super::recognition::{RecognizedText, Recognizer};
+use super::text_boxes::TextBox;
 
-/// Confidence below which a line is taken for something that is no text.
-const LEAST_CONFIDENCE: f32 = 0.5;
+/// A line with a lower confidence is dropped as not text.
+const MIN_LINE_CONFIDENCE: f32 = 0.5;
 
-/// Confidence of an upright line below which it is also read the other way round.
-const SURE: f32 = 0.9;
+/// A vertical line with a lower confidence is also read in the opposite direction.
+const REVERSE_CHECK_CONFIDENCE: f32 = 0.9;
 
-/// Font size for each unit of box height. A box as the detector grows it reaches beyond ascenders and descenders.
-const TYPE_SHARE: f32 = 0.75;
+/// Font size per box height. The detector's boxes extend beyond ascenders and descenders.
+const FONT_SIZE_PER_BOX_HEIGHT: f32 = 0.75;
 
-/// A page whose lines have been found.
-pub(crate) struct Page {
-    picture: Picture,
+/// A page whose lines are detected.
+pub(crate) struct OcrPage {
+    image: OcrImage,
     dpi: u32,
     boxes: Vec<TextBox>,
-    detect: Duration,
-    progress: Mutex<Progress>,
+    detection_time: Duration,
+    progress: Mutex<RecognitionProgress>,
 }
 
-/// What has been read.
-struct Progress {
-    /// By the place of their boxes.
-    readings: Vec<Option<Reading>>,
-    missing: usize,
-    recognize: Duration,
+/// The lines recognized so far.
+struct RecognitionProgress {
+    /// In the order of the boxes.
+    recognized_lines: Vec<Option<RecognizedText>>,
+    unread_lines: usize,
+    recognition_time: Duration,
 }
 
-impl Page {
-    /// Finds the lines of a page drawn at `dpi`. `go_on` is asked between steps.
-    pub(crate) fn find(
+impl OcrPage {
+    /// Detects the lines of a page that was drawn at `dpi`. Calls `go_on` between steps and stops if it returns false.
+    pub(crate) fn detect_lines(
         detector: &mut Detector,
         image: &PageImage,
         dpi: u32,
         go_on: &dyn Fn() -> bool,
     ) -> Result<Self, InferenceError> {
         let began = Instant::now();
-        let picture = Picture::of(image)?;
-        let mut boxes = detector.detect(&picture, dpi, go_on)?;
+        let picture = OcrImage::from_page_image(image)?;
+        let mut boxes = detector.detect_text_boxes(&picture, dpi, go_on)?;
         for found in &mut boxes {
-            if let Some(ink) = fit::ink_rows(&picture, found) {
-                *found = fit::fitted(found, &ink);
+            if let Some(ink) = box_fitting::find_foreground_rows(&picture, found) {
+                *found = box_fitting::shrink_box_to_foreground(found, &ink);
             }
         }
         Ok(Self {
-            picture,
+            image: picture,
             dpi,
-            detect: began.elapsed(),
-            progress: Mutex::new(Progress {
-                readings: vec![None; boxes.len()],
-                missing: boxes.len(),
-                recognize: Duration::ZERO,
+            detection_time: began.elapsed(),
+            progress: Mutex::new(RecognitionProgress {
+                recognized_lines: vec![None; boxes.len()],
+                unread_lines: boxes.len(),
+                recognition_time: Duration::ZERO,
             }),
             boxes,
         })
     }
 
-    /// The boxes of the lines.
+    /// Returns the boxes of the lines.
     pub(crate) fn boxes(&self) -> &[TextBox] {
         &self.boxes
     }
 
-    /// Reads the lines at these places of [`Self::boxes`]. The page's lines if these were the last, in the order of their
-    /// boxes.
-    pub(crate) fn read(
+    /// Recognizes the lines at these indexes of [`Self::boxes`]. If they were the last ones, returns all lines of the page in the order
+    /// of their boxes.
+    pub(crate) fn recognize_lines(
         &self,
         recognizer: &mut Recognizer,
         places: &[usize],
@@ -88,44 +88,44 @@ impl Page {
             .filter_map(|n| self.boxes.get(*n))
             .copied()
             .collect();
-        let mut readings = recognizer.recognize(&self.picture, &boxes, go_on)?;
-        self.reread_upright(recognizer, &boxes, &mut readings, go_on)?;
+        let mut readings = recognizer.recognize_lines(&self.image, &boxes, go_on)?;
+        self.recheck_vertical_lines_reversed(recognizer, &boxes, &mut readings, go_on)?;
         let mut progress = self.progress.lock();
-        progress.recognize += began.elapsed();
+        progress.recognition_time += began.elapsed();
         for (place, reading) in places.iter().zip(readings) {
-            if let Some(slot @ None) = progress.readings.get_mut(*place) {
+            if let Some(slot @ None) = progress.recognized_lines.get_mut(*place) {
                 *slot = Some(reading);
-                progress.missing -= 1;
+                progress.unread_lines -= 1;
             }
         }
-        if progress.missing > 0 {
+        if progress.unread_lines > 0 {
             return Ok(None);
         }
         tracing::debug!(
             lines = self.boxes.len(),
-            detect_millis = self.detect.as_millis(),
-            recognize_millis = progress.recognize.as_millis(),
+            detect_millis = self.detection_time.as_millis(),
+            recognize_millis = progress.recognition_time.as_millis(),
             "page read"
         );
-        let readings = std::mem::take(&mut progress.readings);
-        Ok(Some(self.lines(readings)))
+        let readings = std::mem::take(&mut progress.recognized_lines);
+        Ok(Some(self.collect_lines(readings)))
     }
 
-    /// A line down the page may just as well run up: where the first reading is doubtful, the surer of both counts.
-    fn reread_upright(
+    /// A vertical line may run up or down. If the first result is doubtful, the direction with the higher confidence is used.
+    fn recheck_vertical_lines_reversed(
         &self,
         recognizer: &mut Recognizer,
         boxes: &[TextBox],
-        readings: &mut [Reading],
+        readings: &mut [RecognizedText],
         go_on: &dyn Fn() -> bool,
     ) -> Result<(), InferenceError> {
-        let (reversed, doubtful): (Vec<TextBox>, Vec<&mut Reading>) = boxes
+        let (reversed, doubtful): (Vec<TextBox>, Vec<&mut RecognizedText>) = boxes
             .iter()
             .zip(readings)
-            .filter(|(found, reading)| found.is_upright() && reading.confidence < SURE)
-            .map(|(found, reading)| (found.reversed(), reading))
+            .filter(|(found, reading)| found.is_vertical() && reading.confidence < REVERSE_CHECK_CONFIDENCE)
+            .map(|(found, reading)| (found.reverse_reading_direction(), reading))
             .unzip();
-        let again = recognizer.recognize(&self.picture, &reversed, go_on)?;
+        let again = recognizer.recognize_lines(&self.image, &reversed, go_on)?;
         for (reading, other) in doubtful.into_iter().zip(again) {
             if other.confidence > reading.confidence {
                 *reading = other;
@@ -134,17 +134,17 @@ impl Page {
         Ok(())
     }
 
-    fn lines(&self, readings: Vec<Option<Reading>>) -> Vec<Line> {
+    fn collect_lines(&self, readings: Vec<Option<RecognizedText>>) -> Vec<Line> {
         self.boxes
             .iter()
             .zip(readings.into_iter().flatten())
-            .filter(|(_, r)| r.confidence >= LEAST_CONFIDENCE && !r.text.trim().is_empty())
-            .map(|(found, reading)| line(&self.picture, found, reading, self.dpi))
+            .filter(|(_, r)| r.confidence >= MIN_LINE_CONFIDENCE && !r.text.trim().is_empty())
+            .map(|(found, reading)| to_text_line(&self.image, found, reading, self.dpi))
             .collect()
     }
 }
 
-fn line(picture: &Picture, found: &TextBox, reading: Reading, dpi: u32) -> Line {
+fn to_text_line(picture: &OcrImage, found: &TextBox, reading: RecognizedText, dpi: u32) -> Line {
     let (width, height) = (picture.width as f32, picture.height as f32);
     let corners = found.corners();
     let shares = |axis: fn(&[f32; 2]) -> f32, side: f32| {
@@ -162,7 +162,7 @@ fn line(picture: &Picture, found: &TextBox, reading: Reading, dpi: u32) -> Line 
             width: across,
             height: down,
         },
-        size: found.height * TYPE_SHARE * 72.0 / dpi.max(1) as f32,
+        size: found.height * FONT_SIZE_PER_BOX_HEIGHT * 72.0 / dpi.max(1) as f32,
         confidence: reading.confidence.clamp(0.0, 1.0),
     }
 }

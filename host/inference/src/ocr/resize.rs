@@ -1,29 +1,29 @@
-//! Scaling a part of a picture into a model's input, planar and normalized.
+//! Scales a region of an image into a model's input, in planes and normalized.
 //!
-//! The filter is a triangle as wide as the larger of the two pixel grids: bilinear when it enlarges, and free of aliasing
-//! when it shrinks, where plain bilinear would step over thin strokes.
+//! The filter is a triangle as wide as the larger of the two pixel grids. It is bilinear when it enlarges. When it shrinks, it has no
+//! aliasing, where plain bilinear sampling would skip thin strokes.
 
-use super::picture::{Picture, Region};
+use super::ocr_image::{OcrImage, PixelRegion};
 
-/// A model's input: where in it the region stands, and what is around it.
-pub(crate) struct Canvas {
+/// The size of a model's input, with the position of the region in it.
+pub(crate) struct InputCanvas {
     pub(crate) width: usize,
     pub(crate) height: usize,
-    /// Pixels of the canvas left of and above the region.
+    /// Pixels of the canvas to the left of the region and above it.
     pub(crate) margin: usize,
-    /// What is outside the region, 0 to 255.
-    pub(crate) paper: u8,
+    /// Brightness outside the region, 0 to 255.
+    pub(crate) background: u8,
 }
 
-/// The weights with which one output pixel is made, for consecutive source pixels from `first`.
-struct Taps {
-    first: usize,
+/// The weights of consecutive source pixels, from `first_pixel` on, for one output pixel.
+struct FilterTaps {
+    first_pixel: usize,
     weights: Vec<f32>,
 }
 
-/// Taps for the output pixels of `length` source pixels from `from`, at `scale` output pixels for each; none reaches
-/// outside.
-fn taps(from: usize, length: usize, scale: f32, most: usize) -> Vec<Taps> {
+/// Computes the weights for the output pixels of `length` source pixels from `from`. `scale` is the number of output pixels for each
+/// source pixel. No weight lies outside the source pixels.
+fn compute_filter_taps(from: usize, length: usize, scale: f32, most: usize) -> Vec<FilterTaps> {
     let support = (1.0 / scale).max(1.0);
     let (first_pixel, last_pixel) = (from as f32, (from + length.max(1) - 1) as f32);
     let outputs = ((length as f32 * scale).round() as usize).min(most);
@@ -42,23 +42,29 @@ fn taps(from: usize, length: usize, scale: f32, most: usize) -> Vec<Taps> {
             } else {
                 weights.fill(1.0 / count as f32);
             }
-            Taps {
-                first: first as usize,
+            FilterTaps {
+                first_pixel: first as usize,
                 weights,
             }
         })
         .collect()
 }
 
-/// Fills `out`, three planes of the canvas' size, with `region` at `scale`, mapped from 0…255 to −1…1. A gray picture fills
-/// all three planes alike.
-pub(crate) fn fill(picture: &Picture, region: Region, scale: f32, canvas: &Canvas, out: &mut Vec<f32>) {
+/// Fills `out`, three planes of the size of the canvas, with `region` at `scale`. It maps 0…255 to −1…1. A gray image fills all three
+/// planes alike.
+pub(crate) fn resize_into_planes(
+    picture: &OcrImage,
+    region: PixelRegion,
+    scale: f32,
+    canvas: &InputCanvas,
+    out: &mut Vec<f32>,
+) {
     let (width, size) = (canvas.width.max(1), canvas.width * canvas.height);
     out.clear();
-    out.resize(3 * size, normalized(f32::from(canvas.paper)));
-    let columns = taps(region.x, region.width, scale, canvas.width - canvas.margin);
-    let rows = taps(region.y, region.height, scale, canvas.height - canvas.margin);
-    let (channels, pixels) = (picture.channels, picture.pixels.bytes());
+    out.resize(3 * size, normalize_brightness(f32::from(canvas.background)));
+    let columns = compute_filter_taps(region.x, region.width, scale, canvas.width - canvas.margin);
+    let rows = compute_filter_taps(region.y, region.height, scale, canvas.height - canvas.margin);
+    let (channels, pixels) = (picture.channels, picture.pixels.as_bytes());
     let mut blended = vec![0f32; region.width * channels];
     let mut planes: Vec<_> = out
         .chunks_exact_mut(size.max(1))
@@ -67,7 +73,7 @@ pub(crate) fn fill(picture: &Picture, region: Region, scale: f32, canvas: &Canva
     for down in &rows {
         blended.fill(0.0);
         for (k, weight) in down.weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
-            let start = (down.first + k) * picture.stride + region.x * channels;
+            let start = (down.first_pixel + k) * picture.stride + region.x * channels;
             let source = pixels.get(start..start + blended.len()).unwrap_or(&[]);
             for (sum, value) in blended.iter_mut().zip(source) {
                 *sum += weight * f32::from(*value);
@@ -78,14 +84,16 @@ pub(crate) fn fill(picture: &Picture, region: Region, scale: f32, canvas: &Canva
             let target = target.unwrap_or_default().iter_mut();
             if scale == 1.0 {
                 let source = blended.iter().skip(channel).step_by(channels);
-                target.zip(source).for_each(|(to, from)| *to = normalized(*from));
+                target
+                    .zip(source)
+                    .for_each(|(to, from)| *to = normalize_brightness(*from));
                 continue;
             }
             for (value, across) in target.zip(&columns) {
-                let at = (across.first - region.x) * channels + channel;
+                let at = (across.first_pixel - region.x) * channels + channel;
                 let source = blended.get(at..).unwrap_or(&[]).iter().step_by(channels);
                 let sum: f32 = across.weights.iter().zip(source).map(|(w, v)| w * v).sum();
-                *value = normalized(sum);
+                *value = normalize_brightness(sum);
             }
         }
     }
@@ -97,7 +105,7 @@ pub(crate) fn fill(picture: &Picture, region: Region, scale: f32, canvas: &Canva
     }
 }
 
-fn normalized(value: f32) -> f32 {
+fn normalize_brightness(value: f32) -> f32 {
     value / 127.5 - 1.0
 }
 
@@ -107,8 +115,8 @@ mod tests {
 
     use super::*;
 
-    fn picture(width: usize, channels: usize, pixels: &[u8]) -> Picture {
-        Picture {
+    fn test_image(width: usize, channels: usize, pixels: &[u8]) -> OcrImage {
+        OcrImage {
             width,
             height: pixels.len() / width / channels,
             channels,
@@ -117,8 +125,8 @@ mod tests {
         }
     }
 
-    const fn whole(width: usize, height: usize) -> Region {
-        Region {
+    const fn region_of_size(width: usize, height: usize) -> PixelRegion {
+        PixelRegion {
             x: 0,
             y: 0,
             width,
@@ -126,21 +134,30 @@ mod tests {
         }
     }
 
-    const fn canvas(width: usize, height: usize, margin: usize) -> Canvas {
-        Canvas {
+    const fn white_canvas(width: usize, height: usize, margin: usize) -> InputCanvas {
+        InputCanvas {
             width,
             height,
             margin,
-            paper: 255,
+            background: 255,
         }
     }
 
     #[test]
-    fn at_scale_one_pixels_are_only_normalized_and_paper_is_around_them() {
+    fn scale_one_normalizes_pixels_and_fills_the_margin() {
         let pixels = [0, 255, 51, 102];
         let mut out = Vec::new();
-        let region = Region { x: 1, ..whole(1, 2) };
-        fill(&picture(2, 1, &pixels), region, 1.0, &canvas(3, 4, 1), &mut out);
+        let region = PixelRegion {
+            x: 1,
+            ..region_of_size(1, 2)
+        };
+        resize_into_planes(
+            &test_image(2, 1, &pixels),
+            region,
+            1.0,
+            &white_canvas(3, 4, 1),
+            &mut out,
+        );
         let wanted = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, -0.2, 1.0, 1.0, 1.0, 1.0];
         for plane in out.chunks(12) {
             for (a, b) in plane.iter().zip(wanted) {
@@ -151,28 +168,28 @@ mod tests {
     }
 
     #[test]
-    fn colours_go_to_planes_of_their_own() {
+    fn color_channels_go_to_separate_planes() {
         let pixels = [0, 255, 0, 255, 0, 0];
         let mut out = Vec::new();
-        fill(
-            &picture(2, 3, &pixels),
-            whole(2, 1),
+        resize_into_planes(
+            &test_image(2, 3, &pixels),
+            region_of_size(2, 1),
             1.0,
-            &canvas(3, 1, 0),
+            &white_canvas(3, 1, 0),
             &mut out,
         );
         assert_eq!(out, [-1.0, 1.0, 1.0, 1.0, -1.0, 1.0, -1.0, -1.0, 1.0]);
     }
 
     #[test]
-    fn shrinking_keeps_the_mean_of_thin_strokes() {
+    fn downscaling_keeps_the_mean_of_thin_strokes() {
         let pixels: Vec<u8> = (0..64 * 64).map(|n| if n % 4 == 0 { 0 } else { 255 }).collect();
         let mut out = Vec::new();
-        fill(
-            &picture(64, 1, &pixels),
-            whole(64, 64),
+        resize_into_planes(
+            &test_image(64, 1, &pixels),
+            region_of_size(64, 64),
             0.25,
-            &canvas(16, 16, 0),
+            &white_canvas(16, 16, 0),
             &mut out,
         );
         let inner = out.chunks(16).skip(1).take(14).flat_map(|r| &r[1..15]);
@@ -182,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn enlarging_interpolates() {
+    fn upscaling_interpolates() {
         let mut out = Vec::new();
-        fill(
-            &picture(2, 1, &[0, 255]),
-            whole(2, 1),
+        resize_into_planes(
+            &test_image(2, 1, &[0, 255]),
+            region_of_size(2, 1),
             4.0,
-            &canvas(8, 4, 0),
+            &white_canvas(8, 4, 0),
             &mut out,
         );
         let row = &out[..8];

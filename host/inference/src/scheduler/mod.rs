@@ -1,23 +1,23 @@
-//! Many callers, few models: requests wait in a queue that is fair by tenant, workers take batches across jobs and
-//! tenants, and each answer goes out the moment it is there.
+//! Shares a model among many callers. Requests wait in a queue that is fair by tenant; workers take batches across jobs and tenants
+//! and send each result as soon as it is ready.
 //!
-//! A run of ONNX Runtime blocks for milliseconds to seconds, so each worker is a thread with a model in its hands and the
-//! callers are futures. The first request starts the threads and each thread opens its model then, unless it has been
-//! told to beforehand: a run that reads text layers only never pays for OCR. A future that is dropped takes its waiting requests with it, and a model can see
-//! between two steps that nobody waits for the rest.
+//! A run of ONNX Runtime blocks for milliseconds to seconds. Each worker is therefore a thread that owns a model, and the callers are
+//! futures. The first request starts the threads, and each thread opens its model then or, after [`Scheduler::warm_up`], earlier. A
+//! host that only reads text layers thus never opens the OCR models. Dropping a future removes its queued requests, and a model can
+//! check between two steps whether its result is still awaited.
 //!
-//! A caller's request may become several: see [`Job::split`].
+//! A request can be split into several: see [`ActiveRequest::split_into`].
 //!
-//! Backpressure is by tenant and lane: `room` requests of a tenant may wait in each lane and its further calls wait for room
-//! among themselves. A tenant whose callers pile up without end gets [`InferenceError::Full`], in that lane alone: neither
-//! another tenant's calls nor its own searches are refused for it. There is no limit for all tenants together, since it would
-//! be the first tenant's to use up; the callers of a tenant are bounded where they come from.
+//! Backpressure applies to each tenant and lane. At most `max_queued_per_tenant` requests of a tenant are queued in a lane; its further
+//! requests wait for a slot. If too many requests of a tenant are pending in a lane, its calls in that lane fail with
+//! [`InferenceError::QueueFull`]. The calls of other tenants and its own searches do not fail. There is no limit for all tenants
+//! together, since one tenant could exhaust it; the callers of a tenant are limited where its jobs and searches are admitted.
 
-mod batch;
-mod job;
-mod measures;
-mod queue;
-mod stop;
+mod batcher;
+mod fair_queue;
+mod model_metrics;
+mod request;
+mod stop_signal;
 mod worker;
 
 use std::collections::HashMap;
@@ -29,306 +29,332 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
-use weir_core::ports::Account;
-use weir_core::usage::Meter;
+use weir_core::ports::SchedulingContext;
+use weir_core::usage::UsageMeter;
 use weir_core::{InferenceError, Lane, TenantId};
 
-use batch::Batcher;
-use job::{Place, Reply, Waiting};
-use measures::Measures;
-use queue::{CallId, FairQueue};
-use worker::{Shared, State};
+use batcher::Batcher;
+use fair_queue::{CallId, FairQueue};
+use model_metrics::ModelMetrics;
+use request::{QueuedRequest, RequestOrigin, SharedReply};
+use worker::{SchedulerShared, SchedulerState};
 
-pub(crate) use batch::Gain;
-pub(crate) use job::Job;
-pub(crate) use stop::Stop;
+pub(crate) use batcher::BatchGain;
+pub(crate) use request::ActiveRequest;
+pub(crate) use stop_signal::StopSignal;
 
-/// The calls of a tenant may pile up in a lane to this many times its room before they are refused.
-const FULL_AT_ROOMS: usize = 16;
+/// A lane refuses calls of a tenant when its pending requests exceed the queue limit by this factor.
+const MAX_PENDING_TO_QUEUE_RATIO: usize = 16;
 
-/// What runs batches.
-pub(crate) trait Model<I, O> {
-    /// Answers each job as soon as its own answer is there, or splits it. A job dropped unanswered fails.
-    fn run(&mut self, batch: Vec<Job<'_, I, O>>);
+/// A model that runs batches of requests.
+pub(crate) trait BatchModel<I, O> {
+    /// Runs a batch. It completes each request as soon as its result is ready, or splits it. A request that is dropped fails.
+    fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, I, O>>);
 }
 
-/// How a model is shared.
+/// Configuration of a model's scheduler.
 #[derive(Debug, Clone)]
-pub(crate) struct Sharing {
+pub(crate) struct SchedulerConfig {
     /// The model's name in errors, logs and thread names.
-    pub(crate) name: &'static str,
-    /// Threads that run the model, at least 1.
+    pub(crate) model_name: &'static str,
+    /// Number of threads that run the model, at least 1.
     pub(crate) workers: usize,
-    /// Requests in a batch, at least 1.
-    pub(crate) batch: usize,
-    /// Requests of one tenant that may wait, in each lane.
-    pub(crate) room: usize,
-    /// What a batch gains.
-    pub(crate) gain: Gain,
-    /// Niceness of the threads, 0 to 19: how far they leave the processor to other threads of the host.
+    /// Maximum number of requests in a batch, at least 1.
+    pub(crate) max_batch: usize,
+    /// Maximum number of queued requests of a tenant in each lane.
+    pub(crate) max_queued_per_tenant: usize,
+    /// The gain of a batch over single requests.
+    pub(crate) batch_gain: BatchGain,
+    /// Niceness of the threads, 0 to 19; higher values leave more CPU time to other threads of the host.
     pub(crate) niceness: i32,
-    /// Hears how long the model worked for each tenant.
-    pub(crate) meter: Option<Arc<dyn Meter>>,
+    /// Records how long the model worked for each tenant.
+    pub(crate) usage_meter: Option<Arc<dyn UsageMeter>>,
 }
 
-/// Gives this thread, and the threads that it starts, a niceness. Elsewhere than on Linux a single thread has none.
-fn lower_priority(model: &str, niceness: i32) {
+/// Sets the niceness of this thread and of the threads that it starts. Only Linux has a niceness for single threads.
+fn set_thread_niceness(model: &str, niceness: i32) {
     #[cfg(target_os = "linux")]
     if niceness > 0
         && let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), niceness)
     {
-        tracing::warn!(%error, model, "the model runs at the priority of the host");
+        tracing::warn!(%error, model, "cannot lower the priority of the model's thread");
     }
 }
 
-/// What a model has done so far.
+/// Statistics of a model since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelStats {
     /// Batches run.
     pub batches: u64,
-    /// Requests in them, parts counted one by one.
+    /// Requests in all batches; the parts of a split request count one by one.
     pub requests: u64,
-    /// Requests in the largest of them.
+    /// Requests in the largest batch.
     pub largest_batch: u64,
-    /// Requests waiting now.
-    pub waiting: u64,
-    /// Workers with a batch now.
-    pub running: u64,
-    /// Milliseconds that workers have spent with batches, summed over workers.
+    /// Requests that are queued now.
+    pub queued_requests: u64,
+    /// Workers that run a batch now.
+    pub busy_workers: u64,
+    /// Time that workers spent running batches, in milliseconds, summed over workers.
     pub busy_millis: u64,
-    /// Milliseconds that requests have waited before their batch, summed over requests.
-    pub waited_millis: u64,
+    /// Time that requests waited before their batch, in milliseconds, summed over requests.
+    pub queue_wait_millis: u64,
 }
 
-/// A tenant's part of the queue, in one lane.
-struct Share {
-    /// Room for requests that wait.
-    room: Arc<Semaphore>,
-    /// Requests of calls that have not been answered.
-    under_way: AtomicUsize,
+/// A tenant's share of the queue in one lane.
+struct TenantQueueShare {
+    /// Free slots for queued requests.
+    queue_slots: Arc<Semaphore>,
+    /// Requests of calls that are not finished, queued or not.
+    pending_requests: AtomicUsize,
 }
 
 /// The queue and the workers of one model.
 pub(crate) struct Scheduler<I, O> {
-    shared: Arc<Shared<I, O>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    shares: Mutex<HashMap<(TenantId, Lane), Weak<Share>>>,
-    next_call: AtomicU64,
+    shared: Arc<SchedulerShared<I, O>>,
+    worker_threads: Mutex<Vec<JoinHandle<()>>>,
+    tenant_shares: Mutex<HashMap<(TenantId, Lane), Weak<TenantQueueShare>>>,
+    next_call_id: AtomicU64,
 }
 
 impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
-    /// Starts nothing yet; `open` is called by each worker when it gets its first batch.
+    /// Starts no thread yet. Each worker calls `open` when it gets its first batch.
     pub(crate) fn new(
-        sharing: Sharing,
-        open: impl Fn(&Arc<Stop>) -> Result<Box<dyn Model<I, O>>, InferenceError> + Send + Sync + 'static,
+        sharing: SchedulerConfig,
+        open: impl Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchModel<I, O>>, InferenceError>
+        + Send
+        + Sync
+        + 'static,
     ) -> Self {
-        let measures = Measures::of(sharing.name);
-        let state = State {
-            batcher: Batcher::new(FairQueue::new(), sharing.workers, sharing.batch, sharing.gain),
+        let measures = ModelMetrics::register(sharing.model_name);
+        let state = SchedulerState {
+            batcher: Batcher::new(
+                FairQueue::new(),
+                sharing.workers,
+                sharing.max_batch,
+                sharing.batch_gain,
+            ),
             stats: ModelStats::default(),
-            closed: false,
+            is_closed: false,
         };
         Self {
-            shared: Arc::new(Shared {
-                sharing,
-                open: Box::new(open),
+            shared: Arc::new(SchedulerShared {
+                config: sharing,
+                open_model: Box::new(open),
                 state: Mutex::new(state),
-                changed: Condvar::new(),
-                stop: Arc::new(Stop::default()),
-                warm: AtomicBool::new(false),
+                state_changed: Condvar::new(),
+                stop_signal: Arc::new(StopSignal::default()),
+                opens_early: AtomicBool::new(false),
                 epoch: Instant::now(),
-                measures,
+                metrics: measures,
             }),
-            threads: Mutex::new(Vec::new()),
-            shares: Mutex::default(),
-            next_call: AtomicU64::new(0),
+            worker_threads: Mutex::new(Vec::new()),
+            tenant_shares: Mutex::default(),
+            next_call_id: AtomicU64::new(0),
         }
     }
 
-    /// Answers to `items` (each with what it costs), in their order, or the first error.
+    /// Runs `items`, each given with its cost. Returns their results in the same order, or the first error.
     pub(crate) async fn submit(
         &self,
-        account: &Account,
+        account: &SchedulingContext,
         items: Vec<(I, f64)>,
     ) -> Result<Vec<O>, InferenceError> {
         let count = items.len();
-        let call = self.admit(account, count)?;
-        self.start()?;
+        let call = self.admit_call(account, count)?;
+        self.start_workers()?;
         let mut replies = Vec::with_capacity(count);
         let mut items = items.into_iter();
-        // In groups, so that a batch can be taken whole, and a call larger than the room gets through piece by piece.
-        let group = self.shared.sharing.batch.min(self.shared.sharing.room).max(1);
+        // Items are queued in groups, so that a batch can be taken whole and a call larger than the queue limit proceeds step by step.
+        let group = self
+            .shared
+            .config
+            .max_batch
+            .min(self.shared.config.max_queued_per_tenant)
+            .max(1);
         while items.len() > 0 {
             let size = group.min(items.len());
-            let mut permits = Arc::clone(&call.share.room)
+            let mut permits = Arc::clone(&call.tenant_share.queue_slots)
                 .acquire_many_owned(u32::try_from(size).unwrap_or(u32::MAX))
                 .await
-                .map_err(|_closed| self.stopped())?;
+                .map_err(|_closed| self.stopped_error())?;
             let mut state = self.shared.state.lock();
-            if state.closed {
-                return Err(self.stopped());
+            if state.is_closed {
+                return Err(self.stopped_error());
             }
             let since = Instant::now();
-            let place = Arc::new(Place {
-                call: call.id,
+            let origin = Arc::new(RequestOrigin {
+                call_id: call.id,
                 tenant: account.tenant.clone(),
                 lane: account.lane,
-                due: self.shared.epoch.elapsed() + account.linger,
-                weight: account.weight,
+                dispatch_deadline: self.shared.epoch.elapsed() + account.batch_linger,
+                weight: account.tenant_weight,
             });
             for (item, cost) in items.by_ref().take(size) {
-                let Some(room) = permits.split(1) else { break };
-                let (sender, answer) = oneshot::channel();
-                replies.push(answer);
-                let waiting = Waiting {
+                let Some(slot) = permits.split(1) else { break };
+                let (sender, receiver) = oneshot::channel();
+                replies.push(receiver);
+                let queued_request = QueuedRequest {
                     item,
-                    reply: Reply::new(sender),
-                    place: Arc::clone(&place),
-                    since,
-                    _room: Some(room),
+                    reply: SharedReply::new(sender),
+                    origin: Arc::clone(&origin),
+                    queued_at: since,
+                    _queue_slot: Some(slot),
                 };
-                let queue = state.batcher.queue();
-                queue.push(&account.tenant, account.lane, waiting.request(cost));
+                let queue = state.batcher.queue_mut();
+                queue.push(
+                    &account.tenant,
+                    account.lane,
+                    queued_request.into_queue_item(cost),
+                );
             }
-            self.shared.tell_waiting(&state);
+            self.shared.update_queue_gauge(&state);
             drop(state);
-            self.shared.changed.notify_all();
+            self.shared.state_changed.notify_all();
         }
         let mut answers = Vec::with_capacity(count);
         for reply in replies {
-            answers.push(reply.await.map_err(|_dropped| self.stopped())??);
+            answers.push(reply.await.map_err(|_dropped| self.stopped_error())??);
         }
         Ok(answers)
     }
 
-    /// Starts the workers and has them open the model, in the background. If that fails, the first requests try again
-    /// and say why.
-    pub(crate) fn warm(&self) -> Result<(), InferenceError> {
-        self.shared.warm.store(true, Ordering::Relaxed);
-        self.start()
+    /// Starts the workers, which open the model in the background. If opening fails, the first requests retry it and report the error.
+    pub(crate) fn warm_up(&self) -> Result<(), InferenceError> {
+        self.shared.opens_early.store(true, Ordering::Relaxed);
+        self.start_workers()
     }
 
-    /// What the model has done.
+    /// Returns the statistics since the start.
     pub(crate) fn stats(&self) -> ModelStats {
         let state = self.shared.state.lock();
         ModelStats {
-            waiting: state.batcher.waiting() as u64,
+            queued_requests: state.batcher.queued_requests() as u64,
             ..state.stats
         }
     }
 
-    /// Ends what runs, fails what waits, and returns when no thread is left. Later calls fail.
+    /// Stops all runs, fails queued requests and returns when no thread is left. Later calls fail.
     pub(crate) fn close(&self) {
         let abandoned = {
             let mut state = self.shared.state.lock();
-            state.closed = true;
-            let queue = state.batcher.queue();
+            state.is_closed = true;
+            let queue = state.batcher.queue_mut();
             let abandoned = std::iter::from_fn(|| queue.pop()).collect::<Vec<_>>();
-            self.shared.tell_waiting(&state);
+            self.shared.update_queue_gauge(&state);
             abandoned
         };
         drop(abandoned);
-        self.shared.stop.now();
-        self.shared.changed.notify_all();
-        let threads = std::mem::take(&mut *self.threads.lock());
+        self.shared.stop_signal.stop();
+        self.shared.state_changed.notify_all();
+        let threads = std::mem::take(&mut *self.worker_threads.lock());
         for thread in threads {
-            // A worker that panicked has said so in the log; there is nobody else to tell.
+            // A worker that panicked has logged it.
             let _ = thread.join();
         }
     }
 
-    fn admit(&self, account: &Account, count: usize) -> Result<Call<'_, I, O>, InferenceError> {
-        let limit = self.shared.sharing.room.saturating_mul(FULL_AT_ROOMS);
-        let share = self.share_of(account);
-        let before = share.under_way.fetch_add(count, Ordering::Relaxed);
-        let call = Call {
+    fn admit_call(
+        &self,
+        account: &SchedulingContext,
+        count: usize,
+    ) -> Result<PendingCall<'_, I, O>, InferenceError> {
+        let limit = self
+            .shared
+            .config
+            .max_queued_per_tenant
+            .saturating_mul(MAX_PENDING_TO_QUEUE_RATIO);
+        let share = self.tenant_share(account);
+        let before = share.pending_requests.fetch_add(count, Ordering::Relaxed);
+        let call = PendingCall {
             scheduler: self,
-            id: self.next_call.fetch_add(1, Ordering::Relaxed),
-            share,
-            count,
+            id: self.next_call_id.fetch_add(1, Ordering::Relaxed),
+            tenant_share: share,
+            request_count: count,
         };
-        // A call that is larger than everything may still come alone: it is fed through piece by piece.
+        // A call that exceeds the limit on its own is accepted if nothing else is pending; it proceeds step by step.
         if before > 0 && before.saturating_add(count) > limit {
-            return Err(InferenceError::Full {
-                model: self.shared.sharing.name.into(),
+            return Err(InferenceError::QueueFull {
+                model: self.shared.config.model_name.into(),
                 waiting: before,
             });
         }
         Ok(call)
     }
 
-    fn start(&self) -> Result<(), InferenceError> {
-        let mut threads = self.threads.lock();
-        if self.shared.state.lock().closed {
-            return Err(self.stopped());
+    fn start_workers(&self) -> Result<(), InferenceError> {
+        let mut threads = self.worker_threads.lock();
+        if self.shared.state.lock().is_closed {
+            return Err(self.stopped_error());
         }
-        while threads.len() < self.shared.sharing.workers {
+        while threads.len() < self.shared.config.workers {
             let shared = Arc::clone(&self.shared);
-            let name = format!("{}-{}", shared.sharing.name, threads.len());
+            let name = format!("{}-{}", shared.config.model_name, threads.len());
             let thread = std::thread::Builder::new()
                 .name(name)
                 .spawn(move || {
-                    lower_priority(shared.sharing.name, shared.sharing.niceness);
-                    shared.work();
+                    set_thread_niceness(shared.config.model_name, shared.config.niceness);
+                    shared.run_worker();
                 })
                 .map_err(|e| InferenceError::Failed {
-                    model: self.shared.sharing.name.into(),
-                    reason: format!("no thread could be started: {e}"),
+                    model: self.shared.config.model_name.into(),
+                    reason: format!("cannot start a thread: {e}"),
                 })?;
             threads.push(thread);
         }
         Ok(())
     }
 
-    fn share_of(&self, account: &Account) -> Arc<Share> {
+    fn tenant_share(&self, account: &SchedulingContext) -> Arc<TenantQueueShare> {
         let key = (account.tenant.clone(), account.lane);
-        let mut shares = self.shares.lock();
+        let mut shares = self.tenant_shares.lock();
         if let Some(share) = shares.get(&key).and_then(Weak::upgrade) {
             return share;
         }
         shares.retain(|_, share| share.strong_count() > 0);
-        let share = Arc::new(Share {
-            room: Arc::new(Semaphore::new(self.shared.sharing.room.max(1))),
-            under_way: AtomicUsize::new(0),
+        let share = Arc::new(TenantQueueShare {
+            queue_slots: Arc::new(Semaphore::new(self.shared.config.max_queued_per_tenant.max(1))),
+            pending_requests: AtomicUsize::new(0),
         });
         shares.insert(key, Arc::downgrade(&share));
         share
     }
 
-    fn stopped(&self) -> InferenceError {
+    fn stopped_error(&self) -> InferenceError {
         InferenceError::Failed {
-            model: self.shared.sharing.name.into(),
-            reason: "it was stopped before it answered".into(),
+            model: self.shared.config.model_name.into(),
+            reason: "it was stopped before it finished".into(),
         }
     }
 }
 
 impl<I, O> Drop for Scheduler<I, O> {
     fn drop(&mut self) {
-        self.shared.state.lock().closed = true;
-        self.shared.stop.now();
-        self.shared.changed.notify_all();
-        for thread in self.threads.get_mut().drain(..) {
+        self.shared.state.lock().is_closed = true;
+        self.shared.stop_signal.stop();
+        self.shared.state_changed.notify_all();
+        for thread in self.worker_threads.get_mut().drain(..) {
             let _ = thread.join();
         }
     }
 }
 
-/// A call under way. Dropping it, answered or not, withdraws what still waits.
-struct Call<'a, I, O> {
+/// A pending call. Dropping it, finished or not, removes its queued requests.
+struct PendingCall<'a, I, O> {
     scheduler: &'a Scheduler<I, O>,
     id: CallId,
-    share: Arc<Share>,
-    count: usize,
+    tenant_share: Arc<TenantQueueShare>,
+    request_count: usize,
 }
 
-impl<I, O> Drop for Call<'_, I, O> {
+impl<I, O> Drop for PendingCall<'_, I, O> {
     fn drop(&mut self) {
-        self.share.under_way.fetch_sub(self.count, Ordering::Relaxed);
+        self.tenant_share
+            .pending_requests
+            .fetch_sub(self.request_count, Ordering::Relaxed);
         let shared = &self.scheduler.shared;
         let mut state = shared.state.lock();
-        if state.batcher.queue().withdraw(self.id) > 0 {
-            shared.tell_waiting(&state);
+        if state.batcher.queue_mut().remove_call(self.id) > 0 {
+            shared.update_queue_gauge(&state);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the workers of a model share, and a worker's life.
+//! The worker threads of a model and their shared state.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -9,150 +9,157 @@ use parking_lot::{Condvar, Mutex};
 use weir_core::usage::Usage;
 use weir_core::{InferenceError, TenantId};
 
-use super::batch::{Batcher, Next};
-use super::job::{Job, Waiting};
-use super::measures::Measures;
-use super::queue::Request;
-use super::stop::Stop;
-use super::{Model, ModelStats, Sharing};
+use super::batcher::{Batcher, WorkerAction};
+use super::fair_queue::FairQueueItem;
+use super::model_metrics::ModelMetrics;
+use super::request::{ActiveRequest, QueuedRequest};
+use super::stop_signal::StopSignal;
+use super::{BatchModel, ModelStats, SchedulerConfig};
 
-pub(super) struct State<I, O> {
-    pub(super) batcher: Batcher<Waiting<I, O>>,
+pub(super) struct SchedulerState<I, O> {
+    pub(super) batcher: Batcher<QueuedRequest<I, O>>,
     pub(super) stats: ModelStats,
-    pub(super) closed: bool,
+    pub(super) is_closed: bool,
 }
 
-/// What a worker takes.
+/// The requests that a worker takes at once.
 struct Batch<'a, I, O> {
-    jobs: Vec<Job<'a, I, O>>,
-    /// What the batch costs, by tenant.
-    costs: Vec<(TenantId, f64)>,
+    requests: Vec<ActiveRequest<'a, I, O>>,
+    /// Cost of the batch by tenant.
+    tenant_costs: Vec<(TenantId, f64)>,
 }
 
-pub(super) type Open<I, O> = dyn Fn(&Arc<Stop>) -> Result<Box<dyn Model<I, O>>, InferenceError> + Send + Sync;
+pub(super) type OpenModelFn<I, O> =
+    dyn Fn(&Arc<StopSignal>) -> Result<Box<dyn BatchModel<I, O>>, InferenceError> + Send + Sync;
 
-pub(super) struct Shared<I, O> {
-    pub(super) sharing: Sharing,
-    pub(super) open: Box<Open<I, O>>,
-    pub(super) state: Mutex<State<I, O>>,
-    pub(super) changed: Condvar,
-    pub(super) stop: Arc<Stop>,
-    /// Whether workers open the model before they have something to do.
-    pub(super) warm: AtomicBool,
+pub(super) struct SchedulerShared<I, O> {
+    pub(super) config: SchedulerConfig,
+    pub(super) open_model: Box<OpenModelFn<I, O>>,
+    pub(super) state: Mutex<SchedulerState<I, O>>,
+    pub(super) state_changed: Condvar,
+    pub(super) stop_signal: Arc<StopSignal>,
+    /// Whether workers open the model before their first batch.
+    pub(super) opens_early: AtomicBool,
     pub(super) epoch: Instant,
-    pub(super) measures: Measures,
+    pub(super) metrics: ModelMetrics,
 }
 
-impl<I, O> Shared<I, O> {
-    /// A worker's life.
-    pub(super) fn work(&self) {
+impl<I, O> SchedulerShared<I, O> {
+    /// Runs batches until the scheduler is closed.
+    pub(super) fn run_worker(&self) {
         let mut model = None;
-        if self.warm.load(Ordering::Relaxed) {
+        if self.opens_early.load(Ordering::Relaxed) {
             let nothing = Batch {
-                jobs: Vec::new(),
-                costs: Vec::new(),
+                requests: Vec::new(),
+                tenant_costs: Vec::new(),
             };
-            self.run_safely(&mut model, nothing);
+            self.run_batch_catching_panics(&mut model, nothing);
         }
-        while let Some(batch) = self.take() {
+        while let Some(batch) = self.wait_for_batch() {
             let began = Instant::now();
-            self.run_safely(&mut model, batch);
-            self.done(began);
+            self.run_batch_catching_panics(&mut model, batch);
+            self.finish_batch(began);
         }
     }
 
-    /// A panic must not take the worker away from everyone else; the model it happened in is not trusted again.
-    fn run_safely(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Batch<'_, I, O>) {
-        if std::panic::catch_unwind(AssertUnwindSafe(|| self.run(model, batch))).is_err() {
+    /// Runs a batch. If the model panics, the worker survives and reopens the model, whose state is no longer trusted.
+    fn run_batch_catching_panics(
+        &self,
+        model: &mut Option<Box<dyn BatchModel<I, O>>>,
+        batch: Batch<'_, I, O>,
+    ) {
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.run_batch(model, batch))).is_err() {
             tracing::error!(
-                model = self.sharing.name,
-                "the model panicked and is opened again"
+                model = self.config.model_name,
+                "the model panicked; it will be reopened"
             );
-            self.measures.failures.increment(1);
+            self.metrics.failed_requests.increment(1);
             *model = None;
         }
     }
 
-    /// Opens the model if it is not, and runs the batch.
-    fn run(&self, model: &mut Option<Box<dyn Model<I, O>>>, batch: Batch<'_, I, O>) {
+    /// Opens the model if necessary, and runs the batch.
+    fn run_batch(&self, model: &mut Option<Box<dyn BatchModel<I, O>>>, batch: Batch<'_, I, O>) {
         let opened = match model.take() {
             Some(open) => Ok(open),
-            None => self.open(),
+            None => self.open_model_and_log(),
         };
         match opened {
             Ok(mut opened) => {
                 let began = Instant::now();
-                opened.run(batch.jobs);
-                self.meter(&batch.costs, began.elapsed());
+                opened.run_batch(batch.requests);
+                self.meter_usage(&batch.tenant_costs, began.elapsed());
                 *model = Some(opened);
             }
-            // The next batch tries again: what was missing may have been installed.
+            // The next batch retries: the missing file may have been installed.
             Err(error) => batch
-                .jobs
+                .requests
                 .into_iter()
-                .for_each(|job| job.answer(Err(error.clone()))),
+                .for_each(|job| job.complete(Err(error.clone()))),
         }
     }
 
-    fn open(&self) -> Result<Box<dyn Model<I, O>>, InferenceError> {
+    fn open_model_and_log(&self) -> Result<Box<dyn BatchModel<I, O>>, InferenceError> {
         let began = Instant::now();
-        let opened = (self.open)(&self.stop)?;
+        let opened = (self.open_model)(&self.stop_signal)?;
         let millis = began.elapsed().as_millis();
-        tracing::debug!(model = self.sharing.name, millis, "model opened");
+        tracing::debug!(model = self.config.model_name, millis, "model opened");
         Ok(opened)
     }
 
-    /// The next batch; `None` when the scheduler closes.
-    fn take(&self) -> Option<Batch<'_, I, O>> {
+    /// Waits for the next batch; `None` when the scheduler is closed.
+    fn wait_for_batch(&self) -> Option<Batch<'_, I, O>> {
         let mut state = self.state.lock();
         loop {
-            if state.closed {
+            if state.is_closed {
                 return None;
             }
-            match state.batcher.next(self.epoch.elapsed()) {
-                Next::Run(batch) => {
+            match state.batcher.next_action(self.epoch.elapsed()) {
+                WorkerAction::RunBatch(batch) => {
                     let waited: u64 = batch
                         .iter()
-                        .map(|r| u64::try_from(r.item.since.elapsed().as_millis()).unwrap_or(u64::MAX))
+                        .map(|r| u64::try_from(r.item.queued_at.elapsed().as_millis()).unwrap_or(u64::MAX))
                         .sum();
                     let stats = &mut state.stats;
                     stats.batches += 1;
                     stats.requests += batch.len() as u64;
                     stats.largest_batch = stats.largest_batch.max(batch.len() as u64);
-                    stats.running += 1;
-                    stats.waited_millis += waited;
-                    self.measures.batch_size.record(batch.len() as f64);
-                    self.tell_waiting(&state);
+                    stats.busy_workers += 1;
+                    stats.queue_wait_millis += waited;
+                    self.metrics.batch_size.record(batch.len() as f64);
+                    self.update_queue_gauge(&state);
                     return Some(Batch {
-                        costs: costs(&batch),
-                        jobs: batch.into_iter().map(|r| self.job(r.item)).collect(),
+                        tenant_costs: costs_by_tenant(&batch),
+                        requests: batch.into_iter().map(|r| self.activate_request(r.item)).collect(),
                     });
                 }
-                Next::Wait(due) => {
+                WorkerAction::WaitUntil(due) => {
                     let left = due.saturating_sub(self.epoch.elapsed());
-                    self.changed.wait_for(&mut state, left);
+                    self.state_changed.wait_for(&mut state, left);
                 }
-                Next::Idle => self.changed.wait(&mut state),
+                WorkerAction::WaitForRequest => self.state_changed.wait(&mut state),
             }
         }
     }
 
-    fn job(&self, waiting: Waiting<I, O>) -> Job<'_, I, O> {
-        Job {
+    fn activate_request(&self, waiting: QueuedRequest<I, O>) -> ActiveRequest<'_, I, O> {
+        ActiveRequest {
             item: waiting.item,
             reply: waiting.reply,
-            place: waiting.place,
+            origin: waiting.origin,
             shared: self,
         }
     }
 
-    /// A batch took so long; each tenant's part of that is what it cost.
-    fn meter(&self, costs: &[(TenantId, f64)], took: Duration) {
+    /// Records the duration of a batch and divides it among tenants by cost.
+    fn meter_usage(&self, costs: &[(TenantId, f64)], took: Duration) {
         if costs.is_empty() {
             return;
         }
-        self.measures.seconds.record(took);
-        let Some(meter) = &self.sharing.meter else { return };
+        self.metrics.batch_seconds.record(took);
+        let Some(meter) = &self.config.usage_meter else {
+            return;
+        };
         let all: f64 = costs.iter().map(|(_, cost)| cost).sum();
         for (tenant, cost) in costs {
             let part = if all > 0.0 {
@@ -164,30 +171,32 @@ impl<I, O> Shared<I, O> {
                 inference_micros: u64::try_from(took.mul_f64(part).as_micros()).unwrap_or(u64::MAX),
                 ..Usage::default()
             };
-            meter.used(tenant, &usage);
+            meter.record_usage(tenant, &usage);
         }
     }
 
-    pub(super) fn tell_waiting(&self, state: &State<I, O>) {
-        self.measures.waiting.set(state.batcher.waiting() as f64);
+    pub(super) fn update_queue_gauge(&self, state: &SchedulerState<I, O>) {
+        self.metrics
+            .queued_requests
+            .set(state.batcher.queued_requests() as f64);
     }
 
-    fn done(&self, began: Instant) {
+    fn finish_batch(&self, began: Instant) {
         let mut state = self.state.lock();
-        state.batcher.done();
-        state.stats.running = state.stats.running.saturating_sub(1);
+        state.batcher.mark_batch_done();
+        state.stats.busy_workers = state.stats.busy_workers.saturating_sub(1);
         state.stats.busy_millis += u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         drop(state);
-        // A worker that lingers because this one was busy looks again.
-        self.changed.notify_all();
+        // Wakes a worker that lingers because this one was busy.
+        self.state_changed.notify_all();
     }
 }
 
-/// What a batch costs, by tenant. Batches are small, and mostly of one.
-fn costs<I, O>(batch: &[Request<Waiting<I, O>>]) -> Vec<(TenantId, f64)> {
+/// Sums the costs of a batch by tenant. Batches are small and mostly of one tenant.
+fn costs_by_tenant<I, O>(batch: &[FairQueueItem<QueuedRequest<I, O>>]) -> Vec<(TenantId, f64)> {
     let mut costs: Vec<(TenantId, f64)> = Vec::with_capacity(1);
     for request in batch {
-        let tenant = &request.item.place.tenant;
+        let tenant = &request.item.origin.tenant;
         match costs.iter_mut().find(|(known, _)| known == tenant) {
             Some((_, cost)) => *cost += request.cost,
             None => costs.push((tenant.clone(), request.cost)),

@@ -1,24 +1,25 @@
-//! How much a sentence says: LexRank (Erkan, Radev: "LexRank: Graph-based Lexical Centrality as Salience in Text
-//! Summarization", JAIR 22, 2004), over vectors of meaning instead of counts of words.
+//! Scores the centrality of sentences with LexRank (Erkan, Radev: "LexRank: Graph-based Lexical Centrality as Salience in Text
+//! Summarization", JAIR 22, 2004), using embeddings instead of word counts.
 //!
-//! Sentences are nodes, likeness is how strongly two are joined, and a sentence says much if it is like sentences that do: the
-//! stationary distribution of a walk from sentence to sentence, with a jump anywhere now and then. This is the continuous form,
-//! without a threshold for likeness.
+//! Sentences are nodes, and similarities are the weights of edges. A sentence is central if it is similar to central sentences.
+//! The scores are the stationary distribution of a random walk between sentences, with occasional jumps to any sentence. This
+//! is the continuous form, without a similarity threshold.
 
-/// Chance of a jump anywhere at each step; what the paper uses.
-const JUMP: f32 = 0.15;
-/// Steps at most, and the change at which the walk is settled.
-const STEPS: usize = 100;
-const SETTLED: f32 = 1e-5;
+/// Probability of a random jump per step, as in the paper.
+const JUMP_PROBABILITY: f32 = 0.15;
+/// Maximum number of steps, and the total change at which the walk has converged.
+const MAX_ITERATIONS: usize = 100;
+const CONVERGENCE_THRESHOLD: f32 = 1e-5;
 
-/// How alike sentences are, each pair from 0 to 1.
-pub(super) struct Likeness {
+/// The pairwise similarities of sentences, from 0 to 1.
+pub(super) struct SimilarityMatrix {
     rows: Vec<Vec<f32>>,
 }
 
-impl Likeness {
-    /// Of vectors of unit length. A vector that is none, or of another length, is like nothing.
-    pub(super) fn of(vectors: &[Vec<f32>]) -> Self {
+impl SimilarityMatrix {
+    /// Computes the similarities of unit vectors. A vector with invalid numbers or another length has similarity 0 to all
+    /// others.
+    pub(super) fn from_vectors(vectors: &[Vec<f32>]) -> Self {
         let dot = |a: &[f32], b: &[f32]| -> f32 {
             let product: f32 = a.iter().zip(b).map(|(a, b)| a * b).sum();
             if product.is_finite() {
@@ -29,7 +30,7 @@ impl Likeness {
         };
         let row = |(i, a): (usize, &Vec<f32>)| {
             let others = vectors.iter().enumerate();
-            // Like itself a sentence always is, which would keep the walk where it stands.
+            // The similarity of a sentence to itself would keep the walk in place.
             others
                 .map(|(j, b)| if i == j { 0.0 } else { dot(a, b) })
                 .collect()
@@ -39,21 +40,21 @@ impl Likeness {
         }
     }
 
-    /// Of two sentences; of one with itself, none.
-    pub(super) fn between(&self, one: usize, other: usize) -> f32 {
+    /// The similarity of two different sentences; 0 for a sentence and itself.
+    pub(super) fn similarity_between(&self, one: usize, other: usize) -> f32 {
         let row = self.rows.get(one);
         row.and_then(|row| row.get(other)).copied().unwrap_or_default()
     }
 }
 
-/// How much each sentence says, from 0 to 1 for the one that says most.
-pub(super) fn scores(likeness: &Likeness) -> Vec<f32> {
+/// Returns a score per sentence, from 0 to 1 for the most central one.
+pub(super) fn compute_centrality_scores(likeness: &SimilarityMatrix) -> Vec<f32> {
     let count = likeness.rows.len();
     let even = 1.0 / count.max(1) as f32;
     let sums: Vec<f32> = likeness.rows.iter().map(|row| row.iter().sum()).collect();
     let mut scores = vec![even; count];
-    for _ in 0..STEPS {
-        // Likeness is symmetric, so a sentence's row is also how strongly the others lead to it.
+    for _ in 0..MAX_ITERATIONS {
+        // The similarity is symmetric, so a row also holds the weights of the edges to its sentence.
         let share: Vec<f32> = scores
             .iter()
             .zip(&sums)
@@ -68,12 +69,12 @@ pub(super) fn scores(likeness: &Likeness) -> Vec<f32> {
                     .zip(&share)
                     .map(|(likeness, share)| likeness * share)
                     .sum();
-                JUMP * even + (1.0 - JUMP) * led
+                JUMP_PROBABILITY * even + (1.0 - JUMP_PROBABILITY) * led
             })
             .collect();
         let change: f32 = next.iter().zip(&scores).map(|(a, b)| (a - b).abs()).sum();
         scores = next;
-        if change < SETTLED {
+        if change < CONVERGENCE_THRESHOLD {
             break;
         }
     }
@@ -85,20 +86,20 @@ pub(super) fn scores(likeness: &Likeness) -> Vec<f32> {
 mod tests {
     use super::*;
 
-    fn unit(x: f32, y: f32, z: f32) -> Vec<f32> {
+    fn unit_vector(x: f32, y: f32, z: f32) -> Vec<f32> {
         let length = (x * x + y * y + z * z).sqrt();
         vec![x / length, y / length, z / length]
     }
 
     #[test]
-    fn what_is_like_most_says_most_and_what_is_like_nothing_least() {
+    fn central_sentence_scores_highest_and_outlier_lowest() {
         let vectors = [
-            unit(1.0, 0.2, 0.0),
-            unit(1.0, 0.0, 0.0),
-            unit(1.0, -0.2, 0.0),
-            unit(0.0, 0.0, 1.0),
+            unit_vector(1.0, 0.2, 0.0),
+            unit_vector(1.0, 0.0, 0.0),
+            unit_vector(1.0, -0.2, 0.0),
+            unit_vector(0.0, 0.0, 1.0),
         ];
-        let scores = scores(&Likeness::of(&vectors));
+        let scores = compute_centrality_scores(&SimilarityMatrix::from_vectors(&vectors));
         assert!((scores[1] - 1.0).abs() < 1e-6, "{scores:?}");
         assert!(
             scores[0] < scores[1] && scores[2] < scores[1] && scores[3] < scores[0],
@@ -107,13 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn vectors_that_are_none_do_no_harm() {
-        assert!(scores(&Likeness::of(&[])).is_empty());
-        let scores = scores(&Likeness::of(&[
+    fn invalid_vectors_give_finite_scores() {
+        assert!(compute_centrality_scores(&SimilarityMatrix::from_vectors(&[])).is_empty());
+        let scores = compute_centrality_scores(&SimilarityMatrix::from_vectors(&[
             vec![f32::NAN; 3],
             vec![0.0; 3],
             vec![],
-            unit(1.0, 0.0, 0.0),
+            unit_vector(1.0, 0.0, 0.0),
         ]));
         assert!(scores.iter().all(|score| score.is_finite()), "{scores:?}");
     }

@@ -1,13 +1,13 @@
-//! Answers with what the text itself says: the sentences that say most, in their own order, word for word.
+//! A provider that quotes the most central sentences of the text, verbatim and in their order.
 //!
-//! It is what answers where nothing else is set up. A small language model beside everything else copies openings and states
-//! falsehoods; sentences of the text are dull and true, and each can be shown where it stands. Nothing but the embedding model is needed.
+//! It is the default provider. A small language model needs much memory, copies openings and states falsehoods. Quoted
+//! sentences are plain, true and can be shown in the document. The provider needs only the embedding model.
 //!
-//! A sentence says most if it is like many others that say much (`centrality`), and what was said is not said again
-//! (`choice`). The prompt is not read: only the text is quoted, so no prompt is ever echoed.
+//! A sentence is central if it is similar to many central sentences (`centrality`); duplicates are not selected (`selection`).
+//! The prompt is not used, so it cannot be echoed.
 
 mod centrality;
-mod choice;
+mod selection;
 mod sentences;
 
 use std::sync::Arc;
@@ -15,53 +15,68 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use weir_core::InferenceError;
-use weir_core::language::{Fault, Question, QuestionKind, Quote};
-use weir_core::ports::{Account, Embedder};
+use weir_core::llm::{LlmRequest, LlmRequestKind, ProviderError, ResponseQuote};
+use weir_core::ports::{Embedder, SchedulingContext};
 
-use crate::provider::{Provider, Reply};
+use crate::provider::{Provider, ProviderResponse};
 use sentences::Sentence;
 
-/// Sentences of a text that are compared. Of a longer one they are taken evenly.
-const MOST_SENTENCES: usize = 400;
-/// Words of a title.
-const TITLE_WORDS: usize = 12;
-/// Sentences among which one is looked for that is short enough for a title.
-const TITLES: usize = 3;
+/// Maximum number of sentences that are compared. Longer texts are sampled evenly.
+const MAX_COMPARED_SENTENCES: usize = 400;
+/// Maximum number of words of a title.
+const MAX_TITLE_WORDS: usize = 12;
+/// Number of sentences among which a short one is searched for the title.
+const TITLE_CANDIDATES: usize = 3;
 
-/// Quotes.
-pub struct Extractive {
+/// A provider that quotes sentences of the text.
+pub struct ExtractiveProvider {
     embedder: Arc<dyn Embedder>,
 }
 
-impl Extractive {
-    /// Compares sentences by this embedder.
+impl ExtractiveProvider {
+    /// Creates the provider with the embedder that compares the sentences.
     pub const fn new(embedder: Arc<dyn Embedder>) -> Self {
         Self { embedder }
     }
 
-    async fn vectors(&self, account: &Account, sentences: &[Sentence<'_>]) -> Result<Vec<Vec<f32>>, Fault> {
-        let account = Account {
-            linger: Duration::ZERO,
+    async fn embed_sentences(
+        &self,
+        account: &SchedulingContext,
+        sentences: &[Sentence<'_>],
+    ) -> Result<Vec<Vec<f32>>, ProviderError> {
+        let account = SchedulingContext {
+            batch_linger: Duration::ZERO,
             ..account.clone()
         };
-        let texts: Vec<String> = sentences.iter().map(Sentence::plain).collect();
+        let texts: Vec<String> = sentences.iter().map(Sentence::normalized_text).collect();
         let count = texts.len();
-        let vectors = self.embedder.embed(&account, texts).await.map_err(failed)?;
+        let vectors = self
+            .embedder
+            .embed_texts(&account, texts)
+            .await
+            .map_err(inference_error)?;
         if vectors.len() == count {
             Ok(vectors)
         } else {
-            Err(Fault::Failed(format!(
+            Err(ProviderError::LocalFailure(format!(
                 "{} vectors for {count} sentences",
                 vectors.len()
             )))
         }
     }
 
-    /// As many of the sentences, in their order of merit, as have room in the answer; at least one.
-    fn fitting<'a>(&self, ranked: Vec<Sentence<'a>>, max_tokens: u32) -> Result<Vec<Sentence<'a>>, Fault> {
+    /// Returns the sentences that fit into the token limit, in order of merit; at least one.
+    fn take_within_token_limit<'a>(
+        &self,
+        ranked: Vec<Sentence<'a>>,
+        max_tokens: u32,
+    ) -> Result<Vec<Sentence<'a>>, ProviderError> {
         let (mut left, mut fitting) = (max_tokens, Vec::new());
         for sentence in ranked {
-            let tokens = self.embedder.count_tokens(sentence.source).map_err(failed)?;
+            let tokens = self
+                .embedder
+                .count_tokens(sentence.source)
+                .map_err(inference_error)?;
             match left.checked_sub(tokens) {
                 Some(rest) => left = rest,
                 None if fitting.is_empty() => left = 0,
@@ -73,65 +88,78 @@ impl Extractive {
     }
 }
 
-fn failed(error: InferenceError) -> Fault {
-    Fault::Failed(error.to_string())
+fn inference_error(error: InferenceError) -> ProviderError {
+    ProviderError::LocalFailure(error.to_string())
 }
 
-/// Sentences to choose, of a text with so many.
-fn wanted(kind: QuestionKind, of: usize) -> usize {
+/// Returns the number of sentences to select from a text of `of` sentences.
+fn target_sentence_count(kind: LlmRequestKind, of: usize) -> usize {
     match kind {
-        QuestionKind::Title => TITLES,
-        QuestionKind::Preview => 2,
-        // Three to five are what the default prompts ask for; of a short text, not most of it.
+        LlmRequestKind::Title => TITLE_CANDIDATES,
+        LlmRequestKind::Preview => 2,
+        // The default prompts ask for three to five sentences. A short text gets fewer, so that the summary is not most of the
+        // text.
         _ => of.div_ceil(4).clamp(1, 5),
     }
 }
 
 #[async_trait]
-impl Provider for Extractive {
-    fn model(&self) -> &'static str {
+impl Provider for ExtractiveProvider {
+    fn model_name(&self) -> &'static str {
         "extractive-1"
     }
 
-    fn sees(&self) -> bool {
+    fn supports_images(&self) -> bool {
         false
     }
 
-    fn remark(&self) -> Option<String> {
-        Some("quotes the sentences of a text that say most, word for word, and writes none of its own".into())
+    fn setup_note(&self) -> Option<String> {
+        Some(
+            "quotes the sentences of a text that are most central, verbatim, and writes none of its own"
+                .into(),
+        )
     }
 
-    async fn ask(&self, question: &Question) -> Result<Reply, Fault> {
-        let all = sentences::of(&question.text);
+    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+        let all = sentences::split_sentences(&question.text);
         if all.is_empty() {
-            return Err(Fault::NothingToQuote);
+            return Err(ProviderError::NothingToQuote);
         }
-        let all = evenly(all, MOST_SENTENCES);
-        let vectors = self.vectors(&question.account, &all).await?;
-        let wanted = wanted(question.kind, all.len());
-        // Half a millisecond for a section, a tenth of a second for four hundred sentences: not for the threads that wait on sockets.
+        let all = sample_evenly(all, MAX_COMPARED_SENTENCES);
+        let vectors = self.embed_sentences(&question.scheduling, &all).await?;
+        let wanted = target_sentence_count(question.kind, all.len());
+        // Takes half a millisecond for a section and a tenth of a second for 400 sentences, so it runs outside the async
+        // threads.
         let ranked = tokio::task::spawn_blocking(move || {
-            let likeness = centrality::Likeness::of(&vectors);
-            choice::choose(&likeness, &centrality::scores(&likeness), wanted)
+            let likeness = centrality::SimilarityMatrix::from_vectors(&vectors);
+            selection::select_sentences(
+                &likeness,
+                &centrality::compute_centrality_scores(&likeness),
+                wanted,
+            )
         });
-        let ranked = ranked.await.map_err(|error| Fault::Failed(error.to_string()))?;
+        let ranked = ranked
+            .await
+            .map_err(|error| ProviderError::LocalFailure(error.to_string()))?;
         let chosen: Vec<Sentence<'_>> = ranked.into_iter().filter_map(|i| all.get(i).copied()).collect();
-        let mut chosen = self.fitting(chosen, question.max_tokens)?;
-        if question.kind == QuestionKind::Title {
-            let short = chosen.iter().position(|sentence| sentence.is_short(TITLE_WORDS));
+        let mut chosen = self.take_within_token_limit(chosen, question.max_response_tokens)?;
+        if question.kind == LlmRequestKind::Title {
+            let short = chosen
+                .iter()
+                .position(|sentence| sentence.has_at_most_words(MAX_TITLE_WORDS));
             let title = chosen.get(short.unwrap_or(0)).copied();
             chosen = title
-                .map(|sentence| sentence.words(TITLE_WORDS))
+                .map(|sentence| sentence.truncate_to_words(MAX_TITLE_WORDS))
                 .into_iter()
                 .collect();
         }
-        chosen.sort_unstable_by_key(|sentence| sentence.at);
-        Ok(quoted(&chosen))
+        chosen.sort_unstable_by_key(|sentence| sentence.offset);
+        Ok(build_quoted_response(&chosen))
     }
 }
 
-/// At most so many, from all over.
-fn evenly(sentences: Vec<Sentence<'_>>, most: usize) -> Vec<Sentence<'_>> {
+/// Samples at most `most` sentences evenly.
+fn sample_evenly(sentences: Vec<Sentence<'_>>, most: usize) -> Vec<Sentence<'_>> {
     let count = sentences.len();
     if count <= most {
         return sentences;
@@ -141,18 +169,18 @@ fn evenly(sentences: Vec<Sentence<'_>>, most: usize) -> Vec<Sentence<'_>> {
         .collect()
 }
 
-fn quoted(sentences: &[Sentence<'_>]) -> Reply {
+fn build_quoted_response(sentences: &[Sentence<'_>]) -> ProviderResponse {
     let at = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
-    let mut reply = Reply::default();
+    let mut reply = ProviderResponse::default();
     for sentence in sentences {
         if !reply.text.is_empty() {
             reply.text.push(' ');
         }
         let begin = reply.text.len();
-        reply.text.push_str(&sentence.plain());
-        reply.quotes.push(Quote {
-            answer: at(begin)..at(reply.text.len()),
-            source: at(sentence.at)..at(sentence.at + sentence.source.len()),
+        reply.text.push_str(&sentence.normalized_text());
+        reply.quotes.push(ResponseQuote {
+            response_range: at(begin)..at(reply.text.len()),
+            source_range: at(sentence.offset)..at(sentence.offset + sentence.source.len()),
         });
     }
     reply

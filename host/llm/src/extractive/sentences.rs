@@ -1,52 +1,52 @@
-//! The sentences of a text whose lines are those of a page.
+//! Splits the text of a page into sentences.
 //!
-//! Unicode's rules (UAX #29) end a sentence at every line, and a page's lines end anywhere. So a line break counts as a space,
-//! unless a paragraph ends there: at an empty line, and after a line that is clearly shorter than the others. What is no
-//! sentence then (a heading, a cell, a page number) has no full stop at its end, and is left out. So is what is too short to
-//! say anything and what is too long to be one sentence.
+//! Unicode's rules (UAX #29) end a sentence at every line break, but the lines of a page can break anywhere. A line break
+//! therefore counts as a space, except at the end of a paragraph: at an empty line, and after a line that is clearly shorter
+//! than usual. Headings, table cells and page numbers have no full stop at the end and are skipped. Sentences that are too
+//! short or too long are skipped, too.
 
 use unicode_segmentation::UnicodeSegmentation;
 
-/// Words a sentence has at least, and at most.
-const WORDS: std::ops::RangeInclusive<usize> = 4..=80;
-/// Words of a clause that can stand for its sentence.
-const LEAST_CLAUSE: usize = 4;
-/// A line shorter than this part of a usual one ends a paragraph.
-const SHORT: f64 = 0.6;
-/// Dots that lead the eye to a page number.
-const LEADERS: [&str; 2] = [". . .", "....."];
-/// What ends with a full stop and no sentence.
+/// Minimum and maximum number of words of a sentence.
+const SENTENCE_WORD_COUNTS: std::ops::RangeInclusive<usize> = 4..=80;
+/// Minimum number of words of a clause that replaces its sentence in a title.
+const MIN_CLAUSE_WORDS: usize = 4;
+/// A line below this fraction of the usual length ends a paragraph.
+const SHORT_LINE_RATIO: f64 = 0.6;
+/// Dots that lead to a page number.
+const DOT_LEADERS: [&str; 2] = [". . .", "....."];
+/// Abbreviations whose full stop does not end a sentence.
 const ABBREVIATIONS: [&str; 22] = [
     "dr.", "mr.", "mrs.", "ms.", "prof.", "st.", "fig.", "figs.", "eq.", "eqs.", "sec.", "ch.", "vol.",
     "pp.", "ed.", "eds.", "vs.", "cf.", "al.", "e.g.", "i.e.", "approx.",
 ];
 
-/// A sentence and where it stands.
+/// A sentence and its position in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sentence<'a> {
-    /// As it stands in the text.
+    /// The sentence as it is in the text.
     pub(super) source: &'a str,
-    /// Its first byte there.
-    pub(super) at: usize,
+    /// Index of its first byte in the text.
+    pub(super) offset: usize,
 }
 
 impl<'a> Sentence<'a> {
-    /// Word for word, with one space where there was any white space.
-    pub(super) fn plain(&self) -> String {
+    /// The sentence with each run of white space replaced by one space.
+    pub(super) fn normalized_text(&self) -> String {
         let words: Vec<&str> = self.source.split_whitespace().collect();
         words.join(" ")
     }
 
-    /// Whether it has no more than so many words.
-    pub(super) fn is_short(&self, words: usize) -> bool {
+    /// Whether the sentence has at most this many words.
+    pub(super) fn has_at_most_words(&self, words: usize) -> bool {
         self.source.unicode_words().nth(words).is_none()
     }
 
-    /// Its first words, if it has more: up to where something ends in them, if anything does.
-    pub(super) fn words(self, most: usize) -> Self {
+    /// Truncates a longer sentence to at most `most` words, at the end of a clause if there is one.
+    pub(super) fn truncate_to_words(self, most: usize) -> Self {
         let mut words = self.source.unicode_word_indices();
         let least = words
-            .nth(LEAST_CLAUSE - 1)
+            .nth(MIN_CLAUSE_WORDS - 1)
             .map_or(0, |(at, word)| at + word.len());
         let Some((end, _)) = self.source.unicode_word_indices().nth(most) else {
             return self;
@@ -61,30 +61,30 @@ impl<'a> Sentence<'a> {
     }
 }
 
-/// The sentences of a text, in their order.
-pub(super) fn of(text: &str) -> Vec<Sentence<'_>> {
-    paragraphs(text)
+/// Returns the sentences of a text in order.
+pub(super) fn split_sentences(text: &str) -> Vec<Sentence<'_>> {
+    split_paragraphs(text)
         .into_iter()
-        .flat_map(|(at, paragraph)| in_paragraph(at, paragraph))
+        .flat_map(|(at, paragraph)| split_paragraph_sentences(at, paragraph))
         .filter(|sentence| is_sentence(sentence.source))
         .collect()
 }
 
-/// The paragraphs of a text and where they begin.
-fn paragraphs(text: &str) -> Vec<(usize, &str)> {
+/// Returns the paragraphs of a text with their byte offsets.
+fn split_paragraphs(text: &str) -> Vec<(usize, &str)> {
     let mut lengths: Vec<usize> = text
         .lines()
         .map(|l| l.trim().chars().count())
         .filter(|n| *n > 0)
         .collect();
     lengths.sort_unstable();
-    // Nine of ten lines are no longer: what a full line has.
+    // Nine of ten lines are at most this long, so it is the length of a full line.
     let usual = lengths.get(lengths.len() * 9 / 10).copied().unwrap_or_default();
     let (mut paragraphs, mut start, mut end) = (Vec::new(), 0, 0);
     for line in text.split_inclusive('\n') {
         end += line.len();
         let length = line.trim().chars().count();
-        if length == 0 || (length as f64) < usual as f64 * SHORT {
+        if length == 0 || (length as f64) < usual as f64 * SHORT_LINE_RATIO {
             paragraphs.extend(text.get(start..end).map(|paragraph| (start, paragraph)));
             start = end;
         }
@@ -93,21 +93,21 @@ fn paragraphs(text: &str) -> Vec<(usize, &str)> {
     paragraphs
 }
 
-/// The sentences of a paragraph, whether they are any or not.
-fn in_paragraph(at: usize, paragraph: &str) -> Vec<Sentence<'_>> {
-    // Of the same length, so that places in it are places in the text.
+/// Splits a paragraph at the ends of sentences, without checking whether the parts are sentences.
+fn split_paragraph_sentences(at: usize, paragraph: &str) -> Vec<Sentence<'_>> {
+    // The replacement keeps the length, so that offsets stay valid.
     let flat = paragraph.replace(['\n', '\r', '\t'], " ");
     let (mut sentences, mut start) = (Vec::new(), 0);
     for (begin, piece) in flat.split_sentence_bound_indices() {
         let end = begin + piece.len();
-        if end < flat.len() && goes_on(piece) {
+        if end < flat.len() && ends_with_abbreviation(piece) {
             continue;
         }
         if let Some(source) = paragraph.get(start..end) {
             let before = source.len() - source.trim_start().len();
             sentences.push(Sentence {
                 source: source.trim(),
-                at: at + start + before,
+                offset: at + start + before,
             });
         }
         start = end;
@@ -115,8 +115,8 @@ fn in_paragraph(at: usize, paragraph: &str) -> Vec<Sentence<'_>> {
     sentences
 }
 
-/// Whether a piece that Unicode's rules end does not end a sentence: after an abbreviation, or a name's initial.
-fn goes_on(piece: &str) -> bool {
+/// Whether a piece ends with an abbreviation or an initial, where Unicode's rules wrongly end a sentence.
+fn ends_with_abbreviation(piece: &str) -> bool {
     let Some(last) = piece.split_whitespace().next_back() else {
         return true;
     };
@@ -132,14 +132,14 @@ fn is_sentence(text: &str) -> bool {
     let begins = text
         .trim_start_matches(['"', '“', '‘', '\'', '(', '[', '«'])
         .starts_with(|c: char| c.is_alphanumeric() && !c.is_lowercase());
-    // Writings without spaces have as many words as characters here, and say more with fewer.
-    ends && begins && WORDS.contains(&text.unicode_words().count()) && !is_listed(text)
+    // In scripts without spaces each character counts as a word.
+    ends && begins && SENTENCE_WORD_COUNTS.contains(&text.unicode_words().count()) && !is_list_entry(text)
 }
 
-/// Whether it is a line of a list that happens to end with a full stop: dots that lead to a page number, or little but names
-/// and numbers, as in a bibliography.
-fn is_listed(text: &str) -> bool {
-    if LEADERS.into_iter().any(|dots| text.contains(dots)) {
+/// Whether the text is a list item that ends with a full stop: an entry of a table of contents, or mostly names and numbers, as
+/// in a bibliography.
+fn is_list_entry(text: &str) -> bool {
+    if DOT_LEADERS.into_iter().any(|dots| text.contains(dots)) {
         return true;
     }
     let (mut words, mut plain) = (0, 0);
@@ -154,17 +154,20 @@ fn is_listed(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn plain(text: &str) -> Vec<String> {
-        of(text).iter().map(Sentence::plain).collect()
+    fn sentence_texts(text: &str) -> Vec<String> {
+        split_sentences(text)
+            .iter()
+            .map(Sentence::normalized_text)
+            .collect()
     }
 
     #[test]
-    fn lines_of_a_page_are_not_sentences_and_headings_are_none() {
+    fn line_breaks_do_not_end_sentences_and_headings_are_skipped() {
         let text = "3 How a weir works\nA weir is a low barrier that is built across the width of a\nriver. It \
                     raises the level of the water slightly, as Dr. J. Smith\nshows in Fig. 3, and is cheap.\n\n17\n\nTable 2: Costs\n\
                     What does it cost? Nobody (e.g. the builder) can say.\n";
         assert_eq!(
-            plain(text),
+            sentence_texts(text),
             [
                 "A weir is a low barrier that is built across the width of a river.",
                 "It raises the level of the water slightly, as Dr. J. Smith shows in Fig. 3, and is cheap.",
@@ -172,41 +175,54 @@ mod tests {
                 "Nobody (e.g. the builder) can say.",
             ]
         );
-        for sentence in of(text) {
+        for sentence in split_sentences(text) {
             assert_eq!(
-                &text[sentence.at..sentence.at + sentence.source.len()],
+                &text[sentence.offset..sentence.offset + sentence.source.len()],
                 sentence.source
             );
         }
     }
 
     #[test]
-    fn what_says_nothing_is_left_out() {
-        assert!(plain("Yes. No. Ha ha ha.").is_empty());
-        assert!(plain(&format!("This {} ends.", "goes on and ".repeat(40))).is_empty());
-        assert!(plain("").is_empty());
-        assert!(plain("15 Error handling functions . . . . . . . . 27. Index ......... 30.").is_empty());
-        assert!(plain("Reports of the Institute of River Studies 12, 2004. A. Smith, Weirs and Locks, Thalheim 1998.").is_empty());
-        assert_eq!(plain("Das Wehr staut den Fluss. これは文です。").len(), 2);
+    fn list_entries_and_too_short_or_long_sentences_are_skipped() {
+        assert!(sentence_texts("Yes. No. Ha ha ha.").is_empty());
+        assert!(sentence_texts(&format!("This {} ends.", "goes on and ".repeat(40))).is_empty());
+        assert!(sentence_texts("").is_empty());
+        assert!(
+            sentence_texts("15 Error handling functions . . . . . . . . 27. Index ......... 30.").is_empty()
+        );
+        assert!(sentence_texts("Reports of the Institute of River Studies 12, 2004. A. Smith, Weirs and Locks, Thalheim 1998.").is_empty());
+        assert_eq!(
+            sentence_texts("Das Wehr staut den Fluss. これは文です。").len(),
+            2
+        );
     }
 
     #[test]
-    fn a_title_is_the_first_words() {
+    fn truncation_prefers_the_end_of_a_clause() {
         let text = "The quick, brown (and lazy) fox jumps.";
-        let sentence = of(text)[0];
-        assert_eq!(sentence.words(2).source, "The quick");
-        assert_eq!(sentence.words(3).source, "The quick, brown");
+        let sentence = split_sentences(text)[0];
+        assert_eq!(sentence.truncate_to_words(2).source, "The quick");
+        assert_eq!(sentence.truncate_to_words(3).source, "The quick, brown");
         let text = "Where a weir raises the water, boats pass the river by a lock.";
-        assert_eq!(of(text)[0].words(8).source, "Where a weir raises the water");
+        assert_eq!(
+            split_sentences(text)[0].truncate_to_words(8).source,
+            "Where a weir raises the water"
+        );
         let text = "So, a weir raises the water above it.";
-        assert_eq!(of(text)[0].words(5).source, "So, a weir raises the");
-        assert!(of(text)[0].is_short(8) && !of(text)[0].is_short(7));
+        assert_eq!(
+            split_sentences(text)[0].truncate_to_words(5).source,
+            "So, a weir raises the"
+        );
+        assert!(
+            split_sentences(text)[0].has_at_most_words(8) && !split_sentences(text)[0].has_at_most_words(7)
+        );
         let text = "The quick, brown (and lazy) fox jumps.";
-        assert_eq!(sentence.words(100).source, text);
+        assert_eq!(sentence.truncate_to_words(100).source, text);
     }
 
     #[test]
-    fn whatever_the_text_sentences_stand_where_they_say() {
+    fn offsets_match_the_text_for_random_input() {
         let mut random = fastrand::Rng::with_seed(11);
         let pieces = [
             "A", "weir", "ß", "…", ".", "!", " ", "\n", "\r\n", "\t", "(", "”", "Dr.", "文。", "\u{300}",
@@ -216,11 +232,11 @@ mod tests {
             let length = random.usize(0..80);
             let text: String = (0..length).filter_map(|_| random.choice(pieces)).collect();
             let mut end = 0;
-            for sentence in of(&text) {
-                assert!(sentence.at >= end, "{text:?}");
-                end = sentence.at + sentence.source.len();
-                assert_eq!(text.get(sentence.at..end), Some(sentence.source));
-                assert!(sentence.source.starts_with(sentence.words(3).source));
+            for sentence in split_sentences(&text) {
+                assert!(sentence.offset >= end, "{text:?}");
+                end = sentence.offset + sentence.source.len();
+                assert_eq!(text.get(sentence.offset..end), Some(sentence.source));
+                assert!(sentence.source.starts_with(sentence.truncate_to_words(3).source));
             }
         }
     }

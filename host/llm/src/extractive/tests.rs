@@ -1,14 +1,18 @@
 use weir_core::Lane;
-use weir_core::decision::Device;
+use weir_core::decision::ComputeDevice;
 
 use super::*;
 
-/// Counts words: texts that share words are alike.
-struct Words;
+/// Counts words, so that texts with common words are similar.
+struct WordHashEmbedder;
 
 #[async_trait]
-impl Embedder for Words {
-    async fn embed(&self, _: &Account, texts: Vec<String>) -> Result<Vec<Vec<f32>>, InferenceError> {
+impl Embedder for WordHashEmbedder {
+    async fn embed_texts(
+        &self,
+        _: &SchedulingContext,
+        texts: Vec<String>,
+    ) -> Result<Vec<Vec<f32>>, InferenceError> {
         let vector = |text: &String| {
             let mut vector = vec![0.0_f32; 64];
             for word in text
@@ -32,20 +36,20 @@ impl Embedder for Words {
         Ok(text.split_whitespace().count() as u32)
     }
 
-    fn dimensions(&self) -> usize {
+    fn vector_dimensions(&self) -> usize {
         64
     }
 
-    fn max_tokens(&self) -> u32 {
+    fn max_input_tokens(&self) -> u32 {
         256
     }
 
-    fn workers(&self) -> u32 {
+    fn worker_count(&self) -> u32 {
         1
     }
 
-    fn device(&self) -> Device {
-        Device {
+    fn compute_device(&self) -> ComputeDevice {
+        ComputeDevice {
             gpu: false,
             memory_bytes: 0,
             cores: 1,
@@ -60,49 +64,58 @@ const TEXT: &str = "Weirs in rivers\nA weir is a low barrier across a river that
     Fish need a ladder beside the weir to climb the river to where they were born. \
     In floods the weir is lowered so that the water of the river can pass.";
 
-fn question(kind: QuestionKind, text: &str, max_tokens: u32) -> Question {
-    Question {
-        account: Account {
+fn build_request(kind: LlmRequestKind, text: &str, max_tokens: u32) -> LlmRequest {
+    LlmRequest {
+        scheduling: SchedulingContext {
             tenant: "t".parse().unwrap(),
             lane: Lane::Bulk,
-            linger: Duration::from_secs(9),
-            weight: 1.0,
+            batch_linger: Duration::from_secs(9),
+            tenant_weight: 1.0,
         },
         kind,
-        system: Some("You are a summarizer.".into()),
+        system_prompt: Some("You are a summarizer.".into()),
         prompt: "Summarize the text in five sentences. Do it well.\n---\n{text}\n---\nSummary:".into(),
         text: text.into(),
         image: None,
-        max_tokens,
-        patience: Duration::from_secs(1),
+        max_response_tokens: max_tokens,
+        timeout: Duration::from_secs(1),
         document: None,
     }
 }
 
-async fn ask(question: &Question) -> Result<Reply, Fault> {
-    Extractive::new(Arc::new(Words)).ask(question).await
+async fn call_extractive(question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+    ExtractiveProvider::new(Arc::new(WordHashEmbedder))
+        .call_model(question)
+        .await
 }
 
-/// Every quote is the text's, word for word and in its order, and the answer is nothing but quotes.
-fn check(reply: &Reply, text: &str) {
+/// Asserts that every quote is verbatim and in order, and that the response consists of quotes only.
+fn assert_quotes_are_verbatim(reply: &ProviderResponse, text: &str) {
     let (mut said, mut source) = (0, 0);
     for quote in &reply.quotes {
-        let answered = &reply.text[quote.answer.start as usize..quote.answer.end as usize];
-        let quoted = &text[quote.source.start as usize..quote.source.end as usize];
+        let answered = &reply.text[quote.response_range.start as usize..quote.response_range.end as usize];
+        let quoted = &text[quote.source_range.start as usize..quote.source_range.end as usize];
         let words: Vec<_> = quoted.split_whitespace().collect();
         assert_eq!(answered, words.join(" "));
-        assert!(quote.answer.start as usize <= said + 1 && quote.source.start >= source);
-        (said, source) = (quote.answer.end as usize, quote.source.end);
+        assert!(quote.response_range.start as usize <= said + 1 && quote.source_range.start >= source);
+        (said, source) = (quote.response_range.end as usize, quote.source_range.end);
     }
     assert_eq!(said, reply.text.len());
     assert!(!reply.text.contains("Summar"), "the prompt is not echoed");
 }
 
 #[tokio::test]
-async fn a_summary_is_the_sentences_that_say_most_where_they_stand() {
-    let reply = ask(&question(QuestionKind::Map, TEXT, 300)).await.unwrap();
-    check(&reply, TEXT);
-    assert_eq!(reply.quotes.len(), 2, "a quarter of eight: {}", reply.text);
+async fn summary_quotes_the_most_central_sentences() {
+    let reply = call_extractive(&build_request(LlmRequestKind::Map, TEXT, 300))
+        .await
+        .unwrap();
+    assert_quotes_are_verbatim(&reply, TEXT);
+    assert_eq!(
+        reply.quotes.len(),
+        2,
+        "a quarter of eight sentences: {}",
+        reply.text
+    );
     assert!(
         !reply.text.contains("dog") && !reply.text.contains("Lunch"),
         "{}",
@@ -115,38 +128,48 @@ async fn a_summary_is_the_sentences_that_say_most_where_they_stand() {
 }
 
 #[tokio::test]
-async fn it_keeps_to_its_tokens_and_is_never_empty() {
+async fn response_fits_the_token_limit_and_is_never_empty() {
     for (tokens, quotes) in [(1, 1), (20, 1), (300, 2)] {
-        let reply = ask(&question(QuestionKind::Preview, TEXT, tokens)).await.unwrap();
-        check(&reply, TEXT);
+        let reply = call_extractive(&build_request(LlmRequestKind::Preview, TEXT, tokens))
+            .await
+            .unwrap();
+        assert_quotes_are_verbatim(&reply, TEXT);
         assert_eq!(reply.quotes.len(), quotes, "{tokens}: {}", reply.text);
     }
-    let title = ask(&question(QuestionKind::Title, TEXT, 20)).await.unwrap();
-    check(&title, TEXT);
+    let title = call_extractive(&build_request(LlmRequestKind::Title, TEXT, 20))
+        .await
+        .unwrap();
+    assert_quotes_are_verbatim(&title, TEXT);
     assert!(title.text.split_whitespace().count() <= 12, "{}", title.text);
 }
 
 #[tokio::test]
-async fn nothing_is_said_twice() {
+async fn repeated_sentence_is_quoted_once() {
     let text = "A weir raises the level of the water. ".repeat(12) + "Fish need a ladder to climb the river.";
-    let reply = ask(&question(QuestionKind::Reduce, &text, 300)).await.unwrap();
+    let reply = call_extractive(&build_request(LlmRequestKind::Reduce, &text, 300))
+        .await
+        .unwrap();
     assert!(reply.text.contains("ladder"), "{}", reply.text);
 }
 
 #[tokio::test]
 async fn a_text_without_sentences_has_nothing_to_quote() {
     for text in ["", "Contents\n1 Weirs\n2 Locks\n"] {
-        let fault = ask(&question(QuestionKind::Map, text, 300)).await.unwrap_err();
-        assert_eq!(fault, Fault::NothingToQuote);
+        let fault = call_extractive(&build_request(LlmRequestKind::Map, text, 300))
+            .await
+            .unwrap_err();
+        assert_eq!(fault, ProviderError::NothingToQuote);
     }
 }
 
 #[tokio::test]
-async fn a_very_long_text_is_looked_at_from_all_over() {
+async fn long_text_is_sampled_evenly() {
     let text: String = (0..3000)
         .map(|i| format!("The river number {i} has a weir. "))
         .collect();
-    let reply = ask(&question(QuestionKind::Map, &text, 300)).await.unwrap();
-    check(&reply, &text);
+    let reply = call_extractive(&build_request(LlmRequestKind::Map, &text, 300))
+        .await
+        .unwrap();
+    assert_quotes_are_verbatim(&reply, &text);
     assert_eq!(reply.quotes.len(), 5);
 }

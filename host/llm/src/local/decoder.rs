@@ -1,7 +1,7 @@
-//! Questions decoded together.
+//! Decodes several requests together.
 //!
-//! Each has a seat, a sequence of the model's context with room for `context` tokens. A step gives every answer that is being written
-//! its next token, and reads on in the questions that are not read yet, first come first served, as far as [`Chunk`] allows.
+//! Each request uses one sequence of the llama.cpp context, which holds `context` tokens. A step adds one token to every
+//! response, and decodes prompts in order of arrival, as far as [`StepTokenBudget`] allows.
 
 use std::num::NonZeroU32;
 use std::time::Instant;
@@ -13,64 +13,64 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 use tokio::sync::oneshot;
-use weir_core::language::{Fault, QuestionKind};
+use weir_core::llm::{LlmRequestKind, ProviderError};
 
-use super::asked::Asked;
-use super::chunk::{self, Chunk};
-use super::ending;
-use super::turns::Turns;
-use super::words::heard;
-use super::{LocalConfig, weights};
-use crate::provider::Reply;
-use crate::thoughts;
+use super::chat_template::ChatTemplate;
+use super::llama_log::capture_llama_errors;
+use super::local_request::LocalRequest;
+use super::step_budget::{self, StepTokenBudget};
+use super::truncated_output;
+use super::{LocalConfig, model_file};
+use crate::provider::ProviderResponse;
+use crate::reasoning_text;
 
-/// No token of a vocabulary is longer, in bytes: the longest are runs of white space.
-const LONGEST_TOKEN: usize = 512;
-/// Of tokens less likely than this share of the likeliest none is chosen, however freely.
-const LEAST_LIKELY: f32 = 0.05;
-/// Tokens in a row that an answer may have twice, as names and figures must.
-const SAID_TWICE: i32 = 8;
+/// Maximum bytes of a vocabulary's token; the longest tokens are runs of white space.
+const MAX_TOKEN_BYTES: usize = 512;
+/// Tokens are not sampled if their probability is below this fraction of the highest one.
+const MIN_RELATIVE_PROBABILITY: f32 = 0.05;
+/// Length of a token sequence that a response may repeat, because names and figures recur.
+const ALLOWED_REPEATED_TOKENS: i32 = 8;
 
-pub(super) struct Decoder<'model> {
+pub(super) struct BatchDecoder<'model> {
     model: &'model LlamaModel,
-    turns: Turns,
+    chat_template: ChatTemplate,
     context: LlamaContext<'model>,
     batch: LlamaBatch<'static>,
-    /// Each at the place that is its sequence's number.
-    seats: Vec<Option<Seat>>,
-    /// Questions seated so far.
-    seated: u64,
-    chunk: Chunk,
-    /// Tokens of a sequence.
-    room: usize,
+    /// Indexed by sequence number.
+    sequences: Vec<Option<Sequence>>,
+    /// Number of sequences started so far.
+    sequences_started: u64,
+    step_budget: StepTokenBudget,
+    /// Maximum number of tokens of a sequence.
+    context_tokens: usize,
     temperature: f32,
 }
 
-/// A question, and its answer as far as it goes.
-struct Seat {
-    kind: QuestionKind,
-    came: u64,
-    question: Vec<LlamaToken>,
-    /// Tokens of the question that were read.
-    read: usize,
-    /// The answer's last token, which is not read yet.
-    last: Option<LlamaToken>,
-    /// Tokens of the answer.
-    written: u32,
-    text: Vec<u8>,
+/// A request with the response so far.
+struct Sequence {
+    kind: LlmRequestKind,
+    start_number: u64,
+    prompt_tokens: Vec<LlamaToken>,
+    /// Prompt tokens that were decoded.
+    decoded_prompt_tokens: usize,
+    /// The last token of the response, which is not decoded yet.
+    pending_token: Option<LlamaToken>,
+    /// Tokens of the response.
+    generated_tokens: u32,
+    generated_bytes: Vec<u8>,
     max_tokens: u32,
     sampler: LlamaSampler,
-    /// Where in the batch its next token comes out.
-    output: Option<i32>,
-    answer: oneshot::Sender<Result<Reply, Fault>>,
+    /// Index in the batch of the logits for the next token.
+    logits_index: Option<i32>,
+    response_sender: oneshot::Sender<Result<ProviderResponse, ProviderError>>,
 }
 
-impl<'model> Decoder<'model> {
+impl<'model> BatchDecoder<'model> {
     pub(super) fn new(model: &'model LlamaModel, config: &LocalConfig) -> Result<Self, String> {
-        let turns =
-            Turns::of(model).map_err(|reason| format!("its file {} {reason}", config.file.display()))?;
-        let room = config.context.min(model.n_ctx_train().max(1));
-        let seats = config.concurrency.max(1);
+        let turns = ChatTemplate::from_model(model)
+            .map_err(|reason| format!("its file {} {reason}", config.model_file.display()))?;
+        let room = config.context_tokens.min(model.n_ctx_train().max(1));
+        let seats = config.max_concurrency.max(1);
         let threads = match config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads as usize,
@@ -79,86 +79,88 @@ impl<'model> Decoder<'model> {
         let params = LlamaContextParams::default()
             .with_n_ctx(NonZeroU32::new(room.saturating_mul(seats)))
             .with_n_seq_max(seats)
-            .with_n_batch(chunk::MOST as u32)
-            .with_n_ubatch(chunk::MOST as u32)
+            .with_n_batch(step_budget::MAX_STEP_TOKENS as u32)
+            .with_n_ubatch(step_budget::MAX_STEP_TOKENS as u32)
             .with_n_threads(threads)
             .with_n_threads_batch(threads);
-        let backend = weights::backend()?;
-        let (context, complaints) = heard(|| model.new_context(backend, params));
+        let backend = model_file::llama_backend()?;
+        let (context, complaints) = capture_llama_errors(|| model.new_context(backend, params));
         let context = context.map_err(|_| {
-            format!("no memory for {seats} questions of {room} tokens at once, lower concurrency or context: {complaints}")
+            format!("not enough memory for {seats} concurrent requests of {room} tokens; lower concurrency or context: {complaints}")
         })?;
         Ok(Self {
             model,
-            turns,
+            chat_template: turns,
             context,
-            batch: LlamaBatch::new(chunk::MOST, 1),
-            seats: (0..seats).map(|_| None).collect(),
-            seated: 0,
-            chunk: Chunk::new(),
-            room: room as usize,
+            batch: LlamaBatch::new(step_budget::MAX_STEP_TOKENS, 1),
+            sequences: (0..seats).map(|_| None).collect(),
+            sequences_started: 0,
+            step_budget: StepTokenBudget::new(),
+            context_tokens: room as usize,
             temperature: config.temperature,
         })
     }
 
-    /// Whether another question can be taken.
-    pub(super) fn has_room(&self) -> bool {
-        self.seats.iter().any(Option::is_none)
+    /// Whether another request can start.
+    pub(super) fn has_free_sequence(&self) -> bool {
+        self.sequences.iter().any(Option::is_none)
     }
 
-    /// Whether there is nothing to do.
+    /// Whether no request is being decoded.
     pub(super) fn is_idle(&self) -> bool {
-        self.seats.iter().all(Option::is_none)
+        self.sequences.iter().all(Option::is_none)
     }
 
-    /// Takes a question, unless it is too long or nobody waits for it.
-    pub(super) fn seat(&mut self, asked: Asked) {
-        if asked.answer.is_closed() {
+    /// Starts a request, unless it is too long or its caller has dropped it.
+    pub(super) fn start_sequence(&mut self, asked: LocalRequest) {
+        if asked.response_sender.is_closed() {
             return;
         }
         let too_long = |tokens: usize| {
             let needed = tokens.saturating_add(asked.max_tokens as usize);
-            (needed > self.room).then_some(Fault::TooLong {
+            (needed > self.context_tokens).then_some(ProviderError::ContextTooLong {
                 needed,
-                room: self.room,
+                room: self.context_tokens,
             })
         };
-        // What cannot fit however it is cut into tokens is not cut.
+        // A prompt that is too long with any tokenization is not tokenized.
         let bytes = asked.prompt.len() + asked.system.as_ref().map_or(0, String::len);
-        if let Some(fault) = too_long(bytes / LONGEST_TOKEN) {
-            return asked.fail(fault);
+        if let Some(fault) = too_long(bytes / MAX_TOKEN_BYTES) {
+            return asked.send_error(fault);
         }
         let question = self
-            .turns
-            .tokens(self.model, asked.system.as_deref(), &asked.prompt);
+            .chat_template
+            .tokenize(self.model, asked.system.as_deref(), &asked.prompt);
         if let Some(fault) = too_long(question.len()) {
-            return asked.fail(fault);
+            return asked.send_error(fault);
         }
-        let Some(seat) = self.seats.iter_mut().find(|seat| seat.is_none()) else {
-            return asked.fail(Fault::Failed("more questions at once than it decodes".into()));
+        let Some(seat) = self.sequences.iter_mut().find(|seat| seat.is_none()) else {
+            return asked.send_error(ProviderError::LocalFailure(
+                "more concurrent requests than the provider decodes".into(),
+            ));
         };
-        self.seated += 1;
-        *seat = Some(Seat {
+        self.sequences_started += 1;
+        *seat = Some(Sequence {
             kind: asked.kind,
-            came: self.seated,
-            question,
-            read: 0,
-            last: None,
-            written: 0,
-            text: Vec::new(),
+            start_number: self.sequences_started,
+            prompt_tokens: question,
+            decoded_prompt_tokens: 0,
+            pending_token: None,
+            generated_tokens: 0,
+            generated_bytes: Vec::new(),
             max_tokens: asked.max_tokens,
-            sampler: sampler(self.model, self.temperature),
-            output: None,
-            answer: asked.answer,
+            sampler: build_sampler(self.model, self.temperature),
+            logits_index: None,
+            response_sender: asked.response_sender,
         });
     }
 
-    /// One step of all that are seated.
-    pub(super) fn step(&mut self) {
-        self.leave_the_gone();
-        let filled = self.fill();
+    /// Decodes one step of all sequences.
+    pub(super) fn run_step(&mut self) {
+        self.remove_dropped_sequences();
+        let filled = self.fill_batch();
         if let Err(error) = filled {
-            return self.fail(&error.to_string());
+            return self.fail_all_sequences(&error.to_string());
         }
         let tokens = usize::try_from(self.batch.n_tokens()).unwrap_or(0);
         if tokens == 0 {
@@ -166,78 +168,83 @@ impl<'model> Decoder<'model> {
         }
         let began = Instant::now();
         if let Err(error) = self.context.decode(&mut self.batch) {
-            return self.fail(&error.to_string());
+            return self.fail_all_sequences(&error.to_string());
         }
-        self.chunk.took(tokens, began.elapsed());
-        self.write();
+        self.step_budget.record_step(tokens, began.elapsed());
+        self.sample_next_tokens();
     }
 
-    /// Frees the seats of questions that nobody waits for.
-    fn leave_the_gone(&mut self) {
-        for place in 0..self.seats.len() {
-            let seat = self.seats.get(place).and_then(Option::as_ref);
-            if seat.is_some_and(|seat| seat.answer.is_closed()) {
-                self.leave(place);
+    /// Removes the sequences whose callers have dropped the request.
+    fn remove_dropped_sequences(&mut self) {
+        for place in 0..self.sequences.len() {
+            let seat = self.sequences.get(place).and_then(Option::as_ref);
+            if seat.is_some_and(|seat| seat.response_sender.is_closed()) {
+                self.remove_sequence(place);
             }
         }
     }
 
-    /// Frees a seat, and the memory of its sequence for the next.
-    fn leave(&mut self, place: usize) -> Option<Seat> {
-        let seat = self.seats.get_mut(place)?.take();
+    /// Removes a sequence and clears its part of the context.
+    fn remove_sequence(&mut self, place: usize) -> Option<Sequence> {
+        let seat = self.sequences.get_mut(place)?.take();
         let sequence = u32::try_from(place).ok();
         if let Err(error) = self.context.clear_kv_cache_seq(sequence, None, None) {
-            tracing::error!(%error, "a sequence of a language model cannot be cleared");
+            tracing::error!(%error, "cannot clear a sequence of a local language model");
         }
         seat
     }
 
-    /// What is decoded next: answers first, for one token of each is little and someone waits for it.
-    fn fill(&mut self) -> Result<(), BatchAddError> {
+    /// Fills the next batch. Responses come first, because each needs only one token and its caller is waiting.
+    fn fill_batch(&mut self) -> Result<(), BatchAddError> {
         self.batch.clear();
         let mut reading = Vec::new();
-        for (sequence, seat) in (0..).zip(&mut self.seats) {
+        for (sequence, seat) in (0..).zip(&mut self.sequences) {
             let Some(seat) = seat else { continue };
-            let Some(token) = seat.last.take() else {
+            let Some(token) = seat.pending_token.take() else {
                 reading.push((sequence, seat));
                 continue;
             };
-            seat.output = Some(self.batch.n_tokens());
-            // The answer's last token comes after all before it.
-            let position = seat.question.len() + seat.written.saturating_sub(1) as usize;
+            seat.logits_index = Some(self.batch.n_tokens());
+            // Position of the response's last token.
+            let position = seat.prompt_tokens.len() + seat.generated_tokens.saturating_sub(1) as usize;
             self.batch.add(token, position as i32, &[sequence], true)?;
         }
-        reading.sort_by_key(|(_, seat)| seat.came);
-        let mut left = self.chunk.size();
+        reading.sort_by_key(|(_, seat)| seat.start_number);
+        let mut left = self.step_budget.tokens();
         for (sequence, seat) in reading {
-            let unread = seat.question.iter().enumerate().skip(seat.read).take(left);
-            let last = seat.question.len().saturating_sub(1);
+            let unread = seat
+                .prompt_tokens
+                .iter()
+                .enumerate()
+                .skip(seat.decoded_prompt_tokens)
+                .take(left);
+            let last = seat.prompt_tokens.len().saturating_sub(1);
             for (position, token) in unread {
                 if position == last {
-                    seat.output = Some(self.batch.n_tokens());
+                    seat.logits_index = Some(self.batch.n_tokens());
                 }
                 self.batch
                     .add(*token, position as i32, &[sequence], position == last)?;
-                seat.read = position + 1;
+                seat.decoded_prompt_tokens = position + 1;
                 left -= 1;
             }
         }
         Ok(())
     }
 
-    /// Chooses the next token of each answer that has one now.
-    fn write(&mut self) {
-        for place in 0..self.seats.len() {
-            let Some(Some(seat)) = self.seats.get_mut(place) else {
+    /// Samples the next token of each response that has logits.
+    fn sample_next_tokens(&mut self) {
+        for place in 0..self.sequences.len() {
+            let Some(Some(seat)) = self.sequences.get_mut(place) else {
                 continue;
             };
-            let Some(output) = seat.output.take() else {
+            let Some(output) = seat.logits_index.take() else {
                 continue;
             };
             let vocab = self.model.vocab();
             let mut token = seat.sampler.sample(&self.context, output);
-            if seat.written == 0 && vocab.is_eog(token) {
-                // Nothing at all is no answer: then what is likeliest after it.
+            if seat.generated_tokens == 0 && vocab.is_eog(token) {
+                // An empty response is useless, so the most likely other token is used instead.
                 let words = self.context.candidates_ith(output);
                 let words = words.filter(|word| !vocab.is_eog(word.id()));
                 let likeliest = words.max_by(|a, b| a.logit().total_cmp(&b.logit()));
@@ -245,68 +252,71 @@ impl<'model> Decoder<'model> {
             }
             let ended = vocab.is_eog(token);
             if !ended {
-                vocab.token_to_piece_into(token, &mut seat.text, false, None);
-                seat.written += 1;
-                if seat.written < seat.max_tokens {
-                    seat.last = Some(token);
+                vocab.token_to_piece_into(token, &mut seat.generated_bytes, false, None);
+                seat.generated_tokens += 1;
+                if seat.generated_tokens < seat.max_tokens {
+                    seat.pending_token = Some(token);
                     continue;
                 }
             }
-            if let Some(seat) = self.leave(place) {
-                seat.end(ended);
+            if let Some(seat) = self.remove_sequence(place) {
+                seat.send_response(ended);
             }
         }
     }
 
-    /// A step failed: which question it was is not told, and what the context holds now is not known.
-    fn fail(&mut self, reason: &str) {
-        for place in 0..self.seats.len() {
-            if let Some(seat) = self.leave(place) {
-                let _ = seat.answer.send(Err(Fault::Failed(reason.to_owned())));
+    /// Fails all requests after a failed step, because the error does not name the request, and the content of the context is
+    /// unknown.
+    fn fail_all_sequences(&mut self, reason: &str) {
+        for place in 0..self.sequences.len() {
+            if let Some(seat) = self.remove_sequence(place) {
+                let _ = seat
+                    .response_sender
+                    .send(Err(ProviderError::LocalFailure(reason.to_owned())));
             }
         }
         self.context.clear_kv_cache();
     }
 }
 
-impl Seat {
-    /// Hands the answer over.
-    fn end(self, ended: bool) {
-        let text = String::from_utf8_lossy(&self.text);
-        let text = thoughts::without(&text).trim();
+impl Sequence {
+    /// Sends the response to the caller.
+    fn send_response(self, ended: bool) {
+        let text = String::from_utf8_lossy(&self.generated_bytes);
+        let text = reasoning_text::strip_reasoning(&text).trim();
         let kept = if ended {
             Some(text.into())
         } else {
-            ending::kept(self.kind, text)
+            truncated_output::salvage_truncated_output(self.kind, text)
         };
         let reply = match kept {
-            None => Err(Fault::CutShort),
-            // The likeliest words would be the same another time.
-            Some(text) if text.is_empty() => Err(Fault::NoAnswer),
-            Some(text) => Ok(Reply {
+            None => Err(ProviderError::TokenLimitReached),
+            // The most likely tokens would be the same in another attempt.
+            Some(text) if text.is_empty() => Err(ProviderError::NoOutput),
+            Some(text) => Ok(ProviderResponse {
                 text: text.into_owned(),
                 quotes: Vec::new(),
-                prompt_tokens: u32::try_from(self.question.len()).ok(),
-                answer_tokens: Some(self.written),
+                prompt_tokens: u32::try_from(self.prompt_tokens.len()).ok(),
+                completion_tokens: Some(self.generated_tokens),
             }),
         };
-        // Who asked may be gone.
-        let _ = self.answer.send(reply);
+        // The caller may have dropped the request.
+        let _ = self.response_sender.send(reply);
     }
 }
 
-/// What chooses an answer's tokens. A small model that has begun to say the same again does not stop by itself: a token that would go
-/// on with a repetition loses by how long that is already (DRY, with the factors of its author,
+/// Builds the sampler of a response. A small model that has begun to repeat itself does not stop. A token that would continue a
+/// repetition is therefore penalized by the length of the repetition (DRY, with the parameters of its author,
 /// <https://github.com/oobabooga/text-generation-webui/pull/5677>).
-fn sampler(model: &LlamaModel, temperature: f32) -> LlamaSampler {
+fn build_sampler(model: &LlamaModel, temperature: f32) -> LlamaSampler {
     let no_breakers: [&str; 0] = [];
-    let once = LlamaSampler::dry(model, 0.8, 1.75, SAID_TWICE, 4096, no_breakers);
+    let once = LlamaSampler::dry(model, 0.8, 1.75, ALLOWED_REPEATED_TOKENS, 4096, no_breakers);
     if temperature <= 0.0 {
         return LlamaSampler::chain_simple([once, LlamaSampler::greedy()]);
     }
     LlamaSampler::chain_simple([
         once,
-        LlamaSampler::min_p(LEAST_LIKELY, 1),
+        LlamaSampler::min_p(MIN_RELATIVE_PROBABILITY, 1),
         LlamaSampler::temp(temperature),
         LlamaSampler::dist(fastrand::u32(..)),
     ])

@@ -1,24 +1,25 @@
-//! Any GGUF model in this process, by llama.cpp.
+//! A provider that runs a GGUF model in this process with llama.cpp.
 //!
-//! One thread owns the model (`owner`): it waits for questions, decodes all that are under way together, a token of each in every
-//! step (`decoder`), and ends with its provider, which waits for it. Decoding together lets a short question pass a long one at no cost.
-//! It is hardly quicker in all: on two cores with a small model 1, 2, 4 and 8 at once answer 3.2, 3.4, 3.4 and 4.0 questions in ten
-//! seconds, for a processor is busy computing where a GPU would wait for the weights.
+//! One thread owns the model (`model_thread`). It receives requests and decodes all of them together, one token of each per
+//! step (`decoder`). It stops with its provider, which waits for it. Decoding together lets a short request overtake a long one
+//! at no cost. It hardly increases the throughput: on two cores with a small model, 1, 2, 4 and 8 concurrent requests give 3.2,
+//! 3.4, 3.4 and 4.0 responses in ten seconds, because a processor is limited by computation, where a GPU is limited by memory
+//! bandwidth.
 //!
-//! Dropping a question's future is all it takes to stop its answer: the owner sees before each step that nobody listens, and a
-//! step is kept short (`chunk`). The same way a deadline ends it.
+//! Dropping the future of a request stops its response: the thread checks before each step whether the caller has gone, and
+//! steps are short (`step_budget`). The timeout of a request works the same way.
 //!
-//! The file is looked at when the provider is set up, so that a wrong path or a download that broke off is said at once; its weights
-//! are read with the first question, because most commands that set up a provider never ask it anything.
+//! The file is inspected when the provider is set up, so that a wrong path or an incomplete download is reported at once. The
+//! weights are loaded with the first request, because most commands that set up a provider never send one.
 
-mod asked;
-mod chunk;
+mod chat_template;
 mod decoder;
-mod ending;
-mod owner;
-mod turns;
-mod weights;
-mod words;
+mod llama_log;
+mod local_request;
+mod model_file;
+mod model_thread;
+mod step_budget;
+mod truncated_output;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,68 +28,70 @@ use std::thread::JoinHandle;
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
-use weir_core::language::{Fault, Question};
+use weir_core::llm::{LlmRequest, ProviderError};
 
-use crate::provider::{Provider, Reply};
-use asked::Asked;
+use crate::provider::{Provider, ProviderResponse};
+use local_request::LocalRequest;
 
-/// Questions that are decoded together, at most: a step has to leave room to read in.
-const MOST_AT_ONCE: u32 = 64;
+/// Maximum number of requests that are decoded together; a step must leave tokens for prompts.
+const MAX_CONCURRENCY: u32 = 64;
 
-/// Parameters below which a model is called small. One of 135 million, asked to summarize the samples, copied openings, did not keep to
-/// the number of sentences, and stated what the text does not.
-const SMALL: u64 = 1_000_000_000;
+/// Models with fewer parameters count as small. A model with 135 million parameters was asked to summarize the samples. It
+/// copied openings, ignored the number of sentences, and stated facts that the text does not contain.
+const SMALL_MODEL_PARAMETERS: u64 = 1_000_000_000;
 
-/// What a process that has a local model should be started with, where its environment does not say otherwise: how often a thread
-/// looks whether the others are done with their part of a step, before it sleeps.
+/// Environment variables for a process with a local model, unless its environment sets them already. The value is the number of
+/// times that a thread checks whether the other threads have finished their part of a step, before it sleeps.
 ///
-/// OpenMP reads this before `main` and at no other time. Left alone it looks for milliseconds: that is best on a quiet machine, but
-/// where all cores are taken it keeps the thread it waits for from running, and an answer comes at a fifth of the speed. Sleeping at
-/// once halves the speed on a quiet machine. With this many looks both are as good as the better of the two (`--bench local`).
-pub const ENVIRONMENT: &[(&str, &str)] = &[("GOMP_SPINCOUNT", "2000")];
+/// OpenMP reads the variable only before `main`. By default, a thread spins for milliseconds. That is best on an idle machine.
+/// If all cores are busy, it keeps the thread that it waits for from running, and the speed drops to a fifth. Sleeping at once
+/// halves the speed on an idle machine. With this value, the speed in both cases equals the better of the two (`--bench
+/// local`).
+pub const LOCAL_MODEL_ENVIRONMENT: &[(&str, &str)] = &[("GOMP_SPINCOUNT", "2000")];
 
-/// A model of one's own.
+/// The configuration of a local model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LocalConfig {
     /// The GGUF file.
-    pub file: PathBuf,
-    /// The model's name; empty: the file's.
-    pub model: String,
-    /// Tokens of a question and its answer together, at most; less where the model was trained for less.
-    pub context: u32,
-    /// Questions decoded together, 1 to 64. Each holds memory for `context` tokens from the first question on.
-    pub concurrency: u32,
-    /// Threads it computes with; 0: one for each core.
+    pub model_file: PathBuf,
+    /// The name of the model; if empty, the name of the file.
+    pub model_name: String,
+    /// Maximum number of tokens of a request and its response together. The model's training context may lower it.
+    pub context_tokens: u32,
+    /// Maximum number of requests that are decoded together, 1 to 64. Each reserves memory for `context` tokens from the first
+    /// request on.
+    pub max_concurrency: u32,
+    /// Number of threads; 0 means one per core.
     pub threads: u32,
-    /// How freely it chooses its words; 0 or below: always the likeliest.
+    /// Sampling temperature; with 0 or less, the most likely token is always chosen.
     pub temperature: f32,
 }
 
-/// Asks a model in this process.
-pub struct Local {
-    model: String,
-    parameters: u64,
-    /// Gone when the provider ends.
-    questions: Option<mpsc::Sender<Asked>>,
-    ending: Arc<AtomicBool>,
-    owner: Option<JoinHandle<()>>,
+/// A provider that runs a model in this process.
+pub struct LocalProvider {
+    model_name: String,
+    parameter_count: u64,
+    /// `None` once the provider stops.
+    request_sender: Option<mpsc::Sender<LocalRequest>>,
+    stopping: Arc<AtomicBool>,
+    model_thread: Option<JoinHandle<()>>,
 }
 
-impl Local {
-    /// Looks at the file, and reads its weights with the first question. The error says what is wrong with it.
+impl LocalProvider {
+    /// Inspects the file; the weights are loaded with the first request. The error states the reason and the remedy.
     pub fn open(config: LocalConfig) -> Result<Self, String> {
-        if config.concurrency > MOST_AT_ONCE {
+        if config.max_concurrency > MAX_CONCURRENCY {
             return Err(format!(
-                "it decodes at most {MOST_AT_ONCE} questions at once: lower its concurrency"
+                "the maximum is {MAX_CONCURRENCY} concurrent requests: lower its concurrency"
             ));
         }
-        let parameters = weights::inspect(&config.file)?;
-        Self::begin(config, parameters)
+        let parameters = model_file::inspect_model_file(&config.model_file)?;
+        Self::start_model_thread(config, parameters)
     }
 
-    fn begin(config: LocalConfig, parameters: u64) -> Result<Self, String> {
-        let stem = config.file.file_stem().map(|stem| stem.to_string_lossy());
-        let model = match config.model.as_str() {
+    fn start_model_thread(config: LocalConfig, parameters: u64) -> Result<Self, String> {
+        let stem = config.model_file.file_stem().map(|stem| stem.to_string_lossy());
+        let model = match config.model_name.as_str() {
             "" => stem.unwrap_or_default().into_owned(),
             name => name.to_owned(),
         };
@@ -97,62 +100,63 @@ impl Local {
         let told = Arc::clone(&ending);
         let owner = std::thread::Builder::new()
             .name("language-model".into())
-            .spawn(move || owner::run(&config, asked, &told))
-            .map_err(|error| format!("no thread for it: {error}"))?;
+            .spawn(move || model_thread::run_model_thread(&config, asked, &told))
+            .map_err(|error| format!("cannot start its thread: {error}"))?;
         Ok(Self {
-            model,
-            parameters,
-            questions: Some(questions),
-            ending,
-            owner: Some(owner),
+            model_name: model,
+            parameter_count: parameters,
+            request_sender: Some(questions),
+            stopping: ending,
+            model_thread: Some(owner),
         })
     }
 }
 
 #[async_trait]
-impl Provider for Local {
-    fn model(&self) -> &str {
-        &self.model
+impl Provider for LocalProvider {
+    fn model_name(&self) -> &str {
+        &self.model_name
     }
 
-    fn sees(&self) -> bool {
+    fn supports_images(&self) -> bool {
         false
     }
 
-    fn remark(&self) -> Option<String> {
-        let millions = self.parameters / 1_000_000;
-        let said = if self.parameters < SMALL {
-            ": a small model shows that everything works, but its summaries copy openings and state what the text does not; for \
-             summaries that are read, use a larger one or kind = \"extractive\""
+    fn setup_note(&self) -> Option<String> {
+        let millions = self.parameter_count / 1_000_000;
+        let said = if self.parameter_count < SMALL_MODEL_PARAMETERS {
+            ": a small model shows that everything works, but its summaries copy openings and state facts that the text does not \
+             contain; for useful summaries, use a larger one or kind = \"extractive\""
         } else {
             ""
         };
         Some(format!("{millions} million parameters, in this process{said}"))
     }
 
-    async fn ask(&self, question: &Question) -> Result<Reply, Fault> {
-        let ended = || Fault::Failed("its thread has ended; the log says why".into());
+    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+        let ended =
+            || ProviderError::LocalFailure("the model thread has stopped; see the log for the reason".into());
         let (answer, heard) = oneshot::channel();
-        let asked = Asked {
+        let asked = LocalRequest {
             kind: question.kind,
-            system: question.system.clone(),
-            prompt: question.rendered(),
-            max_tokens: question.max_tokens,
-            answer,
+            system: question.system_prompt.clone(),
+            prompt: question.render_prompt(),
+            max_tokens: question.max_response_tokens,
+            response_sender: answer,
         };
-        let questions = self.questions.as_ref().ok_or_else(ended)?;
+        let questions = self.request_sender.as_ref().ok_or_else(ended)?;
         questions.send(asked).await.map_err(|_| ended())?;
         heard.await.map_err(|_| ended())?
     }
 }
 
-impl Drop for Local {
-    /// Waits for the step that is under way: a thread that went on would use memory that nobody accounts for.
+impl Drop for LocalProvider {
+    /// Waits for the step in progress, because a thread that continued would use memory that is not accounted for.
     fn drop(&mut self) {
-        self.ending.store(true, Ordering::Relaxed);
-        self.questions = None;
-        if let Some(owner) = self.owner.take() {
-            // Whoever panicked there has said so.
+        self.stopping.store(true, Ordering::Relaxed);
+        self.request_sender = None;
+        if let Some(owner) = self.model_thread.take() {
+            // A panic of the thread is in the log already.
             let _ = owner.join();
         }
     }
@@ -162,51 +166,54 @@ impl Drop for Local {
 mod tests {
     use std::time::Duration;
 
-    use weir_core::language::QuestionKind;
-    use weir_core::ports::Account;
+    use weir_core::llm::LlmRequestKind;
+    use weir_core::ports::SchedulingContext;
     use weir_core::{Lane, TenantId};
 
     use super::*;
 
-    fn question() -> Question {
-        Question {
-            account: Account {
-                tenant: TenantId::single(),
+    fn build_request() -> LlmRequest {
+        LlmRequest {
+            scheduling: SchedulingContext {
+                tenant: TenantId::default_tenant(),
                 lane: Lane::Bulk,
-                linger: Duration::ZERO,
-                weight: 1.0,
+                batch_linger: Duration::ZERO,
+                tenant_weight: 1.0,
             },
-            kind: QuestionKind::Map,
-            system: None,
+            kind: LlmRequestKind::Map,
+            system_prompt: None,
             prompt: "Well?".into(),
             text: String::new(),
             image: None,
-            max_tokens: 8,
-            patience: Duration::from_secs(1),
+            max_response_tokens: 8,
+            timeout: Duration::from_secs(1),
             document: None,
         }
     }
 
     #[tokio::test]
-    async fn a_file_that_went_away_fails_each_question_and_the_thread_ends_with_its_provider() {
+    async fn missing_file_fails_requests_and_the_model_thread_stops() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("gone.gguf");
         std::fs::write(&file, b"GGUF").unwrap();
         let config = LocalConfig {
-            file,
-            model: "gone".into(),
-            context: 512,
-            concurrency: 1,
+            model_file: file,
+            model_name: "gone".into(),
+            context_tokens: 512,
+            max_concurrency: 1,
             threads: 1,
             temperature: 0.0,
         };
-        let local = Local::begin(config, 1).unwrap();
+        let local = LocalProvider::start_model_thread(config, 1).unwrap();
         for _ in 0..2 {
-            let fault = local.ask(&question()).await.unwrap_err();
-            assert_eq!(fault.kind(), "failed");
-            assert!(fault.to_string().contains("gone.gguf cannot be used"), "{fault}");
+            let fault = local.call_model(&build_request()).await.unwrap_err();
+            assert_eq!(fault.kind(), "local-failure");
+            assert!(
+                fault.to_string().contains("cannot load its file gone.gguf"),
+                "{fault}"
+            );
         }
-        let held = Arc::downgrade(&local.ending);
+        let held = Arc::downgrade(&local.stopping);
         drop(local);
         assert!(held.upgrade().is_none(), "the thread still holds it");
     }

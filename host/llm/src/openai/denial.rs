@@ -1,19 +1,19 @@
-//! Errors that time does not heal, recognized by status, code and words: no two services agree on them.
+//! Recognizes permanent errors by status, code and text, because services report them differently.
 
-use weir_core::language::Denial;
+use weir_core::llm::DenialReason;
 
-use super::wire::Said;
+use super::response_body::ErrorDetails;
 
-/// Codes and types that say that an account has no quota or credit left.
+/// Error codes and types of an account without quota or credit.
 const QUOTA_CODES: [&str; 4] = [
     "insufficient_quota",
     "billing_hard_limit_reached",
     "exceeded_current_quota_error",
     "insufficient_balance",
 ];
-/// Words that say the same where there is no such code. A limit a minute may be explained with some of them, too, so they
-/// count only without a time to try again.
-const QUOTA_WORDS: [&str; 10] = [
+/// Phrases of an account without quota or credit, for services without such codes. Messages about a limit per minute may
+/// contain them, too, so they count only if the error names no time to retry.
+const QUOTA_PHRASES: [&str; 10] = [
     "exceeded your current quota",
     "billing",
     "insufficient balance",
@@ -25,12 +25,12 @@ const QUOTA_WORDS: [&str; 10] = [
     "spending limit",
     "account is suspended",
 ];
-/// Codes of a limit a minute or a day, which passes.
+/// Error codes of a temporary limit per minute or per day.
 const RATE_CODES: [&str; 3] = ["rate_limit_exceeded", "rate_limit_error", "too_many_requests"];
-/// Words of a filter that refused one request.
-const FILTER_WORDS: [&str; 3] = ["flagged", "moderation", "content policy"];
-/// Words that say that there is no such model, beside the word `model`.
-const MODEL_WORDS: [&str; 6] = [
+/// Phrases of a content filter that refused one request.
+const FILTER_PHRASES: [&str; 3] = ["flagged", "moderation", "content policy"];
+/// Phrases that say, together with the word `model`, that the model does not exist.
+const MODEL_PHRASES: [&str; 6] = [
     "not exist",
     "not found",
     "invalid model",
@@ -38,68 +38,70 @@ const MODEL_WORDS: [&str; 6] = [
     "unknown model",
     "no such model",
 ];
-/// Codes and words that say that a parameter is not taken.
+/// Codes and phrases that say that the service does not support a parameter.
 const PARAMETER_CODES: [&str; 3] = ["unsupported_parameter", "unsupported_value", "unknown_parameter"];
-const PARAMETER_WORDS: [&str; 5] = [
+const PARAMETER_PHRASES: [&str; 5] = [
     "unsupported",
     "not supported",
     "unrecognized request argument",
     "extra inputs are not permitted",
     "extra_forbidden",
 ];
-/// Parameters that each request has, with the setting that changes them.
-const PARAMETERS: [(&str, &str); 4] = [
+/// Parameters of each request, with the setting that changes each of them.
+const PARAMETER_SETTINGS: [(&str, &str); 4] = [
     ("stream_options", "stream"),
     ("max_completion_tokens", "token_limit"),
     ("max_tokens", "token_limit"),
     ("temperature", "temperature"),
 ];
 
-/// Why a provider that answered with this status answers no request at all; `None` if it is about this request or passes by
-/// itself. `retry` says whether the answer names a time to try again.
-pub(super) fn denial(status: u16, said: &Said, retry: bool) -> Option<Denial> {
-    let words = said.words.to_lowercase();
+/// Returns the reason for which a provider denies all requests; `None` if the error concerns one request or is temporary.
+/// `retry` says whether the error names a time to retry.
+pub(super) fn classify_denial(status: u16, said: &ErrorDetails, retry: bool) -> Option<DenialReason> {
+    let words = said.message.to_lowercase();
     let code = said.code.as_deref().unwrap_or_default();
-    let kind = said.kind.as_deref().unwrap_or_default();
+    let kind = said.error_type.as_deref().unwrap_or_default();
     let coded = |codes: &[&str]| codes.contains(&code) || codes.contains(&kind);
     let has = |list: &[&str]| list.iter().any(|part| words.contains(part));
-    let quota = coded(&QUOTA_CODES) || (!retry && !coded(&RATE_CODES) && has(&QUOTA_WORDS));
+    let quota = coded(&QUOTA_CODES) || (!retry && !coded(&RATE_CODES) && has(&QUOTA_PHRASES));
     match status {
-        402 => Some(Denial::Quota),
-        400 | 403 | 429 if quota => Some(Denial::Quota),
-        401 => Some(Denial::Authentication),
-        403 if has(&FILTER_WORDS) => None,
-        403 => Some(Denial::Permission),
-        404 | 410 => Some(Denial::NotFound),
-        300..=399 | 405 => Some(Denial::Address),
-        400 | 422 if coded(&["model_not_found", "invalid_model"]) => Some(Denial::NotFound),
-        400 | 422 if words.contains("model") && has(&MODEL_WORDS) => Some(Denial::NotFound),
-        400 | 422 if coded(&PARAMETER_CODES) || has(&PARAMETER_WORDS) => parameter(said, &words),
+        402 => Some(DenialReason::QuotaExhausted),
+        400 | 403 | 429 if quota => Some(DenialReason::QuotaExhausted),
+        401 => Some(DenialReason::Authentication),
+        403 if has(&FILTER_PHRASES) => None,
+        403 => Some(DenialReason::Permission),
+        404 | 410 => Some(DenialReason::ModelNotFound),
+        300..=399 | 405 => Some(DenialReason::WrongAddress),
+        400 | 422 if coded(&["model_not_found", "invalid_model"]) => Some(DenialReason::ModelNotFound),
+        400 | 422 if words.contains("model") && has(&MODEL_PHRASES) => Some(DenialReason::ModelNotFound),
+        400 | 422 if coded(&PARAMETER_CODES) || has(&PARAMETER_PHRASES) => {
+            unsupported_parameter(said, &words)
+        }
         _ => None,
     }
 }
 
-/// The parameter that the provider does not take, if it is one that each request has.
-fn parameter(said: &Said, words: &str) -> Option<Denial> {
-    let named = |name: &str| match said.param.as_deref() {
+/// Returns the denial for an unsupported parameter, if it is one that each request has.
+fn unsupported_parameter(said: &ErrorDetails, words: &str) -> Option<DenialReason> {
+    let named = |name: &str| match said.parameter.as_deref() {
         Some(param) => param == name,
         None => words.contains(name),
     };
-    let (_, setting) = PARAMETERS.into_iter().find(|(name, _)| named(name))?;
-    Some(Denial::Parameter { setting })
+    let (_, setting) = PARAMETER_SETTINGS.into_iter().find(|(name, _)| named(name))?;
+    Some(DenialReason::UnsupportedParameter { setting })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::said;
+    use super::super::response_body::parse_error_body;
     use super::*;
 
-    fn of(status: u16, body: &str, retry: bool) -> Option<Denial> {
-        denial(status, &said(body), retry)
+    fn classify_body(status: u16, body: &str, retry: bool) -> Option<DenialReason> {
+        classify_denial(status, &parse_error_body(body), retry)
     }
 
     #[test]
-    fn denials_are_told_from_limits_that_pass() {
+    fn denials_are_told_from_temporary_limits() {
         let quota = [
             r#"{"error": {"message": "x", "type": "insufficient_quota", "code": "insufficient_quota"}}"#,
             r#"{"error": {"message": "Your account is suspended, please check your plan and billing details", "type": "exceeded_current_quota_error"}}"#,
@@ -107,40 +109,44 @@ mod tests {
             r#"{"error": {"message": "Insufficient Balance"}}"#,
         ];
         for body in quota {
-            assert_eq!(of(429, body, false), Some(Denial::Quota), "{body}");
+            assert_eq!(
+                classify_body(429, body, false),
+                Some(DenialReason::QuotaExhausted),
+                "{body}"
+            );
         }
-        // A limit a minute that is explained with the same words.
+        // Messages about a limit per minute with the same phrases.
         let gemini = r#"{"error": {"code": 429, "message": "You exceeded your current quota, please check your plan and billing details."}}"#;
-        assert_eq!(of(429, gemini, true), None);
+        assert_eq!(classify_body(429, gemini, true), None);
         let openai = r#"{"error": {"message": "Rate limit reached. Add a payment method at /account/billing", "code": "rate_limit_exceeded"}}"#;
-        assert_eq!(of(429, openai, false), None);
+        assert_eq!(classify_body(429, openai, false), None);
         let azure = r#"{"error": {"code": "429", "message": "You have exceeded token rate limit. Please retry after 3 seconds."}}"#;
-        assert_eq!(of(429, azure, true), None);
+        assert_eq!(classify_body(429, azure, true), None);
     }
 
     #[test]
-    fn denials_are_told_from_errors_of_one_request() {
+    fn denials_are_told_from_single_request_errors() {
         for (status, body, expected) in [
-            (401, "", Some(Denial::Authentication)),
-            (402, "", Some(Denial::Quota)),
-            (403, "no", Some(Denial::Permission)),
+            (401, "", Some(DenialReason::Authentication)),
+            (402, "", Some(DenialReason::QuotaExhausted)),
+            (403, "no", Some(DenialReason::Permission)),
             (403, r#"{"error": {"message": "your input was flagged"}}"#, None),
-            (404, "", Some(Denial::NotFound)),
-            (302, "", Some(Denial::Address)),
+            (404, "", Some(DenialReason::ModelNotFound)),
+            (302, "", Some(DenialReason::WrongAddress)),
             (
                 400,
                 r#"{"error": {"message": "Invalid model: m"}}"#,
-                Some(Denial::NotFound),
+                Some(DenialReason::ModelNotFound),
             ),
             (
                 400,
                 r#"{"error": {"message": "Model Not Exist"}}"#,
-                Some(Denial::NotFound),
+                Some(DenialReason::ModelNotFound),
             ),
             (
                 400,
                 r#"{"error": {"message": "Your credit balance is too low"}}"#,
-                Some(Denial::Quota),
+                Some(DenialReason::QuotaExhausted),
             ),
             (
                 400,
@@ -154,12 +160,12 @@ mod tests {
             ),
             (400, r#"{"error": {"message": "images are not supported"}}"#, None),
         ] {
-            assert_eq!(of(status, body, false), expected, "{status} {body}");
+            assert_eq!(classify_body(status, body, false), expected, "{status} {body}");
         }
     }
 
     #[test]
-    fn a_parameter_that_is_not_taken_names_its_setting() {
+    fn unsupported_parameter_names_its_setting() {
         for (status, body, setting) in [
             (
                 400,
@@ -178,8 +184,8 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                of(status, body, false),
-                Some(Denial::Parameter { setting }),
+                classify_body(status, body, false),
+                Some(DenialReason::UnsupportedParameter { setting }),
                 "{body}"
             );
         }

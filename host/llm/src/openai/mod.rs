@@ -1,16 +1,16 @@
-//! Any endpoint that speaks OpenAI's chat completions, with text or images.
+//! A provider for any endpoint with OpenAI's chat completions API, with text or images.
 //!
-//! One call, no second try: the router has the only retry loop. What arrives is decoded here, once, into [`Reply`] or
-//! [`Fault`]; nothing of the wire is known elsewhere.
+//! It makes one call without retries, because the router has the only retry loop. Responses are decoded once, here, into
+//! [`ProviderResponse`] or [`ProviderError`]; no other module knows the wire format.
 //!
-//! The endpoint is listened to as it writes, where it can be. An answer takes as long as it is long, so a limit on the whole
-//! says little; that nothing came for half a minute says that nothing will. What is read is bounded, whatever is sent.
+//! The response is streamed if the endpoint supports it. A long response takes long, so a limit on the total time detects a
+//! hanging endpoint late; a stall timeout between two events detects it early. The number of bytes read is bounded.
 
 mod denial;
-mod failure;
-mod listen;
-mod request;
-mod wire;
+mod error_response;
+mod request_body;
+mod response_body;
+mod response_reader;
 
 use std::path::PathBuf;
 
@@ -22,66 +22,66 @@ use reqwest::{Client, StatusCode};
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::time::{Duration, timeout};
-use weir_core::language::{Fault, Question};
-use weir_core::settings::TokenLimit;
+use weir_core::llm::{LlmRequest, ProviderError};
+use weir_core::settings::TokenLimitParameter;
 
-use crate::provider::{Provider, Reply};
-use crate::secret::Secret;
-use listen::Listener;
+use crate::api_key::ProviderApiKey;
+use crate::provider::{Provider, ProviderResponse};
+use response_reader::ResponseReader;
 
-/// Longest wait for a connection.
-const CONNECT: Duration = Duration::from_secs(10);
+/// Maximum time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// An endpoint.
+/// The configuration of one endpoint.
 #[derive(Debug, Clone)]
 pub struct OpenAiConfig {
-    /// Where the API is, without `/chat/completions`.
-    pub url: String,
-    /// The model's name there.
-    pub model: String,
-    /// The key, if it wants one.
-    pub key: Option<Secret>,
-    /// The file that holds the key, if one does: it is read again for each call, so that a key can be changed without a restart.
+    /// Base URL of the API, without `/chat/completions`.
+    pub base_url: String,
+    /// Name of the model at the endpoint.
+    pub model_name: String,
+    /// The API key, if the endpoint needs one.
+    pub api_key: Option<ProviderApiKey>,
+    /// The file that holds the key, if any. It is read again for each call, so that the key can be changed without a restart.
     pub key_file: Option<PathBuf>,
-    /// Whether the model takes images.
-    pub vision: bool,
-    /// Whether it is listened to as it writes.
+    /// Whether the model accepts images.
+    pub supports_images: bool,
+    /// Whether responses are streamed.
     pub stream: bool,
-    /// How freely it chooses its words, from 0; `None`: it is not told.
+    /// Sampling temperature, at least 0; `None` leaves it to the endpoint.
     pub temperature: Option<f32>,
-    /// What it calls the limit of an answer.
-    pub token_limit: TokenLimit,
-    /// How long it may send nothing once it has begun to answer.
-    pub stall: Duration,
+    /// Name of the parameter that limits the tokens of a response.
+    pub token_limit: TokenLimitParameter,
+    /// Maximum time without data after the response has begun.
+    pub stall_timeout: Duration,
 }
 
-/// Asks an endpoint.
-pub struct OpenAi {
+/// A provider that calls an endpoint with OpenAI's chat completions API.
+pub struct OpenAiProvider {
     client: Client,
-    endpoint: String,
+    completions_url: String,
     config: OpenAiConfig,
     /// The key that was read last.
-    key: Mutex<Option<Key>>,
+    last_key: Mutex<Option<KeyHeader>>,
 }
 
-/// A key, and the header that carries it.
+/// A key with the header that carries it.
 #[derive(Clone)]
-struct Key {
-    secret: Secret,
+struct KeyHeader {
+    key: ProviderApiKey,
     header: HeaderValue,
 }
 
-impl Key {
-    fn new(secret: Secret) -> Result<Self, String> {
-        let mut header = HeaderValue::from_str(&format!("Bearer {}", secret.expose()))
-            .map_err(|_| "the key has characters that no header may have".to_owned())?;
+impl KeyHeader {
+    fn new(secret: ProviderApiKey) -> Result<Self, String> {
+        let mut header = HeaderValue::from_str(&format!("Bearer {}", secret.expose_key()))
+            .map_err(|_| "the key contains characters that a header must not contain".to_owned())?;
         header.set_sensitive(true);
-        Ok(Self { secret, header })
+        Ok(Self { key: secret, header })
     }
 }
 
-impl OpenAi {
-    /// Connects to nothing yet. The error says why this host cannot make such calls at all.
+impl OpenAiProvider {
+    /// Creates the provider without connecting. Returns the reason if this host cannot make such calls.
     pub fn new(config: OpenAiConfig) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -89,116 +89,125 @@ impl OpenAi {
             ACCEPT,
             HeaderValue::from_static("application/json, text/event-stream"),
         );
-        let key = config.key.clone().map(Key::new).transpose()?;
+        let key = config.api_key.clone().map(KeyHeader::new).transpose()?;
         let client = Client::builder()
-            .tls_backend_preconfigured(tls(config.url.starts_with("https:"))?)
+            .tls_backend_preconfigured(tls_config(config.base_url.starts_with("https:"))?)
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
-            // Where it leads, the key would go along.
+            // A redirect would send the key to another address.
             .redirect(Policy::none())
             .referer(false)
-            .connect_timeout(CONNECT)
+            .connect_timeout(CONNECT_TIMEOUT)
             .default_headers(headers)
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Self {
             client,
-            endpoint: format!("{}/chat/completions", config.url.trim_end_matches('/')),
+            completions_url: format!("{}/chat/completions", config.base_url.trim_end_matches('/')),
             config,
-            key: Mutex::new(key),
+            last_key: Mutex::new(key),
         })
     }
 
-    /// The key of the next call: what the key file holds now, or else the key that was read last.
-    async fn key(&self) -> Option<Key> {
+    /// Returns the key of the next call: the content of the key file, or the last key if the file cannot be read.
+    async fn current_key(&self) -> Option<KeyHeader> {
         if let Some(file) = self.config.key_file.clone() {
-            let read = tokio::task::spawn_blocking(move || Secret::read(&file).and_then(Key::new)).await;
+            let read = tokio::task::spawn_blocking(move || {
+                ProviderApiKey::read_file(&file).and_then(KeyHeader::new)
+            })
+            .await;
             match read {
-                Ok(Ok(key)) => *self.key.lock() = Some(key),
+                Ok(Ok(key)) => *self.last_key.lock() = Some(key),
                 Ok(Err(error)) => {
-                    tracing::warn!(error, "the key file cannot be read: the key read before is used")
+                    tracing::warn!(error, "cannot read the key file; the previous key stays in use")
                 }
                 Err(died) => {
-                    tracing::warn!(%died, "the key file cannot be read: the key read before is used")
+                    tracing::warn!(%died, "cannot read the key file; the previous key stays in use")
                 }
             }
         }
-        self.key.lock().clone()
+        self.last_key.lock().clone()
     }
 }
 
-/// Removes the key from a text: some endpoints repeat it.
-fn without_key(key: Option<&Key>, text: String) -> String {
+/// Replaces the key in a text, because some endpoints repeat it in error messages.
+fn redact_key(key: Option<&KeyHeader>, text: String) -> String {
     match key {
-        Some(key) => key.secret.blacken(&text),
+        Some(key) => key.key.redact(&text),
         None => text,
     }
 }
 
 #[async_trait]
-impl Provider for OpenAi {
-    fn model(&self) -> &str {
-        &self.config.model
+impl Provider for OpenAiProvider {
+    fn model_name(&self) -> &str {
+        &self.config.model_name
     }
 
-    fn sees(&self) -> bool {
-        self.config.vision
+    fn supports_images(&self) -> bool {
+        self.config.supports_images
     }
 
-    async fn ask(&self, question: &Question) -> Result<Reply, Fault> {
-        let body = request::body(&self.config, question)?;
-        let key = self.key().await;
-        let blacken = |text| without_key(key.as_ref(), text);
-        let mut request = self.client.post(&self.endpoint).body(body);
+    async fn call_model(&self, question: &LlmRequest) -> Result<ProviderResponse, ProviderError> {
+        let body = request_body::encode_request(&self.config, question)?;
+        let key = self.current_key().await;
+        let blacken = |text| redact_key(key.as_ref(), text);
+        let mut request = self.client.post(&self.completions_url).body(body);
         if let Some(key) = &key {
             request = request.header(AUTHORIZATION, key.header.clone());
         }
         let sent = request.send().await;
-        let answer = sent.map_err(|error| Fault::Unreachable(blacken(failure::words_of(&error))))?;
-        let stall = self.config.stall;
+        let answer = sent.map_err(|error| {
+            ProviderError::Unreachable(blacken(error_response::describe_transport_error(&error)))
+        })?;
+        let stall = self.config.stall_timeout;
         if answer.status() != StatusCode::OK {
-            // Why it failed is worth a moment, not a stall.
+            // Reading the error body may take as long as a stall, not as long as a whole response.
             let (status, headers) = (answer.status(), answer.headers().clone());
-            let words = timeout(stall, listen::words(answer)).await.unwrap_or_default();
-            return Err(failure::of(status, &headers, &words, blacken));
+            let words = timeout(stall, response_reader::read_error_body(answer))
+                .await
+                .unwrap_or_default();
+            return Err(error_response::error_from_response(
+                status, &headers, &words, blacken,
+            ));
         }
         let streams = answer
             .headers()
             .get(CONTENT_TYPE)
             .and_then(|kind| kind.to_str().ok())
             .is_some_and(|kind| kind.starts_with("text/event-stream"));
-        let listener = Listener::new(stall, question.max_tokens);
+        let listener = ResponseReader::new(stall, question.max_response_tokens);
         let heard = if streams {
-            listener.stream(answer).await
+            listener.read_stream(answer).await
         } else {
-            listener.whole(answer).await
+            listener.read_whole(answer).await
         };
         heard.map_err(|fault| match fault {
-            Fault::Server {
+            ProviderError::ServerError {
                 status,
                 reason,
                 after,
-            } => Fault::Server {
+            } => ProviderError::ServerError {
                 status,
                 reason: blacken(reason),
                 after,
             },
-            Fault::Denied {
+            ProviderError::Denied {
                 status,
                 denial,
                 reason,
-            } => Fault::Denied {
+            } => ProviderError::Denied {
                 status,
                 denial,
                 reason: blacken(reason),
             },
-            Fault::Unintelligible(reason) => Fault::Unintelligible(blacken(reason)),
+            ProviderError::InvalidResponse(reason) => ProviderError::InvalidResponse(blacken(reason)),
             other => other,
         })
     }
 }
 
-/// How certificates are verified. An endpoint without any does not need those of the system.
-fn tls(verified: bool) -> Result<ClientConfig, String> {
+/// Builds the TLS configuration. Plain HTTP endpoints do not need the system's certificates.
+fn tls_config(verified: bool) -> Result<ClientConfig, String> {
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

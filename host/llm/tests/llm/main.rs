@@ -1,4 +1,5 @@
-//! The router and all around it: in virtual time with providers that are made up, and in real time against a real HTTP server.
+//! Tests of the router and the modules around it: in virtual time with fake providers, and in real time with a real HTTP
+//! server.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,14 +9,14 @@
     clippy::print_stdout
 )]
 
-mod accounts;
-mod answers;
-mod denied;
-mod endpoint;
+mod cached_model;
+mod denials;
+mod endpoint_errors;
+mod failing_endpoints;
 mod fairness;
-mod fakes;
-mod faults;
-mod flaky;
+mod fake_endpoint;
+mod fake_provider;
 mod makespan;
-mod settings;
-mod trouble;
+mod provider_setup;
+mod retries;
+mod usage_accounting;

@@ -1,4 +1,4 @@
-//! The provider `local`, with a real model: what it answers, where it stops, what it refuses and what it leaves behind.
+//! The provider `local` with a real model: its responses, token limits, errors and clean-up.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,20 +7,20 @@
     clippy::indexing_slicing
 )]
 
-mod files;
-mod model;
+mod local_model;
+mod model_files;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use weir_core::Lane;
 use weir_core::TenantId;
-use weir_core::language::{Question, QuestionKind};
-use weir_core::ports::Account;
-use weir_llm::{Local, LocalConfig};
+use weir_core::llm::{LlmRequest, LlmRequestKind};
+use weir_core::ports::SchedulingContext;
+use weir_llm::{LocalConfig, LocalProvider};
 
-/// The small model of the set-up.
-pub(crate) fn small() -> PathBuf {
+/// The small model that the setup downloads.
+pub(crate) fn small_model_file() -> PathBuf {
     let assets = std::env::var_os("WEIR_PATHS_ASSETS").map_or_else(
         || {
             let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
@@ -39,36 +39,36 @@ pub(crate) fn small() -> PathBuf {
     file
 }
 
-pub(crate) fn config() -> LocalConfig {
+pub(crate) fn local_config() -> LocalConfig {
     LocalConfig {
-        file: small(),
-        model: String::new(),
-        context: 1024,
-        concurrency: 2,
+        model_file: small_model_file(),
+        model_name: String::new(),
+        context_tokens: 1024,
+        max_concurrency: 2,
         threads: 2,
         temperature: 0.0,
     }
 }
 
-pub(crate) fn local() -> Local {
-    Local::open(config()).unwrap()
+pub(crate) fn open_local_provider() -> LocalProvider {
+    LocalProvider::open(local_config()).unwrap()
 }
 
-pub(crate) fn question(prompt: &str, max_tokens: u32) -> Question {
-    Question {
-        account: Account {
-            tenant: TenantId::single(),
+pub(crate) fn build_request(prompt: &str, max_tokens: u32) -> LlmRequest {
+    LlmRequest {
+        scheduling: SchedulingContext {
+            tenant: TenantId::default_tenant(),
             lane: Lane::Interactive,
-            linger: Duration::ZERO,
-            weight: 1.0,
+            batch_linger: Duration::ZERO,
+            tenant_weight: 1.0,
         },
-        kind: QuestionKind::Component,
-        system: None,
+        kind: LlmRequestKind::Component,
+        system_prompt: None,
         prompt: prompt.into(),
         text: String::new(),
         image: None,
-        max_tokens,
-        patience: Duration::from_secs(60),
+        max_response_tokens: max_tokens,
+        timeout: Duration::from_secs(60),
         document: None,
     }
 }

@@ -1,73 +1,78 @@
-//! What the benchmarks of components share: built components, and a host that has nothing to give.
+//! Helpers of the benchmarks: built components, and capabilities that are always unavailable.
 
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
-use weir_core::event::ErrorNote;
+use weir_core::component_log::ComponentLogRecord;
+use weir_core::component_state::{StateChange, StateSizes};
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::ComponentFile;
-use weir_core::ports::{Capabilities, PolicyState};
-use weir_core::said::Remark;
-use weir_core::state::{StateChange, StateSizes};
+use weir_core::ports::{Capabilities, ComponentStateStore};
 use weir_core::{DocumentId, PageNumber, PolicyError, Rect, TenantId};
 
-/// Nobody asks for anything here.
-pub(crate) struct Nothing;
+/// Capabilities and state that fail in every call; the benchmarks do not use them.
+pub(crate) struct UnavailableCapabilities;
 
-fn none<T>() -> Result<T, ErrorNote> {
-    Err(ErrorNote {
+fn unavailable_error<T>() -> Result<T, ErrorInfo> {
+    Err(ErrorInfo {
         kind: "unavailable".into(),
-        message: "not in a benchmark".into(),
+        message: "not available in a benchmark".into(),
     })
 }
 
 #[async_trait]
-impl Capabilities for Nothing {
-    async fn preview(&self, _: &DocumentId, _: PageNumber, _: u32) -> Result<(u32, u32, Vec<u8>), ErrorNote> {
-        none()
+impl Capabilities for UnavailableCapabilities {
+    async fn render_preview(
+        &self,
+        _: &DocumentId,
+        _: PageNumber,
+        _: u32,
+    ) -> Result<(u32, u32, Vec<u8>), ErrorInfo> {
+        unavailable_error()
     }
-    async fn page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorNote> {
-        none()
+    async fn read_page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorInfo> {
+        unavailable_error()
     }
-    async fn count_tokens(&self, _: &str) -> Result<u32, ErrorNote> {
-        none()
+    async fn count_embedding_tokens(&self, _: &str) -> Result<u32, ErrorInfo> {
+        unavailable_error()
     }
-    async fn embed(&self, _: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorNote> {
-        none()
+    async fn embed_texts(&self, _: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorInfo> {
+        unavailable_error()
     }
-    async fn recognize(&self, _: &DocumentId, _: PageNumber, _: Rect) -> Result<String, ErrorNote> {
-        none()
+    async fn recognize_region(&self, _: &DocumentId, _: PageNumber, _: Rect) -> Result<String, ErrorInfo> {
+        unavailable_error()
     }
-    async fn generate(&self, _: &str, _: u32) -> Result<String, ErrorNote> {
-        none()
+    async fn generate_text(&self, _: &str, _: u32) -> Result<String, ErrorInfo> {
+        unavailable_error()
     }
-    fn policy_failed(&self, _: &PolicyError) {}
-    fn said(&self, _: Remark) {}
+    fn report_policy_fallback(&self, _: &PolicyError) {}
+    fn append_component_log(&self, _: ComponentLogRecord) {}
 }
 
 #[async_trait]
-impl PolicyState for Nothing {
-    async fn get(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
-        none()
+impl ComponentStateStore for UnavailableCapabilities {
+    async fn get_value(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorInfo> {
+        unavailable_error()
     }
-    async fn sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorNote> {
-        none()
+    async fn list_sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorInfo> {
+        unavailable_error()
     }
-    async fn apply(&self, _: &TenantId, _: &str, _: Vec<StateChange>) -> Result<(), ErrorNote> {
-        none()
+    async fn apply_changes(&self, _: &TenantId, _: &str, _: Vec<StateChange>) -> Result<(), ErrorInfo> {
+        unavailable_error()
     }
 }
 
-/// The folder of built components.
-pub(crate) fn built() -> PathBuf {
-    std::env::var_os("WEIR_PATHS_COMPONENTS").map_or_else(
+/// Returns the folder of built components.
+pub(crate) fn components_folder() -> PathBuf {
+    std::env::var_os("WEIR_PATHS_DEFAULT_COMPONENTS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components"),
         PathBuf::from,
     )
 }
 
-/// A built component.
-pub(crate) fn component(path: PathBuf) -> ComponentFile {
+/// Reads a built component.
+pub(crate) fn component_file(path: PathBuf) -> ComponentFile {
     let bytes = std::fs::read(&path)
         .unwrap_or_else(|_| panic!("{} is missing: run components/build", path.display()));
     ComponentFile {

@@ -1,13 +1,13 @@
-//! Compiled components on disk, by digest of the component and by what the code must fit.
+//! On-disk LRU cache of compiled components, keyed by the component's digest and the engine's compatibility hash.
 //!
-//! Wasmtime checks that a file fits its version and settings but takes the machine code in it on trust. So a file carries a
-//! [checksum] of itself at its end, and one that is damaged counts as not there. The ELF file in front is not bothered by what
-//! follows it. A file that was found whole by this process and not been written to since is not read again: only the pages
-//! of it that are used are.
+//! Wasmtime checks that a file fits its version and settings but trusts the machine code in it. So each file ends with a
+//! [checksum] of its content, and a damaged file counts as missing. The loader ignores the checksum, because it follows the end
+//! of the ELF file. A file that this process has verified is not read again until it is written to; only the pages that are
+//! used are read.
 //!
-//! The folder has room for so many bytes. When something new needs it, the file goes that was loaded the longest ago and that
-//! nobody in this process has in memory: a file that is mapped costs nothing to keep mapped and much to compile again. When a
-//! file was loaded last is its time of modification, so that it is known after a restart, too.
+//! The folder has a byte limit. A new file evicts the files that were loaded the longest ago and are not in use in this
+//! process. A file in use stays, because keeping it mapped costs nothing and compiling it again costs much. The time of the
+//! last load is the modification time of the file, so it survives a restart.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
@@ -24,127 +24,134 @@ use wasmtime::component::Component;
 use weir_core::PolicyError;
 
 use super::checksum;
-use crate::engine::compatibility;
+use crate::wasm_engine::compatibility_hash;
 
-/// Files of this folder that have no name yet.
-const TEMPORARY: &str = ".compiling-";
+/// Prefix of temporary files in the folder.
+const TEMPORARY_PREFIX: &str = ".compiling-";
 
-/// Age at which such a file has no process any more that will give it one.
-const ABANDONED: Duration = Duration::from_secs(86_400);
+/// Age from which a temporary file is removed, because the process that created it is gone.
+const ABANDONED_AGE: Duration = Duration::from_secs(86_400);
 
-pub(super) struct Cache {
+pub(super) struct CompiledCodeCache {
     folder: PathBuf,
-    fits: u64,
-    most: u64,
-    kept: Mutex<HashMap<PathBuf, Kept>>,
+    compatibility_hash: u64,
+    max_bytes: u64,
+    files: Mutex<HashMap<PathBuf, CachedFile>>,
 }
 
-/// A file of the folder.
-struct Kept {
+/// A compiled component in the folder.
+struct CachedFile {
     bytes: u64,
-    used: SystemTime,
-    /// Whether it was whole when it was last used.
-    whole: bool,
-    loaded: Weak<()>,
+    last_used: SystemTime,
+    /// Whether the checksum was right at the last use.
+    is_verified: bool,
+    /// Alive while the component is loaded in this process.
+    guard: Weak<()>,
 }
 
-/// Whoever holds it has a component in memory, whose file therefore stays.
-pub(crate) type Lease = Arc<()>;
+/// Marks a compiled file as in use. The cache does not evict the file while a clone exists.
+pub(crate) type CacheFileGuard = Arc<()>;
 
-impl Cache {
-    /// Opens the folder, making it if need be, and makes it private. It may hold `most` bytes.
+impl CompiledCodeCache {
+    /// Opens the folder, creates it if it is missing, and makes it private. It may hold `most` bytes.
     pub(super) fn open(folder: &Path, most: u64, engine: &Engine) -> Result<Self, PolicyError> {
-        let kept = private(folder)
-            .and_then(|()| found(folder))
+        let kept = make_folder_private(folder)
+            .and_then(|()| scan_folder(folder))
             .map_err(|e| PolicyError::Unusable {
                 component: "any".into(),
                 reason: format!(
-                    "the folder {} for compiled components cannot be used: {e}",
+                    "cannot use the folder {} for compiled components: {e}",
                     folder.display()
                 ),
             })?;
         let cache = Self {
             folder: folder.to_owned(),
-            fits: compatibility(engine),
-            most,
-            kept: Mutex::new(kept),
+            compatibility_hash: compatibility_hash(engine),
+            max_bytes: most,
+            files: Mutex::new(kept),
         };
-        cache.make_room();
+        cache.evict_files();
         Ok(cache)
     }
 
-    fn path(&self, digest: &[u8; 32]) -> PathBuf {
+    fn compiled_file_path(&self, digest: &[u8; 32]) -> PathBuf {
         let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
-        self.folder.join(format!("{hex}-{:016x}.cwasm", self.fits))
+        self.folder
+            .join(format!("{hex}-{:016x}.cwasm", self.compatibility_hash))
     }
 
-    /// Loads a compiled component; `None` if there is none or it is damaged.
-    pub(super) fn load(&self, engine: &Engine, digest: &[u8; 32]) -> Option<(Component, Lease)> {
-        // Before it is read, so that nobody removes it in between.
-        let lease = self.lease(digest);
-        let path = self.path(digest);
+    /// Loads a compiled component; `None` if the file is missing or damaged.
+    pub(super) fn load_component(
+        &self,
+        engine: &Engine,
+        digest: &[u8; 32],
+    ) -> Option<(Component, CacheFileGuard)> {
+        // Acquired before the file is read, so that the file is not evicted meanwhile.
+        let lease = self.acquire_file_guard(digest);
+        let path = self.compiled_file_path(digest);
         let file = File::open(&path).ok()?;
         let about = file.metadata().ok()?;
-        let whole =
-            self.was_whole(&path, &about) || checksum::holds(&file, about.len()).is_ok_and(|holds| holds);
+        let whole = self.is_still_verified(&path, &about)
+            || checksum::has_valid_checksum(&file, about.len()).is_ok_and(|holds| holds);
         let loaded = if whole {
-            super::mapped::component(engine, &path).map_err(|e| format!("{e:#}").replace('\n', " "))
+            super::mapped_component::map_compiled_component(engine, &path)
+                .map_err(|e| format!("{e:#}").replace('\n', " "))
         } else {
-            Err("its checksum is wrong".into())
+            Err("the checksum is wrong".into())
         };
         let component = loaded
             .inspect_err(|reason| {
-                tracing::warn!(file = %path.display(), reason, "a compiled component is damaged and is compiled again");
+                tracing::warn!(file = %path.display(), reason, "cannot load a compiled component, compiling it again");
             })
             .ok()?;
-        self.touch(path, about.len(), true, &lease);
+        self.mark_as_used(path, about.len(), true, &lease);
         Some((component, lease))
     }
 
-    /// Whether a file was found whole, and is what it was then.
-    fn was_whole(&self, path: &Path, about: &Metadata) -> bool {
-        let kept = self.kept.lock();
-        let same = |file: &Kept| {
-            file.bytes == about.len() && about.modified().is_ok_and(|modified| modified == file.used)
+    /// Whether a file was verified and has not been written to since.
+    fn is_still_verified(&self, path: &Path, about: &Metadata) -> bool {
+        let kept = self.files.lock();
+        let same = |file: &CachedFile| {
+            file.bytes == about.len() && about.modified().is_ok_and(|modified| modified == file.last_used)
         };
-        kept.get(path).is_some_and(|file| file.whole && same(file))
+        kept.get(path).is_some_and(|file| file.is_verified && same(file))
     }
 
-    /// That of whoever has it in memory already, or a new one.
-    fn lease(&self, digest: &[u8; 32]) -> Lease {
-        let mut kept = self.kept.lock();
-        let Some(file) = kept.get_mut(&self.path(digest)) else {
-            return Lease::default();
+    /// Returns the existing guard if the component is loaded, or a new one.
+    fn acquire_file_guard(&self, digest: &[u8; 32]) -> CacheFileGuard {
+        let mut kept = self.files.lock();
+        let Some(file) = kept.get_mut(&self.compiled_file_path(digest)) else {
+            return CacheFileGuard::default();
         };
-        file.loaded.upgrade().unwrap_or_else(|| {
-            let lease = Lease::default();
-            file.loaded = Arc::downgrade(&lease);
+        file.guard.upgrade().unwrap_or_else(|| {
+            let lease = CacheFileGuard::default();
+            file.guard = Arc::downgrade(&lease);
             lease
         })
     }
 
-    /// Notes that a file was used just now.
-    fn touch(&self, path: PathBuf, bytes: u64, whole: bool, lease: &Lease) {
+    /// Sets the time of last use to now.
+    fn mark_as_used(&self, path: PathBuf, bytes: u64, whole: bool, lease: &CacheFileGuard) {
         let used = SystemTime::now();
-        // Where it cannot be noted, the next process takes it for older, and this one reads it once more.
+        // If this fails, the next process takes the file for older, and this process verifies it once more.
         let _ = File::open(&path).and_then(|file| file.set_modified(used));
-        let file = Kept {
+        let file = CachedFile {
             bytes,
-            used,
-            whole,
-            loaded: Arc::downgrade(lease),
+            last_used: used,
+            is_verified: whole,
+            guard: Arc::downgrade(lease),
         };
-        self.kept.lock().insert(path, file);
+        self.files.lock().insert(path, file);
     }
 
-    /// Removes what was used the longest ago, until there are no more bytes than there may be or all of them are in use.
-    fn make_room(&self) {
-        let mut kept = self.kept.lock();
+    /// Evicts the least recently used files until the folder is within its limit or all files are in use.
+    fn evict_files(&self) {
+        let mut kept = self.files.lock();
         let mut all: u64 = kept.values().map(|file| file.bytes).sum();
-        while all > self.most {
-            let idle = kept.iter().filter(|(_, file)| file.loaded.strong_count() == 0);
+        while all > self.max_bytes {
+            let idle = kept.iter().filter(|(_, file)| file.guard.strong_count() == 0);
             let Some(path) = idle
-                .min_by_key(|(_, file)| file.used)
+                .min_by_key(|(_, file)| file.last_used)
                 .map(|(path, _)| path.clone())
             else {
                 break;
@@ -154,63 +161,68 @@ impl Cache {
             }
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(file = %path.display(), %error, "a compiled component cannot be removed");
+                    tracing::warn!(file = %path.display(), %error, "cannot remove a compiled component");
                 }
-                _ => tracing::debug!(file = %path.display(), "a compiled component made room for others"),
+                _ => tracing::debug!(file = %path.display(), "evicted a compiled component"),
             }
         }
     }
 
-    /// A new file in the folder, removed unless it is kept.
-    pub(super) fn temporary(&self) -> io::Result<TempPath> {
+    /// Creates a temporary file in the folder. It is removed when the path is dropped, unless it is committed.
+    pub(super) fn create_temporary_file(&self) -> io::Result<TempPath> {
         tempfile::Builder::new()
-            .prefix(TEMPORARY)
+            .prefix(TEMPORARY_PREFIX)
             .tempfile_in(&self.folder)
             .map(tempfile::NamedTempFile::into_temp_path)
     }
 
-    /// Why the folder cannot be written. Tenants read it, so the path, which the error may name, goes to the log alone.
-    pub(super) fn failed(&self, error: &io::Error) -> String {
-        tracing::warn!(folder = %self.folder.display(), %error, "compiled components cannot be written");
-        format!("its cache cannot be written: {}", error.kind())
+    /// Logs that the folder cannot be written and returns the reason for the tenant. The reason does not contain the path,
+    /// which only operators may see.
+    pub(super) fn log_write_error(&self, error: &io::Error) -> String {
+        tracing::warn!(folder = %self.folder.display(), %error, "cannot write a compiled component");
+        format!("cannot write the cache of compiled components: {}", error.kind())
     }
 
-    /// Gives a finished file its name, and it the room of others if there is no other. Whoever is given the lease has it in
-    /// memory soon.
-    pub(super) fn keep(&self, digest: &[u8; 32], finished: TempPath) -> io::Result<Lease> {
+    /// Moves a finished file to its final name and evicts others if the folder is full. The returned guard protects the new
+    /// file until the component is loaded.
+    pub(super) fn commit_file(&self, digest: &[u8; 32], finished: TempPath) -> io::Result<CacheFileGuard> {
         let file = File::open(&finished)?;
         file.sync_all()?;
-        let (bytes, path, lease) = (file.metadata()?.len(), self.path(digest), Lease::default());
+        let (bytes, path, lease) = (
+            file.metadata()?.len(),
+            self.compiled_file_path(digest),
+            CacheFileGuard::default(),
+        );
         finished.persist(&path).map_err(|e| e.error)?;
-        self.touch(path, bytes, false, &lease);
-        self.make_room();
+        self.mark_as_used(path, bytes, false, &lease);
+        self.evict_files();
         Ok(lease)
     }
 }
 
-/// The compiled components of a folder, of any build of Weir. What a process that was killed left half done is removed.
-fn found(folder: &Path) -> io::Result<HashMap<PathBuf, Kept>> {
+/// Lists the compiled components in a folder, of all builds of Weir. Removes abandoned temporary files.
+fn scan_folder(folder: &Path) -> io::Result<HashMap<PathBuf, CachedFile>> {
     let mut kept = HashMap::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        // Another process may have removed it by now.
+        // Another process may have removed the file meanwhile.
         let Ok(about) = entry.metadata() else { continue };
         let used = about.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         let path = entry.path();
         if entry
             .file_name()
             .as_encoded_bytes()
-            .starts_with(TEMPORARY.as_bytes())
+            .starts_with(TEMPORARY_PREFIX.as_bytes())
         {
-            if used.elapsed().is_ok_and(|age| age > ABANDONED) {
+            if used.elapsed().is_ok_and(|age| age > ABANDONED_AGE) {
                 let _ = fs::remove_file(&path);
             }
         } else if path.extension().is_some_and(|end| end == "cwasm") {
-            let file = Kept {
+            let file = CachedFile {
                 bytes: about.len(),
-                used,
-                whole: false,
-                loaded: Weak::new(),
+                last_used: used,
+                is_verified: false,
+                guard: Weak::new(),
             };
             kept.insert(path, file);
         }
@@ -218,14 +230,14 @@ fn found(folder: &Path) -> io::Result<HashMap<PathBuf, Kept>> {
     Ok(kept)
 }
 
-/// Makes a folder that this user alone can enter. One that belongs to somebody else is refused.
-fn private(folder: &Path) -> io::Result<()> {
+/// Creates a folder that only this user can enter. Fails if the folder belongs to another user.
+fn make_folder_private(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let found = fs::metadata(folder)?;
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "it belongs to another user",
+            "the folder belongs to another user",
         ));
     }
     if found.permissions().mode() & 0o077 != 0 {
@@ -239,12 +251,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_others_could_write_becomes_private() {
+    fn a_world_writable_folder_becomes_private() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("a/b");
-        private(&folder).unwrap();
+        make_folder_private(&folder).unwrap();
         fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
-        private(&folder).unwrap();
+        make_folder_private(&folder).unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
     }
 }

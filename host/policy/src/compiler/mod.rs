@@ -1,14 +1,14 @@
-//! Component in, machine code out, in a process of its own.
+//! Compiles components to machine code in a child process.
 //!
-//! Compiling is the one moment when a tenant's bytes decide how much CPU and memory a large program of ours takes, and a
-//! compiler leaves hundreds of megabytes behind in the process that ran it. So it runs in a child with limits, and what
-//! it made is kept by digest: a component is compiled once for each build of Weir.
+//! A tenant's component determines how much CPU time and memory the compiler takes, and a compiler leaves hundreds of megabytes
+//! allocated in its process. So it runs in a child process with limits. The compiled code is cached by the component's digest,
+//! so a component is compiled once for each build of Weir.
 
 mod cache;
 mod checksum;
-mod child;
-mod mapped;
-mod strip;
+mod child_process;
+mod debug_info;
+mod mapped_component;
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -27,123 +27,140 @@ use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 use weir_core::manifest::ComponentFile;
-use weir_core::usage::{Meter, Usage};
+use weir_core::usage::{Usage, UsageMeter};
 use weir_core::{PolicyError, TenantId};
 
-pub use child::compile_main;
+pub use child_process::compile_main;
 
 use crate::config::PolicyConfig;
-use crate::stats::HostMeter;
-use cache::Cache;
-pub(crate) use cache::Lease;
+use crate::stats::HostCounters;
+pub(crate) use cache::CacheFileGuard;
+use cache::CompiledCodeCache;
 
-/// Bytes a component may have: several times the largest interpreter.
-const COMPONENT_BYTES: u64 = 64 << 20;
+/// Bytes of a component: several times the size of the largest interpreter.
+const MAX_COMPONENT_BYTES: u64 = 64 << 20;
 
-/// Bytes of a child's complaint that are read.
-const COMPLAINT_BYTES: u64 = 4096;
+/// Bytes that are read from the child's standard error.
+const MAX_STDERR_BYTES: u64 = 4096;
 
-/// Environment variables that carry the limits to the child.
-const SECONDS: &str = "WEIR_COMPILE_SECONDS";
-const BYTES: &str = "WEIR_COMPILE_BYTES";
+/// Environment variables that pass the limits to the child.
+const CPU_SECONDS_VARIABLE: &str = "WEIR_COMPILE_SECONDS";
+const MEMORY_BYTES_VARIABLE: &str = "WEIR_COMPILE_BYTES";
 
-/// Threads of a child. Each reserves address space of its own, of which there is a limit.
-const THREADS: usize = 4;
+/// Threads of a child. Each reserves address space, which is limited.
+const CHILD_THREADS: usize = 4;
 
-/// Compiles components and remembers the result.
+/// Compiles components and caches the result on disk.
 pub(crate) struct Compiler {
     engine: Engine,
-    cache: Arc<Cache>,
+    cache: Arc<CompiledCodeCache>,
     command: Vec<OsString>,
-    seconds: u32,
-    bytes: u64,
-    turns: Semaphore,
-    meter: Arc<HostMeter>,
-    told: Option<Arc<dyn Meter>>,
+    max_cpu_seconds: u32,
+    max_memory_bytes: u64,
+    compile_permits: Semaphore,
+    counters: Arc<HostCounters>,
+    usage_sink: Option<Arc<dyn UsageMeter>>,
 }
 
 impl Compiler {
     pub(crate) fn new(
         config: &PolicyConfig,
         engine: Engine,
-        meter: Arc<HostMeter>,
+        meter: Arc<HostCounters>,
     ) -> Result<Self, PolicyError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
-            cache: Arc::new(Cache::open(&config.cache, config.cache_bytes, &engine)?),
+            cache: Arc::new(CompiledCodeCache::open(
+                &config.cache_folder,
+                config.max_cache_bytes,
+                &engine,
+            )?),
             engine,
             command: config.compile_command.clone(),
-            seconds: config.compile_seconds,
-            bytes: config.compile_bytes,
-            turns: Semaphore::new(cores.max(2)),
-            meter,
-            told: config.meter.clone(),
+            max_cpu_seconds: config.max_compile_cpu_seconds,
+            max_memory_bytes: config.max_compile_memory_bytes,
+            compile_permits: Semaphore::new(cores.max(2)),
+            counters: meter,
+            usage_sink: config.usage_sink.clone(),
         })
     }
 
-    /// The component, compiled; from the cache if it has been before.
-    pub(crate) async fn component(
+    /// Loads a component from the cache; compiles it first if the cache does not have it.
+    pub(crate) async fn load_or_compile(
         &self,
         file: &ComponentFile,
         payer: Option<&TenantId>,
-    ) -> Result<(Component, Lease), PolicyError> {
-        if let Some(loaded) = self.cached(file).await? {
+    ) -> Result<(Component, CacheFileGuard), PolicyError> {
+        if let Some(loaded) = self.load_from_cache(file).await? {
             return Ok(loaded);
         }
-        let turn = self.turns.acquire().await.map_err(|e| unusable(file, e))?;
-        // While this one waited, another may have made the same.
-        if let Some(loaded) = self.cached(file).await? {
+        let turn = self
+            .compile_permits
+            .acquire()
+            .await
+            .map_err(|e| unusable_error(file, e))?;
+        // Another task may have compiled the same component during the wait.
+        if let Some(loaded) = self.load_from_cache(file).await? {
             return Ok(loaded);
         }
-        let _lease = self.compile(file, payer).await?;
+        let _lease = self.compile_component(file, payer).await?;
         drop(turn);
-        self.cached(file)
+        self.load_from_cache(file)
             .await?
-            .ok_or_else(|| unusable(file, "what was compiled cannot be loaded again"))
+            .ok_or_else(|| unusable_error(file, "the compiled code cannot be loaded"))
     }
 
-    async fn cached(&self, file: &ComponentFile) -> Result<Option<(Component, Lease)>, PolicyError> {
+    async fn load_from_cache(
+        &self,
+        file: &ComponentFile,
+    ) -> Result<Option<(Component, CacheFileGuard)>, PolicyError> {
         let (cache, engine, digest) = (Arc::clone(&self.cache), self.engine.clone(), file.digest);
-        let found = tokio::task::spawn_blocking(move || cache.load(&engine, &digest))
+        let found = tokio::task::spawn_blocking(move || cache.load_component(&engine, &digest))
             .await
-            .map_err(|e| unusable(file, e))?;
+            .map_err(|e| unusable_error(file, e))?;
         if found.is_some() {
-            self.meter.loaded();
+            self.counters.count_cache_load();
         }
         Ok(found)
     }
 
-    async fn compile(&self, file: &ComponentFile, payer: Option<&TenantId>) -> Result<Lease, PolicyError> {
-        let source = self.verified_copy(file).await?;
+    async fn compile_component(
+        &self,
+        file: &ComponentFile,
+        payer: Option<&TenantId>,
+    ) -> Result<CacheFileGuard, PolicyError> {
+        let source = self.copy_and_verify(file).await?;
         let target = self
             .cache
-            .temporary()
-            .map_err(|e| unusable(file, self.cache.failed(&e)))?;
-        self.meter.compiling();
-        self.run_child(file, payer, &source, &target).await?;
+            .create_temporary_file()
+            .map_err(|e| unusable_error(file, self.cache.log_write_error(&e)))?;
+        self.counters.count_compilation();
+        self.run_child_process(file, payer, &source, &target).await?;
         self.cache
-            .keep(&file.digest, target)
-            .map_err(|e| unusable(file, self.cache.failed(&e)))
+            .commit_file(&file.digest, target)
+            .map_err(|e| unusable_error(file, self.cache.log_write_error(&e)))
     }
 
-    /// A copy that nobody else can change, of bytes that are what the digest says.
-    async fn verified_copy(&self, file: &ComponentFile) -> Result<TempPath, PolicyError> {
+    /// Copies the component to a private file and checks that the bytes match the digest.
+    async fn copy_and_verify(&self, file: &ComponentFile) -> Result<TempPath, PolicyError> {
         let (cache, path, digest) = (Arc::clone(&self.cache), file.path.clone(), file.digest);
         tokio::task::spawn_blocking(move || {
-            let bytes = read_component(&path)?;
+            let bytes = read_component_file(&path)?;
             if <[u8; 32]>::from(Sha256::digest(&bytes)) != digest {
-                return Err(String::from("its file has changed since the job began"));
+                return Err(String::from("its file has changed: its digest differs"));
             }
-            let copy = cache.temporary().map_err(|e| cache.failed(&e))?;
-            std::fs::write(&copy, &bytes).map_err(|e| format!("its copy cannot be written: {e}"))?;
+            let copy = cache
+                .create_temporary_file()
+                .map_err(|e| cache.log_write_error(&e))?;
+            std::fs::write(&copy, &bytes).map_err(|e| format!("cannot write a copy of it: {e}"))?;
             Ok(copy)
         })
         .await
-        .map_err(|e| unusable(file, e))?
-        .map_err(|e| unusable(file, e))
+        .map_err(|e| unusable_error(file, e))?
+        .map_err(|e| unusable_error(file, e))
     }
 
-    async fn run_child(
+    async fn run_child_process(
         &self,
         file: &ComponentFile,
         payer: Option<&TenantId>,
@@ -151,16 +168,16 @@ impl Compiler {
         target: &Path,
     ) -> Result<(), PolicyError> {
         let Some((program, arguments)) = self.command.split_first() else {
-            return Err(unusable(file, "no command to compile it with is set"));
+            return Err(unusable_error(file, "no compile command is configured"));
         };
         let mut child = Command::new(program)
             .args(arguments)
             .arg(source)
             .arg(target)
             .env_clear()
-            .env(SECONDS, self.seconds.to_string())
-            .env(BYTES, self.bytes.to_string())
-            .env("RAYON_NUM_THREADS", THREADS.to_string())
+            .env(CPU_SECONDS_VARIABLE, self.max_cpu_seconds.to_string())
+            .env(MEMORY_BYTES_VARIABLE, self.max_memory_bytes.to_string())
+            .env("RAYON_NUM_THREADS", CHILD_THREADS.to_string())
             .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -168,35 +185,35 @@ impl Compiler {
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| {
-                tracing::warn!(program = %program.display(), error = %e, "a compiler cannot be started");
-                unusable(file, format!("its compiler cannot be started: {e}"))
+                tracing::warn!(program = %program.display(), error = %e, "cannot start the compile process");
+                unusable_error(file, format!("its compiler cannot be started: {e}"))
             })?;
         let pid = child.id();
-        let account = || self.account(payer, pid);
+        let account = || self.charge_cpu_time(payer, pid);
         let mut complaint = Vec::new();
         let ended = async {
             if let Some(stderr) = child.stderr.take() {
-                stderr.take(COMPLAINT_BYTES).read_to_end(&mut complaint).await?;
+                stderr.take(MAX_STDERR_BYTES).read_to_end(&mut complaint).await?;
             }
-            // What it was written with is closed, so it has ended, or has told more than anyone reads. Until it is waited for, the
-            // system remembers what it took.
+            // Standard error is closed, so the child has exited, or it has written more than is read here. The system keeps the
+            // CPU time of an exited child until it is reaped.
             account();
             child.wait().await
         };
-        // CPU seconds are the limit. The clock only ends a child that does not use them, and is generous with one that
-        // hardly gets a turn on a busy machine.
-        let deadline = Duration::from_secs(u64::from(self.seconds) * 10 + 30);
+        // The limit is CPU time. The elapsed time only ends a child that hangs, so its limit is long enough for a child that
+        // gets little CPU time on a busy machine.
+        let deadline = Duration::from_secs(u64::from(self.max_cpu_seconds) * 10 + 30);
         let ended = tokio::time::timeout(deadline, ended).await;
         let status = match ended {
-            Ok(status) => status.map_err(|e| unusable(file, e))?,
+            Ok(status) => status.map_err(|e| unusable_error(file, e))?,
             Err(_) => {
                 account();
-                // Waits until it is gone, so that it cannot write any more.
+                // Waits until the child is reaped, so that it cannot write any more.
                 let _ = child.kill().await;
-                return Err(unusable(
+                return Err(unusable_error(
                     file,
                     format!(
-                        "compiling it took more than {} s on the clock",
+                        "compiling it took more than {} s of elapsed time",
                         deadline.as_secs()
                     ),
                 ));
@@ -205,26 +222,31 @@ impl Compiler {
         if status.success() {
             return Ok(());
         }
-        Err(unusable(file, self.reason(status, &complaint)))
+        Err(unusable_error(
+            file,
+            self.describe_child_failure(status, &complaint),
+        ))
     }
 
-    /// Puts the CPU time of a child on a tenant's account.
-    fn account(&self, payer: Option<&TenantId>, child: Option<u32>) {
-        if let (Some(meter), Some(tenant), Some(spent)) = (&self.told, payer, child.and_then(spent)) {
+    /// Charges the CPU time of a child to a tenant.
+    fn charge_cpu_time(&self, payer: Option<&TenantId>, child: Option<u32>) {
+        if let (Some(meter), Some(tenant), Some(spent)) =
+            (&self.usage_sink, payer, child.and_then(process_cpu_time))
+        {
             let usage = Usage {
                 guest_micros: u64::try_from(spent.as_micros()).unwrap_or(u64::MAX),
                 ..Usage::default()
             };
-            meter.used(tenant, &usage);
+            meter.record_usage(tenant, &usage);
         }
     }
 
-    fn reason(&self, status: ExitStatus, complaint: &[u8]) -> String {
+    fn describe_child_failure(&self, status: ExitStatus, complaint: &[u8]) -> String {
         let said = String::from_utf8_lossy(complaint).trim().replace('\n', " ");
         match status.signal().and_then(Signal::from_named_raw) {
             Some(Signal::XCPU) => format!(
-                "compiling it took more than the {} s of CPU that policy.compile_seconds allows",
-                self.seconds
+                "compiling it took more than the {} s of CPU time that policy.max_compile_cpu_seconds allows",
+                self.max_cpu_seconds
             ),
             Some(Signal::KILL) => {
                 "its compiler was killed, most likely because the machine ran out of memory".into()
@@ -232,26 +254,26 @@ impl Compiler {
             Some(Signal::ABORT | Signal::SEGV | Signal::BUS)
                 if said.is_empty() || said.contains("memory allocation") =>
             {
-                self.too_much_memory()
+                self.describe_memory_limit()
             }
             Some(signal) => format!("its compiler ended with signal {}: {said}", signal.as_raw()),
-            None if said.contains("os error 12") => self.too_much_memory(),
+            None if said.contains("os error 12") => self.describe_memory_limit(),
             None => said,
         }
     }
 
-    fn too_much_memory(&self) -> String {
+    fn describe_memory_limit(&self) -> String {
         format!(
-            "compiling it took more than the {} bytes that policy.compile_bytes allows",
-            self.bytes
+            "compiling it took more than the {} bytes that policy.max_compile_memory_bytes allows",
+            self.max_memory_bytes
         )
     }
 }
 
-/// CPU time of a process that has not been waited for: see proc_pid_stat(5).
-fn spent(pid: u32) -> Option<Duration> {
+/// Returns the CPU time of a process that has not been reaped; see proc_pid_stat(5).
+fn process_cpu_time(pid: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The program's name, in brackets, may have anything in it.
+    // The program name, in parentheses, may contain any character.
     let (_, fields) = stat.rsplit_once(") ")?;
     let mut times = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
     let ticks = times.next()?.ok()?.saturating_add(times.next()?.ok()?);
@@ -260,24 +282,24 @@ fn spent(pid: u32) -> Option<Duration> {
     ))
 }
 
-fn read_component(path: &Path) -> Result<Vec<u8>, String> {
+fn read_component_file(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |e: std::io::Error| {
-        tracing::warn!(path = %path.display(), error = %e, "a component cannot be read");
+        tracing::warn!(path = %path.display(), error = %e, "cannot read a component");
         format!("its file cannot be read: {e}")
     };
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .map_err(failed)?
-        .take(COMPONENT_BYTES + 1)
+        .take(MAX_COMPONENT_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(failed)?;
-    if bytes.len() as u64 > COMPONENT_BYTES {
-        return Err(format!("it is larger than {COMPONENT_BYTES} bytes"));
+    if bytes.len() as u64 > MAX_COMPONENT_BYTES {
+        return Err(format!("it is larger than {MAX_COMPONENT_BYTES} bytes"));
     }
     Ok(bytes)
 }
 
-pub(crate) fn unusable(file: &ComponentFile, reason: impl std::fmt::Display) -> PolicyError {
+pub(crate) fn unusable_error(file: &ComponentFile, reason: impl std::fmt::Display) -> PolicyError {
     PolicyError::Unusable {
         component: file.name.clone(),
         reason: reason.to_string(),

@@ -1,176 +1,184 @@
-//! The calls of a job, written down so that they can be put to another component later.
+//! Records the policy calls of jobs, so that they can be replayed against other components later.
 //!
-//! A call costs the job a move into a list; a thread encodes and writes the lists in groups. Recording is an observer: when
-//! it cannot keep up, the disk is full or a job has filled its share, it stops with a note and the job goes on.
+//! Recording a call costs the job only a move into a list. A thread encodes and writes the lists in groups. Recording never
+//! affects a job: if the thread is too slow, the disk is full or the recording has reached its size limit, recording stops with
+//! a note and the job goes on. The thread also removes expired recordings.
 //!
-//! A recording is a sequence of [`Frame`]s, each in front of it its length (four bytes, little end first), encoded by
-//! `postcard`. A job that was resumed has several sittings in one file, each begun by [`Frame::Opened`] and, unless the
-//! process was ended first, closed by [`Frame::Ended`] with the number of its calls.
-//! The thread that writes them also removes those that are not to be kept any longer.
+//! # File format
+//!
+//! A recording is a sequence of [`RecordingFrame`]s. Each is encoded by `postcard` and preceded by its length in bytes (four bytes,
+//! little-endian). `postcard` encodes fields and variants by position, so their order is part of the format and their names
+//! are not.
+//!
+//! A file has one session for each time the job was started or resumed. A session starts with
+//! [`RecordingFrame::SessionStarted`]. It ends with [`RecordingFrame::SessionEnded`], which has the number of its calls, or with
+//! [`RecordingFrame::RecordingStopped`]. A session without either was cut short when the process was killed.
 
-mod read;
+mod reader;
 mod retention;
-mod write;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use weir_core::decision::{
-    BatchPlan, DocumentFacts, DocumentRoute, Failure, Observation, PageRoute, PassageSource, ProgressUpdate,
-    Section, Situation, SummaryPlan, Verdict,
+    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ObservedEvent, PageRoute,
+    PassageSource, ProgressUpdate, StageFailure, SummaryPlan, SummarySource,
 };
-use weir_core::event::ErrorNote;
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::{
-    Capability, ComponentFile, Limits, Manifest, OnTrap, Pipeline, Role, SettingValue,
+    Capability, ComponentFailurePolicy, ComponentFile, ComponentLimits, Manifest, Pipeline, Role,
+    SettingValue,
 };
 use weir_core::page::PageFacts;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 
-use crate::heard::Heard;
+use crate::capability_trace::RecordedResponse;
 
-pub use read::read_recording;
+pub use reader::read_recording;
 pub use retention::Retention;
-pub(crate) use write::{Recorder, Writer};
+pub(crate) use writer::{JobRecorder, RecordingWriter};
 
-/// A piece of a recording.
+/// An entry of a recording.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Frame {
-    /// The job's components were opened: at its start, and each time it was resumed.
-    Opened(Box<Opened>),
-    /// A component was asked.
-    Call(Box<Call>),
-    /// Recording ended before the job did, for this reason.
-    Stopped(String),
-    /// The job's components were dropped. A sitting without this or [`Frame::Stopped`], or with fewer calls, was cut short.
-    Ended {
-        /// Calls since [`Frame::Opened`].
+pub enum RecordingFrame {
+    /// The job's components were opened: at its start and each time it was resumed.
+    SessionStarted(Box<SessionHeader>),
+    /// A policy call.
+    Call(Box<RecordedCall>),
+    /// Recording stopped before the job ended, for this reason.
+    RecordingStopped(String),
+    /// The job's components were closed. A session is incomplete if it has fewer calls than this frame says, or neither this
+    /// frame nor [`RecordingFrame::RecordingStopped`].
+    SessionEnded {
+        /// Calls since [`RecordingFrame::SessionStarted`].
         calls: u64,
     },
 }
 
-/// What a job ran.
+/// The pipeline and the components of a recorded job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Opened {
-    /// Whose job it was.
+pub struct SessionHeader {
+    /// The owner of the job.
     pub tenant: TenantId,
     /// The job.
     pub job: JobId,
     /// The pipeline's name.
     pub pipeline: String,
-    /// Its revision.
+    /// The pipeline's revision.
     pub revision: RevisionId,
-    /// The settings its components could read.
+    /// The settings that the components could read.
     pub settings: BTreeMap<String, String>,
-    /// Its components; a call refers to them by place.
-    pub components: Vec<Component>,
-    /// Which of them decides in each role.
-    pub assigned: Vec<Assigned>,
-    /// The rights they had.
-    pub grants: Vec<Capability>,
-    /// Limits of their calls, where they differed from the host's.
-    pub limits: Limits,
+    /// The components; a call refers to its component by index.
+    pub components: Vec<RecordedComponent>,
+    /// The components of each role.
+    pub role_assignments: Vec<RoleAssignment>,
+    /// The capabilities that the components had.
+    pub granted_capabilities: Vec<Capability>,
+    /// The limits in the manifest.
+    pub limits: ComponentLimits,
 }
 
-/// Who decides in a role, as places in [`Opened::components`].
+/// The components of a role, as indexes into [`SessionHeader::components`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assigned {
+pub struct RoleAssignment {
     /// The role.
     pub role: Role,
-    /// Who is asked.
-    pub first: u16,
-    /// Who is asked if that fails.
-    pub stand_in: Option<u16>,
+    /// The component that is called.
+    pub primary: u16,
+    /// The component that is called if the first one fails.
+    pub fallback: Option<u16>,
 }
 
-impl Opened {
-    /// The pipeline that the job ran, of files that are found by digest. Its revision is not that of the job if the pipeline has
-    /// components that were not opened.
-    pub fn pipeline(&self, mut find: impl FnMut(&Component) -> ComponentFile) -> Pipeline {
-        let mut manifest = Manifest::embedded();
+impl SessionHeader {
+    /// Rebuilds the pipeline of the job. `find` returns the file of a component, by its digest. The revision differs from the
+    /// job's if the pipeline had components that the job did not open.
+    pub fn to_pipeline(&self, mut find: impl FnMut(&RecordedComponent) -> ComponentFile) -> Pipeline {
+        let mut manifest = Manifest::default_pipeline();
         manifest.name.clone_from(&self.pipeline);
         manifest.settings = self
             .settings
             .iter()
             .map(|(name, value)| (name.clone(), SettingValue::String(value.clone())))
             .collect();
-        manifest.capabilities.grant.clone_from(&self.grants);
+        manifest.capabilities.grant.clone_from(&self.granted_capabilities);
         manifest.limits = self.limits;
         let (mut components, mut defaults) = (BTreeMap::new(), BTreeMap::new());
-        for assigned in &self.assigned {
+        for assigned in &self.role_assignments {
             let mut file = |place: u16| self.components.get(usize::from(place)).map(&mut find);
-            components.extend(file(assigned.first).map(|file| (assigned.role, file)));
-            if let Some(place) = assigned.stand_in {
-                manifest.on_trap = OnTrap::Default;
+            components.extend(file(assigned.primary).map(|file| (assigned.role, file)));
+            if let Some(place) = assigned.fallback {
+                manifest.on_component_failure = ComponentFailurePolicy::Default;
                 defaults.extend(file(place).map(|file| (assigned.role, file)));
             }
         }
         Pipeline::new(manifest, components, defaults)
     }
 
-    /// About how many bytes it holds.
-    fn weight(&self) -> usize {
+    /// Returns the approximate size in bytes.
+    fn estimate_bytes(&self) -> usize {
         let settings: usize = self.settings.iter().map(|(k, v)| k.len() + v.len()).sum();
-        size_of::<Self>() + settings + self.components.len() * size_of::<Component>()
+        size_of::<Self>() + settings + self.components.len() * size_of::<RecordedComponent>()
     }
 }
 
-/// A component of a job.
+/// A component of a recorded job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Component {
-    /// Its name in errors.
+pub struct RecordedComponent {
+    /// The component's name in errors.
     pub name: String,
-    /// SHA-256 of its bytes.
+    /// SHA-256 of the component's bytes.
     pub digest: [u8; 32],
 }
 
-/// A call of a component.
+/// A recorded policy call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Call {
-    /// Which one, as its place in [`Opened::components`].
-    pub component: u16,
-    /// Its place among that one's calls since the job was opened.
-    pub turn: u32,
-    /// Microseconds it took, with what it waited for.
-    pub micros: u32,
-    /// What capabilities answered it.
-    pub heard: Vec<Heard>,
-    /// What was asked and answered.
-    pub exchange: Exchange,
+pub struct RecordedCall {
+    /// Index of the component in [`SessionHeader::components`].
+    pub component_index: u16,
+    /// Number of the call among the calls of this component in the session, from 0.
+    pub sequence: u32,
+    /// Elapsed microseconds, including waits.
+    pub elapsed_micros: u32,
+    /// Responses of the capabilities that the call used.
+    pub responses: Vec<RecordedResponse>,
+    /// Input and result of the call.
+    pub decision: RecordedDecision,
 }
 
-impl Call {
-    /// About how many bytes it holds.
-    fn weight(&self) -> usize {
-        let heard: usize = self.heard.iter().map(|heard| heard.answer.len()).sum();
-        size_of::<Self>() + heard + self.exchange.weight()
+impl RecordedCall {
+    /// Returns the approximate size in bytes.
+    fn estimate_bytes(&self) -> usize {
+        let heard: usize = self.responses.iter().map(|heard| heard.response.len()).sum();
+        size_of::<Self>() + heard + self.decision.estimate_heap_bytes()
     }
 }
 
-/// A question with its answer, or with the reason why there was none.
+/// The input of a policy call with its decision, or with the error if the call failed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Exchange {
-    /// How to take the next batch.
-    Plan(Situation, Result<BatchPlan, ErrorNote>),
-    /// Where a document goes.
-    Document(DocumentFacts, Result<DocumentRoute, ErrorNote>),
-    /// How a page is read.
-    Page(DocumentId, PageFacts, Result<PageRoute, ErrorNote>),
-    /// What follows a failure.
-    Failed(Failure, Result<Verdict, ErrorNote>),
-    /// Where a page's text is cut.
-    Passages(PassageSource, Result<Vec<Range<u32>>, ErrorNote>),
-    /// How a section is summarized.
-    Summarize(Section, Result<SummaryPlan, ErrorNote>),
-    /// What the user is told, so many milliseconds after the job's start.
-    Observe(u64, Observation, Result<Vec<ProgressUpdate>, ErrorNote>),
+pub enum RecordedDecision {
+    /// `batching.plan`: how to take the next batch.
+    Plan(BatchContext, Result<BatchPlan, ErrorInfo>),
+    /// `routing.document`: the collection and models of a document.
+    Document(DocumentFacts, Result<DocumentRoute, ErrorInfo>),
+    /// `routing.page`: how a page is read.
+    Page(DocumentId, PageFacts, Result<PageRoute, ErrorInfo>),
+    /// `routing.failed`: the action after a failure.
+    Failed(StageFailure, Result<FailureAction, ErrorInfo>),
+    /// `chunking.passages`: the passages of a page's text.
+    Passages(PassageSource, Result<Vec<Range<u32>>, ErrorInfo>),
+    /// `chunking.summarize`: how a section is summarized.
+    Summarize(SummarySource, Result<SummaryPlan, ErrorInfo>),
+    /// `progress.observe`: updates for the user. The number is the time in milliseconds since the job's start.
+    Observe(u64, ObservedEvent, Result<Vec<ProgressUpdate>, ErrorInfo>),
 }
 
-impl Exchange {
-    /// About how many bytes it holds on the heap.
-    fn weight(&self) -> usize {
+impl RecordedDecision {
+    /// Returns the approximate size in bytes of the data on the heap.
+    fn estimate_heap_bytes(&self) -> usize {
         match self {
-            Self::Plan(situation, _) => situation.next.len() * size_of::<PageFacts>(),
+            Self::Plan(situation, _) => situation.next_pages.len() * size_of::<PageFacts>(),
             Self::Passages(source, _) => source.text.len(),
             Self::Summarize(section, _) => section.text.len(),
             Self::Document(..) | Self::Page(..) | Self::Failed(..) | Self::Observe(..) => 0,

@@ -1,7 +1,7 @@
-//! How long recordings are kept.
+//! Removes recordings that are too old or take too much space.
 //!
-//! The age of a recording is that of its last call. When all of them together have grown too large the oldest go first,
-//! whosever they are: a recording is there to try a change on, and for that the latest jobs are the better ones.
+//! The age of a recording is the time since its last call. If all recordings together exceed the byte limit, the oldest are removed
+//! first, of any tenant. Recordings serve to test changes, and the latest jobs are the most useful for that.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,58 +11,60 @@ use std::time::{Duration, SystemTime};
 
 use weir_core::JobId;
 
-const DAY: u64 = 86_400;
+const SECONDS_PER_DAY: u64 = 86_400;
 
-/// How long recordings are kept, and how many bytes of them; 0 in either: no limit.
+/// How long recordings are kept, and how many bytes of them. A value of 0 means no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Days since the job's last call.
-    pub days: u32,
+    pub max_days: u32,
     /// Bytes of all tenants' recordings.
-    pub bytes: u64,
+    pub max_bytes: u64,
 }
 
 impl Retention {
-    fn age(self) -> Option<Duration> {
-        (self.days > 0).then(|| Duration::from_secs(u64::from(self.days) * DAY))
+    fn max_age(self) -> Option<Duration> {
+        (self.max_days > 0).then(|| Duration::from_secs(u64::from(self.max_days) * SECONDS_PER_DAY))
     }
 
-    /// Why there is no recording of a job any more, if that can be told from its age.
-    pub fn outlived(self, job: &JobId) -> Option<String> {
+    /// Explains why a job's recording is gone, if the job is older than the limit. The age is taken from the job id, which
+    /// contains the time of its creation.
+    pub fn explain_expiry(self, job: &JobId) -> Option<String> {
         let (seconds, _) = job.0.get_timestamp()?.to_unix();
         let began = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
         let age = began.elapsed().ok()?;
-        (age > self.age()?).then(|| {
+        (age > self.max_age()?).then(|| {
             format!(
-                "it ran {} days ago, and policy.record_days is {}",
-                age.as_secs() / DAY,
-                self.days
+                "it ran {} days ago, and policy.recording_retention_days is {}",
+                age.as_secs() / SECONDS_PER_DAY,
+                self.max_days
             )
         })
     }
 }
 
-struct Found {
+struct FoundRecording {
     path: PathBuf,
     bytes: u64,
-    last: SystemTime,
+    last_modified: SystemTime,
 }
 
-/// Removes the recordings of a folder that are not to be kept any more; those in `open` are still being written. Says how many.
-pub(super) fn sweep(
+/// Removes the expired recordings of a folder, except those in `open`, which are still being written. Returns the number of
+/// removed recordings.
+pub(super) fn remove_expired_recordings(
     folder: &Path,
     retention: Retention,
     open: &HashSet<PathBuf>,
     now: SystemTime,
 ) -> io::Result<usize> {
-    let mut found = recordings(folder)?;
-    found.sort_by_key(|recording| recording.last);
+    let mut found = list_recordings(folder)?;
+    found.sort_by_key(|recording| recording.last_modified);
     let mut all: u64 = found.iter().map(|recording| recording.bytes).sum();
     let mut removed = 0;
     for recording in found {
-        let age = now.duration_since(recording.last).unwrap_or_default();
-        let old = retention.age().is_some_and(|most| age > most);
-        let many = retention.bytes > 0 && all > retention.bytes;
+        let age = now.duration_since(recording.last_modified).unwrap_or_default();
+        let old = retention.max_age().is_some_and(|most| age > most);
+        let many = retention.max_bytes > 0 && all > retention.max_bytes;
         if !(old || many) {
             break;
         }
@@ -73,22 +75,22 @@ pub(super) fn sweep(
         all = all.saturating_sub(recording.bytes);
         removed += 1;
         if let Some(tenant) = recording.path.parent() {
-            // Fails as long as there is something else in it.
+            // Fails while the folder is not empty.
             let _ = fs::remove_dir(tenant);
         }
     }
     Ok(removed)
 }
 
-/// The files in a folder; none if there is no such folder.
-pub(super) fn list(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// Lists the files in a folder; none if the folder does not exist.
+pub(super) fn list_files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         files => files?.map(|file| Ok(file?.path())).collect(),
     }
 }
 
-/// Removes files; one that is not there is no error.
+/// Removes files. A missing file is not an error.
 pub(super) fn remove_files(files: &[PathBuf]) -> io::Result<()> {
     files.iter().try_for_each(|path| match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -96,8 +98,8 @@ pub(super) fn remove_files(files: &[PathBuf]) -> io::Result<()> {
     })
 }
 
-/// A folder for each tenant, a file for each job.
-fn recordings(folder: &Path) -> io::Result<Vec<Found>> {
+/// Lists all recordings. There is a folder for each tenant and a file for each job.
+fn list_recordings(folder: &Path) -> io::Result<Vec<FoundRecording>> {
     let mut found = Vec::new();
     for tenant in fs::read_dir(folder)? {
         let tenant = tenant?;
@@ -108,10 +110,10 @@ fn recordings(folder: &Path) -> io::Result<Vec<Found>> {
             let file = file?;
             let about = file.metadata()?;
             if about.is_file() && file.path().extension().is_some_and(|end| end == "calls") {
-                found.push(Found {
+                found.push(FoundRecording {
                     path: file.path(),
                     bytes: about.len(),
-                    last: about.modified()?,
+                    last_modified: about.modified()?,
                 });
             }
         }
@@ -123,8 +125,8 @@ fn recordings(folder: &Path) -> io::Result<Vec<Found>> {
 mod tests {
     use super::*;
 
-    /// Recordings of 1000 bytes, so many days old.
-    fn folder(files: &[(&str, u64)]) -> (tempfile::TempDir, SystemTime) {
+    /// Creates recordings of 1000 bytes with these names and ages in days.
+    fn create_recordings(files: &[(&str, u64)]) -> (tempfile::TempDir, SystemTime) {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
         for (name, days) in files {
@@ -132,13 +134,14 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, [0; 1000]).unwrap();
             let file = fs::File::options().write(true).open(&path).unwrap();
-            file.set_modified(now - Duration::from_secs(days * DAY)).unwrap();
+            file.set_modified(now - Duration::from_secs(days * SECONDS_PER_DAY))
+                .unwrap();
         }
         (folder, now)
     }
 
-    fn left(folder: &Path) -> Vec<String> {
-        let mut left: Vec<String> = recordings(folder)
+    fn remaining_recordings(folder: &Path) -> Vec<String> {
+        let mut left: Vec<String> = list_recordings(folder)
             .unwrap()
             .into_iter()
             .map(|found| {
@@ -154,7 +157,7 @@ mod tests {
         left
     }
 
-    const FILES: [(&str, u64); 4] = [
+    const SAMPLE_FILES: [(&str, u64); 4] = [
         ("a/1.calls", 40),
         ("a/2.calls", 10),
         ("b/3.calls", 31),
@@ -162,48 +165,64 @@ mod tests {
     ];
 
     #[test]
-    fn what_is_too_old_goes() {
-        let (folder, now) = folder(&FILES);
-        let retention = Retention { days: 30, bytes: 0 };
-        assert_eq!(sweep(folder.path(), retention, &HashSet::new(), now).unwrap(), 2);
-        assert_eq!(left(folder.path()), ["a/2.calls", "b/4.calls"]);
+    fn recordings_over_max_days_are_removed() {
+        let (folder, now) = create_recordings(&SAMPLE_FILES);
+        let retention = Retention {
+            max_days: 30,
+            max_bytes: 0,
+        };
+        assert_eq!(
+            remove_expired_recordings(folder.path(), retention, &HashSet::new(), now).unwrap(),
+            2
+        );
+        assert_eq!(remaining_recordings(folder.path()), ["a/2.calls", "b/4.calls"]);
     }
 
     #[test]
-    fn what_is_too_much_goes_the_oldest_first() {
-        let (folder, now) = folder(&FILES);
-        let retention = Retention { days: 0, bytes: 1500 };
-        assert_eq!(sweep(folder.path(), retention, &HashSet::new(), now).unwrap(), 3);
-        assert_eq!(left(folder.path()), ["b/4.calls"]);
+    fn oldest_recordings_are_removed_over_max_bytes() {
+        let (folder, now) = create_recordings(&SAMPLE_FILES);
+        let retention = Retention {
+            max_days: 0,
+            max_bytes: 1500,
+        };
+        assert_eq!(
+            remove_expired_recordings(folder.path(), retention, &HashSet::new(), now).unwrap(),
+            3
+        );
+        assert_eq!(remaining_recordings(folder.path()), ["b/4.calls"]);
         assert!(!folder.path().join("a").exists());
     }
 
     #[test]
-    fn what_is_being_written_stays() {
-        let (folder, now) = folder(&FILES);
+    fn a_recording_being_written_is_not_removed() {
+        let (folder, now) = create_recordings(&SAMPLE_FILES);
         let open = HashSet::from([folder.path().join("a/1.calls")]);
         let retention = Retention {
-            days: 30,
-            bytes: 1000,
+            max_days: 30,
+            max_bytes: 1000,
         };
-        sweep(folder.path(), retention, &open, now).unwrap();
-        assert_eq!(left(folder.path()), ["a/1.calls"]);
+        remove_expired_recordings(folder.path(), retention, &open, now).unwrap();
+        assert_eq!(remaining_recordings(folder.path()), ["a/1.calls"]);
     }
 
     #[test]
-    fn without_limits_everything_stays() {
-        let (folder, now) = folder(&FILES);
-        let swept = sweep(folder.path(), Retention::default(), &HashSet::new(), now).unwrap();
-        assert_eq!((swept, left(folder.path()).len()), (0, 4));
+    fn without_limits_nothing_is_removed() {
+        let (folder, now) = create_recordings(&SAMPLE_FILES);
+        let swept =
+            remove_expired_recordings(folder.path(), Retention::default(), &HashSet::new(), now).unwrap();
+        assert_eq!((swept, remaining_recordings(folder.path()).len()), (0, 4));
     }
 
     #[test]
-    fn a_job_tells_its_age() {
-        let retention = Retention { days: 30, bytes: 0 };
+    fn expiry_is_explained_by_the_age_of_the_job_id() {
+        let retention = Retention {
+            max_days: 30,
+            max_bytes: 0,
+        };
         let old: JobId = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f".parse().unwrap();
-        let why = retention.outlived(&old).unwrap();
-        assert!(why.contains("policy.record_days is 30"), "{why}");
-        assert_eq!(retention.outlived(&JobId::new()), None);
-        assert_eq!(Retention::default().outlived(&old), None);
+        let why = retention.explain_expiry(&old).unwrap();
+        assert!(why.contains("policy.recording_retention_days is 30"), "{why}");
+        assert_eq!(retention.explain_expiry(&JobId::new()), None);
+        assert_eq!(Retention::default().explain_expiry(&old), None);
     }
 }

@@ -1,28 +1,28 @@
-use super::super::{Component, Exchange, read_recording};
+use super::super::{RecordedComponent, RecordedDecision, read_recording};
 use super::*;
-use weir_core::decision::{PageRoute, Reading};
-use weir_core::manifest::Limits;
+use weir_core::decision::{PageRoute, ReadingMethod};
+use weir_core::manifest::ComponentLimits;
 use weir_core::page::PageFacts;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 
-fn opened(job: JobId) -> Opened {
-    Opened {
-        tenant: TenantId::single(),
+fn session_header(job: JobId) -> SessionHeader {
+    SessionHeader {
+        tenant: TenantId::default_tenant(),
         job,
         pipeline: "p".into(),
-        revision: RevisionId::of(b"r"),
+        revision: RevisionId::from_content(b"r"),
         settings: [("dpi".to_owned(), "150".to_owned())].into(),
-        components: vec![Component {
+        components: vec![RecordedComponent {
             name: "routing".into(),
             digest: [7; 32],
         }],
-        assigned: Vec::new(),
-        grants: Vec::new(),
-        limits: Limits::default(),
+        role_assignments: Vec::new(),
+        granted_capabilities: Vec::new(),
+        limits: ComponentLimits::default(),
     }
 }
 
-fn call(page: u32) -> Call {
+fn recorded_call(page: u32) -> RecordedCall {
     let facts = PageFacts {
         number: page,
         width: 612.0,
@@ -32,22 +32,22 @@ fn call(page: u32) -> Call {
         readable: true,
     };
     let route = PageRoute {
-        reading: Reading::TextLayer,
+        reading_method: ReadingMethod::TextLayer,
         embed: true,
         store: true,
         labels: vec![("kind".into(), "text".into())],
     };
-    Call {
-        component: 0,
-        turn: page,
-        micros: 1,
-        heard: Vec::new(),
-        exchange: Exchange::Page(DocumentId::of(b"d"), facts, Ok(route)),
+    RecordedCall {
+        component_index: 0,
+        sequence: page,
+        elapsed_micros: 1,
+        responses: Vec::new(),
+        decision: RecordedDecision::Page(DocumentId::from_content(b"d"), facts, Ok(route)),
     }
 }
 
-fn tape(path: &Path) -> Tape {
-    Tape {
+fn recording_file(path: &Path) -> RecordingFile {
+    RecordingFile {
         path: path.to_owned(),
         stopped: AtomicBool::new(false),
         closed: AtomicBool::new(false),
@@ -55,12 +55,12 @@ fn tape(path: &Path) -> Tape {
     }
 }
 
-fn pages(frames: &[Frame]) -> Vec<u32> {
+fn page_numbers(frames: &[RecordingFrame]) -> Vec<u32> {
     frames
         .iter()
         .filter_map(|frame| match frame {
-            Frame::Call(call) => match &call.exchange {
-                Exchange::Page(_, facts, _) => Some(facts.number),
+            RecordingFrame::Call(call) => match &call.decision {
+                RecordedDecision::Page(_, facts, _) => Some(facts.number),
                 _ => None,
             },
             _ => None,
@@ -69,47 +69,52 @@ fn pages(frames: &[Frame]) -> Vec<u32> {
 }
 
 #[test]
-fn what_was_recorded_is_read() {
+fn recorded_frames_are_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let job = JobId::new();
-    let writer = Writer::start(folder.path().join("recordings"), Retention::default()).unwrap();
-    let recorder = Recorder::new(&writer, opened(job));
+    let writer = RecordingWriter::start(folder.path().join("recordings"), Retention::default()).unwrap();
+    let recorder = JobRecorder::new(&writer, session_header(job));
     for page in 1..=100 {
-        recorder.push(call(page));
+        recorder.push(recorded_call(page));
     }
     drop(recorder);
     drop(writer);
     let path = folder.path().join(format!("recordings/default/{job}.calls"));
     let frames = read_recording(&path).unwrap();
-    assert_eq!(frames[0], Frame::Opened(Box::new(opened(job))));
-    assert_eq!(frames[1], Frame::Call(Box::new(call(1))));
-    assert_eq!(pages(&frames), (1..=100).collect::<Vec<_>>());
-    assert_eq!(frames.last(), Some(&Frame::Ended { calls: 100 }));
+    assert_eq!(
+        frames[0],
+        RecordingFrame::SessionStarted(Box::new(session_header(job)))
+    );
+    assert_eq!(frames[1], RecordingFrame::Call(Box::new(recorded_call(1))));
+    assert_eq!(page_numbers(&frames), (1..=100).collect::<Vec<_>>());
+    assert_eq!(frames.last(), Some(&RecordingFrame::SessionEnded { calls: 100 }));
 }
 
-/// Threads add calls at once, as many that each fills groups.
+/// Four threads record calls at the same time, and each fills two groups.
 #[test]
 fn groups_are_written_in_their_order() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = Writer::start(folder.path().to_owned(), Retention::default()).unwrap();
+    let writer = RecordingWriter::start(folder.path().to_owned(), Retention::default()).unwrap();
     let jobs: Vec<JobId> = (0..100).map(|_| JobId::new()).collect();
     for job in &jobs {
-        let recorder = Recorder::new(&writer, opened(*job));
+        let recorder = JobRecorder::new(&writer, session_header(*job));
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..2 * GROUP as u32).for_each(|page| recorder.push(call(page))));
+                scope.spawn(|| {
+                    (0..2 * MAX_GROUP_FRAMES as u32).for_each(|page| recorder.push(recorded_call(page)))
+                });
             }
         });
     }
     drop(writer);
     for job in jobs {
         let frames = read_recording(&folder.path().join(format!("default/{job}.calls"))).unwrap();
-        let calls = 8 * GROUP as u64;
+        let calls = 8 * MAX_GROUP_FRAMES as u64;
         assert!(
-            matches!(frames.first(), Some(Frame::Opened(_))),
+            matches!(frames.first(), Some(RecordingFrame::SessionStarted(_))),
             "the beginning is first"
         );
-        assert_eq!(frames.last(), Some(&Frame::Ended { calls }));
+        assert_eq!(frames.last(), Some(&RecordingFrame::SessionEnded { calls }));
         assert_eq!(frames.len() as u64, calls + 2);
     }
 }
@@ -118,31 +123,42 @@ fn groups_are_written_in_their_order() {
 fn a_failed_write_closes_the_file_for_good() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("default/job.calls");
-    let tape = tape(&path);
-    append(&tape, &[Frame::Opened(Box::new(opened(JobId::new())))]).unwrap();
-    // Something that cannot be opened as a file stands in its place for a while.
+    let tape = recording_file(&path);
+    append_frames(
+        &tape,
+        &[RecordingFrame::SessionStarted(Box::new(session_header(
+            JobId::new(),
+        )))],
+    )
+    .unwrap();
+    // For a while a folder replaces the file, so that it cannot be opened.
     let aside = folder.path().join("aside");
     fs::rename(&path, &aside).unwrap();
     fs::create_dir(&path).unwrap();
-    append(&tape, &[Frame::Call(Box::new(call(1)))]).unwrap_err();
-    tape.close();
+    append_frames(&tape, &[RecordingFrame::Call(Box::new(recorded_call(1)))]).unwrap_err();
+    tape.stop_recording();
     fs::remove_dir(&path).unwrap();
     fs::rename(&aside, &path).unwrap();
-    assert_eq!(append(&tape, &[Frame::Call(Box::new(call(2)))]).unwrap(), 0);
+    assert_eq!(
+        append_frames(&tape, &[RecordingFrame::Call(Box::new(recorded_call(2)))]).unwrap(),
+        0
+    );
     assert_eq!(read_recording(&path).unwrap().len(), 1);
 }
 
 #[test]
-fn a_resumed_job_goes_on_behind_a_torn_frame() {
+fn a_resumed_job_cuts_off_a_torn_frame() {
     let folder = tempfile::tempdir().unwrap();
     let job = JobId::new();
     let sitting = |page| {
-        let writer = Writer::start(folder.path().to_owned(), Retention::default()).unwrap();
-        Recorder::new(&writer, opened(job)).push(call(page));
+        let writer = RecordingWriter::start(folder.path().to_owned(), Retention::default()).unwrap();
+        JobRecorder::new(&writer, session_header(job)).push(recorded_call(page));
     };
     let path = folder.path().join(format!("default/{job}.calls"));
     sitting(1);
-    let end = encode(&[Frame::Ended { calls: 1 }]).unwrap().len() as u64;
+    let end = encode_frames(&[RecordingFrame::SessionEnded { calls: 1 }])
+        .unwrap()
+        .len() as u64;
     let torn = fs::metadata(&path).unwrap().len() - end - 3;
     OpenOptions::new()
         .write(true)
@@ -153,8 +169,14 @@ fn a_resumed_job_goes_on_behind_a_torn_frame() {
     assert_eq!(read_recording(&path).unwrap().len(), 1);
     sitting(2);
     let frames = read_recording(&path).unwrap();
-    assert_eq!(frames.iter().filter(|f| matches!(f, Frame::Opened(_))).count(), 2);
-    assert_eq!(pages(&frames), [2]);
+    assert_eq!(
+        frames
+            .iter()
+            .filter(|f| matches!(f, RecordingFrame::SessionStarted(_)))
+            .count(),
+        2
+    );
+    assert_eq!(page_numbers(&frames), [2]);
 }
 
 #[test]
@@ -162,32 +184,37 @@ fn a_full_recording_says_so_and_stops() {
     let folder = tempfile::tempdir().unwrap();
     let job = JobId::new();
     let path = folder.path().join(format!("default/{job}.calls"));
-    let tape = tape(&path);
-    append(&tape, &[Frame::Opened(Box::new(opened(job)))]).unwrap();
-    // One frame of almost all the room there is.
-    let filler = Frame::Stopped("x".repeat(usize::try_from(JOB_BYTES).unwrap() - 400));
-    append(&tape, &[filler]).unwrap();
+    let tape = recording_file(&path);
+    append_frames(
+        &tape,
+        &[RecordingFrame::SessionStarted(Box::new(session_header(job)))],
+    )
+    .unwrap();
+    // One frame that almost reaches the byte limit.
+    let filler =
+        RecordingFrame::RecordingStopped("x".repeat(usize::try_from(MAX_RECORDING_BYTES).unwrap() - 400));
+    append_frames(&tape, &[filler]).unwrap();
     assert!(!tape.stopped.load(Ordering::Relaxed));
-    append(&tape, &vec![Frame::Call(Box::new(call(1))); 10]).unwrap();
+    append_frames(&tape, &vec![RecordingFrame::Call(Box::new(recorded_call(1))); 10]).unwrap();
     assert!(tape.stopped.load(Ordering::Relaxed));
     let frames = read_recording(&path).unwrap();
-    assert!(matches!(frames.last(), Some(Frame::Stopped(why)) if why.contains("reached")));
-    assert!(fs::metadata(&path).unwrap().len() <= JOB_BYTES + 100);
+    assert!(matches!(frames.last(), Some(RecordingFrame::RecordingStopped(why)) if why.contains("reached")));
+    assert!(fs::metadata(&path).unwrap().len() <= MAX_RECORDING_BYTES + 100);
 }
 
 #[test]
 fn zeros_at_the_end_are_no_frames() {
-    let mut bytes = encode(&[Frame::Stopped("a".into())]).unwrap();
+    let mut bytes = encode_frames(&[RecordingFrame::RecordingStopped("a".into())]).unwrap();
     let whole = bytes.len();
     bytes.extend_from_slice(&[0; 64]);
-    assert_eq!(read::whole(&bytes), whole);
+    assert_eq!(reader::complete_frames_len(&bytes), whole);
 }
 
 #[test]
-fn a_job_that_asked_nothing_leaves_no_file() {
+fn a_job_without_calls_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = Writer::start(folder.path().to_owned(), Retention::default()).unwrap();
-    drop(Recorder::new(&writer, opened(JobId::new())));
+    let writer = RecordingWriter::start(folder.path().to_owned(), Retention::default()).unwrap();
+    drop(JobRecorder::new(&writer, session_header(JobId::new())));
     drop(writer);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
@@ -195,39 +222,45 @@ fn a_job_that_asked_nothing_leaves_no_file() {
 #[tokio::test]
 async fn removed_recording_does_not_come_back() {
     let folder = tempfile::tempdir().unwrap();
-    let writer = Writer::start(folder.path().to_owned(), Retention::default()).unwrap();
+    let writer = RecordingWriter::start(folder.path().to_owned(), Retention::default()).unwrap();
     let [removed, other] = [JobId::new(), JobId::new()];
     let path = |job: JobId| folder.path().join(format!("default/{job}.calls"));
     let recorders = [removed, other].map(|job| {
-        let recorder = Recorder::new(&writer, opened(job));
-        // More than a group, so that a part is in the file and a part is not.
-        (0..=u32::try_from(GROUP).unwrap()).for_each(|page| recorder.push(call(page)));
+        let recorder = JobRecorder::new(&writer, session_header(job));
+        // More than a group, so that only some frames are in the file.
+        (0..=u32::try_from(MAX_GROUP_FRAMES).unwrap()).for_each(|page| recorder.push(recorded_call(page)));
         recorder
     });
     writer.flush().await;
     assert!(path(removed).exists() && path(other).exists());
-    let tenant = TenantId::single();
+    let tenant = TenantId::default_tenant();
     writer
-        .remove(&tenant, Some(&[removed, JobId::new()]))
+        .remove_recordings(&tenant, Some(&[removed, JobId::new()]))
         .await
         .unwrap();
-    // What the recorder still has comes after the removal.
+    // The recorders submit their remaining frames after the removal.
     drop(recorders);
     writer.flush().await;
     assert!(!path(removed).exists());
-    assert_eq!(pages(&read_recording(&path(other)).unwrap()).len(), GROUP + 1);
+    assert_eq!(
+        page_numbers(&read_recording(&path(other)).unwrap()).len(),
+        MAX_GROUP_FRAMES + 1
+    );
 
-    let left = Recorder::new(&writer, opened(JobId::new()));
-    left.push(call(1));
-    writer.remove(&"b".parse().unwrap(), None).await.unwrap();
+    let left = JobRecorder::new(&writer, session_header(JobId::new()));
+    left.push(recorded_call(1));
+    writer
+        .remove_recordings(&"b".parse().unwrap(), None)
+        .await
+        .unwrap();
     assert!(path(other).exists());
-    writer.remove(&tenant, None).await.unwrap();
+    writer.remove_recordings(&tenant, None).await.unwrap();
     drop(left);
     writer.flush().await;
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    // The next tenant of the name is recorded again.
+    // A new tenant of the same name is recorded again.
     let job = JobId::new();
-    Recorder::new(&writer, opened(job)).push(call(1));
+    JobRecorder::new(&writer, session_header(job)).push(recorded_call(1));
     writer.flush().await;
     assert!(path(job).exists());
 }

@@ -1,29 +1,37 @@
-//! How many pages to take next, and how finely to draw them.
+//! The batching role: the number of pages in the next batch and their resolution.
 
-use weir_core::decision::{BatchPlan, Situation};
-use weir_core::event::ErrorNote;
+use weir_core::decision::{BatchContext, BatchPlan};
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::Role;
 
-use super::{Decision, missing, within, words};
+use super::{PolicyCall, check_range, missing_export_error, wit_conversions};
 use crate::bindings::batching;
-use crate::live::Live;
-use crate::recording::Exchange;
+use crate::live_instance::LiveInstance;
+use crate::recording::RecordedDecision;
 
-impl Decision for Situation {
+impl PolicyCall for BatchContext {
     const ROLE: Role = Role::Batching;
     const FUNCTION: &'static str = "batching.plan";
-    type Said = batching::Batch;
-    type Answer = BatchPlan;
+    type RawDecision = batching::Batch;
+    type Decision = BatchPlan;
 
-    async fn ask(&self, live: &mut Live) -> wasmtime::Result<batching::Batch> {
-        let guest = live.roles.batching.as_ref().ok_or_else(|| missing(Self::ROLE))?;
+    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<batching::Batch> {
+        let guest = live
+            .exports
+            .batching
+            .as_ref()
+            .ok_or_else(|| missing_export_error(Self::ROLE))?;
         let situation = batching::Situation {
             document: self.document.to_string(),
             total_pages: self.total_pages,
             remaining_pages: self.remaining_pages,
-            next: self.next.iter().map(words::page_facts).collect(),
-            queues: words::queues(&self.queues),
-            times: words::times(&self.times),
+            next: self
+                .next_pages
+                .iter()
+                .map(wit_conversions::to_wit_page_facts)
+                .collect(),
+            queues: wit_conversions::to_wit_queues(&self.queues),
+            times: wit_conversions::to_wit_stage_times(&self.stage_timings),
             device: batching::Device {
                 kind: if self.device.gpu {
                     batching::DeviceKind::Gpu
@@ -38,18 +46,18 @@ impl Decision for Situation {
         guest.call_plan(&mut live.store, &situation).await
     }
 
-    fn check(&self, said: batching::Batch) -> Result<BatchPlan, String> {
-        let known = u32::try_from(self.next.len()).unwrap_or(64).max(1);
+    fn validate(&self, said: batching::Batch) -> Result<BatchPlan, String> {
+        let known = u32::try_from(self.next_pages.len()).unwrap_or(64).max(1);
         Ok(BatchPlan {
-            pages: within("pages", said.pages, 1, 64)?.min(known),
-            dpi: within("dpi", said.dpi, 36, 600)?,
-            linger_millis: within("linger-millis", said.linger_millis, 0, 10_000)?,
-            queue_capacity: within("queue-capacity", said.queue_capacity, 1, 64)?,
+            pages: check_range("pages", said.pages, 1, 64)?.min(known),
+            dpi: check_range("dpi", said.dpi, 36, 600)?,
+            linger_millis: check_range("linger-millis", said.linger_millis, 0, 10_000)?,
+            queue_capacity: check_range("queue-capacity", said.queue_capacity, 1, 64)?,
         })
     }
 
-    fn exchange(self, answer: Result<BatchPlan, ErrorNote>) -> Exchange {
-        Exchange::Plan(self, answer)
+    fn into_recorded_decision(self, answer: Result<BatchPlan, ErrorInfo>) -> RecordedDecision {
+        RecordedDecision::Plan(self, answer)
     }
 }
 
@@ -57,10 +65,10 @@ impl Decision for Situation {
 mod tests {
     use super::*;
     use weir_core::DocumentId;
-    use weir_core::decision::Device;
+    use weir_core::decision::ComputeDevice;
     use weir_core::page::PageFacts;
 
-    fn situation(next: usize) -> Situation {
+    fn sample_situation(next: usize) -> BatchContext {
         let facts = PageFacts {
             number: 1,
             width: 1.0,
@@ -69,28 +77,28 @@ mod tests {
             image_coverage: 0.0,
             readable: true,
         };
-        Situation {
-            document: DocumentId::of(b"d"),
+        BatchContext {
+            document: DocumentId::from_content(b"d"),
             total_pages: 9,
             remaining_pages: 9,
-            next: vec![facts; next],
+            next_pages: vec![facts; next],
             queues: Vec::new(),
-            times: Vec::new(),
-            device: Device::default(),
+            stage_timings: Vec::new(),
+            device: ComputeDevice::default(),
             free_image_bytes: 0,
         }
     }
 
     #[test]
-    fn ranges_of_a_batch() {
+    fn batch_plan_values_are_checked() {
         let good = batching::Batch {
             pages: 4,
             dpi: 150,
             linger_millis: 0,
             queue_capacity: 8,
         };
-        assert_eq!(situation(8).check(good).unwrap().pages, 4);
-        assert_eq!(situation(3).check(good).unwrap().pages, 3);
+        assert_eq!(sample_situation(8).validate(good).unwrap().pages, 4);
+        assert_eq!(sample_situation(3).validate(good).unwrap().pages, 3);
         for (wrong, name) in [
             (batching::Batch { pages: 0, ..good }, "pages is 0"),
             (batching::Batch { pages: 65, ..good }, "pages is 65"),
@@ -118,7 +126,7 @@ mod tests {
                 "queue-capacity",
             ),
         ] {
-            let error = situation(64).check(wrong).unwrap_err();
+            let error = sample_situation(64).validate(wrong).unwrap_err();
             assert!(error.contains(name), "{error}");
         }
     }

@@ -1,27 +1,31 @@
-//! Where to cut text, for the index and for summaries.
+//! The chunking role: ranges of text to index and to summarize.
 
 use std::ops::Range;
 
-use weir_core::decision::{PassageSource, Question, Section, SummaryPlan};
-use weir_core::event::ErrorNote;
+use weir_core::decision::{PassageSource, SummaryPlan, SummaryPrompt, SummarySource};
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::Role;
 
-use super::{Decision, missing, within, words};
+use super::{PolicyCall, check_range, missing_export_error, wit_conversions};
 use crate::bindings::chunking;
-use crate::live::Live;
-use crate::recording::Exchange;
+use crate::live_instance::LiveInstance;
+use crate::recording::RecordedDecision;
 
-/// Ranges of one answer.
-const RANGES: usize = 4096;
+/// Ranges of one decision.
+const MAX_RANGES: usize = 4096;
 
-impl Decision for PassageSource {
+impl PolicyCall for PassageSource {
     const ROLE: Role = Role::Chunking;
     const FUNCTION: &'static str = "chunking.passages";
-    type Said = Vec<crate::bindings::types::Range>;
-    type Answer = Vec<Range<u32>>;
+    type RawDecision = Vec<crate::bindings::types::Range>;
+    type Decision = Vec<Range<u32>>;
 
-    async fn ask(&self, live: &mut Live) -> wasmtime::Result<Self::Said> {
-        let guest = live.roles.chunking.as_ref().ok_or_else(|| missing(Self::ROLE))?;
+    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<Self::RawDecision> {
+        let guest = live
+            .exports
+            .chunking
+            .as_ref()
+            .ok_or_else(|| missing_export_error(Self::ROLE))?;
         let source = chunking::PassageSource {
             document: self.document.to_string(),
             page: self.page,
@@ -30,7 +34,7 @@ impl Decision for PassageSource {
                 .headings
                 .iter()
                 .map(|heading| chunking::Heading {
-                    at: words::range(&heading.at),
+                    at: wit_conversions::to_wit_range(&heading.range),
                     level: heading.level,
                 })
                 .collect(),
@@ -39,23 +43,27 @@ impl Decision for PassageSource {
         guest.call_passages(&mut live.store, &source).await
     }
 
-    fn check(&self, said: Self::Said) -> Result<Vec<Range<u32>>, String> {
-        words::ranges(&self.text, said, RANGES)
+    fn validate(&self, said: Self::RawDecision) -> Result<Vec<Range<u32>>, String> {
+        wit_conversions::validate_ranges(&self.text, said, MAX_RANGES)
     }
 
-    fn exchange(self, answer: Result<Vec<Range<u32>>, ErrorNote>) -> Exchange {
-        Exchange::Passages(self, answer)
+    fn into_recorded_decision(self, answer: Result<Vec<Range<u32>>, ErrorInfo>) -> RecordedDecision {
+        RecordedDecision::Passages(self, answer)
     }
 }
 
-impl Decision for Section {
+impl PolicyCall for SummarySource {
     const ROLE: Role = Role::Chunking;
     const FUNCTION: &'static str = "chunking.summarize";
-    type Said = chunking::SummaryPlan;
-    type Answer = SummaryPlan;
+    type RawDecision = chunking::SummaryPlan;
+    type Decision = SummaryPlan;
 
-    async fn ask(&self, live: &mut Live) -> wasmtime::Result<chunking::SummaryPlan> {
-        let guest = live.roles.chunking.as_ref().ok_or_else(|| missing(Self::ROLE))?;
+    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<chunking::SummaryPlan> {
+        let guest = live
+            .exports
+            .chunking
+            .as_ref()
+            .ok_or_else(|| missing_export_error(Self::ROLE))?;
         let section = chunking::Section {
             document: self.document.to_string(),
             title: self.title.clone(),
@@ -67,35 +75,35 @@ impl Decision for Section {
         guest.call_summarize(&mut live.store, &section).await
     }
 
-    fn check(&self, said: chunking::SummaryPlan) -> Result<SummaryPlan, String> {
+    fn validate(&self, said: chunking::SummaryPlan) -> Result<SummaryPlan, String> {
         Ok(match said {
             chunking::SummaryPlan::None => SummaryPlan::None,
-            chunking::SummaryPlan::Single(asked) => SummaryPlan::Single(question(asked)?),
+            chunking::SummaryPlan::Single(asked) => SummaryPlan::Single(validate_prompt(asked)?),
             chunking::SummaryPlan::MapReduce(plan) => {
                 if plan.ranges.is_empty() {
-                    return Err("map-reduce without a range".into());
+                    return Err("the map-reduce plan has no range".into());
                 }
                 SummaryPlan::MapReduce {
-                    ranges: words::ranges(&self.text, plan.ranges, RANGES)?,
-                    map: question(plan.map)?,
-                    reduce: question(plan.reduce)?,
+                    ranges: wit_conversions::validate_ranges(&self.text, plan.ranges, MAX_RANGES)?,
+                    map: validate_prompt(plan.map)?,
+                    reduce: validate_prompt(plan.reduce)?,
                 }
             }
         })
     }
 
-    fn exchange(self, answer: Result<SummaryPlan, ErrorNote>) -> Exchange {
-        Exchange::Summarize(self, answer)
+    fn into_recorded_decision(self, answer: Result<SummaryPlan, ErrorInfo>) -> RecordedDecision {
+        RecordedDecision::Summarize(self, answer)
     }
 }
 
-fn question(said: chunking::Question) -> Result<Question, String> {
+fn validate_prompt(said: chunking::Question) -> Result<SummaryPrompt, String> {
     if said.prompt.trim().is_empty() {
-        return Err("a question has an empty prompt".into());
+        return Err("the prompt is empty".into());
     }
-    Ok(Question {
+    Ok(SummaryPrompt {
         prompt: said.prompt,
-        max_tokens: within("max-tokens", said.max_tokens, 1, 4096)?,
+        max_tokens: check_range("max-tokens", said.max_tokens, 1, 4096)?,
     })
 }
 
@@ -106,9 +114,9 @@ mod tests {
     use weir_core::DocumentId;
 
     #[test]
-    fn plans_of_a_summary() {
-        let section = Section {
-            document: DocumentId::of(b"d"),
+    fn summary_plans_are_checked() {
+        let section = SummarySource {
+            document: DocumentId::from_content(b"d"),
             title: "t".into(),
             level: 1,
             first_page: 1,
@@ -120,22 +128,26 @@ mod tests {
             max_tokens,
         };
         let plan = |ranges, max_tokens| {
-            section.check(chunking::SummaryPlan::MapReduce(chunking::MapReduce {
+            section.validate(chunking::SummaryPlan::MapReduce(chunking::MapReduce {
                 ranges,
                 map: ask(max_tokens),
                 reduce: ask(1),
             }))
         };
-        assert!(section.check(chunking::SummaryPlan::Single(ask(4096))).is_ok());
-        assert!(section.check(chunking::SummaryPlan::Single(ask(4097))).is_err());
+        assert!(section.validate(chunking::SummaryPlan::Single(ask(4096))).is_ok());
+        assert!(
+            section
+                .validate(chunking::SummaryPlan::Single(ask(4097)))
+                .is_err()
+        );
         assert!(plan(vec![types::Range { start: 0, end: 9 }], 1).is_ok());
         assert!(plan(vec![types::Range { start: 0, end: 10 }], 1).is_err());
         assert!(plan(vec![types::Range { start: 0, end: 9 }], 0).is_err());
-        assert!(plan(Vec::new(), 1).unwrap_err().contains("without a range"));
+        assert!(plan(Vec::new(), 1).unwrap_err().contains("has no range"));
         let blank = chunking::Question {
             prompt: " ".into(),
             max_tokens: 1,
         };
-        assert!(section.check(chunking::SummaryPlan::Single(blank)).is_err());
+        assert!(section.validate(chunking::SummaryPlan::Single(blank)).is_err());
     }
 }

@@ -1,55 +1,57 @@
-//! The decisions a component can be asked for: how each is put to a guest and what counts as an answer.
+//! The policy calls: how each function of the contract is called and how its decision is checked.
 //!
-//! One file for each role. An answer that lies outside the ranges of the contract is nonsense, and the reason says which
-//! range; where the contract says "cut" or "taken", the answer is cut instead. Nothing that a guest said gets past these
-//! files unchecked.
+//! There is one file for each role. A decision outside the ranges of the contract is invalid, and the reason names the range.
+//! Where the contract says "cut" or "taken", the decision is cut instead. Every value from a guest is checked here.
 
 mod batching;
 mod chunking;
 mod progress;
 mod routing;
-mod words;
+mod wit_conversions;
 
 use std::future::Future;
 
-use weir_core::event::ErrorNote;
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::Role;
 
-use crate::live::Live;
-use crate::recording::Exchange;
+use crate::live_instance::LiveInstance;
+use crate::recording::RecordedDecision;
 
-pub(crate) use progress::Observed;
-pub(crate) use routing::PageFound;
+pub(crate) use progress::TimedObservation;
+pub(crate) use routing::PageToRoute;
 
-/// Something a component is asked to decide.
-pub(crate) trait Decision: Clone + Send + Sync + 'static {
-    /// Who is asked.
+/// The input of a policy call; implemented for the input type of each function.
+pub(crate) trait PolicyCall: Clone + Send + Sync + 'static {
+    /// The role that has the function.
     const ROLE: Role;
-    /// The function's name in errors and recordings.
+    /// The function's name in errors and logs.
     const FUNCTION: &'static str;
-    /// What the guest answers.
-    type Said: Send;
-    /// What the engine is told.
-    type Answer: Clone + Send;
+    /// The value that the guest returns.
+    type RawDecision: Send;
+    /// The checked decision that the engine receives.
+    type Decision: Clone + Send;
 
-    /// Asks the guest.
-    fn ask(&self, live: &mut Live) -> impl Future<Output = wasmtime::Result<Self::Said>> + Send;
+    /// Calls the guest's function.
+    fn invoke(
+        &self,
+        live: &mut LiveInstance,
+    ) -> impl Future<Output = wasmtime::Result<Self::RawDecision>> + Send;
 
-    /// Checks what it said; the error is the reason it makes no sense.
-    fn check(&self, said: Self::Said) -> Result<Self::Answer, String>;
+    /// Checks the guest's value. The error is the reason why it is invalid.
+    fn validate(&self, said: Self::RawDecision) -> Result<Self::Decision, String>;
 
-    /// Question and answer, for the recording.
-    fn exchange(self, answer: Result<Self::Answer, ErrorNote>) -> Exchange;
+    /// Combines input and result for the recording.
+    fn into_recorded_decision(self, answer: Result<Self::Decision, ErrorInfo>) -> RecordedDecision;
 }
 
-/// The exports of a role are looked up when an instance is made for it, so that this cannot fail in a job; if it did, the
-/// call is an error like any other.
-fn missing(role: Role) -> wasmtime::Error {
+/// Returns the error for an instance without the exports of a role. The exports are looked up when the instance is created, so
+/// a job does not meet this error.
+fn missing_export_error(role: Role) -> wasmtime::Error {
     wasmtime::Error::msg(format!("the instance was not made for the role {}", role.name()))
 }
 
-/// Within a range, or the reason why not.
-fn within<T: PartialOrd + std::fmt::Display>(what: &str, value: T, from: T, to: T) -> Result<T, String> {
+/// Returns the value if it is within `from` to `to`, both inclusive. The error names the range.
+fn check_range<T: PartialOrd + std::fmt::Display>(what: &str, value: T, from: T, to: T) -> Result<T, String> {
     if value >= from && value <= to {
         Ok(value)
     } else {

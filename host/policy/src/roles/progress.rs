@@ -1,43 +1,47 @@
-//! What the user is told.
+//! The progress role: turns events of a job into updates for the user.
 
-use weir_core::decision::{Observation, ProgressUpdate};
-use weir_core::event::ErrorNote;
+use weir_core::decision::{ObservedEvent, ProgressUpdate};
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::Role;
 
-use super::{Decision, missing, words};
+use super::{PolicyCall, missing_export_error, wit_conversions};
 use crate::bindings::progress;
-use crate::guest::one_line;
-use crate::live::Live;
-use crate::recording::Exchange;
+use crate::instance_data::to_single_line;
+use crate::live_instance::LiveInstance;
+use crate::recording::RecordedDecision;
 
-/// Updates taken of one answer.
-const UPDATES: usize = 16;
-/// Characters of a message.
-const MESSAGE: usize = 500;
+/// Updates of one decision; further ones are dropped.
+const MAX_UPDATES: usize = 16;
+/// Characters of an update's message; longer messages are cut.
+const MAX_MESSAGE_CHARS: usize = 500;
 
-/// Something that happened, to be told.
+/// An event of the job, with its time in milliseconds since the job's start.
 #[derive(Clone)]
-pub(crate) struct Observed {
+pub(crate) struct TimedObservation {
     pub(crate) at_millis: u64,
-    pub(crate) what: Observation,
+    pub(crate) observation: ObservedEvent,
 }
 
-impl Decision for Observed {
+impl PolicyCall for TimedObservation {
     const ROLE: Role = Role::Progress;
     const FUNCTION: &'static str = "progress.observe";
-    type Said = Vec<progress::Update>;
-    type Answer = Vec<ProgressUpdate>;
+    type RawDecision = Vec<progress::Update>;
+    type Decision = Vec<ProgressUpdate>;
 
-    async fn ask(&self, live: &mut Live) -> wasmtime::Result<Vec<progress::Update>> {
-        let guest = live.roles.progress.as_ref().ok_or_else(|| missing(Self::ROLE))?;
+    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<Vec<progress::Update>> {
+        let guest = live
+            .exports
+            .progress
+            .as_ref()
+            .ok_or_else(|| missing_export_error(Self::ROLE))?;
         guest
-            .call_observe(&mut live.store, self.at_millis, &event(&self.what))
+            .call_observe(&mut live.store, self.at_millis, &to_wit_event(&self.observation))
             .await
     }
 
-    fn check(&self, said: Vec<progress::Update>) -> Result<Vec<ProgressUpdate>, String> {
+    fn validate(&self, said: Vec<progress::Update>) -> Result<Vec<ProgressUpdate>, String> {
         said.into_iter()
-            .take(UPDATES)
+            .take(MAX_UPDATES)
             .map(|update| {
                 if !(0.0..=100.0).contains(&update.percent) {
                     return Err(format!("percent is {}, not within 0 to 100", update.percent));
@@ -46,23 +50,23 @@ impl Decision for Observed {
                     document: update
                         .document
                         .parse()
-                        .map_err(|_| "an update names no document".to_owned())?,
+                        .map_err(|_| "an update has an invalid document id".to_owned())?,
                     percent: update.percent,
-                    message: one_line(&update.message, MESSAGE),
+                    message: to_single_line(&update.message, MAX_MESSAGE_CHARS),
                     seconds_left: update.seconds_left,
                 })
             })
             .collect()
     }
 
-    fn exchange(self, answer: Result<Vec<ProgressUpdate>, ErrorNote>) -> Exchange {
-        Exchange::Observe(self.at_millis, self.what, answer)
+    fn into_recorded_decision(self, answer: Result<Vec<ProgressUpdate>, ErrorInfo>) -> RecordedDecision {
+        RecordedDecision::Observe(self.at_millis, self.observation, answer)
     }
 }
 
-fn event(what: &Observation) -> progress::Event {
+fn to_wit_event(what: &ObservedEvent) -> progress::Event {
     match what {
-        Observation::DocumentStarted {
+        ObservedEvent::DocumentStarted {
             document,
             name,
             pages,
@@ -73,18 +77,18 @@ fn event(what: &Observation) -> progress::Event {
             pages: *pages,
             already_done: *already_done,
         }),
-        Observation::BatchRasterized {
+        ObservedEvent::BatchRasterized {
             document,
             pages,
             queues,
-            times,
+            stage_timings: times,
         } => progress::Event::BatchRasterized(progress::BatchRasterized {
             document: document.to_string(),
             pages: *pages,
-            queues: words::queues(queues),
-            times: words::times(times),
+            queues: wit_conversions::to_wit_queues(queues),
+            times: wit_conversions::to_wit_stage_times(times),
         }),
-        Observation::PageDone {
+        ObservedEvent::PageDone {
             document,
             page,
             searchable,
@@ -95,7 +99,7 @@ fn event(what: &Observation) -> progress::Event {
             searchable: *searchable,
             passages: *passages,
         }),
-        Observation::PageFailed {
+        ObservedEvent::PageFailed {
             document,
             page,
             stage,
@@ -103,10 +107,10 @@ fn event(what: &Observation) -> progress::Event {
         } => progress::Event::PageFailed(progress::PageFailed {
             document: document.to_string(),
             page: *page,
-            stage: words::stage(*stage),
+            stage: wit_conversions::to_wit_stage(*stage),
             message: message.clone(),
         }),
-        Observation::DocumentDone {
+        ObservedEvent::DocumentDone {
             document,
             done,
             failed,
@@ -115,7 +119,7 @@ fn event(what: &Observation) -> progress::Event {
             done: *done,
             failed: *failed,
         }),
-        Observation::DocumentFailed {
+        ObservedEvent::DocumentFailed {
             document,
             done,
             failed,
@@ -133,11 +137,11 @@ mod tests {
     use weir_core::DocumentId;
 
     #[test]
-    fn updates_are_plain_and_finite() {
-        let document = DocumentId::of(b"d");
-        let observed = Observed {
+    fn updates_are_cut_and_checked() {
+        let document = DocumentId::from_content(b"d");
+        let observed = TimedObservation {
             at_millis: 0,
-            what: Observation::DocumentDone {
+            observation: ObservedEvent::DocumentDone {
                 document,
                 done: 1,
                 failed: 0,
@@ -150,17 +154,22 @@ mod tests {
             seconds_left: None,
         };
         let taken = observed
-            .check(vec![update(100.0, "a\u{1b}]0;x\u{7}b"); 20])
+            .validate(vec![update(100.0, "a\u{1b}]0;x\u{7}b"); 20])
             .unwrap();
         assert_eq!(taken.len(), 16);
         assert_eq!(taken[0].message, "a ]0;x b");
-        let long = observed.check(vec![update(0.0, &"ä".repeat(501))]).unwrap();
+        let long = observed.validate(vec![update(0.0, &"ä".repeat(501))]).unwrap();
         assert_eq!(long[0].message.chars().count(), 500);
         for wrong in [f32::NAN, -0.1, 100.1, f32::INFINITY] {
-            assert!(observed.check(vec![update(wrong, "")]).is_err(), "{wrong}");
+            assert!(observed.validate(vec![update(wrong, "")]).is_err(), "{wrong}");
         }
         let mut stranger = update(1.0, "");
         stranger.document = "x".into();
-        assert!(observed.check(vec![stranger]).unwrap_err().contains("document"));
+        assert!(
+            observed
+                .validate(vec![stranger])
+                .unwrap_err()
+                .contains("document")
+        );
     }
 }

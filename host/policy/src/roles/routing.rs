@@ -1,29 +1,35 @@
-//! Where a document goes, how each page is read, and what follows a failure.
+//! The routing role: the collection of a document, how each page is read, and the action after a failure.
 
-use weir_core::decision::{DocumentFacts, DocumentRoute, Failure, PageRoute, Reading, Verdict};
-use weir_core::event::ErrorNote;
-use weir_core::filing::FilingError;
-use weir_core::id::is_name;
+use weir_core::decision::{
+    DocumentFacts, DocumentRoute, FailureAction, PageRoute, ReadingMethod, StageFailure,
+};
+use weir_core::event::ErrorInfo;
+use weir_core::id::is_valid_name;
 use weir_core::manifest::Role;
 use weir_core::page::PageFacts;
+use weir_core::placement::PlacementError;
 use weir_core::{DocumentId, Lane};
 
-use super::{Decision, missing, within, words};
+use super::{PolicyCall, check_range, missing_export_error, wit_conversions};
 use crate::bindings::routing;
-use crate::live::Live;
-use crate::recording::Exchange;
+use crate::live_instance::LiveInstance;
+use crate::recording::RecordedDecision;
 
 /// Characters of a model's name.
-const MODEL_NAME: usize = 128;
+const MAX_MODEL_NAME_CHARS: usize = 128;
 
-impl Decision for DocumentFacts {
+impl PolicyCall for DocumentFacts {
     const ROLE: Role = Role::Routing;
     const FUNCTION: &'static str = "routing.document";
-    type Said = routing::DocumentRoute;
-    type Answer = DocumentRoute;
+    type RawDecision = routing::DocumentRoute;
+    type Decision = DocumentRoute;
 
-    async fn ask(&self, live: &mut Live) -> wasmtime::Result<routing::DocumentRoute> {
-        let guest = live.roles.routing.as_ref().ok_or_else(|| missing(Self::ROLE))?;
+    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::DocumentRoute> {
+        let guest = live
+            .exports
+            .routing
+            .as_ref()
+            .ok_or_else(|| missing_export_error(Self::ROLE))?;
         let facts = routing::DocumentFacts {
             document: self.document.to_string(),
             name: self.name.clone(),
@@ -31,14 +37,18 @@ impl Decision for DocumentFacts {
             pages: self.pages,
             title: self.title.clone(),
             outline_entries: self.outline_entries,
-            first_pages: self.first_pages.iter().map(words::page_facts).collect(),
+            first_pages: self
+                .first_pages
+                .iter()
+                .map(wit_conversions::to_wit_page_facts)
+                .collect(),
         };
         guest.call_document(&mut live.store, &facts).await
     }
 
-    fn check(&self, said: routing::DocumentRoute) -> Result<DocumentRoute, String> {
-        if !is_name(&said.collection) {
-            return Err(FilingError::Collection.to_string());
+    fn validate(&self, said: routing::DocumentRoute) -> Result<DocumentRoute, String> {
+        if !is_valid_name(&said.collection) {
+            return Err(PlacementError::InvalidCollection.to_string());
         }
         Ok(DocumentRoute {
             collection: said.collection,
@@ -46,84 +56,98 @@ impl Decision for DocumentFacts {
                 routing::Lane::Interactive => Lane::Interactive,
                 routing::Lane::Bulk => Lane::Bulk,
             },
-            ocr_model: model("ocr", said.models.ocr)?,
-            embedding_model: model("text-embedding", said.models.text_embedding)?,
-            labels: words::labels(said.labels)?,
+            ocr_model: validate_model_name("ocr", said.models.ocr)?,
+            embedding_model: validate_model_name("text-embedding", said.models.text_embedding)?,
+            labels: wit_conversions::from_wit_labels(said.labels)?,
         })
     }
 
-    fn exchange(self, answer: Result<DocumentRoute, ErrorNote>) -> Exchange {
-        Exchange::Document(self, answer)
+    fn into_recorded_decision(self, answer: Result<DocumentRoute, ErrorInfo>) -> RecordedDecision {
+        RecordedDecision::Document(self, answer)
     }
 }
 
-/// A model's name may end up in a path, so it is made of characters that mean nothing there.
-fn model(what: &str, said: Option<String>) -> Result<Option<String>, String> {
+/// Checks a model's name. It may become part of a path, so it must not contain characters with a meaning in paths.
+fn validate_model_name(what: &str, said: Option<String>) -> Result<Option<String>, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     match said {
-        Some(name) if !(1..=MODEL_NAME).contains(&name.len()) || !name.chars().all(plain) => Err(format!(
-            "the {what} model is not named by 1 to {MODEL_NAME} of the characters a-z, A-Z, 0-9, '-', '_' and '.'"
-        )),
+        Some(name) if !(1..=MAX_MODEL_NAME_CHARS).contains(&name.len()) || !name.chars().all(plain) => {
+            Err(format!(
+                "the name of the {what} model must have 1 to {MAX_MODEL_NAME_CHARS} characters of a-z, A-Z, 0-9, '-', '_' and '.'"
+            ))
+        }
         name => Ok(name),
     }
 }
 
-/// A page, to be routed.
+/// The input of `routing.page`.
 #[derive(Clone, Copy)]
-pub(crate) struct PageFound {
+pub(crate) struct PageToRoute {
     pub(crate) document: DocumentId,
     pub(crate) facts: PageFacts,
 }
 
-impl Decision for PageFound {
+impl PolicyCall for PageToRoute {
     const ROLE: Role = Role::Routing;
     const FUNCTION: &'static str = "routing.page";
-    type Said = routing::PageRoute;
-    type Answer = PageRoute;
+    type RawDecision = routing::PageRoute;
+    type Decision = PageRoute;
 
-    async fn ask(&self, live: &mut Live) -> wasmtime::Result<routing::PageRoute> {
-        let guest = live.roles.routing.as_ref().ok_or_else(|| missing(Self::ROLE))?;
+    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::PageRoute> {
+        let guest = live
+            .exports
+            .routing
+            .as_ref()
+            .ok_or_else(|| missing_export_error(Self::ROLE))?;
         let document = self.document.to_string();
         guest
-            .call_page(&mut live.store, &document, words::page_facts(&self.facts))
+            .call_page(
+                &mut live.store,
+                &document,
+                wit_conversions::to_wit_page_facts(&self.facts),
+            )
             .await
     }
 
-    fn check(&self, said: routing::PageRoute) -> Result<PageRoute, String> {
+    fn validate(&self, said: routing::PageRoute) -> Result<PageRoute, String> {
         let reading = match said.reading {
-            routing::Reading::TextLayer => Reading::TextLayer,
-            routing::Reading::Ocr => Reading::Ocr,
-            routing::Reading::VisionModel => Reading::VisionModel,
-            routing::Reading::Nothing => Reading::Nothing,
+            routing::Reading::TextLayer => ReadingMethod::TextLayer,
+            routing::Reading::Ocr => ReadingMethod::Ocr,
+            routing::Reading::VisionModel => ReadingMethod::VisionModel,
+            routing::Reading::Nothing => ReadingMethod::Nothing,
         };
-        if said.embed && reading == Reading::Nothing {
-            return Err("embed is wanted for a page of which nothing is read".into());
+        if said.embed && reading == ReadingMethod::Nothing {
+            return Err("embed is true for a page that is not read".into());
         }
         Ok(PageRoute {
-            reading,
+            reading_method: reading,
             embed: said.embed,
             store: said.store,
-            labels: words::labels(said.labels)?,
+            labels: wit_conversions::from_wit_labels(said.labels)?,
         })
     }
 
-    fn exchange(self, answer: Result<PageRoute, ErrorNote>) -> Exchange {
-        Exchange::Page(self.document, self.facts, answer)
+    fn into_recorded_decision(self, answer: Result<PageRoute, ErrorInfo>) -> RecordedDecision {
+        RecordedDecision::Page(self.document, self.facts, answer)
     }
 }
 
-impl Decision for Failure {
+impl PolicyCall for StageFailure {
     const ROLE: Role = Role::Routing;
     const FUNCTION: &'static str = "routing.failed";
-    type Said = routing::Verdict;
-    type Answer = Verdict;
+    type RawDecision = routing::Verdict;
+    type Decision = FailureAction;
 
-    async fn ask(&self, live: &mut Live) -> wasmtime::Result<routing::Verdict> {
-        let guest = live.roles.routing.as_ref().ok_or_else(|| missing(Self::ROLE))?;
+    async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::Verdict> {
+        let guest = live
+            .exports
+            .routing
+            .as_ref()
+            .ok_or_else(|| missing_export_error(Self::ROLE))?;
         let failure = routing::Failure {
             document: self.document.to_string(),
             page: self.page,
-            stage: words::stage(self.stage),
+            stage: wit_conversions::to_wit_stage(self.stage),
             attempt: self.attempt,
             kind: self.kind.clone(),
             message: self.message.clone(),
@@ -131,18 +155,18 @@ impl Decision for Failure {
         guest.call_failed(&mut live.store, &failure).await
     }
 
-    fn check(&self, said: routing::Verdict) -> Result<Verdict, String> {
+    fn validate(&self, said: routing::Verdict) -> Result<FailureAction, String> {
         Ok(match said {
             routing::Verdict::RetryAfter(millis) => {
-                Verdict::RetryAfter(within("retry-after", millis, 0, 60_000)?)
+                FailureAction::RetryAfter(check_range("retry-after", millis, 0, 60_000)?)
             }
-            routing::Verdict::SkipPage => Verdict::SkipPage,
-            routing::Verdict::FailDocument => Verdict::FailDocument,
+            routing::Verdict::SkipPage => FailureAction::SkipPage,
+            routing::Verdict::FailDocument => FailureAction::FailDocument,
         })
     }
 
-    fn exchange(self, answer: Result<Verdict, ErrorNote>) -> Exchange {
-        Exchange::Failed(self, answer)
+    fn into_recorded_decision(self, answer: Result<FailureAction, ErrorInfo>) -> RecordedDecision {
+        RecordedDecision::Failed(self, answer)
     }
 }
 
@@ -154,7 +178,7 @@ mod tests {
     #[test]
     fn a_document_goes_to_a_named_collection() {
         let facts = DocumentFacts {
-            document: DocumentId::of(b"d"),
+            document: DocumentId::from_content(b"d"),
             name: "d.pdf".into(),
             bytes: 1,
             pages: 1,
@@ -171,25 +195,25 @@ mod tests {
             },
             labels: Vec::new(),
         };
-        assert_eq!(facts.check(good.clone()).unwrap().lane, Lane::Bulk);
+        assert_eq!(facts.validate(good.clone()).unwrap().lane, Lane::Bulk);
         for collection in ["", "Reports", "a/b", &"x".repeat(65)] {
             let wrong = routing::DocumentRoute {
                 collection: collection.into(),
                 ..good.clone()
             };
-            assert!(facts.check(wrong).unwrap_err().contains("collection"));
+            assert!(facts.validate(wrong).unwrap_err().contains("collection"));
         }
         for name in ["", "../../etc/passwd", "a b", "a\n"] {
             let mut wrong = good.clone();
             wrong.models.ocr = Some(name.into());
-            assert!(facts.check(wrong).unwrap_err().contains("ocr model"), "{name}");
+            assert!(facts.validate(wrong).unwrap_err().contains("ocr model"), "{name}");
         }
     }
 
     #[test]
-    fn nothing_read_is_nothing_embedded() {
-        let page = PageFound {
-            document: DocumentId::of(b"d"),
+    fn embedding_an_unread_page_is_rejected() {
+        let page = PageToRoute {
+            document: DocumentId::from_content(b"d"),
             facts: PageFacts {
                 number: 1,
                 width: 1.0,
@@ -205,14 +229,14 @@ mod tests {
             store: true,
             labels: Vec::new(),
         };
-        assert!(page.check(said(false)).is_ok());
-        assert!(page.check(said(true)).unwrap_err().contains("embed"));
+        assert!(page.validate(said(false)).is_ok());
+        assert!(page.validate(said(true)).unwrap_err().contains("embed"));
     }
 
     #[test]
     fn a_retry_waits_a_minute_at_most() {
-        let failure = Failure {
-            document: DocumentId::of(b"d"),
+        let failure = StageFailure {
+            document: DocumentId::from_content(b"d"),
             page: 1,
             stage: Stage::Read,
             attempt: 1,
@@ -220,9 +244,9 @@ mod tests {
             message: "m".into(),
         };
         assert_eq!(
-            failure.check(routing::Verdict::RetryAfter(60_000)).unwrap(),
-            Verdict::RetryAfter(60_000)
+            failure.validate(routing::Verdict::RetryAfter(60_000)).unwrap(),
+            FailureAction::RetryAfter(60_000)
         );
-        assert!(failure.check(routing::Verdict::RetryAfter(60_001)).is_err());
+        assert!(failure.validate(routing::Verdict::RetryAfter(60_001)).is_err());
     }
 }

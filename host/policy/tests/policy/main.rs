@@ -1,4 +1,4 @@
-//! The adapter against real components: the default ones, and those of `components/hostile`. Build them with
+//! Tests of the policy host with real components: the defaults and those of `components/hostile`. Build them with
 //! `components/build`.
 
 #![allow(
@@ -10,17 +10,17 @@
     clippy::print_stderr
 )]
 
-mod asking;
-mod bomb;
-mod crowd;
-mod defaults;
-mod flood;
-mod gate;
-mod hostile;
-mod metering;
-mod nonsense;
-mod opening;
+mod compile_bomb;
+mod component_inspection;
+mod component_loading;
+mod contract_functions;
+mod default_components;
+mod failure_reports;
+mod host_call_limits;
+mod hostile_components;
+mod instance_limits;
+mod invalid_decisions;
 mod recordings;
 mod replay;
-mod reports;
 mod support;
+mod usage_metering;

@@ -1,4 +1,4 @@
-//! Components, pipelines, a host, and ports that count.
+//! Test helpers: components, pipelines, a host, sample inputs, and fake ports that count calls.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
-use weir_core::decision::{DocumentFacts, Failure, Observation, PassageSource, Situation};
-use weir_core::event::ErrorNote;
+use weir_core::component_log::ComponentLogRecord;
+use weir_core::component_state::{StateChange, StateSizes};
+use weir_core::decision::{BatchContext, DocumentFacts, ObservedEvent, PassageSource, StageFailure};
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::page::PageFacts;
-use weir_core::ports::{Capabilities, PolicyRequest, PolicyState};
-use weir_core::said::Remark;
-use weir_core::state::{StateChange, StateSizes};
+use weir_core::ports::{Capabilities, ComponentStateStore, OpenPolicyRequest};
 use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, Stage, TenantId};
-use weir_policy::{Job, PolicyConfig, PolicyHost, Retention};
+use weir_policy::{PolicyConfig, PolicyHost, PolicyJob, Retention};
 
-/// A built component.
-pub(crate) fn component(name: &str) -> ComponentFile {
-    let folder = std::env::var_os("WEIR_PATHS_COMPONENTS").map_or_else(
+/// Returns a built component by name.
+pub(crate) fn built_component(name: &str) -> ComponentFile {
+    let folder = std::env::var_os("WEIR_PATHS_DEFAULT_COMPONENTS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/components"),
         PathBuf::from,
     );
@@ -30,11 +30,11 @@ pub(crate) fn component(name: &str) -> ComponentFile {
         "{} is missing: run components/build",
         path.display()
     );
-    file(&path)
+    component_file(&path)
 }
 
-/// Any file as a component.
-pub(crate) fn file(path: &Path) -> ComponentFile {
+/// Returns any file as a component.
+pub(crate) fn component_file(path: &Path) -> ComponentFile {
     ComponentFile {
         name: path.file_stem().unwrap().to_string_lossy().into_owned(),
         path: path.to_owned(),
@@ -42,65 +42,65 @@ pub(crate) fn file(path: &Path) -> ComponentFile {
     }
 }
 
-/// The default component of each role.
-pub(crate) fn defaults() -> BTreeMap<Role, ComponentFile> {
-    Role::ALL.map(|role| (role, component(role.name()))).into()
+/// Returns the default component of each role.
+pub(crate) fn default_components() -> BTreeMap<Role, ComponentFile> {
+    Role::ALL.map(|role| (role, built_component(role.name()))).into()
 }
 
-/// A pipeline of the defaults, with some components and lines of the manifest of its own.
-pub(crate) fn pipeline(manifest: &str, own: &[(Role, &str)]) -> Pipeline {
-    let mut components = defaults();
-    components.extend(own.iter().map(|(role, name)| (*role, component(name))));
-    pipeline_of(manifest, components)
+/// Returns a pipeline of the default components, with these manifest lines and with the components in `own` instead of defaults.
+pub(crate) fn pipeline_with_components(manifest: &str, own: &[(Role, &str)]) -> Pipeline {
+    let mut components = default_components();
+    components.extend(own.iter().map(|(role, name)| (*role, built_component(name))));
+    parse_pipeline(manifest, components)
 }
 
-pub(crate) fn pipeline_of(manifest: &str, components: BTreeMap<Role, ComponentFile>) -> Pipeline {
+pub(crate) fn parse_pipeline(manifest: &str, components: BTreeMap<Role, ComponentFile>) -> Pipeline {
     let text = format!("name = 'test'\n{manifest}");
     let manifest = Manifest::parse(Path::new("pipeline.toml"), &text).unwrap();
-    Pipeline::new(manifest, components, defaults())
+    Pipeline::new(manifest, components, default_components())
 }
 
-/// A pipeline of one component, for the roles given, where nobody stands in.
-pub(crate) fn only(roles: &[Role], component: &ComponentFile) -> Pipeline {
+/// Returns a pipeline of one component in these roles, without fallbacks.
+pub(crate) fn single_component_pipeline(roles: &[Role], component: &ComponentFile) -> Pipeline {
     let components = roles.iter().map(|role| (*role, component.clone())).collect();
-    let mut pipeline = pipeline_of("on-trap = 'fail'", components);
-    pipeline.defaults.clear();
+    let mut pipeline = parse_pipeline("on-component-failure = 'fail'", components);
+    pipeline.default_components.clear();
     pipeline
 }
 
-/// Settings of a host with few places, whose compiled components are shared by all tests.
-pub(crate) fn config() -> PolicyConfig {
+/// Returns the configuration of a host with 16 instances. All tests share its folder of compiled components.
+pub(crate) fn test_config() -> PolicyConfig {
     PolicyConfig {
-        instances: 16,
-        call_millis: 50,
-        memory_bytes: 32 << 20,
-        output_bytes: 1 << 20,
-        compile_seconds: 60,
-        compile_bytes: 2 << 30,
+        max_instances: 16,
+        call_timeout_millis: 50,
+        max_memory_bytes: 32 << 20,
+        max_output_bytes: 1 << 20,
+        max_compile_cpu_seconds: 60,
+        max_compile_memory_bytes: 2 << 30,
         compile_command: vec![env!("CARGO_BIN_EXE_weir-compile").into()],
-        cache: Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"),
-        cache_bytes: 8 << 30,
-        loaded_components: 1000,
-        recordings: None,
-        record: true,
+        cache_folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled"),
+        max_cache_bytes: 8 << 30,
+        max_loaded_components: 1000,
+        recordings_folder: None,
+        record_calls: true,
         retention: Retention::default(),
         state: Arc::new(MemoryState::default()),
-        meter: None,
+        usage_sink: None,
     }
 }
 
-pub(crate) fn host() -> Arc<PolicyHost> {
-    PolicyHost::new(config()).unwrap()
+pub(crate) fn new_host() -> Arc<PolicyHost> {
+    PolicyHost::new(test_config()).unwrap()
 }
 
-/// Opens a job of the only tenant.
-pub(crate) async fn open(
+/// Opens a new job of the single tenant.
+pub(crate) async fn open_job(
     host: &PolicyHost,
     pipeline: &Pipeline,
-    port: &Arc<Port>,
-) -> Result<Arc<Job>, PolicyError> {
-    host.open_job(PolicyRequest {
-        tenant: &TenantId::single(),
+    port: &Arc<FakeCapabilities>,
+) -> Result<Arc<PolicyJob>, PolicyError> {
+    host.open_job(OpenPolicyRequest {
+        tenant: &TenantId::default_tenant(),
         job: JobId::new(),
         pipeline,
         capabilities: Arc::clone(port) as Arc<dyn Capabilities>,
@@ -108,71 +108,76 @@ pub(crate) async fn open(
     .await
 }
 
-/// What a job may ask, with what it was told.
+/// Capabilities that return fixed responses and keep what components reported.
 #[derive(Default)]
-pub(crate) struct Port {
-    pub(crate) failed: Mutex<Vec<PolicyError>>,
-    pub(crate) said: Mutex<Vec<Remark>>,
-    pub(crate) generated: AtomicUsize,
+pub(crate) struct FakeCapabilities {
+    pub(crate) policy_errors: Mutex<Vec<PolicyError>>,
+    pub(crate) remarks: Mutex<Vec<ComponentLogRecord>>,
+    pub(crate) generate_calls: AtomicUsize,
 }
 
 #[async_trait]
-impl Capabilities for Port {
-    async fn preview(
+impl Capabilities for FakeCapabilities {
+    async fn render_preview(
         &self,
         _: &DocumentId,
         _: PageNumber,
         side: u32,
-    ) -> Result<(u32, u32, Vec<u8>), ErrorNote> {
+    ) -> Result<(u32, u32, Vec<u8>), ErrorInfo> {
         Ok((side, 1, vec![255; side as usize]))
     }
-    async fn page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorNote> {
+    async fn read_page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorInfo> {
         Ok("text".into())
     }
-    async fn count_tokens(&self, text: &str) -> Result<u32, ErrorNote> {
+    async fn count_embedding_tokens(&self, text: &str) -> Result<u32, ErrorInfo> {
         Ok(text.split_whitespace().count() as u32)
     }
-    async fn embed(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorNote> {
+    async fn embed_texts(&self, texts: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorInfo> {
         Ok(texts.iter().map(|t| vec![t.len() as f32, 1.0]).collect())
     }
-    async fn recognize(&self, _: &DocumentId, _: PageNumber, _: Rect) -> Result<String, ErrorNote> {
+    async fn recognize_region(&self, _: &DocumentId, _: PageNumber, _: Rect) -> Result<String, ErrorInfo> {
         Ok("text".into())
     }
-    async fn generate(&self, _: &str, _: u32) -> Result<String, ErrorNote> {
-        self.generated.fetch_add(1, Ordering::Relaxed);
+    async fn generate_text(&self, _: &str, _: u32) -> Result<String, ErrorInfo> {
+        self.generate_calls.fetch_add(1, Ordering::Relaxed);
         Ok("the brass one".into())
     }
-    fn policy_failed(&self, error: &PolicyError) {
-        self.failed.lock().push(error.clone());
+    fn report_policy_fallback(&self, error: &PolicyError) {
+        self.policy_errors.lock().push(error.clone());
     }
-    fn said(&self, remark: Remark) {
-        self.said.lock().push(remark);
+    fn append_component_log(&self, remark: ComponentLogRecord) {
+        self.remarks.lock().push(remark);
     }
 }
 
-type Key = (TenantId, String, String);
+type StateKey = (TenantId, String, String);
 
-/// State in memory. While `stuck`, it does not answer.
+/// Component state in memory. While `is_stuck` is set, reads never return.
 #[derive(Default)]
 pub(crate) struct MemoryState {
-    pub(crate) values: Mutex<HashMap<Key, Vec<u8>>>,
-    pub(crate) stuck: std::sync::atomic::AtomicBool,
-    pub(crate) asked: AtomicUsize,
+    pub(crate) values: Mutex<HashMap<StateKey, Vec<u8>>>,
+    pub(crate) is_stuck: std::sync::atomic::AtomicBool,
+    pub(crate) reads: AtomicUsize,
     /// Groups of changes that were applied.
-    pub(crate) applied: AtomicUsize,
+    pub(crate) applied_groups: AtomicUsize,
 }
 
 #[async_trait]
-impl PolicyState for MemoryState {
-    async fn get(&self, tenant: &TenantId, pipeline: &str, key: &str) -> Result<Option<Vec<u8>>, ErrorNote> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        if self.stuck.load(Ordering::Relaxed) {
+impl ComponentStateStore for MemoryState {
+    async fn get_value(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        key: &str,
+    ) -> Result<Option<Vec<u8>>, ErrorInfo> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        if self.is_stuck.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
         let key = (tenant.clone(), pipeline.to_owned(), key.to_owned());
         Ok(self.values.lock().get(&key).cloned())
     }
-    async fn sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorNote> {
+    async fn list_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
         let values = self.values.lock();
         let of_pipeline = values
             .iter()
@@ -181,15 +186,15 @@ impl PolicyState for MemoryState {
             .map(|((_, _, key), value)| (key.clone(), value.len()))
             .collect())
     }
-    async fn apply(
+    async fn apply_changes(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         changes: Vec<StateChange>,
-    ) -> Result<(), ErrorNote> {
-        self.applied.fetch_add(1, Ordering::Relaxed);
-        let mut sizes = self.sizes(tenant, pipeline).await?;
-        sizes.change_all(&changes)?;
+    ) -> Result<(), ErrorInfo> {
+        self.applied_groups.fetch_add(1, Ordering::Relaxed);
+        let mut sizes = self.list_sizes(tenant, pipeline).await?;
+        sizes.apply_all_changes(&changes)?;
         let mut values = self.values.lock();
         for StateChange { key, value } in changes {
             let key = (tenant.clone(), pipeline.to_owned(), key);
@@ -202,11 +207,11 @@ impl PolicyState for MemoryState {
     }
 }
 
-pub(crate) fn document() -> DocumentId {
-    DocumentId::of(b"a document")
+pub(crate) fn sample_document_id() -> DocumentId {
+    DocumentId::from_content(b"a document")
 }
 
-pub(crate) fn page(number: u32) -> PageFacts {
+pub(crate) fn sample_page(number: u32) -> PageFacts {
     PageFacts {
         number,
         width: 612.0,
@@ -217,15 +222,15 @@ pub(crate) fn page(number: u32) -> PageFacts {
     }
 }
 
-pub(crate) fn situation() -> Situation {
-    Situation {
-        document: document(),
+pub(crate) fn sample_situation() -> BatchContext {
+    BatchContext {
+        document: sample_document_id(),
         total_pages: 10,
         remaining_pages: 10,
-        next: (1..=10).map(page).collect(),
+        next_pages: (1..=10).map(sample_page).collect(),
         queues: Vec::new(),
-        times: Vec::new(),
-        device: weir_core::decision::Device {
+        stage_timings: Vec::new(),
+        device: weir_core::decision::ComputeDevice {
             gpu: false,
             memory_bytes: 8 << 30,
             cores: 2,
@@ -234,21 +239,21 @@ pub(crate) fn situation() -> Situation {
     }
 }
 
-pub(crate) fn facts() -> DocumentFacts {
+pub(crate) fn sample_document_facts() -> DocumentFacts {
     DocumentFacts {
-        document: document(),
+        document: sample_document_id(),
         name: "report.pdf".into(),
         bytes: 100_000,
         pages: 10,
         title: Some("A report".into()),
         outline_entries: 3,
-        first_pages: (1..=8).map(page).collect(),
+        first_pages: (1..=8).map(sample_page).collect(),
     }
 }
 
-pub(crate) fn failure() -> Failure {
-    Failure {
-        document: document(),
+pub(crate) fn sample_failure() -> StageFailure {
+    StageFailure {
+        document: sample_document_id(),
         page: 3,
         stage: Stage::Read,
         attempt: 1,
@@ -257,9 +262,9 @@ pub(crate) fn failure() -> Failure {
     }
 }
 
-pub(crate) fn source() -> PassageSource {
+pub(crate) fn sample_passage_source() -> PassageSource {
     PassageSource {
-        document: document(),
+        document: sample_document_id(),
         page: 1,
         text: "Under the weir the wäter is calm. Above it, it is high.\nNobody remembers why.".into(),
         headings: Vec::new(),
@@ -267,9 +272,9 @@ pub(crate) fn source() -> PassageSource {
     }
 }
 
-pub(crate) fn section() -> weir_core::decision::Section {
-    weir_core::decision::Section {
-        document: document(),
+pub(crate) fn sample_section() -> weir_core::decision::SummarySource {
+    weir_core::decision::SummarySource {
+        document: sample_document_id(),
         title: "Weirs".into(),
         level: 1,
         first_page: 1,
@@ -278,9 +283,9 @@ pub(crate) fn section() -> weir_core::decision::Section {
     }
 }
 
-pub(crate) fn started() -> Observation {
-    Observation::DocumentStarted {
-        document: document(),
+pub(crate) fn sample_started_observation() -> ObservedEvent {
+    ObservedEvent::DocumentStarted {
+        document: sample_document_id(),
         name: "report.pdf".into(),
         pages: 10,
         already_done: 0,

@@ -1,4 +1,4 @@
-//! A worker as a program of its own, for this crate's tests and benchmarks.
+//! The worker as a separate program, for the tests and benchmarks of this crate.
 
 use std::process::ExitCode;
 

@@ -1,12 +1,12 @@
-//! The worker's side: load PDFium, lock yourself in, then answer orders until the host is gone.
+//! The worker process: loads PDFium, enters its sandbox and then serves requests until the host closes the connection.
 
-mod draw;
-mod facts;
 mod outline;
-mod own;
+mod page_drawing;
+mod page_facts;
 mod pdfium;
-mod probe;
+mod process_setup;
 mod sandbox;
+mod sandbox_probe;
 mod text;
 
 use std::collections::HashMap;
@@ -20,72 +20,77 @@ use std::process::ExitCode;
 use memmap2::MmapMut;
 use weir_core::page::DocumentInfo;
 
-use crate::protocol::{Answer, DocumentKey, Order, Refusal, SegmentKey, Start};
-use crate::shared::{self, Pulse};
-use crate::wire;
-use pdfium::{Document, Library, OpenError};
+use crate::framing;
+use crate::protocol::{DocumentKey, OpenFailure, SegmentKey, WorkerConfig, WorkerRequest, WorkerResponse};
+use crate::shared_memory::{self, Heartbeat};
+use pdfium::{Document, OpenError, PdfiumLibrary};
 
-/// Runs a worker on the socket that is its standard input, until the host closes it. The host starts it; by hand it
-/// only says so.
+/// Runs a worker on the socket that is its standard input, until the host closes it. Only the host starts a worker; started by
+/// hand, it prints an error.
 ///
-/// To be called before the program has opened anything: it closes every descriptor but the standard three, in case the
-/// host has leaked one.
+/// Call it before the program opens a file: it closes every descriptor except the three standard ones, in case the host has
+/// leaked one.
 pub fn worker_main() -> ExitCode {
-    own::close_inherited();
+    process_setup::close_inherited_descriptors();
     let stdin = io::stdin();
     let socket = stdin.as_fd();
-    match work(socket) {
+    match serve_host(socket) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            drop(writeln!(io::stderr(), "this is started by weir itself: {error}"));
+            drop(writeln!(io::stderr(), "only weir starts PDF workers: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn work(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let Some((Order::Start(start), Some(pulse))) = wire::receive_order(socket)? else {
+fn serve_host(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let Some((WorkerRequest::Initialize(start), Some(pulse))) = framing::receive_request(socket)? else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let mut desk = match begin(&start, &pulse) {
-        Ok((desk, sandbox)) => {
+    let mut worker = match initialize_worker(&start, &pulse) {
+        Ok((worker, sandbox)) => {
             drop(pulse);
-            wire::send_answer(socket, &Answer::Ready(sandbox), &[])?;
-            desk
+            framing::send_response(socket, &WorkerResponse::Ready(sandbox), &[])?;
+            worker
         }
-        Err((what, remedy)) => return wire::send_answer(socket, &Answer::Unfit { what, remedy }, &[]),
+        Err((what, remedy)) => {
+            return framing::send_response(socket, &WorkerResponse::StartFailed { what, remedy }, &[]);
+        }
     };
-    while let Some((order, fd)) = wire::receive_order(socket)? {
-        if let Some(answer) = desk.obey(order, fd)? {
-            wire::send_answer(socket, &answer, desk.encoder.encoded())?;
-            desk.encoder.clear();
+    while let Some((request, fd)) = framing::receive_request(socket)? {
+        if let Some(response) = worker.handle_request(request, fd)? {
+            framing::send_response(socket, &response, worker.encoder.encoded_image())?;
+            worker.encoder.clear_image();
         }
     }
     Ok(())
 }
 
-type Unfit = (String, String);
+type StartFailure = (String, String);
 
-fn begin(start: &Start, pulse: &OwnedFd) -> Result<(Desk, crate::Sandbox), Unfit> {
-    own::keep_memory();
+fn initialize_worker(
+    start: &WorkerConfig,
+    pulse: &OwnedFd,
+) -> Result<(WorkerState, crate::SandboxStatus), StartFailure> {
+    process_setup::retain_freed_memory();
     let unfit = |what: &str, error: &dyn std::fmt::Display| (what.to_owned(), error.to_string());
-    let pulse = Pulse::map(pulse.as_fd()).map_err(|e| unfit("the worker's pulse", &e))?;
-    let path = Path::new(OsStr::from_bytes(&start.pdfium));
-    let library = Library::load(path).map_err(|e| {
+    let pulse = Heartbeat::map(pulse.as_fd()).map_err(|e| unfit("the worker's heartbeat memory", &e))?;
+    let path = Path::new(OsStr::from_bytes(&start.pdfium_path));
+    let library = PdfiumLibrary::load(path).map_err(|e| {
         let reason = e.to_string().replace(&path.display().to_string(), "libpdfium.so");
         (
             "PDFium".to_owned(),
             format!("run 'make setup' or set paths.assets ({reason})"),
         )
     })?;
-    let encoder = draw::Encoder::new().map_err(|e| unfit("the JPEG encoder", &e))?;
-    let sandbox = sandbox::enter(start).map_err(|e| unfit("the worker's sandbox", &e))?;
+    let encoder = page_drawing::JpegEncoder::new().map_err(|e| unfit("the JPEG encoder", &e))?;
+    let sandbox = sandbox::enter_sandbox(start).map_err(|e| unfit("the worker's sandbox", &e))?;
     Ok((
-        Desk {
+        WorkerState {
             library,
-            pulse,
+            heartbeat: pulse,
             encoder,
-            heap_bytes: start.heap_bytes,
+            max_heap_bytes: start.max_heap_bytes,
             documents: HashMap::new(),
             segments: HashMap::new(),
         },
@@ -93,104 +98,116 @@ fn begin(start: &Start, pulse: &OwnedFd) -> Result<(Desk, crate::Sandbox), Unfit
     ))
 }
 
-/// What the worker has before it.
-struct Desk {
-    library: Library,
-    pulse: Pulse,
-    encoder: draw::Encoder,
-    /// Private memory that the worker may have.
-    heap_bytes: u64,
+/// The state of a worker that serves requests.
+struct WorkerState {
+    library: PdfiumLibrary,
+    heartbeat: Heartbeat,
+    encoder: page_drawing::JpegEncoder,
+    /// Maximum private memory in bytes.
+    max_heap_bytes: u64,
     documents: HashMap<DocumentKey, Document>,
     segments: HashMap<SegmentKey, MmapMut>,
 }
 
-impl Desk {
-    /// Does as ordered; `None` where no answer is expected. An error is a fault of the host or a lack of memory, and ends
-    /// the worker.
-    fn obey(&mut self, order: Order, fd: Option<OwnedFd>) -> io::Result<Option<Answer>> {
-        let pulse = &self.pulse;
-        let answer = match order {
-            Order::Start(_) => return Err(io::ErrorKind::InvalidInput.into()),
-            Order::Close { document } => {
+impl WorkerState {
+    /// Handles a request; `None` if it gets no response. An error means an invalid request or a lack of memory, and ends the worker.
+    fn handle_request(
+        &mut self,
+        request: WorkerRequest,
+        fd: Option<OwnedFd>,
+    ) -> io::Result<Option<WorkerResponse>> {
+        let pulse = &self.heartbeat;
+        let response = match request {
+            WorkerRequest::Initialize(_) => return Err(io::ErrorKind::InvalidInput.into()),
+            WorkerRequest::CloseDocument { document } => {
                 self.documents.remove(&document);
                 return Ok(None);
             }
-            Order::Share { segment, length } => {
+            WorkerRequest::MapSegment { segment, length } => {
                 let fd = fd.ok_or(io::ErrorKind::InvalidInput)?;
-                self.segments.insert(segment, shared::canvas(&fd, size(length)?)?);
+                self.segments.insert(
+                    segment,
+                    shared_memory::map_segment_for_drawing(&fd, length_to_usize(length)?)?,
+                );
                 return Ok(None);
             }
-            Order::Unshare { segment } => {
+            WorkerRequest::UnmapSegment { segment } => {
                 self.segments.remove(&segment);
                 return Ok(None);
             }
-            Order::Open {
+            WorkerRequest::OpenDocument {
                 document,
                 length,
                 password,
-                describe,
+                include_metadata: describe,
             } => {
                 let fd = fd.ok_or(io::ErrorKind::InvalidInput)?;
-                let file = shared::file(fd, size(length)?)?;
+                let file = shared_memory::map_pdf_file(fd, length_to_usize(length)?)?;
                 match self.library.open(file, password.as_deref()) {
                     Ok(opened) => {
                         let info = describe_document(&opened, describe);
                         self.documents.insert(document, opened);
-                        Answer::Opened(info)
+                        WorkerResponse::DocumentOpened(info)
                     }
-                    Err(OpenError::Password) => Answer::Refused(Refusal::Password),
-                    Err(OpenError::Damaged(reason)) => Answer::Refused(Refusal::Damaged(reason.into())),
+                    Err(OpenError::PasswordRequired) => {
+                        WorkerResponse::OpenFailed(OpenFailure::PasswordRequired)
+                    }
+                    Err(OpenError::Damaged(reason)) => {
+                        WorkerResponse::OpenFailed(OpenFailure::Damaged(reason.into()))
+                    }
                 }
             }
-            Order::Sizes { document, pages } => {
+            WorkerRequest::ReadPageSizes { document, pages } => {
                 let document = self.documents.get(&document).ok_or(io::ErrorKind::InvalidInput)?;
-                Answer::Sizes(
+                WorkerResponse::PageSizes(
                     pages
                         .map(|page| {
-                            pulse.beat();
+                            pulse.record_beat();
                             document.page_size(page)
                         })
                         .collect(),
                 )
             }
-            Order::Facts { document, pages } => {
+            WorkerRequest::ReadPageFacts { document, pages } => {
                 let document = self.documents.get(&document).ok_or(io::ErrorKind::InvalidInput)?;
                 let mut facts = Vec::with_capacity(pages.len());
                 for page in pages {
-                    if pulse.is_abandoned() {
-                        return Ok(Some(Answer::Abandoned));
+                    if pulse.is_canceled() {
+                        return Ok(Some(WorkerResponse::Canceled));
                     }
-                    facts.push(facts::facts(document, page, pulse));
+                    facts.push(page_facts::read_page_facts(document, page, pulse));
                 }
-                Answer::Facts(facts)
+                WorkerResponse::PageFacts(facts)
             }
-            Order::Text { document, page } => {
+            WorkerRequest::ReadPageText { document, page } => {
                 let document = self.documents.get(&document).ok_or(io::ErrorKind::InvalidInput)?;
-                text::text(document, page, pulse)
+                text::read_page_text(document, page, pulse)
             }
-            Order::Draw(order) => {
+            WorkerRequest::DrawPage(request) => {
                 let document = self
                     .documents
-                    .get(&order.document)
+                    .get(&request.document)
                     .ok_or(io::ErrorKind::InvalidInput)?;
                 let segment = self
                     .segments
-                    .get_mut(&order.segment)
+                    .get_mut(&request.segment)
                     .ok_or(io::ErrorKind::InvalidInput)?;
-                draw::draw(document, &order, segment, &mut self.encoder, pulse)
+                page_drawing::draw_and_encode_page(document, &request, segment, &mut self.encoder, pulse)
             }
-            Order::Probe(probe) => Answer::Probed(probe::got_through(probe, self.heap_bytes)),
+            WorkerRequest::RunProbe(probe) => {
+                WorkerResponse::ProbeFinished(sandbox_probe::probe_is_unblocked(probe, self.max_heap_bytes))
+            }
         };
-        Ok(Some(answer))
+        Ok(Some(response))
     }
 }
 
-fn size(length: u64) -> io::Result<usize> {
+fn length_to_usize(length: u64) -> io::Result<usize> {
     usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory.into())
 }
 
 fn describe_document(document: &Document, describe: bool) -> DocumentInfo {
-    let pages = document.pages();
+    let pages = document.page_count();
     if !describe {
         return DocumentInfo {
             pages,
@@ -200,6 +217,6 @@ fn describe_document(document: &Document, describe: bool) -> DocumentInfo {
     DocumentInfo {
         pages,
         title: document.title(),
-        outline: outline::outline(document),
+        outline: outline::read_outline(document),
     }
 }

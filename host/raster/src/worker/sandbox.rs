@@ -1,13 +1,14 @@
-//! Giving up every right that parsing PDFs does not need.
+//! Drops every privilege that parsing PDFs does not need.
 //!
-//! Done after PDFium is loaded and before the first byte of a PDF is seen, in this order: death with the host; limits of memory and files; no new privileges; no file system (landlock);
-//! and last, since it forbids the calls before it, a short list of system calls (seccomp).
+//! The worker enters its sandbox after it has loaded PDFium and before it reads the first byte of a PDF. It first asks the kernel to
+//! kill it when the host dies. Then it limits memory and files, disables new privileges and denies the file system (landlock). The
+//! filters of system calls (seccomp) come last, because they forbid the calls before them.
 //!
-//! The list has three answers. What parsing, drawing and talking to the host need is allowed, with arguments checked
-//! where they matter: no memory may become executable, and signals go to oneself only, for `abort`. What no honest code
-//! here ever calls (starting processes, sockets, tracing, loading code into the kernel) kills the process, so that an
-//! attacker gets no second try. Everything else fails with "operation not permitted", because libraries try harmless
-//! things, such as looking for a font or a time zone, and cope.
+//! A system call has one of three results. Calls that parsing, drawing and communication with the host need are allowed. Arguments
+//! are checked where they matter: no memory may become executable, and a signal may only go to the worker itself, for `abort`.
+//! Calls that honest code here never makes (starting processes, sockets, tracing, loading kernel code) kill the process, so that an
+//! attacker has no second attempt. All other calls fail with "operation not permitted", because libraries make harmless calls, for
+//! example to look for a font or a time zone, and handle the error.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,40 +19,40 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use crate::protocol::{Lock, Sandbox, Start};
+use crate::protocol::{EnforcementLevel, SandboxStatus, WorkerConfig};
 
-/// Descriptors open at one time: the standard three and those of an order.
-const FILES: u64 = 16;
+/// Maximum number of open descriptors: the three standard ones and those of a request.
+const MAX_OPEN_FILES: u64 = 16;
 
-pub(super) fn enter(start: &Start) -> io::Result<Sandbox> {
+pub(super) fn enter_sandbox(start: &WorkerConfig) -> io::Result<SandboxStatus> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // The host may have died before the line above; then nobody sends that signal any more.
+    // The host may have died before the line above; then the signal never comes.
     let parent = rustix::process::getppid().map(rustix::process::Pid::as_raw_nonzero);
-    if parent.map(|p| p.get().unsigned_abs()) != Some(start.host) {
-        return Err(io::Error::other("the host is gone"));
+    if parent.map(|p| p.get().unsigned_abs()) != Some(start.host_pid) {
+        return Err(io::Error::other("the host has ended"));
     }
-    // Where memory runs out for the whole machine, a worker goes before the host. Not every container allows it.
+    // If the machine runs out of memory, the kernel kills a worker before the host. Not every container allows this setting.
     drop(std::fs::write("/proc/self/oom_score_adj", "500"));
-    limit_memory(start)?;
+    set_resource_limits(start)?;
     rustix::thread::set_no_new_privs(true)?;
-    Ok(Sandbox {
-        landlock: no_file_system(),
-        seccomp: few_system_calls(),
+    Ok(SandboxStatus {
+        landlock: deny_file_system(),
+        seccomp: apply_syscall_filters(),
     })
 }
 
-/// Private memory is what a hostile PDF can make grow, so it is counted exactly. Address space is bounded far above it,
-/// because the PDF and the page images are mapped, too.
-fn limit_memory(start: &Start) -> io::Result<()> {
+/// Sets the resource limits. A hostile PDF can increase private memory, so that limit is exact. The limit of address space is far
+/// higher, because the PDF and the page images are mapped as well.
+fn set_resource_limits(start: &WorkerConfig) -> io::Result<()> {
     let limits = [
-        (Resource::Data, start.heap_bytes),
-        (Resource::As, start.address_bytes),
+        (Resource::Data, start.max_heap_bytes),
+        (Resource::As, start.max_extra_address_bytes),
         (Resource::Core, 0),
         (Resource::Fsize, 0),
-        (Resource::Nofile, FILES),
+        (Resource::Nofile, MAX_OPEN_FILES),
     ];
     for (resource, limit) in limits {
-        // A limit set on the host already, lower than ours, stays.
+        // A lower limit that the host has already set stays.
         let present = rustix::process::getrlimit(resource);
         let limit = Some(present.maximum.map_or(limit, |maximum| maximum.min(limit)));
         rustix::process::setrlimit(
@@ -65,7 +66,7 @@ fn limit_memory(start: &Start) -> io::Result<()> {
     Ok(())
 }
 
-fn no_file_system() -> Lock {
+fn deny_file_system() -> EnforcementLevel {
     let restricted = Ruleset::default()
         .handle_access(AccessFs::from_all(ABI::V5))
         .and_then(|rules| rules.handle_access(AccessNet::from_all(ABI::V5)))
@@ -73,42 +74,42 @@ fn no_file_system() -> Lock {
         .and_then(Ruleset::create)
         .and_then(landlock::RulesetCreated::restrict_self);
     match restricted.map(|status| status.ruleset) {
-        Ok(RulesetStatus::FullyEnforced) => Lock::Full,
-        Ok(RulesetStatus::PartiallyEnforced) => Lock::Partial,
-        Ok(RulesetStatus::NotEnforced) | Err(_) => Lock::None,
+        Ok(RulesetStatus::FullyEnforced) => EnforcementLevel::Full,
+        Ok(RulesetStatus::PartiallyEnforced) => EnforcementLevel::Partial,
+        Ok(RulesetStatus::NotEnforced) | Err(_) => EnforcementLevel::None,
     }
 }
 
-fn few_system_calls() -> Lock {
-    match filters() {
+fn apply_syscall_filters() -> EnforcementLevel {
+    match build_syscall_filters() {
         Ok(filters) => {
             let set = filters.iter().map(|f| seccompiler::apply_filter(f).is_ok());
             match set.filter(|ok| *ok).count() {
-                0 => Lock::None,
-                n if n == filters.len() => Lock::Full,
-                _ => Lock::Partial,
+                0 => EnforcementLevel::None,
+                n if n == filters.len() => EnforcementLevel::Full,
+                _ => EnforcementLevel::Partial,
             }
         }
-        Err(_) => Lock::None,
+        Err(_) => EnforcementLevel::None,
     }
 }
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+type SyscallRules = BTreeMap<i64, Vec<SeccompRule>>;
 
-/// The filter that kills, then the one that refuses; the kernel follows the stricter.
-fn filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
+/// Builds the filter that kills, then the filter that returns an error. The kernel applies the stricter result.
+fn build_syscall_filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     let arch = std::env::consts::ARCH.try_into()?;
-    let hostile: Rules = HOSTILE.iter().map(|call| (*call, Vec::new())).collect();
-    let mut needed: Rules = NEEDED.iter().map(|call| (*call, Vec::new())).collect();
+    let hostile: SyscallRules = FATAL_SYSCALLS.iter().map(|call| (*call, Vec::new())).collect();
+    let mut needed: SyscallRules = ALLOWED_SYSCALLS.iter().map(|call| (*call, Vec::new())).collect();
     let not_executable = || {
         let exec = u64::from(libc::PROT_EXEC.unsigned_abs());
-        condition(2, SeccompCmpOp::MaskedEq(exec), 0)
+        argument_rule(2, SeccompCmpOp::MaskedEq(exec), 0)
     };
     for call in [libc::SYS_mmap, libc::SYS_mprotect] {
         needed.insert(call, vec![not_executable()?]);
     }
     let own = u64::from(std::process::id());
-    needed.insert(libc::SYS_tgkill, vec![condition(0, SeccompCmpOp::Eq, own)?]);
+    needed.insert(libc::SYS_tgkill, vec![argument_rule(0, SeccompCmpOp::Eq, own)?]);
     Ok([
         SeccompFilter::new(hostile, SeccompAction::Allow, SeccompAction::KillProcess, arch)?.try_into()?,
         SeccompFilter::new(
@@ -121,7 +122,7 @@ fn filters() -> Result<[BpfProgram; 2], seccompiler::BackendError> {
     ])
 }
 
-fn condition(
+fn argument_rule(
     argument: u8,
     operator: SeccompCmpOp,
     value: u64,
@@ -130,8 +131,8 @@ fn condition(
     SeccompRule::new(vec![condition])
 }
 
-/// Reading orders, writing answers, memory, time, and dying properly.
-const NEEDED: &[i64] = &[
+/// Allowed calls: reading requests, writing responses, memory, time, and ending the process.
+const ALLOWED_SYSCALLS: &[i64] = &[
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_write,
@@ -164,8 +165,8 @@ const NEEDED: &[i64] = &[
     libc::SYS_exit_group,
 ];
 
-/// What nobody calls here but an attacker.
-const HOSTILE: &[i64] = &[
+/// Calls that kill the process: only an attacker makes them.
+const FATAL_SYSCALLS: &[i64] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_clone,

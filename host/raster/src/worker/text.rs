@@ -1,87 +1,87 @@
-//! The text layer of a page, as lines.
+//! Reads the text layer of a page as lines.
 //!
-//! PDFium gives characters one by one, in the order of the file, with spaces and line ends of its own guessing put in. A
-//! line here is a run of characters on one baseline, in one direction, with no gap wider than [`COLUMN_GAP`], and none wider
-//! than [`WIDE_SPACE`] where a column begins; so the halves of a two-column page and the cells of a table are lines of their
-//! own, which is what finding the reading order needs. The order of the lines is left as it is.
+//! PDFium returns characters one by one, in the order of the file, and inserts spaces and line ends that it infers. A line here is a
+//! run of characters on one baseline and in one direction. A gap wider than [`COLUMN_GAP`] ends the line; where a column starts, a
+//! gap wider than [`WIDE_SPACE_GAP`] does. The halves of a two-column page and the cells of a table thus become separate lines, which
+//! the detection of the reading order needs. The lines keep the order of the file.
 //!
-//! Distances are measured along and across the direction in which the line is written, so text up a margin or on a
-//! rotated page works like any other; and between the boxes of characters, not from left to right, so Arabic and Hebrew
-//! do, too.
+//! Distances are measured along and across the writing direction, so text in a margin or on a rotated page needs no special case.
+//! Gaps are measured between the boxes of characters and not from left to right, so Arabic and Hebrew need none either.
 
 use weir_core::layout::ColumnEdges;
 use weir_core::page::Rect;
-use weir_core::text::Line;
+use weir_core::page_text::Line;
 
 use super::pdfium::{Bounds, Document, Glyph, Page};
-use crate::answers::{PAGE_LINES, PAGE_TEXT_BYTES};
-use crate::protocol::Answer;
-use crate::shared::Pulse;
+use crate::protocol::WorkerResponse;
+use crate::response_validation::{MAX_PAGE_LINES, MAX_PAGE_TEXT_BYTES};
+use crate::shared_memory::Heartbeat;
 
-/// A gap that ends a line, in sizes of the type. Words stand 0.2 to 0.4 apart, in justified text up to 1; columns 1.5
-/// and more.
+/// A gap that ends a line, in multiples of the font size. Words stand 0.2 to 0.4 apart, in justified text up to 1; columns stand at
+/// least 1.5 apart.
 const COLUMN_GAP: f32 = 1.4;
 
-/// A gap that is a space or a narrow gutter, in sizes of the type. Which of both it is only the whole page tells.
-const WIDE_SPACE: f32 = 0.8;
+/// A gap that is either a space or a narrow gutter, in multiples of the font size. Only the whole page shows which one it is.
+const WIDE_SPACE_GAP: f32 = 0.8;
 
-/// A gap that is a space although the file has none, in sizes of the type.
+/// A gap that counts as a space although the file has none, in multiples of the font size.
 const WORD_GAP: f32 = 0.17;
 
-/// How far a character may lie off the baseline of its line, in sizes of the type: a superscript does, the next line not.
-const BASELINE: f32 = 0.5;
+/// Maximum distance of a character from the baseline of its line, in multiples of the font size. A superscript lies within it; the
+/// next line does not.
+const MAX_BASELINE_OFFSET: f32 = 0.5;
 
-/// Characters of a page that are looked at.
-const CHARS: u32 = 2_000_000;
+/// Maximum number of characters that are read on a page.
+const MAX_PAGE_CHARS: u32 = 2_000_000;
 
-pub(super) fn text(document: &Document, index: u32, pulse: &Pulse) -> Answer {
-    let Some(page) = document.page(index) else {
-        return Answer::Unreadable("it cannot be parsed".into());
+pub(super) fn read_page_text(document: &Document, index: u32, heartbeat: &Heartbeat) -> WorkerResponse {
+    let Some(page) = document.load_page(index) else {
+        return WorkerResponse::PageUnreadable("it cannot be parsed".into());
     };
-    pulse.beat();
-    let (Some(frame), Some(text)) = (Frame::of(&page), page.text()) else {
-        return Answer::Text(Vec::new());
+    heartbeat.record_beat();
+    let (Some(frame), Some(text)) = (PageFrame::from_page(&page), page.load_text()) else {
+        return WorkerResponse::PageText(Vec::new());
     };
-    let mut lines = Lines::new(frame);
-    for index in 0..text.chars().min(CHARS) {
+    let mut lines = LineAssembler::new(frame);
+    for index in 0..text.char_count().min(MAX_PAGE_CHARS) {
         if index % 1024 == 0 {
-            pulse.beat();
-            if pulse.is_abandoned() {
-                return Answer::Abandoned;
+            heartbeat.record_beat();
+            if heartbeat.is_canceled() {
+                return WorkerResponse::Canceled;
             }
         }
-        if let Some(glyph) = text.glyph(index) {
-            lines.add(&glyph);
+        if let Some(glyph) = text.read_glyph(index) {
+            lines.add_glyph(&glyph);
         }
         if lines.is_full() {
             break;
         }
     }
-    Answer::Text(lines.finish())
+    WorkerResponse::PageText(lines.finish_page())
 }
 
-/// The page as it is seen: its box and its quarter turns.
+/// The displayed page: its bounds and its rotation.
 #[derive(Debug, Clone, Copy)]
-struct Frame {
-    page: Bounds,
-    turns: u8,
+struct PageFrame {
+    page_bounds: Bounds,
+    quarter_turns: u8,
 }
 
-impl Frame {
-    fn of(page: &Page<'_>) -> Option<Self> {
+impl PageFrame {
+    fn from_page(page: &Page<'_>) -> Option<Self> {
         let bounds = page.bounds()?;
         (bounds.right > bounds.left && bounds.top > bounds.bottom).then_some(Self {
-            page: bounds,
-            turns: page.rotation(),
+            page_bounds: bounds,
+            quarter_turns: page.quarter_turns(),
         })
     }
 
-    /// The share of the page's width and height, from its upper left corner as it is seen, at which a point lies.
-    fn place(&self, x: f32, y: f32) -> (f32, f32) {
-        let p = &self.page;
+    /// Converts a point to shares of the page's width and height, from the upper left corner of the displayed page.
+    fn to_page_shares(self, x: f32, y: f32) -> (f32, f32) {
+        let p = &self.page_bounds;
         let across = (x - p.left) / (p.right - p.left);
         let up = (y - p.bottom) / (p.top - p.bottom);
-        match self.turns {
+        match self.quarter_turns {
             0 => (across, 1.0 - up),
             1 => (up, across),
             2 => (1.0 - across, up),
@@ -89,10 +89,10 @@ impl Frame {
         }
     }
 
-    /// A box in shares of the page, cut to the page; `None` if it lies outside.
-    fn rect(&self, b: &Bounds) -> Option<Rect> {
-        let (x0, y0) = self.place(b.left, b.bottom);
-        let (x1, y1) = self.place(b.right, b.top);
+    /// Converts a box to shares of the page, clipped to the page; `None` if it lies outside.
+    fn to_page_rect(self, b: &Bounds) -> Option<Rect> {
+        let (x0, y0) = self.to_page_shares(b.left, b.bottom);
+        let (x1, y1) = self.to_page_shares(b.right, b.top);
         let (left, right) = (x0.min(x1).clamp(0.0, 1.0), x0.max(x1).clamp(0.0, 1.0));
         let (upper, lower) = (y0.min(y1).clamp(0.0, 1.0), y0.max(y1).clamp(0.0, 1.0));
         (right > left && lower > upper).then_some(Rect {
@@ -104,66 +104,66 @@ impl Frame {
     }
 }
 
-/// A line being put together.
+/// A line under construction.
 #[derive(Debug)]
-struct Current {
+struct LineBuilder {
     text: String,
     bounds: Bounds,
-    /// Unit vector along the writing.
-    along: (f32, f32),
+    /// Unit vector in the writing direction.
+    direction: (f32, f32),
     origin: (f32, f32),
-    /// Where the last character lies along the writing.
-    last: (f32, f32),
-    /// Size of the largest type, in points.
+    /// Extent of the last character in the writing direction.
+    last_extent: (f32, f32),
+    /// Largest font size, in points.
     size: f32,
-    space: bool,
-    hyphen: bool,
-    /// Whether only a wide space parts it from the line before.
+    has_pending_space: bool,
+    ends_with_soft_hyphen: bool,
+    /// Whether only a wide space separates it from the line before.
     is_continued: bool,
 }
 
-struct Lines {
-    frame: Frame,
+struct LineAssembler {
+    frame: PageFrame,
     lines: Vec<Line>,
-    /// The lines, by index and ascending, that only a wide space parts from the one before.
-    continued: Vec<usize>,
-    bytes: usize,
-    current: Option<Current>,
+    /// Indexes of the lines that only a wide space separates from the line before, in ascending order.
+    continued_lines: Vec<usize>,
+    text_bytes: usize,
+    current: Option<LineBuilder>,
 }
 
-impl Lines {
-    fn new(frame: Frame) -> Self {
+impl LineAssembler {
+    fn new(frame: PageFrame) -> Self {
         Self {
             frame,
             lines: Vec::new(),
-            continued: Vec::new(),
-            bytes: 0,
+            continued_lines: Vec::new(),
+            text_bytes: 0,
             current: None,
         }
     }
 
     fn is_full(&self) -> bool {
-        self.lines.len() >= PAGE_LINES || self.bytes >= PAGE_TEXT_BYTES
+        self.lines.len() >= MAX_PAGE_LINES || self.text_bytes >= MAX_PAGE_TEXT_BYTES
     }
 
-    fn add(&mut self, glyph: &Glyph) {
-        // PDFium marks a hyphen at a line's end by codes that are no characters.
-        let hyphen = glyph.hyphen || matches!(glyph.code, 0x02 | 0xad | 0xfffe);
+    fn add_glyph(&mut self, glyph: &Glyph) {
+        // PDFium marks a hyphen at the end of a line with codes that are no characters.
+        let hyphen = glyph.is_hyphen || matches!(glyph.code_point, 0x02 | 0xad | 0xfffe);
         let char = if hyphen {
             '-'
         } else {
-            char::from_u32(glyph.code).unwrap_or('\0')
+            char::from_u32(glyph.code_point).unwrap_or('\0')
         };
         if char.is_whitespace() {
             if let Some(line) = &mut self.current {
-                line.space = true;
+                line.has_pending_space = true;
             }
             return;
         }
-        if glyph.generated || char.is_control() || matches!(char, '\u{feff}' | '\u{ffff}') {
+        if glyph.is_generated || char.is_control() || matches!(char, '\u{feff}' | '\u{ffff}') {
             return;
         }
-        let Some(letter) = Letter::of(glyph) else {
+        let Some(letter) = GlyphGeometry::from_glyph(glyph) else {
             return;
         };
         let gap = self
@@ -171,37 +171,37 @@ impl Lines {
             .as_ref()
             .and_then(|line| letter.gap_on_baseline(line));
         let is_continued = gap.is_some_and(|gap| gap < COLUMN_GAP);
-        if gap.is_none_or(|gap| gap >= WIDE_SPACE) {
+        if gap.is_none_or(|gap| gap >= WIDE_SPACE_GAP) {
             let before = self.lines.len();
-            self.end();
+            self.finish_line();
             let was_kept = self.lines.len() > before;
-            self.current = Some(letter.begin(char, glyph, is_continued && was_kept));
+            self.current = Some(letter.start_line(char, glyph, is_continued && was_kept));
         } else if let Some(line) = &mut self.current {
-            letter.join(line, char, glyph);
+            letter.append_to_line(line, char, glyph);
         }
         if let Some(line) = &mut self.current {
-            // A soft hyphen shows only where the line ends.
-            line.hyphen = hyphen && glyph.code == 0xad;
-            if line.text.len() > PAGE_TEXT_BYTES {
-                self.end();
+            // A soft hyphen is visible only at the end of a line.
+            line.ends_with_soft_hyphen = hyphen && glyph.code_point == 0xad;
+            if line.text.len() > MAX_PAGE_TEXT_BYTES {
+                self.finish_line();
             }
         }
     }
 
-    fn end(&mut self) {
+    fn finish_line(&mut self) {
         let Some(line) = self.current.take() else {
             return;
         };
-        let Some(rect) = self.frame.rect(&line.bounds) else {
+        let Some(rect) = self.frame.to_page_rect(&line.bounds) else {
             return;
         };
-        if self.bytes + line.text.len() > PAGE_TEXT_BYTES {
-            self.bytes = PAGE_TEXT_BYTES;
+        if self.text_bytes + line.text.len() > MAX_PAGE_TEXT_BYTES {
+            self.text_bytes = MAX_PAGE_TEXT_BYTES;
             return;
         }
-        self.bytes += line.text.len();
+        self.text_bytes += line.text.len();
         if line.is_continued {
-            self.continued.push(self.lines.len());
+            self.continued_lines.push(self.lines.len());
         }
         self.lines.push(Line {
             text: line.text,
@@ -211,17 +211,17 @@ impl Lines {
         });
     }
 
-    fn finish(mut self) -> Vec<Line> {
-        self.end();
-        let edges = ColumnEdges::of(&self.lines);
-        let mut continued = self.continued.into_iter().peekable();
+    fn finish_page(mut self) -> Vec<Line> {
+        self.finish_line();
+        let edges = ColumnEdges::find_in_lines(&self.lines);
+        let mut continued = self.continued_lines.into_iter().peekable();
         let mut lines: Vec<Line> = Vec::with_capacity(self.lines.len());
         let mut last: Option<Rect> = None;
         for (i, line) in self.lines.into_iter().enumerate() {
             let is_continued = continued.next_if_eq(&i).is_some();
             let before = last.replace(line.rect);
             match (lines.last_mut(), before) {
-                (Some(left), Some(before)) if is_continued && !edges.part(&before, &line.rect) => {
+                (Some(left), Some(before)) if is_continued && !edges.separates(&before, &line.rect) => {
                     left.text.push(' ');
                     left.text.push_str(&line.text);
                     left.rect = left.rect.union(&line.rect);
@@ -234,20 +234,20 @@ impl Lines {
     }
 }
 
-/// A character's geometry.
-struct Letter {
-    along: (f32, f32),
-    /// In points.
+/// Position, direction and size of a character.
+struct GlyphGeometry {
+    direction: (f32, f32),
+    /// Font size in points.
     size: f32,
     origin: (f32, f32),
     bounds: Bounds,
 }
 
-impl Letter {
-    fn of(glyph: &Glyph) -> Option<Self> {
+impl GlyphGeometry {
+    fn from_glyph(glyph: &Glyph) -> Option<Self> {
         let m = &glyph.matrix;
         let (length, height) = (m.a.hypot(m.b), m.c.hypot(m.d));
-        let size = glyph.size.abs() * height;
+        let size = glyph.font_size.abs() * height;
         let b = glyph.bounds;
         let finite = [
             size,
@@ -263,72 +263,74 @@ impl Letter {
             return None;
         }
         Some(Self {
-            along: (m.a / length, m.b / length),
+            direction: (m.a / length, m.b / length),
             size,
             origin: glyph.origin,
             bounds: b,
         })
     }
 
-    /// Where the box begins and ends along a direction.
-    fn extent(&self, (x, y): (f32, f32)) -> (f32, f32) {
+    /// Returns where the box begins and ends in a direction.
+    fn extent_along(&self, (x, y): (f32, f32)) -> (f32, f32) {
         let b = &self.bounds;
         let spread = |u: f32, low: f32, high: f32| (u * low).min(u * high)..(u * low).max(u * high);
         let (h, v) = (spread(x, b.left, b.right), spread(y, b.bottom, b.top));
         (h.start + v.start, h.end + v.end)
     }
 
-    fn gap(&self, line: &Current) -> f32 {
-        let (begin, end) = self.extent(line.along);
-        (begin - line.last.1).max(line.last.0 - end).max(0.0)
+    fn gap_to_line(&self, line: &LineBuilder) -> f32 {
+        let (begin, end) = self.extent_along(line.direction);
+        (begin - line.last_extent.1)
+            .max(line.last_extent.0 - end)
+            .max(0.0)
     }
 
-    /// The gap to a line on whose baseline the letter stands, in sizes of the type.
-    fn gap_on_baseline(&self, line: &Current) -> Option<f32> {
+    /// Returns the gap to a line in multiples of the font size; `None` if the character is not on the line's baseline.
+    fn gap_on_baseline(&self, line: &LineBuilder) -> Option<f32> {
         let size = line.size.max(self.size);
-        let (x, y) = line.along;
-        let straight = x * self.along.0 + y * self.along.1 > 0.98;
+        let (x, y) = line.direction;
+        let straight = x * self.direction.0 + y * self.direction.1 > 0.98;
         let off = (self.origin.0 - line.origin.0) * -y + (self.origin.1 - line.origin.1) * x;
-        (straight && off.abs() < BASELINE * size).then(|| self.gap(line) / size)
+        (straight && off.abs() < MAX_BASELINE_OFFSET * size).then(|| self.gap_to_line(line) / size)
     }
 
-    fn begin(&self, char: char, glyph: &Glyph, is_continued: bool) -> Current {
-        let mut line = Current {
+    fn start_line(&self, char: char, glyph: &Glyph, is_continued: bool) -> LineBuilder {
+        let mut line = LineBuilder {
             text: String::new(),
             bounds: self.bounds,
-            along: self.along,
+            direction: self.direction,
             origin: self.origin,
-            last: self.extent(self.along),
+            last_extent: self.extent_along(self.direction),
             size: self.size,
-            space: false,
-            hyphen: false,
+            has_pending_space: false,
+            ends_with_soft_hyphen: false,
             is_continued,
         };
-        push(&mut line.text, char, glyph.code);
+        push_expanding_ligatures(&mut line.text, char, glyph.code_point);
         line
     }
 
-    fn join(&self, line: &mut Current, char: char, glyph: &Glyph) {
-        if line.hyphen {
+    fn append_to_line(&self, line: &mut LineBuilder, char: char, glyph: &Glyph) {
+        if line.ends_with_soft_hyphen {
             line.text.pop();
         }
-        if line.space || self.gap(line) > WORD_GAP * self.size.max(line.size * 0.5) {
+        if line.has_pending_space || self.gap_to_line(line) > WORD_GAP * self.size.max(line.size * 0.5) {
             line.text.push(' ');
         }
-        line.space = false;
-        push(&mut line.text, char, glyph.code);
+        line.has_pending_space = false;
+        push_expanding_ligatures(&mut line.text, char, glyph.code_point);
         let (a, b) = (&mut line.bounds, &self.bounds);
         a.left = a.left.min(b.left);
         a.right = a.right.max(b.right);
         a.bottom = a.bottom.min(b.bottom);
         a.top = a.top.max(b.top);
-        line.last = self.extent(line.along);
+        line.last_extent = self.extent_along(line.direction);
         line.size = line.size.max(self.size);
     }
 }
 
-/// Appends a character, ligatures taken apart so that words can be found.
-fn push(text: &mut String, char: char, code: u32) {
+/// Appends a character. Ligatures are expanded so that searches find the words.
+fn push_expanding_ligatures(text: &mut String, char: char, code: u32) {
     match code {
         0xfb00 => text.push_str("ff"),
         0xfb01 => text.push_str("fi"),

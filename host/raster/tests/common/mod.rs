@@ -1,4 +1,4 @@
-//! Pools and files for the tests.
+//! Pools and files for the tests and the benchmark.
 
 #![allow(dead_code)]
 
@@ -9,25 +9,25 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use weir_core::error::RasterError;
 use weir_core::page::{PageImage, PixelFormat};
-use weir_core::ports::{Drawing, OpenDocument, Rasterizer, Source};
+use weir_core::ports::{DrawOptions, OpenDocument, PdfSource, Rasterizer};
 use weir_core::settings::Settings;
 use weir_raster::{RasterConfig, RasterPool};
 
-/// Both, at 150 dpi.
-pub(crate) const BOTH: Drawing = Drawing {
+/// Pixels and a JPEG, at 150 dpi.
+pub(crate) const PIXELS_AND_JPEG: DrawOptions = DrawOptions {
     dpi: 150,
-    pixels: true,
-    encoded: true,
+    want_pixels: true,
+    want_encoded: true,
 };
 
-/// Pixels only, coarse.
-pub(crate) const COARSE: Drawing = Drawing {
+/// Pixels only, at 72 dpi.
+pub(crate) const PIXELS_AT_72_DPI: DrawOptions = DrawOptions {
     dpi: 72,
-    pixels: true,
-    encoded: false,
+    want_pixels: true,
+    want_encoded: false,
 };
 
-fn assets() -> PathBuf {
+fn assets_folder() -> PathBuf {
     if let Some(set) = std::env::var_os("WEIR_PATHS_ASSETS") {
         return set.into();
     }
@@ -37,9 +37,9 @@ fn assets() -> PathBuf {
         .join("weir/assets")
 }
 
-/// The settings' defaults with two workers.
-pub(crate) fn config() -> RasterConfig {
-    let pdfium = assets().join("lib/libpdfium.so");
+/// The default settings with two workers.
+pub(crate) fn test_config() -> RasterConfig {
+    let pdfium = assets_folder().join("lib/libpdfium.so");
     assert!(
         pdfium.is_file(),
         "PDFium is missing at {}: run 'make setup'",
@@ -48,26 +48,26 @@ pub(crate) fn config() -> RasterConfig {
     let worker = vec![env!("CARGO_BIN_EXE_weir-raster-worker").into()];
     RasterConfig {
         workers: 2,
-        ..RasterConfig::new(&Settings::default(), worker, pdfium)
+        ..RasterConfig::from_settings(&Settings::default(), worker, pdfium)
     }
 }
 
-/// A folder for documents.
-pub(crate) struct Files(TempDir);
+/// A temporary folder for documents.
+pub(crate) struct TempFiles(TempDir);
 
-impl Files {
+impl TempFiles {
     pub(crate) fn new() -> Self {
         Self(TempDir::new().unwrap())
     }
 
-    /// A file of these bytes.
-    pub(crate) fn source(&self, name: &str, bytes: &[u8]) -> Source {
+    /// Writes a file with these bytes.
+    pub(crate) fn write_source(&self, name: &str, bytes: &[u8]) -> PdfSource {
         let path = self.0.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        Source {
+        PdfSource {
             path,
             password: None,
-            party: 0,
+            flow_id: 0,
         }
     }
 
@@ -76,27 +76,36 @@ impl Files {
     }
 }
 
-/// A pool and a document open in it.
-pub(crate) async fn opened(config: RasterConfig, pdf: &[u8]) -> (RasterPool, Arc<dyn OpenDocument>) {
+/// Opens a document in a new pool.
+pub(crate) async fn open_in_new_pool(
+    config: RasterConfig,
+    pdf: &[u8],
+) -> (RasterPool, Arc<dyn OpenDocument>) {
     let pool = RasterPool::new(config).unwrap();
-    let files = Files::new();
-    let document = pool.open(&files.source("document.pdf", pdf)).await.unwrap();
+    let files = TempFiles::new();
+    let document = pool
+        .open_document(&files.write_source("document.pdf", pdf))
+        .await
+        .unwrap();
     (pool, document)
 }
 
-/// The error of opening these bytes.
-pub(crate) async fn refused(config: RasterConfig, pdf: &[u8], password: Option<&str>) -> RasterError {
+/// Returns the error of opening these bytes in a new pool.
+pub(crate) async fn open_error(config: RasterConfig, pdf: &[u8], password: Option<&str>) -> RasterError {
     let pool = RasterPool::new(config).unwrap();
-    let files = Files::new();
-    let source = Source {
+    let files = TempFiles::new();
+    let source = PdfSource {
         password: password.map(str::to_owned),
-        ..files.source("document.pdf", pdf)
+        ..files.write_source("document.pdf", pdf)
     };
-    pool.open(&source).await.err().expect("it was opened")
+    pool.open_document(&source)
+        .await
+        .err()
+        .expect("the document was opened")
 }
 
-/// The blue, green and red of a pixel at a place given in shares of the page.
-pub(crate) fn colour(image: &PageImage, x: f32, y: f32) -> [u8; 3] {
+/// Returns blue, green and red of the pixel at a position given in shares of the page.
+pub(crate) fn pixel_at(image: &PageImage, x: f32, y: f32) -> [u8; 3] {
     let (column, row) = (
         (x * image.width as f32) as usize,
         (y * image.height as f32) as u32,
@@ -108,8 +117,8 @@ pub(crate) fn colour(image: &PageImage, x: f32, y: f32) -> [u8; 3] {
     }
 }
 
-/// Process ids of this process's children, zombies included.
-pub(crate) fn children() -> HashSet<u32> {
+/// Returns the process ids of this process's children, including zombies.
+pub(crate) fn child_pids() -> HashSet<u32> {
     let own = std::process::id();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
     processes
@@ -122,7 +131,7 @@ pub(crate) fn children() -> HashSet<u32> {
         .collect()
 }
 
-/// Descriptors this process has open.
-pub(crate) fn descriptors() -> usize {
+/// Returns the number of descriptors that this process has open.
+pub(crate) fn open_descriptor_count() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }

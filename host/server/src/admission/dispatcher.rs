@@ -1,4 +1,4 @@
-//! Starts jobs on the engine when it is their turn, and follows each to its end.
+//! Starts queued jobs on the engine in their fair order, and processes the end of each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,177 +7,195 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
-use weir_core::event::ErrorNote;
+use weir_core::event::ErrorInfo;
+use weir_core::job_request::{JobRequest, JobRequestOptions};
 use weir_core::ledger::{JobRecord, JobState};
-use weir_core::order::{Order, OrderOptions};
 use weir_core::ports::Ledger as _;
-use weir_core::rollout::Assignment;
+use weir_core::rollout::RevisionAssignment;
 use weir_core::tenancy::TenantState;
 use weir_core::{StorageError, TenantId};
-use weir_engine::{DocumentEnd, DocumentSpec, JobOutcome, JobSpec};
+use weir_engine::{DocumentEndState, DocumentSpec, JobOutcome, JobSpec};
 
-use super::conclude::count;
-use super::{HELD, Next, Slot, conclude};
-use crate::app::App;
-use crate::pipelines::{self, Compared, Ended, PipelineError};
-use crate::requests;
+use super::finish::{count_ended_job, finish_job};
+use super::{DispatcherAction, HELD_TERMS_TTL, JobSlot};
+use crate::app::AppState;
+use crate::pipelines::{self, ComparedJob, EndedJob, PipelineError};
+use crate::request_middleware;
 
-/// What holds jobs that cannot be read or written down.
-const STORAGE: &str = "storage";
+/// The reason for holding jobs that cannot be read from the ledger or committed to it.
+const HELD_BY_STORAGE: &str = "storage";
 
-/// Starts jobs until `stop`, and returns when none is followed any more: the engine has to be ended for that.
-pub(crate) async fn dispatch(app: Arc<App>, stop: CancellationToken) {
+/// Starts jobs until `stop` is canceled, then returns once all started jobs have ended or the engine has suspended them.
+pub(crate) async fn run_dispatcher(app: Arc<AppState>, stop: CancellationToken) {
     let mut jobs = JoinSet::new();
     while !stop.is_cancelled() {
-        match app.admission.next() {
-            Next::Start(slot) => {
+        match app.admission.next_action() {
+            DispatcherAction::StartJob(slot) => {
                 let app = Arc::clone(&app);
-                jobs.spawn(async move { follow(&app, slot).await });
+                jobs.spawn(async move { process_queued_job(&app, slot).await });
             }
-            Next::Ask(tenant) => ask(&app, tenant).await,
-            Next::Wait => tokio::select! {
+            DispatcherAction::RefreshTerms(tenant) => refresh_tenant_terms(&app, tenant).await,
+            DispatcherAction::Wait => tokio::select! {
                 () = stop.cancelled() => {}
-                () = app.admission.woken() => {}
+                () = app.admission.wait_for_wakeup() => {}
                 Some(_) = jobs.join_next() => {}
-                // Quotas of the day come back, and another process may change a tenant.
-                () = tokio::time::sleep(HELD) => {}
+                // Daily quotas are renewed without a notification, and another process may change a tenant.
+                () = tokio::time::sleep(HELD_TERMS_TTL) => {}
             },
         }
     }
     while jobs.join_next().await.is_some() {}
 }
 
-/// Puts jobs that had not ended when the host did into the queue again.
-pub(crate) async fn restore(app: &App) -> Result<(), StorageError> {
-    for record in app.ledger.unfinished().await? {
-        match app.orders.order(&record.tenant, &record.id).await? {
-            Some(order) => app.admission.put(app.admission.waiting(&order, Duration::ZERO)),
+/// Queues the jobs again that had not ended when the previous process did.
+pub(crate) async fn requeue_unfinished_jobs(app: &AppState) -> Result<(), StorageError> {
+    for record in app.ledger.list_unfinished_jobs().await? {
+        match app
+            .job_requests
+            .find_job_request(&record.tenant, &record.id)
+            .await?
+        {
+            Some(order) => app
+                .admission
+                .enqueue(app.admission.build_queued_job(&order, Duration::ZERO)),
             None => {
-                tracing::warn!(job = %record.id, "a job without an order cannot go on");
-                let error = note(
-                    "no-order",
-                    "the command that ran it has ended: run it again, what is done is not done twice",
+                tracing::warn!(job = %record.id, "a job without a job request cannot be resumed");
+                let error = error_info(
+                    "no-job-request",
+                    "the command that ran this job has ended: run it again; finished pages are not processed again",
                 );
-                conclude(app, record, None, Some(error)).await?;
+                finish_job(app, record, None, Some(error)).await?;
             }
         }
     }
     Ok(())
 }
 
-/// Finds out what a tenant may do now.
-async fn ask(app: &App, tenant: TenantId) {
+/// Reads the current terms of a tenant and passes them to the admission.
+async fn refresh_tenant_terms(app: &AppState, tenant: TenantId) {
     let answer = async {
-        let Some(record) = app.registry.tenant(&tenant).await? else {
+        let Some(record) = app.tenant_store.find_tenant(&tenant).await? else {
             return Ok((1.0, None, Some("removed")));
         };
-        let limits = app.quotas.limits(&record);
+        let limits = app.quota_limiter.tenant_limits(&record);
         let held = match record.state {
             TenantState::Suspended => Some("suspended"),
-            TenantState::Active if !has_room(app).await => Some("storage"),
+            TenantState::Active if !has_storage_space(app).await => Some("storage"),
             TenantState::Active => app
-                .quotas
-                .exhausted(app, &record)
+                .quota_limiter
+                .find_exhausted_quota(app, &record)
                 .await?
                 .map(|exhausted| exhausted.quota),
         };
         Ok((record.weight, limits.concurrent_jobs, held))
     };
     let (weight, concurrent, held) = answer.await.unwrap_or_else(|error: StorageError| {
-        tracing::warn!(%tenant, %error, "the tenant's jobs wait until its record can be read");
+        tracing::warn!(%tenant, %error, "cannot read the record of a tenant: its jobs are held");
         (1.0, None, Some("storage"))
     });
-    app.admission.agree(tenant, weight, concurrent, held);
+    app.admission.set_terms(tenant, weight, concurrent, held);
 }
 
-/// Whether what a job makes can be kept. It is tried only where a job has failed because it could not.
-async fn has_room(app: &App) -> bool {
-    if !app.admission.is_full() {
+/// Whether storage has space for the results of a job. It probes storage only after a job has failed because storage was full.
+async fn has_storage_space(app: &AppState) -> bool {
+    if !app.admission.is_storage_full() {
         return true;
     }
-    match app.engine.writable().await {
+    match app.engine.check_writable().await {
         Ok(()) => {
-            tracing::info!("there is room again: jobs begin");
-            app.admission.has_room();
+            tracing::info!("storage has space again: jobs start");
+            app.admission.mark_storage_available();
             true
         }
         Err(error) => {
-            tracing::warn!(%error, "no job begins until there is room");
+            tracing::warn!(%error, "storage is full: no job starts until it has space");
             false
         }
     }
 }
 
 /// Why a job was not started.
-enum Unstarted {
-    /// It cannot be.
-    Never(ErrorNote),
-    /// Not now.
-    Later(StorageError),
+enum StartError {
+    /// It can never be started: it fails with this error.
+    Permanent(ErrorInfo),
+    /// It cannot be started now: it is queued again.
+    Temporary(StorageError),
 }
 
-impl From<StorageError> for Unstarted {
+impl From<StorageError> for StartError {
     fn from(error: StorageError) -> Self {
-        Self::Later(error)
+        Self::Temporary(error)
     }
 }
 
-async fn follow(app: &App, slot: Slot) {
-    let (tenant, job) = (&slot.job.tenant, slot.job.job);
+async fn process_queued_job(app: &AppState, slot: JobSlot) {
+    let (tenant, job) = (&slot.job.tenant, slot.job.job_id);
     let read = async {
-        let (record, order) = tokio::try_join!(app.ledger.job(tenant, &job), app.orders.order(tenant, &job))?;
-        let missing = || note("no-order", "what was asked for is not known any more");
-        record.zip(order).ok_or_else(|| Unstarted::Never(missing()))
+        let (record, order) = tokio::try_join!(
+            app.ledger.find_job(tenant, &job),
+            app.job_requests.find_job_request(tenant, &job)
+        )?;
+        let missing = || {
+            error_info(
+                "no-job-request",
+                "the request of this job does not exist any more",
+            )
+        };
+        record.zip(order).ok_or_else(|| StartError::Permanent(missing()))
     };
     let (record, order) = match read.await {
         Ok(read) => read,
-        Err(Unstarted::Later(error)) => return later(app, slot, STORAGE, &error.to_string()).await,
-        // Removed meanwhile, with its tenant: there is nobody to tell.
-        Err(Unstarted::Never(_)) => return,
+        Err(StartError::Temporary(error)) => {
+            return requeue_job(app, slot, HELD_BY_STORAGE, &error.to_string()).await;
+        }
+        // The job was removed together with its tenant.
+        Err(StartError::Permanent(_)) => return,
     };
-    // Of the level of errors, so that whatever is logged of a job says whose it is.
+    // At the error level, so that every log line of a job carries the span, whatever level the log has.
     let span = tracing::error_span!("job", %job, %tenant);
-    requests::goes_on(&span, order.trace.as_deref());
-    start(app, slot, record, order).instrument(span).await;
+    request_middleware::continue_trace(&span, order.traceparent.as_deref());
+    start_job(app, slot, record, order).instrument(span).await;
 }
 
-async fn start(app: &App, slot: Slot, record: JobRecord, order: Order) {
-    match specify(app, &slot, &record, &order).await {
+async fn start_job(app: &AppState, slot: JobSlot, record: JobRecord, order: JobRequest) {
+    match build_job_spec(app, &slot, &record, &order).await {
         Ok((spec, given)) => {
             let first = record.state == JobState::Queued;
-            run(app, slot, spec, given, &order.options, first).await;
+            run_job(app, slot, spec, given, &order.options, first).await;
         }
-        Err(Unstarted::Later(error)) => later(app, slot, STORAGE, &error.to_string()).await,
-        Err(Unstarted::Never(error)) => {
-            if let Err(error) = conclude(app, record, Some(&order), Some(error)).await {
-                later(app, slot, STORAGE, &error.to_string()).await;
+        Err(StartError::Temporary(error)) => {
+            requeue_job(app, slot, HELD_BY_STORAGE, &error.to_string()).await
+        }
+        Err(StartError::Permanent(error)) => {
+            if let Err(error) = finish_job(app, record, Some(&order), Some(error)).await {
+                requeue_job(app, slot, HELD_BY_STORAGE, &error.to_string()).await;
             }
         }
     }
 }
 
-/// What the engine is told, and which revision the job was given if its pipeline is the tenant's.
-async fn specify(
-    app: &App,
-    slot: &Slot,
+/// Builds the specification for the engine. Also returns the revision assigned to the job, if its pipeline belongs to the tenant.
+async fn build_job_spec(
+    app: &AppState,
+    slot: &JobSlot,
     record: &JobRecord,
-    order: &Order,
-) -> Result<(JobSpec, Option<Assignment>), Unstarted> {
+    order: &JobRequest,
+) -> Result<(JobSpec, Option<RevisionAssignment>), StartError> {
     let resolved = app
-        .shelf
-        .give(&order.tenant, &record.pipeline, &order.options, &order.job)
+        .tenant_pipelines
+        .assign_pipeline(&order.tenant, &record.pipeline, &order.options, &order.job)
         .await;
     let (pipeline, given) = resolved.map_err(|error| {
         let kind = match error {
             PipelineError::Unknown(_) | PipelineError::Inactive(_) => "no-pipeline",
             PipelineError::Unusable { .. } => "pipeline-unusable",
-            PipelineError::Storage(error) => return Unstarted::Later(error),
+            PipelineError::Storage(error) => return StartError::Temporary(error),
         };
-        Unstarted::Never(note(kind, &error.to_string()))
+        StartError::Permanent(error_info(kind, &error.to_string()))
     })?;
     let pages = order.options.pages.map(|(first, last)| first..=last);
     let documents = order.files.iter().map(|file| DocumentSpec {
-        path: app.originals.path(&order.tenant, &file.document),
+        path: app.upload_store.upload_path(&order.tenant, &file.document),
         name: file.name.clone(),
         password: file.password.clone(),
         pages: pages.clone(),
@@ -186,128 +204,130 @@ async fn specify(
     let spec = JobSpec {
         id: order.job,
         tenant: order.tenant.clone(),
-        pipeline: pipelines::within(app, &order.tenant, pipeline).await?,
+        pipeline: pipelines::apply_memory_quota(app, &order.tenant, pipeline).await?,
         documents: documents.collect(),
         force: order.options.force,
         summarize: order.options.summarize,
-        filing: order.options.filing.clone(),
+        filing: order.options.placement.clone(),
         lane: Some(slot.job.lane),
         weight: slot.weight,
     };
     Ok((spec, given))
 }
 
-async fn run(
-    app: &App,
-    slot: Slot,
+async fn run_job(
+    app: &AppState,
+    slot: JobSlot,
     spec: JobSpec,
-    given: Option<Assignment>,
-    options: &OrderOptions,
+    given: Option<RevisionAssignment>,
+    options: &JobRequestOptions,
     first: bool,
 ) {
     let (tenant, job) = (spec.tenant.clone(), spec.id);
     let (pipeline, began) = (spec.pipeline.manifest.name.clone(), Instant::now());
-    let handle = app.engine.start(spec);
+    let handle = app.engine.start_job(spec);
     let outcome = tokio::select! {
-        outcome = handle.wait() => outcome,
+        outcome = handle.await_outcome() => outcome,
         () = slot.cancel.cancelled() => {
-            handle.cancel();
-            handle.wait().await
+            handle.cancel_job();
+            handle.await_outcome().await
         }
     };
-    if !outcome.state.is_ended() {
-        if let Some(held) = outcome.held {
-            return later(app, slot, held.quota, &held.to_string()).await;
+    if !outcome.state.is_terminal() {
+        if let Some(held) = outcome.exhausted_quota {
+            return requeue_job(app, slot, held.quota, &held.to_string()).await;
         }
         let why = outcome.error.map(|error| error.message).unwrap_or_default();
-        return later(app, slot, STORAGE, &why).await;
+        return requeue_job(app, slot, HELD_BY_STORAGE, &why).await;
     }
-    if wanted_room(&outcome) {
-        // Before its place is free for another.
-        app.admission.lacks_room();
+    if failed_because_storage_full(&outcome) {
+        // Before its slot is released, so that no other job takes it.
+        app.admission.mark_storage_full();
     }
-    count(outcome.state);
+    count_ended_job(outcome.state);
     if let Some(given) = given {
         let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let ended = Ended {
+        let ended = EndedJob {
             tenant: &tenant,
             job,
             pipeline: &pipeline,
             outcome: &outcome,
             millis: first.then_some(took),
         };
-        pipelines::ended(&app.shelf, given, ended).await;
+        pipelines::record_ended_job(&app.tenant_pipelines, given, ended).await;
     }
-    slot.settle(pages(&outcome));
-    // Its place is for others while its shadow is asked.
+    slot.settle_cost(count_processed_pages(&outcome));
+    // Other jobs may use the slot while the shadow replays this job.
     drop(slot);
     if let Some(given) = given {
-        let ended = Compared {
+        let ended = ComparedJob {
             tenant: &tenant,
             job,
             pipeline: &pipeline,
             options,
         };
-        let compared = pipelines::compare(app, given, ended);
-        app.stopping.run_until_cancelled(compared).await;
+        let compared = pipelines::compare_with_shadow(app, given, ended);
+        app.stop_signal.run_until_cancelled(compared).await;
     }
 }
 
-/// The job waits again, held by this, unless it was cancelled meanwhile. When the host stops nobody starts it any more, and the next start
-/// finds it in the ledger.
-async fn later(app: &App, slot: Slot, held: &'static str, why: &str) {
-    if app.stopping.is_cancelled() {
+/// Queues a job again and holds the jobs of its tenant for the reason `held`. A job that was canceled meanwhile ends instead. When
+/// the host is stopping, it does nothing: the next process finds the job in the ledger.
+async fn requeue_job(app: &AppState, slot: JobSlot, held: &'static str, why: &str) {
+    if app.stop_signal.is_cancelled() {
         return;
     }
     let waiting = slot.job.clone();
-    let (tenant, job) = (&waiting.tenant, waiting.job);
+    let (tenant, job) = (&waiting.tenant, waiting.job_id);
     if slot.cancel.is_cancelled() {
         let cancel = async {
-            let (record, order) =
-                tokio::try_join!(app.ledger.job(tenant, &job), app.orders.order(tenant, &job))?;
-            if let Some(record) = record.filter(|record| !record.state.is_ended()) {
-                conclude(app, record, order.as_ref(), None).await?;
+            let (record, order) = tokio::try_join!(
+                app.ledger.find_job(tenant, &job),
+                app.job_requests.find_job_request(tenant, &job)
+            )?;
+            if let Some(record) = record.filter(|record| !record.state.is_terminal()) {
+                finish_job(app, record, order.as_ref(), None).await?;
             }
             Ok::<_, StorageError>(())
         };
         if let Err(error) = cancel.await {
-            tracing::error!(%job, %error, "a job that was cancelled goes on at the next start");
+            tracing::error!(%job, %error, "the cancellation of a job could not be committed: the job continues at the next start");
         }
         return;
     }
-    tracing::warn!(%job, held, why, "a job could not go on and waits again");
+    tracing::warn!(%job, held, why, "a job could not continue and is queued again");
     drop(slot);
-    app.admission.agree(tenant.clone(), 1.0, None, Some(held));
-    app.admission.put(waiting);
+    app.admission.set_terms(tenant.clone(), 1.0, None, Some(held));
+    app.admission.enqueue(waiting);
 }
 
-/// Whether the job failed because what it made could not be kept.
-fn wanted_room(outcome: &JobOutcome) -> bool {
-    let full = StorageError::Full { what: String::new() };
+/// Whether the job failed because storage was full.
+fn failed_because_storage_full(outcome: &JobOutcome) -> bool {
+    let full = StorageError::NoSpace { what: String::new() };
     let of_documents = outcome
         .documents
         .iter()
         .filter_map(|document| match &document.end {
-            DocumentEnd::Failed { error, .. } => Some(error),
+            DocumentEndState::Failed { error, .. } => Some(error),
             _ => None,
         });
     let mut errors = outcome.error.iter().chain(of_documents);
     errors.any(|error| error.kind == full.kind())
 }
 
-/// Pages that were worked on.
-fn pages(outcome: &JobOutcome) -> f64 {
-    let of = |end: &DocumentEnd| match end {
-        DocumentEnd::Done { pages, skipped, .. } => f64::from(pages.saturating_sub(*skipped)),
-        DocumentEnd::Failed { done, .. }
-        | DocumentEnd::Cancelled { done }
-        | DocumentEnd::Suspended { done } => f64::from(*done),
+/// Returns the number of pages that the job has processed itself.
+fn count_processed_pages(outcome: &JobOutcome) -> f64 {
+    let of = |end: &DocumentEndState| match end {
+        DocumentEndState::Done { pages, skipped, .. } => f64::from(pages.saturating_sub(*skipped)),
+        DocumentEndState::Failed { done, .. }
+        | DocumentEndState::Cancelled { done }
+        | DocumentEndState::Suspended { done } => f64::from(*done),
     };
     outcome.documents.iter().map(|document| of(&document.end)).sum()
 }
 
-fn note(kind: &str, message: &str) -> ErrorNote {
-    ErrorNote {
+fn error_info(kind: &str, message: &str) -> ErrorInfo {
+    ErrorInfo {
         kind: kind.into(),
         message: message.into(),
     }

@@ -1,79 +1,80 @@
-//! What is held of a place and given back when it is dropped, so that no way out of a request or a job forgets it.
+//! Guards for reserved places in the queue, for job slots and for tenants being removed. Dropping a guard releases what it holds,
+//! on every path out of a request or a job.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use weir_core::TenantId;
-use weir_core::order::Order;
+use weir_core::job_request::JobRequest;
 
-use super::{Admission, Waiting};
+use super::{Admission, QueuedJob};
 
-/// A place in the queue for a submission under way; given up when it is dropped.
-pub(crate) struct Place {
+/// A reserved place in the queue for a submission in progress.
+pub(crate) struct QueueReservation {
     pub(super) admission: Arc<Admission>,
     pub(super) tenant: TenantId,
 }
 
-impl Place {
-    /// The job of this order waits here from now on.
-    pub(crate) fn fill(self, order: &Order) {
+impl QueueReservation {
+    /// Queues the job of this request in the reserved place.
+    pub(crate) fn enqueue(self, order: &JobRequest) {
         self.admission
-            .put(self.admission.waiting(order, self.admission.now()));
+            .enqueue(self.admission.build_queued_job(order, self.admission.clock_now()));
     }
 }
 
-impl Drop for Place {
+impl Drop for QueueReservation {
     fn drop(&mut self) {
         let mut state = self.admission.state.lock();
-        if let Some(own) = state.reserved.get_mut(&self.tenant) {
+        if let Some(own) = state.reserved_places.get_mut(&self.tenant) {
             *own -= 1;
             if *own == 0 {
-                state.reserved.remove(&self.tenant);
+                state.reserved_places.remove(&self.tenant);
             }
         }
-        self.admission.changed(&state);
+        self.admission.notify_changed(&state);
     }
 }
 
-/// A job's place in work; free again when it is dropped.
-pub(crate) struct Slot {
+/// The right of one job to run. Dropping it frees the slot for another job.
+pub(crate) struct JobSlot {
     pub(super) admission: Arc<Admission>,
-    pub(crate) job: Waiting,
-    /// Its tenant's share.
+    pub(crate) job: QueuedJob,
+    /// The weight of its tenant in the fair queue.
     pub(crate) weight: f64,
-    /// Cancelled when the job is to be.
+    /// Canceled when the job has to stop.
     pub(crate) cancel: CancellationToken,
 }
 
-impl Slot {
-    /// The job was of so many pages.
-    pub(crate) fn settle(&self, pages: f64) {
+impl JobSlot {
+    /// Charges the tenant for the actual pages of the job in place of the estimate.
+    pub(crate) fn settle_cost(&self, pages: f64) {
         let mut state = self.admission.state.lock();
         state
             .queue
-            .settle(&self.job.tenant, self.weight, self.job.cost, pages);
+            .settle_cost(&self.job.tenant, self.weight, self.job.estimated_pages, pages);
     }
 }
 
-impl Drop for Slot {
+impl Drop for JobSlot {
     fn drop(&mut self) {
         let mut state = self.admission.state.lock();
-        state.running.remove(&self.job.job);
-        self.admission.changed(&state);
+        state.running_jobs.remove(&self.job.job_id);
+        self.admission.notify_changed(&state);
     }
 }
 
-/// A tenant without jobs, that gets no more until this is dropped.
-pub(crate) struct Leaving {
+/// Keeps a tenant without jobs from getting new ones until it is dropped.
+pub(crate) struct TenantLockout {
     pub(super) admission: Arc<Admission>,
     pub(super) tenant: TenantId,
 }
 
-impl Drop for Leaving {
+impl Drop for TenantLockout {
     fn drop(&mut self) {
         let mut state = self.admission.state.lock();
-        state.leaving.remove(&self.tenant);
-        state.terms.remove(&self.tenant);
-        self.admission.changed(&state);
+        state.tenants_being_removed.remove(&self.tenant);
+        state.terms_by_tenant.remove(&self.tenant);
+        self.admission.notify_changed(&state);
     }
 }

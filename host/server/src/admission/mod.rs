@@ -1,14 +1,14 @@
-//! Which jobs are taken and when each begins.
+//! Admission control: which jobs are accepted, and when each of them starts.
 //!
-//! A job waits here between the moment it is accepted, which is when it is in the ledger, and the moment the engine starts it.
-//! What may wait and what may run is bounded for every tenant and for the host, and the last quarter of the places in work
-//! is for tenants who have nothing in work: whoever floods the host does not make another's three pages wait for the end
-//! of one of his jobs. All of it can be lost: the ledger says at the next start which jobs had not ended.
+//! A job is queued here from when it is accepted, which is when it is in the ledger, until the engine starts it. The number of
+//! queued jobs and of running jobs is limited for each tenant and for the host. The last quarter of the job slots is reserved for
+//! tenants without a running job. So a tenant that floods the host does not delay the three pages of another tenant until one of its
+//! own jobs ends. This state is in memory only: after a restart the ledger tells which jobs have not ended.
 
-mod conclude;
 mod dispatcher;
+mod finish;
 mod guards;
-mod queue;
+mod job_queue;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -21,137 +21,142 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weir_core::memory::SystemMemory;
-use weir_core::order::Order;
+use weir_core::job_request::JobRequest;
 use weir_core::settings::Settings;
+use weir_core::system_memory::SystemMemory;
 use weir_core::{JobId, Lane, TenantId};
 
-use crate::app::now_millis;
+use crate::app::unix_time_millis;
 
-pub(crate) use conclude::conclude;
-pub(crate) use dispatcher::{dispatch, restore};
-use guards::Leaving;
-pub(crate) use guards::{Place, Slot};
-pub(crate) use queue::Waiting;
-use state::{Running, State, Terms};
+pub(crate) use dispatcher::{requeue_unfinished_jobs, run_dispatcher};
+pub(crate) use finish::finish_job;
+use guards::TenantLockout;
+pub(crate) use guards::{JobSlot, QueueReservation};
+pub(crate) use job_queue::QueuedJob;
+use state::{AdmissionState, RunningJob, TenantTerms};
 
-/// Bytes of a PDF that count as a page, where nothing else is known of it.
-const PAGE_BYTES: f64 = 100_000.0;
-/// How long what is known of a tenant's limits is relied on.
-const AGREED: Duration = Duration::from_secs(1);
-/// When a tenant whose jobs are held is looked at again.
-pub(crate) const HELD: Duration = Duration::from_secs(5);
+/// The number of bytes of a PDF that count as one page while its page count is unknown.
+const ESTIMATED_BYTES_PER_PAGE: f64 = 100_000.0;
+/// How long the terms of a tenant are valid before they are read again.
+const TERMS_TTL: Duration = Duration::from_secs(1);
+/// How long the terms of a tenant whose jobs are held are valid.
+pub(crate) const HELD_TERMS_TTL: Duration = Duration::from_secs(5);
 
-/// Jobs that wait and jobs in work.
+/// The queued and the running jobs.
 pub(crate) struct Admission {
-    began: Instant,
-    slots: usize,
-    most_waiting: usize,
-    interactive_bytes: u64,
+    clock_start: Instant,
+    max_running_jobs: usize,
+    max_queued_jobs: usize,
+    max_interactive_bytes: u64,
     max_wait: Option<Duration>,
-    min_free: u64,
-    state: Mutex<State>,
-    wake: Notify,
-    moved: watch::Sender<()>,
+    min_free_memory_bytes: u64,
+    state: Mutex<AdmissionState>,
+    dispatcher_wakeup: Notify,
+    changes: watch::Sender<()>,
 }
 
-/// What the dispatcher does next.
-pub(crate) enum Next {
+/// The next action of the dispatcher.
+pub(crate) enum DispatcherAction {
     /// Start this job.
-    Start(Slot),
-    /// Ask what this tenant may do.
-    Ask(TenantId),
-    /// Nothing, until something changes.
+    StartJob(JobSlot),
+    /// Read the terms of this tenant, then ask again.
+    RefreshTerms(TenantId),
+    /// Wait until something changes.
     Wait,
 }
 
-/// Why a job cannot wait here.
+/// Why a job cannot be queued.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// The tenant has as many waiting as it may.
-    Tenant,
-    /// The host has.
-    Host,
+pub(crate) enum AdmissionRefusal {
+    /// The tenant has as many queued jobs as it may have.
+    TenantQueueFull,
+    /// The host has as many queued jobs as it may have.
+    HostQueueFull,
     /// The tenant is being removed.
-    Leaving,
+    TenantBeingRemoved,
 }
 
-/// Where a job stands.
+/// The state of a job that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It waits as the `position`th of its tenant's jobs, counted from 1; `held` says what keeps all of them.
-    Waiting {
+pub(crate) enum JobStatus {
+    /// It is queued. `position` counts from 1 among the jobs of its tenant; `held` is the reason why none of them starts.
+    Queued {
         position: usize,
         held: Option<&'static str>,
     },
-    /// It has been in work since then, in milliseconds since 1970; `cancelling` says whether it has been told to stop.
+    /// It has been running since `since_millis`, in milliseconds since 1970. `cancelling` tells whether it was asked to stop.
     Running { since_millis: u64, cancelling: bool },
 }
 
-/// What a cancellation met.
+/// The result of a cancellation.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Cancelled {
-    /// The job waited, and does not any more.
-    Waiting(Waiting),
-    /// It is in work, and has been told.
-    Running,
-    /// It is not here.
-    Unknown,
+pub(crate) enum CancelOutcome {
+    /// The job was queued and has been removed from the queue.
+    RemovedFromQueue(QueuedJob),
+    /// The job is running and has been asked to stop.
+    StopRequested,
+    /// The job is neither queued nor running in this process.
+    NotFound,
 }
 
 impl Admission {
-    /// With nothing waiting.
+    /// Creates an instance without jobs.
     pub(crate) fn new(settings: &Settings) -> Arc<Self> {
-        let max_wait = settings.server_max_wait_seconds;
+        let max_wait = settings.server_max_queue_wait_seconds;
         Arc::new(Self {
-            began: Instant::now(),
-            slots: settings.server_jobs as usize,
-            most_waiting: settings.server_queue as usize,
-            interactive_bytes: settings.server_interactive_bytes,
+            clock_start: Instant::now(),
+            max_running_jobs: settings.server_max_running_jobs as usize,
+            max_queued_jobs: settings.server_max_queued_jobs as usize,
+            max_interactive_bytes: settings.server_max_interactive_upload_bytes,
             max_wait: (max_wait > 0).then(|| Duration::from_secs(max_wait.into())),
-            min_free: settings.server_min_free_bytes,
+            min_free_memory_bytes: settings.server_min_free_memory_bytes,
             state: Mutex::default(),
-            wake: Notify::new(),
-            moved: watch::Sender::new(()),
+            dispatcher_wakeup: Notify::new(),
+            changes: watch::Sender::new(()),
         })
     }
 
-    fn now(&self) -> Duration {
-        self.began.elapsed()
+    fn clock_now(&self) -> Duration {
+        self.clock_start.elapsed()
     }
 
-    /// Keeps a place in the queue for a submission, of at most `limit` for the tenant.
-    pub(crate) fn reserve(self: &Arc<Self>, tenant: &TenantId, limit: Option<u64>) -> Result<Place, Refusal> {
+    /// Reserves a place in the queue for a submission. `limit` is the maximum number of queued jobs of the tenant.
+    pub(crate) fn reserve_queue_place(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        limit: Option<u64>,
+    ) -> Result<QueueReservation, AdmissionRefusal> {
         let mut state = self.state.lock();
-        if state.leaving.contains(tenant) {
-            return Err(Refusal::Leaving);
+        if state.tenants_being_removed.contains(tenant) {
+            return Err(AdmissionRefusal::TenantBeingRemoved);
         }
-        let own = state.queue.of(tenant) + state.reserved.get(tenant).copied().unwrap_or(0);
+        let own =
+            state.queue.tenant_queue_len(tenant) + state.reserved_places.get(tenant).copied().unwrap_or(0);
         if limit.is_some_and(|limit| own as u64 >= limit) {
-            return Err(Refusal::Tenant);
+            return Err(AdmissionRefusal::TenantQueueFull);
         }
-        if state.queue.len() + state.reserved.values().sum::<usize>() >= self.most_waiting {
-            shed("places");
-            return Err(Refusal::Host);
+        if state.queue.len() + state.reserved_places.values().sum::<usize>() >= self.max_queued_jobs {
+            count_shed_job("queue-full");
+            return Err(AdmissionRefusal::HostQueueFull);
         }
-        *state.reserved.entry(tenant.clone()).or_default() += 1;
-        Ok(Place {
+        *state.reserved_places.entry(tenant.clone()).or_default() += 1;
+        Ok(QueueReservation {
             admission: Arc::clone(self),
             tenant: tenant.clone(),
         })
     }
 
-    /// Puts a job in that was accepted before.
-    pub(crate) fn put(&self, job: Waiting) {
+    /// Adds an accepted job to the queue, unless its tenant is being removed.
+    pub(crate) fn enqueue(&self, job: QueuedJob) {
         let mut state = self.state.lock();
-        if !state.leaving.contains(&job.tenant) {
+        if !state.tenants_being_removed.contains(&job.tenant) {
             state.queue.push(job);
         }
-        self.changed(&state);
+        self.notify_changed(&state);
     }
 
-    /// How an order waits, since `since` on the queue's clock.
-    pub(crate) fn waiting(&self, order: &Order, since: Duration) -> Waiting {
+    /// Returns the queue entry of a job request: its lane and its estimated pages. `since` is on the clock of the queue.
+    pub(crate) fn build_queued_job(&self, order: &JobRequest, since: Duration) -> QueuedJob {
         let bytes = order
             .files
             .iter()
@@ -160,56 +165,56 @@ impl Admission {
         let wanted = order.options.pages.map_or(f64::INFINITY, |(first, last)| {
             f64::from(last.saturating_sub(first)) + 1.0
         });
-        let pages = |bytes: u64| (1.0 + bytes as f64 / PAGE_BYTES).min(wanted);
-        Waiting {
-            job: order.job,
+        let pages = |bytes: u64| (1.0 + bytes as f64 / ESTIMATED_BYTES_PER_PAGE).min(wanted);
+        QueuedJob {
+            job_id: order.job,
             tenant: order.tenant.clone(),
-            lane: order.lane.unwrap_or(if bytes <= self.interactive_bytes {
+            lane: order.lane.unwrap_or(if bytes <= self.max_interactive_bytes {
                 Lane::Interactive
             } else {
                 Lane::Bulk
             }),
-            cost: order
+            estimated_pages: order
                 .files
                 .iter()
                 .map(|file| pages(file.bytes))
                 .sum::<f64>()
                 .max(1.0),
-            since,
+            queued_at: since,
         }
     }
 
-    /// What the dispatcher does next. A job that is to be started counts as in work from here on.
-    pub(crate) fn next(self: &Arc<Self>) -> Next {
-        let now = self.now();
+    /// Returns the next action of the dispatcher. A job to start counts as running from here on.
+    pub(crate) fn next_action(self: &Arc<Self>) -> DispatcherAction {
+        let now = self.clock_now();
         let mut state = self.state.lock();
         let Some(tenant) = state
             .queue
-            .turn(|tenant| state.may(tenant, self.slots, now))
+            .next_tenant(|tenant| state.may_start_job(tenant, self.max_running_jobs, now))
             .cloned()
         else {
-            return Next::Wait;
+            return DispatcherAction::Wait;
         };
         let Some(terms) = state
-            .terms
+            .terms_by_tenant
             .get(&tenant)
             .copied()
-            .filter(|terms| now < terms.until)
+            .filter(|terms| now < terms.valid_until)
         else {
-            return Next::Ask(tenant);
+            return DispatcherAction::RefreshTerms(tenant);
         };
-        let Some(job) = state.queue.pop(&tenant, terms.weight, now) else {
-            return Next::Wait;
+        let Some(job) = state.queue.pop_most_urgent(&tenant, terms.weight, now) else {
+            return DispatcherAction::Wait;
         };
         let cancel = CancellationToken::new();
-        let running = Running {
+        let running = RunningJob {
             tenant,
             cancel: cancel.clone(),
-            since_millis: now_millis(),
+            started_millis: unix_time_millis(),
         };
-        state.running.insert(job.job, running);
-        self.changed(&state);
-        Next::Start(Slot {
+        state.running_jobs.insert(job.job_id, running);
+        self.notify_changed(&state);
+        DispatcherAction::StartJob(JobSlot {
             admission: Arc::clone(self),
             job,
             weight: terms.weight,
@@ -217,169 +222,183 @@ impl Admission {
         })
     }
 
-    /// Says what a tenant may do.
-    pub(crate) fn agree(
+    /// Sets the terms of a tenant: its weight, the maximum number of running jobs, and why its jobs are held, if they are.
+    pub(crate) fn set_terms(
         &self,
         tenant: TenantId,
         weight: f64,
         concurrent: Option<u64>,
         held: Option<&'static str>,
     ) {
-        let until = self.now() + if held.is_some() { HELD } else { AGREED };
+        let until = self.clock_now() + if held.is_some() { HELD_TERMS_TTL } else { TERMS_TTL };
         let concurrent = concurrent.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
-        let terms = Terms {
+        let terms = TenantTerms {
             weight,
-            concurrent,
-            held,
-            until,
+            max_running_jobs: concurrent,
+            held_reason: held,
+            valid_until: until,
         };
         let mut state = self.state.lock();
-        state.terms.insert(tenant, terms);
-        let State {
-            terms,
+        state.terms_by_tenant.insert(tenant, terms);
+        let AdmissionState {
+            terms_by_tenant: terms,
             queue,
-            running,
+            running_jobs: running,
             ..
         } = &mut *state;
-        let alive = |t: &TenantId| queue.of(t) > 0 || running.values().any(|r| r.tenant == *t);
-        terms.retain(|tenant, terms| terms.until == until || alive(tenant));
+        let alive = |t: &TenantId| queue.tenant_queue_len(t) > 0 || running.values().any(|r| r.tenant == *t);
+        terms.retain(|tenant, terms| terms.valid_until == until || alive(tenant));
     }
 
-    /// The tenant's limits have changed.
-    pub(crate) fn reconsider(&self, tenant: &TenantId) {
-        self.state.lock().terms.remove(tenant);
-        self.wake.notify_one();
+    /// Drops the terms of a tenant whose limits have changed, so that the dispatcher reads them again.
+    pub(crate) fn invalidate_terms(&self, tenant: &TenantId) {
+        self.state.lock().terms_by_tenant.remove(tenant);
+        self.dispatcher_wakeup.notify_one();
     }
 
-    /// A job has failed for want of room. The next would fail as well, and soon all that wait would have: none begins before
-    /// its tenant's terms have been asked for again.
-    pub(crate) fn lacks_room(&self) {
+    /// Records that a job has failed because storage is full. The next jobs would fail too, and soon the whole queue. So no job
+    /// starts before the terms of its tenant have been read again.
+    pub(crate) fn mark_storage_full(&self) {
         let mut state = self.state.lock();
-        state.full = true;
-        state.terms.clear();
+        state.storage_full = true;
+        state.terms_by_tenant.clear();
     }
 
-    /// Whether there has been no room, as far as is known.
-    pub(crate) fn is_full(&self) -> bool {
-        self.state.lock().full
+    /// Whether storage was full when it was last checked.
+    pub(crate) fn is_storage_full(&self) -> bool {
+        self.state.lock().storage_full
     }
 
-    /// There is room again.
-    pub(crate) fn has_room(&self) {
-        self.state.lock().full = false;
+    /// Records that storage has space again.
+    pub(crate) fn mark_storage_available(&self) {
+        self.state.lock().storage_full = false;
     }
 
-    /// Where a job of this tenant stands.
-    pub(crate) fn standing(&self, tenant: &TenantId, job: JobId) -> Option<Standing> {
+    /// Returns the state of a job of this tenant; `None` if it is neither queued nor running in this process.
+    pub(crate) fn job_status(&self, tenant: &TenantId, job: JobId) -> Option<JobStatus> {
         let state = self.state.lock();
         if let Some(running) = state
-            .running
+            .running_jobs
             .get(&job)
             .filter(|running| running.tenant == *tenant)
         {
-            return Some(Standing::Running {
-                since_millis: running.since_millis,
+            return Some(JobStatus::Running {
+                since_millis: running.started_millis,
                 cancelling: running.cancel.is_cancelled(),
             });
         }
-        let position = state.queue.position(tenant, job, self.now())?;
-        let held = state.terms.get(tenant).and_then(|terms| terms.held);
-        Some(Standing::Waiting { position, held })
+        let position = state
+            .queue
+            .position_in_tenant_queue(tenant, job, self.clock_now())?;
+        let held = state
+            .terms_by_tenant
+            .get(tenant)
+            .and_then(|terms| terms.held_reason);
+        Some(JobStatus::Queued { position, held })
     }
 
-    /// A tenant's jobs that wait, and those in work.
-    pub(crate) fn counts(&self, tenant: &TenantId) -> (usize, usize) {
+    /// Returns the number of queued and of running jobs of a tenant.
+    pub(crate) fn queued_and_running_jobs(&self, tenant: &TenantId) -> (usize, usize) {
         let state = self.state.lock();
-        (state.queue.of(tenant), state.in_work(tenant))
+        (
+            state.queue.tenant_queue_len(tenant),
+            state.running_jobs_of_tenant(tenant),
+        )
     }
 
     /// Cancels a job of this tenant.
-    pub(crate) fn cancel(&self, tenant: &TenantId, job: JobId) -> Cancelled {
+    pub(crate) fn cancel_job(&self, tenant: &TenantId, job: JobId) -> CancelOutcome {
         let mut state = self.state.lock();
-        if let Some(waiting) = state.queue.withdraw(tenant, job) {
-            self.changed(&state);
-            return Cancelled::Waiting(waiting);
+        if let Some(waiting) = state.queue.remove_job(tenant, job) {
+            self.notify_changed(&state);
+            return CancelOutcome::RemovedFromQueue(waiting);
         }
-        match state.running.get(&job) {
+        match state.running_jobs.get(&job) {
             Some(running) if running.tenant == *tenant => {
                 running.cancel.cancel();
-                Cancelled::Running
+                CancelOutcome::StopRequested
             }
-            _ => Cancelled::Unknown,
+            _ => CancelOutcome::NotFound,
         }
     }
 
-    /// Takes a tenant out: cancels its jobs, takes no more, and returns when none is left and no submission is under way.
-    /// Dropping the guard lets the tenant in again.
-    pub(crate) async fn leave(self: &Arc<Self>, tenant: &TenantId) -> Leaving {
-        let mut moved = self.moves();
-        let leaving = Leaving {
+    /// Locks a tenant out: cancels its jobs, refuses new ones, and returns when no job is left and no submission is in progress.
+    /// Dropping the guard admits the tenant again.
+    pub(crate) async fn drain_tenant(self: &Arc<Self>, tenant: &TenantId) -> TenantLockout {
+        let mut moved = self.subscribe_to_changes();
+        let leaving = TenantLockout {
             admission: Arc::clone(self),
             tenant: tenant.clone(),
         };
         {
             let mut state = self.state.lock();
-            state.leaving.insert(tenant.clone());
-            state.queue.withdraw_all(tenant);
-            let own = state.running.values().filter(|running| running.tenant == *tenant);
+            state.tenants_being_removed.insert(tenant.clone());
+            state.queue.remove_tenant_jobs(tenant);
+            let own = state
+                .running_jobs
+                .values()
+                .filter(|running| running.tenant == *tenant);
             own.for_each(|running| running.cancel.cancel());
-            self.changed(&state);
+            self.notify_changed(&state);
         }
         loop {
             moved.mark_unchanged();
             {
                 let state = self.state.lock();
-                if state.in_work(tenant) == 0 && !state.reserved.contains_key(tenant) {
+                if state.running_jobs_of_tenant(tenant) == 0 && !state.reserved_places.contains_key(tenant) {
                     return leaving;
                 }
             }
-            // The sender lives in `self`.
+            // It cannot fail: `self` owns the sender.
             let _ = moved.changed().await;
         }
     }
 
-    /// Why no more jobs should be accepted now, if so. Whoever asks has one that is refused then, and it is counted.
-    pub(crate) fn overload(&self) -> Option<String> {
-        if self.min_free > 0
+    /// Returns the reason why the host accepts no jobs now, if there is one, and counts the refused job.
+    pub(crate) fn overload_reason(&self) -> Option<String> {
+        if self.min_free_memory_bytes > 0
             && let Some(free) = SystemMemory::read().available_bytes
-            && free < self.min_free
+            && free < self.min_free_memory_bytes
         {
-            shed("memory");
+            count_shed_job("memory");
             return Some(format!(
-                "only {} MiB of memory are available on this host",
+                "only {} MiB of memory is available on this host",
                 free >> 20
             ));
         }
-        let (limit, now) = (self.max_wait?, self.now());
+        let (limit, now) = (self.max_wait?, self.clock_now());
         let state = self.state.lock();
-        // Of those who would get one of the places if one were free.
+        // Only tenants that would get a free job slot count.
         let waited = state
             .queue
-            .longest_without_turn(now, |tenant| state.may_at_all(tenant, now))?;
+            .longest_wait_without_start(now, |tenant| state.is_allowed_by_terms(tenant, now))?;
         (waited > limit).then(|| {
-            shed("turns");
-            format!("jobs have waited for {} s without a turn", waited.as_secs())
+            count_shed_job("queue-wait");
+            format!(
+                "a tenant has waited for {} s for a job to start",
+                waited.as_secs()
+            )
         })
     }
 
-    /// Changes whenever a job begins to wait, begins, or ends.
-    pub(crate) fn moves(&self) -> watch::Receiver<()> {
-        self.moved.subscribe()
+    /// Returns a receiver that changes whenever a job is queued, starts or ends.
+    pub(crate) fn subscribe_to_changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
-    /// Waits until [`Self::next`] may have something else to say.
-    pub(crate) async fn woken(&self) {
-        self.wake.notified().await;
+    /// Waits until the result of [`Self::next_action`] may have changed.
+    pub(crate) async fn wait_for_wakeup(&self) {
+        self.dispatcher_wakeup.notified().await;
     }
 
-    fn changed(&self, state: &State) {
-        gauge!("weir_jobs_waiting").set(state.queue.len() as f64);
-        self.wake.notify_one();
-        self.moved.send_replace(());
+    fn notify_changed(&self, state: &AdmissionState) {
+        gauge!("weir_jobs_queued").set(state.queue.len() as f64);
+        self.dispatcher_wakeup.notify_one();
+        self.changes.send_replace(());
     }
 }
 
-/// Counts a job that was not taken for want of something.
-fn shed(reason: &'static str) {
-    counter!("weir_shed_total", "reason" => reason).increment(1);
+/// Counts a refused job by the resource that the host lacks.
+fn count_shed_job(reason: &'static str) {
+    counter!("weir_job_submissions_shed_total", "reason" => reason).increment(1);
 }

@@ -1,4 +1,4 @@
-//! What is known of waiting and working jobs, behind one lock.
+//! The state of the admission behind its lock: the queue, the running jobs and the terms of the tenants.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -6,58 +6,63 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use weir_core::{JobId, TenantId};
 
-use super::queue::JobQueue;
+use super::job_queue::JobQueue;
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct AdmissionState {
     pub(super) queue: JobQueue,
-    /// Places in the queue of submissions under way.
-    pub(super) reserved: HashMap<TenantId, usize>,
-    pub(super) running: HashMap<JobId, Running>,
-    pub(super) terms: HashMap<TenantId, Terms>,
+    /// The number of reserved places in the queue, by tenant.
+    pub(super) reserved_places: HashMap<TenantId, usize>,
+    pub(super) running_jobs: HashMap<JobId, RunningJob>,
+    pub(super) terms_by_tenant: HashMap<TenantId, TenantTerms>,
     /// Tenants that are being removed.
-    pub(super) leaving: HashSet<TenantId>,
-    /// Whether a job has failed for want of room, and none has been seen since.
-    pub(super) full: bool,
+    pub(super) tenants_being_removed: HashSet<TenantId>,
+    /// Whether a job has failed because storage was full, and storage has had no space since.
+    pub(super) storage_full: bool,
 }
 
-pub(super) struct Running {
+pub(super) struct RunningJob {
     pub(super) tenant: TenantId,
     pub(super) cancel: CancellationToken,
-    pub(super) since_millis: u64,
+    pub(super) started_millis: u64,
 }
 
-/// What a tenant may do now.
+/// The terms on which the jobs of a tenant may start.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Terms {
+pub(crate) struct TenantTerms {
     pub(crate) weight: f64,
-    /// Jobs in work at one time.
-    pub(crate) concurrent: usize,
-    /// Why none of its jobs is begun, if none is: the name of a quota, or `suspended`.
-    pub(crate) held: Option<&'static str>,
-    /// Until when this is relied on, on the queue's clock.
-    pub(super) until: Duration,
+    /// The maximum number of running jobs.
+    pub(crate) max_running_jobs: usize,
+    /// Why none of its jobs may start, if so: the name of a quota, `suspended`, `removed` or `storage`.
+    pub(crate) held_reason: Option<&'static str>,
+    /// When the terms expire, on the clock of the queue.
+    pub(super) valid_until: Duration,
 }
 
-impl State {
-    pub(super) fn in_work(&self, tenant: &TenantId) -> usize {
-        self.running
+impl AdmissionState {
+    pub(super) fn running_jobs_of_tenant(&self, tenant: &TenantId) -> usize {
+        self.running_jobs
             .values()
             .filter(|running| running.tenant == *tenant)
             .count()
     }
 
-    /// Whether a job of the tenant may begin, as far as is known.
-    pub(super) fn may(&self, tenant: &TenantId, slots: usize, now: Duration) -> bool {
-        let free = slots.saturating_sub(self.running.len());
-        let kept_for_others = if self.in_work(tenant) == 0 { 0 } else { slots / 4 };
-        free > kept_for_others && self.may_at_all(tenant, now)
+    /// Whether a job of the tenant may start now: a slot is free for it, and its terms allow it or have expired.
+    pub(super) fn may_start_job(&self, tenant: &TenantId, slots: usize, now: Duration) -> bool {
+        let free = slots.saturating_sub(self.running_jobs.len());
+        let kept_for_others = if self.running_jobs_of_tenant(tenant) == 0 {
+            0
+        } else {
+            slots / 4
+        };
+        free > kept_for_others && self.is_allowed_by_terms(tenant, now)
     }
 
-    /// The same, were there places enough.
-    pub(super) fn may_at_all(&self, tenant: &TenantId, now: Duration) -> bool {
-        self.terms.get(tenant).is_none_or(|terms| {
-            (terms.held.is_none() || now >= terms.until) && self.in_work(tenant) < terms.concurrent
+    /// Whether a job of the tenant might start if there were enough free slots.
+    pub(super) fn is_allowed_by_terms(&self, tenant: &TenantId, now: Duration) -> bool {
+        self.terms_by_tenant.get(tenant).is_none_or(|terms| {
+            (terms.held_reason.is_none() || now >= terms.valid_until)
+                && self.running_jobs_of_tenant(tenant) < terms.max_running_jobs
         })
     }
 }

@@ -1,44 +1,42 @@
-//! Who calls: the key in `Authorization: Bearer weir_<id>_<secret>`.
+//! Authentication by an API key in `Authorization: Bearer weir_<id>_<secret>`.
 //!
-//! Every refusal looks the same and costs the same, whether the key is unknown, wrong, expired or revoked: whoever guesses
-//! learns nothing. The registry is asked each time, so that a revoked key ends with the request in which it was revoked.
-//! Whoever is recognized has their request counted, and is refused if there are too many.
+//! The response and its timing are the same for an unknown, wrong, expired or revoked key, so that an attacker cannot tell
+//! them apart. Each request reads the key from the tenant store, so a revocation takes effect at once. Each authenticated
+//! request counts against the request rate of its tenant and is refused if the rate is exceeded.
 
-mod key;
+mod api_key;
 
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, header, request};
 use weir_core::TenantId;
-use weir_core::tenancy::{Scope, Tenant, TenantState};
+use weir_core::tenancy::{KeyScope, Tenant, TenantState};
 
-use crate::app::{App, now_millis};
+use crate::app::{AppState, unix_time_millis};
 use crate::connections::authenticate;
 use crate::problem::Problem;
 
-pub(crate) use key::fill as random;
-pub use key::{FreshKey, MintError, mint};
-use key::{Presented, matches};
+pub(crate) use api_key::fill_with_random_bytes as random;
+pub use api_key::{GeneratedApiKey, KeyGenerationError, generate_api_key};
+use api_key::{PresentedKey, verify_api_key};
 
-/// Who calls. A handler that takes it is only reached with a key that counts.
+/// The authenticated caller of a request. A handler with this extractor runs only if the key is valid.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
-    /// The tenant the key speaks for.
     pub(crate) tenant: Tenant,
-    /// The key's public part.
-    pub(crate) key: String,
-    scopes: Vec<Scope>,
+    /// Id of the key, which is its public part.
+    pub(crate) key_id: String,
+    scopes: Vec<KeyScope>,
 }
 
 impl Caller {
-    /// The tenant's name.
-    pub(crate) const fn id(&self) -> &TenantId {
+    pub(crate) const fn tenant_id(&self) -> &TenantId {
         &self.tenant.id
     }
 
-    /// Whether the key has this scope.
-    pub(crate) fn may(&self, scope: Scope) -> Result<(), Problem> {
+    /// Returns an error if the key does not have this scope.
+    pub(crate) fn require_scope(&self, scope: KeyScope) -> Result<(), Problem> {
         if self.scopes.contains(&scope) {
             Ok(())
         } else {
@@ -48,57 +46,64 @@ impl Caller {
         }
     }
 
-    /// Whether the key would still be let in. What lasts longer than a request asks this from time to time; while the
-    /// registry cannot be read, the answer is the last one.
-    pub(crate) async fn still_counts(&self, app: &App) -> bool {
-        let (key, tenant) = tokio::join!(app.registry.key(&self.key), app.registry.tenant(self.id()));
+    /// Whether the key is still valid and its tenant active. Long-lived streams check this periodically. Returns true if the
+    /// tenant store cannot be read.
+    pub(crate) async fn is_still_authorized(&self, app: &AppState) -> bool {
+        let (key, tenant) = tokio::join!(
+            app.tenant_store.find_api_key(&self.key_id),
+            app.tenant_store.find_tenant(self.tenant_id())
+        );
         let (Ok(key), Ok(tenant)) = (key, tenant) else {
             return true;
         };
-        key.is_some_and(|key| key::counts(&key, now_millis()))
+        key.is_some_and(|key| api_key::is_api_key_active(&key, unix_time_millis()))
             && tenant.is_some_and(|tenant| tenant.state == TenantState::Active)
     }
 }
 
-impl FromRequestParts<Arc<App>> for Caller {
+impl FromRequestParts<Arc<AppState>> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut request::Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        let caller = identify(app, bearer(&parts.headers)).await?;
+    async fn from_request_parts(parts: &mut request::Parts, app: &Arc<AppState>) -> Result<Self, Problem> {
+        let caller = authenticate_key(app, bearer_token(&parts.headers)).await?;
         authenticate(parts);
         Ok(caller)
     }
 }
 
-/// Whom a key speaks for.
-pub(crate) async fn identify(app: &App, key: Option<&str>) -> Result<Caller, Problem> {
+/// Authenticates a key and counts the request against the request rate of its tenant.
+pub(crate) async fn authenticate_key(app: &AppState, key: Option<&str>) -> Result<Caller, Problem> {
     let refused = || {
         Problem::unauthorized(
             "send a valid key as `Authorization: Bearer weir_…`; `weir key create` makes one",
         )
     };
-    let presented = key.and_then(Presented::parse).ok_or_else(refused)?;
-    let record = app.registry.key(presented.id()).await?;
-    let record = matches(&presented, record, now_millis()).ok_or_else(refused)?;
-    let tenant = app.registry.tenant(&record.tenant).await?.ok_or_else(refused)?;
+    let presented = key.and_then(PresentedKey::parse).ok_or_else(refused)?;
+    let record = app.tenant_store.find_api_key(presented.key_id()).await?;
+    let record = verify_api_key(&presented, record, unix_time_millis()).ok_or_else(refused)?;
+    let tenant = app
+        .tenant_store
+        .find_tenant(&record.tenant)
+        .await?
+        .ok_or_else(refused)?;
     if tenant.state == TenantState::Suspended {
-        return Err(Problem::suspended(format!(
-            "tenant {} is suspended: ask whoever runs this host",
+        return Err(Problem::tenant_suspended(format!(
+            "tenant {} is suspended: contact the operator of this host",
             tenant.id
         )));
     }
     tracing::Span::current()
         .record("tenant", tenant.id.as_str())
         .record("key", &record.id);
-    app.quotas.request(app, &tenant)?;
+    app.quota_limiter.check_request_rate(app, &tenant)?;
     Ok(Caller {
         tenant,
-        key: record.id,
+        key_id: record.id,
         scopes: record.scopes,
     })
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, key) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())

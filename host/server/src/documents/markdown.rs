@@ -1,7 +1,7 @@
-//! A document as Markdown, made from the stored lines when it is asked for.
+//! Renders a document as Markdown from its stored lines.
 //!
-//! What repeats at the head of pages can only be told when many of them are seen together, so a part is rendered as a whole
-//! and held in memory meanwhile. Both are bounded: pages and bytes of a part, and how many are rendered at one time.
+//! Repeated page headers can only be detected over many pages, so all requested pages are rendered together in memory. The
+//! number of pages, the size of their lines and the number of concurrent renderings are limited.
 
 use std::sync::Arc;
 
@@ -14,138 +14,146 @@ use utoipa::IntoParams;
 use weir_core::layout;
 use weir_core::ledger::{DocumentRecord, PageRecord, PageState};
 use weir_core::markdown::{self, MarkdownPage};
+use weir_core::page_text::{StoredPageText, TextSource};
 use weir_core::ports::Ledger as _;
 use weir_core::summary::DocumentSummary;
-use weir_core::tenancy::Scope;
-use weir_core::text::{PageLines, TextSource};
+use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, PageNumber};
 
-use super::known;
-use super::summary::summary_of;
-use crate::app::App;
+use super::load_document;
+use super::summary::load_summaries;
+use crate::app::AppState;
 use crate::auth::Caller;
+use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
-use crate::stored::Stored;
-use crate::wire::{Params, Route};
+use crate::stored_response::StoredResponse;
 
-/// Pages of one answer.
-const PAGES: usize = 2000;
-/// Bytes of their stored lines.
-const BYTES: usize = 32 << 20;
-/// Documents rendered at one time.
-const AT_ONCE: usize = 2;
+/// Maximum number of pages in one response.
+const MAX_PAGES: usize = 2000;
+/// Maximum size of the stored lines of these pages.
+const MAX_LINES_BYTES: usize = 32 << 20;
+/// Maximum number of concurrent renderings.
+const MAX_CONCURRENT_RENDERINGS: usize = 2;
 
-/// How many more may be rendered.
-pub(crate) struct Renderers(Semaphore);
+/// Limits the number of concurrent renderings.
+pub(crate) struct MarkdownRenderLimit(Semaphore);
 
-impl Default for Renderers {
+impl Default for MarkdownRenderLimit {
     fn default() -> Self {
-        Self(Semaphore::new(AT_ONCE))
+        Self(Semaphore::new(MAX_CONCURRENT_RENDERINGS))
     }
 }
 
-/// Which pages.
+/// Selects a range of pages.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Range {
-    /// The first, 1 if it is not said.
+pub(crate) struct MarkdownPageRange {
+    /// First page; default 1.
     #[param(value_type = Option<u32>)]
     from: Option<PageNumber>,
-    /// The last; the document's last if it is not said.
+    /// Last page; default is the last page of the document.
     #[param(value_type = Option<u32>)]
     to: Option<PageNumber>,
 }
 
-/// A page and its stored lines.
-struct Read {
+/// A page record and the stored lines of the page.
+struct PageWithLines {
     record: PageRecord,
     lines: Option<Vec<u8>>,
 }
 
-/// A document as Markdown.
+/// Get a document as Markdown.
 ///
-/// Its summaries, if it has any and page 1 is asked for, then pages that have ended, at most 2,000 at a time. Images are linked as `pages/<n>/image`, relative to this path.
+/// Contains the pages that have ended, at most 2,000 per request. If the range includes page 1, the summaries come first.
+/// Images are linked as `pages/<n>/image`, relative to this path.
 #[utoipa::path(get, path = "/v1/documents/{id}/markdown", tag = "documents",
-    params(("id" = String, Path, description = "the document"), Range),
+    params(("id" = String, Path, description = "Id of the document"), MarkdownPageRange),
     responses(
-        (status = 200, description = "the Markdown", content_type = "text/markdown", body = String),
-        (status = 304, description = "it is what If-None-Match says"),
-        (status = 400, description = "no such pages", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such document", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "too much at a time", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The document as Markdown", content_type = "text/markdown", body = String),
+        (status = 304, description = "The entity tag matches If-None-Match"),
+        (status = 400, description = "The page range is invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The document does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The page range is too large for one response", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn document_markdown(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_document_markdown(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(id): Route<DocumentId>,
-    Params(range): Params<Range>,
+    PathParams(id): PathParams<DocumentId>,
+    QueryParams(range): QueryParams<MarkdownPageRange>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
-    let record = known(&app, caller.id(), &id).await?;
+    caller.require_scope(KeyScope::Read)?;
+    let record = load_document(&app, caller.tenant_id(), &id).await?;
     let (from, to) = (range.from.unwrap_or(1), range.to.unwrap_or(PageNumber::MAX));
     if from == 0 || to < from {
-        return Err(Problem::invalid(
-            "from and to are pages, from 1, and to is not before from",
+        return Err(Problem::invalid_request(
+            "from and to must be page numbers from 1, and to must not be less than from",
         ));
     }
-    let place = app.renderers.0.acquire().await;
+    let place = app.markdown_render_limit.0.acquire().await;
     let mut pages = app
         .ledger
-        .pages_after(caller.id(), &id, from - 1, PAGES + 1)
+        .list_pages_after(caller.tenant_id(), &id, from - 1, MAX_PAGES + 1)
         .await?;
     pages.retain(|page| page.page <= to);
-    let too_much = |what: String| Problem::unprocessable(format!("{what}: ask for parts with from and to"));
-    if pages.len() > PAGES {
-        return Err(too_much(format!("these are more than {PAGES} pages")));
+    let too_much =
+        |what: String| Problem::unprocessable(format!("{what}: request a smaller range with from and to"));
+    if pages.len() > MAX_PAGES {
+        return Err(too_much(format!("the range has more than {MAX_PAGES} pages")));
     }
     let mut read = Vec::with_capacity(pages.len());
     let mut bytes = 0;
     for record in pages {
         let lines = match &record.state {
-            PageState::Done { text: Some(key), .. } => app.engine.ports().blobs.get(caller.id(), key).await?,
+            PageState::Done { text: Some(key), .. } => {
+                app.engine.ports().blobs.get_blob(caller.tenant_id(), key).await?
+            }
             _ => None,
         };
         bytes += lines.as_ref().map_or(0, Vec::len);
-        if bytes > BYTES {
+        if bytes > MAX_LINES_BYTES {
             return Err(too_much(format!(
-                "these pages have more than {BYTES} bytes of lines"
+                "the text of the range has more than {MAX_LINES_BYTES} bytes"
             )));
         }
-        read.push(Read { record, lines });
+        read.push(PageWithLines { record, lines });
     }
-    // Parsing and rendering many pages takes too long for the thread that serves others.
     let summary = match from {
-        1 => summary_of(&app, caller.id(), &id).await?,
+        1 => load_summaries(&app, caller.tenant_id(), &id).await?,
         _ => None,
     };
-    let rendered = tokio::task::spawn_blocking(move || render(&record, summary.as_ref(), &read)).await;
+    // Parsing and rendering many pages would block the async runtime.
+    let rendered =
+        tokio::task::spawn_blocking(move || render_markdown(&record, summary.as_ref(), &read)).await;
     drop(place);
-    let text = rendered.map_err(|e| Problem::internal(e.to_string()))??;
-    Ok(Stored {
+    let text = rendered.map_err(|e| Problem::internal_error(e.to_string()))??;
+    Ok(StoredResponse {
         bytes: text.into_bytes(),
         media_type: "text/markdown; charset=utf-8",
-        name: "document.md".into(),
-        fresh: 0,
+        file_name: "document.md".into(),
+        max_age_seconds: 0,
     }
-    .answer(&headers))
+    .build_response(&headers))
 }
 
-fn render(
+fn render_markdown(
     document: &DocumentRecord,
     summary: Option<&DocumentSummary>,
-    pages: &[Read],
+    pages: &[PageWithLines],
 ) -> Result<String, Problem> {
     let mut parsed = Vec::with_capacity(pages.len());
     for page in pages {
         let (source, lines) = match &page.lines {
             Some(bytes) => {
-                let read = serde_json::from_slice::<PageLines>(bytes).map_err(|e| {
-                    Problem::internal(format!("the lines of page {} are damaged: {e}", page.record.page))
+                let read = serde_json::from_slice::<StoredPageText>(bytes).map_err(|e| {
+                    Problem::internal_error(format!(
+                        "the stored lines of page {} are damaged: {e}",
+                        page.record.page
+                    ))
                 })?;
                 (read.source, read.lines)
             }
@@ -164,7 +172,7 @@ fn render(
             number: *number,
             source: *source,
             lines,
-            headings: layout::headings(*source, lines, &document.outline, *number),
+            headings: layout::detect_headings(*source, lines, &document.outline, *number),
             image: image.as_deref(),
             failed: match state {
                 PageState::Failed { error } => Some(error.message.as_str()),
@@ -173,5 +181,5 @@ fn render(
         })
         .collect();
     let title = document.title.as_deref().unwrap_or(&document.name);
-    Ok(markdown::render(title, summary, &shown))
+    Ok(markdown::render_document(title, summary, &shown))
 }

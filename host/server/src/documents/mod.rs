@@ -1,4 +1,4 @@
-//! What a tenant's documents have become: facts, pages, images, lines, Markdown, summaries.
+//! Reads and deletes documents of a tenant: facts, pages, images, lines, Markdown and summaries.
 
 mod markdown;
 mod page;
@@ -17,49 +17,49 @@ use utoipa::{IntoParams, ToSchema};
 use weir_core::ledger::DocumentRecord;
 use weir_core::page::OutlineEntry;
 use weir_core::ports::Ledger as _;
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, PageNumber, TenantId};
 
-use crate::app::App;
+use crate::app::AppState;
 use crate::auth::Caller;
+use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
-use crate::wire::{Params, Route};
 
-pub(crate) use markdown::{__path_document_markdown, Renderers, document_markdown};
+pub(crate) use markdown::{__path_get_document_markdown, MarkdownRenderLimit, get_document_markdown};
 pub(crate) use page::{
-    __path_page, __path_page_image, __path_page_lines, PageFound, page, page_image, page_lines,
+    __path_get_page, __path_get_page_image, __path_get_page_lines, EndedPageView, get_page, get_page_image,
+    get_page_lines,
 };
-pub(crate) use removal::{__path_delete_document, delete_document, resume as resume_removals};
-pub(crate) use summary::{__path_document_summary, Span, document_summary};
+pub(crate) use removal::{__path_delete_document, delete_document, resume_removals};
+pub(crate) use summary::{__path_get_document_summaries, ByteRange, get_document_summaries};
 
-/// Documents or pages of one answer.
-const MOST: usize = 1000;
-/// Unless another number is asked for.
-const USUAL: usize = 100;
+/// Maximum number of documents or pages in one response.
+const MAX_LIMIT: usize = 1000;
+const DEFAULT_LIMIT: usize = 100;
 
-/// A document.
+/// Facts of a document.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Facts {
-    /// Its id: the hash of its bytes.
+pub(crate) struct DocumentOverview {
+    /// Id: the SHA-256 hash of the file.
     #[schema(value_type = String)]
     document: DocumentId,
-    /// The file's name when it was last given.
+    /// Name of the file in the latest submission.
     name: String,
-    /// The title in its metadata.
+    /// Title from the metadata of the file.
     title: Option<String>,
-    /// Its size.
+    /// Size of the file in bytes.
     bytes: u64,
-    /// Pages in the file.
+    /// Number of pages in the file.
     pages: u32,
-    /// The collection its passages are filed under.
+    /// Collection of its passages.
     collection: String,
     /// Labels of all its passages and summaries.
     labels: BTreeMap<String, String>,
-    /// When it was first taken in, in milliseconds since 1970.
+    /// Time of the first ingestion, in milliseconds since 1970.
     created_millis: u64,
 }
 
-impl From<DocumentRecord> for Facts {
+impl From<DocumentRecord> for DocumentOverview {
     fn from(record: DocumentRecord) -> Self {
         Self {
             document: record.id,
@@ -76,158 +76,172 @@ impl From<DocumentRecord> for Facts {
 
 /// A part of the list of documents.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Documents {
-    /// The newest first.
-    documents: Vec<Facts>,
-    /// `cursor` of the part that follows, if there is one.
+pub(crate) struct DocumentList {
+    /// Documents, newest first.
+    documents: Vec<DocumentOverview>,
+    /// `cursor` of the next part; null at the end of the list.
     next: Option<String>,
 }
 
-/// Which part of the list of documents.
+/// Selects a part of the list of documents.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Part {
-    /// `next` of the part before.
+pub(crate) struct DocumentListQuery {
+    /// `next` of the previous part.
     #[param(pattern = "^[0-9]{1,15}-[0-9a-f]{64}$")]
     cursor: Option<String>,
-    /// Documents wanted.
+    /// Maximum number of documents.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
 }
 
-/// Lists documents, the newest first.
-#[utoipa::path(get, path = "/v1/documents", tag = "documents", params(Part), responses(
-    (status = 200, description = "documents", body = Documents),
-    (status = 400, description = "no such part", body = Problem, content_type = "application/problem+json"),
-    (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-    (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-    (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+/// List documents, newest first.
+#[utoipa::path(get, path = "/v1/documents", tag = "documents", params(DocumentListQuery), responses(
+    (status = 200, description = "The documents", body = DocumentList),
+    (status = 400, description = "The cursor or limit is invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list_documents(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Params(part): Params<Part>,
-) -> Result<Json<Documents>, Problem> {
-    caller.may(Scope::Read)?;
-    let limit = within(part.limit)?;
-    let after = part.cursor.as_deref().map(cursor).transpose()?;
-    let mut records = app.ledger.documents_after(caller.id(), after, limit + 1).await?;
+    QueryParams(part): QueryParams<DocumentListQuery>,
+) -> Result<Json<DocumentList>, Problem> {
+    caller.require_scope(KeyScope::Read)?;
+    let limit = validate_limit(part.limit)?;
+    let after = part.cursor.as_deref().map(parse_cursor).transpose()?;
+    let mut records = app
+        .ledger
+        .list_documents_after(caller.tenant_id(), after, limit + 1)
+        .await?;
     let more = records.len() > limit;
     records.truncate(limit);
     let next = records.last().filter(|_| more);
     let next = next.map(|last| format!("{}-{}", last.created_millis, last.id));
-    Ok(Json(Documents {
-        documents: records.into_iter().map(Facts::from).collect(),
+    Ok(Json(DocumentList {
+        documents: records.into_iter().map(DocumentOverview::from).collect(),
         next,
     }))
 }
 
-fn within(limit: Option<usize>) -> Result<usize, Problem> {
-    let limit = limit.unwrap_or(USUAL);
-    if (1..=MOST).contains(&limit) {
+fn validate_limit(limit: Option<usize>) -> Result<usize, Problem> {
+    let limit = limit.unwrap_or(DEFAULT_LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) {
         Ok(limit)
     } else {
-        Err(Problem::invalid(format!("limit is from 1 to {MOST}")))
+        Err(Problem::invalid_request(format!(
+            "limit must be from 1 to {MAX_LIMIT}"
+        )))
     }
 }
 
-fn cursor(text: &str) -> Result<(u64, DocumentId), Problem> {
+fn parse_cursor(text: &str) -> Result<(u64, DocumentId), Problem> {
     let parts = text.split_once('-');
     parts
         .and_then(|(millis, id)| Some((millis.parse().ok()?, id.parse().ok()?)))
-        .ok_or_else(|| Problem::invalid("cursor is what `next` of another answer said"))
+        .ok_or_else(|| {
+            Problem::invalid_request("cursor is invalid: use the value of `next` in the previous response")
+        })
 }
 
 /// A document and a part of its pages.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Document {
+pub(crate) struct DocumentDetails {
     #[serde(flatten)]
-    facts: Facts,
-    /// Its outline.
-    outline: Vec<Chapter>,
-    /// Whether it has summaries.
+    facts: DocumentOverview,
+    /// Outline of the document.
+    outline: Vec<OutlineEntryView>,
+    /// Whether the document has summaries.
     summarized: bool,
-    /// Its pages that have ended, in order.
-    page_states: Vec<PageFound>,
-    /// `after` of the part that follows, if there is one.
+    /// Pages that have ended, in order.
+    page_states: Vec<EndedPageView>,
+    /// `after` of the next part; null at the end of the list.
     #[schema(value_type = Option<u32>)]
     next: Option<PageNumber>,
 }
 
-/// A chapter of an outline.
+/// An entry of the outline.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Chapter {
-    /// Its title.
+pub(crate) struct OutlineEntryView {
+    /// Title.
     title: String,
-    /// Its depth; chapters of the first level have 1.
+    /// Depth, from 1.
     level: u8,
-    /// Where it begins, if that is known.
+    /// Page on which it begins, if known.
     #[schema(value_type = Option<u32>)]
     page: Option<PageNumber>,
 }
 
-impl From<OutlineEntry> for Chapter {
+impl From<OutlineEntry> for OutlineEntryView {
     fn from(entry: OutlineEntry) -> Self {
         let OutlineEntry { title, level, page } = entry;
         Self { title, level, page }
     }
 }
 
-/// Which part of a document's pages.
+/// Selects a part of the pages of a document.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct PagesPart {
-    /// Only pages behind this one.
+pub(crate) struct DocumentPagesQuery {
+    /// Only pages after this one.
     #[param(value_type = Option<u32>)]
     after: Option<PageNumber>,
-    /// Pages wanted.
+    /// Maximum number of pages.
     #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<usize>,
 }
 
-/// A document: what is known of it, and how its pages ended.
+/// Get a document and the outcome of its pages.
 #[utoipa::path(get, path = "/v1/documents/{id}", tag = "documents",
-    params(("id" = String, Path, description = "the document"), PagesPart),
+    params(("id" = String, Path, description = "Id of the document"), DocumentPagesQuery),
     responses(
-        (status = 200, description = "the document", body = Document),
-        (status = 400, description = "no such part", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such document", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The document", body = DocumentDetails),
+        (status = 400, description = "The cursor or limit is invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The document does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn document(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_document(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(id): Route<DocumentId>,
-    Params(part): Params<PagesPart>,
-) -> Result<Json<Document>, Problem> {
-    caller.may(Scope::Read)?;
-    let limit = within(part.limit)?;
-    let mut record = known(&app, caller.id(), &id).await?;
+    PathParams(id): PathParams<DocumentId>,
+    QueryParams(part): QueryParams<DocumentPagesQuery>,
+) -> Result<Json<DocumentDetails>, Problem> {
+    caller.require_scope(KeyScope::Read)?;
+    let limit = validate_limit(part.limit)?;
+    let mut record = load_document(&app, caller.tenant_id(), &id).await?;
     let after = part.after.unwrap_or(0);
-    let mut pages = app.ledger.pages_after(caller.id(), &id, after, limit + 1).await?;
+    let mut pages = app
+        .ledger
+        .list_pages_after(caller.tenant_id(), &id, after, limit + 1)
+        .await?;
     let more = pages.len() > limit;
     pages.truncate(limit);
-    Ok(Json(Document {
-        summarized: summary::is_summarized(&app, caller.id(), &id).await?,
+    Ok(Json(DocumentDetails {
+        summarized: summary::has_summaries(&app, caller.tenant_id(), &id).await?,
         outline: std::mem::take(&mut record.outline)
             .into_iter()
-            .map(Chapter::from)
+            .map(OutlineEntryView::from)
             .collect(),
         facts: record.into(),
         next: pages.last().filter(|_| more).map(|last| last.page),
         page_states: pages
             .into_iter()
-            .map(|page| PageFound::new(&app, caller.id(), page))
+            .map(|page| EndedPageView::new(&app, caller.tenant_id(), page))
             .collect(),
     }))
 }
 
-/// A document of the tenant.
-async fn known(app: &App, tenant: &TenantId, id: &DocumentId) -> Result<DocumentRecord, Problem> {
-    let record = app.ledger.document(tenant, id).await?;
-    record.ok_or_else(|| Problem::not_found("there is no such document"))
+/// Loads a document of the tenant. The error is a 404 if it does not exist.
+async fn load_document(
+    app: &AppState,
+    tenant: &TenantId,
+    id: &DocumentId,
+) -> Result<DocumentRecord, Problem> {
+    let record = app.ledger.find_document(tenant, id).await?;
+    record.ok_or_else(|| Problem::not_found("the document does not exist"))
 }

@@ -1,4 +1,4 @@
-//! A page of a document.
+//! Reads a page of a document, its image and its lines.
 
 use std::sync::Arc;
 
@@ -9,97 +9,97 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 use weir_core::ledger::{PageRecord, PageState};
+use weir_core::page_text::TextSource;
 use weir_core::ports::Ledger as _;
-use weir_core::tenancy::Scope;
-use weir_core::text::TextSource;
+use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, JobId, PageNumber, TenantId};
 
-use crate::app::App;
+use crate::app::AppState;
 use crate::auth::Caller;
+use crate::http_input::PathParams;
 use crate::problem::Problem;
-use crate::stored::{Stored, image_type};
-use crate::wire::Route;
+use crate::stored_response::{StoredResponse, image_media_type};
 
 /// A page that has ended.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct PageFound {
-    /// Its number, from 1.
+pub(crate) struct EndedPageView {
+    /// Page number, from 1.
     #[schema(value_type = u32)]
     page: PageNumber,
-    /// The job that did it.
+    /// Id of the job that processed it.
     #[schema(value_type = uuid::Uuid)]
     job: JobId,
     #[serde(flatten)]
-    end: PageEnd,
+    outcome: PageOutcome,
 }
 
-/// How a page ended.
+/// The outcome of a page.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "state", rename_all = "kebab-case")]
-pub(crate) enum PageEnd {
-    /// It is done.
+pub(crate) enum PageOutcome {
+    /// The page is done.
     Done {
-        /// Where its text came from.
-        source: Source,
-        /// Passages indexed.
+        /// Where the text came from.
+        source: TextSourceName,
+        /// Number of indexed passages.
         passages: u32,
-        /// A link to its image that works without a key for a while, if it is kept.
+        /// Signed link to the image, valid without a key until it expires; null if no image is stored.
         image_url: Option<String>,
-        /// The same to its lines, if it was read.
+        /// Signed link to the lines; null if the page was not read.
         lines_url: Option<String>,
     },
-    /// It failed for good.
+    /// The page failed and will not be retried.
     Failed {
-        /// Why.
-        error: Failure,
+        /// Error of the page.
+        error: PageErrorView,
     },
 }
 
-/// Where a page's text came from.
+/// Where the text of a page came from.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Source {
-    /// The file's text layer.
+pub(crate) enum TextSourceName {
+    /// From the text layer of the file.
     TextLayer,
-    /// It was recognized in the image.
+    /// From text recognition in the page image.
     Ocr,
-    /// A vision model wrote it down as Markdown; its lines have the whole page as their box.
+    /// From a vision model, which writes Markdown; the box of each line is the whole page.
     VisionModel,
     /// The page was not read.
     None,
 }
 
-/// Why something failed.
+/// The error of a page.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Failure {
-    /// A stable word for programs.
+pub(crate) struct PageErrorView {
+    /// Stable error kind for programs.
     kind: String,
-    /// One line for people.
+    /// Error message for people, one line.
     message: String,
 }
 
-impl PageFound {
-    pub(super) fn new(app: &App, tenant: &TenantId, record: PageRecord) -> Self {
-        let link = |key: String| app.links.to(tenant, &key);
+impl EndedPageView {
+    pub(super) fn new(app: &AppState, tenant: &TenantId, record: PageRecord) -> Self {
+        let link = |key: String| app.link_signer.sign_link(tenant, &key);
         let end = match record.state {
             PageState::Done {
                 source,
                 passages,
                 image,
                 text,
-            } => PageEnd::Done {
+            } => PageOutcome::Done {
                 source: match source {
-                    TextSource::TextLayer => Source::TextLayer,
-                    TextSource::Ocr => Source::Ocr,
-                    TextSource::VisionModel => Source::VisionModel,
-                    TextSource::None => Source::None,
+                    TextSource::TextLayer => TextSourceName::TextLayer,
+                    TextSource::Ocr => TextSourceName::Ocr,
+                    TextSource::VisionModel => TextSourceName::VisionModel,
+                    TextSource::None => TextSourceName::None,
                 },
                 passages,
                 image_url: image.map(link),
                 lines_url: text.map(link),
             },
-            PageState::Failed { error } => PageEnd::Failed {
-                error: Failure {
+            PageState::Failed { error } => PageOutcome::Failed {
+                error: PageErrorView {
                     kind: error.kind,
                     message: error.message,
                 },
@@ -108,127 +108,144 @@ impl PageFound {
         Self {
             page: record.page,
             job: record.job,
-            end,
+            outcome: end,
         }
     }
 }
 
-/// A page of the tenant that has ended.
-async fn known(
-    app: &App,
+/// Loads a page that has ended. The error is a 404 if it does not exist or has not ended.
+async fn load_ended_page(
+    app: &AppState,
     tenant: &TenantId,
     document: &DocumentId,
     number: PageNumber,
 ) -> Result<PageRecord, Problem> {
     let found = match number.checked_sub(1) {
-        Some(before) => app.ledger.pages_after(tenant, document, before, 1).await?.pop(),
+        Some(before) => app
+            .ledger
+            .list_pages_after(tenant, document, before, 1)
+            .await?
+            .pop(),
         None => None,
     };
     found
         .filter(|page| page.page == number)
-        .ok_or_else(|| Problem::not_found("there is no such page, or it has not ended yet"))
+        .ok_or_else(|| Problem::not_found("the page does not exist or has not ended yet"))
 }
 
-/// How a page ended.
+/// Get the outcome of a page.
 #[utoipa::path(get, path = "/v1/documents/{id}/pages/{page}", tag = "documents",
     params(
-        ("id" = String, Path, description = "the document"),
-        ("page" = u32, Path, description = "the page, from 1"),
+        ("id" = String, Path, description = "Id of the document"),
+        ("page" = u32, Path, description = "Page number, from 1"),
     ),
     responses(
-        (status = 200, description = "the page", body = PageFound),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such page", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The page", body = EndedPageView),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The page does not exist or has not ended", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn page(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_page(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route((id, number)): Route<(DocumentId, PageNumber)>,
-) -> Result<Json<PageFound>, Problem> {
-    caller.may(Scope::Read)?;
-    let record = known(&app, caller.id(), &id, number).await?;
-    Ok(Json(PageFound::new(&app, caller.id(), record)))
+    PathParams((id, number)): PathParams<(DocumentId, PageNumber)>,
+) -> Result<Json<EndedPageView>, Problem> {
+    caller.require_scope(KeyScope::Read)?;
+    let record = load_ended_page(&app, caller.tenant_id(), &id, number).await?;
+    Ok(Json(EndedPageView::new(&app, caller.tenant_id(), record)))
 }
 
-/// A page's image.
+/// Get the image of a page.
 #[utoipa::path(get, path = "/v1/documents/{id}/pages/{page}/image", tag = "documents",
     params(
-        ("id" = String, Path, description = "the document"),
-        ("page" = u32, Path, description = "the page, from 1"),
+        ("id" = String, Path, description = "Id of the document"),
+        ("page" = u32, Path, description = "Page number, from 1"),
     ),
     responses(
-        (status = 200, description = "the image", content_type = "image/jpeg", body = [u8]),
-        (status = 304, description = "it is what If-None-Match says"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such page, or no image", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The image", content_type = "image/jpeg", body = [u8]),
+        (status = 304, description = "The entity tag matches If-None-Match"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The page does not exist, or no image of it is stored", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn page_image(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_page_image(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route((id, number)): Route<(DocumentId, PageNumber)>,
+    PathParams((id, number)): PathParams<(DocumentId, PageNumber)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
-    let key = match known(&app, caller.id(), &id, number).await?.state {
+    caller.require_scope(KeyScope::Read)?;
+    let key = match load_ended_page(&app, caller.tenant_id(), &id, number)
+        .await?
+        .state
+    {
         PageState::Done { image, .. } => image,
         PageState::Failed { .. } => None,
     };
-    let media_type = key.as_deref().map_or("image/jpeg", image_type);
-    let bytes = blob(&app, caller.id(), key, "no image is kept of this page").await?;
+    let media_type = key.as_deref().map_or("image/jpeg", image_media_type);
+    let bytes = load_blob(&app, caller.tenant_id(), key, "no image of this page is stored").await?;
     let extension = if media_type == "image/webp" { "webp" } else { "jpg" };
     let name = format!("page-{number}.{extension}");
-    Ok(Stored {
+    Ok(StoredResponse {
         bytes,
         media_type,
-        name,
-        fresh: 0,
+        file_name: name,
+        max_age_seconds: 0,
     }
-    .answer(&headers))
+    .build_response(&headers))
 }
 
-/// A page's lines, as they are stored: text, box, size and confidence of each.
+/// Get the text lines of a page.
+///
+/// Each line has its text, box, font size and confidence.
 #[utoipa::path(get, path = "/v1/documents/{id}/pages/{page}/text", tag = "documents",
     params(
-        ("id" = String, Path, description = "the document"),
-        ("page" = u32, Path, description = "the page, from 1"),
+        ("id" = String, Path, description = "Id of the document"),
+        ("page" = u32, Path, description = "Page number, from 1"),
     ),
     responses(
-        (status = 200, description = "the lines", content_type = "application/json", body = serde_json::Value),
-        (status = 304, description = "it is what If-None-Match says"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such page, or it was not read", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The lines", content_type = "application/json", body = serde_json::Value),
+        (status = 304, description = "The entity tag matches If-None-Match"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The page does not exist, or no text of it is stored", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn page_lines(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_page_lines(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route((id, number)): Route<(DocumentId, PageNumber)>,
+    PathParams((id, number)): PathParams<(DocumentId, PageNumber)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
-    let key = match known(&app, caller.id(), &id, number).await?.state {
+    caller.require_scope(KeyScope::Read)?;
+    let key = match load_ended_page(&app, caller.tenant_id(), &id, number)
+        .await?
+        .state
+    {
         PageState::Done { text, .. } => text,
         PageState::Failed { .. } => None,
     };
-    let bytes = blob(&app, caller.id(), key, "this page was not read").await?;
+    let bytes = load_blob(&app, caller.tenant_id(), key, "this page was not read").await?;
     let name = format!("page-{number}.json");
-    Ok(Stored {
+    Ok(StoredResponse {
         bytes,
         media_type: "application/json",
-        name,
-        fresh: 0,
+        file_name: name,
+        max_age_seconds: 0,
     }
-    .answer(&headers))
+    .build_response(&headers))
 }
 
-async fn blob(app: &App, tenant: &TenantId, key: Option<String>, none: &str) -> Result<Vec<u8>, Problem> {
+async fn load_blob(
+    app: &AppState,
+    tenant: &TenantId,
+    key: Option<String>,
+    none: &str,
+) -> Result<Vec<u8>, Problem> {
     let bytes = match key {
-        Some(key) => app.engine.ports().blobs.get(tenant, &key).await?,
+        Some(key) => app.engine.ports().blobs.get_blob(tenant, &key).await?,
         None => None,
     };
     bytes.ok_or_else(|| Problem::not_found(none))

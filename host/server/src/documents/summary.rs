@@ -1,4 +1,4 @@
-//! A document's summaries.
+//! Reads the summaries of a document.
 
 use std::sync::Arc;
 
@@ -8,87 +8,87 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use weir_core::ledger::PageRecord;
 use weir_core::ports::Ledger as _;
-use weir_core::summary::{DocumentSummary, Quoted, SectionSummary, Summary, summary_key};
-use weir_core::tenancy::Scope;
+use weir_core::summary::{DocumentSummary, SectionSummary, Summary, SummaryQuote, summary_key};
+use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, Rect, TenantId};
 
-use super::known;
-use crate::app::App;
+use super::load_document;
+use crate::app::AppState;
 use crate::auth::Caller;
+use crate::http_input::PathParams;
 use crate::problem::Problem;
-use crate::wire::Route;
 
-/// A document's summaries.
+/// The summaries of a document.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct SummariesView {
-    /// The document.
+pub(crate) struct DocumentSummariesView {
+    /// Id of the document.
     #[schema(value_type = String)]
     document: DocumentId,
-    /// Its name.
+    /// Name of the document.
     name: String,
-    /// Pages of which they tell.
+    /// Number of summarized pages.
     pages: u32,
-    /// Of the whole; null if no section has one.
+    /// Summary of the document; null if no section has a summary.
     summary: Option<SummaryView>,
-    /// Of its sections, in their order.
-    sections: Vec<SectionView>,
+    /// Sections in document order.
+    sections: Vec<SectionSummaryView>,
 }
 
 /// A section with its summary.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct SectionView {
-    /// Its heading, or one made for it; null if it is too short for one.
+pub(crate) struct SectionSummaryView {
+    /// Heading, or a generated title; null if the section is too short for a title.
     title: Option<String>,
-    /// 1 for the highest.
+    /// Level of the heading; 1 is the highest.
     level: u8,
     /// First page.
     first_page: u32,
     /// Last page.
     last_page: u32,
-    /// Null if the pipeline wants none, as of a section that is no longer than one.
+    /// Summary; null if the pipeline requested none, for example because the section is short.
     summary: Option<SummaryView>,
 }
 
 /// A summary.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SummaryView {
-    /// The summary.
+    /// Text of the summary.
     text: String,
-    /// How it begins, for where there is room for a line.
+    /// Beginning of the text, for a one-line preview.
     preview: String,
-    /// Parts of it that are taken from the document word for word; empty if a model wrote it.
+    /// Parts of the text that quote the document verbatim; empty if a model wrote the text.
     quotes: Vec<QuoteView>,
-    /// Parts of it that hold a number or a name which the document does not have there.
-    ungrounded: Vec<Span>,
-    /// Who made it.
+    /// Parts of the text with a number or name that the summarized pages do not contain.
+    ungrounded: Vec<ByteRange>,
+    /// Provider that wrote the summary.
     provider: String,
-    /// The model.
+    /// Model that wrote the summary.
     model: String,
 }
 
-/// A part of a summary that stands in the document.
+/// A verbatim quote in a summary.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct QuoteView {
-    /// Which part.
-    at: Span,
-    /// The page.
+    /// Position of the quote in the summary.
+    at: ByteRange,
+    /// Page that contains the quote.
     page: u32,
-    /// Where on it, as shares of its width and height.
+    /// Box on that page, in fractions of its width and height.
     #[serde(rename = "box")]
     #[schema(value_type = Object)]
     rect: Rect,
 }
 
-/// A part of a text, in bytes of its UTF-8.
+/// A range of a text, in bytes of its UTF-8 encoding.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Span {
-    /// The first.
+pub(crate) struct ByteRange {
+    /// First byte.
     start: u32,
-    /// The one behind the last.
+    /// Byte after the last one.
     end: u32,
 }
 
-impl From<std::ops::Range<u32>> for Span {
+impl From<std::ops::Range<u32>> for ByteRange {
     fn from(range: std::ops::Range<u32>) -> Self {
         Self {
             start: range.start,
@@ -97,10 +97,10 @@ impl From<std::ops::Range<u32>> for Span {
     }
 }
 
-impl From<Quoted> for QuoteView {
-    fn from(quote: Quoted) -> Self {
+impl From<SummaryQuote> for QuoteView {
+    fn from(quote: SummaryQuote) -> Self {
         Self {
-            at: quote.at.into(),
+            at: quote.summary_range.into(),
             page: quote.page,
             rect: quote.rect,
         }
@@ -113,14 +113,14 @@ impl From<Summary> for SummaryView {
             text: summary.text,
             preview: summary.preview,
             quotes: summary.quotes.into_iter().map(QuoteView::from).collect(),
-            ungrounded: summary.ungrounded.into_iter().map(Span::from).collect(),
+            ungrounded: summary.ungrounded.into_iter().map(ByteRange::from).collect(),
             provider: summary.provider,
             model: summary.model,
         }
     }
 }
 
-impl From<SectionSummary> for SectionView {
+impl From<SectionSummary> for SectionSummaryView {
     fn from(section: SectionSummary) -> Self {
         Self {
             title: section.title,
@@ -132,70 +132,76 @@ impl From<SectionSummary> for SectionView {
     }
 }
 
-impl From<DocumentSummary> for SummariesView {
+impl From<DocumentSummary> for DocumentSummariesView {
     fn from(of: DocumentSummary) -> Self {
         Self {
             document: of.document,
             name: of.name,
             pages: of.pages,
             summary: of.summary.map(SummaryView::from),
-            sections: of.sections.into_iter().map(SectionView::from).collect(),
+            sections: of.sections.into_iter().map(SectionSummaryView::from).collect(),
         }
     }
 }
 
-/// The summaries of a document under the revision that its pages were done with last; `None` if there are none.
-pub(super) async fn summary_of(
-    app: &App,
+/// Loads the summaries of a document for the pipeline revision of its first page. `None` if there are none.
+pub(super) async fn load_summaries(
+    app: &AppState,
     tenant: &TenantId,
     document: &DocumentId,
 ) -> Result<Option<DocumentSummary>, Problem> {
-    let Some(key) = key_of(app, tenant, document).await? else {
+    let Some(key) = summaries_blob_key(app, tenant, document).await? else {
         return Ok(None);
     };
-    let Some(bytes) = app.engine.ports().blobs.get(tenant, &key).await? else {
+    let Some(bytes) = app.engine.ports().blobs.get_blob(tenant, &key).await? else {
         return Ok(None);
     };
-    let damaged = |e: serde_json::Error| Problem::internal(format!("the summary is damaged: {e}"));
+    let damaged = |e: serde_json::Error| Problem::internal_error(format!("the summary is damaged: {e}"));
     serde_json::from_slice(&bytes).map(Some).map_err(damaged)
 }
 
-/// Whether there are any.
-pub(super) async fn is_summarized(
-    app: &App,
+/// Whether a document has summaries.
+pub(super) async fn has_summaries(
+    app: &AppState,
     tenant: &TenantId,
     document: &DocumentId,
 ) -> Result<bool, Problem> {
-    match key_of(app, tenant, document).await? {
-        Some(key) => Ok(!app.engine.ports().blobs.list(tenant, &key).await?.is_empty()),
+    match summaries_blob_key(app, tenant, document).await? {
+        Some(key) => Ok(!app.engine.ports().blobs.list_keys(tenant, &key).await?.is_empty()),
         None => Ok(false),
     }
 }
 
-/// Where they are, if there are any.
-async fn key_of(app: &App, tenant: &TenantId, document: &DocumentId) -> Result<Option<String>, Problem> {
-    let last: Option<PageRecord> = app.ledger.pages_after(tenant, document, 0, 1).await?.pop();
+/// Returns the blob key of the summaries. `None` if no page has ended.
+async fn summaries_blob_key(
+    app: &AppState,
+    tenant: &TenantId,
+    document: &DocumentId,
+) -> Result<Option<String>, Problem> {
+    let last: Option<PageRecord> = app.ledger.list_pages_after(tenant, document, 0, 1).await?.pop();
     Ok(last.map(|page| summary_key(document, &page.revision)))
 }
 
-/// A document's summaries: of the whole and of each section, with where in the document their sentences stand.
+/// Get the summaries of a document.
+///
+/// Contains a summary of the document and of each section. Quotes have their position on the page.
 #[utoipa::path(get, path = "/v1/documents/{id}/summary", tag = "documents",
-    params(("id" = String, Path, description = "the document")),
+    params(("id" = String, Path, description = "Id of the document")),
     responses(
-        (status = 200, description = "the summaries", body = SummariesView),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such document, or it is not summarized", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The summaries", body = DocumentSummariesView),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The document does not exist or has no summaries", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn document_summary(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_document_summaries(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(id): Route<DocumentId>,
-) -> Result<Json<SummariesView>, Problem> {
-    caller.may(Scope::Read)?;
-    known(&app, caller.id(), &id).await?;
-    let summary = summary_of(&app, caller.id(), &id).await?;
-    let none = || Problem::not_found("the document is not summarized: hand it in with \"summarize\": true");
+    PathParams(id): PathParams<DocumentId>,
+) -> Result<Json<DocumentSummariesView>, Problem> {
+    caller.require_scope(KeyScope::Read)?;
+    load_document(&app, caller.tenant_id(), &id).await?;
+    let summary = load_summaries(&app, caller.tenant_id(), &id).await?;
+    let none = || Problem::not_found("the document has no summaries: submit it with \"summarize\": true");
     Ok(Json(summary.ok_or_else(none)?.into()))
 }

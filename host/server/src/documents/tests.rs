@@ -1,22 +1,22 @@
-//! Documents as their clients see them.
+//! Tests of the documents API.
 
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use serde_json::Value;
-use weir_core::event::ErrorNote;
-use weir_core::filing::Filing;
-use weir_core::ledger::{DocumentRecord, Entry, JobState, PageRecord, PageState};
-use weir_core::original::Originals as _;
+use weir_core::event::ErrorInfo;
+use weir_core::ledger::{DocumentRecord, JobState, LedgerEntry, PageRecord, PageState};
 use weir_core::page::OutlineEntry;
+use weir_core::page_text::{Line, StoredPageText, TextSource};
+use weir_core::placement::PlacementRequest;
 use weir_core::ports::{BlobStore as _, Ledger as _};
-use weir_core::search::{image_key, lines_key};
-use weir_core::tenancy::Scope;
-use weir_core::text::{Line, PageLines, TextSource};
+use weir_core::search::{page_image_key, page_lines_key};
+use weir_core::tenancy::KeyScope;
+use weir_core::uploads::UploadStore as _;
 use weir_core::{DocumentId, JobId, Rect, RevisionId, TenantId};
 
-use crate::fakes::{Host, job_record, json};
+use crate::fakes::{TestHost, job_record, parse_json};
 
-fn record(tenant: &TenantId, id: DocumentId, created_millis: u64) -> DocumentRecord {
+fn document_record(tenant: &TenantId, id: DocumentId, created_millis: u64) -> DocumentRecord {
     DocumentRecord {
         id,
         tenant: tenant.clone(),
@@ -31,29 +31,32 @@ fn record(tenant: &TenantId, id: DocumentId, created_millis: u64) -> DocumentRec
         }],
         collection: "c".into(),
         labels: vec![("team".into(), "north".into())],
-        requested: Filing::default(),
+        requested_placement: PlacementRequest::default(),
         created_millis,
     }
 }
 
-fn page(tenant: &TenantId, document: DocumentId, page: u32, state: PageState) -> Entry {
-    Entry::Page(PageRecord {
+fn page_entry(tenant: &TenantId, document: DocumentId, page: u32, state: PageState) -> LedgerEntry {
+    LedgerEntry::Page(PageRecord {
         tenant: tenant.clone(),
         document,
         page,
-        revision: RevisionId::of(b"r"),
+        revision: RevisionId::from_content(b"r"),
         job: JobId::new(),
         state,
     })
 }
 
-/// A document of 5 pages: 3 done, 1 failed, 1 not ended.
-async fn ingest(host: &Host, tenant: &TenantId, name: &str) -> DocumentId {
-    let id = DocumentId::of(name.as_bytes());
-    let mut entries = vec![Entry::Document(record(tenant, id, 1))];
+/// Stores a document of 5 pages: 3 done, 1 failed, 1 not ended.
+async fn store_sample_document(host: &TestHost, tenant: &TenantId, name: &str) -> DocumentId {
+    let id = DocumentId::from_content(name.as_bytes());
+    let mut entries = vec![LedgerEntry::Document(document_record(tenant, id, 1))];
     for number in 1..=3 {
-        let (image, lines) = (image_key(&id, number, 150, "jpg"), lines_key(&id, number));
-        let stored = PageLines {
+        let (image, lines) = (
+            page_image_key(&id, number, 150, "jpg"),
+            page_lines_key(&id, number),
+        );
+        let stored = StoredPageText {
             document: id,
             page: number,
             width: 100.0,
@@ -61,17 +64,17 @@ async fn ingest(host: &Host, tenant: &TenantId, name: &str) -> DocumentId {
             source: TextSource::Ocr,
             lines: vec![Line {
                 text: format!("Text of page {number}."),
-                rect: Rect::PAGE,
+                rect: Rect::WHOLE_PAGE,
                 size: 10.0,
                 confidence: 1.0,
             }],
         };
         host.blobs
-            .put(tenant, &image, format!("image {number}").as_bytes())
+            .put_blob(tenant, &image, format!("image {number}").as_bytes())
             .await
             .unwrap();
         host.blobs
-            .put(tenant, &lines, &serde_json::to_vec(&stored).unwrap())
+            .put_blob(tenant, &lines, &serde_json::to_vec(&stored).unwrap())
             .await
             .unwrap();
         let state = PageState::Done {
@@ -80,28 +83,28 @@ async fn ingest(host: &Host, tenant: &TenantId, name: &str) -> DocumentId {
             image: Some(image),
             text: Some(lines),
         };
-        entries.push(page(tenant, id, number, state));
+        entries.push(page_entry(tenant, id, number, state));
     }
-    let error = ErrorNote {
+    let error = ErrorInfo {
         kind: "page-unreadable".into(),
         message: "page 4 cannot be read".into(),
     };
-    entries.push(page(tenant, id, 4, PageState::Failed { error }));
-    host.app.ledger.commit(entries).await.unwrap();
+    entries.push(page_entry(tenant, id, 4, PageState::Failed { error }));
+    host.app.ledger.commit_entries(entries).await.unwrap();
     id
 }
 
-async fn text(response: axum::http::Response<Body>) -> String {
+async fn body_text(response: axum::http::Response<Body>) -> String {
     let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 #[tokio::test]
-async fn a_document_says_what_became_of_its_pages() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
-    let id = ingest(&host, &a, "d").await;
-    let document = json(host.get(&format!("/v1/documents/{id}"), &key).await).await;
+async fn document_lists_the_outcome_of_its_pages() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let id = store_sample_document(&host, &a, "d").await;
+    let document = parse_json(host.send_get(&format!("/v1/documents/{id}"), &key).await).await;
     assert_eq!(document["document"], id.to_string());
     assert_eq!(
         (&document["name"], &document["pages"]),
@@ -119,8 +122,8 @@ async fn a_document_says_what_became_of_its_pages() {
     assert_eq!(document["page_states"][3]["error"]["kind"], "page-unreadable");
     assert_eq!(document["next"], Value::Null);
 
-    let part = json(
-        host.get(&format!("/v1/documents/{id}?after=1&limit=2"), &key)
+    let part = parse_json(
+        host.send_get(&format!("/v1/documents/{id}?after=1&limit=2"), &key)
             .await,
     )
     .await;
@@ -135,7 +138,7 @@ async fn a_document_says_what_became_of_its_pages() {
         (vec![&Value::from(2), &3.into()], &3.into())
     );
 
-    let one = json(host.get(&format!("/v1/documents/{id}/pages/2"), &key).await).await;
+    let one = parse_json(host.send_get(&format!("/v1/documents/{id}/pages/2"), &key).await).await;
     assert_eq!((&one["source"], &one["passages"]), (&"ocr".into(), &2.into()));
     let link = one["image_url"].as_str().unwrap();
     let image = host
@@ -147,15 +150,17 @@ async fn a_document_says_what_became_of_its_pages() {
             .unwrap()
             .starts_with("private, max-age=")
     );
-    assert_eq!(text(image).await, "image 2");
+    assert_eq!(body_text(image).await, "image 2");
 }
 
 #[tokio::test]
-async fn image_and_text_of_a_page_come_as_they_are_stored() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
-    let id = ingest(&host, &a, "d").await;
-    let image = host.get(&format!("/v1/documents/{id}/pages/3/image"), &key).await;
+async fn page_image_and_text_are_returned_as_stored() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let id = store_sample_document(&host, &a, "d").await;
+    let image = host
+        .send_get(&format!("/v1/documents/{id}/pages/3/image"), &key)
+        .await;
     assert_eq!(image.headers()[header::CONTENT_TYPE], "image/jpeg");
     assert_eq!(image.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
     assert_eq!(
@@ -163,8 +168,8 @@ async fn image_and_text_of_a_page_come_as_they_are_stored() {
         "inline; filename=\"page-3.jpg\""
     );
     let tag = image.headers()[header::ETAG].clone();
-    assert_eq!(text(image).await, "image 3");
-    let mut again = Host::request(
+    assert_eq!(body_text(image).await, "image 3");
+    let mut again = TestHost::build_request(
         "GET",
         &format!("/v1/documents/{id}/pages/3/image"),
         &key,
@@ -173,11 +178,15 @@ async fn image_and_text_of_a_page_come_as_they_are_stored() {
     again.headers_mut().insert(header::IF_NONE_MATCH, tag);
     let again = host.send(again).await;
     assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
-    assert_eq!(text(again).await, "");
+    assert_eq!(body_text(again).await, "");
 
-    let lines = json(host.get(&format!("/v1/documents/{id}/pages/3/text"), &key).await).await;
+    let lines = parse_json(
+        host.send_get(&format!("/v1/documents/{id}/pages/3/text"), &key)
+            .await,
+    )
+    .await;
     assert_eq!(lines["lines"][0]["text"], "Text of page 3.");
-    // What failed or has not ended has neither.
+    // A page that failed or has not ended has no image and no text.
     for path in [
         "pages/4/image",
         "pages/4/text",
@@ -187,22 +196,22 @@ async fn image_and_text_of_a_page_come_as_they_are_stored() {
         "pages/x",
         "pages/-1",
     ] {
-        let answer = host.get(&format!("/v1/documents/{id}/{path}"), &key).await;
+        let answer = host.send_get(&format!("/v1/documents/{id}/{path}"), &key).await;
         assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
     }
 }
 
 #[tokio::test]
-async fn markdown_is_what_a_run_writes() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
-    let id = ingest(&host, &a, "d").await;
-    let answer = host.get(&format!("/v1/documents/{id}/markdown"), &key).await;
+async fn markdown_contains_the_requested_pages() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let id = store_sample_document(&host, &a, "d").await;
+    let answer = host.send_get(&format!("/v1/documents/{id}/markdown"), &key).await;
     assert_eq!(
         answer.headers()[header::CONTENT_TYPE],
         "text/markdown; charset=utf-8"
     );
-    let all = text(answer).await;
+    let all = body_text(answer).await;
     for part in [
         "# A \\<b\\>report\\</b\\>",
         "<!-- page 1 -->",
@@ -210,10 +219,10 @@ async fn markdown_is_what_a_run_writes() {
         "Text of page 2.",
         "**Page 4 could not be read:** page 4 cannot be read",
     ] {
-        assert!(all.contains(part), "{part} is not in {all}");
+        assert!(all.contains(part), "{part} is missing in {all}");
     }
-    let part = text(
-        host.get(&format!("/v1/documents/{id}/markdown?from=2&to=3"), &key)
+    let part = body_text(
+        host.send_get(&format!("/v1/documents/{id}/markdown?from=2&to=3"), &key)
             .await,
     )
     .await;
@@ -222,46 +231,50 @@ async fn markdown_is_what_a_run_writes() {
     );
     for range in ["from=0", "from=3&to=2", "from=x", "first=1"] {
         let answer = host
-            .get(&format!("/v1/documents/{id}/markdown?{range}"), &key)
+            .send_get(&format!("/v1/documents/{id}/markdown?{range}"), &key)
             .await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{range}");
     }
 }
 
 #[tokio::test]
-async fn the_list_is_read_part_by_part_though_it_changes() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
-    let (b, _) = host.tenant("b", &[Scope::Read]).await;
-    let id = |n: u32| DocumentId::of(&n.to_be_bytes());
-    // Several have the same age.
+async fn document_list_is_paged_consistently_while_it_changes() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let (b, _) = host.create_tenant("b", &[KeyScope::Read]).await;
+    let id = |n: u32| DocumentId::from_content(&n.to_be_bytes());
+    // Several documents have the same creation time.
     let entries = (0..25)
-        .map(|n| Entry::Document(record(&a, id(n), u64::from(n / 4))))
+        .map(|n| LedgerEntry::Document(document_record(&a, id(n), u64::from(n / 4))))
         .collect();
-    host.app.ledger.commit(entries).await.unwrap();
+    host.app.ledger.commit_entries(entries).await.unwrap();
     host.app
         .ledger
-        .commit(vec![Entry::Document(record(&b, id(100), 3))])
+        .commit_entries(vec![LedgerEntry::Document(document_record(&b, id(100), 3))])
         .await
         .unwrap();
     let (mut seen, mut cursor, mut parts) = (Vec::new(), String::new(), 0);
     loop {
-        let list = json(host.get(&format!("/v1/documents?limit=7{cursor}"), &key).await).await;
+        let list = parse_json(
+            host.send_get(&format!("/v1/documents?limit=7{cursor}"), &key)
+                .await,
+        )
+        .await;
         seen.extend(list["documents"].as_array().unwrap().iter().cloned());
         parts += 1;
         let Some(next) = list["next"].as_str() else {
             break;
         };
         cursor = format!("&cursor={next}");
-        // What the cursor names is gone by the next part, and newer ones have come.
+        // Before the next part is read, the document of the cursor is removed and a newer one is added.
         let last: DocumentId = seen.last().unwrap()["document"]
             .as_str()
             .unwrap()
             .parse()
             .unwrap();
-        host.app.ledger.forget(&a, &last).await.unwrap();
-        let newer = Entry::Document(record(&a, id(1000 + parts), 99));
-        host.app.ledger.commit(vec![newer]).await.unwrap();
+        host.app.ledger.erase_document(&a, &last).await.unwrap();
+        let newer = LedgerEntry::Document(document_record(&a, id(1000 + parts), 99));
+        host.app.ledger.commit_entries(vec![newer]).await.unwrap();
     }
     assert_eq!((seen.len(), parts), (25, 4));
     let ages: Vec<_> = seen
@@ -272,7 +285,7 @@ async fn the_list_is_read_part_by_part_though_it_changes() {
     let mut ids: Vec<_> = seen.iter().map(|d| d["document"].as_str().unwrap()).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), 25, "each once");
+    assert_eq!(ids.len(), 25, "each document is listed once");
     for wrong in [
         "limit=0",
         "limit=1001",
@@ -281,86 +294,86 @@ async fn the_list_is_read_part_by_part_though_it_changes() {
         "cursor=1-x",
         "page=2",
     ] {
-        let answer = host.get(&format!("/v1/documents?{wrong}"), &key).await;
+        let answer = host.send_get(&format!("/v1/documents?{wrong}"), &key).await;
         assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{wrong}");
     }
 }
 
 #[tokio::test]
-async fn a_document_is_deleted_with_everything_unless_a_job_has_it() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Read, Scope::Ingest]).await;
-    let id = ingest(&host, &a, "d").await;
-    let original = host.files.path(&a, &id);
+async fn deleting_a_document_removes_everything_unless_a_job_uses_it() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read, KeyScope::Ingest]).await;
+    let id = store_sample_document(&host, &a, "d").await;
+    let original = host.uploads.upload_path(&a, &id);
     std::fs::write(&original, b"d").unwrap();
     let path = format!("/v1/documents/{id}");
-    let delete = || host.send(Host::request("DELETE", &path, &key, Body::empty()));
+    let delete = || host.send(TestHost::build_request("DELETE", &path, &key, Body::empty()));
 
     let job = JobId::new();
-    host.order(&a, job, id).await;
+    host.create_queued_job(&a, job, id).await;
     let refused = delete().await;
     assert_eq!(refused.status(), StatusCode::CONFLICT);
     assert!(original.exists());
-    let ended = Entry::Job(job_record(&a, job, JobState::Done));
-    host.app.ledger.commit(vec![ended]).await.unwrap();
+    let ended = LedgerEntry::Job(job_record(&a, job, JobState::Done));
+    host.app.ledger.commit_entries(vec![ended]).await.unwrap();
 
     assert_eq!(delete().await.status(), StatusCode::NO_CONTENT);
     assert!(!original.exists());
-    assert!(host.blobs.list(&a, "").await.unwrap().is_empty());
-    assert_eq!(host.get(&path, &key).await.status(), StatusCode::NOT_FOUND);
+    assert!(host.blobs.list_keys(&a, "").await.unwrap().is_empty());
+    assert_eq!(host.send_get(&path, &key).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(delete().await.status(), StatusCode::NOT_FOUND);
-    // A file whose job failed before it was read goes as well.
+    // The deletion also removes a file whose job failed before reading it.
     std::fs::write(&original, b"d").unwrap();
     assert_eq!(delete().await.status(), StatusCode::NO_CONTENT);
     assert!(!original.exists());
 }
 
 #[tokio::test]
-async fn a_foreign_document_does_not_exist() {
-    let host = Host::new();
-    let (a, _) = host.tenant("a", &[Scope::Read, Scope::Ingest]).await;
-    let (b, foreign) = host.tenant("b", &[Scope::Read, Scope::Ingest]).await;
-    let (_, no_reader) = host.tenant("c", &[Scope::Components]).await;
-    let id = ingest(&host, &a, "d").await;
-    ingest(&host, &b, "another").await;
-    let original = host.files.path(&a, &id);
+async fn document_of_another_tenant_is_not_found() {
+    let host = TestHost::new();
+    let (a, _) = host.create_tenant("a", &[KeyScope::Read, KeyScope::Ingest]).await;
+    let (b, foreign) = host.create_tenant("b", &[KeyScope::Read, KeyScope::Ingest]).await;
+    let (_, no_reader) = host.create_tenant("c", &[KeyScope::Components]).await;
+    let id = store_sample_document(&host, &a, "d").await;
+    store_sample_document(&host, &b, "another").await;
+    let original = host.uploads.upload_path(&a, &id);
     std::fs::write(&original, b"d").unwrap();
     for path in ["", "/pages/1", "/pages/1/image", "/pages/1/text", "/markdown"] {
         let path = format!("/v1/documents/{id}{path}");
         assert_eq!(
-            host.get(&path, &foreign).await.status(),
+            host.send_get(&path, &foreign).await.status(),
             StatusCode::NOT_FOUND,
             "{path}"
         );
         assert_eq!(
-            host.get(&path, &no_reader).await.status(),
+            host.send_get(&path, &no_reader).await.status(),
             StatusCode::FORBIDDEN,
             "{path}"
         );
         assert_eq!(
-            host.get(&path, "weir_0_0").await.status(),
+            host.send_get(&path, "weir_0_0").await.status(),
             StatusCode::UNAUTHORIZED,
             "{path}"
         );
     }
     let path = format!("/v1/documents/{id}");
-    let delete = |key: &str| host.send(Host::request("DELETE", &path, key, Body::empty()));
+    let delete = |key: &str| host.send(TestHost::build_request("DELETE", &path, key, Body::empty()));
     assert_eq!(delete(&foreign).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(delete(&no_reader).await.status(), StatusCode::FORBIDDEN);
     assert!(original.exists());
-    assert_eq!(host.blobs.list(&a, "").await.unwrap().len(), 6);
-    let list = json(host.get("/v1/documents", &foreign).await).await;
+    assert_eq!(host.blobs.list_keys(&a, "").await.unwrap().len(), 6);
+    let list = parse_json(host.send_get("/v1/documents", &foreign).await).await;
     assert_eq!(list["documents"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
-async fn a_link_is_of_no_use_for_anything_else() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
-    let (b, _) = host.tenant("b", &[Scope::Read]).await;
-    let id = ingest(&host, &a, "d").await;
-    ingest(&host, &b, "d").await;
-    let one = json(host.get(&format!("/v1/documents/{id}/pages/1"), &key).await).await;
+async fn signed_link_is_valid_for_its_target_only() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let (b, _) = host.create_tenant("b", &[KeyScope::Read]).await;
+    let id = store_sample_document(&host, &a, "d").await;
+    store_sample_document(&host, &b, "d").await;
+    let one = parse_json(host.send_get(&format!("/v1/documents/{id}/pages/1"), &key).await).await;
     let link = one["image_url"].as_str().unwrap();
     let get = |path: String| host.send(axum::http::Request::get(path).body(Body::empty()).unwrap());
     assert_eq!(get(link.to_owned()).await.status(), StatusCode::OK);
@@ -380,10 +393,10 @@ async fn a_link_is_of_no_use_for_anything_else() {
     }
     let (path, _) = link.split_once('?').unwrap();
     assert_eq!(get(path.to_owned()).await.status(), StatusCode::BAD_REQUEST);
-    // It ends with its tenant, and with what it leads to.
-    host.blobs.delete(&a, "").await.unwrap();
+    // A link stops working when its blob or its tenant is removed.
+    host.blobs.delete_prefix(&a, "").await.unwrap();
     assert_eq!(get(link.to_owned()).await.status(), StatusCode::NOT_FOUND);
-    weir_core::tenancy::Registry::remove_tenant(host.memory.as_ref(), &a)
+    weir_core::tenancy::TenantStore::remove_tenant(host.store.as_ref(), &a)
         .await
         .unwrap();
     assert_eq!(get(link.to_owned()).await.status(), StatusCode::FORBIDDEN);

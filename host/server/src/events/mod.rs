@@ -1,26 +1,27 @@
-//! Events as they are committed, to whoever reads.
+//! Event streams: they send the events of a job or a tenant to clients as they are committed.
 //!
 //! ```text
-//!  commit ─► bell ─► follower (one a tenant) ─► the latest events ─┬─► reader ─► SSE
-//!                       ▲                                          └─► reader ─► WebSocket
-//!                     ledger ◄──────────── a reader that is behind ────┘
+//!  commit ─► notification ─► feed (one per tenant) ─► recent events ─┬─► reader ─► SSE
+//!                              ▲                                     └─► reader ─► WebSocket
+//!                            ledger ◄──────────── a reader that is behind ───┘
 //! ```
 //!
-//! A reader is a cursor and nothing else: it takes what follows its cursor from the latest events that the tenant's
-//! follower keeps in memory, all readers the same copy, or from the ledger if it is behind those. So a slow reader holds
-//! nobody up and costs nothing but its place, and the seam between what is replayed and what follows is a comparison of two
-//! numbers. A client that takes nothing for `server.stall_seconds` is dropped; it resumes with `Last-Event-ID`.
+//! A reader is only a cursor. It takes the next events from the recent events that the tenant's feed has in memory, which all
+//! readers share. If it is behind those, it reads from the ledger. So a slow reader delays no other reader and costs no memory, and
+//! the switch from the ledger to the recent events is a comparison of two positions. A client that does not read for
+//! `server.transfer_idle_timeout_seconds` is dropped; it can resume with `Last-Event-ID`.
 
-mod feed;
-mod follow;
-mod reader;
+mod event_feed;
+mod event_reader;
+mod event_stream;
 mod sse;
 #[cfg(test)]
 mod tests;
-mod ws;
+mod websocket;
 
-pub(crate) use feed::Feeds;
+pub(crate) use event_feed::EventFeeds;
 pub(crate) use sse::{
-    __path_job_events, __path_tenant_events, SentEvent, job_events, response, tenant_events,
+    __path_stream_job_events, __path_stream_tenant_events, SentEvent, sse_response, stream_job_events,
+    stream_tenant_events,
 };
-pub(crate) use ws::job_events_ws;
+pub(crate) use websocket::stream_job_events_ws;

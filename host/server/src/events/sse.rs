@@ -1,10 +1,10 @@
-//! Server-Sent Events.
+//! Event streams over Server-Sent Events (SSE).
 //!
-//! `id` is what a client that reconnects sends back as `Last-Event-ID`, so a browser's EventSource resumes by itself; after
-//! a job's end it is answered 204, which tells it to stay away.
+//! A client that reconnects sends the last `id` as `Last-Event-ID`, so the EventSource of a browser resumes by itself. After the end
+//! of a job it gets status 204, which tells it not to reconnect.
 //!
-//! An empty line is sent behind an event and nowhere else. By the standard one behind a comment or `retry` means nothing, but
-//! there are clients that make an event without data of it.
+//! An empty line is sent after an event and nowhere else. The standard ignores an empty line after a comment or after `retry`, but
+//! some clients turn it into an event without data.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,205 +21,208 @@ use tokio_stream::wrappers::ReceiverStream;
 use utoipa::{IntoParams, ToSchema};
 use weir_core::JobId;
 use weir_core::ports::Ledger as _;
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 
-use super::feed::Told;
-use super::follow::{Begin, Sink, Stream, begin};
-use super::reader::Reader;
-use crate::app::App;
+use super::event_feed::EncodedEvent;
+use super::event_reader::EventReader;
+use super::event_stream::{EventSink, EventStream, StreamStart, check_stream_start};
+use crate::app::AppState;
 use crate::auth::Caller;
+use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
-use crate::stalled::GivenUp;
-use crate::wire::{Params, Route};
+use crate::write_timeout::WriteTimedOut;
 
-/// Chunks on their way to a client; beyond that the stream waits for it.
-const UNDER_WAY: usize = 2;
-/// Events of at least so many bytes are sent from the copy that all readers share.
-const LARGE: usize = 4096;
-/// What a stream begins with: a client that loses it comes back after a second.
-const GREETING: &[u8] = b"retry: 1000\n";
-/// A comment, which clients pass over.
-const BEAT: &[u8] = b": still here\n";
+/// The maximum number of chunks that wait to be sent; beyond that the stream waits for the client.
+const MAX_PENDING_CHUNKS: usize = 2;
+/// Events of at least this many bytes are sent from the copy that all readers share.
+const SHARED_COPY_MIN_BYTES: usize = 4096;
+/// The start of a stream: a client that loses its connection reconnects after one second.
+const RECONNECT_HINT: &[u8] = b"retry: 1000\n";
+/// A comment, which clients ignore.
+const HEARTBEAT_COMMENT: &[u8] = b": still here\n";
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// One event of a stream, by its fields.
+/// The fields of one event in a stream.
 #[derive(ToSchema)]
 #[allow(dead_code)] // only its description is used
 pub(crate) struct SentEvent {
-    /// What `Last-Event-ID` says to go on behind it; answers to a query have none.
+    /// The value of `Last-Event-ID` to resume after this event; responses to a query have none.
     id: Option<String>,
-    /// Its type.
+    /// The type of the event.
     event: Option<String>,
     /// The event as JSON.
     data: Option<String>,
-    /// Milliseconds after which to come back when the connection is lost.
+    /// The delay in milliseconds before a client reconnects.
     retry: Option<u32>,
 }
 
-/// The number of an event, within what clients and the ledger can count to.
+/// The number or position of an event, with at most 18 digits, which clients and the ledger can represent.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(try_from = "u64")]
-pub(super) struct Seq(pub(super) u64);
+pub(super) struct EventNumber(pub(super) u64);
 
-impl TryFrom<u64> for Seq {
+impl TryFrom<u64> for EventNumber {
     type Error = &'static str;
 
     fn try_from(number: u64) -> Result<Self, Self::Error> {
         if number < 10_u64.pow(18) {
             Ok(Self(number))
         } else {
-            Err("no event has a number of more than 18 digits")
+            Err("the number of an event has at most 18 digits")
         }
     }
 }
 
-/// Where to go on.
+/// The query parameters of an event stream.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct After {
-    /// Only what follows this number; the header `Last-Event-ID` stands over it.
+pub(crate) struct ResumeQuery {
+    /// Send only events after this number; the header `Last-Event-ID` takes precedence.
     #[param(value_type = Option<u64>, maximum = 999_999_999_999_999_999_u64)]
-    pub(super) after: Option<Seq>,
+    pub(super) after: Option<EventNumber>,
 }
 
-impl After {
-    fn or_header(&self, headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+impl ResumeQuery {
+    fn resume_position(&self, headers: &HeaderMap) -> Result<Option<u64>, Problem> {
         match headers.get(LAST_EVENT_ID).map(HeaderValue::as_bytes) {
             None | Some(b"") => Ok(self.after.map(|after| after.0)),
             Some(text) => std::str::from_utf8(text)
                 .ok()
                 .and_then(|text| text.trim().parse::<u64>().ok())
-                .and_then(|number| Seq::try_from(number).ok())
+                .and_then(|number| EventNumber::try_from(number).ok())
                 .map(|seq| Some(seq.0))
-                .ok_or_else(|| Problem::invalid("Last-Event-ID is the id of an event, a number")),
+                .ok_or_else(|| {
+                    Problem::invalid_request("Last-Event-ID must be the id of an event, a number")
+                }),
         }
     }
 }
 
-/// Follows a job.
+/// Stream the events of a job.
 ///
-/// Every event from the first on, or from the one after `Last-Event-ID`, each as it is committed: `id` is its number, `event`
-/// its type, `data` the event as JSON. The stream ends with the job.
+/// The stream sends every event from the first one on, or from the one after `Last-Event-ID`, as it is committed. `id` is the number
+/// of the event, `event` its type, and `data` the event as JSON. The stream ends with the job.
 ///
-/// The same events come over a WebSocket at `/v1/jobs/{id}/events/ws`, with `after` in the query: each is a text frame of
-/// JSON, the host sends pings and closes with 1000 after the job's last event. The key comes in the header or, from a
-/// browser, as subprotocol `weir.bearer.<key>` beside `weir.events`.
+/// The same events are available over a WebSocket at `/v1/jobs/{id}/events/ws`, with `after` in the query. Each event is a text frame
+/// of JSON. The host sends pings, and closes with code 1000 after the last event of the job. The key is sent in the header or, by a
+/// browser, as the subprotocol `weir.bearer.<key>` beside `weir.events`.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "events",
     params(
-        ("id" = uuid::Uuid, Path, description = "the job"),
-        After,
-        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{0,18}$", description = "number of the last event seen"),
+        ("id" = uuid::Uuid, Path, description = "Id of the job"),
+        ResumeQuery,
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{0,18}$", description = "Number of the last event received"),
     ),
     responses(
-        (status = 200, description = "the events", content_type = "text/event-stream", body = SentEvent),
-        (status = 204, description = "the job has ended and there is nothing after that event"),
-        (status = 400, description = "not a number", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such job", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "the job has no such event", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many streams", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "the host is stopping", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The events", content_type = "text/event-stream", body = SentEvent),
+        (status = 204, description = "The job has ended and has no later event"),
+        (status = 400, description = "The event number is not a number", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The job does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The job has no event with this number", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many streams are open, or the tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The host is stopping", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn job_events(
-    State(app): State<Arc<App>>,
+pub(crate) async fn stream_job_events(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(job): Route<JobId>,
-    Params(after): Params<After>,
-    given_up: GivenUp,
+    PathParams(job): PathParams<JobId>,
+    QueryParams(after): QueryParams<ResumeQuery>,
+    given_up: WriteTimedOut,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
-    let after = after.or_header(&headers)?.unwrap_or(0);
-    let Begin::After(seq) = begin(&app, caller.id(), &job, after).await? else {
+    caller.require_scope(KeyScope::Read)?;
+    let after = after.resume_position(&headers)?.unwrap_or(0);
+    let StreamStart::AfterEvent(seq) = check_stream_start(&app, caller.tenant_id(), &job, after).await?
+    else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
-    let place = app.streams.take(caller.id())?;
-    let reader = Reader::of_job(&app.feeds, caller.id(), job, seq).await?;
-    Ok(answer(
-        Stream {
+    let place = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
+    let reader = EventReader::for_job(&app.event_feeds, caller.tenant_id(), job, seq).await?;
+    Ok(start_sse_stream(
+        EventStream {
             app,
             caller,
             reader,
-            one_job: true,
-            place,
-            given_up,
+            ends_with_job: true,
+            permit: place,
+            write_timed_out: given_up,
         },
         |told| told.seq,
     ))
 }
 
-/// Follows all jobs of the tenant.
+/// Stream the events of all jobs of the tenant.
 ///
-/// Every event that is committed from now on, or from the one after `Last-Event-ID`. `id` is the event's place among all
-/// of the tenant's; the number within its job is in the data.
+/// The stream sends every event that is committed from now on, or from the one after `Last-Event-ID` on. `id` is the position of the
+/// event among all events of the tenant; its number within the job is in `data`.
 #[utoipa::path(get, path = "/v1/events", tag = "events",
     params(
-        After,
-        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{0,18}$", description = "place of the last event seen"),
+        ResumeQuery,
+        ("Last-Event-ID" = Option<String>, Header, pattern = "^[0-9]{0,18}$", description = "Position of the last event received"),
     ),
     responses(
-        (status = 200, description = "the events", content_type = "text/event-stream", body = SentEvent),
-        (status = 400, description = "not a number", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "no event has this place", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many streams", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "the host is stopping", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The events", content_type = "text/event-stream", body = SentEvent),
+        (status = 400, description = "The event number is not a number", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The tenant has no event at this position", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "Too many streams are open, or the tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The host is stopping", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn tenant_events(
-    State(app): State<Arc<App>>,
+pub(crate) async fn stream_tenant_events(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Params(after): Params<After>,
-    given_up: GivenUp,
+    QueryParams(after): QueryParams<ResumeQuery>,
+    given_up: WriteTimedOut,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
-    let after = after.or_header(&headers)?;
+    caller.require_scope(KeyScope::Read)?;
+    let after = after.resume_position(&headers)?;
     if let Some(place) = after
-        && place > app.ledger.tenant_place(caller.id()).await?
+        && place > app.ledger.last_tenant_event_position(caller.tenant_id()).await?
     {
         return Err(Problem::conflict(format!(
-            "there is no event at place {place}: begin again without a number"
+            "there is no event at position {place}: start again without a position"
         )));
     }
-    let place = app.streams.take(caller.id())?;
-    let reader = Reader::of_tenant(&app.feeds, caller.id(), after).await?;
-    Ok(answer(
-        Stream {
+    let place = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
+    let reader = EventReader::for_tenant(&app.event_feeds, caller.tenant_id(), after).await?;
+    Ok(start_sse_stream(
+        EventStream {
             app,
             caller,
             reader,
-            one_job: false,
-            place,
-            given_up,
+            ends_with_job: false,
+            permit: place,
+            write_timed_out: given_up,
         },
-        |told| told.place,
+        |told| told.position,
     ))
 }
 
-fn answer(stream: Stream, id: fn(&Told) -> u64) -> Response {
-    let (chunks, body) = mpsc::channel(UNDER_WAY);
-    let streams = Arc::clone(&stream.app.streams);
-    let mut sink = SseSink { chunks, id };
-    streams.spawn(async move {
-        if sink.send(Bytes::from_static(GREETING)).await {
-            stream.run(&mut sink).await;
+fn start_sse_stream(stream: EventStream, id: fn(&EncodedEvent) -> u64) -> Response {
+    let (chunks, body) = mpsc::channel(MAX_PENDING_CHUNKS);
+    let streams = Arc::clone(&stream.app.event_stream_limiter);
+    let mut sink = SseSink { chunks, event_id: id };
+    streams.spawn_stream(async move {
+        if sink.send_chunk(Bytes::from_static(RECONNECT_HINT)).await {
+            stream.send_until_end(&mut sink).await;
         }
     });
-    response(body)
+    sse_response(body)
 }
 
-/// An answer whose body is what comes out of `chunks`.
-pub(crate) fn response(chunks: mpsc::Receiver<Bytes>) -> Response {
+/// Returns a streaming response whose body consists of the received chunks.
+pub(crate) fn sse_response(chunks: mpsc::Receiver<Bytes>) -> Response {
     let body = HttpBody::from_stream(ReceiverStream::new(chunks).map(Ok::<_, Infallible>));
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, "text/event-stream"),
         (header::CACHE_CONTROL, "no-store"),
-        // Proxies that gather answers before they pass them on are asked not to.
+        // Disables response buffering in proxies that support this header.
         (header::HeaderName::from_static("x-accel-buffering"), "no"),
     ] {
         headers.insert(name, HeaderValue::from_static(value));
@@ -229,36 +232,42 @@ pub(crate) fn response(chunks: mpsc::Receiver<Bytes>) -> Response {
 
 struct SseSink {
     chunks: mpsc::Sender<Bytes>,
-    id: fn(&Told) -> u64,
+    event_id: fn(&EncodedEvent) -> u64,
 }
 
 impl SseSink {
-    async fn send(&self, chunk: Bytes) -> bool {
+    async fn send_chunk(&self, chunk: Bytes) -> bool {
         self.chunks.send(chunk).await.is_ok()
     }
 }
 
-impl Sink for SseSink {
-    async fn tell(&mut self, events: &[Arc<Told>]) -> bool {
+impl EventSink for SseSink {
+    async fn send_events(&mut self, events: &[Arc<EncodedEvent>]) -> bool {
         let mut chunk = BytesMut::new();
         for told in events {
-            let head = format!("id: {}\nevent: {}\ndata: ", (self.id)(told), told.kind);
+            let head = format!(
+                "id: {}\nevent: {}\ndata: ",
+                (self.event_id)(told),
+                told.event_type
+            );
             chunk.extend_from_slice(head.as_bytes());
-            if told.json.len() < LARGE {
+            if told.json.len() < SHARED_COPY_MIN_BYTES {
                 chunk.extend_from_slice(&told.json);
-            } else if !self.send(chunk.split().freeze()).await || !self.send(told.json.clone()).await {
+            } else if !self.send_chunk(chunk.split().freeze()).await
+                || !self.send_chunk(told.json.clone()).await
+            {
                 return false;
             }
             chunk.extend_from_slice(b"\n\n");
         }
-        self.send(chunk.freeze()).await
+        self.send_chunk(chunk.freeze()).await
     }
 
-    async fn beat(&mut self) -> bool {
-        self.send(Bytes::from_static(BEAT)).await
+    async fn send_heartbeat(&mut self) -> bool {
+        self.send_chunk(Bytes::from_static(HEARTBEAT_COMMENT)).await
     }
 
-    async fn gone(&mut self) {
+    async fn wait_for_disconnect(&mut self) {
         self.chunks.closed().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Components, revisions and rollouts in memory, and a gate that believes what a file says.
+//! A fake store of pipelines and components, and a fake component validator.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
@@ -7,38 +7,41 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use weir_core::component::{ComponentDigest, ComponentFacts, ComponentRecord, ComponentStore, Gate};
-use weir_core::judge::{Evidence, Shown};
-use weir_core::manifest::{ComponentFile, Pipeline, Role};
-use weir_core::replay::{ReplayError, ReplayReport, Replays};
-use weir_core::revision::{
-    ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord, Recipe, Revision,
+use weir_core::canary_analysis::{CanaryEvidence, JobSample};
+use weir_core::component::{
+    ComponentDigest, ComponentInterface, ComponentRecord, ComponentStore, ComponentValidator,
 };
-use weir_core::rollout::{Assignment, Change, ChangeError, Rollout};
+use weir_core::manifest::{ComponentFile, Pipeline, Role};
+use weir_core::replay::{JobReplayer, ReplayError, ReplayReport};
+use weir_core::revision::{
+    PipelineAuditAction, PipelineAuditRecord, PipelineRecord, PipelineStore, Revision, RevisionJobOutcome,
+    RevisionSpec,
+};
+use weir_core::rollout::{RevisionAssignment, Rollout, RolloutAction, RolloutError};
 use weir_core::shadow::ShadowRun;
 use weir_core::{JobId, PolicyError, StorageError, TenantId};
 
-use super::{Memory, Works};
+use super::{FakeProcessing, FakeStore};
 
-/// What is known of pipelines.
+/// The tables of the fake pipeline store.
 #[derive(Default)]
-pub(super) struct Pipelines {
+pub(super) struct PipelineTables {
     components: Vec<ComponentRecord>,
     revisions: Vec<Revision>,
     rollouts: BTreeMap<(TenantId, String), Rollout>,
-    history: HashMap<(TenantId, String), Vec<ChangeRecord>>,
-    given: HashMap<(TenantId, JobId), Given>,
+    audit_log: HashMap<(TenantId, String), Vec<PipelineAuditRecord>>,
+    assigned_jobs: HashMap<(TenantId, JobId), AssignedJob>,
     pub(super) shadow_runs: Vec<ShadowRun>,
 }
 
-struct Given {
+struct AssignedJob {
     pipeline: String,
-    assignment: Assignment,
-    shown: Option<JobShowing>,
+    assignment: RevisionAssignment,
+    outcome: Option<RevisionJobOutcome>,
 }
 
-impl Pipelines {
-    fn record(&self, tenant: &TenantId, name: &str) -> Option<PipelineRecord> {
+impl PipelineTables {
+    fn pipeline_record(&self, tenant: &TenantId, name: &str) -> Option<PipelineRecord> {
         let rollout = self.rollouts.get(&(tenant.clone(), name.to_owned()))?;
         let own = self
             .revisions
@@ -46,25 +49,28 @@ impl Pipelines {
             .filter(|r| (&r.tenant, &*r.pipeline) == (tenant, name));
         Some(PipelineRecord {
             name: name.to_owned(),
-            revisions: u32::try_from(own.count()).unwrap(),
+            revision_count: u32::try_from(own.count()).unwrap(),
             rollout: rollout.clone(),
         })
     }
 
-    fn note(&mut self, tenant: &TenantId, name: &str, mut entry: ChangeRecord) {
-        let history = self.history.entry((tenant.clone(), name.to_owned())).or_default();
+    fn append_audit_log(&mut self, tenant: &TenantId, name: &str, mut entry: PipelineAuditRecord) {
+        let history = self
+            .audit_log
+            .entry((tenant.clone(), name.to_owned()))
+            .or_default();
         entry.seq = history.len() as u64 + 1;
         history.push(entry);
     }
 }
 
-type Stored<T> = Result<T, StorageError>;
+type StoreResult<T> = Result<T, StorageError>;
 
 #[async_trait]
-impl PipelineBook for Memory {
-    async fn put_component(&self, record: &ComponentRecord) -> Stored<()> {
-        self.require_key(&record.by)?;
-        let components = &mut self.pipelines().components;
+impl PipelineStore for FakeStore {
+    async fn put_component(&self, record: &ComponentRecord) -> StoreResult<()> {
+        self.require_key(&record.pushed_by_key)?;
+        let components = &mut self.lock_pipelines().components;
         match components
             .iter_mut()
             .find(|c| (&c.tenant, &c.digest) == (&record.tenant, &record.digest))
@@ -75,20 +81,20 @@ impl PipelineBook for Memory {
         Ok(())
     }
 
-    async fn component(
+    async fn find_component(
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,
-    ) -> Stored<Option<ComponentRecord>> {
-        let kept = self.pipelines();
+    ) -> StoreResult<Option<ComponentRecord>> {
+        let kept = self.lock_pipelines();
         let mut components = kept.components.iter();
         Ok(components
             .find(|c| (&c.tenant, &c.digest) == (tenant, digest))
             .cloned())
     }
 
-    async fn components(&self, tenant: &TenantId) -> Stored<Vec<ComponentRecord>> {
-        let kept = self.pipelines();
+    async fn list_components(&self, tenant: &TenantId) -> StoreResult<Vec<ComponentRecord>> {
+        let kept = self.lock_pipelines();
         Ok(kept
             .components
             .iter()
@@ -98,13 +104,13 @@ impl PipelineBook for Memory {
             .collect())
     }
 
-    async fn forget_component(
+    async fn remove_unused_component(
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,
-    ) -> Stored<Result<bool, (String, u32)>> {
-        let mut kept = self.pipelines();
-        let names = |r: &&Revision| r.tenant == *tenant && r.recipe.components.values().any(|d| d == digest);
+    ) -> StoreResult<Result<bool, (String, u32)>> {
+        let mut kept = self.lock_pipelines();
+        let names = |r: &&Revision| r.tenant == *tenant && r.spec.components.values().any(|d| d == digest);
         if let Some(user) = kept.revisions.iter().find(names) {
             return Ok(Err((user.pipeline.clone(), user.number)));
         }
@@ -118,19 +124,19 @@ impl PipelineBook for Memory {
         &self,
         tenant: &TenantId,
         pipeline: &str,
-        recipe: &Recipe,
+        recipe: &RevisionSpec,
         by: &str,
         now_millis: u64,
-    ) -> Stored<Result<Revision, ComponentDigest>> {
+    ) -> StoreResult<Result<Revision, ComponentDigest>> {
         self.require_key(by)?;
-        let mut kept = self.pipelines();
+        let mut kept = self.lock_pipelines();
         let newest = kept
             .revisions
             .iter()
             .rev()
             .find(|r| (&r.tenant, &*r.pipeline) == (tenant, pipeline));
         let number = match newest {
-            Some(newest) if newest.recipe == *recipe => return Ok(Ok(newest.clone())),
+            Some(newest) if newest.spec == *recipe => return Ok(Ok(newest.clone())),
             Some(newest) => newest.number + 1,
             None => 1,
         };
@@ -138,41 +144,46 @@ impl PipelineBook for Memory {
             tenant: tenant.clone(),
             pipeline: pipeline.to_owned(),
             number,
-            recipe: recipe.clone(),
+            spec: recipe.clone(),
             created_millis: now_millis,
-            by: by.to_owned(),
+            pushed_by_key: by.to_owned(),
         };
         kept.revisions.push(revision.clone());
         kept.rollouts
             .entry((tenant.clone(), pipeline.to_owned()))
             .or_default();
-        let entry = ChangeRecord {
+        let entry = PipelineAuditRecord {
             seq: 0,
             at_millis: now_millis,
-            by: by.to_owned(),
-            what: History::Pushed { revision: number },
+            changed_by: by.to_owned(),
+            action: PipelineAuditAction::Pushed { revision: number },
             evidence: None,
         };
-        kept.note(tenant, pipeline, entry);
+        kept.append_audit_log(tenant, pipeline, entry);
         Ok(Ok(revision))
     }
 
-    async fn revision(&self, tenant: &TenantId, pipeline: &str, number: u32) -> Stored<Option<Revision>> {
-        let kept = self.pipelines();
+    async fn find_revision(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        number: u32,
+    ) -> StoreResult<Option<Revision>> {
+        let kept = self.lock_pipelines();
         let mut revisions = kept.revisions.iter();
         Ok(revisions
             .find(|r| (&r.tenant, &*r.pipeline, r.number) == (tenant, pipeline, number))
             .cloned())
     }
 
-    async fn revisions(
+    async fn list_revisions(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         before: Option<u32>,
         limit: usize,
-    ) -> Stored<Vec<Revision>> {
-        let kept = self.pipelines();
+    ) -> StoreResult<Vec<Revision>> {
+        let kept = self.lock_pipelines();
         let own = kept
             .revisions
             .iter()
@@ -185,14 +196,16 @@ impl PipelineBook for Memory {
             .collect())
     }
 
-    async fn pipelines(&self, tenant: &TenantId) -> Stored<Vec<PipelineRecord>> {
-        let kept = self.pipelines();
+    async fn list_pipelines(&self, tenant: &TenantId) -> StoreResult<Vec<PipelineRecord>> {
+        let kept = self.lock_pipelines();
         let names = kept.rollouts.keys().filter(|(owner, _)| owner == tenant);
-        Ok(names.filter_map(|(_, name)| kept.record(tenant, name)).collect())
+        Ok(names
+            .filter_map(|(_, name)| kept.pipeline_record(tenant, name))
+            .collect())
     }
 
-    async fn pipeline(&self, tenant: &TenantId, name: &str) -> Stored<Option<PipelineRecord>> {
-        Ok(self.pipelines().record(tenant, name))
+    async fn find_pipeline(&self, tenant: &TenantId, name: &str) -> StoreResult<Option<PipelineRecord>> {
+        Ok(self.lock_pipelines().pipeline_record(tenant, name))
     }
 
     async fn change_rollout(
@@ -200,49 +213,49 @@ impl PipelineBook for Memory {
         tenant: &TenantId,
         pipeline: &str,
         version: Option<u64>,
-        change: &Change,
+        change: &RolloutAction,
         by: &str,
-        evidence: Option<Evidence>,
+        evidence: Option<CanaryEvidence>,
         now_millis: u64,
-    ) -> Stored<Result<Rollout, ChangeError>> {
+    ) -> StoreResult<Result<Rollout, RolloutError>> {
         if evidence.is_none() {
             self.require_key(by)?;
         }
-        let mut kept = self.pipelines();
+        let mut kept = self.lock_pipelines();
         let key = (tenant.clone(), pipeline.to_owned());
         let from = kept.rollouts.get(&key).cloned().unwrap_or_default();
         if version.is_some_and(|version| version != from.version) {
-            return Ok(Err(ChangeError::Moved(from.version)));
+            return Ok(Err(RolloutError::VersionConflict(from.version)));
         }
-        let to = match from.change(change, now_millis) {
+        let to = match from.apply_action(change, now_millis) {
             Ok(to) => to,
             Err(refused) => return Ok(Err(refused)),
         };
         kept.rollouts.insert(key, to.clone());
-        let entry = ChangeRecord {
+        let entry = PipelineAuditRecord {
             seq: 0,
             at_millis: now_millis,
-            by: by.to_owned(),
-            what: History::Changed {
+            changed_by: by.to_owned(),
+            action: PipelineAuditAction::Changed {
                 change: *change,
                 from,
                 to: to.clone(),
             },
             evidence,
         };
-        kept.note(tenant, pipeline, entry);
+        kept.append_audit_log(tenant, pipeline, entry);
         Ok(Ok(to))
     }
 
-    async fn history(
+    async fn list_audit_log(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         before: Option<u64>,
         limit: usize,
-    ) -> Stored<Vec<ChangeRecord>> {
-        let kept = self.pipelines();
-        let entries = kept.history.get(&(tenant.clone(), pipeline.to_owned()));
+    ) -> StoreResult<Vec<PipelineAuditRecord>> {
+        let kept = self.lock_pipelines();
+        let entries = kept.audit_log.get(&(tenant.clone(), pipeline.to_owned()));
         let newest = entries.into_iter().flatten().rev();
         Ok(newest
             .filter(|e| before.is_none_or(|b| e.seq < b))
@@ -251,72 +264,82 @@ impl PipelineBook for Memory {
             .collect())
     }
 
-    async fn assign(&self, tenant: &TenantId, pipeline: &str, job: &JobId) -> Stored<Option<Assignment>> {
-        let mut kept = self.pipelines();
-        if let Some(given) = kept.given.get(&(tenant.clone(), *job)) {
+    async fn assign_revision(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        job: &JobId,
+    ) -> StoreResult<Option<RevisionAssignment>> {
+        let mut kept = self.lock_pipelines();
+        if let Some(given) = kept.assigned_jobs.get(&(tenant.clone(), *job)) {
             return Ok(Some(given.assignment));
         }
         let rollout = kept.rollouts.get(&(tenant.clone(), pipeline.to_owned()));
-        let Some(assignment) = rollout.and_then(|rollout| rollout.assign(job)) else {
+        let Some(assignment) = rollout.and_then(|rollout| rollout.assign_job(job)) else {
             return Ok(None);
         };
-        let given = Given {
+        let given = AssignedJob {
             pipeline: pipeline.to_owned(),
             assignment,
-            shown: None,
+            outcome: None,
         };
-        kept.given.insert((tenant.clone(), *job), given);
+        kept.assigned_jobs.insert((tenant.clone(), *job), given);
         Ok(Some(assignment))
     }
 
-    async fn assignment(&self, tenant: &TenantId, job: &JobId) -> Stored<Option<Assignment>> {
-        let kept = self.pipelines();
+    async fn find_assignment(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> StoreResult<Option<RevisionAssignment>> {
+        let kept = self.lock_pipelines();
         Ok(kept
-            .given
+            .assigned_jobs
             .get(&(tenant.clone(), *job))
             .map(|given| given.assignment))
     }
 
-    async fn show(&self, showing: &JobShowing) -> Stored<()> {
-        let mut kept = self.pipelines();
-        if let Some(given) = kept.given.get_mut(&(showing.tenant.clone(), showing.job)) {
-            given.shown.get_or_insert_with(|| showing.clone());
+    async fn record_job_outcome(&self, showing: &RevisionJobOutcome) -> StoreResult<()> {
+        let mut kept = self.lock_pipelines();
+        if let Some(given) = kept.assigned_jobs.get_mut(&(showing.tenant.clone(), showing.job)) {
+            given.outcome.get_or_insert_with(|| showing.clone());
         }
         Ok(())
     }
 
-    async fn shown(
+    async fn sample_ended_jobs(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         revision: u32,
         within_millis: RangeInclusive<u64>,
         jobs: u32,
-    ) -> Stored<Vec<Shown>> {
-        let kept = self.pipelines();
-        let given = kept.given.iter().filter(|((owner, _), given)| {
+    ) -> StoreResult<Vec<JobSample>> {
+        let kept = self.lock_pipelines();
+        let given = kept.assigned_jobs.iter().filter(|((owner, _), given)| {
             (owner, &*given.pipeline, given.assignment.revision) == (tenant, pipeline, revision)
         });
-        let mut ended: Vec<&JobShowing> = given.filter_map(|(_, given)| given.shown.as_ref()).collect();
-        ended.retain(|job| within_millis.contains(&job.at_millis));
-        ended.sort_by_key(|job| (job.at_millis, job.job));
+        let mut ended: Vec<&RevisionJobOutcome> =
+            given.filter_map(|(_, given)| given.outcome.as_ref()).collect();
+        ended.retain(|job| within_millis.contains(&job.ended_at_millis));
+        ended.sort_by_key(|job| (job.ended_at_millis, job.job));
         let (all, jobs) = (ended.len(), jobs as usize);
         let kept = |place: &usize| all <= jobs || (place + 1) * jobs / all > place * jobs / all;
-        let shown = (0..all).filter(kept).map(|place| Shown {
-            at_millis: ended[place].at_millis,
-            showing: ended[place].showing,
+        let shown = (0..all).filter(kept).map(|place| JobSample {
+            ended_at_millis: ended[place].ended_at_millis,
+            metrics: ended[place].metrics,
         });
         Ok(shown.collect())
     }
 }
 
-/// Components in one folder.
-pub(crate) struct Components {
+/// A component store in one folder.
+pub(crate) struct FakeComponentStore {
     folder: PathBuf,
     next: AtomicU64,
 }
 
-impl Components {
+impl FakeComponentStore {
     pub(crate) fn new(folder: &Path) -> Arc<Self> {
         std::fs::create_dir_all(folder).unwrap();
         Arc::new(Self {
@@ -325,8 +348,8 @@ impl Components {
         })
     }
 
-    /// Names of all files there are.
-    pub(crate) fn names(&self) -> Vec<String> {
+    /// Returns the names of all files.
+    pub(crate) fn file_names(&self) -> Vec<String> {
         let files = std::fs::read_dir(&self.folder).unwrap();
         files
             .map(|f| f.unwrap().file_name().into_string().unwrap())
@@ -335,26 +358,32 @@ impl Components {
 }
 
 #[async_trait]
-impl ComponentStore for Components {
-    fn unfinished(&self) -> PathBuf {
+impl ComponentStore for FakeComponentStore {
+    fn new_temporary_path(&self) -> PathBuf {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         self.folder.join(format!("unfinished-{number}"))
     }
 
-    async fn commit(&self, tenant: &TenantId, unfinished: &Path, digest: &ComponentDigest) -> Stored<()> {
-        std::fs::rename(unfinished, self.path(tenant, digest)).map_err(|e| StorageError::io("a file", &e))
+    async fn commit_component(
+        &self,
+        tenant: &TenantId,
+        unfinished: &Path,
+        digest: &ComponentDigest,
+    ) -> StoreResult<()> {
+        std::fs::rename(unfinished, self.component_path(tenant, digest))
+            .map_err(|e| StorageError::from_io_error("a file", &e))
     }
 
-    fn path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf {
+    fn component_path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf {
         self.folder.join(format!("{tenant}-{digest}"))
     }
 
-    async fn remove(&self, tenant: &TenantId, digest: &ComponentDigest) -> Stored<bool> {
-        Ok(std::fs::remove_file(self.path(tenant, digest)).is_ok())
+    async fn remove_component_file(&self, tenant: &TenantId, digest: &ComponentDigest) -> StoreResult<bool> {
+        Ok(std::fs::remove_file(self.component_path(tenant, digest)).is_ok())
     }
 
-    async fn clear(&self, tenant: &TenantId) -> Stored<()> {
-        for name in self.names() {
+    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> StoreResult<()> {
+        for name in self.file_names() {
             if name.starts_with(&format!("{tenant}-")) {
                 std::fs::remove_file(self.folder.join(name)).unwrap();
             }
@@ -363,10 +392,14 @@ impl ComponentStore for Components {
     }
 }
 
-/// A component is a file of text: `routing chunking …`, the roles it has. With `traps` in it, it traps when it is asked.
+/// A component is a text file with its roles, such as `routing chunking`. It fails the dry run if it contains the word `traps`.
 #[async_trait]
-impl Gate for Works {
-    async fn inspect(&self, _: &TenantId, file: &ComponentFile) -> Result<ComponentFacts, PolicyError> {
+impl ComponentValidator for FakeProcessing {
+    async fn inspect_component(
+        &self,
+        _: &TenantId,
+        file: &ComponentFile,
+    ) -> Result<ComponentInterface, PolicyError> {
         let text = std::fs::read_to_string(&file.path).unwrap_or_default();
         let has = |role: &Role| text.split(' ').any(|word| word == role.name());
         let roles: Vec<Role> = Role::ALL.into_iter().filter(has).collect();
@@ -376,13 +409,13 @@ impl Gate for Works {
                 reason: "it has no role".into(),
             });
         }
-        Ok(ComponentFacts {
+        Ok(ComponentInterface {
             roles,
             capabilities: Vec::new(),
         })
     }
 
-    async fn rehearse(&self, _: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError> {
+    async fn dry_run_pipeline(&self, _: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError> {
         for (role, file) in &pipeline.components {
             let text = std::fs::read_to_string(&file.path).unwrap_or_default();
             if !text.contains(role.name()) || text.contains("traps") {
@@ -396,17 +429,19 @@ impl Gate for Works {
     }
 }
 
-/// Jobs that were opened here are recorded, with one decision, which differs under another revision.
+/// Every opened job counts as recorded, with one decision. The decision differs with any other revision.
 #[async_trait]
-impl Replays for Works {
-    async fn replay(
+impl JobReplayer for FakeProcessing {
+    async fn replay_job(
         &self,
         tenant: &TenantId,
         job: &JobId,
         pipeline: &Pipeline,
     ) -> Result<ReplayReport, ReplayError> {
-        self.again.lock().push(pipeline.manifest.limits.memory_bytes);
-        let opened = self.opened();
+        self.replay_memory_limits
+            .lock()
+            .push(pipeline.manifest.limits.max_memory_bytes);
+        let opened = self.opened_jobs();
         let ran = opened
             .iter()
             .find(|opened| (&opened.tenant, &opened.job) == (tenant, job));
@@ -419,12 +454,12 @@ impl Replays for Works {
     }
 
     async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
-        self.forget_opened(|opened| opened.tenant == *tenant && jobs.contains(&opened.job));
+        self.remove_opened_jobs(|opened| opened.tenant == *tenant && jobs.contains(&opened.job));
         Ok(())
     }
 
     async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.forget_opened(|opened| opened.tenant == *tenant);
+        self.remove_opened_jobs(|opened| opened.tenant == *tenant);
         Ok(())
     }
 }

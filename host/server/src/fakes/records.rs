@@ -1,64 +1,64 @@
-//! Tenants, jobs, orders and events written down as if all that made them had happened.
+//! Helpers that create tenants, jobs, job requests and events directly in the fake stores.
 
 use weir_core::event::{Event, EventKind};
-use weir_core::ledger::{Entry, JobRecord, JobState};
-use weir_core::order::{Order, OrderOptions, OrderedFile, Orders as _};
-use weir_core::original::Originals as _;
+use weir_core::job_request::{JobRequest, JobRequestOptions, JobRequestStore as _, RequestedFile};
+use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::Ledger;
-use weir_core::tenancy::{Quotas, Registry as _, Scope, Tenant, TenantState};
+use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore as _};
+use weir_core::uploads::UploadStore as _;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
 
-use super::{Host, Memory};
+use super::{FakeStore, TestHost};
 
-impl Host {
-    /// Makes a tenant with a key of these scopes.
-    pub(crate) async fn tenant(&self, name: &str, scopes: &[Scope]) -> (TenantId, String) {
-        tenant(&self.memory, name, scopes).await
+impl TestHost {
+    /// Creates a tenant and a key with these scopes.
+    pub(crate) async fn create_tenant(&self, name: &str, scopes: &[KeyScope]) -> (TenantId, String) {
+        tenant(&self.store, name, scopes).await
     }
 
     /// Changes a tenant's record.
-    pub(crate) async fn change(&self, tenant: &TenantId, change: impl FnOnce(&mut Tenant)) {
-        self.memory.set_tenant(tenant, change);
+    pub(crate) async fn change_tenant(&self, tenant: &TenantId, change: impl FnOnce(&mut Tenant)) {
+        self.store.set_tenant(tenant, change);
     }
 
-    /// Gives a tenant a quota.
-    pub(crate) async fn quota(&self, tenant: &TenantId, name: &str, limit: u64) {
+    /// Sets a quota of a tenant.
+    pub(crate) async fn set_quota(&self, tenant: &TenantId, name: &str, limit: u64) {
         let set = |tenant: &mut Tenant| *tenant.quotas.by_name_mut(name).unwrap() = Some(limit);
-        self.change(tenant, set).await;
+        self.change_tenant(tenant, set).await;
     }
 
-    /// A job of a tenant without events.
-    pub(crate) async fn job(&self, tenant: &TenantId) -> JobId {
+    /// Creates a running job without events.
+    pub(crate) async fn create_running_job(&self, tenant: &TenantId) -> JobId {
         let id = JobId::new();
         self.app
             .ledger
-            .commit(vec![Entry::Job(job_record(tenant, id, JobState::Running))])
+            .commit_entries(vec![LedgerEntry::Job(job_record(tenant, id, JobState::Running))])
             .await
             .unwrap();
         id
     }
 
-    /// Puts in a job with one file.
-    pub(crate) async fn order(&self, tenant: &TenantId, job: JobId, document: DocumentId) {
+    /// Creates a queued job with one file.
+    pub(crate) async fn create_queued_job(&self, tenant: &TenantId, job: JobId, document: DocumentId) {
         let order = order(tenant, job, document);
         let record = job_record(tenant, job, JobState::Queued);
-        self.memory.put(&record, &order, None).await.unwrap();
+        self.store.put_job_request(&record, &order, None).await.unwrap();
     }
 
-    /// Puts a document's original where it is kept.
-    pub(crate) fn original(&self, tenant: &TenantId, content: &str) -> DocumentId {
-        let document = DocumentId::of(content.as_bytes());
-        std::fs::write(self.files.path(tenant, &document), content).unwrap();
+    /// Stores an uploaded file and returns its document id.
+    pub(crate) fn store_upload(&self, tenant: &TenantId, content: &str) -> DocumentId {
+        let document = DocumentId::from_content(content.as_bytes());
+        std::fs::write(self.uploads.upload_path(tenant, &document), content).unwrap();
         document
     }
 
-    /// Commits events `from..=to` of a job; with the last one the job ends if `ends`.
-    pub(crate) async fn events(&self, tenant: &TenantId, job: JobId, from: u64, to: u64, ends: bool) {
+    /// Commits the events `from..=to` of a job. If `ends` is true, the last one ends the job.
+    pub(crate) async fn commit_events(&self, tenant: &TenantId, job: JobId, from: u64, to: u64, ends: bool) {
         commit_events(self.app.ledger.as_ref(), tenant, job, from, to, ends).await;
     }
 }
 
-async fn tenant(memory: &Memory, name: &str, scopes: &[Scope]) -> (TenantId, String) {
+async fn tenant(memory: &FakeStore, name: &str, scopes: &[KeyScope]) -> (TenantId, String) {
     let id: TenantId = name.parse().unwrap();
     let tenant = Tenant {
         id: id.clone(),
@@ -68,27 +68,27 @@ async fn tenant(memory: &Memory, name: &str, scopes: &[Scope]) -> (TenantId, Str
         created_millis: 0,
     };
     memory.create_tenant(&tenant).await.unwrap();
-    let key = crate::auth::mint(&id, scopes.to_vec(), "test", 0, None).unwrap();
-    memory.put_key(&key.record).await.unwrap();
-    (id, key.text)
+    let key = crate::auth::generate_api_key(&id, scopes.to_vec(), "test", 0, None).unwrap();
+    memory.put_api_key(&key.record).await.unwrap();
+    (id, key.full_key)
 }
 
-/// An order of one small file.
-pub(crate) fn order(tenant: &TenantId, job: JobId, document: DocumentId) -> Order {
-    let file = OrderedFile {
+/// Returns a job request with one small file.
+pub(crate) fn order(tenant: &TenantId, job: JobId, document: DocumentId) -> JobRequest {
+    let file = RequestedFile {
         name: "file.pdf".into(),
         document,
         bytes: 1,
         password: None,
     };
-    Order {
+    JobRequest {
         job,
         tenant: tenant.clone(),
         lane: None,
         files: vec![file],
-        options: OrderOptions::default(),
+        options: JobRequestOptions::default(),
         webhook: None,
-        trace: None,
+        traceparent: None,
     }
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn job_record(tenant: &TenantId, id: JobId, state: JobState) -> JobRe
         id,
         tenant: tenant.clone(),
         pipeline: "default".into(),
-        revision: RevisionId::of(b"revision"),
+        revision: RevisionId::from_content(b"revision"),
         state,
         created_millis: 1,
     }
@@ -125,19 +125,19 @@ pub(crate) async fn commit_events(
                     passages: 1,
                 }
             };
-            let document = Some(DocumentId::of(b"document"));
+            let document = Some(DocumentId::from_content(b"document"));
             let event = Event {
                 seq,
                 job,
                 document,
-                at_millis: seq,
-                what,
+                since_job_created_millis: seq,
+                kind: what,
             };
-            Entry::Event(tenant.clone(), event)
+            LedgerEntry::Event(tenant.clone(), event)
         })
         .collect();
     if ends {
-        entries.push(Entry::Job(job_record(tenant, job, JobState::Done)));
+        entries.push(LedgerEntry::Job(job_record(tenant, job, JobState::Done)));
     }
-    ledger.commit(entries).await.unwrap();
+    ledger.commit_entries(entries).await.unwrap();
 }

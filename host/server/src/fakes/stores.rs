@@ -1,4 +1,4 @@
-//! Blobs and passages in memory, and an embedder that counts.
+//! Fake stores of blobs and vectors in memory, and a fake embedder that counts its calls.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,29 +6,29 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use weir_core::decision::Device;
-use weir_core::ports::{Account, BlobStore, Embedder, VectorStore};
-use weir_core::search::{Hit, Point, Query};
+use weir_core::decision::ComputeDevice;
+use weir_core::ports::{BlobStore, Embedder, SchedulingContext, VectorStore};
+use weir_core::search::{IndexPoint, SearchHit, SearchQuery};
 use weir_core::{DocumentId, InferenceError, PageNumber, StorageError, TenantId};
 
 /// Blobs in memory.
 #[derive(Default)]
-pub(crate) struct Blobs(Mutex<BTreeMap<(TenantId, String), Vec<u8>>>);
+pub(crate) struct FakeBlobStore(Mutex<BTreeMap<(TenantId, String), Vec<u8>>>);
 
 #[async_trait]
-impl BlobStore for Blobs {
-    async fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+impl BlobStore for FakeBlobStore {
+    async fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
         self.0
             .lock()
             .insert((tenant.clone(), key.to_owned()), bytes.to_vec());
         Ok(())
     }
 
-    async fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+    async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
         Ok(self.0.lock().get(&(tenant.clone(), key.to_owned())).cloned())
     }
 
-    async fn list(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
+    async fn list_keys(&self, tenant: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
         let kept = self.0.lock();
         let keys = kept
             .keys()
@@ -36,14 +36,14 @@ impl BlobStore for Blobs {
         Ok(keys.map(|(_, key)| key.clone()).collect())
     }
 
-    async fn delete(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
+    async fn delete_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         self.0
             .lock()
             .retain(|(t, key), _| !(t == tenant && key.starts_with(prefix)));
         Ok(())
     }
 
-    async fn flush(&self) -> Result<(), StorageError> {
+    async fn flush_blobs(&self) -> Result<(), StorageError> {
         Ok(())
     }
 }
@@ -53,20 +53,20 @@ mod conformance;
 
 #[tokio::test]
 async fn fake_vector_store_conforms() {
-    conformance::check_vector_store(&Vectors::default(), 4).await;
+    conformance::check_vector_store(&FakeVectorStore::default(), 4).await;
 }
 
-/// Finds the passages that contain the query's words.
+/// A vector store whose search finds the passages that contain the text of the query.
 #[derive(Default)]
-pub(crate) struct Vectors(pub(crate) Mutex<Vec<(TenantId, String, Point)>>);
+pub(crate) struct FakeVectorStore(pub(crate) Mutex<Vec<(TenantId, String, IndexPoint)>>);
 
 #[async_trait]
-impl VectorStore for Vectors {
-    async fn upsert(
+impl VectorStore for FakeVectorStore {
+    async fn upsert_points(
         &self,
         tenant: &TenantId,
         collection: &str,
-        points: Vec<Point>,
+        points: Vec<IndexPoint>,
     ) -> Result<(), StorageError> {
         let points = points
             .into_iter()
@@ -79,42 +79,50 @@ impl VectorStore for Vectors {
         Ok(())
     }
 
-    async fn remove(
+    async fn remove_document_points(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
         pages: Option<&[PageNumber]>,
     ) -> Result<(), StorageError> {
-        let meant = |p: &Point| {
+        let meant = |p: &IndexPoint| {
             p.document == *document && pages.is_none_or(|pages| !p.is_summary() && pages.contains(&p.page))
         };
         self.0.lock().retain(|(t, _, p)| !(t == tenant && meant(p)));
         Ok(())
     }
 
-    async fn remove_summaries(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
-        let meant = |p: &Point| p.document == *document && p.is_summary();
+    async fn remove_document_summaries(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<(), StorageError> {
+        let meant = |p: &IndexPoint| p.document == *document && p.is_summary();
         self.0.lock().retain(|(t, _, p)| !(t == tenant && meant(p)));
         Ok(())
     }
 
-    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
+    async fn remove_tenant_points(&self, tenant: &TenantId) -> Result<(), StorageError> {
         self.0.lock().retain(|(t, _, _)| t != tenant);
         Ok(())
     }
 
-    async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
+    async fn search_points(
+        &self,
+        tenant: &TenantId,
+        query: &SearchQuery,
+    ) -> Result<Vec<SearchHit>, StorageError> {
         let kept = self.0.lock();
         let hits = kept.iter().filter(|(t, collection, p)| {
             t == tenant
-                && p.text.contains(&query.text)
+                && p.text.contains(&query.query_text)
                 && (query.documents.is_empty() || query.documents.contains(&p.document))
                 && query.collection.as_ref().is_none_or(|c| c == collection)
                 && query.labels.iter().all(|label| p.labels.contains(label))
         });
-        let hits = hits.take(query.top_k).map(|(_, _, p)| Hit {
+        let hits = hits.take(query.top_k).map(|(_, _, p)| SearchHit {
             document: p.document,
-            name: p.name.clone(),
+            name: p.document_name.clone(),
             page: p.page,
             summary: p.is_summary(),
             labels: p.labels.iter().cloned().collect(),
@@ -129,7 +137,7 @@ impl VectorStore for Vectors {
         Ok(hits.collect())
     }
 
-    async fn pages(
+    async fn count_passages_by_page(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -145,25 +153,29 @@ impl VectorStore for Vectors {
         Ok(pages.into_iter().collect())
     }
 
-    async fn flush(&self) -> Result<(), StorageError> {
+    async fn flush_points(&self) -> Result<(), StorageError> {
         Ok(())
     }
 }
 
-/// Embeds texts in no time, or in the time that is set, and counts.
+/// An embedder that takes no time, or the time in `takes`, and counts its calls and texts.
 #[derive(Default)]
-pub(crate) struct Counting {
-    pub(crate) calls: AtomicUsize,
-    pub(crate) texts: AtomicUsize,
-    pub(crate) takes: Mutex<Duration>,
+pub(crate) struct CountingEmbedder {
+    pub(crate) embed_calls: AtomicUsize,
+    pub(crate) embedded_texts: AtomicUsize,
+    pub(crate) delay: Mutex<Duration>,
 }
 
 #[async_trait]
-impl Embedder for Counting {
-    async fn embed(&self, _account: &Account, texts: Vec<String>) -> Result<Vec<Vec<f32>>, InferenceError> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.texts.fetch_add(texts.len(), Ordering::Relaxed);
-        let takes = *self.takes.lock();
+impl Embedder for CountingEmbedder {
+    async fn embed_texts(
+        &self,
+        _account: &SchedulingContext,
+        texts: Vec<String>,
+    ) -> Result<Vec<Vec<f32>>, InferenceError> {
+        self.embed_calls.fetch_add(1, Ordering::Relaxed);
+        self.embedded_texts.fetch_add(texts.len(), Ordering::Relaxed);
+        let takes = *self.delay.lock();
         if !takes.is_zero() {
             tokio::time::sleep(takes).await;
         }
@@ -174,19 +186,19 @@ impl Embedder for Counting {
         Ok(1)
     }
 
-    fn dimensions(&self) -> usize {
+    fn vector_dimensions(&self) -> usize {
         1
     }
 
-    fn max_tokens(&self) -> u32 {
+    fn max_input_tokens(&self) -> u32 {
         256
     }
 
-    fn workers(&self) -> u32 {
+    fn worker_count(&self) -> u32 {
         2
     }
 
-    fn device(&self) -> Device {
-        Device::default()
+    fn compute_device(&self) -> ComputeDevice {
+        ComputeDevice::default()
     }
 }

@@ -1,24 +1,24 @@
-//! Jobs come in.
+//! Job submissions.
 //!
 //! ```text
-//!  request ─► quotas, overload, a place in the queue ─► files to disk ─► ledger ─► admission
+//!  request ─► quotas, overload, queue reservation ─► files to disk ─► ledger ─► admission
 //! ```
 //!
-//! Everything that can refuse a submission is asked before its bytes are taken, and asked again where only the bytes can tell.
-//! Files stream to the disk and are hashed on the way; nothing is held whole in memory. A submission that breaks off or is
-//! refused leaves nothing. Once all is on the disk, a task of its own writes the job down and lets it wait: a client who
-//! hangs up in that moment has a job or has none, never half of one.
+//! All checks that can refuse a submission run before its body is received. Checks that depend on the content run again while
+//! the body arrives. Files stream to the disk and are hashed on the way, so no file is held in memory as a whole. A submission
+//! that is incomplete or refused leaves no files. When all files are on the disk, a separate task commits the job and queues
+//! it, so a client that disconnects at that moment has either the complete job or none.
 //!
-//! A request whose `Idempotency-Key` is known makes no job, so queue and quotas have no say in it: a request that is sent again
-//! because its response was lost is answered, however many jobs wait. The body of a form is read all the same, because only its bytes
-//! tell whether it is the same request, but it is only hashed and takes no space. Documents that are named by URLs are compared by
-//! these, and nothing is fetched again.
+//! A request with a known `Idempotency-Key` creates no job, so the queue limit and the quotas do not apply to it: a request that
+//! is repeated because its response was lost always gets its response. The body of a form is received, since only its content
+//! shows whether it is the same request. It is hashed and not stored. Documents given as URLs are compared by URL and not
+//! fetched again.
 //!
-//! A file is not looked into here: one that is no PDF is accepted, and its document fails by name as the job runs, exactly
-//! as with `weir run`. In a submission of thirty files, twenty-nine good ones should not wait for a corrected one.
+//! The content of files is not checked here. A file that is not a PDF is accepted, and its document fails with an error kind
+//! when the job runs, as with `weir run`. So one invalid file does not hold up the other files of a submission.
 
+mod job_options;
 mod multipart;
-mod order;
 mod submission;
 #[cfg(test)]
 mod tests;
@@ -34,138 +34,139 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use utoipa::ToSchema;
+use weir_core::job_request::{EarlierRequest, IdempotencyKey, JobRequest, PutRequestOutcome};
 use weir_core::ledger::JobRecord;
-use weir_core::order::{Earlier, Idempotency, Order, Put};
-use weir_core::tenancy::{Scope, Tenant};
-use weir_core::usage::{Meter as _, Usage};
+use weir_core::tenancy::{KeyScope, Tenant};
+use weir_core::usage::{Usage, UsageMeter as _};
 use weir_core::{DocumentId, JobId};
 
-use crate::admission::{Place, Refusal};
-use crate::app::App;
+use crate::admission::{AdmissionRefusal, QueueReservation};
+use crate::app::AppState;
 use crate::auth::Caller;
+use crate::http_input::{JsonBody, deserialize_object};
 use crate::jobs::JobView;
 use crate::problem::Problem;
-use crate::wire::{Body, object};
 
-use multipart::{Form, boundary};
-pub(crate) use order::{JobOptions, LaneName, idempotency_key};
+pub(crate) use job_options::{JobOptions, LaneName, parse_idempotency_key};
+use multipart::{MultipartReader, parse_boundary};
 use submission::Submission;
-pub(crate) use upload::{Arrived, recover};
+pub(crate) use upload::{StagedFile, recover_staged_files};
 
-/// When to try again where the host has too much to do.
-const LATER: Duration = Duration::from_secs(10);
-/// How long a submission waits while one of its documents is being deleted, and how often it looks whether that has ended.
-pub(crate) const REMOVAL_WAIT: Duration = Duration::from_secs(10);
-pub(crate) const REMOVAL_POLL: Duration = Duration::from_millis(20);
-/// Says that the answer is that of an earlier request.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+/// `Retry-After` if the host is overloaded or stopping.
+const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// Maximum time that a submission waits for a removal of one of its documents to end.
+pub(crate) const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval at which it checks whether the removal has ended.
+pub(crate) const REMOVAL_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Response header that marks the response to an earlier request.
+const IDEMPOTENCY_REPLAYED_HEADER: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// Files to be ingested.
+/// A job with uploaded files.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)] // only its description is used
+#[allow(dead_code)] // only for the OpenAPI description
 pub(crate) struct JobForm {
-    /// The files, one or more parts of this name. What is no PDF is accepted and fails by name.
+    /// Files, in one or more parts with this name. A file that is not a PDF is accepted, and its document fails.
     #[schema(min_items = 1, value_type = Vec<String>, format = Binary)]
     file: Vec<u8>,
-    /// How the job is to be done, as JSON.
+    /// Options of the job, as JSON.
     options: Option<JobOptions>,
 }
 
-/// Documents to be ingested that the host has or can fetch.
+/// A job with documents that are stored on the host or fetched from a URL.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewJob {
-    /// The documents.
+    /// Documents.
     #[schema(min_items = 1, max_items = 1000)]
     documents: Vec<DocumentSource>,
-    /// How the job is to be done.
-    #[serde(default, deserialize_with = "object")]
+    /// Options of the job.
+    #[serde(default, deserialize_with = "deserialize_object")]
     options: JobOptions,
 }
 
-/// Where a document is.
+/// The source of a document: a stored document or a URL.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(
     untagged,
-    expecting = "each of the documents is {\"document\": \"<its id>\"} or {\"url\": \"https://…\"}, with a name if you like"
+    expecting = "each document must be {\"document\": \"<id>\"} or {\"url\": \"https://…\"}, with an optional name"
 )]
 pub(crate) enum DocumentSource {
-    /// Here, since an earlier job brought it.
-    Known(KnownDocument),
-    /// On the public internet.
+    /// A document that is stored on the host.
+    Stored(StoredDocument),
+    /// A document at a URL.
     Remote(RemoteDocument),
 }
 
-/// A document that an earlier job brought.
+/// A document that an earlier job has stored.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct KnownDocument {
-    /// Its id: the SHA-256 of its bytes.
+pub(crate) struct StoredDocument {
+    /// Id: the SHA-256 hash of the file.
     #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
     document: DocumentId,
-    /// What it is called in this job.
+    /// Name in this job.
     name: Option<String>,
 }
 
-/// A document on the public internet.
+/// A document at a public URL.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RemoteDocument {
-    /// Its address: `https` or `http`, without credentials.
+    /// URL with the scheme `https` or `http`, without credentials.
     #[schema(format = "uri", max_length = 4096)]
     url: String,
-    /// What it is called in this job; the end of the address if it is not given.
+    /// Name in this job. The default is the last segment of the path.
     name: Option<String>,
 }
 
-/// Puts a job in.
+/// Create a job.
 ///
-/// Files come as `multipart/form-data`, in any number of parts named `file` and at most one named `options`; documents that the
-/// host has already, or can fetch, as JSON. The answer comes when everything is on the host's disk and the job is written
-/// down: from then on it is not lost. With an `Idempotency-Key`, the same request sent twice is one job.
+/// Upload files as `multipart/form-data` with one or more parts named `file` and at most one part named `options`. Send JSON
+/// for documents that are stored on the host or at a URL. The response is sent when all files and the job are durably stored.
+/// Requests with the same `Idempotency-Key` create one job.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs",
-    params(("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "a word for this request, 1 to 255 visible characters")),
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$", description = "Identifies this request: 1 to 255 visible ASCII characters")),
     request_body(content((JobForm = "multipart/form-data"), (NewJob = "application/json"))),
     responses(
-        (status = 202, description = "the job waits", body = JobView, headers(
-            ("Location" = String, description = "path of the job"),
-            ("Idempotency-Replayed" = Option<String>, description = "`true` if an earlier request put the job in"),
+        (status = 202, description = "The job is queued", body = JobView, headers(
+            ("Location" = String, description = "Path of the job"),
+            ("Idempotency-Replayed" = Option<String>, description = "`true` if an earlier request with the same key created the job"),
         )),
-        (status = 400, description = "not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such document or pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "no revision of the pipeline is active", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "the body broke off", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "neither form nor JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "cannot be followed", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "a quota is reached", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "overloaded or stopping", body = Problem, content_type = "application/problem+json"),
-        (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The request is malformed", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The document or pipeline does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The pipeline has no active revision", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body is incomplete", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The content type is neither multipart/form-data nor application/json", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The request is invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "A quota is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The host is overloaded or stopping", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn submit(
-    State(app): State<Arc<App>>,
+pub(crate) async fn create_job(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
     request: Request,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Ingest)?;
+    caller.require_scope(KeyScope::Ingest)?;
     let headers = request.headers().clone();
-    let word = idempotency_key(&headers)?;
-    let admitted = admit(&app, &caller.tenant, word.as_deref()).await?;
+    let word = parse_idempotency_key(&headers)?;
+    let admitted = check_and_reserve(&app, &caller.tenant, word.as_deref()).await?;
     let mut submission = Submission::new(Arc::clone(&app), caller.tenant, &headers, admitted).await?;
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
-    if let Some(boundary) = boundary(content_type) {
+    if let Some(boundary) = parse_boundary(content_type) {
         let body = request.into_body().into_data_stream();
         let wish = submission
-            .read_form(Form::new(body, &boundary))
+            .read_form(MultipartReader::new(body, &boundary))
             .await?
-            .understand(&app.outbound)?;
-        submission.put_form_in(wish, &headers).await
+            .validate(&app.outbound_client)?;
+        submission.create_job_from_form(wish, &headers).await
     } else if content_type
         .split(';')
         .next()
@@ -173,125 +174,144 @@ pub(crate) async fn submit(
         .trim()
         .eq_ignore_ascii_case("application/json")
     {
-        let Body(job): Body<NewJob> = Body::from_request(request, &()).await?;
-        let wish = job.options.understand(&app.outbound)?;
-        submission.put_documents_in(job.documents, wish, &headers).await
+        let JsonBody(job): JsonBody<NewJob> = JsonBody::from_request(request, &()).await?;
+        let wish = job.options.validate(&app.outbound_client)?;
+        submission
+            .create_job_from_documents(job.documents, wish, &headers)
+            .await
     } else {
-        Err(Problem::unsupported(
+        Err(Problem::unsupported_media_type(
             "send files as multipart/form-data with a boundary, or documents as application/json",
         ))
     }
 }
 
-/// Why the bytes of a request are taken.
-pub(crate) enum Admitted {
-    /// A place in the queue is kept for its job.
-    New(Place),
-    /// Its word is that of an earlier request.
-    Again(Earlier),
+/// The result of the checks before the body of a submission is received.
+pub(crate) enum AdmissionDecision {
+    /// A new request, with a queue reservation for its job.
+    NewRequest(QueueReservation),
+    /// A request whose idempotency key belongs to an earlier request.
+    RepeatedRequest(EarlierRequest),
 }
 
-/// Asks everything that can refuse a job before its bytes are taken, and keeps it a place in the queue, unless `word` says that
-/// it is there already.
-pub(crate) async fn admit(app: &Arc<App>, tenant: &Tenant, word: Option<&str>) -> Result<Admitted, Problem> {
-    if app.stopping.is_cancelled() {
-        return Err(Problem::stopping(
-            "the host is stopping: submit to another one, or again when it is back",
-        )
-        .after(LATER));
+/// Runs all checks that can refuse a job before its body is received, and reserves a place in the job queue. If `word` is the
+/// idempotency key of an earlier request, returns that request instead.
+pub(crate) async fn check_and_reserve(
+    app: &Arc<AppState>,
+    tenant: &Tenant,
+    word: Option<&str>,
+) -> Result<AdmissionDecision, Problem> {
+    if app.stop_signal.is_cancelled() {
+        return Err(
+            Problem::stopping("the host is stopping: submit to another host, or again later")
+                .with_retry_after(OVERLOAD_RETRY_AFTER),
+        );
     }
     if let Some(word) = word
-        && let Some(earlier) = app.orders.earlier(&tenant.id, word).await?
+        && let Some(earlier) = app.job_requests.find_earlier_request(&tenant.id, word).await?
     {
-        return Ok(Admitted::Again(earlier));
+        return Ok(AdmissionDecision::RepeatedRequest(earlier));
     }
-    if let Some(why) = app.admission.overload() {
-        return Err(Problem::overloaded(format!("{why}: submit again later")).after(LATER));
+    if let Some(why) = app.admission.overload_reason() {
+        return Err(
+            Problem::overloaded(format!("{why}: submit again later")).with_retry_after(OVERLOAD_RETRY_AFTER)
+        );
     }
-    app.quotas.today(app, tenant).await?;
-    let limit = app.quotas.limits(tenant).queued_jobs;
-    let place = app.admission.reserve(&tenant.id, limit);
-    place.map(Admitted::New).map_err(|refusal| match refusal {
-        Refusal::Tenant => app.quotas.queue_is_full(app, tenant),
-        Refusal::Host => {
-            Problem::overloaded("as many jobs wait on this host as may: submit again later").after(LATER)
-        }
-        Refusal::Leaving => Problem::suspended("the tenant is being removed"),
-    })
+    app.quota_limiter.check_daily_quotas(app, tenant).await?;
+    let limit = app.quota_limiter.tenant_limits(tenant).queued_jobs;
+    let place = app.admission.reserve_queue_place(&tenant.id, limit);
+    place
+        .map(AdmissionDecision::NewRequest)
+        .map_err(|refusal| match refusal {
+            AdmissionRefusal::TenantQueueFull => app.quota_limiter.queue_full_problem(app, tenant),
+            AdmissionRefusal::HostQueueFull => {
+                Problem::overloaded("the job queue of this host is full: submit again later")
+                    .with_retry_after(OVERLOAD_RETRY_AFTER)
+            }
+            AdmissionRefusal::TenantBeingRemoved => Problem::tenant_suspended("the tenant is being removed"),
+        })
 }
 
-/// Writes a job down, gives its files their names and lets it wait. Answers with the job that stands for the request, and
-/// whether that is an earlier one. `arrived` has each document of the order.
-pub(crate) async fn accept(
-    app: &App,
-    order: &Order,
+/// Commits a job with its files to the ledger and queues it.
+///
+/// Returns the id of the job, and whether an earlier request with the same idempotency key created it. `arrived` must contain
+/// each document of the job request. Waits up to [`REMOVAL_TIMEOUT`] while a document of the job is being removed.
+pub(crate) async fn commit_job(
+    app: &AppState,
+    order: &JobRequest,
     record: &JobRecord,
-    idempotency: Option<&Idempotency>,
-    arrived: Vec<Arrived>,
-    place: Place,
+    idempotency: Option<&IdempotencyKey>,
+    arrived: Vec<StagedFile>,
+    place: QueueReservation,
 ) -> Result<(JobId, bool), Problem> {
-    let deadline = Instant::now() + REMOVAL_WAIT;
+    let deadline = Instant::now() + REMOVAL_TIMEOUT;
     loop {
-        match app.orders.put(record, order, idempotency).await? {
-            Put::New => break,
-            Put::Before(job) => return Ok((job, true)),
-            Put::Differs => return Err(reused()),
-            Put::Removing(_) if Instant::now() < deadline => sleep(REMOVAL_POLL).await,
-            Put::Removing(document) => {
+        match app
+            .job_requests
+            .put_job_request(record, order, idempotency)
+            .await?
+        {
+            PutRequestOutcome::Created => break,
+            PutRequestOutcome::AlreadyCreated(job) => return Ok((job, true)),
+            PutRequestOutcome::KeyConflict => return Err(idempotency_key_reused()),
+            PutRequestOutcome::DocumentBeingRemoved(_) if Instant::now() < deadline => {
+                sleep(REMOVAL_POLL_INTERVAL).await
+            }
+            PutRequestOutcome::DocumentBeingRemoved(document) => {
                 let why = format!("document {document} is being deleted: submit again later");
-                return Err(Problem::overloaded(why).after(LATER));
+                return Err(Problem::overloaded(why).with_retry_after(OVERLOAD_RETRY_AFTER));
             }
         }
     }
     let used = Usage {
         jobs: 1,
-        upload_bytes: arrived.iter().map(|file| file.bytes).sum(),
+        upload_bytes: arrived.iter().map(|file| file.received_bytes).sum(),
         ..Usage::default()
     };
-    app.metering.used(&order.tenant, &used);
+    app.usage_recorder.record_usage(&order.tenant, &used);
     for file in arrived {
-        if let Err(error) = file.keep().await {
-            // The job is accepted; it fails by name, and the next start gives the file its name.
-            tracing::error!(job = %order.job, %error, "a file of a job could not be given its name");
+        if let Err(error) = file.commit_file().await {
+            // The job is accepted already. Its document fails, and the next start commits the file.
+            tracing::error!(job = %order.job, %error, "cannot commit an uploaded file of a job");
         }
     }
-    place.fill(order);
+    place.enqueue(order);
     Ok((order.job, false))
 }
 
-/// The answer to a request under the word of an earlier one: that one's, if it asked for the same.
-pub(crate) async fn again(
-    app: &App,
+/// Returns the response to a request with the idempotency key of an earlier request. It is an error if the requests differ.
+pub(crate) async fn repeated_request_response(
+    app: &AppState,
     tenant: &Tenant,
-    earlier: &Earlier,
-    idempotency: Option<&Idempotency>,
+    earlier: &EarlierRequest,
+    idempotency: Option<&IdempotencyKey>,
 ) -> Result<Response, Problem> {
-    if idempotency.is_none_or(|ours| ours.digest != earlier.digest) {
-        return Err(reused());
+    if idempotency.is_none_or(|ours| ours.request_digest != earlier.request_digest) {
+        return Err(idempotency_key_reused());
     }
-    accepted(app, tenant, earlier.job, true).await
+    job_accepted_response(app, tenant, earlier.job, true).await
 }
 
-fn reused() -> Problem {
-    Problem::reused("this Idempotency-Key was sent with another request: use a new one")
+fn idempotency_key_reused() -> Problem {
+    Problem::idempotency_key_reused("this Idempotency-Key was used for another request: use a new one")
 }
 
-/// The answer to a job that was put in.
-pub(crate) async fn accepted(
-    app: &App,
+/// Builds the response for an accepted job. `before` marks a job that an earlier request created.
+pub(crate) async fn job_accepted_response(
+    app: &AppState,
     tenant: &Tenant,
     job: JobId,
     before: bool,
 ) -> Result<Response, Problem> {
-    let view = JobView::find(app, &tenant.id, &job).await?;
+    let view = JobView::load(app, &tenant.id, &job).await?;
     let mut response = (StatusCode::ACCEPTED, Json(view)).into_response();
-    let location =
-        HeaderValue::from_str(&format!("/v1/jobs/{job}")).map_err(|e| Problem::internal(e.to_string()))?;
+    let location = HeaderValue::from_str(&format!("/v1/jobs/{job}"))
+        .map_err(|e| Problem::internal_error(e.to_string()))?;
     response.headers_mut().insert(header::LOCATION, location);
     if before {
         response
             .headers_mut()
-            .insert(REPLAYED, HeaderValue::from_static("true"));
+            .insert(IDEMPOTENCY_REPLAYED_HEADER, HeaderValue::from_static("true"));
     }
     Ok(response)
 }

@@ -1,188 +1,194 @@
-//! Reading `multipart/form-data` (RFC 7578) as it comes.
+//! A streaming reader of `multipart/form-data` (RFC 7578) with bounded memory.
 //!
-//! The usual parser takes into memory whatever the connection has ready and looks for the end of a part's headers without
-//! bound, which is how one client fills a host's memory. This one asks for the next bytes only when those it has do not
-//! suffice: what it holds is never more than one chunk of the connection and one part's headers.
+//! The common parser buffers all data that the connection has ready and searches the end of part headers without a limit, so
+//! one client could fill the memory of the host. This reader requests more data only if the buffer does not suffice. It holds
+//! at most one chunk of the connection and the headers of one part.
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 use memchr::memmem::{Finder, find};
 
-/// Most bytes of a part's headers, and of what stands before the first part.
-const HEADER_BYTES: usize = 8 << 10;
-/// Longest boundary that RFC 2046 allows.
-const BOUNDARY_BYTES: usize = 70;
+/// Maximum size of the headers of a part, and of the preamble before the first part.
+const MAX_HEADER_BYTES: usize = 8 << 10;
+/// Maximum length of a boundary (RFC 2046).
+const MAX_BOUNDARY_BYTES: usize = 70;
 
-/// A body that is not what it should be.
+/// A body that cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FormError<E> {
-    /// The connection broke, or what it brings was refused.
+pub(super) enum MultipartError<E> {
+    /// Reading from the connection failed.
     #[error("{0}")]
     Body(E),
-    /// It is no multipart body.
-    #[error("the multipart body is broken: {0}")]
-    Broken(&'static str),
+    /// The body is not a valid multipart body.
+    #[error("the multipart body is malformed: {0}")]
+    Malformed(&'static str),
 }
 
-/// What a part says of itself.
+/// The headers of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Head {
-    /// Name of the field.
-    pub(super) name: String,
-    /// Name of the file, if it is one.
+pub(super) struct PartHeaders {
+    /// Name of the form field.
+    pub(super) field_name: String,
+    /// File name, if the part has one.
     pub(super) file_name: Option<String>,
 }
 
-/// The boundary that a `Content-Type` of `multipart/form-data` names; `None` for another type or without one.
-pub(super) fn boundary(content_type: &str) -> Option<String> {
+/// Parses the boundary from a `Content-Type` header. `None` if the type is not `multipart/form-data` or has no valid boundary.
+pub(super) fn parse_boundary(content_type: &str) -> Option<String> {
     let (kind, parameters) = content_type.split_once(';')?;
     if !kind.trim().eq_ignore_ascii_case("multipart/form-data") {
         return None;
     }
-    let boundary = parameter(parameters, "boundary")?;
-    let sound = (1..=BOUNDARY_BYTES).contains(&boundary.len())
+    let boundary = find_parameter(parameters, "boundary")?;
+    let sound = (1..=MAX_BOUNDARY_BYTES).contains(&boundary.len())
         && boundary.bytes().all(|b| (b' '..=b'~').contains(&b));
     sound.then_some(boundary)
 }
 
-/// A form's parts, one after the other.
-pub(super) struct Form<S> {
+/// Reads the parts of a form one after the other.
+pub(super) struct MultipartReader<S> {
     body: S,
-    held: BytesMut,
+    buffer: BytesMut,
     delimiter: Finder<'static>,
-    place: Place,
+    position: ReaderPosition,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum ReaderPosition {
     /// Before the first delimiter.
     Preamble,
     /// Inside a part's content.
-    Content,
-    /// Right behind a delimiter.
-    Delimiter,
-    /// Behind the last.
+    InContent,
+    /// Directly after a delimiter.
+    AfterDelimiter,
+    /// After the last delimiter.
     End,
 }
 
-impl<S, E> Form<S>
+impl<S, E> MultipartReader<S>
 where
     S: Stream<Item = Result<Bytes, E>> + Unpin,
 {
     pub(super) fn new(body: S, boundary: &str) -> Self {
         Self {
             body,
-            // The first delimiter lacks the line break that all others begin with.
-            held: BytesMut::from(&b"\r\n"[..]),
+            // All delimiters except the first begin with a line break.
+            buffer: BytesMut::from(&b"\r\n"[..]),
             delimiter: Finder::new(format!("\r\n--{boundary}").as_bytes()).into_owned(),
-            place: Place::Preamble,
+            position: ReaderPosition::Preamble,
         }
     }
 
-    /// The next part; `None` behind the last. What is left of the one before is passed over.
-    pub(super) async fn next(&mut self) -> Result<Option<Head>, FormError<E>> {
+    /// Skips the rest of the current part and returns the headers of the next one. `None` after the last part.
+    pub(super) async fn next_part(&mut self) -> Result<Option<PartHeaders>, MultipartError<E>> {
         let mut before = 0;
-        while matches!(self.place, Place::Preamble | Place::Content) {
-            let preamble = self.place == Place::Preamble;
-            before += self.chunk().await?.map_or(0, |chunk| chunk.len());
-            if preamble && before > HEADER_BYTES {
-                return Err(FormError::Broken("its boundary is not where it should be"));
+        while matches!(
+            self.position,
+            ReaderPosition::Preamble | ReaderPosition::InContent
+        ) {
+            let preamble = self.position == ReaderPosition::Preamble;
+            before += self.next_chunk().await?.map_or(0, |chunk| chunk.len());
+            if preamble && before > MAX_HEADER_BYTES {
+                return Err(MultipartError::Malformed("the first boundary is missing"));
             }
         }
-        if self.place == Place::End {
+        if self.position == ReaderPosition::End {
             return Ok(None);
         }
-        self.hold(2).await?;
-        if self.held.starts_with(b"--") {
-            self.place = Place::End;
+        self.fill_buffer_to(2).await?;
+        if self.buffer.starts_with(b"--") {
+            self.position = ReaderPosition::End;
             return Ok(None);
         }
-        let padding = self.until(b"\r\n").await?;
+        let padding = self.read_until(b"\r\n").await?;
         if padding.iter().any(|b| !matches!(b, b' ' | b'\t')) {
-            return Err(FormError::Broken("something stands behind a boundary"));
+            return Err(MultipartError::Malformed("unexpected data after a boundary"));
         }
-        // A part without headers has its empty line at once; it has no name either.
-        self.hold(2).await?;
-        if self.held.starts_with(b"\r\n") {
-            return Err(FormError::Broken("a part has no name"));
+        // A part without headers begins with the empty line and has no name.
+        self.fill_buffer_to(2).await?;
+        if self.buffer.starts_with(b"\r\n") {
+            return Err(MultipartError::Malformed("a part has no name"));
         }
-        let headers = self.until(b"\r\n\r\n").await?;
-        self.place = Place::Content;
-        head(&headers)
+        let headers = self.read_until(b"\r\n\r\n").await?;
+        self.position = ReaderPosition::InContent;
+        parse_part_headers(&headers)
             .map(Some)
-            .ok_or(FormError::Broken("a part has no name"))
+            .ok_or(MultipartError::Malformed("a part has no name"))
     }
 
-    /// The next bytes of the part's content; `None` at its end.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, FormError<E>> {
-        if !matches!(self.place, Place::Content | Place::Preamble) {
+    /// Returns the next bytes of the content of the part. `None` at its end.
+    pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>, MultipartError<E>> {
+        if !matches!(
+            self.position,
+            ReaderPosition::InContent | ReaderPosition::Preamble
+        ) {
             return Ok(None);
         }
         loop {
             let length = self.delimiter.needle().len();
-            match self.delimiter.find(&self.held) {
+            match self.delimiter.find(&self.buffer) {
                 Some(0) => {
-                    let _ = self.held.split_to(length);
-                    self.place = Place::Delimiter;
+                    let _ = self.buffer.split_to(length);
+                    self.position = ReaderPosition::AfterDelimiter;
                     return Ok(None);
                 }
-                Some(at) => return Ok(Some(self.held.split_to(at).freeze())),
-                // The last bytes may be the beginning of a delimiter.
-                None if self.held.len() >= length => {
-                    let sure = self.held.len() - (length - 1);
-                    return Ok(Some(self.held.split_to(sure).freeze()));
+                Some(at) => return Ok(Some(self.buffer.split_to(at).freeze())),
+                // The last bytes may be the start of a delimiter.
+                None if self.buffer.len() >= length => {
+                    let sure = self.buffer.len() - (length - 1);
+                    return Ok(Some(self.buffer.split_to(sure).freeze()));
                 }
-                None => self.more().await?,
+                None => self.read_more().await?,
             }
         }
     }
 
-    /// Everything up to `end`, which is passed over, within the limit for headers.
-    async fn until(&mut self, end: &[u8]) -> Result<Bytes, FormError<E>> {
+    /// Returns the bytes up to `end` and skips `end`. Fails if they exceed the size limit of headers.
+    async fn read_until(&mut self, end: &[u8]) -> Result<Bytes, MultipartError<E>> {
         loop {
-            if let Some(at) = find(&self.held, end) {
-                let found = self.held.split_to(at).freeze();
-                let _ = self.held.split_to(end.len());
-                return if found.len() <= HEADER_BYTES {
+            if let Some(at) = find(&self.buffer, end) {
+                let found = self.buffer.split_to(at).freeze();
+                let _ = self.buffer.split_to(end.len());
+                return if found.len() <= MAX_HEADER_BYTES {
                     Ok(found)
                 } else {
-                    Err(TOO_LONG.into())
+                    Err(HEADERS_TOO_LONG.into())
                 };
             }
-            if self.held.len() > HEADER_BYTES {
-                return Err(TOO_LONG.into());
+            if self.buffer.len() > MAX_HEADER_BYTES {
+                return Err(HEADERS_TOO_LONG.into());
             }
-            self.more().await?;
+            self.read_more().await?;
         }
     }
 
-    async fn hold(&mut self, bytes: usize) -> Result<(), FormError<E>> {
-        while self.held.len() < bytes {
-            self.more().await?;
+    async fn fill_buffer_to(&mut self, bytes: usize) -> Result<(), MultipartError<E>> {
+        while self.buffer.len() < bytes {
+            self.read_more().await?;
         }
         Ok(())
     }
 
-    async fn more(&mut self) -> Result<(), FormError<E>> {
+    async fn read_more(&mut self) -> Result<(), MultipartError<E>> {
         match self.body.next().await {
-            Some(Ok(chunk)) => self.held.extend_from_slice(&chunk),
-            Some(Err(error)) => return Err(FormError::Body(error)),
-            None => return Err(FormError::Broken("it ends before its last boundary")),
+            Some(Ok(chunk)) => self.buffer.extend_from_slice(&chunk),
+            Some(Err(error)) => return Err(MultipartError::Body(error)),
+            None => return Err(MultipartError::Malformed("it ends before the last boundary")),
         }
         Ok(())
     }
 }
 
-struct TooLong;
-const TOO_LONG: TooLong = TooLong;
+struct HeadersTooLong;
+const HEADERS_TOO_LONG: HeadersTooLong = HeadersTooLong;
 
-impl<E> From<TooLong> for FormError<E> {
-    fn from(_: TooLong) -> Self {
-        Self::Broken("the headers of a part are too long")
+impl<E> From<HeadersTooLong> for MultipartError<E> {
+    fn from(_: HeadersTooLong) -> Self {
+        Self::Malformed("the headers of a part are too long")
     }
 }
 
-fn head(headers: &[u8]) -> Option<Head> {
+fn parse_part_headers(headers: &[u8]) -> Option<PartHeaders> {
     let headers = String::from_utf8_lossy(headers);
     let disposition = headers.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -194,23 +200,25 @@ fn head(headers: &[u8]) -> Option<Head> {
     if !kind.trim().eq_ignore_ascii_case("form-data") {
         return None;
     }
-    let extended = parameter(parameters, "filename*").as_deref().and_then(decoded);
-    Some(Head {
-        name: parameter(parameters, "name")?,
-        file_name: extended.or_else(|| parameter(parameters, "filename")),
+    let extended = find_parameter(parameters, "filename*")
+        .as_deref()
+        .and_then(decode_extended_value);
+    Some(PartHeaders {
+        field_name: find_parameter(parameters, "name")?,
+        file_name: extended.or_else(|| find_parameter(parameters, "filename")),
     })
 }
 
-/// A parameter of a header: `name=value` or `name="value"`, where `\"` is a quotation mark. Other backslashes stand for
-/// themselves, as clients mean them.
-fn parameter(mut rest: &str, wanted: &str) -> Option<String> {
+/// Returns the value of a header parameter, `name=value` or `name="value"`. In a quoted value, `\"` is a quotation mark. Other
+/// backslashes are literal, since clients do not escape them.
+fn find_parameter(mut rest: &str, wanted: &str) -> Option<String> {
     loop {
         rest = rest.trim_start_matches([' ', '\t', ';']);
         let (name, behind) = rest.split_once('=')?;
         let behind = behind.trim_start();
         let (value, behind) = match behind.strip_prefix('"') {
             Some(quoted) => {
-                let (value, behind) = unquoted(quoted)?;
+                let (value, behind) = parse_quoted_value(quoted)?;
                 (value, behind)
             }
             None => {
@@ -225,14 +233,14 @@ fn parameter(mut rest: &str, wanted: &str) -> Option<String> {
     }
 }
 
-/// The text up to the closing quotation mark, and what stands behind it.
-fn unquoted(text: &str) -> Option<(String, &str)> {
+/// Returns the text up to the closing quotation mark, and the rest after it.
+fn parse_quoted_value(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut characters = text.char_indices().peekable();
     while let Some((at, character)) = characters.next() {
         match character {
             '"' => return Some((value, text.get(at + 1..).unwrap_or_default())),
-            '\\' if is_mark(text.get(at + 1..).unwrap_or_default()) => {
+            '\\' if is_escaped_quotation_mark(text.get(at + 1..).unwrap_or_default()) => {
                 characters.next();
                 value.push('"');
             }
@@ -242,15 +250,15 @@ fn unquoted(text: &str) -> Option<(String, &str)> {
     None
 }
 
-/// Whether a quotation mark behind a backslash belongs to the value, as curl means it. Browsers write a backslash as it is,
-/// so where the value may end behind it, it does.
-fn is_mark(behind: &str) -> bool {
+/// Whether a quotation mark after a backslash is part of the value. curl escapes quotation marks with a backslash, browsers write a
+/// backslash literally. If the value can end at this quotation mark, it ends there.
+fn is_escaped_quotation_mark(behind: &str) -> bool {
     let rest = behind.strip_prefix('"').map(str::trim_start);
     rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(';'))
 }
 
-/// `UTF-8''na%C3%AFve.pdf` (RFC 5987).
-fn decoded(value: &str) -> Option<String> {
+/// Decodes an extended value such as `UTF-8''na%C3%AFve.pdf` (RFC 5987).
+fn decode_extended_value(value: &str) -> Option<String> {
     let (charset, rest) = value.split_once('\'')?;
     let (_language, text) = rest.split_once('\'')?;
     if !charset.eq_ignore_ascii_case("utf-8") {
@@ -276,22 +284,22 @@ mod tests {
     use futures::stream;
     use std::convert::Infallible;
 
-    type Parts = Vec<(Head, Vec<u8>)>;
+    type Parts = Vec<(PartHeaders, Vec<u8>)>;
 
-    /// Reads a body that comes in pieces of so many bytes; also the most that was ever held.
-    fn read(body: &[u8], piece: usize) -> (Result<Parts, FormError<Infallible>>, usize) {
+    /// Reads a body that arrives in pieces of `piece` bytes. Also returns the maximum number of bytes held.
+    fn read_form(body: &[u8], piece: usize) -> (Result<Parts, MultipartError<Infallible>>, usize) {
         let pieces: Vec<_> = body
             .chunks(piece.max(1))
             .map(|c| Ok(Bytes::copy_from_slice(c)))
             .collect();
-        let mut form = Form::new(stream::iter(pieces), "XX");
+        let mut form = MultipartReader::new(stream::iter(pieces), "XX");
         let mut most = 0;
         let read = async {
             let mut parts = Vec::new();
-            while let Some(head) = form.next().await? {
+            while let Some(head) = form.next_part().await? {
                 let mut content = Vec::new();
-                while let Some(chunk) = form.chunk().await? {
-                    most = most.max(form.held.len() + chunk.len());
+                while let Some(chunk) = form.next_chunk().await? {
+                    most = most.max(form.buffer.len() + chunk.len());
                     content.extend_from_slice(&chunk);
                 }
                 parts.push((head, content));
@@ -302,42 +310,42 @@ mod tests {
         (read, most)
     }
 
-    fn part(disposition: &str, content: &str) -> String {
+    fn encode_part(disposition: &str, content: &str) -> String {
         format!(
             "--XX\r\nContent-Disposition: form-data; {disposition}\r\nContent-Type: x/y\r\n\r\n{content}\r\n"
         )
     }
 
-    fn head_of(name: &str, file: Option<&str>) -> Head {
-        Head {
-            name: name.into(),
+    fn part_headers(name: &str, file: Option<&str>) -> PartHeaders {
+        PartHeaders {
+            field_name: name.into(),
             file_name: file.map(str::to_owned),
         }
     }
 
     #[test]
-    fn parts_come_out_however_the_bytes_come_in() {
+    fn parts_are_read_for_any_chunk_size() {
         let tricky = "a\r\n--X\r\n--\r\n\r--XX\n--XXX no, \r\n-";
         let body = [
-            part("name=\"file\"; filename=\"a.pdf\"", tricky),
-            part("name=file; filename=b", ""),
-            part("filename=\"x\"; name=\"options\"", "{}"),
+            encode_part("name=\"file\"; filename=\"a.pdf\"", tricky),
+            encode_part("name=file; filename=b", ""),
+            encode_part("filename=\"x\"; name=\"options\"", "{}"),
             "--XX--\r\nwhatever follows".into(),
         ]
         .concat();
         let expected = vec![
-            (head_of("file", Some("a.pdf")), tricky.as_bytes().to_vec()),
-            (head_of("file", Some("b")), vec![]),
-            (head_of("options", Some("x")), b"{}".to_vec()),
+            (part_headers("file", Some("a.pdf")), tricky.as_bytes().to_vec()),
+            (part_headers("file", Some("b")), vec![]),
+            (part_headers("options", Some("x")), b"{}".to_vec()),
         ];
         for piece in (1..40).chain([1000]) {
-            let (read, _) = read(body.as_bytes(), piece);
+            let (read, _) = read_form(body.as_bytes(), piece);
             assert_eq!(read.unwrap(), expected, "in pieces of {piece}");
         }
     }
 
     #[test]
-    fn names_as_clients_write_them() {
+    fn file_names_of_common_clients_are_parsed() {
         for (disposition, file) in [
             (r#"name="f"; filename="a b;c.pdf""#, "a b;c.pdf"),
             (r#"name="f"; filename="say \"hi\".pdf""#, "say \"hi\".pdf"),
@@ -350,22 +358,22 @@ mod tests {
             (r#"name="f"; filename="x"; filename*=UTF-8''%zz"#, "x"),
             (r#"name="f"; filename="""#, ""),
         ] {
-            let body = part(disposition, "c") + "--XX--";
-            let parts = read(body.as_bytes(), 7).0.unwrap();
-            assert_eq!(parts[0].0, head_of("f", Some(file)), "{disposition}");
+            let body = encode_part(disposition, "c") + "--XX--";
+            let parts = read_form(body.as_bytes(), 7).0.unwrap();
+            assert_eq!(parts[0].0, part_headers("f", Some(file)), "{disposition}");
         }
     }
 
     #[test]
-    fn what_is_broken_is_said_to_be() {
-        let whole = part("name=\"a\"", "content");
+    fn malformed_bodies_are_rejected() {
+        let whole = encode_part("name=\"a\"", "content");
         for (body, reason) in [
             (whole.clone(), "ends before"),
             (whole.clone() + "--XX", "ends before"),
             (whole.trim_end().to_owned(), "ends before"),
             (String::new(), "ends before"),
             ("--XY\r\n".into(), "ends before"),
-            ("--XXY\r\n\r\n".into(), "behind a boundary"),
+            ("--XXY\r\n\r\n".into(), "after a boundary"),
             ("--XX\r\n\r\n--XX--".into(), "no name"),
             (
                 "--XX\r\nContent-Disposition: form-data\r\n\r\n\r\n--XX--".into(),
@@ -380,33 +388,33 @@ mod tests {
                 "no name",
             ),
             (
-                "x".repeat(HEADER_BYTES + 100) + "\r\n" + &whole + "--XX--",
-                "boundary is not",
+                "x".repeat(MAX_HEADER_BYTES + 100) + "\r\n" + &whole + "--XX--",
+                "first boundary",
             ),
             (
-                format!("--XX\r\nA: {}\r\n\r\n", "x".repeat(HEADER_BYTES)),
+                format!("--XX\r\nA: {}\r\n\r\n", "x".repeat(MAX_HEADER_BYTES)),
                 "too long",
             ),
-            (format!("--XX{}", " ".repeat(3 * HEADER_BYTES)), "too long"),
+            (format!("--XX{}", " ".repeat(3 * MAX_HEADER_BYTES)), "too long"),
         ] {
             for piece in [1, 1000, 1 << 20] {
-                let error = read(body.as_bytes(), piece).0.unwrap_err().to_string();
-                assert!(error.contains(reason), "{error} in place of {reason}");
+                let error = read_form(body.as_bytes(), piece).0.unwrap_err().to_string();
+                assert!(error.contains(reason), "expected '{reason}', got '{error}'");
             }
         }
     }
 
     #[test]
-    fn no_more_is_held_than_has_to_be() {
-        let many = part("name=\"a\"", "x").repeat(500);
-        let body = many + &part("name=\"b\"", &"y".repeat(1 << 20)) + "--XX--";
-        let (parts, most) = read(body.as_bytes(), 4096);
+    fn memory_use_is_bounded() {
+        let many = encode_part("name=\"a\"", "x").repeat(500);
+        let body = many + &encode_part("name=\"b\"", &"y".repeat(1 << 20)) + "--XX--";
+        let (parts, most) = read_form(body.as_bytes(), 4096);
         assert_eq!(parts.unwrap().len(), 501);
         assert!(most <= 2 * 4096, "{most}");
     }
 
     #[test]
-    fn boundaries_of_content_types() {
+    fn boundary_is_parsed_from_the_content_type() {
         for (text, expected) in [
             ("multipart/form-data; boundary=XX", Some("XX")),
             ("Multipart/Form-Data;charset=utf-8; boundary=\"a b\"", Some("a b")),
@@ -415,10 +423,10 @@ mod tests {
             ("multipart/form-data; boundary=", None),
             ("application/json; boundary=XX", None),
         ] {
-            assert_eq!(boundary(text).as_deref(), expected, "{text}");
+            assert_eq!(parse_boundary(text).as_deref(), expected, "{text}");
         }
         assert_eq!(
-            boundary(&format!("multipart/form-data; boundary={}", "x".repeat(71))),
+            parse_boundary(&format!("multipart/form-data; boundary={}", "x".repeat(71))),
             None
         );
     }

@@ -1,4 +1,4 @@
-//! A submission while it comes in: files to the disk, counted against what its tenant may send, until they make a job.
+//! Receives a submission: writes its files to the disk, enforces the limits, and creates the job.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,150 +9,164 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::time::Instant;
 use weir_core::JobId;
+use weir_core::job_request::{IdempotencyKey, JobRequest, RequestedFile};
 use weir_core::ledger::{JobRecord, JobState};
-use weir_core::order::{Idempotency, Order, OrderedFile};
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::Tenant;
 
-use super::multipart::{Form, FormError, Head};
-use super::order::{JobOptions, Wish, file_name};
-use super::upload::{Arrived, Incoming};
-use super::{Admitted, DocumentSource, KnownDocument, RemoteDocument, accept, accepted, again};
-use crate::app::{App, now_millis};
-use crate::outbound::{OutboundError, answered, failed};
+use super::job_options::{JobOptions, ValidatedJobOptions, sanitize_file_name};
+use super::multipart::{MultipartError, MultipartReader, PartHeaders};
+use super::upload::{IncomingFile, StagedFile};
+use super::{
+    AdmissionDecision, DocumentSource, RemoteDocument, StoredDocument, commit_job, job_accepted_response,
+    repeated_request_response,
+};
+use crate::app::{AppState, unix_time_millis};
+use crate::http_input::describe_json_error;
+use crate::outbound_client::{OutboundError, request_error, response_error};
 use crate::pipelines::PipelineError;
 use crate::problem::Problem;
-use crate::quota::QuotaDesk;
-use crate::requests;
-use crate::uploads::Reservation;
+use crate::quota_limiter::QuotaLimiter;
+use crate::request_middleware;
+use crate::upload_reservations::UploadReservation;
 
-/// Most bytes of the options, and of what surrounds files in a form.
-const OPTION_BYTES: usize = 64 << 10;
-const FORM_BYTES: u64 = 1 << 20;
+/// Maximum size of the `options` part.
+const MAX_OPTIONS_BYTES: usize = 64 << 10;
+/// Allowance in `Content-Length` for the parts of a form that are not file content.
+const FORM_OVERHEAD_BYTES: u64 = 1 << 20;
 
-/// A submission that comes in.
+/// A submission in progress.
 pub(super) struct Submission {
-    app: Arc<App>,
+    app: Arc<AppState>,
     tenant: Tenant,
-    admitted: Admitted,
+    decision: AdmissionDecision,
     job: JobId,
-    /// Bytes that may still come, and whether the tenant's own quota says so.
-    left: u64,
-    limit: u64,
-    own: bool,
-    files: Vec<OrderedFile>,
-    /// Dropped before the reservation of their bytes.
-    arrived: Vec<Arrived>,
-    reservation: Reservation,
+    /// Bytes that may still arrive.
+    remaining_bytes: u64,
+    max_bytes: u64,
+    /// Whether the limit is a quota of the tenant and not the limit of the host.
+    is_tenant_quota: bool,
+    files: Vec<RequestedFile>,
+    /// Must be dropped before the reservation of their bytes.
+    staged_files: Vec<StagedFile>,
+    reservation: UploadReservation,
 }
 
 impl Submission {
     pub(super) async fn new(
-        app: Arc<App>,
+        app: Arc<AppState>,
         tenant: Tenant,
         headers: &HeaderMap,
-        admitted: Admitted,
+        admitted: AdmissionDecision,
     ) -> Result<Self, Problem> {
         let (host, quota) = (
-            app.settings.server_upload_bytes,
-            app.quotas.limits(&tenant).upload_bytes,
+            app.settings.server_max_upload_bytes,
+            app.quota_limiter.tenant_limits(&tenant).upload_bytes,
         );
         let limit = quota.map_or(host, |quota| quota.min(host));
         let mut submission = Self {
-            reservation: Reservation::new(Arc::clone(&app), tenant.clone()),
-            left: limit,
-            limit,
-            own: limit < host,
-            admitted,
+            reservation: UploadReservation::new(Arc::clone(&app), tenant.clone()),
+            remaining_bytes: limit,
+            max_bytes: limit,
+            is_tenant_quota: limit < host,
+            decision: admitted,
             job: JobId::new(),
             files: Vec::new(),
-            arrived: Vec::new(),
+            staged_files: Vec::new(),
             tenant,
             app,
         };
         let announced = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        let announced = announced.unwrap_or_default().saturating_sub(FORM_BYTES);
+        let announced = announced.unwrap_or_default().saturating_sub(FORM_OVERHEAD_BYTES);
         if announced > limit {
-            return Err(submission.too_large());
+            return Err(submission.too_large_problem());
         }
-        submission.reserve(announced).await?;
+        submission.reserve_bytes(announced).await?;
         Ok(submission)
     }
 
-    /// Whether the request is known, so that its files are compared and not kept.
-    const fn is_known(&self) -> bool {
-        matches!(self.admitted, Admitted::Again(_))
+    /// Whether the request repeats an earlier one. Its files are then hashed and not stored.
+    const fn is_repeated_request(&self) -> bool {
+        matches!(self.decision, AdmissionDecision::RepeatedRequest(_))
     }
 
-    /// Reserves room for `more` bytes after those that have come.
-    async fn reserve(&mut self, more: u64) -> Result<(), Problem> {
-        if self.is_known() {
+    /// Extends the reservation of disk space and quota to the received bytes plus `more`.
+    async fn reserve_bytes(&mut self, more: u64) -> Result<(), Problem> {
+        if self.is_repeated_request() {
             return Ok(());
         }
-        let came = self.limit - self.left;
+        let came = self.max_bytes - self.remaining_bytes;
         self.reservation.grow_to(came.saturating_add(more)).await
     }
 
-    fn too_large(&self) -> Problem {
-        QuotaDesk::too_large(&self.app, &self.tenant.id, self.limit, self.own)
+    fn too_large_problem(&self) -> Problem {
+        QuotaLimiter::upload_too_large_problem(
+            &self.app,
+            &self.tenant.id,
+            self.max_bytes,
+            self.is_tenant_quota,
+        )
     }
 
-    /// Counts bytes that came against all limits, and writes them.
-    async fn write(&mut self, incoming: &mut Incoming, bytes: &[u8]) -> Result<(), Problem> {
+    /// Checks received bytes against all limits and writes them.
+    async fn write_bytes(&mut self, incoming: &mut IncomingFile, bytes: &[u8]) -> Result<(), Problem> {
         let count = bytes.len() as u64;
-        self.left = self.left.checked_sub(count).ok_or_else(|| self.too_large())?;
-        if self.limit - self.left > self.reservation.bytes() {
-            self.reserve(0).await?;
+        self.remaining_bytes = self
+            .remaining_bytes
+            .checked_sub(count)
+            .ok_or_else(|| self.too_large_problem())?;
+        if self.max_bytes - self.remaining_bytes > self.reservation.reserved_bytes() {
+            self.reserve_bytes(0).await?;
         }
-        incoming.write(bytes).await?;
-        self.reservation.count_written(count);
+        incoming.write_bytes(bytes).await?;
+        self.reservation.mark_written(count);
         Ok(())
     }
 
-    async fn begin_file(&self) -> Result<Incoming, Problem> {
-        if self.is_known() {
-            return Ok(Incoming::compared());
+    async fn begin_file(&self) -> Result<IncomingFile, Problem> {
+        if self.is_repeated_request() {
+            return Ok(IncomingFile::create_hash_only());
         }
-        Ok(Incoming::begin(&self.app.originals).await?)
+        Ok(IncomingFile::create_stored(&self.app.upload_store).await?)
     }
 
-    fn one_more(&self) -> Result<(), Problem> {
-        let most = self.app.settings.server_upload_files as usize;
+    fn check_file_count(&self) -> Result<(), Problem> {
+        let most = self.app.settings.server_max_upload_files as usize;
         if self.files.len() >= most {
             return Err(Problem::too_large(format!(
-                "a submission has at most {most} files"
+                "a submission may have at most {most} files"
             )));
         }
         Ok(())
     }
 
-    async fn finish_file(&mut self, name: Option<&str>, incoming: Incoming) -> Result<(), Problem> {
-        let (document, bytes, arrived) = incoming.finish(&self.tenant.id, &self.job).await?;
-        self.files.push(OrderedFile {
-            name: file_name(name, self.files.len() + 1),
+    async fn finish_file(&mut self, name: Option<&str>, incoming: IncomingFile) -> Result<(), Problem> {
+        let (document, bytes, arrived) = incoming.finish_and_stage(&self.tenant.id, &self.job).await?;
+        self.files.push(RequestedFile {
+            name: sanitize_file_name(name, self.files.len() + 1),
             document,
             bytes,
             password: None,
         });
-        self.arrived.extend(arrived);
+        self.staged_files.extend(arrived);
         Ok(())
     }
 
-    pub(super) async fn read_form<S>(&mut self, mut form: Form<S>) -> Result<JobOptions, Problem>
+    pub(super) async fn read_form<S>(&mut self, mut form: MultipartReader<S>) -> Result<JobOptions, Problem>
     where
         S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
     {
         let mut options = None;
-        while let Some(head) = form.next().await.map_err(broken)? {
-            match head.name.as_str() {
-                "file" => self.take(&head, &mut form).await?,
-                "options" if options.is_none() => options = Some(read_options(&mut form).await?),
+        while let Some(head) = form.next_part().await.map_err(multipart_problem)? {
+            match head.field_name.as_str() {
+                "file" => self.receive_file(&head, &mut form).await?,
+                "options" if options.is_none() => options = Some(read_options_part(&mut form).await?),
                 "options" => return Err(Problem::unprocessable("options is given twice")),
                 _ => {
                     return Err(Problem::unprocessable(
-                        "a form has parts named `file` and `options`, and no others",
+                        "a form may only have parts named `file` and `options`",
                     ));
                 }
             }
@@ -160,27 +174,31 @@ impl Submission {
         Ok(options.unwrap_or_default())
     }
 
-    async fn take<S>(&mut self, head: &Head, form: &mut Form<S>) -> Result<(), Problem>
+    async fn receive_file<S>(
+        &mut self,
+        head: &PartHeaders,
+        form: &mut MultipartReader<S>,
+    ) -> Result<(), Problem>
     where
         S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
     {
-        self.one_more()?;
+        self.check_file_count()?;
         let mut incoming = self.begin_file().await?;
-        while let Some(chunk) = form.chunk().await.map_err(broken)? {
-            self.write(&mut incoming, &chunk).await?;
+        while let Some(chunk) = form.next_chunk().await.map_err(multipart_problem)? {
+            self.write_bytes(&mut incoming, &chunk).await?;
         }
         self.finish_file(head.file_name.as_deref(), incoming).await
     }
 
-    /// Finds documents that are here and fetches those that are not.
-    async fn gather(&mut self, documents: Vec<DocumentSource>) -> Result<(), Problem> {
-        let end = Instant::now() + Duration::from_secs(self.app.settings.server_fetch_seconds.into());
+    /// Stages the stored documents and fetches the remote ones.
+    async fn collect_documents(&mut self, documents: Vec<DocumentSource>) -> Result<(), Problem> {
+        let end = Instant::now() + Duration::from_secs(self.app.settings.server_fetch_timeout_seconds.into());
         for source in documents {
-            self.one_more()?;
+            self.check_file_count()?;
             match source {
-                DocumentSource::Known(known) => self.find(known).await?,
+                DocumentSource::Stored(known) => self.stage_stored_document(known).await?,
                 DocumentSource::Remote(remote) => {
-                    let fetched = tokio::time::timeout_at(end, self.fetch(remote)).await;
+                    let fetched = tokio::time::timeout_at(end, self.fetch_remote_document(remote)).await;
                     fetched
                         .map_err(|_late| Problem::unprocessable("the URLs could not be fetched in time"))??;
                 }
@@ -189,60 +207,65 @@ impl Submission {
         Ok(())
     }
 
-    async fn find(&mut self, known: KnownDocument) -> Result<(), Problem> {
+    async fn stage_stored_document(&mut self, known: StoredDocument) -> Result<(), Problem> {
         let (tenant, document) = (&self.tenant.id, known.document);
-        let unknown = || Problem::not_found(format!("document {document} is not here: send the file"));
-        let (arrived, bytes) = Arrived::again(&self.app.originals, tenant, &self.job, &document)
-            .await?
-            .ok_or_else(unknown)?;
+        let unknown = || {
+            Problem::not_found(format!(
+                "document {document} is not stored on this host: send the file"
+            ))
+        };
+        let (arrived, bytes) =
+            StagedFile::stage_stored_document(&self.app.upload_store, tenant, &self.job, &document)
+                .await?
+                .ok_or_else(unknown)?;
         let name = match known.name {
             Some(name) => Some(name),
             None => self
                 .app
                 .ledger
-                .document(tenant, &document)
+                .find_document(tenant, &document)
                 .await?
                 .map(|record| record.name),
         };
-        self.files.push(OrderedFile {
-            name: file_name(name.as_deref(), self.files.len() + 1),
+        self.files.push(RequestedFile {
+            name: sanitize_file_name(name.as_deref(), self.files.len() + 1),
             document,
             bytes,
             password: None,
         });
-        self.arrived.push(arrived);
+        self.staged_files.push(arrived);
         Ok(())
     }
 
-    async fn fetch(&mut self, remote: RemoteDocument) -> Result<(), Problem> {
-        if !self.app.settings.server_fetch {
-            return Err(Problem::forbidden("this host fetches no URLs: send the file"));
+    async fn fetch_remote_document(&mut self, remote: RemoteDocument) -> Result<(), Problem> {
+        if !self.app.settings.server_allow_url_fetch {
+            return Err(Problem::forbidden("this host does not fetch URLs: send the file"));
         }
         let refused = |error: OutboundError| match error {
-            OutboundError::Certificates(_) => Problem::forbidden(format!("{error}: send the file")),
+            OutboundError::NoCertificateVerifier(_) => Problem::forbidden(format!("{error}: send the file")),
             OutboundError::NotPublic { .. } => Problem::forbidden(error.to_string()),
-            OutboundError::Answer { .. } => Problem::not_found(error.to_string()),
+            OutboundError::RequestFailed { .. } => Problem::not_found(error.to_string()),
             _ => Problem::unprocessable(error.to_string()),
         };
-        let url = self.app.outbound.url(&remote.url).map_err(refused)?;
-        let mut answer = self.app.outbound.get(&url).await.map_err(refused)?;
+        let url = self.app.outbound_client.parse_url(&remote.url).map_err(refused)?;
+        let mut answer = self.app.outbound_client.fetch(&url).await.map_err(refused)?;
         let announced = answer.content_length().unwrap_or(0);
-        if announced > self.left {
-            return Err(self.too_large());
+        if announced > self.remaining_bytes {
+            return Err(self.too_large_problem());
         }
-        self.reserve(announced).await?;
+        self.reserve_bytes(announced).await?;
         let mut incoming = self.begin_file().await?;
         let mut bytes = 0_u64;
         while let Some(chunk) = answer
             .chunk()
             .await
-            .map_err(|error| refused(failed(&url, &error)))?
+            .map_err(|error| refused(request_error(&url, &error)))?
         {
             bytes += chunk.len() as u64;
-            self.write(&mut incoming, &chunk).await?;
+            self.write_bytes(&mut incoming, &chunk).await?;
         }
         if bytes == 0 {
-            return Err(refused(answered(&url, "answered with nothing".into())));
+            return Err(refused(response_error(&url, "returned an empty response".into())));
         }
         let name = remote
             .name
@@ -250,48 +273,59 @@ impl Submission {
         self.finish_file(name.as_deref(), incoming).await
     }
 
-    /// Puts in a job of the files that were sent.
-    pub(super) async fn put_form_in(mut self, wish: Wish, headers: &HeaderMap) -> Result<Response, Problem> {
-        self.complete(&wish)?;
-        let idempotency = wish.idempotency(headers, &self.files)?;
-        self.put_in(wish, idempotency).await
-    }
-
-    /// Puts in a job of documents that are here or fetched, unless it is known.
-    pub(super) async fn put_documents_in(
+    /// Creates a job from the uploaded files.
+    pub(super) async fn create_job_from_form(
         mut self,
-        documents: Vec<DocumentSource>,
-        wish: Wish,
+        wish: ValidatedJobOptions,
         headers: &HeaderMap,
     ) -> Result<Response, Problem> {
-        let idempotency = wish.idempotency(headers, &documents)?;
-        if !self.is_known() {
-            self.gather(documents).await?;
-            self.complete(&wish)?;
-        }
-        self.put_in(wish, idempotency).await
+        self.check_files_and_assign_passwords(&wish)?;
+        let idempotency = wish.build_idempotency_key(headers, &self.files)?;
+        self.create_job(wish, idempotency).await
     }
 
-    /// All files are here: they get their passwords.
-    fn complete(&mut self, wish: &Wish) -> Result<(), Problem> {
+    /// Creates a job from stored and remote documents. If the request repeats an earlier one, nothing is fetched.
+    pub(super) async fn create_job_from_documents(
+        mut self,
+        documents: Vec<DocumentSource>,
+        wish: ValidatedJobOptions,
+        headers: &HeaderMap,
+    ) -> Result<Response, Problem> {
+        let idempotency = wish.build_idempotency_key(headers, &documents)?;
+        if !self.is_repeated_request() {
+            self.collect_documents(documents).await?;
+            self.check_files_and_assign_passwords(&wish)?;
+        }
+        self.create_job(wish, idempotency).await
+    }
+
+    /// Checks that there is at least one file, and assigns the passwords.
+    fn check_files_and_assign_passwords(&mut self, wish: &ValidatedJobOptions) -> Result<(), Problem> {
         if self.files.is_empty() {
-            return Err(Problem::unprocessable("there is no file: send at least one"));
+            return Err(Problem::unprocessable(
+                "the submission has no file: send at least one",
+            ));
         }
-        wish.unlock(&mut self.files)
+        wish.assign_passwords(&mut self.files)
     }
 
-    /// Writes the job down.
-    async fn put_in(self, wish: Wish, idempotency: Option<Idempotency>) -> Result<Response, Problem> {
-        let place = match self.admitted {
-            Admitted::New(place) => place,
-            Admitted::Again(earlier) => {
-                return again(&self.app, &self.tenant, &earlier, idempotency.as_ref()).await;
+    /// Creates the job, or returns the response to the earlier request.
+    async fn create_job(
+        self,
+        wish: ValidatedJobOptions,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Response, Problem> {
+        let place = match self.decision {
+            AdmissionDecision::NewRequest(place) => place,
+            AdmissionDecision::RepeatedRequest(earlier) => {
+                return repeated_request_response(&self.app, &self.tenant, &earlier, idempotency.as_ref())
+                    .await;
             }
         };
         let resolved = self
             .app
-            .shelf
-            .preview(&self.tenant.id, &wish.pipeline, &wish.options, &self.job)
+            .tenant_pipelines
+            .preview_pipeline(&self.tenant.id, &wish.pipeline, &wish.options, &self.job)
             .await;
         let pipeline = resolved.map_err(|error| match error {
             PipelineError::Unknown(_) => Problem::not_found(error.to_string()),
@@ -305,50 +339,54 @@ impl Submission {
             pipeline: wish.pipeline,
             revision: pipeline.revision,
             state: JobState::Queued,
-            created_millis: now_millis(),
+            created_millis: unix_time_millis(),
         };
-        let order = Order {
+        let order = JobRequest {
             job: self.job,
             tenant: self.tenant.id.clone(),
             lane: wish.lane,
             files: self.files,
             options: wish.options,
             webhook: wish.webhook,
-            trace: requests::here(),
+            traceparent: request_middleware::current_traceparent(),
         };
-        let (app, arrived, reservation) = (Arc::clone(&self.app), self.arrived, self.reservation);
+        let (app, arrived, reservation) = (Arc::clone(&self.app), self.staged_files, self.reservation);
         let accepting = async move {
-            // Until the files are counted as stored.
+            // Hold the reservation until the files count as stored.
             let _reservation = reservation;
-            accept(&app, &order, &record, idempotency.as_ref(), arrived, place).await
+            commit_job(&app, &order, &record, idempotency.as_ref(), arrived, place).await
         };
-        let (job, before) = self.app.to_the_end(accepting).await?;
-        accepted(&self.app, &self.tenant, job, before).await
+        let (job, before) = self.app.run_to_completion(accepting).await?;
+        job_accepted_response(&self.app, &self.tenant, job, before).await
     }
 }
 
-async fn read_options<S>(form: &mut Form<S>) -> Result<JobOptions, Problem>
+async fn read_options_part<S>(form: &mut MultipartReader<S>) -> Result<JobOptions, Problem>
 where
     S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
 {
     let mut json = Vec::new();
-    while let Some(chunk) = form.chunk().await.map_err(broken)? {
-        if json.len() + chunk.len() > OPTION_BYTES {
+    while let Some(chunk) = form.next_chunk().await.map_err(multipart_problem)? {
+        if json.len() + chunk.len() > MAX_OPTIONS_BYTES {
             return Err(Problem::too_large(format!(
-                "options has at most {OPTION_BYTES} bytes"
+                "options may have at most {MAX_OPTIONS_BYTES} bytes"
             )));
         }
         json.extend_from_slice(&chunk);
     }
     serde_json::from_slice(&json).map_err(|error| match error.classify() {
-        serde_json::error::Category::Data => Problem::unprocessable(format!("options: {error}")),
-        _ => Problem::invalid(format!("options is no JSON: {error}")),
+        serde_json::error::Category::Data => {
+            Problem::unprocessable(format!("options: {}", describe_json_error(&error)))
+        }
+        _ => Problem::invalid_request(format!("options is not valid JSON: {error}")),
     })
 }
 
-fn broken(error: FormError<axum::Error>) -> Problem {
+fn multipart_problem(error: MultipartError<axum::Error>) -> Problem {
     match error {
-        FormError::Body(error) => Problem::incomplete(format!("the body broke off ({error}): send it again")),
-        FormError::Broken(_) => Problem::invalid(error.to_string()),
+        MultipartError::Body(error) => {
+            Problem::incomplete_body(format!("the body is incomplete ({error}): send it again"))
+        }
+        MultipartError::Malformed(_) => Problem::invalid_request(error.to_string()),
     }
 }

@@ -1,9 +1,9 @@
-//! Files on their way to the disk.
+//! Writes uploaded files to the disk.
 //!
-//! A file has three places in its life. While it comes in it is unfinished; whole and durable it is staged for its job; once
-//! its job is in the ledger it is the document's original, in place of whatever was, which is the same bytes. So an original
-//! belongs to an order, nothing of a refused upload is ever mistaken for one, and a crash at any moment is put right at the
-//! next start: what was unfinished goes, and what was staged is kept if its job is known.
+//! A file goes through three states. It is unfinished while it is received. It is staged for its job when it is complete and
+//! durable. It is committed as the file of its document when its job is in the ledger; a file that exists already has the same
+//! bytes and is replaced. So a committed file always belongs to a job, and a refused upload never becomes one. After a crash,
+//! the next start removes unfinished files, commits the staged files whose job exists, and removes the other staged files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,167 +12,181 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncWriteExt as _, BufWriter};
-use weir_core::order::Orders;
-use weir_core::original::{Originals, Staged};
+use weir_core::job_request::JobRequestStore;
+use weir_core::uploads::{StagedUpload, UploadStore};
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
-/// Bytes that are gathered before they are written.
-const BLOCK: usize = 256 << 10;
+/// Size of the write buffer.
+const WRITE_BUFFER_BYTES: usize = 256 << 10;
 
-/// A file that goes when this is dropped, unless it is given up.
-struct Loose(Option<PathBuf>);
+/// Removes a file when dropped. Set to `None` to keep the file.
+struct RemoveFileOnDrop(Option<PathBuf>);
 
-impl Drop for Loose {
+impl Drop for RemoveFileOnDrop {
     fn drop(&mut self) {
         if let Some(path) = self.0.take() {
-            // It may not have been made yet, or the next start removes it.
+            // Ignore errors: the file may not exist yet, or the next start removes it.
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
-/// A file that comes in. It is gone when this is dropped.
-pub(super) struct Incoming {
-    /// `None` if only the hash is wanted.
-    kept: Option<Unfinished>,
+/// A file that is being received. Dropping it removes the file.
+pub(super) struct IncomingFile {
+    /// `None` if the file is only hashed.
+    target: Option<UnfinishedFile>,
     hash: Sha256,
-    bytes: u64,
+    size_bytes: u64,
 }
 
-struct Unfinished {
-    originals: Arc<dyn Originals>,
+struct UnfinishedFile {
+    upload_store: Arc<dyn UploadStore>,
     path: PathBuf,
-    loose: Loose,
+    remove_guard: RemoveFileOnDrop,
     file: BufWriter<File>,
 }
 
-impl Incoming {
-    /// With nothing in it.
-    pub(super) async fn begin(originals: &Arc<dyn Originals>) -> Result<Self, StorageError> {
-        let path = originals.unfinished();
-        // Before the file exists, so that it is removed even if this is dropped right after it was made.
-        let loose = Loose(Some(path.clone()));
-        let file = File::create_new(&path).await.map_err(|error| failed(&error))?;
+impl IncomingFile {
+    /// Creates an empty file.
+    pub(super) async fn create_stored(uploads: &Arc<dyn UploadStore>) -> Result<Self, StorageError> {
+        let path = uploads.new_temporary_path();
+        // Created before the file, so that the file is removed even if this future is dropped right after creating it.
+        let loose = RemoveFileOnDrop(Some(path.clone()));
+        let file = File::create_new(&path)
+            .await
+            .map_err(|error| upload_error(&error))?;
         Ok(Self {
-            kept: Some(Unfinished {
-                originals: Arc::clone(originals),
+            target: Some(UnfinishedFile {
+                upload_store: Arc::clone(uploads),
                 path,
-                loose,
-                file: BufWriter::with_capacity(BLOCK, file),
+                remove_guard: loose,
+                file: BufWriter::with_capacity(WRITE_BUFFER_BYTES, file),
             }),
-            ..Self::compared()
+            ..Self::create_hash_only()
         })
     }
 
-    /// With nothing in it, and not kept: it is only hashed, to be compared with an earlier one.
-    pub(super) fn compared() -> Self {
+    /// Creates a file that is hashed and not stored, for the comparison with an earlier request.
+    pub(super) fn create_hash_only() -> Self {
         Self {
-            kept: None,
+            target: None,
             hash: Sha256::new(),
-            bytes: 0,
+            size_bytes: 0,
         }
     }
 
-    /// Takes the next bytes.
-    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+    pub(super) async fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         self.hash.update(bytes);
-        self.bytes += bytes.len() as u64;
-        match &mut self.kept {
-            Some(kept) => kept.file.write_all(bytes).await.map_err(|error| failed(&error)),
+        self.size_bytes += bytes.len() as u64;
+        match &mut self.target {
+            Some(kept) => kept
+                .file
+                .write_all(bytes)
+                .await
+                .map_err(|error| upload_error(&error)),
             None => Ok(()),
         }
     }
 
-    /// The hash and size of the file, which is whole. If it is kept, it is staged for this job when this returns.
-    pub(super) async fn finish(
+    /// Completes the file and returns its id and size. If it is stored, it is durable and staged for the job when this returns.
+    pub(super) async fn finish_and_stage(
         self,
         tenant: &TenantId,
         job: &JobId,
-    ) -> Result<(DocumentId, u64, Option<Arrived>), StorageError> {
+    ) -> Result<(DocumentId, u64, Option<StagedFile>), StorageError> {
         let document = DocumentId::from_digest(self.hash.finalize().into());
-        let Some(mut kept) = self.kept else {
-            return Ok((document, self.bytes, None));
+        let Some(mut kept) = self.target else {
+            return Ok((document, self.size_bytes, None));
         };
-        kept.file.flush().await.map_err(|error| failed(&error))?;
-        // Through this descriptor, which is told of every page that could not be written; one opened later may not be.
+        kept.file.flush().await.map_err(|error| upload_error(&error))?;
+        // Sync this descriptor: it reports all write errors of the file, while a descriptor opened later may miss them.
         let synced = kept.file.get_ref().sync_all().await;
-        synced.map_err(|error| failed(&error))?;
-        let path = kept.originals.stage(tenant, &kept.path, job, &document).await?;
-        kept.loose.0 = Some(path.clone());
-        let staged = Staged {
+        synced.map_err(|error| upload_error(&error))?;
+        let path = kept
+            .upload_store
+            .stage_for_job(tenant, &kept.path, job, &document)
+            .await?;
+        kept.remove_guard.0 = Some(path.clone());
+        let staged = StagedUpload {
             tenant: tenant.clone(),
             job: *job,
             document,
             path,
         };
-        let arrived = Arrived {
-            originals: kept.originals,
-            loose: kept.loose,
+        let arrived = StagedFile {
+            upload_store: kept.upload_store,
+            remove_guard: kept.remove_guard,
             staged,
-            bytes: self.bytes,
+            received_bytes: self.size_bytes,
         };
-        Ok((document, self.bytes, Some(arrived)))
+        Ok((document, self.size_bytes, Some(arrived)))
     }
 }
 
-/// A file that is whole and durable. It is gone when this is dropped before it was kept.
-pub(crate) struct Arrived {
-    originals: Arc<dyn Originals>,
-    loose: Loose,
-    staged: Staged,
-    /// Bytes that were received; 0 for a file that was kept already.
-    pub(super) bytes: u64,
+/// A complete and durable file that is staged for its job. Dropping it before the commit removes the file.
+pub(crate) struct StagedFile {
+    upload_store: Arc<dyn UploadStore>,
+    remove_guard: RemoveFileOnDrop,
+    staged: StagedUpload,
+    /// Number of received bytes. 0 for a document that was stored before.
+    pub(super) received_bytes: u64,
 }
 
-impl Arrived {
-    /// A document's original, staged for this job, with its size; `None` if it is not kept. The job then has its file even if
-    /// the document is removed before the job is written down.
-    pub(crate) async fn again(
-        originals: &Arc<dyn Originals>,
+impl StagedFile {
+    /// Stages the stored file of a document for this job, and returns it with its size. `None` if the document is not stored.
+    ///
+    /// The job keeps the staged file even if the document is removed before the job is committed.
+    pub(crate) async fn stage_stored_document(
+        uploads: &Arc<dyn UploadStore>,
         tenant: &TenantId,
         job: &JobId,
         document: &DocumentId,
     ) -> Result<Option<(Self, u64)>, StorageError> {
-        let Some(path) = originals.stage_kept(tenant, job, document).await? else {
+        let Some(path) = uploads.stage_stored_upload(tenant, job, document).await? else {
             return Ok(None);
         };
         let arrived = Self {
-            originals: Arc::clone(originals),
-            loose: Loose(Some(path.clone())),
-            staged: Staged {
+            upload_store: Arc::clone(uploads),
+            remove_guard: RemoveFileOnDrop(Some(path.clone())),
+            staged: StagedUpload {
                 tenant: tenant.clone(),
                 job: *job,
                 document: *document,
                 path: path.clone(),
             },
-            bytes: 0,
+            received_bytes: 0,
         };
-        let metadata = tokio::fs::metadata(&path).await.map_err(|error| failed(&error))?;
+        let metadata = tokio::fs::metadata(&path)
+            .await
+            .map_err(|error| upload_error(&error))?;
         Ok(Some((arrived, metadata.len())))
     }
 
-    /// Keeps the file for good. Its job is in the ledger, so the next start would do the same.
-    pub(super) async fn keep(mut self) -> Result<(), StorageError> {
-        self.loose.0 = None;
-        keep(self.originals.as_ref(), &self.staged).await
+    /// Commits the file. Its job must be in the ledger; after a crash the next start does the same.
+    pub(super) async fn commit_file(mut self) -> Result<(), StorageError> {
+        self.remove_guard.0 = None;
+        commit_staged_file(self.upload_store.as_ref(), &self.staged).await
     }
 }
 
-async fn keep(originals: &dyn Originals, staged: &Staged) -> Result<(), StorageError> {
-    originals
-        .commit(&staged.tenant, &staged.path, &staged.document)
+async fn commit_staged_file(uploads: &dyn UploadStore, staged: &StagedUpload) -> Result<(), StorageError> {
+    uploads
+        .commit_upload(&staged.tenant, &staged.path, &staged.document)
         .await
 }
 
-/// Puts right what the last process left when it ended: keeps what belongs to a job, removes the rest.
-pub(crate) async fn recover(originals: &dyn Originals, orders: &dyn Orders) -> Result<(), StorageError> {
-    for staged in originals.staged().await? {
-        match orders.order(&staged.tenant, &staged.job).await? {
-            Some(_) => keep(originals, &staged).await?,
+/// Recovers the staged files of an earlier process: commits those whose job exists and removes the others.
+pub(crate) async fn recover_staged_files(
+    uploads: &dyn UploadStore,
+    orders: &dyn JobRequestStore,
+) -> Result<(), StorageError> {
+    for staged in uploads.list_staged_uploads().await? {
+        match orders.find_job_request(&staged.tenant, &staged.job).await? {
+            Some(_) => commit_staged_file(uploads, &staged).await?,
             None => {
                 let removed = tokio::fs::remove_file(&staged.path).await;
                 removed.map_err(|error| {
-                    failed_at(
+                    staged_file_error(
                         &staged.path,
                         format!("upload of document {}", staged.document),
                         &error,
@@ -184,86 +198,89 @@ pub(crate) async fn recover(originals: &dyn Originals, orders: &dyn Orders) -> R
     Ok(())
 }
 
-fn failed(error: &io::Error) -> StorageError {
-    StorageError::io("the upload", error)
+fn upload_error(error: &io::Error) -> StorageError {
+    StorageError::from_io_error("the upload", error)
 }
 
-/// The path goes to the log, since a tenant may read the error.
-fn failed_at(path: &Path, name: String, error: &io::Error) -> StorageError {
-    tracing::warn!(path = %path.display(), %error, "a file cannot be used");
-    StorageError::io(name, error)
+/// Creates an error without the path, since a tenant may read it, and logs the path.
+fn staged_file_error(path: &Path, name: String, error: &io::Error) -> StorageError {
+    tracing::warn!(path = %path.display(), %error, "cannot remove a staged file");
+    StorageError::from_io_error(name, error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fakes::{Files, Host};
+    use crate::fakes::{FakeUploadStore, TestHost};
 
-    async fn arrive(
-        originals: &Arc<dyn Originals>,
+    async fn stage_test_file(
+        uploads: &Arc<dyn UploadStore>,
         tenant: &TenantId,
         job: JobId,
         content: &[u8],
-    ) -> Arrived {
-        let mut incoming = Incoming::begin(originals).await.unwrap();
+    ) -> StagedFile {
+        let mut incoming = IncomingFile::create_stored(uploads).await.unwrap();
         for bytes in content.chunks(3) {
-            incoming.write(bytes).await.unwrap();
+            incoming.write_bytes(bytes).await.unwrap();
         }
-        incoming.finish(tenant, &job).await.unwrap().2.unwrap()
+        incoming.finish_and_stage(tenant, &job).await.unwrap().2.unwrap()
     }
 
     #[tokio::test]
-    async fn a_file_is_an_original_only_when_it_is_kept() {
+    async fn file_is_stored_only_after_the_commit() {
         let folder = tempfile::tempdir().unwrap();
-        let files = Files::new(folder.path(), Arc::default());
-        let (originals, tenant, job): (Arc<dyn Originals>, _, _) =
-            (files.clone(), TenantId::single(), JobId::new());
-        let arrived = arrive(&originals, &tenant, job, b"content").await;
-        let document = DocumentId::of(b"content");
+        let files = FakeUploadStore::new(folder.path(), Arc::default());
+        let (uploads, tenant, job): (Arc<dyn UploadStore>, _, _) =
+            (files.clone(), TenantId::default_tenant(), JobId::new());
+        let arrived = stage_test_file(&uploads, &tenant, job, b"content").await;
+        let document = DocumentId::from_content(b"content");
         let size = async || {
-            let again = Arrived::again(&originals, &tenant, &job, &document)
+            let again = StagedFile::stage_stored_document(&uploads, &tenant, &job, &document)
                 .await
                 .unwrap();
             again.map(|(_, bytes)| bytes)
         };
-        assert_eq!((arrived.staged.document, arrived.bytes), (document, 7));
+        assert_eq!((arrived.staged.document, arrived.received_bytes), (document, 7));
         assert_eq!(size().await, None);
-        arrived.keep().await.unwrap();
+        arrived.commit_file().await.unwrap();
         assert_eq!(size().await, Some(7));
-        // The same file again, refused, and one that breaks off: the one that is there stays, and nothing else.
-        drop(arrive(&originals, &tenant, JobId::new(), b"content").await);
-        let mut broken = Incoming::begin(&originals).await.unwrap();
-        broken.write(b"cont").await.unwrap();
+        // A dropped upload of the same file and an incomplete upload leave only the committed file.
+        drop(stage_test_file(&uploads, &tenant, JobId::new(), b"content").await);
+        let mut broken = IncomingFile::create_stored(&uploads).await.unwrap();
+        broken.write_bytes(b"cont").await.unwrap();
         drop(broken);
-        assert_eq!(files.names(), [format!("{tenant}-{document}")]);
+        assert_eq!(files.file_names(), [format!("{tenant}-{document}")]);
     }
 
     #[tokio::test]
-    async fn compared_file_is_hashed_and_not_written() {
-        let mut incoming = Incoming::compared();
-        incoming.write(b"con").await.unwrap();
-        incoming.write(b"tent").await.unwrap();
-        let finished = incoming.finish(&TenantId::single(), &JobId::new()).await;
+    async fn hash_only_file_is_not_written() {
+        let mut incoming = IncomingFile::create_hash_only();
+        incoming.write_bytes(b"con").await.unwrap();
+        incoming.write_bytes(b"tent").await.unwrap();
+        let finished = incoming
+            .finish_and_stage(&TenantId::default_tenant(), &JobId::new())
+            .await;
         let (document, bytes, arrived) = finished.unwrap();
-        assert_eq!((document, bytes), (DocumentId::of(b"content"), 7));
+        assert_eq!((document, bytes), (DocumentId::from_content(b"content"), 7));
         assert!(arrived.is_none());
     }
 
     #[tokio::test]
-    async fn the_next_start_puts_a_crash_right() {
-        let host = Host::new();
-        let (tenant, originals) = (TenantId::single(), Arc::clone(&host.app.originals));
+    async fn staged_files_are_recovered_after_a_crash() {
+        let host = TestHost::new();
+        let (tenant, uploads) = (TenantId::default_tenant(), Arc::clone(&host.app.upload_store));
         let (known, unknown) = (JobId::new(), JobId::new());
-        host.order(&tenant, known, DocumentId::of(b"accepted")).await;
-        let leak = |arrived: Arrived| std::mem::forget(arrived);
-        leak(arrive(&originals, &tenant, known, b"accepted").await);
-        leak(arrive(&originals, &tenant, unknown, b"not accepted").await);
-        assert_eq!(originals.staged().await.unwrap().len(), 2);
-        recover(&*originals, &*host.memory).await.unwrap();
-        assert_eq!(originals.staged().await.unwrap(), []);
+        host.create_queued_job(&tenant, known, DocumentId::from_content(b"accepted"))
+            .await;
+        let leak = |arrived: StagedFile| std::mem::forget(arrived);
+        leak(stage_test_file(&uploads, &tenant, known, b"accepted").await);
+        leak(stage_test_file(&uploads, &tenant, unknown, b"not accepted").await);
+        assert_eq!(uploads.list_staged_uploads().await.unwrap().len(), 2);
+        recover_staged_files(&*uploads, &*host.store).await.unwrap();
+        assert_eq!(uploads.list_staged_uploads().await.unwrap(), []);
         assert_eq!(
-            originals.list(&tenant).await.unwrap(),
-            [DocumentId::of(b"accepted")]
+            uploads.list_uploads(&tenant).await.unwrap(),
+            [DocumentId::from_content(b"accepted")]
         );
     }
 }

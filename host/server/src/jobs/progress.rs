@@ -1,28 +1,28 @@
-//! How far a job has come, from its events.
+//! The progress of a job and its documents, computed from the events of the job.
 
-use weir_core::decision::{QueueState, StageWork};
-use weir_core::event::{ErrorNote, Event, EventKind, FailedPage};
-use weir_core::language::FailingProvider;
-use weir_core::order::OrderedFile;
+use weir_core::decision::{QueueState, StageTotals};
+use weir_core::event::{ErrorInfo, Event, EventKind, FailedPage};
+use weir_core::job_request::RequestedFile;
+use weir_core::llm::FailingProvider;
 use weir_core::{DocumentId, Stage};
 
-/// Failed pages of a document that are kept; all are counted.
-const FAILURES: usize = 20;
+/// The maximum number of failed pages that are listed for a document. All of them are counted.
+const MAX_LISTED_FAILURES: usize = 20;
 
-/// Where a document stands.
+/// The state of a document in a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum DocumentState {
-    /// Waiting for its turn.
+    /// It has not been started.
     #[default]
     Waiting,
-    /// In work.
+    /// It is being processed.
     Running,
-    /// Every page has ended, well or not.
+    /// Every page was finished or failed.
     Done,
-    /// It could not be done.
+    /// The document failed.
     Failed,
-    /// Stopped on request.
+    /// The document was canceled.
     Cancelled,
 }
 
@@ -32,107 +32,110 @@ impl DocumentState {
     }
 }
 
-/// A document as its job's events tell of it.
+/// The progress of a document.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct DocumentProgress {
     pub(crate) name: String,
-    pub(crate) document: Option<DocumentId>,
+    pub(crate) document_id: Option<DocumentId>,
     pub(crate) state: DocumentState,
-    /// Pages asked for; unknown before the document was opened.
+    /// The number of requested pages; `None` before the document was opened.
     pub(crate) pages: Option<u32>,
-    /// Pages done, by this job or an earlier one.
-    pub(crate) done: u32,
-    /// Pages that this job has made searchable, and once it is done all that are.
-    pub(crate) searchable: u32,
-    pub(crate) failed: u32,
-    /// The first of the failed pages.
+    /// The number of pages finished by this job or an earlier one.
+    pub(crate) done_pages: u32,
+    /// The number of pages that this job has made searchable. Once the document is done, the number of all searchable pages.
+    pub(crate) searchable_pages: u32,
+    pub(crate) failed_pages: u32,
+    /// The first failed pages.
     pub(crate) failures: Vec<FailedPage>,
-    /// What the progress component said last.
-    pub(crate) said: Option<Said>,
-    pub(crate) error: Option<ErrorNote>,
+    /// The last update from the progress component.
+    pub(crate) last_update: Option<ProgressUpdateView>,
+    pub(crate) error: Option<ErrorInfo>,
 }
 
-/// A progress component's words.
+/// A progress update that a progress component computed for the user.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, utoipa::ToSchema)]
-pub(crate) struct Said {
-    /// 0 to 100.
+pub(crate) struct ProgressUpdateView {
+    /// The progress in percent, from 0 to 100.
     percent: f32,
-    /// For people.
+    /// A message for the user.
     message: String,
-    /// Seconds left, if that can be told.
+    /// The estimated remaining time in seconds; null if it is unknown.
     seconds_left: Option<u32>,
 }
 
-/// The queue before a stage, as it was whenever a batch of pages had been drawn.
+/// Samples of the queue in front of a stage, taken after each rasterized batch of pages.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Looks {
+pub(crate) struct QueueSamples {
     pub(crate) count: u32,
     pub(crate) empty: u32,
     pub(crate) full: u32,
 }
 
-/// What a job's events add up to.
+/// The progress of a job up to its last event.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Progress {
-    /// Number of the last event.
-    pub(crate) seq: u64,
-    /// When the first and the last happened, in milliseconds since the job was made.
-    pub(crate) began_millis: Option<u64>,
-    pub(crate) at_millis: u64,
-    /// When the host began with it, the last time that it did.
-    pub(crate) taken_up_millis: u64,
+pub(crate) struct JobProgress {
+    /// The number of the last event.
+    pub(crate) last_seq: u64,
+    /// The times of the first and the last event, in milliseconds since the job was created.
+    pub(crate) first_event_millis: Option<u64>,
+    pub(crate) last_event_millis: u64,
+    /// When the job was last started or resumed, in milliseconds since it was created.
+    pub(crate) resumed_millis: u64,
     pub(crate) ended: bool,
-    /// Failing language models that its requests wait for.
-    pub(crate) waits_for: Vec<FailingProvider>,
+    /// The failing providers of language models that its requests wait for.
+    pub(crate) failing_providers: Vec<FailingProvider>,
     pub(crate) documents: Vec<DocumentProgress>,
-    pub(crate) looks: [Looks; Stage::ALL.len()],
-    /// What the stages did for it, once it has ended.
-    pub(crate) work: Vec<StageWork>,
+    pub(crate) queue_samples: [QueueSamples; Stage::ALL.len()],
+    /// The work of the stages for this job, once it has ended.
+    pub(crate) stage_totals: Vec<StageTotals>,
 }
 
-impl Progress {
-    /// Takes the next event.
-    pub(crate) fn apply(&mut self, event: &Event) {
-        self.seq = event.seq;
-        if self.began_millis.is_none() {
-            (self.began_millis, self.taken_up_millis) = (Some(event.at_millis), event.at_millis);
+impl JobProgress {
+    /// Updates the progress with the next event.
+    pub(crate) fn apply_event(&mut self, event: &Event) {
+        self.last_seq = event.seq;
+        if self.first_event_millis.is_none() {
+            (self.first_event_millis, self.resumed_millis) = (
+                Some(event.since_job_created_millis),
+                event.since_job_created_millis,
+            );
         }
-        self.at_millis = event.at_millis;
+        self.last_event_millis = event.since_job_created_millis;
         let document = event.document;
-        match &event.what {
+        match &event.kind {
             EventKind::DocumentStarted {
                 name,
                 pages,
                 already_done,
             } => {
-                // Once more after a restart: what was done until then is in `already_done` and was counted.
-                if let Some(seen) = self.open(document) {
+                // A restarted host sends this event again. The pages in `already_done` are already counted.
+                if let Some(seen) = self.find_unended_document(document) {
                     seen.state = DocumentState::Running;
-                    self.taken_up_millis = event.at_millis;
-                    // Should requests still wait, an event says so again.
-                    self.waits_for.clear();
+                    self.resumed_millis = event.since_job_created_millis;
+                    // If requests still wait, another event reports it.
+                    self.failing_providers.clear();
                     return;
                 }
                 self.documents.push(DocumentProgress {
                     name: name.clone(),
-                    document,
+                    document_id: document,
                     state: DocumentState::Running,
                     pages: Some(*pages),
-                    done: *already_done,
+                    done_pages: *already_done,
                     ..DocumentProgress::default()
                 });
             }
-            EventKind::BatchRasterized { queues, .. } => self.look(queues),
+            EventKind::BatchRasterized { queues, .. } => self.sample_queues(queues),
             EventKind::PageDone { searchable, .. } => {
-                if let Some(seen) = self.open(document) {
-                    seen.done = (seen.done + 1).min(seen.pages.unwrap_or(u32::MAX));
-                    seen.searchable += u32::from(*searchable);
+                if let Some(seen) = self.find_unended_document(document) {
+                    seen.done_pages = (seen.done_pages + 1).min(seen.pages.unwrap_or(u32::MAX));
+                    seen.searchable_pages += u32::from(*searchable);
                 }
             }
             EventKind::PageFailed { page, error, .. } => {
-                if let Some(seen) = self.open(document) {
-                    seen.failed += 1;
-                    if seen.failures.len() < FAILURES {
+                if let Some(seen) = self.find_unended_document(document) {
+                    seen.failed_pages += 1;
+                    if seen.failures.len() < MAX_LISTED_FAILURES {
                         let (page, error) = (*page, error.clone());
                         seen.failures.push(FailedPage { page, error });
                     }
@@ -143,8 +146,8 @@ impl Progress {
                 message,
                 seconds_left,
             } => {
-                if let Some(seen) = self.open(document) {
-                    seen.said = Some(Said {
+                if let Some(seen) = self.find_unended_document(document) {
+                    seen.last_update = Some(ProgressUpdateView {
                         percent: *percent,
                         message: message.clone(),
                         seconds_left: *seconds_left,
@@ -158,44 +161,44 @@ impl Progress {
                 failed,
                 ..
             } => {
-                let seen = self.ending(document, name);
+                let seen = self.find_or_add_document(document, name);
                 seen.state = DocumentState::Done;
                 seen.pages = Some(*pages);
-                seen.failed = u32::try_from(failed.len()).unwrap_or(u32::MAX);
-                seen.done = pages.saturating_sub(seen.failed);
-                seen.searchable = *searchable;
-                seen.failures = failed.iter().take(FAILURES).cloned().collect();
+                seen.failed_pages = u32::try_from(failed.len()).unwrap_or(u32::MAX);
+                seen.done_pages = pages.saturating_sub(seen.failed_pages);
+                seen.searchable_pages = *searchable;
+                seen.failures = failed.iter().take(MAX_LISTED_FAILURES).cloned().collect();
             }
             EventKind::DocumentFailed { name, error, done } => {
-                let seen = self.ending(document, name);
+                let seen = self.find_or_add_document(document, name);
                 seen.state = DocumentState::Failed;
-                seen.done = *done;
+                seen.done_pages = *done;
                 seen.error = Some(error.clone());
             }
             EventKind::DocumentCancelled { name, done } => {
-                let seen = self.ending(document, name);
+                let seen = self.find_or_add_document(document, name);
                 seen.state = DocumentState::Cancelled;
-                seen.done = *done;
+                seen.done_pages = *done;
             }
-            EventKind::ModelWaitStarted { providers } => self.waits_for.clone_from(providers),
-            EventKind::ModelWaitEnded {} => self.waits_for.clear(),
+            EventKind::ModelWaitStarted { providers } => self.failing_providers.clone_from(providers),
+            EventKind::ModelWaitEnded {} => self.failing_providers.clear(),
             EventKind::JobEnded { stages, .. } => {
                 self.ended = true;
-                self.waits_for.clear();
-                self.work.clone_from(stages);
+                self.failing_providers.clear();
+                self.stage_totals.clone_from(stages);
             }
             EventKind::PageRetried { .. }
-            | EventKind::JobHeld { .. }
-            | EventKind::PolicyFailed { .. }
+            | EventKind::JobPausedByQuota { .. }
+            | EventKind::PolicyFallback { .. }
             | EventKind::SectionSummarized { .. }
             | EventKind::SectionFailed { .. }
             | EventKind::DocumentSummarized { .. } => {}
         }
     }
 
-    /// The document that is in work under this id. The same file twice in one job is worked on once at a time.
-    fn open(&mut self, document: Option<DocumentId>) -> Option<&mut DocumentProgress> {
-        let open = |seen: &&mut DocumentProgress| seen.document == document && !seen.state.is_ended();
+    /// Returns the document with this id that has not ended. A job with the same file twice processes one of them at a time.
+    fn find_unended_document(&mut self, document: Option<DocumentId>) -> Option<&mut DocumentProgress> {
+        let open = |seen: &&mut DocumentProgress| seen.document_id == document && !seen.state.is_ended();
         self.documents
             .iter_mut()
             .rev()
@@ -203,25 +206,25 @@ impl Progress {
             .filter(|_| document.is_some())
     }
 
-    fn ending(&mut self, document: Option<DocumentId>, name: &str) -> &mut DocumentProgress {
+    fn find_or_add_document(&mut self, document: Option<DocumentId>, name: &str) -> &mut DocumentProgress {
         let known = |seen: &DocumentProgress| {
-            document.is_some() && seen.document == document && !seen.state.is_ended()
+            document.is_some() && seen.document_id == document && !seen.state.is_ended()
         };
         let at = self.documents.iter().rposition(known).unwrap_or_else(|| {
             self.documents.push(DocumentProgress {
                 name: name.to_owned(),
-                document,
+                document_id: document,
                 ..DocumentProgress::default()
             });
             self.documents.len() - 1
         });
-        // It is in range: found, or just put in.
+        // It is in range: it was found, or it was just added.
         self.documents.get_mut(at).unwrap_or_else(|| unreachable!())
     }
 
-    fn look(&mut self, queues: &[QueueState]) {
+    fn sample_queues(&mut self, queues: &[QueueState]) {
         for queue in queues {
-            if let Some(looks) = self.looks.get_mut(queue.stage as usize) {
+            if let Some(looks) = self.queue_samples.get_mut(queue.stage as usize) {
                 looks.count += 1;
                 looks.empty += u32::from(queue.depth == 0);
                 looks.full += u32::from(queue.depth >= queue.capacity);
@@ -229,12 +232,12 @@ impl Progress {
         }
     }
 
-    /// What is known of each file of the order, in its order; `None` for a file that no event has told of.
-    pub(crate) fn of_files(&self, files: &[OrderedFile]) -> Vec<Option<&DocumentProgress>> {
+    /// Returns the progress of each file of a job request, in the same order; `None` for a file without any event.
+    pub(crate) fn match_files(&self, files: &[RequestedFile]) -> Vec<Option<&DocumentProgress>> {
         let mut taken = vec![false; self.documents.len()];
-        let mut find = |file: &OrderedFile| {
+        let mut find = |file: &RequestedFile| {
             let is_it = |seen: &DocumentProgress| {
-                seen.name == file.name && seen.document.is_none_or(|document| document == file.document)
+                seen.name == file.name && seen.document_id.is_none_or(|document| document == file.document)
             };
             let mut free = self
                 .documents
@@ -256,21 +259,21 @@ mod tests {
     use weir_core::JobId;
     use weir_core::ledger::JobState;
 
-    fn progress(events: &[(Option<DocumentId>, EventKind)]) -> Progress {
-        let mut progress = Progress::default();
+    fn apply_events(events: &[(Option<DocumentId>, EventKind)]) -> JobProgress {
+        let mut progress = JobProgress::default();
         for (seq, (document, what)) in (1..).zip(events) {
-            progress.apply(&Event {
+            progress.apply_event(&Event {
                 seq,
                 job: JobId::new(),
                 document: *document,
-                at_millis: seq * 10,
-                what: what.clone(),
+                since_job_created_millis: seq * 10,
+                kind: what.clone(),
             });
         }
         progress
     }
 
-    fn started(name: &str, already_done: u32) -> EventKind {
+    fn document_started(name: &str, already_done: u32) -> EventKind {
         EventKind::DocumentStarted {
             name: name.into(),
             pages: 10,
@@ -278,7 +281,7 @@ mod tests {
         }
     }
 
-    fn done(page: u32) -> EventKind {
+    fn page_done(page: u32) -> EventKind {
         EventKind::PageDone {
             page,
             searchable: page % 2 == 1,
@@ -286,57 +289,68 @@ mod tests {
         }
     }
 
-    fn note() -> ErrorNote {
-        ErrorNote {
+    fn sample_error() -> ErrorInfo {
+        ErrorInfo {
             kind: "k".into(),
             message: "m".into(),
         }
     }
 
-    fn file(name: &str, content: &[u8]) -> OrderedFile {
-        OrderedFile {
+    fn requested_file(name: &str, content: &[u8]) -> RequestedFile {
+        RequestedFile {
             name: name.into(),
-            document: DocumentId::of(content),
+            document: DocumentId::from_content(content),
             bytes: 1,
             password: None,
         }
     }
 
     #[test]
-    fn pages_add_up_also_over_a_restart() {
-        let a = Some(DocumentId::of(b"a"));
+    fn pages_add_up_across_a_restart() {
+        let a = Some(DocumentId::from_content(b"a"));
         let failed = EventKind::PageFailed {
             page: 3,
             stage: Stage::Read,
-            error: note(),
+            error: sample_error(),
         };
         let events = [
-            (a, started("a", 4)),
-            (a, done(1)),
+            (a, document_started("a", 4)),
+            (a, page_done(1)),
             (a, failed),
-            (a, started("a", 5)),
-            (a, done(5)),
+            (a, document_started("a", 5)),
+            (a, page_done(5)),
         ];
-        let seen = progress(&events);
-        let of_files = seen.of_files(&[file("a", b"a"), file("b", b"b")]);
+        let seen = apply_events(&events);
+        let of_files = seen.match_files(&[requested_file("a", b"a"), requested_file("b", b"b")]);
         let first = of_files[0].unwrap();
         assert_eq!((first.state, first.pages), (DocumentState::Running, Some(10)));
-        assert_eq!((first.done, first.searchable, first.failed), (6, 2, 1));
+        assert_eq!(
+            (first.done_pages, first.searchable_pages, first.failed_pages),
+            (6, 2, 1)
+        );
         assert_eq!(first.failures[0].page, 3);
         assert!(of_files[1].is_none());
         assert_eq!(
-            (seen.seq, seen.began_millis, seen.at_millis, seen.ended),
+            (
+                seen.last_seq,
+                seen.first_event_millis,
+                seen.last_event_millis,
+                seen.ended
+            ),
             (5, Some(10), 50, false)
         );
-        assert_eq!(seen.taken_up_millis, 40);
+        assert_eq!(seen.resumed_millis, 40);
     }
 
     #[test]
-    fn a_documents_end_is_the_last_word() {
-        let (a, b) = (Some(DocumentId::of(b"a")), Some(DocumentId::of(b"b")));
+    fn end_event_of_a_document_sets_its_final_counts() {
+        let (a, b) = (
+            Some(DocumentId::from_content(b"a")),
+            Some(DocumentId::from_content(b"b")),
+        );
         let events = [
-            (a, started("a", 0)),
-            (a, done(1)),
+            (a, document_started("a", 0)),
+            (a, page_done(1)),
             (
                 a,
                 EventKind::DocumentDone {
@@ -346,7 +360,7 @@ mod tests {
                     skipped: 0,
                     failed: vec![FailedPage {
                         page: 2,
-                        error: note(),
+                        error: sample_error(),
                     }],
                 },
             ),
@@ -354,11 +368,11 @@ mod tests {
                 None,
                 EventKind::DocumentFailed {
                     name: "broken".into(),
-                    error: note(),
+                    error: sample_error(),
                     done: 0,
                 },
             ),
-            (b, started("b", 0)),
+            (b, document_started("b", 0)),
             (
                 b,
                 EventKind::DocumentCancelled {
@@ -374,10 +388,17 @@ mod tests {
                 },
             ),
         ];
-        let seen = progress(&events);
-        let files = [file("a", b"a"), file("b", b"b"), file("broken", b"c")];
-        let of_files: Vec<_> = seen.of_files(&files).into_iter().map(Option::unwrap).collect();
-        let states: Vec<_> = of_files.iter().map(|d| (d.state, d.done, d.searchable)).collect();
+        let seen = apply_events(&events);
+        let files = [
+            requested_file("a", b"a"),
+            requested_file("b", b"b"),
+            requested_file("broken", b"c"),
+        ];
+        let of_files: Vec<_> = seen.match_files(&files).into_iter().map(Option::unwrap).collect();
+        let states: Vec<_> = of_files
+            .iter()
+            .map(|d| (d.state, d.done_pages, d.searchable_pages))
+            .collect();
         assert_eq!(
             states,
             [
@@ -391,7 +412,7 @@ mod tests {
 
     #[test]
     fn the_same_file_twice_is_two_documents() {
-        let a = Some(DocumentId::of(b"a"));
+        let a = Some(DocumentId::from_content(b"a"));
         let end = EventKind::DocumentDone {
             name: "a".into(),
             pages: 10,
@@ -399,14 +420,17 @@ mod tests {
             skipped: 0,
             failed: vec![],
         };
-        let seen = progress(&[
-            (a, started("a", 0)),
+        let seen = apply_events(&[
+            (a, document_started("a", 0)),
             (a, end),
-            (a, started("a", 10)),
-            (a, done(1)),
+            (a, document_started("a", 10)),
+            (a, page_done(1)),
         ]);
-        let of_files = seen.of_files(&[file("a", b"a"), file("a", b"a")]);
-        let states: Vec<_> = of_files.iter().map(|d| d.map(|d| (d.state, d.done))).collect();
+        let of_files = seen.match_files(&[requested_file("a", b"a"), requested_file("a", b"a")]);
+        let states: Vec<_> = of_files
+            .iter()
+            .map(|d| d.map(|d| (d.state, d.done_pages)))
+            .collect();
         assert_eq!(
             states,
             [

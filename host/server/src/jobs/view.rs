@@ -1,51 +1,51 @@
-//! Jobs as clients see them.
+//! Jobs as the API returns them.
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use weir_core::event::{ErrorNote, FailedPage};
-use weir_core::language::FailingProvider;
+use weir_core::event::{ErrorInfo, FailedPage};
+use weir_core::job_request::{JobRequest, RequestedFile};
 use weir_core::ledger::{JobRecord, JobState};
-use weir_core::order::{Order, OrderedFile};
+use weir_core::llm::FailingProvider;
 use weir_core::ports::Ledger as _;
 use weir_core::{DocumentId, JobId, Lane, StorageError, TenantId};
 
-use super::progress::{DocumentProgress, DocumentState, Said};
-use crate::admission::Standing;
-use crate::app::App;
+use super::progress::{DocumentProgress, DocumentState, ProgressUpdateView};
+use crate::admission::JobStatus;
+use crate::app::AppState;
 use crate::intake::LaneName;
 use crate::problem::Problem;
 
-/// The word for a job in work that waits for language models.
-const LANGUAGE_MODEL: &str = "language-model";
+/// The value of `held` for a running job that waits for language models.
+const HELD_BY_LANGUAGE_MODEL: &str = "language-model";
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 #[allow(dead_code)] // only its description is used
 pub(crate) enum JobStateName {
-    /// Waiting for its turn.
+    /// It is queued.
     Queued,
-    /// In work.
+    /// It is being processed.
     Running,
-    /// Every document ended well.
+    /// Every document is done.
     Done,
     /// A document failed.
     Failed,
-    /// Stopped on request.
+    /// It was canceled.
     Cancelled,
 }
 
-/// Why something failed.
+/// An error.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct ErrorView {
-    /// A stable word for programs.
+    /// The error kind, a stable identifier for programs.
     kind: String,
     /// One line for people.
     message: String,
 }
 
-impl From<ErrorNote> for ErrorView {
-    fn from(error: ErrorNote) -> Self {
+impl From<ErrorInfo> for ErrorView {
+    fn from(error: ErrorInfo) -> Self {
         Self {
             kind: error.kind,
             message: error.message,
@@ -53,18 +53,18 @@ impl From<ErrorNote> for ErrorView {
     }
 }
 
-/// A job in short.
+/// A job in the list of jobs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct JobSummary {
-    /// Its id.
+    /// The id of the job.
     #[schema(value_type = String, format = Uuid)]
     id: JobId,
-    /// Where it stands.
+    /// The state of the job.
     #[schema(value_type = JobStateName)]
     state: JobState,
-    /// The pipeline it runs.
+    /// The name of its pipeline.
     pipeline: String,
-    /// When it was made, in milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970.
     created_millis: u64,
 }
 
@@ -82,54 +82,54 @@ impl From<JobRecord> for JobSummary {
 /// A job.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct JobView {
-    /// Its id.
+    /// The id of the job.
     #[schema(value_type = String, format = Uuid)]
     id: JobId,
-    /// Where it stands.
+    /// The state of the job.
     #[schema(value_type = JobStateName)]
     state: JobState,
-    /// Whether it has been told to stop and has not yet.
+    /// Whether it has been asked to stop and is still running.
     cancelling: bool,
-    /// The pipeline it runs.
+    /// The name of its pipeline.
     pipeline: String,
-    /// What it runs, or ran last: a hash over the components and settings.
+    /// The hash over the components and settings of the revision that it runs, or ran last.
     revision: String,
-    /// The number of the pipeline's revision that it was given, if the pipeline is the tenant's and the job has begun.
+    /// The number of the pipeline revision that was assigned to it; null if it has not started or the pipeline is the host's.
     pipeline_revision: Option<u32>,
-    /// The lane that was asked for; null if the size of the files decides.
+    /// The requested lane; null if the size of the files decides.
     #[schema(value_type = Option<LaneName>)]
     lane: Option<Lane>,
-    /// Its place among the tenant's own jobs that wait, from 1.
+    /// Its position among the tenant's queued jobs, from 1.
     position: Option<usize>,
-    /// What keeps the job from going on, if something does. Of a job that waits: the name of a quota, `suspended`, or `storage`
-    /// if nothing can be kept, which hold all of the tenant's jobs. Of a job in work: `language-model` if its requests wait for
-    /// failing language models, which `waits_for` lists.
+    /// Why the job does not continue; null if nothing holds it. The jobs of a tenant are held while queued by an exhausted quota (its
+    /// name), by `suspended`, or by `storage` if results cannot be stored. A running job is held by `language-model` while its
+    /// requests wait for the failing providers in `waits_for`.
     #[schema(value_type = Option<String>)]
     held: Option<&'static str>,
-    /// The failing language models that requests of the job wait for.
-    waits_for: Vec<ProviderView>,
-    /// When it was made, in milliseconds since 1970.
+    /// The failing providers of language models that requests of the job wait for.
+    waits_for: Vec<FailingProviderView>,
+    /// When it was created, in milliseconds since 1970.
     created_millis: u64,
-    /// When work on it began, if it has.
+    /// When it started, in milliseconds since 1970; null if it has not.
     started_millis: Option<u64>,
-    /// When it ended, if it has.
+    /// When it ended, in milliseconds since 1970; null if it has not.
     ended_millis: Option<u64>,
-    /// Its documents, in the order of the request; none for a job of `weir run`.
+    /// Its documents, in the order of the request; empty for a job of `weir run`.
     documents: Vec<DocumentView>,
 }
 
-/// A provider of language models that has failed for some time.
+/// A failing provider of language models.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
-pub(crate) struct ProviderView {
-    /// Its name in the host's settings.
+pub(crate) struct FailingProviderView {
+    /// The name of the provider in the host's settings.
     provider: String,
-    /// Since when it has not answered, in milliseconds since 1970.
+    /// Since when it has failed, in milliseconds since 1970.
     since_millis: u64,
     /// Its last error.
     error: ErrorView,
 }
 
-impl From<FailingProvider> for ProviderView {
+impl From<FailingProvider> for FailingProviderView {
     fn from(failing: FailingProvider) -> Self {
         Self {
             provider: failing.provider,
@@ -142,37 +142,37 @@ impl From<FailingProvider> for ProviderView {
 /// A document of a job.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DocumentView {
-    /// What it was called.
+    /// The name of its file in this job.
     name: String,
-    /// Its id.
+    /// The id of the document.
     #[schema(value_type = String)]
     document: DocumentId,
-    /// Its size.
+    /// Its size in bytes.
     bytes: u64,
-    /// Where it stands.
+    /// Its state in this job.
     state: DocumentState,
-    /// Pages asked for; null before it was opened.
+    /// The number of requested pages; null before the document was opened.
     pages: Option<u32>,
-    /// Pages done, by this job or an earlier one.
+    /// The number of pages finished by this job or an earlier one.
     done: u32,
-    /// Pages that can be found; while the document is in work, those this job has made so.
+    /// The number of searchable pages. While the document is running, only the pages that this job has made searchable count.
     searchable: u32,
-    /// Pages that failed.
+    /// The number of failed pages.
     failed: u32,
-    /// The first twenty of them.
+    /// The first twenty failed pages.
     failures: Vec<PageFailure>,
-    /// What the pipeline's progress component said last.
-    progress: Option<Said>,
-    /// Why it could not be done, if so.
+    /// The last update from the pipeline's progress component.
+    progress: Option<ProgressUpdateView>,
+    /// The error, if the document failed.
     error: Option<ErrorView>,
 }
 
 /// A page that failed.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PageFailure {
-    /// The page, from 1.
+    /// The page number, from 1.
     page: u32,
-    /// A stable word for programs.
+    /// The error kind, a stable identifier for programs.
     kind: String,
     /// One line for people.
     message: String,
@@ -189,7 +189,7 @@ impl From<&FailedPage> for PageFailure {
 }
 
 impl DocumentView {
-    fn new(file: &OrderedFile, seen: Option<&DocumentProgress>) -> Self {
+    fn new(file: &RequestedFile, seen: Option<&DocumentProgress>) -> Self {
         let seen = seen.cloned().unwrap_or_default();
         Self {
             name: file.name.clone(),
@@ -197,46 +197,57 @@ impl DocumentView {
             bytes: file.bytes,
             state: seen.state,
             pages: seen.pages,
-            done: seen.done,
-            searchable: seen.searchable,
-            failed: seen.failed,
+            done: seen.done_pages,
+            searchable: seen.searchable_pages,
+            failed: seen.failed_pages,
             failures: seen.failures.iter().map(PageFailure::from).collect(),
-            progress: seen.said,
+            progress: seen.last_update,
             error: seen.error.map(ErrorView::from),
         }
     }
 }
 
 impl JobView {
-    /// A tenant's job; a problem if there is none of this id.
-    pub(crate) async fn find(app: &App, tenant: &TenantId, job: &JobId) -> Result<Self, Problem> {
+    /// Loads a tenant's job. Returns a problem if it does not exist.
+    pub(crate) async fn load(app: &AppState, tenant: &TenantId, job: &JobId) -> Result<Self, Problem> {
         let (record, order) = find(app, tenant, job).await?;
-        Ok(Self::of(app, record, order).await?)
+        Ok(Self::build(app, record, order).await?)
     }
 
-    /// A job with its documents.
-    pub(crate) async fn of(app: &App, record: JobRecord, order: Option<Order>) -> Result<Self, StorageError> {
+    /// Builds the view of a job with the progress of its documents.
+    pub(crate) async fn build(
+        app: &AppState,
+        record: JobRecord,
+        order: Option<JobRequest>,
+    ) -> Result<Self, StorageError> {
         let (tenant, id) = (&record.tenant, record.id);
-        let progress = app.progress.of(app.ledger.as_ref(), tenant, &id).await?;
-        let given = app.shelf.book.assignment(tenant, &id).await?;
+        let progress = app
+            .progress_cache
+            .load_progress(app.ledger.as_ref(), tenant, &id)
+            .await?;
+        let given = app
+            .tenant_pipelines
+            .pipeline_store
+            .find_assignment(tenant, &id)
+            .await?;
         let (lane, files) = order.map(|order| (order.lane, order.files)).unwrap_or_default();
         let standing = app
             .admission
-            .standing(tenant, id)
-            .filter(|_| !record.state.is_ended());
+            .job_status(tenant, id)
+            .filter(|_| !record.state.is_terminal());
         let (position, held, since, cancelling) = match standing {
-            Some(Standing::Waiting { position, held }) => (Some(position), held, None, false),
-            Some(Standing::Running {
+            Some(JobStatus::Queued { position, held }) => (Some(position), held, None, false),
+            Some(JobStatus::Running {
                 since_millis,
                 cancelling,
             }) => {
-                let held = (!progress.waits_for.is_empty()).then_some(LANGUAGE_MODEL);
+                let held = (!progress.failing_providers.is_empty()).then_some(HELD_BY_LANGUAGE_MODEL);
                 (None, held, Some(since_millis), cancelling)
             }
             None => (None, None, None, false),
         };
         let made = record.created_millis;
-        let documents = progress.of_files(&files).into_iter().zip(&files);
+        let documents = progress.match_files(&files).into_iter().zip(&files);
         Ok(Self {
             state: record.state,
             cancelling,
@@ -247,14 +258,17 @@ impl JobView {
             position,
             held,
             waits_for: progress
-                .waits_for
+                .failing_providers
                 .iter()
                 .cloned()
-                .map(ProviderView::from)
+                .map(FailingProviderView::from)
                 .collect(),
             created_millis: made,
-            started_millis: progress.began_millis.map(|after| made + after).or(since),
-            ended_millis: record.state.is_ended().then_some(made + progress.at_millis),
+            started_millis: progress.first_event_millis.map(|after| made + after).or(since),
+            ended_millis: record
+                .state
+                .is_terminal()
+                .then_some(made + progress.last_event_millis),
             documents: documents
                 .map(|(seen, file)| DocumentView::new(file, seen))
                 .collect(),
@@ -263,13 +277,16 @@ impl JobView {
     }
 }
 
-/// A tenant's job with its order. One that ran by `weir run` has no order.
+/// Loads the record and the job request of a tenant's job. A job of `weir run` has no job request.
 pub(super) async fn find(
-    app: &App,
+    app: &AppState,
     tenant: &TenantId,
     job: &JobId,
-) -> Result<(JobRecord, Option<Order>), Problem> {
-    let (record, order) = tokio::try_join!(app.ledger.job(tenant, job), app.orders.order(tenant, job))?;
-    let record = record.ok_or_else(|| Problem::not_found("there is no job of this id"))?;
+) -> Result<(JobRecord, Option<JobRequest>), Problem> {
+    let (record, order) = tokio::try_join!(
+        app.ledger.find_job(tenant, job),
+        app.job_requests.find_job_request(tenant, job)
+    )?;
+    let record = record.ok_or_else(|| Problem::not_found("there is no job with this id"))?;
     Ok((record, order))
 }

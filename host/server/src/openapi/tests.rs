@@ -3,18 +3,18 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::app::routes;
+use crate::app::build_router;
 use crate::fakes;
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
-fn described() -> (axum::Router, Value) {
-    let (router, description) = routes(Arc::clone(&fakes::app()));
+fn build_api_description() -> (axum::Router, Value) {
+    let (router, description) = build_router(Arc::clone(&fakes::test_app()));
     (router, serde_json::to_value(description).unwrap())
 }
 
-/// Each operation as `method path` with its description.
-fn operations(description: &Value) -> Vec<(String, &Value)> {
+/// Returns each operation as `method path` with its description.
+fn list_operations(description: &Value) -> Vec<(String, &Value)> {
     let paths = description["paths"].as_object().unwrap();
     let mut all = Vec::new();
     for (path, item) in paths {
@@ -28,8 +28,8 @@ fn operations(description: &Value) -> Vec<(String, &Value)> {
     all
 }
 
-/// The templates of all routes, from what the router shows of itself for debugging: it has no other way to list them.
-fn routed(router: &axum::Router) -> BTreeSet<String> {
+/// Returns the path templates of all routes. The debug output of the router is the only way to list them.
+fn list_router_paths(router: &axum::Router) -> BTreeSet<String> {
     let shown = format!("{router:?}");
     let (_, paths) = shown.split_once("paths: {").expect("the paths of a router");
     let (paths, _) = paths.split_once("} }").unwrap();
@@ -39,38 +39,38 @@ fn routed(router: &axum::Router) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_route_is_described_or_a_page_for_people() {
-    let (router, description) = described();
-    let pages: BTreeSet<String> = crate::page::paths().collect();
+async fn every_route_is_an_operation_or_a_static_page() {
+    let (router, description) = build_api_description();
+    let pages: BTreeSet<String> = crate::web_page::list_static_paths().collect();
     let described: BTreeSet<String> = description["paths"]
         .as_object()
         .unwrap()
         .keys()
         .cloned()
         .collect();
-    let routed = routed(&router);
+    let routed = list_router_paths(&router);
     let unsaid: Vec<_> = routed
         .iter()
-        // A WebSocket is no operation; it is described with the events.
+        // OpenAPI cannot describe a WebSocket. The operation for events describes it.
         .filter(|path| !path.ends_with("/ws"))
         .filter(|path| !described.contains(*path) && !pages.contains(*path))
         .collect();
     assert!(unsaid.is_empty(), "not described: {unsaid:?}");
     let missing: Vec<_> = described.iter().filter(|path| !routed.contains(*path)).collect();
-    assert!(missing.is_empty(), "described and not there: {missing:?}");
+    assert!(missing.is_empty(), "described without a route: {missing:?}");
 }
 
 #[tokio::test]
-async fn every_operation_says_what_it_answers() {
-    let (_, description) = described();
-    for (name, operation) in operations(&description) {
+async fn every_operation_describes_its_responses() {
+    let (_, description) = build_api_description();
+    for (name, operation) in list_operations(&description) {
         assert!(
             operation["summary"].as_str().is_some_and(|s| !s.is_empty()),
             "{name}: no summary"
         );
         let responses = operation["responses"].as_object().unwrap();
         let good = responses.keys().any(|status| status.starts_with(['1', '2', '3']));
-        assert!(good, "{name}: never goes well");
+        assert!(good, "{name}: no success response");
         for (status, response) in responses {
             let content = response["content"].as_object();
             match status.as_bytes()[0] {
@@ -95,20 +95,20 @@ async fn every_operation_says_what_it_answers() {
 }
 
 #[tokio::test]
-async fn a_key_is_asked_for_unless_an_operation_says_otherwise() {
-    let (_, description) = described();
+async fn operations_need_a_key_unless_declared_otherwise() {
+    let (_, description) = build_api_description();
     assert_eq!(description["security"][0]["key"], serde_json::json!([]));
     assert_eq!(
         description["components"]["securitySchemes"]["key"]["scheme"],
         "bearer"
     );
-    for (name, operation) in operations(&description) {
+    for (name, operation) in list_operations(&description) {
         let keyless = |security: &Value| {
             let all = security.as_array().unwrap();
             all.iter().all(|one| one.get("key").is_none())
         };
         if !operation.get("security").is_some_and(keyless) {
-            // Whoever is recognized may still be too many, whatever they ask for.
+            // Authentication itself can fail with each of these, on any path.
             for status in ["401", "403", "429"] {
                 assert!(
                     operation["responses"].get(status).is_some(),
@@ -120,9 +120,9 @@ async fn a_key_is_asked_for_unless_an_operation_says_otherwise() {
 }
 
 #[tokio::test]
-async fn whatever_can_be_asked_wrongly_says_so() {
-    let (_, description) = described();
-    for (name, operation) in operations(&description) {
+async fn operations_with_parameters_describe_status_400() {
+    let (_, description) = build_api_description();
+    for (name, operation) in list_operations(&description) {
         let parameters = operation["parameters"].as_array();
         let asks = |parameter: &Value| ["query", "header"].contains(&parameter["in"].as_str().unwrap());
         if parameters.is_some_and(|all| all.iter().any(asks)) {
@@ -134,10 +134,10 @@ async fn whatever_can_be_asked_wrongly_says_so() {
     }
 }
 
-/// A field whose Rust type is another name for a number would be described as a thing of that name, without its bounds.
+/// A field whose Rust type is an alias of a number would be described as a schema of that name, without its bounds.
 #[tokio::test]
-async fn numbers_are_described_as_numbers() {
-    let (_, description) = described();
+async fn number_aliases_are_described_as_numbers() {
+    let (_, description) = build_api_description();
     for name in description["components"]["schemas"].as_object().unwrap().keys() {
         assert!(name.starts_with(|first: char| first.is_uppercase()), "{name}");
     }
@@ -149,9 +149,9 @@ async fn numbers_are_described_as_numbers() {
 }
 
 #[tokio::test]
-async fn whoever_has_to_wait_is_told_for_how_long() {
-    let (_, description) = described();
-    for (name, operation) in operations(&description) {
+async fn status_429_and_503_describe_retry_after() {
+    let (_, description) = build_api_description();
+    for (name, operation) in list_operations(&description) {
         for (status, response) in operation["responses"].as_object().unwrap() {
             assert_eq!(
                 response["headers"].get("Retry-After").is_some(),
@@ -163,8 +163,8 @@ async fn whoever_has_to_wait_is_told_for_how_long() {
 }
 
 #[tokio::test]
-async fn every_group_is_introduced_and_every_name_used_once() {
-    let (_, description) = described();
+async fn tags_are_described_and_operation_ids_are_unique() {
+    let (_, description) = build_api_description();
     let groups: BTreeSet<&str> = description["tags"]
         .as_array()
         .unwrap()
@@ -172,7 +172,7 @@ async fn every_group_is_introduced_and_every_name_used_once() {
         .map(|tag| tag["name"].as_str().unwrap())
         .collect();
     let mut names = BTreeSet::new();
-    for (name, operation) in operations(&description) {
+    for (name, operation) in list_operations(&description) {
         let tags: Vec<_> = operation["tags"]
             .as_array()
             .unwrap()
@@ -186,13 +186,13 @@ async fn every_group_is_introduced_and_every_name_used_once() {
         let id = operation["operationId"].as_str().unwrap();
         assert!(
             names.insert(id.to_owned()),
-            "{name}: another operation is called {id}"
+            "{name}: another operation has the id {id}"
         );
     }
 }
 
 #[tokio::test]
-async fn every_reference_leads_somewhere() {
+async fn every_schema_reference_resolves() {
     fn references(value: &Value, found: &mut BTreeSet<String>) {
         match value {
             Value::Object(fields) => {
@@ -205,12 +205,12 @@ async fn every_reference_leads_somewhere() {
             _ => {}
         }
     }
-    let (_, description) = described();
+    let (_, description) = build_api_description();
     let mut found = BTreeSet::new();
     references(&description, &mut found);
     assert!(!found.is_empty());
     for target in found {
         let pointer = target.trim_start_matches('#');
-        assert!(description.pointer(pointer).is_some(), "{target} is not there");
+        assert!(description.pointer(pointer).is_some(), "{target} does not exist");
     }
 }

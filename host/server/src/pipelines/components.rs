@@ -1,7 +1,8 @@
-//! Components over HTTP: pushed, listed, removed.
+//! The API for components: push, list, view, remove.
 //!
-//! What comes in is written to a file while it is hashed, looked at by the gate, and only then kept. A tenant has one component
-//! looked at at a time: compiling takes what it takes, and whoever pushes a hundred at once waits for their own.
+//! A pushed component is written to a file and hashed while it arrives. It is stored only after it passed validation. Each tenant can
+//! have one component in validation at a time, because compiling is expensive: a tenant that pushes many components delays only
+//! itself.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,31 +18,31 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use utoipa::{IntoParams, ToSchema};
 use weir_core::component::{ComponentDigest, ComponentRecord};
-use weir_core::id::is_name;
+use weir_core::id::is_valid_name;
 use weir_core::manifest::{Capability, ComponentFile, Role};
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 use weir_core::{PolicyError, StorageError};
 
-use crate::app::{App, now_millis};
+use crate::app::{AppState, unix_time_millis};
 use crate::auth::Caller;
+use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
-use crate::uploads::Reservation;
-use crate::wire::{Params, Route};
+use crate::upload_reservations::UploadReservation;
 
-/// Bytes a component may have.
-const BYTES: u64 = 64 << 20;
+/// The maximum size of a component in bytes.
+const MAX_COMPONENT_BYTES: u64 = 64 << 20;
 
-/// What a component decides.
+/// A role of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RoleName {
-    /// How many pages at once.
+    /// It decides how many pages form a batch.
     Batching,
-    /// Where to, and what after a failure.
+    /// It decides how documents and pages are processed, and what happens after a failure.
     Routing,
-    /// Where text is cut.
+    /// It decides how text is divided into passages.
     Chunking,
-    /// What the user is told.
+    /// It computes the progress updates for the user.
     Progress,
 }
 
@@ -56,15 +57,15 @@ impl From<RoleName> for Role {
     }
 }
 
-/// A right that a pipeline can grant to its components.
+/// A capability that a pipeline can grant to its components.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum CapabilityName {
-    /// Key-value store.
+    /// Access to a key-value store.
     State,
-    /// A closer look at pages.
+    /// Access to thumbnails, previews and the text of pages.
     Rasterizer,
-    /// Models.
+    /// Access to models.
     Inference,
 }
 
@@ -78,12 +79,12 @@ impl From<CapabilityName> for Capability {
     }
 }
 
-/// What a component is pushed as.
+/// The query parameters of a component push.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct PushedAs {
-    /// What it is called; several may have one name, as versions of a thing do.
+pub(crate) struct PushComponentQuery {
+    /// The name of the component. Several components can have the same name, for example as versions.
     #[param(pattern = "^[a-z0-9_-]{1,64}$")]
     name: String,
 }
@@ -91,22 +92,22 @@ pub(crate) struct PushedAs {
 /// A component.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ComponentView {
-    /// SHA-256 of its bytes, which names it for good.
+    /// The SHA-256 of its bytes, which identifies it permanently.
     #[schema(value_type = String, pattern = "^sha256:[0-9a-f]{64}$")]
     digest: ComponentDigest,
-    /// What it is called.
+    /// The name of the component.
     name: String,
-    /// Its size.
+    /// Its size in bytes.
     bytes: u64,
-    /// What it can decide.
+    /// The roles that it implements.
     #[schema(value_type = Vec<RoleName>)]
     roles: Vec<Role>,
-    /// What a pipeline has to grant it.
+    /// The capabilities that it imports, which a pipeline has to grant.
     #[schema(value_type = Vec<CapabilityName>)]
     capabilities: Vec<Capability>,
     /// When it was pushed, in milliseconds since 1970.
     created_millis: u64,
-    /// Public part of the key it was pushed with.
+    /// The public part of the key with which it was pushed.
     by: String,
 }
 
@@ -116,10 +117,10 @@ impl From<ComponentRecord> for ComponentView {
             digest: record.digest,
             name: record.name,
             bytes: record.bytes,
-            roles: record.facts.roles,
-            capabilities: record.facts.capabilities,
+            roles: record.interface.roles,
+            capabilities: record.interface.capabilities,
             created_millis: record.created_millis,
-            by: record.by,
+            by: record.pushed_by_key,
         }
     }
 }
@@ -127,49 +128,57 @@ impl From<ComponentRecord> for ComponentView {
 /// A tenant's components.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ComponentList {
-    /// The newest first.
+    /// The components, newest first.
     components: Vec<ComponentView>,
 }
 
-/// Pushes a component.
+/// Push a component.
 ///
-/// The body is the component itself. It is looked at before it is kept: whether it is a component of this contract, what it
-/// imports, whether it compiles within the limits, and whether it answers when it is asked once in each role. The same bytes
-/// pushed again are answered with 200.
-#[utoipa::path(post, path = "/v1/components", tag = "pipelines", params(PushedAs),
-    request_body(content_type = "application/octet-stream", description = "the component; `application/wasm` is as good", content = String),
+/// The body is the component itself. The host validates it before it stores it: the component must implement the contract, import
+/// only known capabilities, compile within the limits, and pass a test call in each of its roles. Pushing the same bytes again
+/// returns status 200.
+#[utoipa::path(post, path = "/v1/components", tag = "pipelines", params(PushComponentQuery),
+    request_body(content_type = "application/octet-stream", description = "The component; `application/wasm` is accepted as well", content = String),
     responses(
-        (status = 201, description = "it is kept", body = ComponentView),
-        (status = 200, description = "it was here before", body = ComponentView),
-        (status = 400, description = "no name, or not one", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "the body broke off", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "another one is being looked at", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "it cannot be let in, and why", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "a quota is reached", body = Problem, content_type = "application/problem+json"),
-        (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+        (status = 201, description = "The component is stored", body = ComponentView),
+        (status = 200, description = "The component already exists", body = ComponentView),
+        (status = 400, description = "The name is missing or malformed", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body is incomplete", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "Another component of the tenant is being checked", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The component is invalid; `detail` says why", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "A quota is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn push_component(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Params(pushed): Params<PushedAs>,
+    QueryParams(pushed): QueryParams<PushComponentQuery>,
     body: HttpBody,
 ) -> Result<(StatusCode, Json<ComponentView>), Problem> {
-    caller.may(Scope::Components)?;
-    if !is_name(&pushed.name) {
-        return Err(Problem::invalid(
-            "name has 1 to 64 characters of a-z, 0-9, '-' and '_'",
+    caller.require_scope(KeyScope::Components)?;
+    if !is_valid_name(&pushed.name) {
+        return Err(Problem::invalid_request(
+            "name must have 1 to 64 characters of a-z, 0-9, '-' and '_'",
         ));
     }
-    let turn = app.shelf.pushing.take(caller.id()).ok_or_else(|| {
-        Problem::conflict(
-            "another component of this tenant is being looked at: push them one after the other",
-        )
-    })?;
-    let arrived = receive(&app, &caller, body).await?;
-    let known = app.shelf.book.component(caller.id(), &arrived.digest).await?;
+    let turn = app
+        .tenant_pipelines
+        .validation_permits
+        .try_acquire(caller.tenant_id())
+        .ok_or_else(|| {
+            Problem::conflict(
+                "another component of this tenant is being validated: push components one after the other",
+            )
+        })?;
+    let arrived = receive_component(&app, &caller, body).await?;
+    let known = app
+        .tenant_pipelines
+        .pipeline_store
+        .find_component(caller.tenant_id(), &arrived.digest)
+        .await?;
     let status = match known {
         Some(_) => StatusCode::OK,
         None => StatusCode::CREATED,
@@ -178,21 +187,21 @@ pub(crate) async fn push_component(
         let app = Arc::clone(&app);
         async move {
             let _turn = turn;
-            keep(&app, caller, pushed.name, arrived, known).await
+            validate_and_store(&app, caller, pushed.name, arrived, known).await
         }
     };
-    let record = app.to_the_end(keeping).await?;
+    let record = app.run_to_completion(keeping).await?;
     Ok((status, Json(record.into())))
 }
 
-async fn keep(
-    app: &App,
+async fn validate_and_store(
+    app: &AppState,
     caller: Caller,
     name: String,
-    arrived: Arrived,
+    arrived: ReceivedComponent,
     known: Option<ComponentRecord>,
 ) -> Result<ComponentRecord, Problem> {
-    let shelf = &app.shelf;
+    let shelf = &app.tenant_pipelines;
     let record = match known {
         Some(known) => ComponentRecord { name, ..known },
         None => {
@@ -201,161 +210,188 @@ async fn keep(
                 path: arrived.path.clone(),
                 digest: arrived.digest.0,
             };
-            let facts = shelf.gate.inspect(caller.id(), &file).await.map_err(refused)?;
+            let facts = shelf
+                .component_validator
+                .inspect_component(caller.tenant_id(), &file)
+                .await
+                .map_err(policy_error_problem)?;
             shelf
-                .store
-                .commit(caller.id(), &arrived.path, &arrived.digest)
+                .component_store
+                .commit_component(caller.tenant_id(), &arrived.path, &arrived.digest)
                 .await?;
             ComponentRecord {
-                tenant: caller.id().clone(),
+                tenant: caller.tenant_id().clone(),
                 digest: arrived.digest,
                 name,
                 bytes: arrived.bytes,
-                facts,
-                created_millis: now_millis(),
-                by: caller.key,
+                interface: facts,
+                created_millis: unix_time_millis(),
+                pushed_by_key: caller.key_id,
             }
         }
     };
-    if let Err(error) = shelf.book.put_component(&record).await {
-        // The tenant was removed meanwhile: the next one of its name does not get the file.
+    if let Err(error) = shelf.pipeline_store.put_component(&record).await {
+        // The tenant was removed meanwhile. Remove the file, so that a later tenant with the same name does not get it.
         if shelf
-            .book
-            .component(&record.tenant, &record.digest)
+            .pipeline_store
+            .find_component(&record.tenant, &record.digest)
             .await?
             .is_none()
         {
-            shelf.store.remove(&record.tenant, &record.digest).await?;
+            shelf
+                .component_store
+                .remove_component_file(&record.tenant, &record.digest)
+                .await?;
         }
         return Err(match error {
-            StorageError::Missing { .. } => Problem::suspended("the tenant has been removed"),
+            StorageError::NotFound { .. } => Problem::tenant_suspended("the tenant has been removed"),
             error => error.into(),
         });
     }
     Ok(record)
 }
 
-/// What is wrong with a component is its owner's to mend, but for a host without room.
-pub(super) fn refused(error: PolicyError) -> Problem {
+/// Converts a policy error into a problem: status 422 if the component is at fault, 503 if the host has no capacity.
+pub(super) fn policy_error_problem(error: PolicyError) -> Problem {
     match error {
-        PolicyError::Exhausted { .. } => Problem::overloaded(error.to_string()),
+        PolicyError::NoInstanceAvailable { .. } => Problem::overloaded(error.to_string()),
         _ => Problem::unprocessable(error.to_string()),
     }
 }
 
-/// A component that has come in and is not kept yet. Its file is gone when this is dropped.
-struct Arrived {
+/// A received component that is not stored yet. Dropping it removes its temporary file.
+struct ReceivedComponent {
     path: PathBuf,
     digest: ComponentDigest,
     bytes: u64,
-    /// Of its bytes, given back after the file is gone or kept.
-    reservation: Reservation,
+    /// The reservation of its bytes, released after the file is removed or stored.
+    reservation: UploadReservation,
 }
 
-impl Drop for Arrived {
+impl Drop for ReceivedComponent {
     fn drop(&mut self) {
-        // It has been kept, or the next start removes it.
+        // It fails if the file was stored. Any other file is removed at the next start.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-async fn receive(app: &Arc<App>, caller: &Caller, body: HttpBody) -> Result<Arrived, Problem> {
-    let mut arrived = Arrived {
-        reservation: Reservation::new(Arc::clone(app), caller.tenant.clone()),
-        path: app.shelf.store.unfinished(),
+async fn receive_component(
+    app: &Arc<AppState>,
+    caller: &Caller,
+    body: HttpBody,
+) -> Result<ReceivedComponent, Problem> {
+    let mut arrived = ReceivedComponent {
+        reservation: UploadReservation::new(Arc::clone(app), caller.tenant.clone()),
+        path: app.tenant_pipelines.component_store.new_temporary_path(),
         digest: ComponentDigest([0; 32]),
         bytes: 0,
     };
-    let io = |error: std::io::Error| StorageError::io("a component that comes in", &error);
+    let io = |error: std::io::Error| StorageError::from_io_error("an uploaded component", &error);
     let mut file = File::create_new(&arrived.path).await.map_err(io)?;
     let (mut hash, mut body) = (Sha256::new(), body.into_data_stream());
     while let Some(chunk) = body.next().await {
-        let chunk =
-            chunk.map_err(|e| Problem::incomplete(format!("the body broke off ({e}): send it again")))?;
+        let chunk = chunk
+            .map_err(|e| Problem::incomplete_body(format!("the body is incomplete ({e}): send it again")))?;
         arrived.bytes += chunk.len() as u64;
-        if arrived.bytes > BYTES {
+        if arrived.bytes > MAX_COMPONENT_BYTES {
             return Err(Problem::too_large(format!(
-                "a component has at most {BYTES} bytes"
+                "a component may have at most {MAX_COMPONENT_BYTES} bytes"
             )));
         }
         hash.update(&chunk);
         arrived.reservation.grow_to(arrived.bytes).await?;
         file.write_all(&chunk).await.map_err(io)?;
-        arrived.reservation.count_written(chunk.len() as u64);
+        arrived.reservation.mark_written(chunk.len() as u64);
     }
     file.flush().await.map_err(io)?;
-    // Through this descriptor, which is told of every page that could not be written; one opened later may not be.
+    // On this descriptor, because it reports every failed write; a descriptor that is opened later may not.
     file.sync_all().await.map_err(io)?;
     arrived.digest = ComponentDigest(hash.finalize().into());
     Ok(arrived)
 }
 
-/// Lists the tenant's components.
+/// List the tenant's components.
 #[utoipa::path(get, path = "/v1/components", tag = "pipelines",
     responses(
-        (status = 200, description = "the components", body = ComponentList),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The components", body = ComponentList),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn components(
-    State(app): State<Arc<App>>,
+pub(crate) async fn list_components(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
 ) -> Result<Json<ComponentList>, Problem> {
-    caller.may(Scope::Components)?;
-    let components = app.shelf.book.components(caller.id()).await?;
+    caller.require_scope(KeyScope::Components)?;
+    let components = app
+        .tenant_pipelines
+        .pipeline_store
+        .list_components(caller.tenant_id())
+        .await?;
     Ok(Json(ComponentList {
         components: components.into_iter().map(ComponentView::from).collect(),
     }))
 }
 
-/// Tells of a component.
+/// Get a component.
 #[utoipa::path(get, path = "/v1/components/{digest}", tag = "pipelines",
-    params(("digest" = String, Path, description = "the component's digest")),
+    params(("digest" = String, Path, description = "Digest of the component")),
     responses(
-        (status = 200, description = "the component", body = ComponentView),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such component", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The component", body = ComponentView),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The component does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn component(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_component(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(digest): Route<ComponentDigest>,
+    PathParams(digest): PathParams<ComponentDigest>,
 ) -> Result<Json<ComponentView>, Problem> {
-    caller.may(Scope::Components)?;
-    let record = app.shelf.book.component(caller.id(), &digest).await?;
+    caller.require_scope(KeyScope::Components)?;
+    let record = app
+        .tenant_pipelines
+        .pipeline_store
+        .find_component(caller.tenant_id(), &digest)
+        .await?;
     record
         .map(|record| Json(record.into()))
-        .ok_or_else(|| Problem::not_found("there is no component of this digest"))
+        .ok_or_else(|| Problem::not_found("there is no component with this digest"))
 }
 
-/// Removes a component that no revision names.
+/// Remove a component that no revision uses.
 #[utoipa::path(delete, path = "/v1/components/{digest}", tag = "pipelines",
-    params(("digest" = String, Path, description = "the component's digest")),
+    params(("digest" = String, Path, description = "Digest of the component")),
     responses(
-        (status = 204, description = "it is gone"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such component", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "a revision names it", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 204, description = "The component is removed"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The component does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A revision uses the component", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn remove_component(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(digest): Route<ComponentDigest>,
+    PathParams(digest): PathParams<ComponentDigest>,
 ) -> Result<StatusCode, Problem> {
-    caller.may(Scope::Components)?;
-    match app.shelf.book.forget_component(caller.id(), &digest).await? {
+    caller.require_scope(KeyScope::Components)?;
+    match app
+        .tenant_pipelines
+        .pipeline_store
+        .remove_unused_component(caller.tenant_id(), &digest)
+        .await?
+    {
         Ok(true) => {
-            app.shelf.store.remove(caller.id(), &digest).await?;
+            app.tenant_pipelines
+                .component_store
+                .remove_component_file(caller.tenant_id(), &digest)
+                .await?;
             Ok(StatusCode::NO_CONTENT)
         }
-        Ok(false) => Err(Problem::not_found("there is no component of this digest")),
+        Ok(false) => Err(Problem::not_found("there is no component with this digest")),
         Err((pipeline, number)) => Err(Problem::conflict(format!(
-            "revision {number} of pipeline '{pipeline}' names it, and revisions stay"
+            "revision {number} of pipeline '{pipeline}' uses this component, and revisions are never removed"
         ))),
     }
 }

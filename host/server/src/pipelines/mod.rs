@@ -1,168 +1,171 @@
-//! Tenants' pipelines: what a job runs, and how that is changed while jobs run.
+//! The pipelines of tenants: which revision a job runs, and how revisions are rolled out while jobs run.
 //!
-//! A pipeline that a tenant has pushed stands over the host's own of that name, from the moment one of its revisions is
-//! active. Which revision a job gets is decided when it begins, not when it is put in: a queue of jobs does not go on with
-//! logic that was taken back an hour ago. The choice is written down before the engine hears of the job, so a job that is
-//! taken up after a restart runs what it ran.
+//! A tenant's pipeline takes precedence over the host's pipeline of the same name once one of its revisions is active. A revision is
+//! assigned to a job when the job starts, not when it is submitted. So queued jobs do not run a revision that was rolled back an hour
+//! ago. The assignment is stored before the engine starts the job, so a job that is resumed after a restart runs the same revision.
 
+mod audit_log;
+mod canary_trial;
 mod components;
-mod history;
-mod memory;
-mod recipe;
+mod memory_quota;
 mod replay;
+mod revision_body;
 mod revisions;
 mod rollout;
 mod shadow;
+mod tenant_permits;
 #[cfg(test)]
 mod tests;
-mod trial;
-mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use weir_core::component::{ComponentStore, Gate};
+use weir_core::component::{ComponentStore, ComponentValidator};
+use weir_core::job_request::JobRequestOptions;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
-use weir_core::order::OrderOptions;
-use weir_core::replay::Replays;
-use weir_core::revision::{PipelineBook, PipelineRecord, Recipe};
-use weir_core::rollout::Assignment;
-use weir_core::shadow::ShadowBook;
+use weir_core::replay::JobReplayer;
+use weir_core::revision::{PipelineRecord, PipelineStore, RevisionSpec};
+use weir_core::rollout::RevisionAssignment;
+use weir_core::shadow::ShadowStore;
 use weir_core::{JobId, StorageError, TenantId};
 
+pub(crate) use audit_log::{__path_list_audit_log, list_audit_log};
+pub(crate) use canary_trial::{EndedJob, record_ended_job};
 pub(crate) use components::{
-    __path_component, __path_components, __path_push_component, __path_remove_component, component,
-    components, push_component, remove_component,
+    __path_get_component, __path_list_components, __path_push_component, __path_remove_component,
+    get_component, list_components, push_component, remove_component,
 };
-pub(crate) use history::{__path_history, history};
-pub(crate) use memory::within;
-pub(crate) use replay::{__path_replay, replay};
+pub(crate) use memory_quota::apply_memory_quota;
+pub(crate) use replay::{__path_replay_job, replay_job};
 pub(crate) use revisions::{
-    __path_pipeline, __path_pipelines, __path_push_revision, __path_revision, __path_revisions, pipeline,
-    pipelines, push_revision, revision, revisions,
+    __path_get_pipeline, __path_get_revision, __path_list_pipelines, __path_list_revisions,
+    __path_push_revision, get_pipeline, get_revision, list_pipelines, list_revisions, push_revision,
 };
-pub(crate) use rollout::{__path_change_rollout, __path_rollout, change_rollout, rollout};
-pub(crate) use shadow::{Compared, compare};
-pub(crate) use trial::{Ended, ended};
-use turns::Turns;
+pub(crate) use rollout::{__path_change_rollout, __path_get_rollout, change_rollout, get_rollout};
+pub(crate) use shadow::{ComparedJob, compare_with_shadow};
+use tenant_permits::TenantPermits;
 
-/// The pipeline that every tenant has.
-const OWN: &str = "default";
+/// The name of the host's pipeline, which every tenant has.
+const HOST_PIPELINE_NAME: &str = "default";
 
-/// The host's own components.
+/// Builds pipelines and supplies the default components of the host.
 #[async_trait]
-pub trait Defaults: Send + Sync {
-    /// A pipeline of this manifest and these components, with the host's own in the roles that are left; the error says what is
-    /// wrong with those.
-    async fn pipeline(
+pub trait DefaultComponents: Send + Sync {
+    /// Builds a pipeline from a manifest and components. The default components take the remaining roles. The error says what is
+    /// wrong with the default components.
+    async fn build_pipeline(
         &self,
         manifest: Manifest,
         components: BTreeMap<Role, ComponentFile>,
     ) -> Result<Arc<Pipeline>, String>;
 }
 
-/// A pipeline that cannot be had.
+/// Why a pipeline is not available.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum PipelineError {
-    /// The tenant has none of that name.
+    /// The tenant has no pipeline of this name.
     #[error("there is no pipeline '{0}'")]
     Unknown(String),
-    /// It has no active revision.
+    /// The pipeline has no active revision.
     #[error("no revision of pipeline '{0}' is active: activate one")]
     Inactive(String),
-    /// It exists and cannot be loaded.
+    /// The pipeline exists, but it cannot be loaded.
     #[error("pipeline '{name}' cannot be used: {reason}")]
     Unusable {
-        /// Its name.
+        /// The name of the pipeline.
         name: String,
-        /// Why.
+        /// Why it cannot be loaded.
         reason: String,
     },
-    /// What is written down of it cannot be read now.
+    /// The records of the pipeline cannot be read now.
     #[error(transparent)]
     Storage(#[from] StorageError),
 }
 
-/// Where tenants' pipelines are kept.
-pub(crate) struct Shelf {
-    pub(crate) book: Arc<dyn PipelineBook>,
-    pub(crate) store: Arc<dyn ComponentStore>,
-    pub(crate) gate: Arc<dyn Gate>,
-    pub(crate) replays: Arc<dyn Replays>,
-    shadows: Arc<dyn ShadowBook>,
-    defaults: Arc<dyn Defaults>,
-    /// Tenants one of whose components is being looked at.
-    pushing: Arc<Turns>,
-    /// Tenants one of whose jobs is being compared with a shadow.
-    comparing: Arc<Turns>,
+/// Stores, loads and assigns the pipelines of tenants.
+pub(crate) struct TenantPipelines {
+    pub(crate) pipeline_store: Arc<dyn PipelineStore>,
+    pub(crate) component_store: Arc<dyn ComponentStore>,
+    pub(crate) component_validator: Arc<dyn ComponentValidator>,
+    pub(crate) job_replayer: Arc<dyn JobReplayer>,
+    shadow_store: Arc<dyn ShadowStore>,
+    default_components: Arc<dyn DefaultComponents>,
+    /// Allows one component validation at a time for each tenant.
+    validation_permits: Arc<TenantPermits>,
+    /// Allows one comparison with a shadow at a time for each tenant.
+    comparison_permits: Arc<TenantPermits>,
 }
 
-impl Shelf {
+impl TenantPipelines {
     pub(crate) fn new(
-        book: Arc<dyn PipelineBook>,
+        book: Arc<dyn PipelineStore>,
         store: Arc<dyn ComponentStore>,
-        gate: Arc<dyn Gate>,
-        replays: Arc<dyn Replays>,
-        shadows: Arc<dyn ShadowBook>,
-        defaults: Arc<dyn Defaults>,
+        gate: Arc<dyn ComponentValidator>,
+        replays: Arc<dyn JobReplayer>,
+        shadows: Arc<dyn ShadowStore>,
+        defaults: Arc<dyn DefaultComponents>,
     ) -> Self {
         Self {
-            book,
-            store,
-            gate,
-            replays,
-            shadows,
-            defaults,
-            pushing: Turns::new(usize::MAX),
-            comparing: Turns::new(shadow::AT_ONCE),
+            pipeline_store: book,
+            component_store: store,
+            component_validator: gate,
+            job_replayer: replays,
+            shadow_store: shadows,
+            default_components: defaults,
+            validation_permits: TenantPermits::new(usize::MAX),
+            comparison_permits: TenantPermits::new(shadow::MAX_CONCURRENT_COMPARISONS),
         }
     }
 
-    /// What a job would run if it began now.
-    pub(crate) async fn preview(
+    /// Returns the pipeline that a job would run if it started now.
+    pub(crate) async fn preview_pipeline(
         &self,
         tenant: &TenantId,
         name: &str,
-        options: &OrderOptions,
+        options: &JobRequestOptions,
         job: &JobId,
     ) -> Result<Arc<Pipeline>, PipelineError> {
-        let given = self.active(tenant, name).await?;
-        let given = given.and_then(|record| record.rollout.assign(job));
-        self.load(tenant, name, options, given).await
+        let given = self.find_active_pipeline(tenant, name).await?;
+        let given = given.and_then(|record| record.rollout.assign_job(job));
+        self.load_pipeline(tenant, name, options, given).await
     }
 
-    /// What a job runs that begins now or goes on, written down.
-    pub(crate) async fn give(
+    /// Returns the pipeline of a job that starts or resumes now, and stores the assigned revision.
+    pub(crate) async fn assign_pipeline(
         &self,
         tenant: &TenantId,
         name: &str,
-        options: &OrderOptions,
+        options: &JobRequestOptions,
         job: &JobId,
-    ) -> Result<(Arc<Pipeline>, Option<Assignment>), PipelineError> {
-        let given = match self.active(tenant, name).await? {
-            Some(_) => self.book.assign(tenant, name, job).await?,
+    ) -> Result<(Arc<Pipeline>, Option<RevisionAssignment>), PipelineError> {
+        let given = match self.find_active_pipeline(tenant, name).await? {
+            Some(_) => self.pipeline_store.assign_revision(tenant, name, job).await?,
             None => None,
         };
-        Ok((self.load(tenant, name, options, given).await?, given))
+        Ok((self.load_pipeline(tenant, name, options, given).await?, given))
     }
 
-    /// The tenant's pipeline of this name, if a revision of it is active. `None` is the host's own.
-    async fn active(&self, tenant: &TenantId, name: &str) -> Result<Option<PipelineRecord>, PipelineError> {
-        match self.book.pipeline(tenant, name).await? {
+    /// Returns the tenant's pipeline of this name, if it has an active revision; `None` means the pipeline of the host.
+    async fn find_active_pipeline(
+        &self,
+        tenant: &TenantId,
+        name: &str,
+    ) -> Result<Option<PipelineRecord>, PipelineError> {
+        match self.pipeline_store.find_pipeline(tenant, name).await? {
             Some(record) if record.rollout.stable.is_some() => Ok(Some(record)),
-            _ if name == OWN => Ok(None),
+            _ if name == HOST_PIPELINE_NAME => Ok(None),
             Some(_) => Err(PipelineError::Inactive(name.to_owned())),
             None => Err(PipelineError::Unknown(name.to_owned())),
         }
     }
 
-    async fn load(
+    async fn load_pipeline(
         &self,
         tenant: &TenantId,
         name: &str,
-        options: &OrderOptions,
-        given: Option<Assignment>,
+        options: &JobRequestOptions,
+        given: Option<RevisionAssignment>,
     ) -> Result<Arc<Pipeline>, PipelineError> {
         let unusable = |reason: String| PipelineError::Unusable {
             name: name.to_owned(),
@@ -170,36 +173,41 @@ impl Shelf {
         };
         let recipe = match given {
             Some(given) => {
-                let revision = self.book.revision(tenant, name, given.revision).await?;
-                let missing = || unusable(format!("its revision {} is gone", given.revision));
-                revision.ok_or_else(missing)?.recipe
+                let revision = self
+                    .pipeline_store
+                    .find_revision(tenant, name, given.revision)
+                    .await?;
+                let missing = || unusable(format!("its revision {} does not exist", given.revision));
+                revision.ok_or_else(missing)?.spec
             }
-            None => Recipe {
-                manifest: Manifest::embedded(),
+            None => RevisionSpec {
+                manifest: Manifest::default_pipeline(),
                 components: BTreeMap::new(),
             },
         };
         let mut built = recipe;
         built
             .manifest
-            .with_options(options.dpi, options.ocr.as_deref(), options.vision.as_deref());
-        self.build(tenant, built).await.map_err(unusable)
+            .apply_job_options(options.dpi, options.ocr.as_deref(), options.vision.as_deref());
+        self.build_pipeline(tenant, built).await.map_err(unusable)
     }
 
-    /// A recipe with its files.
-    async fn build(&self, tenant: &TenantId, recipe: Recipe) -> Result<Arc<Pipeline>, String> {
+    /// Builds a pipeline from a revision and the files of its components.
+    async fn build_pipeline(&self, tenant: &TenantId, recipe: RevisionSpec) -> Result<Arc<Pipeline>, String> {
         let mut files = BTreeMap::new();
         for (role, digest) in &recipe.components {
-            let record = self.book.component(tenant, digest).await;
+            let record = self.pipeline_store.find_component(tenant, digest).await;
             let record = record.map_err(|error| error.to_string())?;
             let name = record.map_or_else(|| role.name().to_owned(), |record| record.name);
             let file = ComponentFile {
                 name,
-                path: self.store.path(tenant, digest),
+                path: self.component_store.component_path(tenant, digest),
                 digest: digest.0,
             };
             files.insert(*role, file);
         }
-        self.defaults.pipeline(recipe.manifest, files).await
+        self.default_components
+            .build_pipeline(recipe.manifest, files)
+            .await
     }
 }

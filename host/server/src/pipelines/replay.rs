@@ -1,4 +1,4 @@
-//! A job's decisions, had again by another revision before any job runs it.
+//! The API to replay a job: it compares the recorded decisions of the job with those of another revision.
 
 use std::sync::Arc;
 
@@ -8,101 +8,101 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_core::JobId;
 use weir_core::ports::Ledger as _;
-use weir_core::replay::{Difference, Effect, ReplayError, ReplayReport};
-use weir_core::rollout::{Arm, Assignment};
-use weir_core::tenancy::Scope;
+use weir_core::replay::{DecisionDifference, DecisionTotals, ReplayError, ReplayReport};
+use weir_core::rollout::{RevisionAssignment, RolloutArm};
+use weir_core::tenancy::KeyScope;
 
 use super::PipelineError;
-use super::components::refused;
-use super::memory::within;
-use crate::app::App;
+use super::components::policy_error_problem;
+use super::memory_quota::apply_memory_quota;
+use crate::app::AppState;
 use crate::auth::Caller;
+use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;
-use crate::wire::{Body, Route};
 
-/// Which revision decides.
+/// The revision to replay a job with.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct ReplayWith {
-    /// A revision of the job's pipeline; the one that the job ran, if none is given.
+pub(crate) struct ReplayRequest {
+    /// A revision of the job's pipeline; the default is the revision that the job ran.
     #[schema(minimum = 1)]
     revision: Option<u32>,
 }
 
-/// What came of putting a job's questions to components again.
+/// The result of a replay.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ReplayView {
-    /// Decisions that were had again.
+    /// The number of replayed decisions.
     decisions: u64,
-    /// Those that came out otherwise.
+    /// The number of decisions that differ.
     differing: u64,
-    /// The first of them.
+    /// The first decisions that differ.
     differences: Vec<DifferenceView>,
-    /// Questions to capabilities that nobody had asked when the job ran, and that therefore had no answer.
+    /// The number of calls to capabilities that the job had not made and that therefore had no recorded response.
     missed: u64,
-    /// What the decisions came to when the job ran.
-    before: EffectView,
-    /// What they come to now.
-    after: EffectView,
-    /// Why the recording has not all of the job's decisions, if it has not.
+    /// The totals of the recorded decisions.
+    before: DecisionTotalsView,
+    /// The totals of the replayed decisions.
+    after: DecisionTotalsView,
+    /// Why the recording is incomplete; null if it is complete.
     incomplete: Option<String>,
 }
 
-/// A decision that came out otherwise.
+/// A decision that differs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DifferenceView {
-    /// Role and function.
+    /// The role and the function.
     function: String,
-    /// What was asked about.
+    /// The subject of the decision, such as a page.
     about: String,
-    /// The answer when the job ran, or the error.
+    /// The recorded decision, or its error.
     before: String,
-    /// The answer now, or the error.
+    /// The replayed decision, or its error.
     after: String,
 }
 
-impl From<Difference> for DifferenceView {
-    fn from(difference: Difference) -> Self {
+impl From<DecisionDifference> for DifferenceView {
+    fn from(difference: DecisionDifference) -> Self {
         Self {
             function: difference.function,
-            about: difference.about,
+            about: difference.subject,
             before: difference.before,
             after: difference.after,
         }
     }
 }
 
-/// What decisions come to, all together.
+/// The totals of the decisions of a job.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct EffectView {
-    /// Batches.
+pub(crate) struct DecisionTotalsView {
+    /// The number of batches.
     batches: u64,
-    /// Pages that batches ask for.
+    /// The number of pages requested by batches.
     batch_pages: u64,
-    /// Pages whose text layer is read.
+    /// The number of pages whose text layer is read.
     text_layer: u64,
-    /// Pages whose text is recognized.
+    /// The number of pages that are read by OCR.
     ocr: u64,
-    /// Pages read by a vision-language model.
+    /// The number of pages that are read by a vision-language model.
     vision_model: u64,
-    /// Pages not read.
+    /// The number of pages that are not read.
     not_read: u64,
-    /// Passages that become searchable.
+    /// The number of passages that become searchable.
     passages: u64,
-    /// Questions to a language model.
+    /// The number of requests to a language model.
     model_calls: u64,
-    /// Failures after which a page is tried again.
+    /// The number of failures after which a page is retried.
     retries: u64,
-    /// Failures after which a page is skipped or its document fails.
+    /// The number of failures after which a page is skipped or its document fails.
     given_up: u64,
-    /// Updates that users see.
+    /// The number of progress updates for the user.
     updates: u64,
-    /// Decisions that were not made.
+    /// The number of failed decisions.
     errors: u64,
 }
 
-impl From<Effect> for EffectView {
-    fn from(effect: Effect) -> Self {
+impl From<DecisionTotals> for DecisionTotalsView {
+    fn from(effect: DecisionTotals) -> Self {
         Self {
             batches: effect.batches,
             batch_pages: effect.batch_pages,
@@ -126,71 +126,86 @@ impl From<ReplayReport> for ReplayView {
             decisions: report.decisions,
             differing: report.differing,
             differences: report.differences.into_iter().map(DifferenceView::from).collect(),
-            missed: report.missed,
+            missed: report.missing_capability_responses,
             before: report.before.into(),
             after: report.after.into(),
-            incomplete: report.incomplete,
+            incomplete: report.incomplete_reason,
         }
     }
 }
 
-/// Puts a job's recorded questions to a revision's components, and tells what they decide otherwise.
+/// Replay the recorded decisions of a job with a revision, and return the decisions that differ.
 ///
-/// Nothing of it has an effect. With the revision that the job ran nothing differs.
-#[utoipa::path(post, path = "/v1/jobs/{id}/replay", tag = "pipelines", request_body = ReplayWith,
-    params(("id" = String, Path, format = Uuid, description = "the job")),
+/// The replay changes nothing. With the revision that the job ran, no decision differs.
+#[utoipa::path(post, path = "/v1/jobs/{id}/replay", tag = "pipelines", request_body = ReplayRequest,
+    params(("id" = String, Path, format = Uuid, description = "Id of the job")),
     responses(
-        (status = 200, description = "what differs", body = ReplayView),
-        (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such job or revision, or its calls were not recorded", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "the body broke off", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "no JSON by its type", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "it cannot be replayed, and why", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The differences", body = ReplayView),
+        (status = 400, description = "The body is not valid JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The job or revision does not exist, or the calls of the job were not recorded", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body is incomplete", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The content type is not application/json", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The job cannot be replayed; `detail` says why", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn replay(
-    State(app): State<Arc<App>>,
+pub(crate) async fn replay_job(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(job): Route<JobId>,
-    Body(with): Body<ReplayWith>,
+    PathParams(job): PathParams<JobId>,
+    JsonBody(with): JsonBody<ReplayRequest>,
 ) -> Result<Json<ReplayView>, Problem> {
-    caller.may(Scope::Components)?;
-    let tenant = caller.id();
-    let (record, order) = tokio::try_join!(app.ledger.job(tenant, &job), app.orders.order(tenant, &job))?;
-    let record = record.ok_or_else(|| Problem::not_found("there is no job of this id"))?;
+    caller.require_scope(KeyScope::Components)?;
+    let tenant = caller.tenant_id();
+    let (record, order) = tokio::try_join!(
+        app.ledger.find_job(tenant, &job),
+        app.job_requests.find_job_request(tenant, &job)
+    )?;
+    let record = record.ok_or_else(|| Problem::not_found("there is no job with this id"))?;
     let options = order.map(|order| order.options).unwrap_or_default();
     let given = match with.revision {
         Some(revision) => {
             let known = app
-                .shelf
-                .book
-                .revision(tenant, &record.pipeline, revision)
+                .tenant_pipelines
+                .pipeline_store
+                .find_revision(tenant, &record.pipeline, revision)
                 .await?;
             let missing = format!("pipeline '{}' has no revision {revision}", record.pipeline);
             known.ok_or_else(|| Problem::not_found(missing))?;
-            Some(Assignment {
+            Some(RevisionAssignment {
                 revision,
-                arm: Arm::Stable,
+                arm: RolloutArm::Stable,
             })
         }
-        None => app.shelf.book.assignment(tenant, &job).await?,
+        None => {
+            app.tenant_pipelines
+                .pipeline_store
+                .find_assignment(tenant, &job)
+                .await?
+        }
     };
-    let pipeline = app.shelf.load(tenant, &record.pipeline, &options, given).await;
+    let pipeline = app
+        .tenant_pipelines
+        .load_pipeline(tenant, &record.pipeline, &options, given)
+        .await;
     let pipeline = pipeline.map_err(|error| match error {
         PipelineError::Storage(error) => error.into(),
         other => Problem::unprocessable(other.to_string()),
     })?;
-    let pipeline = within(&app, tenant, pipeline).await?;
-    let report = app.shelf.replays.replay(tenant, &job, &pipeline).await;
+    let pipeline = apply_memory_quota(&app, tenant, pipeline).await?;
+    let report = app
+        .tenant_pipelines
+        .job_replayer
+        .replay_job(tenant, &job, &pipeline)
+        .await;
     match report {
         Ok(report) => Ok(Json(report.into())),
-        Err(error @ (ReplayError::NotRecorded(_) | ReplayError::NotKept(..))) => {
+        Err(error @ (ReplayError::NotRecorded(_) | ReplayError::RecordingRemoved(..))) => {
             Err(Problem::not_found(error.to_string()))
         }
-        Err(ReplayError::Unreadable(reason)) => Err(Problem::internal(reason)),
-        Err(ReplayError::Policy(error)) => Err(refused(error)),
+        Err(ReplayError::Unreadable(reason)) => Err(Problem::internal_error(reason)),
+        Err(ReplayError::Policy(error)) => Err(policy_error_problem(error)),
     }
 }

@@ -1,4 +1,4 @@
-//! Pipelines and their revisions over HTTP.
+//! The API for pipelines and their revisions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,89 +9,91 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use weir_core::component::ComponentDigest;
-use weir_core::id::is_name;
-use weir_core::manifest::{Capability, OnTrap, Role};
+use weir_core::id::is_valid_name;
+use weir_core::manifest::{Capability, ComponentFailurePolicy, Role};
 use weir_core::revision::{PipelineRecord, Revision};
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 
-use super::components::{CapabilityName, refused};
-use super::recipe::{JudgeBody, LimitsBody, NewRevision, OnTrapName, SettingBody, recipe};
+use super::components::{CapabilityName, policy_error_problem};
+use super::revision_body::{
+    CanaryAnalysisBody, ComponentFailurePolicyName, LimitsBody, NewRevision, SettingBody, validate_revision,
+};
 use super::rollout::RolloutView;
-use crate::app::{App, now_millis};
+use crate::app::{AppState, unix_time_millis};
 use crate::auth::Caller;
+use crate::http_input::{JsonBody, PathParams, QueryParams};
 use crate::problem::Problem;
-use crate::wire::{Body, Params, Route};
 
-/// Most revisions in one answer, and how many unless told.
-const MOST: usize = 200;
-const USUAL: usize = 50;
-/// A revision.
+/// The maximum and the default number of revisions in one response.
+const MAX_LIMIT: usize = 200;
+const DEFAULT_LIMIT: usize = 50;
+/// A revision of a pipeline.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RevisionView {
-    /// The pipeline.
+    /// The name of the pipeline.
     pipeline: String,
-    /// Its number, from 1.
+    /// The number of the revision, from 1.
     number: u32,
-    /// Digests of components by role; the host's own decide in the others.
+    /// The digests of its components by role. The default components of the host take the remaining roles.
     #[schema(value_type = BTreeMap<String, String>)]
     components: BTreeMap<Role, ComponentDigest>,
-    /// Settings that components read.
+    /// The settings that components can read.
     settings: BTreeMap<String, SettingBody>,
-    /// Rights.
+    /// The capabilities that the pipeline grants to its components.
     #[schema(value_type = Vec<CapabilityName>)]
     capabilities: Vec<Capability>,
-    /// After a component failed to decide.
-    #[schema(value_type = OnTrapName)]
-    on_trap: OnTrap,
-    /// Limits of calls.
+    /// What happens after a call of a component failed.
+    #[schema(value_type = ComponentFailurePolicyName)]
+    on_component_failure: ComponentFailurePolicy,
+    /// The limits of component calls.
     limits: LimitsBody,
-    /// When a canary of this revision is promoted or rolled back.
-    judge: JudgeBody,
+    /// The rules of the canary analysis for this revision.
+    canary_analysis: CanaryAnalysisBody,
     /// When it was pushed, in milliseconds since 1970.
     created_millis: u64,
-    /// Public part of the key it was pushed with.
+    /// The public part of the key with which it was pushed.
     by: String,
 }
 
 impl From<Revision> for RevisionView {
     fn from(revision: Revision) -> Self {
-        let manifest = revision.recipe.manifest;
+        let manifest = revision.spec.manifest;
         Self {
             pipeline: revision.pipeline,
             number: revision.number,
-            components: revision.recipe.components,
+            components: revision.spec.components,
             settings: manifest
                 .settings
                 .into_iter()
                 .map(|(k, v)| (k, v.into()))
                 .collect(),
             capabilities: manifest.capabilities.grant,
-            on_trap: manifest.on_trap,
+            on_component_failure: manifest.on_component_failure,
             limits: manifest.limits.into(),
-            judge: manifest.judge.into(),
+            canary_analysis: manifest.canary_analysis.into(),
             created_millis: revision.created_millis,
-            by: revision.by,
+            by: revision.pushed_by_key,
         }
     }
 }
 
-/// A pipeline's revisions.
+/// A part of the revisions of a pipeline.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RevisionList {
-    /// The newest first.
+    /// The revisions, newest first.
     revisions: Vec<RevisionView>,
-    /// What `before` is to be for the next ones, if there may be more.
+    /// The value of `before` for the next revisions; null if there are none.
     next: Option<u32>,
 }
 
 /// A pipeline.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PipelineView {
-    /// Its name.
+    /// The name of the pipeline.
     name: String,
-    /// Revisions it has.
+    /// The number of its revisions.
     revisions: u32,
-    /// Which of them new jobs get.
+    /// Which revisions new jobs get.
     rollout: RolloutView,
 }
 
@@ -99,7 +101,7 @@ impl From<PipelineRecord> for PipelineView {
     fn from(record: PipelineRecord) -> Self {
         Self {
             name: record.name,
-            revisions: record.revisions,
+            revisions: record.revision_count,
             rollout: record.rollout.into(),
         }
     }
@@ -108,116 +110,141 @@ impl From<PipelineRecord> for PipelineView {
 /// A tenant's pipelines.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct PipelineList {
-    /// By name.
+    /// The pipelines, sorted by name.
     pipelines: Vec<PipelineView>,
 }
 
-/// Which revisions.
+/// The query parameters of the list of revisions.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct RevisionPage {
-    /// Only those before this one.
+pub(crate) struct RevisionListQuery {
+    /// Return only revisions before this one.
     #[param(minimum = 1)]
     before: Option<u32>,
-    /// At most so many.
+    /// The maximum number of revisions.
     #[param(minimum = 1, maximum = 200, default = 50)]
     limit: Option<usize>,
 }
 
-/// Lists the tenant's pipelines.
+/// List the tenant's pipelines.
 #[utoipa::path(get, path = "/v1/pipelines", tag = "pipelines",
     responses(
-        (status = 200, description = "the pipelines", body = PipelineList),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The pipelines", body = PipelineList),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn pipelines(
-    State(app): State<Arc<App>>,
+pub(crate) async fn list_pipelines(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
 ) -> Result<Json<PipelineList>, Problem> {
-    caller.may(Scope::Components)?;
-    let pipelines = app.shelf.book.pipelines(caller.id()).await?;
+    caller.require_scope(KeyScope::Components)?;
+    let pipelines = app
+        .tenant_pipelines
+        .pipeline_store
+        .list_pipelines(caller.tenant_id())
+        .await?;
     Ok(Json(PipelineList {
         pipelines: pipelines.into_iter().map(PipelineView::from).collect(),
     }))
 }
 
-/// Tells of a pipeline.
+/// Get a pipeline.
 #[utoipa::path(get, path = "/v1/pipelines/{name}", tag = "pipelines",
-    params(("name" = String, Path, description = "the pipeline's name")),
+    params(("name" = String, Path, description = "Name of the pipeline")),
     responses(
-        (status = 200, description = "the pipeline", body = PipelineView),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The pipeline", body = PipelineView),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The pipeline does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn pipeline(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_pipeline(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(name): Route<String>,
+    PathParams(name): PathParams<String>,
 ) -> Result<Json<PipelineView>, Problem> {
-    caller.may(Scope::Components)?;
-    Ok(Json(known(&app, &caller, &name).await?.into()))
+    caller.require_scope(KeyScope::Components)?;
+    Ok(Json(find_pipeline(&app, &caller, &name).await?.into()))
 }
 
-/// The tenant's pipeline of this name; a problem if it has none.
-pub(super) async fn known(app: &App, caller: &Caller, name: &str) -> Result<PipelineRecord, Problem> {
-    let record = app.shelf.book.pipeline(caller.id(), name).await?;
+/// Returns the tenant's pipeline of this name, or a problem if it does not exist.
+pub(super) async fn find_pipeline(
+    app: &AppState,
+    caller: &Caller,
+    name: &str,
+) -> Result<PipelineRecord, Problem> {
+    let record = app
+        .tenant_pipelines
+        .pipeline_store
+        .find_pipeline(caller.tenant_id(), name)
+        .await?;
     record.ok_or_else(|| Problem::not_found(format!("there is no pipeline '{name}': push a revision of it")))
 }
 
-/// Pushes a revision.
+/// Push a revision.
 ///
-/// It gets the next number of the pipeline, and no job runs it before it is activated or made a canary. The components are
-/// asked once in each role, with the rights and settings given, before it is kept. The same revision as the newest pushed
-/// again is answered with 200.
+/// The revision gets the next number of the pipeline. No job runs it before it is activated or becomes a canary. Before the host
+/// stores it, the components have to pass a test call in each role, with the given capabilities and settings. Pushing a revision that
+/// equals the newest one returns status 200.
 #[utoipa::path(post, path = "/v1/pipelines/{name}/revisions", tag = "pipelines", request_body = NewRevision,
-    params(("name" = String, Path, description = "the pipeline's name", pattern = "^[a-z0-9_-]{1,64}$")),
+    params(("name" = String, Path, description = "Name of the pipeline", pattern = "^[a-z0-9_-]{1,64}$")),
     responses(
-        (status = 201, description = "the revision", body = RevisionView),
-        (status = 200, description = "it is the newest already", body = RevisionView),
-        (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such component", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "the body broke off", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "no JSON by its type", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "it cannot be used, and why", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+        (status = 201, description = "The revision", body = RevisionView),
+        (status = 200, description = "The newest revision is the same", body = RevisionView),
+        (status = 400, description = "The body is not valid JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The component does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body is incomplete", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The content type is not application/json", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The revision is invalid; `detail` says why", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn push_revision(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(name): Route<String>,
-    Body(new): Body<NewRevision>,
+    PathParams(name): PathParams<String>,
+    JsonBody(new): JsonBody<NewRevision>,
 ) -> Result<(StatusCode, Json<RevisionView>), Problem> {
-    caller.may(Scope::Components)?;
-    if !is_name(&name) {
+    caller.require_scope(KeyScope::Components)?;
+    if !is_valid_name(&name) {
         return Err(Problem::unprocessable(
-            "a pipeline's name has 1 to 64 characters of a-z, 0-9, '-' and '_'",
+            "the name of a pipeline must have 1 to 64 characters of a-z, 0-9, '-' and '_'",
         ));
     }
-    let recipe = recipe(&app, &caller, &name, new).await?;
-    let built = app.shelf.build(caller.id(), recipe.clone()).await;
+    let recipe = validate_revision(&app, &caller, &name, new).await?;
+    let built = app
+        .tenant_pipelines
+        .build_pipeline(caller.tenant_id(), recipe.clone())
+        .await;
     let built = built.map_err(Problem::unprocessable)?;
-    app.shelf
-        .gate
-        .rehearse(caller.id(), &built)
+    app.tenant_pipelines
+        .component_validator
+        .dry_run_pipeline(caller.tenant_id(), &built)
         .await
-        .map_err(refused)?;
-    let before = app.shelf.book.revisions(caller.id(), &name, None, 1).await?;
-    let added = app
-        .shelf
-        .book
-        .add_revision(caller.id(), &name, &recipe, &caller.key, now_millis())
+        .map_err(policy_error_problem)?;
+    let before = app
+        .tenant_pipelines
+        .pipeline_store
+        .list_revisions(caller.tenant_id(), &name, None, 1)
         .await?;
-    let revision =
-        added.map_err(|digest| Problem::not_found(format!("component {digest} is not here: push it")))?;
+    let added = app
+        .tenant_pipelines
+        .pipeline_store
+        .add_revision(
+            caller.tenant_id(),
+            &name,
+            &recipe,
+            &caller.key_id,
+            unix_time_millis(),
+        )
+        .await?;
+    let revision = added
+        .map_err(|digest| Problem::not_found(format!("there is no component {digest}: push it first")))?;
     let is_old = before
         .first()
         .is_some_and(|newest| newest.number == revision.number);
@@ -229,36 +256,36 @@ pub(crate) async fn push_revision(
     Ok((status, Json(revision.into())))
 }
 
-/// Lists a pipeline's revisions.
+/// List the revisions of a pipeline.
 #[utoipa::path(get, path = "/v1/pipelines/{name}/revisions", tag = "pipelines",
-    params(("name" = String, Path, description = "the pipeline's name"), RevisionPage),
+    params(("name" = String, Path, description = "Name of the pipeline"), RevisionListQuery),
     responses(
-        (status = 200, description = "the revisions", body = RevisionList),
-        (status = 400, description = "out of bounds", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The revisions", body = RevisionList),
+        (status = 400, description = "A parameter is out of range", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The pipeline does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn revisions(
-    State(app): State<Arc<App>>,
+pub(crate) async fn list_revisions(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(name): Route<String>,
-    Params(page): Params<RevisionPage>,
+    PathParams(name): PathParams<String>,
+    QueryParams(page): QueryParams<RevisionListQuery>,
 ) -> Result<Json<RevisionList>, Problem> {
-    caller.may(Scope::Components)?;
-    let limit = page.limit.unwrap_or(USUAL);
+    caller.require_scope(KeyScope::Components)?;
+    let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
     let number = 1..=i32::MAX.cast_unsigned();
-    if !(1..=MOST).contains(&limit) || page.before.is_some_and(|before| !number.contains(&before)) {
-        return Err(Problem::invalid(format!(
-            "limit is from 1 to {MOST}, and before is at least 1"
+    if !(1..=MAX_LIMIT).contains(&limit) || page.before.is_some_and(|before| !number.contains(&before)) {
+        return Err(Problem::invalid_request(format!(
+            "limit must be from 1 to {MAX_LIMIT}, and before must be at least 1"
         )));
     }
-    known(&app, &caller, &name).await?;
+    find_pipeline(&app, &caller, &name).await?;
     let revisions = app
-        .shelf
-        .book
-        .revisions(caller.id(), &name, page.before, limit)
+        .tenant_pipelines
+        .pipeline_store
+        .list_revisions(caller.tenant_id(), &name, page.before, limit)
         .await?;
     let last = revisions.last().map(|revision| revision.number);
     Ok(Json(RevisionList {
@@ -267,26 +294,30 @@ pub(crate) async fn revisions(
     }))
 }
 
-/// Tells of a revision.
+/// Get a revision.
 #[utoipa::path(get, path = "/v1/pipelines/{name}/revisions/{number}", tag = "pipelines",
     params(
-        ("name" = String, Path, description = "the pipeline's name"),
-        ("number" = u32, Path, description = "the revision's number", minimum = 1),
+        ("name" = String, Path, description = "Name of the pipeline"),
+        ("number" = u32, Path, description = "Number of the revision", minimum = 1),
     ),
     responses(
-        (status = 200, description = "the revision", body = RevisionView),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such revision", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The revision", body = RevisionView),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The revision does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn revision(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_revision(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route((name, number)): Route<(String, u32)>,
+    PathParams((name, number)): PathParams<(String, u32)>,
 ) -> Result<Json<RevisionView>, Problem> {
-    caller.may(Scope::Components)?;
-    let revision = app.shelf.book.revision(caller.id(), &name, number).await?;
+    caller.require_scope(KeyScope::Components)?;
+    let revision = app
+        .tenant_pipelines
+        .pipeline_store
+        .find_revision(caller.tenant_id(), &name, number)
+        .await?;
     revision
         .map(|revision| Json(revision.into()))
         .ok_or_else(|| Problem::not_found(format!("pipeline '{name}' has no revision {number}")))

@@ -1,4 +1,4 @@
-//! Who gets which revision, over HTTP: seen and changed.
+//! The API for rollouts: view and change which revisions new jobs get.
 
 use std::sync::Arc;
 
@@ -6,43 +6,43 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use weir_core::judge::Showing;
-use weir_core::rollout::{Change, Rollout};
-use weir_core::tenancy::Scope;
+use weir_core::canary_analysis::JobMetrics;
+use weir_core::rollout::{Rollout, RolloutAction};
+use weir_core::tenancy::KeyScope;
 
-use super::revisions::known;
+use super::canary_trial;
+use super::revisions::find_pipeline;
 use super::shadow::{self, ShadowView};
-use super::trial;
-use crate::app::{App, now_millis};
+use crate::app::{AppState, unix_time_millis};
 use crate::auth::Caller;
+use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;
-use crate::wire::{Body, Route};
 
-/// Which revision new jobs get.
+/// Which revisions new jobs get.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct RolloutView {
-    /// The revision of those that do not get the canary; null before one is activated.
+    /// The revision of new jobs that do not get the canary; null before a revision is activated.
     stable: Option<u32>,
-    /// The revision that some get.
+    /// The revision that a share of the new jobs gets.
     canary: Option<CanaryView>,
-    /// The revision that decides beside them, without effect.
+    /// The revision whose decisions are compared after each job, without effect.
     shadow: Option<u32>,
-    /// What was stable before.
+    /// The previous stable revision.
     previous: Option<u32>,
-    /// Whether no change is taken until it is unpinned.
+    /// Whether changes are refused until the rollout is unpinned.
     pinned: bool,
-    /// Grows with each change.
+    /// A number that grows with each change.
     version: u64,
 }
 
-/// A revision on trial.
+/// A canary.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct CanaryView {
-    /// Its number.
+    /// The number of the revision.
     revision: u32,
-    /// Of a hundred new jobs.
+    /// The share of new jobs that get it, in percent.
     percent: u32,
-    /// Since when, in milliseconds since 1970.
+    /// When it became the canary, in milliseconds since 1970.
     since_millis: u64,
 }
 
@@ -63,29 +63,29 @@ impl From<Rollout> for RolloutView {
     }
 }
 
-/// What jobs of a revision showed.
+/// The metrics of the jobs of a revision.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct ShowingView {
-    /// Jobs that ended.
+pub(crate) struct JobMetricsView {
+    /// The number of ended jobs.
     jobs: u64,
-    /// Those that failed.
+    /// The number of failed jobs.
     failed_jobs: u64,
-    /// Pages done, skipped or failed.
+    /// The number of finished, skipped and failed pages.
     pages: u64,
-    /// Pages skipped or failed.
+    /// The number of skipped and failed pages.
     failed_pages: u64,
-    /// Calls of components.
+    /// The number of component calls.
     calls: u64,
-    /// Those that trapped or answered nonsense.
+    /// The number of calls that trapped or returned an invalid decision.
     traps: u64,
-    /// Those that passed their deadline.
+    /// The number of calls that timed out.
     timeouts: u64,
-    /// Milliseconds that jobs took, all together.
+    /// The total duration of the jobs in milliseconds.
     millis: u64,
 }
 
-impl From<Showing> for ShowingView {
-    fn from(showing: Showing) -> Self {
+impl From<JobMetrics> for JobMetricsView {
+    fn from(showing: JobMetrics) -> Self {
         Self {
             jobs: showing.jobs,
             failed_jobs: showing.failed_jobs,
@@ -99,174 +99,183 @@ impl From<Showing> for ShowingView {
     }
 }
 
-/// A rollout, and how its canary does.
+/// A rollout with the results of its canary and its shadow.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct RolloutState {
-    /// Which revision new jobs get.
+pub(crate) struct RolloutStatusView {
+    /// Which revisions new jobs get.
     rollout: RolloutView,
-    /// The canary beside the stable revision, if there is one.
-    trial: Option<TrialView>,
-    /// What the shadow would have decided, if there is one.
+    /// The canary analysis; null without a canary.
+    trial: Option<CanaryTrialView>,
+    /// The comparison with the shadow; null without a shadow.
     shadow: Option<ShadowView>,
 }
 
-/// A canary beside the stable revision.
+/// The trial of a canary against the stable revision.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct TrialView {
-    /// What the canary showed since it began.
-    canary: ShowingView,
-    /// What the stable revision showed in that time: a sample, spread over it, of what are very many jobs.
-    stable: ShowingView,
-    /// What follows from it: `wait`, `promote` or `rollback`.
-    judgement: String,
-    /// Why, or what leaves it open and when it is looked at again.
+pub(crate) struct CanaryTrialView {
+    /// The metrics of the canary's jobs since the trial began.
+    canary: JobMetricsView,
+    /// The metrics of the stable revision's jobs in the same time. If there are very many jobs, this is an even sample of them.
+    stable: JobMetricsView,
+    /// The result of the canary analysis: `wait`, `promote` or `rollback`.
+    action: String,
+    /// The reason for the result. For `wait`, it says what is undecided and when the next evaluation is.
     reason: String,
 }
 
-/// A change of a rollout.
+/// An action that changes a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Action {
+pub(crate) enum RolloutActionName {
     /// New jobs get the revision.
     Activate,
-    /// `percent` of a hundred new jobs get the revision.
+    /// `percent` percent of new jobs get the revision.
     Canary,
-    /// The canary becomes stable.
+    /// The canary becomes the stable revision.
     Promote,
-    /// The canary ends or, where there is none, what was stable before is again.
+    /// The canary ends. Without a canary, the previous stable revision becomes stable again.
     Rollback,
-    /// New jobs get the revision, and no other change is taken until it is unpinned.
+    /// New jobs get the revision, and other changes are refused until the rollout is unpinned.
     Pin,
-    /// Changes are taken again.
+    /// Changes are allowed again.
     Unpin,
-    /// The revision decides beside the real ones, without effect.
+    /// The decisions of the revision are compared with those of each job, without effect.
     Shadow,
     /// The shadow ends.
     Unshadow,
 }
 
-/// A change to be made.
+/// A change of a rollout.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RolloutChange {
-    /// What is to be done.
-    action: Action,
+    /// The action.
+    action: RolloutActionName,
     /// The revision, for `activate`, `canary`, `pin` and `shadow`.
     #[schema(minimum = 1)]
     revision: Option<u32>,
-    /// Of a hundred new jobs, for `canary`.
+    /// The share of new jobs in percent, for `canary`.
     #[schema(minimum = 1, maximum = 99)]
     percent: Option<u32>,
-    /// The version that the change is meant for; it is refused if there was another change since.
+    /// The version of the rollout that the change is based on. The change is refused if the rollout has another version by now.
     version: Option<u64>,
 }
 
 impl RolloutChange {
-    fn change(&self) -> Result<Change, Problem> {
+    fn to_rollout_action(&self) -> Result<RolloutAction, Problem> {
         let of = |what: Option<u32>, name: &str| {
             what.ok_or_else(|| Problem::unprocessable(format!("this action needs a {name}")))
         };
         let revision = || of(self.revision, "revision");
         let takes_revision = matches!(
             self.action,
-            Action::Activate | Action::Canary | Action::Pin | Action::Shadow
+            RolloutActionName::Activate
+                | RolloutActionName::Canary
+                | RolloutActionName::Pin
+                | RolloutActionName::Shadow
         );
         if self.revision.is_some() && !takes_revision {
             return Err(Problem::unprocessable("this action takes no revision"));
         }
-        if self.percent.is_some() && self.action != Action::Canary {
+        if self.percent.is_some() && self.action != RolloutActionName::Canary {
             return Err(Problem::unprocessable("only a canary has a percent"));
         }
         Ok(match self.action {
-            Action::Activate => Change::Activate {
+            RolloutActionName::Activate => RolloutAction::Activate {
                 revision: revision()?,
             },
-            Action::Canary => Change::Canary {
+            RolloutActionName::Canary => RolloutAction::Canary {
                 revision: revision()?,
                 percent: of(self.percent, "percent")?,
             },
-            Action::Promote => Change::Promote,
-            Action::Rollback => Change::RollBack,
-            Action::Pin => Change::Pin {
+            RolloutActionName::Promote => RolloutAction::Promote,
+            RolloutActionName::Rollback => RolloutAction::RollBack,
+            RolloutActionName::Pin => RolloutAction::Pin {
                 revision: revision()?,
             },
-            Action::Unpin => Change::Unpin,
-            Action::Shadow => Change::Shadow {
+            RolloutActionName::Unpin => RolloutAction::Unpin,
+            RolloutActionName::Shadow => RolloutAction::Shadow {
                 revision: revision()?,
             },
-            Action::Unshadow => Change::Unshadow,
+            RolloutActionName::Unshadow => RolloutAction::Unshadow,
         })
     }
 }
 
-/// Tells which revision new jobs get, and how a canary does.
+/// Get a rollout: which revisions new jobs get, and the results of the canary and the shadow.
 #[utoipa::path(get, path = "/v1/pipelines/{name}/rollout", tag = "pipelines",
-    params(("name" = String, Path, description = "the pipeline's name")),
+    params(("name" = String, Path, description = "Name of the pipeline")),
     responses(
-        (status = 200, description = "the rollout", body = RolloutState),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such pipeline", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The rollout", body = RolloutStatusView),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The pipeline does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn rollout(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_rollout(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(name): Route<String>,
-) -> Result<Json<RolloutState>, Problem> {
-    caller.may(Scope::Components)?;
-    let record = known(&app, &caller, &name).await?;
-    let trial = trial::of(app.shelf.book.as_ref(), caller.id(), &name, &record.rollout).await?;
+    PathParams(name): PathParams<String>,
+) -> Result<Json<RolloutStatusView>, Problem> {
+    caller.require_scope(KeyScope::Components)?;
+    let record = find_pipeline(&app, &caller, &name).await?;
+    let trial = canary_trial::load_trial(
+        app.tenant_pipelines.pipeline_store.as_ref(),
+        caller.tenant_id(),
+        &name,
+        &record.rollout,
+    )
+    .await?;
     let trial = trial.map(|trial| {
-        let (judgement, reason) = trial.said();
-        TrialView {
-            judgement: judgement.to_owned(),
+        let (action, reason) = trial.describe_action();
+        CanaryTrialView {
+            action: action.to_owned(),
             reason: reason.to_owned(),
-            canary: trial.canary.into(),
-            stable: trial.stable.into(),
+            canary: trial.canary_metrics.into(),
+            stable: trial.stable_metrics.into(),
         }
     });
-    let shadows = app.shelf.shadows.as_ref();
-    Ok(Json(RolloutState {
-        shadow: shadow::of(shadows, caller.id(), &name, &record.rollout).await?,
+    let shadows = app.tenant_pipelines.shadow_store.as_ref();
+    Ok(Json(RolloutStatusView {
+        shadow: shadow::load_shadow_view(shadows, caller.tenant_id(), &name, &record.rollout).await?,
         rollout: record.rollout.into(),
         trial,
     }))
 }
 
-/// Changes which revision new jobs get.
+/// Change which revisions new jobs get.
 ///
-/// Jobs that begin after the answer get what it says; those in work keep what they have.
+/// The change applies to jobs that start after the response. Running jobs keep their revision.
 #[utoipa::path(post, path = "/v1/pipelines/{name}/rollout", tag = "pipelines", request_body = RolloutChange,
-    params(("name" = String, Path, description = "the pipeline's name")),
+    params(("name" = String, Path, description = "Name of the pipeline")),
     responses(
-        (status = 200, description = "the rollout from now on", body = RolloutView),
-        (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such pipeline or revision", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "the body broke off", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "as things stand that cannot be", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "no JSON by its type", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "no such change", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The new rollout", body = RolloutView),
+        (status = 400, description = "The body is not valid JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The pipeline or revision does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body is incomplete", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The current rollout does not allow this change", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The content type is not application/json", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The change is invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn change_rollout(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(name): Route<String>,
-    Body(wanted): Body<RolloutChange>,
+    PathParams(name): PathParams<String>,
+    JsonBody(wanted): JsonBody<RolloutChange>,
 ) -> Result<Json<RolloutView>, Problem> {
-    caller.may(Scope::Components)?;
-    known(&app, &caller, &name).await?;
-    let change = wanted.change()?;
+    caller.require_scope(KeyScope::Components)?;
+    find_pipeline(&app, &caller, &name).await?;
+    let change = wanted.to_rollout_action()?;
     if let Some(number) = change.revision()
         && app
-            .shelf
-            .book
-            .revision(caller.id(), &name, number)
+            .tenant_pipelines
+            .pipeline_store
+            .find_revision(caller.tenant_id(), &name, number)
             .await?
             .is_none()
     {
@@ -275,16 +284,16 @@ pub(crate) async fn change_rollout(
         )));
     }
     let changed = app
-        .shelf
-        .book
+        .tenant_pipelines
+        .pipeline_store
         .change_rollout(
-            caller.id(),
+            caller.tenant_id(),
             &name,
             wanted.version,
             &change,
-            &caller.key,
+            &caller.key_id,
             None,
-            now_millis(),
+            unix_time_millis(),
         )
         .await?;
     match changed {

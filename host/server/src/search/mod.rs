@@ -1,8 +1,8 @@
-//! Finding passages: one query, several, or one as a stream. All of them go through the stream buffer.
+//! Passage search: one query, a batch of queries, or one query as a stream. All queries go through the search buffer.
 
-mod buffer;
+mod search_buffer;
 #[cfg(test)]
-mod buffer_tests;
+mod search_buffer_tests;
 mod stream_query;
 #[cfg(test)]
 mod tests;
@@ -15,39 +15,39 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use weir_core::filing::LABEL_VALUE;
-use weir_core::search::{Hit, lines_key};
-use weir_core::tenancy::Scope;
-use weir_core::usage::{Meter as _, Usage};
+use weir_core::placement::MAX_LABEL_VALUE_BYTES;
+use weir_core::search::{SearchHit, page_lines_key};
+use weir_core::tenancy::KeyScope;
+use weir_core::usage::{Usage, UsageMeter as _};
 use weir_core::{DocumentId, Rect, TenantId};
 use weir_engine::{SearchError, SearchRequest};
 
-use crate::app::App;
+use crate::app::AppState;
 use crate::auth::Caller;
-use crate::documents::Span;
+use crate::documents::ByteRange;
+use crate::http_input::{JsonBody, deserialize_object};
 use crate::problem::Problem;
-use crate::wire::{Body, object};
 
-use buffer::Ticket;
-pub(crate) use buffer::{Answers, SearchBuffer};
+use search_buffer::PendingSearch;
+pub(crate) use search_buffer::{SearchBuffer, SearchExecutor};
 pub(crate) use stream_query::{__path_stream_query, stream_query};
 
-/// Queries of one request.
-const QUERIES: usize = 32;
-/// Characters of a query.
-const QUERY_LENGTH: usize = 4096;
-/// Most hits of a query.
-const MOST_HITS: usize = 100;
-/// Documents and labels that a filter may name.
-const FILTERED: usize = 100;
-/// Characters of a name in a filter.
-const NAME_LENGTH: usize = 256;
+/// Maximum number of queries in a batch.
+const MAX_BATCH_QUERIES: usize = 32;
+/// Maximum length of a query in characters.
+const MAX_QUERY_CHARS: usize = 4096;
+/// Maximum number of hits of a query.
+const MAX_HITS: usize = 100;
+/// Maximum number of documents, and of labels, in a filter.
+const MAX_FILTER_ENTRIES: usize = 100;
+/// Maximum length of a collection or label name in a filter, in characters.
+const MAX_FILTER_NAME_CHARS: usize = 256;
 
-/// A query.
+/// A search query.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Search {
-    /// What is looked for, in words.
+pub(crate) struct SearchQuery {
+    /// Search text.
     #[schema(
         min_length = 1,
         max_length = 4096,
@@ -55,89 +55,89 @@ pub(crate) struct Search {
         example = "how long is the warranty"
     )]
     query: String,
-    /// Hits wanted.
-    #[serde(default = "five")]
+    /// Maximum number of hits.
+    #[serde(default = "default_top_k")]
     #[schema(minimum = 1, maximum = 100, default = 5)]
     top_k: usize,
-    /// Where it is looked for.
-    #[serde(default, deserialize_with = "object")]
-    filter: Filter,
+    /// Restricts the search.
+    #[serde(default, deserialize_with = "deserialize_object")]
+    filter: SearchFilter,
 }
 
-const fn five() -> usize {
+const fn default_top_k() -> usize {
     5
 }
 
-/// A document's id: the SHA-256 of its bytes.
+/// Id of a document: the SHA-256 hash of its file.
 #[derive(ToSchema)]
 #[schema(pattern = "^[0-9a-f]{64}$")]
-#[allow(dead_code)] // only its description is used
+#[allow(dead_code)] // only for the OpenAPI description
 pub(crate) struct DocumentHash(String);
 
-/// Narrows a search; everything named must hold.
+/// Restricts a search. A passage must satisfy all conditions.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Filter {
-    /// Only in these documents; in all if none are named.
+pub(crate) struct SearchFilter {
+    /// Search only these documents. Empty: all documents.
     #[schema(value_type = Vec<DocumentHash>, max_items = 100)]
     documents: Vec<DocumentId>,
-    /// Only in this collection.
+    /// Search only this collection.
     #[schema(max_length = 256)]
     collection: Option<String>,
-    /// Only where these labels have these values.
+    /// Search only passages with these labels and values.
     labels: BTreeMap<String, String>,
 }
 
-/// What was found.
+/// The hits of a query.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Found {
-    /// The best first.
+pub(crate) struct SearchResults {
+    /// Hits, best first.
     hits: Vec<FoundPassage>,
 }
 
-/// A passage that was found.
+/// A passage that matches a query.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct FoundPassage {
-    /// Its document.
+    /// Id of the document.
     #[schema(value_type = String)]
     document: DocumentId,
-    /// The document's name.
+    /// Name of the document.
     name: String,
-    /// Its page, from 1.
+    /// Page number, from 1.
     page: u32,
-    /// Its text.
+    /// Text of the passage.
     text: String,
-    /// Whether it is the summary of a section, which begins on the page.
+    /// Whether the passage is the summary of a section that begins on the page.
     summary: bool,
-    /// Labels of its document and page; the page's where both have one by a name.
+    /// Labels of the document and the page. A label of the page overrides a label of the document with the same name.
     labels: BTreeMap<String, String>,
-    /// Higher is better; only comparable within one answer.
+    /// Ranking score. Higher is better; comparable only within one response.
     score: f32,
-    /// How close query and text are in meaning: the cosine similarity of their embeddings, from -1 to 1.
+    /// Cosine similarity of the embeddings of query and text, from -1 to 1.
     similarity: f32,
-    /// Whether it is only the nearest there is: no word of the query stands in it, and its similarity is below 0.25.
+    /// Whether the match is weak: the text contains no word of the query, and the similarity is below 0.25.
     weak: bool,
-    /// Where words of the query stand in the text, in any of their forms. Stop words are left out.
-    matches: Vec<Span>,
-    /// Where it stands on the page.
+    /// Positions of words of the query in the text, including inflected forms, without stop words.
+    matches: Vec<ByteRange>,
+    /// Position of the passage on the page.
     #[serde(rename = "box")]
     rect: PageBox,
-    /// A link to the page's image that works without a key for a while, if the image is kept.
+    /// Signed link to the image of the page, valid without a key until it expires; null if no image is stored.
     image_url: Option<String>,
-    /// The same to the page's lines.
+    /// Signed link to the lines of the page.
     lines_url: String,
 }
 
-/// A part of a page, in shares of its width and height from its upper left corner.
+/// A rectangle on a page, in fractions of the width and height of the page. The origin is the upper left corner.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub(crate) struct PageBox {
-    /// From the left edge.
+    /// Distance from the left edge.
     x: f32,
-    /// From the upper edge.
+    /// Distance from the upper edge.
     y: f32,
-    /// Its width.
+    /// Width.
     width: f32,
-    /// Its height.
+    /// Height.
     height: f32,
 }
 
@@ -148,65 +148,65 @@ impl From<Rect> for PageBox {
     }
 }
 
-/// Several queries.
+/// A batch of queries.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Searches {
-    /// The queries.
+pub(crate) struct SearchBatch {
+    /// Queries.
     #[schema(min_items = 1, max_items = 32)]
-    queries: Vec<Search>,
+    queries: Vec<SearchQuery>,
 }
 
-/// Answers in the order of the queries.
+/// The results of a batch.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Answered {
-    /// One for each query.
-    results: Vec<Outcome>,
+pub(crate) struct SearchBatchResults {
+    /// One result for each query, in the order of the queries.
+    results: Vec<SearchBatchResult>,
 }
 
-/// The answer to one of several queries: hits, or a problem.
+/// The result of a query in a batch: hits or a problem.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub(crate) enum Outcome {
-    /// It was answered.
-    Found(Found),
-    /// It was not.
+pub(crate) enum SearchBatchResult {
+    /// The query succeeded.
+    Found(SearchResults),
+    /// The query failed.
     Failed {
-        /// Why.
+        /// Reason of the failure.
         problem: Problem,
     },
 }
 
-impl Search {
-    /// What the engine is asked, once it is within bounds.
-    fn request(self, tenant: &TenantId) -> Result<SearchRequest, Problem> {
-        let Filter {
+impl SearchQuery {
+    /// Validates the query and converts it into a request to the engine.
+    fn into_engine_request(self, tenant: &TenantId) -> Result<SearchRequest, Problem> {
+        let SearchFilter {
             documents,
             collection,
             labels,
         } = self.filter;
         let text = self.query.trim();
         let wrong = if text.is_empty() {
-            Some("query is empty: say what is looked for".to_owned())
-        } else if self.query.chars().count() > QUERY_LENGTH {
-            Some(format!("query is longer than {QUERY_LENGTH} characters"))
-        } else if !(1..=MOST_HITS).contains(&self.top_k) {
-            Some(format!("top_k is from 1 to {MOST_HITS}"))
-        } else if documents.len() > FILTERED || labels.len() > FILTERED {
+            Some("query must not be empty".to_owned())
+        } else if self.query.chars().count() > MAX_QUERY_CHARS {
+            Some(format!("query is longer than {MAX_QUERY_CHARS} characters"))
+        } else if !(1..=MAX_HITS).contains(&self.top_k) {
+            Some(format!("top_k must be from 1 to {MAX_HITS}"))
+        } else if documents.len() > MAX_FILTER_ENTRIES || labels.len() > MAX_FILTER_ENTRIES {
             Some(format!(
-                "a filter names at most {FILTERED} documents and {FILTERED} labels"
+                "a filter may contain at most {MAX_FILTER_ENTRIES} documents and {MAX_FILTER_ENTRIES} labels"
             ))
         } else if labels
             .keys()
             .chain(&collection)
-            .any(|n| n.chars().count() > NAME_LENGTH)
+            .any(|n| n.chars().count() > MAX_FILTER_NAME_CHARS)
         {
             Some(format!(
-                "a name in the filter is longer than {NAME_LENGTH} characters"
+                "a name in the filter is longer than {MAX_FILTER_NAME_CHARS} characters"
             ))
-        } else if labels.values().any(|value| value.len() > LABEL_VALUE) {
+        } else if labels.values().any(|value| value.len() > MAX_LABEL_VALUE_BYTES) {
             Some(format!(
-                "the value of a label in the filter is longer than {LABEL_VALUE} bytes"
+                "a label value in the filter is longer than {MAX_LABEL_VALUE_BYTES} bytes"
             ))
         } else {
             None
@@ -225,10 +225,15 @@ impl Search {
 }
 
 impl FoundPassage {
-    fn new(app: &App, tenant: &TenantId, hit: Hit) -> Self {
+    fn new(app: &AppState, tenant: &TenantId, hit: SearchHit) -> Self {
         Self {
-            image_url: hit.image.as_deref().map(|key| app.links.to(tenant, key)),
-            lines_url: app.links.to(tenant, &lines_key(&hit.document, hit.page)),
+            image_url: hit
+                .image
+                .as_deref()
+                .map(|key| app.link_signer.sign_link(tenant, key)),
+            lines_url: app
+                .link_signer
+                .sign_link(tenant, &page_lines_key(&hit.document, hit.page)),
             document: hit.document,
             name: hit.name,
             page: hit.page,
@@ -238,108 +243,118 @@ impl FoundPassage {
             score: hit.score,
             similarity: hit.similarity,
             weak: hit.weak,
-            matches: hit.matches.into_iter().map(Span::from).collect(),
+            matches: hit.matches.into_iter().map(ByteRange::from).collect(),
             rect: hit.rect.into(),
         }
     }
 }
 
 #[async_trait]
-impl Answers for App {
-    async fn answer(&self, queries: Vec<SearchRequest>) -> Vec<Result<Vec<Hit>, SearchError>> {
+impl SearchExecutor for AppState {
+    async fn execute_batch(&self, queries: Vec<SearchRequest>) -> Vec<Result<Vec<SearchHit>, SearchError>> {
         self.engine.search_many(queries).await
     }
 }
 
-/// Puts queries of a tenant into the buffer.
-fn put(app: &App, tenant: &TenantId, requests: Vec<SearchRequest>) -> Vec<Result<Ticket, Problem>> {
-    let tickets = app.searches.put(tenant, requests);
+/// Puts queries of a tenant into the search buffer and counts the accepted ones as usage.
+fn enqueue_queries(
+    app: &AppState,
+    tenant: &TenantId,
+    requests: Vec<SearchRequest>,
+) -> Vec<Result<PendingSearch, Problem>> {
+    let tickets = app.search_buffer.enqueue_queries(tenant, requests);
     let usage = Usage {
         searches: tickets.iter().filter(|ticket| ticket.is_ok()).count() as u64,
         ..Usage::default()
     };
-    app.metering.used(tenant, &usage);
+    app.usage_recorder.record_usage(tenant, &usage);
     tickets
 }
 
-/// Puts one query in.
-fn ask(app: &App, tenant: &TenantId, request: SearchRequest) -> Result<Ticket, Problem> {
-    put(app, tenant, vec![request])
+/// Puts one query into the search buffer.
+fn enqueue_query(
+    app: &AppState,
+    tenant: &TenantId,
+    request: SearchRequest,
+) -> Result<PendingSearch, Problem> {
+    enqueue_queries(app, tenant, vec![request])
         .pop()
-        .unwrap_or_else(|| Err(Problem::internal("the query was lost")))
+        .unwrap_or_else(|| Err(Problem::internal_error("the query was lost")))
 }
 
-fn found(app: &App, tenant: &TenantId, hits: Vec<Hit>) -> Found {
+fn build_results(app: &AppState, tenant: &TenantId, hits: Vec<SearchHit>) -> SearchResults {
     let hits = hits.into_iter().map(|hit| FoundPassage::new(app, tenant, hit));
-    Found { hits: hits.collect() }
+    SearchResults { hits: hits.collect() }
 }
 
-/// Finds passages.
+/// Search passages.
 ///
-/// Documents still in work are searched as far as they have come.
-#[utoipa::path(post, path = "/v1/search", tag = "search", request_body = Search, responses(
-    (status = 200, description = "the hits", body = Found),
-    (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
-    (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-    (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-    (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-    (status = 415, description = "no JSON by its type", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "out of bounds", body = Problem, content_type = "application/problem+json"),
-    (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "too many queries wait", body = Problem, content_type = "application/problem+json"),
+/// Pages of a running job become searchable as soon as they are done.
+#[utoipa::path(post, path = "/v1/search", tag = "search", request_body = SearchQuery, responses(
+    (status = 200, description = "The hits", body = SearchResults),
+    (status = 400, description = "The body is not valid JSON", body = Problem, content_type = "application/problem+json"),
+    (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+    (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+    (status = 415, description = "The content type is not application/json", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "A value is out of range", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "The search buffer is full, or the query timed out", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn search(
-    State(app): State<Arc<App>>,
+pub(crate) async fn search_passages(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Body(search): Body<Search>,
-) -> Result<Json<Found>, Problem> {
-    caller.may(Scope::Read)?;
-    let request = search.request(caller.id())?;
-    let hits = ask(&app, caller.id(), request)?.answer().await?;
-    Ok(Json(found(&app, caller.id(), hits)))
+    JsonBody(search): JsonBody<SearchQuery>,
+) -> Result<Json<SearchResults>, Problem> {
+    caller.require_scope(KeyScope::Read)?;
+    let request = search.into_engine_request(caller.tenant_id())?;
+    let hits = enqueue_query(&app, caller.tenant_id(), request)?
+        .wait_for_hits()
+        .await?;
+    Ok(Json(build_results(&app, caller.tenant_id(), hits)))
 }
 
-/// Answers several queries.
+/// Search passages with a batch of queries.
 ///
-/// They are embedded together. A query that fails does not fail the others.
-#[utoipa::path(post, path = "/v1/search/batch", tag = "search", request_body = Searches, responses(
-    (status = 200, description = "an answer to each query", body = Answered),
-    (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
-    (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-    (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-    (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-    (status = 415, description = "no JSON by its type", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "out of bounds", body = Problem, content_type = "application/problem+json"),
-    (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "the host is stopping", body = Problem, content_type = "application/problem+json"),
+/// The queries are embedded together. A failed query does not affect the others.
+#[utoipa::path(post, path = "/v1/search/batch", tag = "search", request_body = SearchBatch, responses(
+    (status = 200, description = "A result for each query", body = SearchBatchResults),
+    (status = 400, description = "The body is not valid JSON", body = Problem, content_type = "application/problem+json"),
+    (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+    (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+    (status = 415, description = "The content type is not application/json", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "A value is out of range", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "The host is stopping", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn search_batch(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Body(searches): Body<Searches>,
-) -> Result<Json<Answered>, Problem> {
-    caller.may(Scope::Read)?;
+    JsonBody(searches): JsonBody<SearchBatch>,
+) -> Result<Json<SearchBatchResults>, Problem> {
+    caller.require_scope(KeyScope::Read)?;
     let count = searches.queries.len();
-    if !(1..=QUERIES).contains(&count) {
+    if !(1..=MAX_BATCH_QUERIES).contains(&count) {
         return Err(Problem::unprocessable(format!(
-            "queries are from 1 to {QUERIES}, not {count}"
+            "a batch must contain 1 to {MAX_BATCH_QUERIES} queries, not {count}"
         )));
     }
     let requests = searches
         .queries
         .into_iter()
-        .map(|search| search.request(caller.id()))
+        .map(|search| search.into_engine_request(caller.tenant_id()))
         .collect::<Result<Vec<_>, _>>()?;
     let mut results = Vec::with_capacity(count);
-    for ticket in put(&app, caller.id(), requests) {
+    for ticket in enqueue_queries(&app, caller.tenant_id(), requests) {
         let answer = match ticket {
-            Ok(ticket) => ticket.answer().await,
+            Ok(ticket) => ticket.wait_for_hits().await,
             Err(refused) => Err(refused),
         };
         results.push(match answer {
-            Ok(hits) => Outcome::Found(found(&app, caller.id(), hits)),
-            Err(problem) => Outcome::Failed { problem },
+            Ok(hits) => SearchBatchResult::Found(build_results(&app, caller.tenant_id(), hits)),
+            Err(problem) => SearchBatchResult::Failed { problem },
         });
     }
-    Ok(Json(Answered { results }))
+    Ok(Json(SearchBatchResults { results }))
 }

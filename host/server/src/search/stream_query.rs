@@ -1,4 +1,4 @@
-//! A query answered as Server-Sent Events: `hit` for each, then `done`; `problem` in place of what could not be had.
+//! Search with the hits as Server-Sent Events: `hit` for each passage, then `done`; or `problem` if the search fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,99 +9,106 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
-use weir_core::search::Hit;
-use weir_core::tenancy::Scope;
+use weir_core::search::SearchHit;
+use weir_core::tenancy::KeyScope;
 
-use super::buffer::Ticket;
-use super::{FoundPassage, Search, ask};
-use crate::app::App;
+use super::search_buffer::PendingSearch;
+use super::{FoundPassage, SearchQuery, enqueue_query};
+use crate::app::AppState;
 use crate::auth::Caller;
 use crate::events;
 use crate::events::SentEvent;
-use crate::places::Place;
+use crate::http_input::JsonBody;
 use crate::problem::Problem;
-use crate::wire::Body;
+use crate::stream_limiter::StreamPermit;
 
-/// Events on their way to a client; beyond that the stream waits for it.
-const UNDER_WAY: usize = 4;
+/// Events buffered for a client that reads slowly.
+const EVENT_CHANNEL_CAPACITY: usize = 4;
 
-/// Time for saying that there was no answer in time.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// Time for sending the `problem` event after the search has timed out.
+const TIMEOUT_REPORT_GRACE: Duration = Duration::from_secs(1);
 
-/// The last event of an answer.
+/// Data of the `done` event.
 #[derive(Debug, Serialize)]
-struct Done {
+struct DoneEventData {
     hits: usize,
     millis: u64,
 }
 
-/// Answers a query as a stream.
+/// Search passages and stream the hits.
 ///
-/// Server-Sent Events: `hit` for each passage, the best first, then `done` with the number of hits and the milliseconds it
-/// took; or `problem`. At most `stream.streams` at one time, each of at most `stream.seconds`.
-#[utoipa::path(post, path = "/v1/stream/query", tag = "search", request_body = Search, responses(
-    (status = 200, description = "the hits", content_type = "text/event-stream", body = SentEvent),
-    (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
-    (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-    (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-    (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-    (status = 415, description = "no JSON by its type", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "out of bounds", body = Problem, content_type = "application/problem+json"),
-    (status = 429, description = "too many streams", body = Problem, content_type = "application/problem+json"),
-    (status = 503, description = "too many queries wait", body = Problem, content_type = "application/problem+json"),
+/// The response consists of Server-Sent Events: `hit` for each passage, best first, then `done` with the number of hits and
+/// the duration in milliseconds. If the search fails, the stream has one `problem` event. At most `query_stream.max_streams` streams
+/// are open at a time, each for at most `query_stream.query_timeout_seconds`.
+#[utoipa::path(post, path = "/v1/stream/query", tag = "search", request_body = SearchQuery, responses(
+    (status = 200, description = "The hits", content_type = "text/event-stream", body = SentEvent),
+    (status = 400, description = "The body is not valid JSON", body = Problem, content_type = "application/problem+json"),
+    (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+    (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+    (status = 415, description = "The content type is not application/json", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "A value is out of range", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "Too many streams are open, or the tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+    (status = 503, description = "The search buffer is full, or the query timed out", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn stream_query(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Body(search): Body<Search>,
+    JsonBody(search): JsonBody<SearchQuery>,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Read)?;
-    let request = search.request(caller.id())?;
-    let place = app.query_streams.take(caller.id())?;
+    caller.require_scope(KeyScope::Read)?;
+    let request = search.into_engine_request(caller.tenant_id())?;
+    let place = app.search_stream_limiter.try_acquire(caller.tenant_id())?;
     let began = Instant::now();
-    let ticket = ask(&app, caller.id(), request)?;
-    let (chunks, body) = mpsc::channel(UNDER_WAY);
-    let places = Arc::clone(&app.query_streams);
-    places.spawn(async move {
-        let deadline = began + Duration::from_secs(app.settings.stream_seconds.into()) + LAST_WORD;
-        // A client that has not taken its answer by then has given up its place.
-        let _ = timeout_at(deadline, answer(app, caller, ticket, began, chunks, place)).await;
+    let ticket = enqueue_query(&app, caller.tenant_id(), request)?;
+    let (chunks, body) = mpsc::channel(EVENT_CHANNEL_CAPACITY);
+    let places = Arc::clone(&app.search_stream_limiter);
+    places.spawn_stream(async move {
+        let deadline = began
+            + Duration::from_secs(app.settings.query_stream_query_timeout_seconds.into())
+            + TIMEOUT_REPORT_GRACE;
+        // The deadline also applies to a client that does not read its response.
+        let _ = timeout_at(
+            deadline,
+            send_result_events(app, caller, ticket, began, chunks, place),
+        )
+        .await;
     });
-    Ok(events::response(body))
+    Ok(events::sse_response(body))
 }
 
-async fn answer(
-    app: Arc<App>,
+async fn send_result_events(
+    app: Arc<AppState>,
     caller: Caller,
-    ticket: Ticket,
+    ticket: PendingSearch,
     began: Instant,
     chunks: mpsc::Sender<Bytes>,
-    _place: Place,
+    _place: StreamPermit,
 ) {
     let answered = tokio::select! {
-        answered = ticket.answer() => answered,
+        answered = ticket.wait_for_hits() => answered,
         () = chunks.closed() => return,
     };
-    let hits: Vec<Hit> = match answered {
+    let hits: Vec<SearchHit> = match answered {
         Ok(hits) => hits,
         Err(problem) => {
-            send(&chunks, "problem", &problem).await;
+            send_event(&chunks, "problem", &problem).await;
             return;
         }
     };
-    let done = Done {
+    let done = DoneEventData {
         hits: hits.len(),
         millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     for hit in hits {
-        if !send(&chunks, "hit", &FoundPassage::new(&app, caller.id(), hit)).await {
+        if !send_event(&chunks, "hit", &FoundPassage::new(&app, caller.tenant_id(), hit)).await {
             return;
         }
     }
-    send(&chunks, "done", &done).await;
+    send_event(&chunks, "done", &done).await;
 }
 
-async fn send(chunks: &mpsc::Sender<Bytes>, event: &str, data: &impl Serialize) -> bool {
+async fn send_event(chunks: &mpsc::Sender<Bytes>, event: &str, data: &impl Serialize) -> bool {
     let data = serde_json::to_string(data).unwrap_or_default();
     chunks
         .send(format!("event: {event}\ndata: {data}\n\n").into())

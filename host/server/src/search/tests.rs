@@ -1,4 +1,4 @@
-//! Searches as their clients see them.
+//! Tests of the search API.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,26 +8,26 @@ use axum::http::{StatusCode, header};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use weir_core::search::{Point, image_key, lines_key};
+use weir_core::search::{IndexPoint, page_image_key, page_lines_key};
 use weir_core::settings::Settings;
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, Rect, TenantId};
 
 use super::SearchBuffer;
-use crate::fakes::{Host, json as body};
+use crate::fakes::{TestHost, parse_json as body};
 
-/// A host whose buffer runs.
-struct Bench {
-    host: Host,
+/// A host with a running search buffer.
+struct SearchHost {
+    host: TestHost,
     _running: JoinSet<()>,
 }
 
-impl Bench {
+impl SearchHost {
     fn new(settings: Settings) -> Self {
-        let host = Host::with(settings);
+        let host = TestHost::with_settings(settings);
         let mut running = JoinSet::new();
-        running.spawn(SearchBuffer::run(
-            Arc::clone(&host.app.searches),
+        running.spawn(SearchBuffer::dispatch_batches(
+            Arc::clone(&host.app.search_buffer),
             Arc::clone(&host.app) as _,
             2,
         ));
@@ -38,11 +38,11 @@ impl Bench {
     }
 }
 
-fn point(document: &DocumentId, page: u32, text: &str) -> Point {
-    Point {
+fn point(document: &DocumentId, page: u32, text: &str) -> IndexPoint {
+    IndexPoint {
         id: uuid::Uuid::now_v7(),
         document: *document,
-        name: format!("{text}.pdf"),
+        document_name: format!("{text}.pdf"),
         page,
         passage: 0,
         text: text.to_owned(),
@@ -52,48 +52,48 @@ fn point(document: &DocumentId, page: u32, text: &str) -> Point {
             width: 0.125,
             height: 0.0625,
         },
-        dense: vec![1.0],
+        dense_vector: vec![1.0],
         labels: vec![("kind".into(), format!("k{page}"))],
-        image: Some(image_key(document, page, 150, "jpg")),
-        lines: Some(lines_key(document, page)),
+        image: Some(page_image_key(document, page, 150, "jpg")),
+        lines: Some(page_lines_key(document, page)),
     }
 }
 
-fn keep(host: &Host, tenant: &TenantId, collection: &str, point: Point) {
+fn store_point(host: &TestHost, tenant: &TenantId, collection: &str, point: IndexPoint) {
     host.vectors
         .0
         .lock()
         .push((tenant.clone(), collection.to_owned(), point));
 }
 
-async fn found(host: &Host, key: &str, search: Value) -> Vec<Value> {
-    let answer = host.post("/v1/search", key, &search).await;
+async fn search_hits(host: &TestHost, key: &str, search: Value) -> Vec<Value> {
+    let answer = host.send_post("/v1/search", key, &search).await;
     assert_eq!(answer.status(), StatusCode::OK, "{search}");
     body(answer).await["hits"].as_array().unwrap().clone()
 }
 
 #[tokio::test]
-async fn a_hit_says_where_it_stands_and_how_to_see_it() {
-    let bench = Bench::new(Settings::default());
+async fn hit_has_its_position_and_signed_links() {
+    let bench = SearchHost::new(Settings::default());
     let host = &bench.host;
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
-    let document = DocumentId::of(b"d");
-    keep(host, &a, "c", point(&document, 3, "warranty"));
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let document = DocumentId::from_content(b"d");
+    store_point(host, &a, "c", point(&document, 3, "warranty"));
     host.app
         .engine
         .ports()
         .blobs
-        .put(&a, &image_key(&document, 3, 150, "jpg"), b"image")
+        .put_blob(&a, &page_image_key(&document, 3, 150, "jpg"), b"image")
         .await
         .unwrap();
     host.app
         .engine
         .ports()
         .blobs
-        .put(&a, &lines_key(&document, 3), b"{}")
+        .put_blob(&a, &page_lines_key(&document, 3), b"{}")
         .await
         .unwrap();
-    let hits = found(host, &key, json!({ "query": " warranty " })).await;
+    let hits = search_hits(host, &key, json!({ "query": " warranty " })).await;
     assert_eq!(hits.len(), 1);
     let hit = &hits[0];
     assert_eq!(hit["document"], document.to_string());
@@ -105,7 +105,7 @@ async fn a_hit_says_where_it_stands_and_how_to_see_it() {
         hit["box"],
         json!({ "x": 0.25, "y": 0.5, "width": 0.125, "height": 0.0625 })
     );
-    // Its links need no key.
+    // The links work without a key.
     for (link, content) in [("image_url", "image"), ("lines_url", "{}")] {
         let link = hit[link].as_str().unwrap();
         let request = axum::http::Request::get(link)
@@ -119,17 +119,20 @@ async fn a_hit_says_where_it_stands_and_how_to_see_it() {
 }
 
 #[tokio::test]
-async fn a_search_never_leaves_its_tenant_whatever_the_filter_says() {
-    let bench = Bench::new(Settings::default());
+async fn search_is_scoped_to_the_tenant_with_any_filter() {
+    let bench = SearchHost::new(Settings::default());
     let host = &bench.host;
-    let (a, of_a) = host.tenant("a", &[Scope::Read]).await;
-    let (b, _) = host.tenant("b", &[Scope::Read]).await;
-    let (mine, theirs) = (DocumentId::of(b"mine"), DocumentId::of(b"theirs"));
-    keep(host, &a, "c", point(&mine, 1, "secret"));
-    keep(host, &a, "other", point(&mine, 2, "secret"));
-    keep(host, &b, "c", point(&theirs, 1, "secret"));
+    let (a, of_a) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let (b, _) = host.create_tenant("b", &[KeyScope::Read]).await;
+    let (mine, theirs) = (
+        DocumentId::from_content(b"mine"),
+        DocumentId::from_content(b"theirs"),
+    );
+    store_point(host, &a, "c", point(&mine, 1, "secret"));
+    store_point(host, &a, "other", point(&mine, 2, "secret"));
+    store_point(host, &b, "c", point(&theirs, 1, "secret"));
     let count = async |filter: Value| {
-        found(host, &of_a, json!({ "query": "secret", "filter": filter }))
+        search_hits(host, &of_a, json!({ "query": "secret", "filter": filter }))
             .await
             .len()
     };
@@ -142,17 +145,17 @@ async fn a_search_never_leaves_its_tenant_whatever_the_filter_says() {
         count(json!({ "labels": { "kind": "k2" }, "collection": "c" })).await,
         0
     );
-    let hits = found(host, &of_a, json!({ "query": "secret", "top_k": 1 })).await;
+    let hits = search_hits(host, &of_a, json!({ "query": "secret", "top_k": 1 })).await;
     assert_eq!(hits.len(), 1);
 }
 
 #[tokio::test]
-async fn what_is_out_of_bounds_is_refused() {
-    let bench = Bench::new(Settings::default());
+async fn out_of_range_searches_are_refused() {
+    let bench = SearchHost::new(Settings::default());
     let host = &bench.host;
-    let (_, key) = host.tenant("a", &[Scope::Read]).await;
-    let (_, no_reader) = host.tenant("b", &[Scope::Ingest]).await;
-    let documents: Vec<_> = (0..101).map(|n: u8| DocumentId::of(&[n])).collect();
+    let (_, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let (_, no_reader) = host.create_tenant("b", &[KeyScope::Ingest]).await;
+    let documents: Vec<_> = (0..101).map(|n: u8| DocumentId::from_content(&[n])).collect();
     for search in [
         json!({ "query": "" }),
         json!({ "query": "  " }),
@@ -169,73 +172,73 @@ async fn what_is_out_of_bounds_is_refused() {
         json!([]),
     ] {
         for path in ["/v1/search", "/v1/stream/query"] {
-            let answer = host.post(path, &key, &search).await;
+            let answer = host.send_post(path, &key, &search).await;
             assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY, "{search}");
             assert_eq!(body(answer).await["type"], "/problems/unprocessable");
         }
         let answer = host
-            .post("/v1/search/batch", &key, &json!({ "queries": [search] }))
+            .send_post("/v1/search/batch", &key, &json!({ "queries": [search] }))
             .await;
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
     }
     for queries in [json!([]), json!(vec![json!({ "query": "x" }); 33])] {
         let answer = host
-            .post("/v1/search/batch", &key, &json!({ "queries": queries }))
+            .send_post("/v1/search/batch", &key, &json!({ "queries": queries }))
             .await;
         assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
     }
     for path in ["/v1/search", "/v1/search/batch", "/v1/stream/query"] {
         let search = json!({ "query": "x", "queries": [{ "query": "x" }] });
-        let refused = host.post(path, "weir_0_0", &search).await;
+        let refused = host.send_post(path, "weir_0_0", &search).await;
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
         let search = if path.ends_with("batch") {
             json!({ "queries": [{ "query": "x" }] })
         } else {
             json!({ "query": "x" })
         };
-        let refused = host.post(path, &no_reader, &search).await;
+        let refused = host.send_post(path, &no_reader, &search).await;
         assert_eq!(refused.status(), StatusCode::FORBIDDEN);
-        let get = host.get(path, &key).await;
+        let get = host.send_get(path, &key).await;
         assert_eq!(get.status(), StatusCode::METHOD_NOT_ALLOWED);
     }
-    assert_eq!(host.app.query_streams.open(), 0);
+    assert_eq!(host.app.search_stream_limiter.open_stream_count(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn queries_at_the_same_time_share_embedding_batches() {
-    let bench = Bench::new(Settings::default());
+async fn concurrent_queries_share_embedding_batches() {
+    let bench = SearchHost::new(Settings::default());
     let host = &bench.host;
-    *host.embedder.takes.lock() = Duration::from_millis(20);
-    let (_, key) = host.tenant("a", &[Scope::Read]).await;
+    *host.embedder.delay.lock() = Duration::from_millis(20);
+    let (_, key) = host.create_tenant("a", &[KeyScope::Read]).await;
     let search = json!({ "query": "x" });
-    let answers = join_all((0..32).map(|_| host.post("/v1/search", &key, &search))).await;
+    let answers = join_all((0..32).map(|_| host.send_post("/v1/search", &key, &search))).await;
     assert!(answers.iter().all(|a| a.status() == StatusCode::OK));
-    let calls = host.embedder.calls.load(Ordering::Relaxed);
-    assert_eq!(host.embedder.texts.load(Ordering::Relaxed), 32);
+    let calls = host.embedder.embed_calls.load(Ordering::Relaxed);
+    assert_eq!(host.embedder.embedded_texts.load(Ordering::Relaxed), 32);
     assert!(calls <= 3, "{calls} calls for 32 queries");
     let queries: Vec<_> = (0..32).map(|n| json!({ "query": format!("q{n}") })).collect();
     let answer = host
-        .post("/v1/search/batch", &key, &json!({ "queries": queries }))
+        .send_post("/v1/search/batch", &key, &json!({ "queries": queries }))
         .await;
     assert_eq!(body(answer).await["results"].as_array().unwrap().len(), 32);
     assert_eq!(
-        host.embedder.calls.load(Ordering::Relaxed),
+        host.embedder.embed_calls.load(Ordering::Relaxed),
         calls + 1,
-        "a batch is one call"
+        "a batch is embedded with one call"
     );
 }
 
 #[tokio::test]
-async fn answers_of_a_batch_are_in_the_order_of_its_queries() {
-    let bench = Bench::new(Settings::default());
+async fn batch_results_are_in_query_order() {
+    let bench = SearchHost::new(Settings::default());
     let host = &bench.host;
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
     for n in 0..5 {
-        keep(
+        store_point(
             host,
             &a,
             "c",
-            point(&DocumentId::of(&[n]), 1, &format!("word{n}")),
+            point(&DocumentId::from_content(&[n]), 1, &format!("word{n}")),
         );
     }
     let queries: Vec<_> = [3, 0, 4, 9]
@@ -243,7 +246,7 @@ async fn answers_of_a_batch_are_in_the_order_of_its_queries() {
         .map(|n| json!({ "query": format!("word{n}") }))
         .collect();
     let answer = host
-        .post("/v1/search/batch", &key, &json!({ "queries": queries }))
+        .send_post("/v1/search/batch", &key, &json!({ "queries": queries }))
         .await;
     let answer = body(answer).await;
     let first = |n: usize| answer["results"][n]["hits"][0]["text"].as_str();
@@ -254,29 +257,34 @@ async fn answers_of_a_batch_are_in_the_order_of_its_queries() {
 }
 
 #[tokio::test]
-async fn a_batch_that_does_not_fit_says_so_query_by_query() {
+async fn batch_beyond_capacity_fails_query_by_query() {
     let settings = Settings {
-        stream_capacity: 2,
+        query_stream_max_queued_queries: 2,
         ..Settings::default()
     };
-    let bench = Bench::new(settings);
-    let (_, key) = bench.host.tenant("a", &[Scope::Read]).await;
+    let bench = SearchHost::new(settings);
+    let (_, key) = bench.host.create_tenant("a", &[KeyScope::Read]).await;
     let queries = json!({ "queries": vec![json!({ "query": "x" }); 3] });
-    let answer = body(bench.host.post("/v1/search/batch", &key, &queries).await).await;
+    let answer = body(bench.host.send_post("/v1/search/batch", &key, &queries).await).await;
     assert!(answer["results"][1]["hits"].is_array());
     assert_eq!(answer["results"][2]["problem"]["type"], "/problems/overloaded");
 }
 
 #[tokio::test]
-async fn a_streamed_query_ends_with_done() {
-    let bench = Bench::new(Settings::default());
+async fn search_stream_ends_with_done() {
+    let bench = SearchHost::new(Settings::default());
     let host = &bench.host;
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
     for page in 1..=3 {
-        keep(host, &a, "c", point(&DocumentId::of(b"d"), page, "word"));
+        store_point(
+            host,
+            &a,
+            "c",
+            point(&DocumentId::from_content(b"d"), page, "word"),
+        );
     }
     let answer = host
-        .post("/v1/stream/query", &key, &json!({ "query": "word", "top_k": 2 }))
+        .send_post("/v1/stream/query", &key, &json!({ "query": "word", "top_k": 2 }))
         .await;
     assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/event-stream");
     let bytes = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
@@ -294,30 +302,30 @@ async fn a_streamed_query_ends_with_done() {
     assert_eq!(events[0].1["text"], "word");
     assert_eq!(events[2].1["hits"], 2);
     assert!(events[2].1["millis"].is_u64());
-    host.app.query_streams.ended().await;
+    host.app.search_stream_limiter.wait_until_closed().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn query_streams_are_bounded_in_number_and_time() {
+async fn search_streams_are_limited_in_number_and_time() {
     let settings = Settings {
-        stream_streams: 3,
-        stream_tenant_streams: 2,
+        query_stream_max_streams: 3,
+        query_stream_max_streams_per_tenant: 2,
         ..Settings::default()
     };
-    let bench = Bench::new(settings);
+    let bench = SearchHost::new(settings);
     let host = &bench.host;
-    *host.embedder.takes.lock() = Duration::from_secs(3600);
-    let (_, a) = host.tenant("a", &[Scope::Read]).await;
-    let (_, b) = host.tenant("b", &[Scope::Read]).await;
+    *host.embedder.delay.lock() = Duration::from_secs(3600);
+    let (_, a) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let (_, b) = host.create_tenant("b", &[KeyScope::Read]).await;
     let search = json!({ "query": "x" });
-    let first = host.post("/v1/stream/query", &a, &search).await;
-    let second = host.post("/v1/stream/query", &a, &search).await;
-    let refused = host.post("/v1/stream/query", &a, &search).await;
+    let first = host.send_post("/v1/stream/query", &a, &search).await;
+    let second = host.send_post("/v1/stream/query", &a, &search).await;
+    let refused = host.send_post("/v1/stream/query", &a, &search).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(refused.headers().contains_key(header::RETRY_AFTER));
-    let _third = host.post("/v1/stream/query", &b, &search).await;
+    let _third = host.send_post("/v1/stream/query", &b, &search).await;
     assert_eq!(
-        host.post("/v1/stream/query", &b, &search).await.status(),
+        host.send_post("/v1/stream/query", &b, &search).await.status(),
         StatusCode::TOO_MANY_REQUESTS
     );
     drop(second);
@@ -328,5 +336,9 @@ async fn query_streams_are_bounded_in_number_and_time() {
         "{text}"
     );
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(host.app.query_streams.open(), 0, "also the one that nobody reads");
+    assert_eq!(
+        host.app.search_stream_limiter.open_stream_count(),
+        0,
+        "the stream without a reader is also closed"
+    );
 }

@@ -1,7 +1,7 @@
-//! Keys of tenants: made, listed, revoked, replaced.
+//! Administration of API keys: create, list, revoke and rotate them.
 //!
-//! An admin key may do all of that. Any other key may revoke or replace itself and no other: whoever holds a key that leaked
-//! can end it at once, and nobody can end another's. To such a key every other one does not exist.
+//! A key with the scope `admin` may manage all keys. Any other key may only revoke or rotate itself, so that the holder of a
+//! leaked key can end it at once. For such a key all other keys do not exist.
 
 use std::sync::Arc;
 
@@ -11,21 +11,20 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_core::TenantId;
-use weir_core::tenancy::{KeyRecord, Scope};
+use weir_core::tenancy::{ApiKeyRecord, KeyScope};
 
-use super::known;
-use crate::app::{App, now_millis};
-use crate::auth::{Caller, FreshKey, mint};
+use super::load_tenant;
+use crate::app::{AppState, unix_time_millis};
+use crate::auth::{Caller, GeneratedApiKey, generate_api_key};
+use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;
-use crate::wire::{Body, Route};
 
 const DAY_MILLIS: u64 = 86_400_000;
-/// Longest label.
-const LABEL_BYTES: usize = 200;
-/// Keys a tenant may have that still count.
-const KEYS: usize = 1000;
+const MAX_LABEL_BYTES: usize = 200;
+/// Maximum number of active keys of a tenant.
+const MAX_ACTIVE_KEYS: usize = 1000;
 
-/// What a key may do.
+/// An operation that a key allows.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ScopeName {
@@ -35,11 +34,11 @@ pub(crate) enum ScopeName {
     Read,
     /// Push components and change pipelines.
     Components,
-    /// Make and change tenants and keys, of every tenant.
+    /// Create and change tenants and keys of all tenants.
     Admin,
 }
 
-impl From<ScopeName> for Scope {
+impl From<ScopeName> for KeyScope {
     fn from(name: ScopeName) -> Self {
         match name {
             ScopeName::Ingest => Self::Ingest,
@@ -50,18 +49,18 @@ impl From<ScopeName> for Scope {
     }
 }
 
-/// A key to be made.
+/// A key to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewKey {
-    /// What it may do.
+    /// Scopes.
     #[schema(min_items = 1, max_items = 4)]
     scopes: Vec<ScopeName>,
-    /// What it is called.
+    /// Label for people.
     #[serde(default)]
     #[schema(max_length = 200)]
     label: String,
-    /// Days until it ends; it does not end by itself if this is not given.
+    /// Days until the key expires. Without it the key does not expire.
     #[schema(minimum = 1, maximum = 3650)]
     days: Option<u32>,
 }
@@ -69,30 +68,30 @@ pub(crate) struct NewKey {
 /// A key, without its secret.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct KeyView {
-    /// Its public part: 12 hexadecimal digits.
+    /// Id: the public part of the key, 12 hexadecimal digits.
     id: String,
-    /// Whom it speaks for.
+    /// Name of the tenant.
     tenant: String,
-    /// What it may do.
+    /// Scopes.
     #[schema(value_type = Vec<ScopeName>)]
-    scopes: Vec<Scope>,
-    /// What it is called.
+    scopes: Vec<KeyScope>,
+    /// Label for people.
     label: String,
-    /// When it was made, in milliseconds since 1970.
+    /// Creation time, in milliseconds since 1970.
     created_millis: u64,
-    /// When it ends, if it does.
+    /// Expiry time, in milliseconds since 1970; null if the key does not expire.
     expires_millis: Option<u64>,
-    /// Since when it has been revoked, if it has.
+    /// Time of the revocation, in milliseconds since 1970; null if the key is not revoked.
     revoked_millis: Option<u64>,
 }
 
-impl From<KeyRecord> for KeyView {
-    fn from(record: KeyRecord) -> Self {
+impl From<ApiKeyRecord> for KeyView {
+    fn from(record: ApiKeyRecord) -> Self {
         Self {
             id: record.id,
             tenant: record.tenant.to_string(),
             scopes: record.scopes,
-            label: record.label,
+            label: record.display_name,
             created_millis: record.created_millis,
             expires_millis: record.expires_millis,
             revoked_millis: record.revoked_millis,
@@ -100,174 +99,187 @@ impl From<KeyRecord> for KeyView {
     }
 }
 
-/// A key that has just been made.
+/// A newly created key.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct MintedKey {
-    /// What is kept of it.
+pub(crate) struct CreatedKey {
+    /// Description of the key.
     key: KeyView,
-    /// The key itself. It is kept nowhere and not answered again.
+    /// The complete key. The host does not store it and does not show it again.
     secret: String,
 }
 
-impl From<FreshKey> for MintedKey {
-    fn from(fresh: FreshKey) -> Self {
+impl From<GeneratedApiKey> for CreatedKey {
+    fn from(fresh: GeneratedApiKey) -> Self {
         Self {
             key: fresh.record.into(),
-            secret: fresh.text,
+            secret: fresh.full_key,
         }
     }
 }
 
-/// A tenant's keys.
+/// The keys of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct KeyList {
-    /// The oldest first.
+    /// Keys, oldest first.
     keys: Vec<KeyView>,
 }
 
-/// Makes a key for a tenant.
+/// Create a key for a tenant.
 #[utoipa::path(post, path = "/v1/tenants/{tenant}/keys", tag = "tenants", request_body = NewKey,
-    params(("tenant" = String, Path, description = "the tenant's name")),
+    params(("tenant" = String, Path, description = "Name of the tenant")),
     responses(
-        (status = 201, description = "the key, this once", body = MintedKey),
-        (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such tenant", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "the body broke off", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "the tenant has too many keys", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "no JSON by its type", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "out of bounds", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+        (status = 201, description = "The key; its secret is not shown again", body = CreatedKey),
+        (status = 400, description = "The body is not valid JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The tenant does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body is incomplete", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The tenant has too many active keys", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The content type is not application/json", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A value is out of range", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn create_key(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(tenant): Route<TenantId>,
-    Body(new): Body<NewKey>,
-) -> Result<(StatusCode, Json<MintedKey>), Problem> {
-    caller.may(Scope::Admin)?;
-    let wrong = if new.scopes.is_empty() || new.scopes.len() > Scope::ALL.len() {
-        Some("scopes names one to four of ingest, read, components and admin".to_owned())
-    } else if new.label.len() > LABEL_BYTES {
-        Some(format!("label has at most {LABEL_BYTES} bytes"))
+    PathParams(tenant): PathParams<TenantId>,
+    JsonBody(new): JsonBody<NewKey>,
+) -> Result<(StatusCode, Json<CreatedKey>), Problem> {
+    caller.require_scope(KeyScope::Admin)?;
+    let wrong = if new.scopes.is_empty() || new.scopes.len() > KeyScope::ALL.len() {
+        Some("scopes must contain one to four of ingest, read, components and admin".to_owned())
+    } else if new.label.len() > MAX_LABEL_BYTES {
+        Some(format!("label must have at most {MAX_LABEL_BYTES} bytes"))
     } else if new.days.is_some_and(|days| !(1..=3650).contains(&days)) {
-        Some("days is from 1 to 3650".to_owned())
+        Some("days must be from 1 to 3650".to_owned())
     } else {
         None
     };
     if let Some(wrong) = wrong {
         return Err(Problem::unprocessable(wrong));
     }
-    let _one = app.registry_turn.lock().await;
-    known(&app, &tenant).await?;
-    let now = now_millis();
+    let _one = app.key_creation_lock.lock().await;
+    load_tenant(&app, &tenant).await?;
+    let now = unix_time_millis();
     if app
-        .registry
-        .keys(&tenant)
+        .tenant_store
+        .list_api_keys(&tenant)
         .await?
         .iter()
-        .filter(|key| counts(key, now))
+        .filter(|key| is_key_active(key, now))
         .count()
-        >= KEYS
+        >= MAX_ACTIVE_KEYS
     {
         return Err(Problem::conflict(format!(
-            "the tenant has {KEYS} keys: revoke some first"
+            "the tenant has the maximum of {MAX_ACTIVE_KEYS} active keys: revoke one first"
         )));
     }
     let expires = new.days.map(|days| now + u64::from(days) * DAY_MILLIS);
-    let scopes = new.scopes.into_iter().map(Scope::from).collect();
-    let key = mint(&tenant, scopes, &new.label, now, expires)
-        .map_err(|error| Problem::internal(error.to_string()))?;
-    app.registry.put_key(&key.record).await?;
+    let scopes = new.scopes.into_iter().map(KeyScope::from).collect();
+    let key = generate_api_key(&tenant, scopes, &new.label, now, expires)
+        .map_err(|error| Problem::internal_error(error.to_string()))?;
+    app.tenant_store.put_api_key(&key.record).await?;
     Ok((StatusCode::CREATED, Json(key.into())))
 }
 
-/// A tenant's keys, without their secrets.
+/// List the keys of a tenant.
+///
+/// The list contains revoked and expired keys. It does not contain secrets.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/keys", tag = "tenants",
-    params(("tenant" = String, Path, description = "the tenant's name")),
+    params(("tenant" = String, Path, description = "Name of the tenant")),
     responses(
-        (status = 200, description = "the keys", body = KeyList),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such tenant", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The keys", body = KeyList),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The tenant does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn keys(
-    State(app): State<Arc<App>>,
+pub(crate) async fn list_keys(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(tenant): Route<TenantId>,
+    PathParams(tenant): PathParams<TenantId>,
 ) -> Result<Json<KeyList>, Problem> {
-    caller.may(Scope::Admin)?;
-    known(&app, &tenant).await?;
-    let keys = app.registry.keys(&tenant).await?;
+    caller.require_scope(KeyScope::Admin)?;
+    load_tenant(&app, &tenant).await?;
+    let keys = app.tenant_store.list_api_keys(&tenant).await?;
     Ok(Json(KeyList {
         keys: keys.into_iter().map(KeyView::from).collect(),
     }))
 }
 
-/// Revokes a key: it ends with this answer. An admin key may revoke any, another key itself.
+/// Revoke a key.
+///
+/// The key is invalid as soon as the response arrives. A key with the scope `admin` may revoke any key, any other key only
+/// itself.
 #[utoipa::path(delete, path = "/v1/keys/{key}", tag = "tenants",
-    params(("key" = String, Path, description = "its public part: 12 hexadecimal digits")),
+    params(("key" = String, Path, description = "Id of the key: 12 hexadecimal digits")),
     responses(
-        (status = 204, description = "it is revoked"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "the tenant is suspended", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such key, or not one of yours", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+        (status = 204, description = "The key is revoked"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The tenant is suspended", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The key does not exist, or the caller may not manage it", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn revoke_key(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(key): Route<String>,
+    PathParams(key): PathParams<String>,
 ) -> Result<StatusCode, Problem> {
-    own(&app, &caller, &key).await?;
-    app.registry.revoke_key(&key, now_millis()).await?;
+    load_manageable_key(&app, &caller, &key).await?;
+    app.tenant_store.revoke_api_key(&key, unix_time_millis()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Replaces a key: a new one with the same rights, label and end is made, and the old one ends with this answer. An admin key
-/// may replace any, another key itself.
+/// Rotate a key.
+///
+/// Creates a key with the same scopes, label and expiry time, and revokes the old key. A key with the scope `admin` may rotate
+/// any key, any other key only itself.
 #[utoipa::path(post, path = "/v1/keys/{key}/rotate", tag = "tenants",
-    params(("key" = String, Path, description = "its public part: 12 hexadecimal digits")),
+    params(("key" = String, Path, description = "Id of the key: 12 hexadecimal digits")),
     responses(
-        (status = 201, description = "the new key, this once", body = MintedKey),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "the tenant is suspended", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such key, or not one of yours", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "it does not count any more", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+        (status = 201, description = "The new key; its secret is not shown again", body = CreatedKey),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The tenant is suspended", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The key does not exist, or the caller may not manage it", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The key is revoked or has expired", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn rotate_key(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(key): Route<String>,
-) -> Result<(StatusCode, Json<MintedKey>), Problem> {
-    let old = own(&app, &caller, &key).await?;
-    let now = now_millis();
-    let fresh = mint(&old.tenant, old.scopes, &old.label, now, old.expires_millis)
-        .map_err(|error| Problem::internal(error.to_string()))?;
-    if !app.registry.replace_key(&key, &fresh.record, now).await? {
+    PathParams(key): PathParams<String>,
+) -> Result<(StatusCode, Json<CreatedKey>), Problem> {
+    let old = load_manageable_key(&app, &caller, &key).await?;
+    let now = unix_time_millis();
+    let fresh = generate_api_key(
+        &old.tenant,
+        old.scopes,
+        &old.display_name,
+        now,
+        old.expires_millis,
+    )
+    .map_err(|error| Problem::internal_error(error.to_string()))?;
+    if !app.tenant_store.replace_api_key(&key, &fresh.record, now).await? {
         return Err(Problem::conflict(
-            "the key is revoked or has expired: make a new one",
+            "the key is revoked or has expired: create a new one",
         ));
     }
     Ok((StatusCode::CREATED, Json(fresh.into())))
 }
 
-/// A key that the caller may end.
-async fn own(app: &App, caller: &Caller, key: &str) -> Result<KeyRecord, Problem> {
-    let foreign = || Problem::not_found("there is no key of this id, or it is not yours to end");
-    if caller.may(Scope::Admin).is_err() && caller.key != key {
+/// Loads a key that the caller may revoke or rotate. The error is a 404 if there is none.
+async fn load_manageable_key(app: &AppState, caller: &Caller, key: &str) -> Result<ApiKeyRecord, Problem> {
+    let foreign = || Problem::not_found("the key does not exist, or the caller may not manage it");
+    if caller.require_scope(KeyScope::Admin).is_err() && caller.key_id != key {
         return Err(foreign());
     }
-    app.registry.key(key).await?.ok_or_else(foreign)
+    app.tenant_store.find_api_key(key).await?.ok_or_else(foreign)
 }
 
-fn counts(key: &KeyRecord, now: u64) -> bool {
+fn is_key_active(key: &ApiKeyRecord, now: u64) -> bool {
     key.revoked_millis.is_none() && key.expires_millis.is_none_or(|end| now < end)
 }

@@ -1,5 +1,5 @@
-//! Tenants, for whoever runs the host: made, changed, suspended, removed. All of it needs the scope `admin`, which gives no
-//! access to what tenants keep.
+//! Administration of tenants: create, change, suspend and remove them. All operations need the scope `admin`, which gives no
+//! access to the data of tenants.
 
 mod keys;
 #[cfg(test)]
@@ -16,30 +16,29 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_core::TenantId;
-use weir_core::tenancy::{Quotas, Scope, Tenant, TenantState, TenantUpdate};
+use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantUpdate};
 
-use crate::app::{App, now_millis};
+use crate::app::{AppState, unix_time_millis};
 use crate::auth::Caller;
+use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;
-use crate::wire::{Body, Route};
 
 pub(crate) use keys::{
-    __path_create_key, __path_keys, __path_revoke_key, __path_rotate_key, create_key, keys, revoke_key,
-    rotate_key,
+    __path_create_key, __path_list_keys, __path_revoke_key, __path_rotate_key, create_key, list_keys,
+    revoke_key, rotate_key,
 };
 
-/// How long a tenant's jobs and uploads have to end when it is removed.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Largest weight.
-const HEAVIEST: f64 = 1000.0;
+/// Time that the jobs and uploads of a tenant get to end when the tenant is removed.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
+const MAX_WEIGHT: f64 = 1000.0;
 
-/// Whether a tenant may use the host.
+/// The state of a tenant.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum TenantStateName {
-    /// It may.
+    /// The tenant may use the host.
     Active,
-    /// Its keys are refused and its jobs wait.
+    /// The keys of the tenant are refused and its jobs stay queued.
     Suspended,
 }
 
@@ -52,62 +51,68 @@ impl From<TenantStateName> for TenantState {
     }
 }
 
-/// A tenant to be made.
+/// A tenant to create.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewTenant {
-    /// Its name.
+    /// Name of the tenant.
     #[schema(value_type = String, pattern = "^[a-z0-9_-]{1,64}$")]
     id: TenantId,
-    /// Its share of a busy host, relative to the others.
-    #[serde(default = "one")]
+    /// Weight in fair sharing of a busy host, relative to other tenants.
+    #[serde(default = "default_weight")]
     #[schema(exclusive_minimum = 0, maximum = 1000, default = 1)]
     weight: f64,
-    /// Quotas that differ from the host's; 0 is no limit.
+    /// Quotas that override those of the host. 0 means no limit.
     #[serde(default)]
     #[schema(value_type = QuotaLimits)]
     quotas: BTreeMap<String, Option<u64>>,
 }
 
-const fn one() -> f64 {
+const fn default_weight() -> f64 {
     1.0
 }
 
-/// Limits by the names of quotas.
+/// Limits by quota name.
 #[derive(ToSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)] // only its description is used
+#[allow(dead_code)] // only for the OpenAPI description
 pub(crate) struct QuotaLimits {
-    /// Jobs in work at one time.
+    /// Running jobs at a time.
     concurrent_jobs: Option<u64>,
-    /// Jobs waiting.
+    /// Queued jobs.
     queued_jobs: Option<u64>,
-    /// HTTP requests a second, on average.
+    /// HTTP requests per second, on average.
     requests_per_second: Option<u64>,
     /// Bytes of one submission.
     upload_bytes: Option<u64>,
-    /// Pages a day (UTC).
+    /// Pages per day (UTC).
     pages_per_day: Option<u64>,
-    /// Bytes of documents and page images kept.
+    /// Bytes of stored documents and page images.
     stored_bytes: Option<u64>,
-    /// Milliseconds of models a day (UTC).
+    /// Milliseconds of model time per day (UTC).
     inference_millis_per_day: Option<u64>,
-    /// Milliseconds of components' CPU a day (UTC).
+    /// Milliseconds of CPU time of components per day (UTC).
     guest_millis_per_day: Option<u64>,
-    /// Bytes of memory of one component's instance.
+    /// Bytes of memory of one component instance.
     guest_memory_bytes: Option<u64>,
+    /// Calls to language models per day (UTC).
+    llm_calls_per_day: Option<u64>,
+    /// Tokens of calls to language models, in prompts and responses, per day (UTC).
+    llm_tokens_per_day: Option<u64>,
+    /// Cost of calls to language models per day (UTC), in millionths of the currency of the host's prices.
+    llm_cost_micros_per_day: Option<u64>,
 }
 
-/// What is to be different of a tenant; what is left out stays.
+/// Changes of a tenant. Omitted fields stay unchanged.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TenantChange {
-    /// Whether it may use the host.
+    /// State.
     state: Option<TenantStateName>,
-    /// Its share of a busy host.
+    /// Weight in fair sharing of a busy host.
     #[schema(exclusive_minimum = 0, maximum = 1000)]
     weight: Option<f64>,
-    /// Quotas: a limit, 0 for none, or null for the host's.
+    /// Quotas: a limit, 0 for no limit, or null for the limit of the host.
     #[serde(default)]
     #[schema(value_type = QuotaLimits)]
     quotas: BTreeMap<String, Option<u64>>,
@@ -116,17 +121,17 @@ pub(crate) struct TenantChange {
 /// A tenant.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TenantView {
-    /// Its name.
+    /// Name of the tenant.
     id: String,
-    /// Whether it may use the host.
+    /// State.
     #[schema(value_type = TenantStateName)]
     state: TenantState,
-    /// Its share of a busy host, relative to the others.
+    /// Weight in fair sharing of a busy host, relative to other tenants.
     weight: f64,
-    /// Its quotas that differ from the host's.
+    /// Quotas that override those of the host.
     #[schema(value_type = BTreeMap<String, u64>)]
     quotas: Quotas,
-    /// When it was made, in milliseconds since 1970.
+    /// Creation time, in milliseconds since 1970.
     created_millis: u64,
 }
 
@@ -145,234 +150,250 @@ impl From<Tenant> for TenantView {
 /// All tenants.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TenantList {
-    /// By name.
+    /// Tenants, sorted by name.
     tenants: Vec<TenantView>,
 }
 
-/// Makes a tenant.
+/// Create a tenant.
 #[utoipa::path(post, path = "/v1/tenants", tag = "tenants", request_body = NewTenant, responses(
-    (status = 201, description = "it is made", body = TenantView, headers(("Location" = String, description = "path of the tenant"))),
-    (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
-    (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-    (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-    (status = 408, description = "the body broke off", body = Problem, content_type = "application/problem+json"),
-    (status = 409, description = "there is one of this name", body = Problem, content_type = "application/problem+json"),
-    (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-    (status = 415, description = "no JSON by its type", body = Problem, content_type = "application/problem+json"),
-    (status = 422, description = "out of bounds", body = Problem, content_type = "application/problem+json"),
-    (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
-    (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+    (status = 201, description = "The tenant is created", body = TenantView, headers(("Location" = String, description = "Path of the tenant"))),
+    (status = 400, description = "The body is not valid JSON", body = Problem, content_type = "application/problem+json"),
+    (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+    (status = 408, description = "The body is incomplete", body = Problem, content_type = "application/problem+json"),
+    (status = 409, description = "A tenant with this name exists", body = Problem, content_type = "application/problem+json"),
+    (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+    (status = 415, description = "The content type is not application/json", body = Problem, content_type = "application/problem+json"),
+    (status = 422, description = "A value is out of range", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+    (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn create_tenant(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Body(new): Body<NewTenant>,
+    JsonBody(new): JsonBody<NewTenant>,
 ) -> Result<Response, Problem> {
-    caller.may(Scope::Admin)?;
+    caller.require_scope(KeyScope::Admin)?;
     let mut tenant = Tenant {
         id: new.id,
         state: TenantState::Active,
-        weight: weight(new.weight)?,
+        weight: validate_weight(new.weight)?,
         quotas: Quotas::default(),
-        created_millis: now_millis(),
+        created_millis: unix_time_millis(),
     };
     for (name, limit) in new.quotas {
-        *quota(&mut tenant.quotas, &name)? = within(limit)?;
+        *find_quota_mut(&mut tenant.quotas, &name)? = validate_limit(limit)?;
     }
-    if !app.registry.create_tenant(&tenant).await? {
-        return Err(Problem::conflict(format!("tenant {} exists already", tenant.id)));
+    if !app.tenant_store.create_tenant(&tenant).await? {
+        return Err(Problem::conflict(format!("tenant {} already exists", tenant.id)));
     }
     let location = HeaderValue::from_str(&format!("/v1/tenants/{}", tenant.id))
-        .map_err(|e| Problem::internal(e.to_string()))?;
+        .map_err(|e| Problem::internal_error(e.to_string()))?;
     let view = Json(TenantView::from(tenant));
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], view).into_response())
 }
 
-/// All tenants.
+/// List tenants.
 #[utoipa::path(get, path = "/v1/tenants", tag = "tenants", responses(
-    (status = 200, description = "the tenants", body = TenantList),
-    (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-    (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-    (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The tenants", body = TenantList),
+    (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn tenants(
-    State(app): State<Arc<App>>,
+pub(crate) async fn list_tenants(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
 ) -> Result<Json<TenantList>, Problem> {
-    caller.may(Scope::Admin)?;
-    let tenants = app.registry.tenants().await?;
+    caller.require_scope(KeyScope::Admin)?;
+    let tenants = app.tenant_store.list_tenants().await?;
     Ok(Json(TenantList {
         tenants: tenants.into_iter().map(TenantView::from).collect(),
     }))
 }
 
-/// A tenant.
+/// Get a tenant.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}", tag = "tenants",
-    params(("tenant" = String, Path, description = "its name")),
+    params(("tenant" = String, Path, description = "Name of the tenant")),
     responses(
-        (status = 200, description = "the tenant", body = TenantView),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such tenant", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The tenant", body = TenantView),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The tenant does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
-pub(crate) async fn tenant(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_tenant(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(tenant): Route<TenantId>,
+    PathParams(tenant): PathParams<TenantId>,
 ) -> Result<Json<TenantView>, Problem> {
-    caller.may(Scope::Admin)?;
-    Ok(Json(known(&app, &tenant).await?.into()))
+    caller.require_scope(KeyScope::Admin)?;
+    Ok(Json(load_tenant(&app, &tenant).await?.into()))
 }
 
-/// Changes a tenant.
+/// Change a tenant.
 ///
-/// A suspended tenant's keys are refused and its jobs wait; nothing of it is lost. Jobs in work go on to their end.
+/// While a tenant is suspended, its keys are refused and its queued jobs wait. Running jobs continue. No data is removed.
 #[utoipa::path(patch, path = "/v1/tenants/{tenant}", tag = "tenants", request_body = TenantChange,
-    params(("tenant" = String, Path, description = "its name")),
+    params(("tenant" = String, Path, description = "Name of the tenant")),
     responses(
-        (status = 200, description = "the tenant as it is now", body = TenantView),
-        (status = 400, description = "no JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such tenant", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "the body broke off", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "a key cannot suspend its own tenant", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "no JSON by its type", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "out of bounds", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The updated tenant", body = TenantView),
+        (status = 400, description = "The body is not valid JSON", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The tenant does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 408, description = "The body is incomplete", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A key cannot suspend its own tenant", body = Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = 415, description = "The content type is not application/json", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A value is out of range", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn change_tenant(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(tenant): Route<TenantId>,
-    Body(change): Body<TenantChange>,
+    PathParams(tenant): PathParams<TenantId>,
+    JsonBody(change): JsonBody<TenantChange>,
 ) -> Result<Json<TenantView>, Problem> {
-    caller.may(Scope::Admin)?;
-    known(&app, &tenant).await?;
+    caller.require_scope(KeyScope::Admin)?;
+    load_tenant(&app, &tenant).await?;
     let state = change.state.map(TenantState::from);
-    if state == Some(TenantState::Suspended) && tenant == *caller.id() {
+    if state == Some(TenantState::Suspended) && tenant == *caller.tenant_id() {
         return Err(Problem::conflict(
-            "a key cannot suspend its own tenant: nobody could undo it with the key",
+            "a key cannot suspend its own tenant, since it could not undo that",
         ));
     }
     let mut quotas = Vec::with_capacity(change.quotas.len());
     for (name, limit) in change.quotas {
-        quota(&mut Quotas::default(), &name)?;
-        quotas.push((name, within(limit)?));
+        find_quota_mut(&mut Quotas::default(), &name)?;
+        quotas.push((name, validate_limit(limit)?));
     }
     let update = TenantUpdate {
         state,
-        weight: change.weight.map(weight).transpose()?,
+        weight: change.weight.map(validate_weight).transpose()?,
         quotas,
     };
-    let record = update_tenant(&app, &tenant, &update).await?;
-    app.admission.reconsider(&tenant);
+    let record = update_existing_tenant(&app, &tenant, &update).await?;
+    app.admission.invalidate_terms(&tenant);
     Ok(Json(record.into()))
 }
 
-/// Removes a tenant with everything it has.
+/// Remove a tenant and all its data.
 ///
-/// Its jobs are cancelled, its keys end, its documents, page images, passages, events and usage are removed. It cannot be undone.
-/// Cut short, it leaves the tenant suspended, and can be sent again.
+/// Cancels its jobs, revokes its keys and deletes its documents, page images, passages, events and usage. This cannot be undone.
+/// If the removal is interrupted, the tenant stays suspended and the request can be repeated.
 #[utoipa::path(delete, path = "/v1/tenants/{tenant}", tag = "tenants",
-    params(("tenant" = String, Path, description = "its name")),
+    params(("tenant" = String, Path, description = "Name of the tenant")),
     responses(
-        (status = 204, description = "nothing of it is left"),
-        (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "no such tenant", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "a key cannot remove its own tenant", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "its jobs have not ended yet", body = Problem, content_type = "application/problem+json"),
-        (status = 507, description = "no space left", body = Problem, content_type = "application/problem+json"),
+        (status = 204, description = "The tenant and all its data are removed"),
+        (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "The tenant does not exist", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A key cannot remove its own tenant", body = Problem, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Jobs or uploads of the tenant have not ended yet", body = Problem, content_type = "application/problem+json"),
+        (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn remove_tenant(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Route(tenant): Route<TenantId>,
+    PathParams(tenant): PathParams<TenantId>,
 ) -> Result<StatusCode, Problem> {
-    caller.may(Scope::Admin)?;
-    if tenant == *caller.id() {
+    caller.require_scope(KeyScope::Admin)?;
+    if tenant == *caller.tenant_id() {
         return Err(Problem::conflict(
             "a key cannot remove its own tenant: use `weir tenant delete`",
         ));
     }
-    known(&app, &tenant).await?;
+    load_tenant(&app, &tenant).await?;
     let ours = Arc::clone(&app);
-    app.to_the_end(async move { remove(&ours, &tenant).await })
+    app.run_to_completion(async move { remove_tenant_data(&ours, &tenant).await })
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn remove(app: &Arc<App>, tenant: &TenantId) -> Result<(), Problem> {
+async fn remove_tenant_data(app: &Arc<AppState>, tenant: &TenantId) -> Result<(), Problem> {
     let suspend = TenantUpdate {
         state: Some(TenantState::Suspended),
         ..TenantUpdate::default()
     };
-    update_tenant(app, tenant, &suspend).await?;
-    let leaving = tokio::time::timeout(PATIENCE, app.admission.leave(tenant)).await;
+    update_existing_tenant(app, tenant, &suspend).await?;
+    let leaving = tokio::time::timeout(REMOVAL_TIMEOUT, app.admission.drain_tenant(tenant)).await;
     let _leaving = leaving.map_err(|_late| {
-        Problem::stopping("jobs or uploads of the tenant have not ended yet: send this again").after(PATIENCE)
+        Problem::stopping("jobs or uploads of the tenant have not ended yet: repeat the request")
+            .with_retry_after(REMOVAL_TIMEOUT)
     })?;
-    // A component that is pushed meanwhile is refused from here on, and its file is removed by who pushes it.
-    app.registry.lock_out(tenant).await?;
+    // From here on a component push in progress is refused, and the push removes its own file.
+    app.tenant_store.suspend_and_remove_keys(tenant).await?;
     let ports = app.engine.ports();
-    // The ledger's part is last: cut short before, the tenant is still listed and the rest can be removed.
-    ports.vectors.clear(tenant).await?;
-    ports.vectors.flush().await?;
-    ports.blobs.delete(tenant, "").await?;
-    app.originals.clear(tenant).await?;
-    app.shelf.store.clear(tenant).await?;
-    app.shelf.replays.clear_recordings(tenant).await?;
+    // The ledger is cleared last: if the removal is interrupted, the tenant is still listed and the removal can be repeated.
+    ports.vectors.remove_tenant_points(tenant).await?;
+    ports.vectors.flush_points().await?;
+    ports.blobs.delete_prefix(tenant, "").await?;
+    app.upload_store.remove_all_of_tenant(tenant).await?;
+    app.tenant_pipelines
+        .component_store
+        .remove_all_of_tenant(tenant)
+        .await?;
+    app.tenant_pipelines.job_replayer.clear_recordings(tenant).await?;
     if let Some(model) = &ports.language_model {
-        model.forget(tenant).await?;
+        model.clear_cache(tenant).await?;
     }
-    app.registry.remove_tenant(tenant).await?;
-    app.metering.forget(tenant);
+    app.tenant_store.remove_tenant(tenant).await?;
+    app.usage_recorder.forget_tenant(tenant);
     Ok(())
 }
 
-/// A tenant that is there.
-async fn known(app: &App, tenant: &TenantId) -> Result<Tenant, Problem> {
-    app.registry.tenant(tenant).await?.ok_or_else(unknown)
+/// Loads a tenant. The error is a 404 if it does not exist.
+async fn load_tenant(app: &AppState, tenant: &TenantId) -> Result<Tenant, Problem> {
+    app.tenant_store
+        .find_tenant(tenant)
+        .await?
+        .ok_or_else(tenant_not_found)
 }
 
-/// Changes a tenant that is there.
-async fn update_tenant(app: &App, tenant: &TenantId, update: &TenantUpdate) -> Result<Tenant, Problem> {
-    let changed = app.registry.change_tenant(tenant, update).await?;
-    changed.ok_or_else(unknown)
+/// Updates a tenant. The error is a 404 if it does not exist.
+async fn update_existing_tenant(
+    app: &AppState,
+    tenant: &TenantId,
+    update: &TenantUpdate,
+) -> Result<Tenant, Problem> {
+    let changed = app.tenant_store.update_tenant(tenant, update).await?;
+    changed.ok_or_else(tenant_not_found)
 }
 
-fn unknown() -> Problem {
-    Problem::not_found("there is no tenant of this name")
+fn tenant_not_found() -> Problem {
+    Problem::not_found("the tenant does not exist")
 }
 
-fn weight(weight: f64) -> Result<f64, Problem> {
-    if weight > 0.0 && weight <= HEAVIEST {
+fn validate_weight(weight: f64) -> Result<f64, Problem> {
+    if weight > 0.0 && weight <= MAX_WEIGHT {
         Ok(weight)
     } else {
         Err(Problem::unprocessable(format!(
-            "weight is above 0 and at most {HEAVIEST}"
+            "weight must be above 0 and at most {MAX_WEIGHT}"
         )))
     }
 }
 
-/// A limit that every client can read: JSON's numbers are often signed ones of 64 bits.
-fn within(limit: Option<u64>) -> Result<Option<u64>, Problem> {
+/// Checks that a limit fits into a signed 64-bit integer, which many JSON clients use.
+fn validate_limit(limit: Option<u64>) -> Result<Option<u64>, Problem> {
     if limit.is_some_and(|limit| i64::try_from(limit).is_err()) {
         return Err(Problem::unprocessable(format!(
-            "a limit is at most {}: 0 is none",
+            "a limit must be at most {}; 0 means no limit",
             i64::MAX
         )));
     }
     Ok(limit)
 }
 
-fn quota<'a>(quotas: &'a mut Quotas, name: &str) -> Result<&'a mut Option<u64>, Problem> {
-    let names = || format!("there is no such quota: there are {}", Quotas::NAMES.join(", "));
+fn find_quota_mut<'a>(quotas: &'a mut Quotas, name: &str) -> Result<&'a mut Option<u64>, Problem> {
+    let names = || {
+        format!(
+            "unknown quota '{name}': the quotas are {}",
+            Quotas::NAMES.join(", ")
+        )
+    };
     quotas
         .by_name_mut(name)
         .ok_or_else(|| Problem::unprocessable(names()))

@@ -1,24 +1,25 @@
-//! Days on the wire: `2026-11-21`.
+//! Dates in the API, in the format `2026-11-21`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use weir_core::usage::Day;
+use weir_core::usage::UsageDay;
 
-/// A day (UTC), from 1970 to 9999. Nothing was used before, so an earlier day is read as the first.
+/// A date in UTC from 1970 to 9999. There is no usage before 1970, so an earlier date is parsed as the first day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub(crate) struct Date(pub(crate) Day);
+pub(crate) struct UtcDate(pub(crate) UsageDay);
 
-/// Days from March 1st of the year 0 to 1970.
-const SHIFT: i64 = 719_468;
+/// The number of days from March 1 of the year 0 to January 1, 1970.
+const DAYS_FROM_YEAR_0_TO_1970: i64 = 719_468;
 const DAYS_OF_400_YEARS: i64 = 146_097;
 
-impl fmt::Display for Date {
-    /// After Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": years that begin in March have their leap day last.
+impl fmt::Display for UtcDate {
+    /// Uses the algorithm of Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms": a year that starts in March has its leap
+    /// day at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let days = i64::from(self.0) + SHIFT;
+        let days = i64::from(self.0) + DAYS_FROM_YEAR_0_TO_1970;
         let (era, day_of_era) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
         let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
@@ -34,11 +35,11 @@ impl fmt::Display for Date {
     }
 }
 
-impl FromStr for Date {
+impl FromStr for UtcDate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is no day: write it as 2026-11-21");
+        let wrong = || format!("'{text}' is not a date: use the format 2026-11-21");
         let mut parts = text.splitn(3, '-');
         let mut part = |digits: usize| {
             let part = parts
@@ -56,14 +57,14 @@ impl FromStr for Date {
         let from_march = (month + 9) % 12;
         let day_of_year = (153 * from_march + 2) / 5 + day - 1;
         let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-        let days = era * DAYS_OF_400_YEARS + day_of_era - SHIFT;
+        let days = era * DAYS_OF_400_YEARS + day_of_era - DAYS_FROM_YEAR_0_TO_1970;
         if year < 1970 {
-            // The calendar repeats itself every 400 years, so this day is one if that of 2000 years later is.
+            // The calendar repeats every 400 years, so this date is valid if the date 2000 years later is.
             let later = format!("{:04}-{month:02}-{day:02}", year + 2000);
             return later.parse::<Self>().map(|_| Self(0)).map_err(|_| wrong());
         }
-        let date = Day::try_from(days).map(Self).map_err(|_| wrong())?;
-        // A day that does not exist, as February 30th, is another day when it is written out.
+        let date = UsageDay::try_from(days).map(Self).map_err(|_| wrong())?;
+        // A date that does not exist, such as February 30, is formatted as another date.
         if date.to_string() == text {
             Ok(date)
         } else {
@@ -72,7 +73,7 @@ impl FromStr for Date {
     }
 }
 
-impl TryFrom<String> for Date {
+impl TryFrom<String> for UtcDate {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -80,8 +81,8 @@ impl TryFrom<String> for Date {
     }
 }
 
-impl From<Date> for String {
-    fn from(date: Date) -> Self {
+impl From<UtcDate> for String {
+    fn from(date: UtcDate) -> Self {
         date.to_string()
     }
 }
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_there_and_back() {
+    fn dates_round_trip_as_text() {
         for (day, text) in [
             (0, "1970-01-01"),
             (11_016, "2000-02-29"),
@@ -100,23 +101,23 @@ mod tests {
             (47_540, "2100-02-28"),
             (47_541, "2100-03-01"),
         ] {
-            assert_eq!(Date(day).to_string(), text);
-            assert_eq!(text.parse(), Ok(Date(day)));
+            assert_eq!(UtcDate(day).to_string(), text);
+            assert_eq!(text.parse(), Ok(UtcDate(day)));
         }
         for day in (0..200_000).step_by(7) {
-            assert_eq!(Date(day).to_string().parse(), Ok(Date(day)));
+            assert_eq!(UtcDate(day).to_string().parse(), Ok(UtcDate(day)));
         }
     }
 
     #[test]
-    fn days_before_all_use_are_the_first() {
+    fn dates_before_1970_are_the_first_day() {
         for text in ["0000-01-01", "0000-02-29", "1600-02-29", "1969-12-31"] {
-            assert_eq!(text.parse(), Ok(Date(0)), "{text}");
+            assert_eq!(text.parse(), Ok(UtcDate(0)), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_day_is_refused() {
+    fn invalid_dates_are_rejected() {
         for text in [
             "",
             "2026-02-30",
@@ -127,7 +128,7 @@ mod tests {
             "2026-11-21x",
             "+026-11-21",
         ] {
-            assert!(text.parse::<Date>().is_err(), "{text}");
+            assert!(text.parse::<UtcDate>().is_err(), "{text}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What a tenant has used, by day, and how it stands against its quotas.
+//! The usage of tenants by day, and their usage of each quota.
 
 mod date;
-mod limits;
-mod metering;
-mod reserve;
+mod host_quotas;
+mod quota_reservations;
+mod usage_recorder;
 
 use std::sync::Arc;
 
@@ -11,94 +11,94 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use weir_core::tenancy::Scope;
-use weir_core::usage::{Usage, day_of};
+use weir_core::tenancy::KeyScope;
+use weir_core::usage::{Usage, day_from_millis};
 
-use crate::app::{App, now_millis};
+use crate::app::{AppState, unix_time_millis};
 use crate::auth::Caller;
+use crate::http_input::QueryParams;
 use crate::problem::Problem;
-use crate::wire::Params;
 
-use date::Date;
-pub(crate) use limits::HostQuotas;
-pub use metering::Metering;
-pub(crate) use reserve::QuotaSources;
+use date::UtcDate;
+pub(crate) use host_quotas::HostQuotas;
+pub(crate) use quota_reservations::QuotaSources;
+pub use usage_recorder::UsageRecorder;
 
-/// Most days of one answer.
-const DAYS: u32 = 366;
-/// Days that are answered where none are asked for.
-const USUAL: u32 = 30;
+/// The maximum number of days in one response.
+const MAX_DAYS: u32 = 366;
+/// The default number of days in one response.
+const DEFAULT_DAYS: u32 = 30;
 
-/// Which days.
+/// The query parameters of the usage report.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Days {
-    /// First day (UTC), as `2026-11-21`; if it is not given, the thirtieth up to the last.
+pub(crate) struct UsageQuery {
+    /// The first day (UTC), as `2026-11-21`; the default is 29 days before the last day.
     #[param(value_type = Option<String>, format = Date)]
-    from: Option<Date>,
-    /// Last day; today if it is not given. At most the 366 days up to it are answered.
+    from: Option<UtcDate>,
+    /// The last day; the default is today. The report covers at most the 366 days up to it.
     #[param(value_type = Option<String>, format = Date)]
-    to: Option<Date>,
+    to: Option<UtcDate>,
 }
 
-/// What a tenant has used.
+/// The usage of a tenant.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct UsageReport {
     /// The tenant.
     tenant: String,
-    /// Days with use, oldest first.
-    days: Vec<DayUsed>,
-    /// How the tenant stands now against each quota it has.
-    quotas: Vec<QuotaStanding>,
+    /// The days with usage, oldest first.
+    days: Vec<DailyUsage>,
+    /// The current usage of each quota.
+    quotas: Vec<QuotaUsageView>,
 }
 
-/// What was used on a day.
+/// The usage on one day.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct DayUsed {
+pub(crate) struct DailyUsage {
     /// The day (UTC).
     #[schema(value_type = String, format = Date)]
-    day: Date,
-    /// HTTP requests.
+    day: UtcDate,
+    /// The number of HTTP requests.
     requests: u64,
-    /// Jobs accepted.
+    /// The number of accepted jobs.
     jobs: u64,
-    /// Bytes taken in.
+    /// The number of uploaded bytes.
     upload_bytes: u64,
-    /// Pages that ended, done or failed.
+    /// The number of finished or failed pages.
     pages: u64,
-    /// Milliseconds that models worked.
+    /// The time of models in milliseconds.
     inference_millis: u64,
-    /// Milliseconds of CPU of components.
+    /// The CPU time of components in milliseconds.
     guest_millis: u64,
-    /// Searches answered.
+    /// The number of completed searches.
     searches: u64,
-    /// Requests refused for a quota.
+    /// The number of requests refused because of a quota.
     refusals: u64,
-    /// Calls to language models.
+    /// The number of requests to language models.
     llm_calls: u64,
-    /// Tokens of requests to language models.
+    /// The number of prompt tokens sent to language models.
     llm_prompt_tokens: u64,
-    /// Tokens that language models answered with.
+    /// The number of tokens in the responses of language models.
     llm_answer_tokens: u64,
-    /// Price of those tokens, in millionths of the currency of the host's prices.
+    /// The price of these tokens, in millionths of the currency of the host's prices.
     llm_cost_micros: u64,
 }
 
-/// A quota and what is used of it.
+/// A quota and its usage.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct QuotaStanding {
-    /// Its name.
+pub(crate) struct QuotaUsageView {
+    /// The name of the quota.
     #[schema(value_type = String)]
     quota: &'static str,
     /// The limit; null if there is none.
     limit: Option<u64>,
-    /// What is used now, or was today; null where nothing adds up, as for the rate of requests.
+    /// The current usage, or the usage of today for a daily quota; null where usage does not add up, as for the request rate.
     used: Option<u64>,
 }
 
-impl DayUsed {
-    const fn new(day: Date, used: &Usage) -> Self {
+impl DailyUsage {
+    const fn new(day: UtcDate, used: &Usage) -> Self {
         Self {
             day,
             requests: used.requests,
@@ -117,40 +117,42 @@ impl DayUsed {
     }
 }
 
-/// What the tenant has used.
+/// Get the usage of the tenant.
 ///
-/// By day, and today against each of its quotas. Counting the request that asks.
-#[utoipa::path(get, path = "/v1/usage", tag = "usage", params(Days), responses(
-    (status = 200, description = "what was used", body = UsageReport),
-    (status = 400, description = "no such days", body = Problem, content_type = "application/problem+json"),
-    (status = 401, description = "no valid key", body = Problem, content_type = "application/problem+json"),
-    (status = 403, description = "not with this key", body = Problem, content_type = "application/problem+json"),
-    (status = 429, description = "too many requests", body = Problem, content_type = "application/problem+json"),
+/// The report contains the usage by day and the current usage of each quota. It includes this request.
+#[utoipa::path(get, path = "/v1/usage", tag = "usage", params(UsageQuery), responses(
+    (status = 200, description = "The usage", body = UsageReport),
+    (status = 400, description = "A day is malformed", body = Problem, content_type = "application/problem+json"),
+    (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
+    (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
+    (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn usage(
-    State(app): State<Arc<App>>,
+pub(crate) async fn get_usage(
+    State(app): State<Arc<AppState>>,
     caller: Caller,
-    Params(days): Params<Days>,
+    QueryParams(days): QueryParams<UsageQuery>,
 ) -> Result<Json<UsageReport>, Problem> {
-    caller.may(Scope::Read)?;
-    let today = day_of(now_millis());
+    caller.require_scope(KeyScope::Read)?;
+    let today = day_from_millis(unix_time_millis());
     let to = days.to.map_or(today, |date| date.0);
-    let from = days.from.map_or(to.saturating_sub(USUAL - 1), |date| date.0);
-    let from = from.max(to.saturating_sub(DAYS - 1));
-    let (book, tenant) = (app.usage.as_ref(), caller.id());
+    let from = days
+        .from
+        .map_or(to.saturating_sub(DEFAULT_DAYS - 1), |date| date.0);
+    let from = from.max(to.saturating_sub(MAX_DAYS - 1));
+    let (book, tenant) = (app.usage_store.as_ref(), caller.tenant_id());
     let (used, now, stored) = tokio::try_join!(
-        app.metering.days(book, tenant, from, to),
-        app.metering.standing(book, tenant, today),
-        book.stored_bytes(tenant),
+        app.usage_recorder.usage_by_day(book, tenant, from, to),
+        app.usage_recorder.usage_on_day(book, tenant, today),
+        book.count_stored_bytes(tenant),
     )?;
-    let (waiting, running) = app.admission.counts(tenant);
-    let limits = app.quotas.limits(&caller.tenant);
-    let quota = |quota, limit, used| QuotaStanding { quota, limit, used };
+    let (waiting, running) = app.admission.queued_and_running_jobs(tenant);
+    let limits = app.quota_limiter.tenant_limits(&caller.tenant);
+    let quota = |quota, limit, used| QuotaUsageView { quota, limit, used };
     Ok(Json(UsageReport {
         tenant: tenant.to_string(),
         days: used
             .iter()
-            .map(|(day, used)| DayUsed::new(Date(*day), used))
+            .map(|(day, used)| DailyUsage::new(UtcDate(*day), used))
             .collect(),
         quotas: vec![
             quota("concurrent_jobs", limits.concurrent_jobs, Some(running as u64)),

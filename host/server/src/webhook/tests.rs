@@ -6,54 +6,55 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use weir_core::event::{ErrorNote, Event, EventKind};
-use weir_core::ledger::{Entry, JobState};
-use weir_core::order::{Order, OrderOptions, Orders as _, Webhook};
+use weir_core::event::{ErrorInfo, Event, EventKind};
+use weir_core::job_request::{JobRequest, JobRequestOptions, JobRequestStore as _, WebhookTarget};
+use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
 use weir_core::{DocumentId, JobId, TenantId};
 
-use super::letter::{Letter, signature};
-use super::{Post, Webhooks};
-use crate::fakes::{Memory, commit_events, job_record};
-use crate::hub::Announced;
+use super::webhook_request::{WebhookRequest, sign_body};
+use super::{WebhookDelivery, WebhookSender};
+use crate::commit_notifier::CommitNotifier;
+use crate::fakes::{FakeStore, commit_events, job_record};
 
-/// Receivers by the host in the address: `ok` receives, `gone` wants no more, `slow` never answers, others fail so many times.
+/// Fake receivers, selected by the host in the URL. `ok` responds with 204, `gone` with 410, and `moved` with 302. `slow` never
+/// responds. `fails-N` fails N times and then responds with 200.
 #[derive(Default)]
-struct World {
-    letters: Mutex<Vec<(Letter, Instant)>>,
-    under_way: Mutex<HashMap<String, (usize, usize)>>,
+struct FakeReceivers {
+    requests: Mutex<Vec<(WebhookRequest, Instant)>>,
+    concurrency: Mutex<HashMap<String, (usize, usize)>>,
 }
 
-struct UnderWay<'a>(&'a World, String);
+struct ConcurrencyGuard<'a>(&'a FakeReceivers, String);
 
-impl Drop for UnderWay<'_> {
+impl Drop for ConcurrencyGuard<'_> {
     fn drop(&mut self) {
-        self.0.under_way.lock().get_mut(&self.1).unwrap().0 -= 1;
+        self.0.concurrency.lock().get_mut(&self.1).unwrap().0 -= 1;
     }
 }
 
 #[async_trait]
-impl Post for World {
-    async fn post(&self, letter: &Letter) -> Result<u16, String> {
+impl WebhookSender for FakeReceivers {
+    async fn send_request(&self, letter: &WebhookRequest) -> Result<u16, String> {
         let url = url::Url::parse(&letter.url).unwrap();
         let host = url.host_str().unwrap().to_owned();
         let before = {
-            let mut letters = self.letters.lock();
+            let mut letters = self.requests.lock();
             letters.push((letter.clone(), Instant::now()));
             letters
                 .iter()
-                .filter(|(l, _)| l.delivery == letter.delivery)
+                .filter(|(l, _)| l.delivery_id == letter.delivery_id)
                 .count()
                 - 1
         };
         {
-            let mut under_way = self.under_way.lock();
+            let mut under_way = self.concurrency.lock();
             let (now, most) = under_way.entry(host.clone()).or_default();
             *now += 1;
             *most = (*most).max(*now);
         }
-        let _under_way = UnderWay(self, host.clone());
+        let _under_way = ConcurrencyGuard(self, host.clone());
         tokio::time::sleep(Duration::from_millis(10)).await;
         match host.as_str() {
             "ok" => Ok(204),
@@ -69,101 +70,104 @@ impl Post for World {
     }
 }
 
-struct Bench {
-    memory: Arc<Memory>,
-    ledger: Arc<Announced>,
-    world: Arc<World>,
-    running: JoinHandle<()>,
+struct DeliveryHarness {
+    memory: Arc<FakeStore>,
+    ledger: Arc<CommitNotifier>,
+    receivers: Arc<FakeReceivers>,
+    delivery_task: JoinHandle<()>,
 }
 
-impl Drop for Bench {
+impl Drop for DeliveryHarness {
     fn drop(&mut self) {
-        self.running.abort();
+        self.delivery_task.abort();
     }
 }
 
-impl Bench {
-    fn new(memory: Arc<Memory>, world: Arc<World>, settings: &Settings) -> Self {
-        let ledger = Announced::new(memory.clone());
-        let webhooks = Webhooks::new(Arc::clone(&ledger), memory.clone(), world.clone(), settings);
+impl DeliveryHarness {
+    fn new(memory: Arc<FakeStore>, world: Arc<FakeReceivers>, settings: &Settings) -> Self {
+        let ledger = CommitNotifier::new(memory.clone());
+        let webhooks = WebhookDelivery::new(Arc::clone(&ledger), memory.clone(), world.clone(), settings);
         Self {
             memory,
             ledger,
-            world,
-            running: tokio::spawn(webhooks.run()),
+            receivers: world,
+            delivery_task: tokio::spawn(webhooks.run_delivery_loop()),
         }
     }
 
-    fn fresh() -> Self {
+    fn with_defaults() -> Self {
         Self::new(Arc::default(), Arc::default(), &Settings::default())
     }
 
-    /// A job of a tenant that is to be told to `host`, queued.
-    async fn order(&self, tenant: &str, host: &str) -> (TenantId, JobId) {
+    /// Creates a queued job of a tenant with a webhook to `host`.
+    async fn create_job(&self, tenant: &str, host: &str) -> (TenantId, JobId) {
         let (tenant, job): (TenantId, _) = (tenant.parse().unwrap(), JobId::new());
-        let order = Order {
+        let order = JobRequest {
             job,
             tenant: tenant.clone(),
             lane: None,
             files: Vec::new(),
-            options: OrderOptions::default(),
-            webhook: Some(Webhook {
+            options: JobRequestOptions::default(),
+            webhook: Some(WebhookTarget {
                 url: format!("https://{host}/hook"),
                 secret: "secret".into(),
             }),
-            trace: None,
+            traceparent: None,
         };
         self.memory
-            .put(&job_record(&tenant, job, JobState::Queued), &order, None)
+            .put_job_request(&job_record(&tenant, job, JobState::Queued), &order, None)
             .await
             .unwrap();
         (tenant, job)
     }
 
-    async fn end(&self, (tenant, job): &(TenantId, JobId)) {
+    async fn end_job(&self, (tenant, job): &(TenantId, JobId)) {
         commit_events(self.ledger.as_ref(), tenant, *job, 1, 2, true).await;
     }
 
-    async fn owed(&self) -> usize {
-        self.memory.owed_webhooks().await.unwrap().len()
+    async fn pending_count(&self) -> usize {
+        self.memory.list_undelivered_webhooks().await.unwrap().len()
     }
 
-    fn times(&self, job: &JobId) -> Vec<Instant> {
-        let letters = self.world.letters.lock();
-        let own = letters.iter().filter(|(l, _)| l.delivery == job.to_string());
+    fn request_times(&self, job: &JobId) -> Vec<Instant> {
+        let letters = self.receivers.requests.lock();
+        let own = letters.iter().filter(|(l, _)| l.delivery_id == job.to_string());
         own.map(|(_, at)| *at).collect()
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_letter_is_sent_when_the_job_ends_and_once() {
-    let bench = Bench::fresh();
-    let order = bench.order("a", "ok").await;
+async fn webhook_is_sent_once_when_the_job_ends() {
+    let bench = DeliveryHarness::with_defaults();
+    let order = bench.create_job("a", "ok").await;
     tokio::time::sleep(Duration::from_secs(200)).await;
-    assert!(bench.world.letters.lock().is_empty(), "it has not ended");
+    assert!(
+        bench.receivers.requests.lock().is_empty(),
+        "the job has not ended"
+    );
     let ended = Instant::now();
-    bench.end(&order).await;
+    bench.end_job(&order).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(bench.times(&order.1), [ended]);
-    assert_eq!(bench.owed().await, 0);
+    assert_eq!(bench.request_times(&order.1), [ended]);
+    assert_eq!(bench.pending_count().await, 0);
     tokio::time::sleep(Duration::from_secs(100_000)).await;
-    assert_eq!(bench.times(&order.1).len(), 1);
+    assert_eq!(bench.request_times(&order.1).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_it_says_is_signed() {
-    let bench = Bench::fresh();
-    let (tenant, job) = bench.order("a", "ok").await;
-    let document = DocumentId::of(b"d");
+async fn payload_reports_the_outcome_and_is_signed() {
+    let bench = DeliveryHarness::with_defaults();
+    let (tenant, job) = bench.create_job("a", "ok").await;
+    let document = DocumentId::from_content(b"d");
     let event = |seq, document, what| {
         let event = Event {
             seq,
             job,
             document,
-            at_millis: seq,
-            what,
+            since_job_created_millis: seq,
+            kind: what,
         };
-        Entry::Event(tenant.clone(), event)
+        LedgerEntry::Event(tenant.clone(), event)
     };
     let done = EventKind::DocumentDone {
         name: "a.pdf".into(),
@@ -172,7 +176,7 @@ async fn what_it_says_is_signed() {
         skipped: 0,
         failed: vec![weir_core::event::FailedPage {
             page: 3,
-            error: ErrorNote {
+            error: ErrorInfo {
                 kind: "k".into(),
                 message: "m".into(),
             },
@@ -180,7 +184,7 @@ async fn what_it_says_is_signed() {
     };
     let failed = EventKind::DocumentFailed {
         name: "b.pdf".into(),
-        error: ErrorNote {
+        error: ErrorInfo {
             kind: "not-a-pdf".into(),
             message: "not a PDF".into(),
         },
@@ -198,13 +202,13 @@ async fn what_it_says_is_signed() {
                 stages: Vec::new(),
             },
         ),
-        Entry::Job(job_record(&tenant, job, state)),
+        LedgerEntry::Job(job_record(&tenant, job, state)),
     ];
-    bench.ledger.commit(entries).await.unwrap();
+    bench.ledger.commit_entries(entries).await.unwrap();
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let letter = bench.world.letters.lock()[0].0.clone();
+    let letter = bench.receivers.requests.lock()[0].0.clone();
     assert_eq!(
-        (letter.url.as_str(), letter.delivery.clone()),
+        (letter.url.as_str(), letter.delivery_id.clone()),
         ("https://ok/hook", job.to_string())
     );
     let body: serde_json::Value = serde_json::from_slice(&letter.body).unwrap();
@@ -231,7 +235,7 @@ async fn what_it_says_is_signed() {
         .0;
     assert_eq!(
         letter.signature,
-        signature("secret", seconds.parse().unwrap(), &letter.body)
+        sign_body("secret", seconds.parse().unwrap(), &letter.body)
     );
 }
 
@@ -239,21 +243,21 @@ async fn what_it_says_is_signed() {
 fn a_signature_is_the_hmac_of_time_and_body() {
     // echo -n '1700000000.{}' | openssl dgst -sha256 -hmac secret
     assert_eq!(
-        signature("secret", 1_700_000_000, b"{}"),
+        sign_body("secret", 1_700_000_000, b"{}"),
         "t=1700000000,v1=b8569b78799ff9e3cbff0fc2d63a33a2b57f3282abd07c37ae5e8e7d79a5f163"
     );
-    assert_ne!(signature("secret", 1, b"{}"), signature("other", 1, b"{}"));
+    assert_ne!(sign_body("secret", 1, b"{}"), sign_body("other", 1, b"{}"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_fails_is_tried_again_after_growing_pauses_for_about_a_day() {
-    let bench = Bench::fresh();
-    let order = bench.order("a", "fails-100").await;
-    bench.end(&order).await;
+async fn failed_delivery_is_retried_with_backoff_for_about_a_day() {
+    let bench = DeliveryHarness::with_defaults();
+    let order = bench.create_job("a", "fails-100").await;
+    bench.end_job(&order).await;
     tokio::time::sleep(Duration::from_secs(40 * 3600)).await;
-    let times = bench.times(&order.1);
+    let times = bench.request_times(&order.1);
     assert_eq!(times.len(), 8);
-    assert_eq!(bench.owed().await, 0, "it is given up");
+    assert_eq!(bench.pending_count().await, 0, "the delivery is given up");
     let pauses: Vec<_> = times.windows(2).map(|w| (w[1] - w[0]).as_secs_f64()).collect();
     for (pause, wanted) in pauses
         .iter()
@@ -266,113 +270,119 @@ async fn one_that_fails_is_tried_again_after_growing_pauses_for_about_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_recovers_is_delivered() {
+async fn delivery_succeeds_after_the_receiver_recovers() {
     for (host, tries) in [("fails-2", 3), ("fails-3", 4), ("moved", 8), ("gone", 1)] {
-        let bench = Bench::fresh();
-        let order = bench.order("a", host).await;
-        bench.end(&order).await;
+        let bench = DeliveryHarness::with_defaults();
+        let order = bench.create_job("a", host).await;
+        bench.end_job(&order).await;
         tokio::time::sleep(Duration::from_secs(40 * 3600)).await;
-        assert_eq!(bench.times(&order.1).len(), tries, "{host}");
-        assert_eq!(bench.owed().await, 0);
+        assert_eq!(bench.request_times(&order.1).len(), tries, "{host}");
+        assert_eq!(bench.pending_count().await, 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_hangs_holds_nobody_up() {
-    let bench = Bench::fresh();
+async fn hanging_receiver_delays_no_other_delivery() {
+    let bench = DeliveryHarness::with_defaults();
     let mut orders = Vec::new();
     for n in 0..60 {
-        // Of many tenants, so that the places of a tenant are not what bounds them.
-        orders.push(bench.order(&format!("t{n}"), "slow").await);
+        // Of many tenants, so that the limit of a tenant does not apply.
+        orders.push(bench.create_job(&format!("t{n}"), "slow").await);
     }
     for n in 0..20 {
-        orders.push(bench.order(&format!("t{n}"), "ok").await);
+        orders.push(bench.create_job(&format!("t{n}"), "ok").await);
     }
     let began = Instant::now();
     for order in &orders {
-        bench.end(order).await;
+        bench.end_job(order).await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
     for order in &orders[60..] {
-        let times = bench.times(&order.1);
+        let times = bench.request_times(&order.1);
         assert_eq!(times.len(), 1);
         assert!(times[0] - began < Duration::from_millis(200));
     }
     tokio::time::sleep(Duration::from_secs(100)).await;
     let most: HashMap<_, _> = bench
-        .world
-        .under_way
+        .receivers
+        .concurrency
         .lock()
         .iter()
         .map(|(h, (_, most))| (h.clone(), *most))
         .collect();
-    assert_eq!((most["slow"], most["ok"]), (2, 2), "two a host");
-    assert!(bench.times(&orders[10].1).len() <= 2);
+    assert_eq!((most["slow"], most["ok"]), (2, 2), "two for each receiver");
+    assert!(bench.request_times(&orders[10].1).len() <= 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tenant_with_many_bad_receivers_leaves_places_to_others() {
-    let bench = Bench::fresh();
+async fn tenant_with_bad_receivers_does_not_block_other_tenants() {
+    let bench = DeliveryHarness::with_defaults();
     let mut slow = Vec::new();
     for n in 0..40 {
-        // One host each.
-        slow.push(bench.order("bad", &format!("slow:{}", 1000 + n)).await);
+        // Each with another receiver.
+        slow.push(bench.create_job("bad", &format!("slow:{}", 1000 + n)).await);
     }
     for order in &slow {
-        bench.end(order).await;
+        bench.end_job(order).await;
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let order = bench.order("good", "ok").await;
-    bench.end(&order).await;
+    let order = bench.create_job("good", "ok").await;
+    bench.end_job(&order).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(bench.times(&order.1).len(), 1);
+    assert_eq!(bench.request_times(&order.1).len(), 1);
     assert_eq!(
-        bench.world.letters.lock().len(),
+        bench.receivers.requests.lock().len(),
         9,
-        "eight of one tenant at a time"
+        "at most eight deliveries of one tenant at a time"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_owed_is_delivered_after_a_restart() {
-    let bench = Bench::fresh();
-    let (failed, early) = (bench.order("a", "fails-1").await, bench.order("a", "ok").await);
-    bench.end(&failed).await;
+async fn pending_delivery_survives_a_restart() {
+    let bench = DeliveryHarness::with_defaults();
+    let (failed, early) = (
+        bench.create_job("a", "fails-1").await,
+        bench.create_job("a", "ok").await,
+    );
+    bench.end_job(&failed).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(bench.times(&failed.1).len(), 1);
-    // The host dies; one job ends in its last moment.
-    bench.running.abort();
-    bench.end(&early).await;
-    let bench = Bench::new(
+    assert_eq!(bench.request_times(&failed.1).len(), 1);
+    // The host is killed; one job ends just before that.
+    bench.delivery_task.abort();
+    bench.end_job(&early).await;
+    let bench = DeliveryHarness::new(
         Arc::clone(&bench.memory),
-        Arc::clone(&bench.world),
+        Arc::clone(&bench.receivers),
         &Settings::default(),
     );
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(
-        (bench.times(&failed.1).len(), bench.times(&early.1).len()),
+        (
+            bench.request_times(&failed.1).len(),
+            bench.request_times(&early.1).len()
+        ),
         (2, 1)
     );
-    assert_eq!(bench.owed().await, 0);
+    assert_eq!(bench.pending_count().await, 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn settings_have_an_effect() {
+async fn webhook_settings_take_effect() {
     let settings = Settings {
-        webhook_tries: 3,
-        webhook_pause_seconds: 1,
-        webhook_seconds: 2,
+        webhook_max_attempts: 3,
+        webhook_initial_backoff_seconds: 1,
+        webhook_response_timeout_seconds: 2,
         ..Settings::default()
     };
-    let bench = Bench::new(Arc::default(), Arc::default(), &settings);
-    let order = bench.order("a", "slow").await;
-    bench.end(&order).await;
+    let bench = DeliveryHarness::new(Arc::default(), Arc::default(), &settings);
+    let order = bench.create_job("a", "slow").await;
+    bench.end_job(&order).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    let times = bench.times(&order.1);
+    let times = bench.request_times(&order.1);
     assert_eq!(times.len(), 3);
     let first = (times[1] - times[0]).as_secs_f64();
     assert!(
         (2.74..3.27).contains(&first),
-        "two seconds for an answer and one for the pause: {first}"
+        "two seconds of timeout and one of backoff: {first}"
     );
 }

@@ -1,4 +1,4 @@
-//! Flushing: every blob that was put survives a power cut, or the flush fails.
+//! Flushing: every blob that was put survives a power failure, or the flush fails.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -10,41 +10,44 @@ use std::thread;
 use parking_lot::Mutex;
 use weir_core::{StorageError, TenantId};
 
-use super::unsynced::Written;
-use super::{Inner, is_no_blob, located};
+use super::unsynced_blobs::UnsyncedBlob;
+use super::{BlobFolder, is_not_found, named_blob_path};
 
-/// Files synced at once.
-const SYNCS: usize = 8;
+/// Files that are synced in parallel.
+const MAX_PARALLEL_SYNCS: usize = 8;
 
-impl Inner {
-    pub(super) fn flush(&self) -> Result<(), StorageError> {
-        let _alone = self.flushing.lock();
-        let mut files = std::mem::take(&mut self.unsynced.lock().files);
+impl BlobFolder {
+    pub(super) fn flush_unsynced_blobs(&self) -> Result<(), StorageError> {
+        let _alone = self.flush_lock.lock();
+        let mut files = std::mem::take(&mut self.unsynced.lock().blobs);
         if files.is_empty() {
             return Ok(());
         }
-        let synced = self.sync(&mut files);
+        let synced = self.sync_blobs_and_folders(&mut files);
         if synced.is_err() {
-            // The next flush owes these still, but for those that were put again meanwhile.
+            // The next flush syncs these blobs, except those that were put again meanwhile.
             let mut unsynced = self.unsynced.lock();
             for (path, written) in files {
-                unsynced.files.entry(path).or_insert(written);
+                unsynced.blobs.entry(path).or_insert(written);
             }
         }
         synced
     }
 
-    fn sync(&self, files: &mut BTreeMap<PathBuf, Written>) -> Result<(), StorageError> {
-        let hasher = self.unsynced.lock().hasher();
-        let mut owed: Vec<(&PathBuf, &mut Written)> = files.iter_mut().collect();
-        side_by_side(&mut owed, |(path, written)| {
-            let Err(error) = written.sync(&*self.sync) else {
+    fn sync_blobs_and_folders(
+        &self,
+        files: &mut BTreeMap<PathBuf, UnsyncedBlob>,
+    ) -> Result<(), StorageError> {
+        let hasher = self.unsynced.lock().clone_hasher();
+        let mut owed: Vec<(&PathBuf, &mut UnsyncedBlob)> = files.iter_mut().collect();
+        run_in_parallel(&mut owed, |(path, written)| {
+            let Err(error) = written.sync_file(&*self.sync_file) else {
                 return Ok(());
             };
-            let location = located(&self.root, path);
-            tracing::warn!(path = %path.display(), %error, "a blob could not be synced and is written again");
-            self.write_again(path, written, &hasher)
-                .map_err(|e| location.io(&e))
+            let location = named_blob_path(&self.root, path);
+            tracing::warn!(path = %path.display(), %error, "a blob could not be synced and is written to a new file");
+            self.rewrite_blob(path, written, &hasher)
+                .map_err(|e| location.io_error(&e))
         })?;
         let folders: BTreeSet<PathBuf> = files
             .keys()
@@ -55,17 +58,17 @@ impl Inner {
             .map(Path::to_owned)
             .collect();
         let (mut folders, damaged) = (Vec::from_iter(folders), Mutex::new(Vec::new()));
-        let synced = side_by_side(&mut folders, |folder| {
-            match File::open(&*folder).and_then(|opened| (self.sync)(&opened)) {
-                // Deleted since.
-                Err(e) if !is_no_blob(&e) => {
+        let synced = run_in_parallel(&mut folders, |folder| {
+            match File::open(&*folder).and_then(|opened| (self.sync_file)(&opened)) {
+                // The other errors mean that the folder has been deleted.
+                Err(e) if !is_not_found(&e) => {
                     damaged.lock().push(folder.clone());
-                    Err(located(&self.root, folder).io(&e))
+                    Err(named_blob_path(&self.root, folder).io_error(&e))
                 }
                 _ => Ok(()),
             }
         });
-        // An entry that was lost with its folder is made anew when its file is written again.
+        // Rewriting the blobs of a folder also writes their folder entries again.
         for folder in damaged.into_inner() {
             let below = files.iter_mut().filter(|(path, _)| path.starts_with(&folder));
             below.for_each(|(_, written)| written.is_damaged = true);
@@ -73,41 +76,41 @@ impl Inner {
         synced
     }
 
-    /// Writes a blob whose sync failed to another file, and syncs that; one that was replaced or deleted since is left as it is.
-    fn write_again(&self, path: &Path, written: &mut Written, hasher: &RandomState) -> io::Result<()> {
-        let Some((tenant, unit)) = self.owner(path) else {
+    /// Writes a blob whose sync failed to a new file and syncs that. Does nothing if the blob was replaced or deleted since.
+    fn rewrite_blob(&self, path: &Path, written: &mut UnsyncedBlob, hasher: &RandomState) -> io::Result<()> {
+        let Some((tenant, unit)) = self.find_tenant_and_unit(path) else {
             return Ok(());
         };
-        if !written.is_at(path)? {
+        if !written.is_file_at(path)? {
             return Ok(());
         }
-        let (unfinished, file) = self.write(&written.bytes(hasher)?)?;
-        let replaced = (self.sync)(&file).and_then(|()| {
-            // Puts and deletes of this blob wait.
-            self.kept.change(&tenant, &unit, || {
-                if written.is_at(path)? {
+        let (unfinished, file) = self.write_unfinished_file(&written.read_verified_bytes(hasher)?)?;
+        let replaced = (self.sync_file)(&file).and_then(|()| {
+            // Puts and deletes of this blob wait meanwhile.
+            self.storage_usage.change_files(&tenant, &unit, || {
+                if written.is_file_at(path)? {
                     fs::rename(&unfinished, path)?;
                 }
                 Ok(0)
             })
         });
-        // It is not there any more if it was renamed.
+        // Fails if the file was renamed.
         let _ = fs::remove_file(&unfinished);
-        replaced.map(|()| written.replace(file))
+        replaced.map(|()| written.replace_file(file))
     }
 
-    /// Whose blob a path is, and the unit that it is counted in.
-    fn owner(&self, path: &Path) -> Option<(TenantId, PathBuf)> {
+    /// Returns the tenant of a blob's path and the unit of storage usage that the blob belongs to.
+    fn find_tenant_and_unit(&self, path: &Path) -> Option<(TenantId, PathBuf)> {
         let mut parts = path.strip_prefix(&self.root).ok()?.components();
         let tenant: TenantId = parts.next()?.as_os_str().to_str()?.parse().ok()?;
-        let unit = self.tenant(&tenant).join(parts.next()?);
+        let unit = self.tenant_folder(&tenant).join(parts.next()?);
         Some((tenant, unit))
     }
 }
 
-/// Does the work for several at once: the file system's journal writes what waits for it in one go. All are tried, and the first
-/// error is the answer.
-fn side_by_side<T: Send>(
+/// Runs `work` for all items on several threads and returns the first error. The file system's journal combines concurrent syncs into
+/// one write. An error does not stop the work on the other items.
+fn run_in_parallel<T: Send>(
     all: &mut [T],
     work: impl Fn(&mut T) -> Result<(), StorageError> + Sync,
 ) -> Result<(), StorageError> {
@@ -119,14 +122,14 @@ fn side_by_side<T: Send>(
         outcome
     };
     thread::scope(|scope| {
-        let share = all.len().div_ceil(SYNCS).max(1);
+        let share = all.len().div_ceil(MAX_PARALLEL_SYNCS).max(1);
         let work_all = &work_all;
         let working: Vec<_> = all
             .chunks_mut(share)
             .map(|some| thread::Builder::new().spawn_scoped(scope, move || work_all(some)))
             .collect();
         working.into_iter().try_for_each(|thread| {
-            let thread = thread.map_err(|e| StorageError::io("flushing blobs", &e))?;
+            let thread = thread.map_err(|e| StorageError::from_io_error("flushing blobs", &e))?;
             thread.join().unwrap_or_else(|_| {
                 Err(StorageError::Failed {
                     what: "flushing blobs".into(),

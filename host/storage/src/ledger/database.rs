@@ -1,8 +1,10 @@
-//! The SQLite file: how it is opened, and what its errors mean.
+//! The SQLite file of the ledger: opening, schema upgrades, transactions and errors.
 //!
-//! Several processes may have it open: the holder of the folder, readers, and commands that change tenants beside a server.
-//! So a change takes the right to write before it reads anything. Taken later, after another process has written, it could
-//! not be had any more and the change would fail.
+//! Several processes may have the file open: the holder of the data folder, readers, and commands that change tenants while a
+//! server runs. So a transaction takes the write lock before it reads anything. If it took the lock after another process has
+//! written, SQLite would refuse the lock and the transaction would fail.
+
+pub(super) mod renames;
 
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
@@ -13,12 +15,12 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use weir_core::StorageError;
 
-use crate::folder::free_bytes;
-use crate::ledger::LEDGER;
-use crate::location::Location;
+use crate::data_folder::free_bytes;
+use crate::ledger::LEDGER_NAME;
+use crate::named_path::NamedPath;
 
-/// The schema, step by step; a file says in `user_version` how many it has taken.
-const STEPS: [&str; 11] = [
+/// The steps of the schema. The schema version of a file (`user_version`) is the number of steps that it has taken.
+const SCHEMA_STEPS: [&str; 12] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
@@ -30,116 +32,114 @@ const STEPS: [&str; 11] = [
     include_str!("schema/9.sql"),
     include_str!("schema/10.sql"),
     include_str!("schema/11.sql"),
+    include_str!("schema/12.sql"),
 ];
-/// The step since which removed rows are overwritten.
-const OVERWRITING: usize = 11;
-/// How long a call waits for another process, such as a backup.
-const BUSY: Duration = Duration::from_secs(10);
-/// How long emptying the log waits for readers: the writer waits meanwhile.
-const LOG_BUSY: Duration = Duration::from_millis(250);
-/// Statements a connection keeps compiled: more than there are.
-const STATEMENTS: usize = 100;
+/// Since this step SQLite overwrites removed rows.
+const SECURE_DELETE_STEP: usize = 11;
+/// Time that a call waits for another process, such as a backup.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that truncating the write-ahead log waits for readers. Other writes wait meanwhile.
+const WAL_BUSY_TIMEOUT: Duration = Duration::from_millis(250);
+/// Compiled statements that a connection caches: more than the crate has.
+const STATEMENT_CACHE_SIZE: usize = 100;
 
-/// An open file.
+/// An open connection to the ledger's file.
 pub(super) struct Database {
     connection: Connection,
-    location: Location,
+    location: NamedPath,
 }
 
 impl Database {
-    /// Opens the file for writing, making it and bringing it up to this version's schema. Only for who holds the folder.
-    pub(super) fn create(file: &Path) -> Result<Self, StorageError> {
-        make_private(file).map_err(|e| located(file).io(&e))?;
-        let database = Self::writing(file)?;
-        database.migrate()?;
+    /// Opens the file for writing, creates it if it does not exist, and upgrades its schema. The caller must hold the data folder.
+    pub(super) fn open_or_create(file: &Path) -> Result<Self, StorageError> {
+        create_or_make_private(file).map_err(|e| named_ledger_path(file).io_error(&e))?;
+        let database = Self::open_writable(file)?;
+        database.upgrade_schema()?;
         Ok(database)
     }
 
-    /// Opens the file for writing beside whoever holds the folder; [`StorageError::Missing`] if there is none, and `None` if
-    /// it has to be brought up to this version's schema first.
-    pub(super) fn beside(file: &Path) -> Result<Option<Self>, StorageError> {
+    /// Opens the file for writing while another process may hold the data folder. Returns [`StorageError::NotFound`] if there is no
+    /// file, and `None` if its schema has to be upgraded first.
+    pub(super) fn open_shared(file: &Path) -> Result<Option<Self>, StorageError> {
         if !file.exists() {
-            return Err(located(file).missing());
+            return Err(named_ledger_path(file).missing_error());
         }
-        let database = Self::writing(file)?;
-        match database.steps()? {
-            steps if steps == STEPS.len() => Ok(Some(database)),
-            steps if steps > STEPS.len() => Err(database.foreign(steps)),
+        let database = Self::open_writable(file)?;
+        match database.schema_version()? {
+            steps if steps == SCHEMA_STEPS.len() => Ok(Some(database)),
+            steps if steps > SCHEMA_STEPS.len() => Err(database.unknown_version_error(steps)),
             _ => Ok(None),
         }
     }
 
-    fn writing(file: &Path) -> Result<Self, StorageError> {
-        let database = Self::open(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        database.with(|c| {
+    fn open_writable(file: &Path) -> Result<Self, StorageError> {
+        let database = Self::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        database.with_connection(|c| {
             c.pragma_update(None, "journal_mode", "wal")?;
-            // In this mode a commit returns after its fsync.
+            // A commit returns after its fsync.
             c.pragma_update(None, "synchronous", "full")?;
             c.pragma_update(None, "journal_size_limit", 64 << 20)?;
-            // What is removed is overwritten.
+            // Overwrite removed rows.
             c.pragma_update(None, "secure_delete", true)
         })?;
         Ok(database)
     }
 
-    /// Opens the file for reading, beside whoever writes to it.
-    pub(super) fn read_only(file: &Path) -> Result<Self, StorageError> {
+    /// Opens the file for reading. Other processes may write to it.
+    pub(super) fn open_read_only(file: &Path) -> Result<Self, StorageError> {
         if !file.exists() {
-            return Err(located(file).missing());
+            return Err(named_ledger_path(file).missing_error());
         }
-        // Readers of a write-ahead log keep their place in a file beside it, so they open for writing and are then held to
-        // reading.
-        let database = Self::open(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        database.with(|c| c.pragma_update(None, "query_only", true))?;
-        // Documents and pages, which other processes read, have been as they are since the first step.
-        match database.steps()? {
-            steps if (1..=STEPS.len()).contains(&steps) => Ok(database),
-            steps => Err(database.foreign(steps)),
+        // Readers of a write-ahead log write their position into a file beside it. So they open for writing, and `query_only`
+        // refuses changes.
+        let database = Self::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        database.with_connection(|c| c.pragma_update(None, "query_only", true))?;
+        // The tables that other processes read exist since the first steps. `renames` knows their names in each version.
+        match database.schema_version()? {
+            steps if (1..=SCHEMA_STEPS.len()).contains(&steps) => Ok(database),
+            steps => Err(database.unknown_version_error(steps)),
         }
     }
 
-    fn open(file: &Path, flags: OpenFlags) -> Result<Self, StorageError> {
-        let location = located(file);
+    fn connect(file: &Path, flags: OpenFlags) -> Result<Self, StorageError> {
+        let location = named_ledger_path(file);
         let connection = Connection::open_with_flags(file, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .and_then(|c| {
-                c.set_prepared_statement_cache_capacity(STATEMENTS);
-                c.busy_timeout(BUSY).map(|()| c)
+                c.set_prepared_statement_cache_capacity(STATEMENT_CACHE_SIZE);
+                c.busy_timeout(BUSY_TIMEOUT).map(|()| c)
             })
-            .map_err(|e| explained(&location, &e))?;
+            .map_err(|e| to_storage_error(&location, &e))?;
         Ok(Self { connection, location })
     }
 
-    fn steps(&self) -> Result<usize, StorageError> {
-        self.with(|c| c.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)))
+    fn schema_version(&self) -> Result<usize, StorageError> {
+        self.with_connection(|c| c.pragma_query_value(None, "user_version", |row| row.get::<_, u32>(0)))
             .map(|steps| usize::try_from(steps).unwrap_or(usize::MAX))
     }
 
-    fn migrate(&self) -> Result<(), StorageError> {
-        let taken = self.steps()?;
-        if taken > STEPS.len() {
-            return Err(self.foreign(taken));
+    fn upgrade_schema(&self) -> Result<(), StorageError> {
+        let taken = self.schema_version()?;
+        if taken > SCHEMA_STEPS.len() {
+            return Err(self.unknown_version_error(taken));
         }
-        for (number, step) in (1_u32..).zip(STEPS).skip(taken) {
-            self.change(|transaction| {
-                transaction.execute_batch(step)?;
-                transaction.pragma_update(None, "user_version", number)
-            })?;
+        if taken < SCHEMA_STEPS.len() {
+            self.run_transaction(|transaction| apply_steps(transaction, taken))?;
         }
-        if (1..OVERWRITING).contains(&taken) {
-            // Earlier versions left what was removed in unused pages.
-            self.with(|c| c.execute_batch("VACUUM"))?;
+        if (1..SECURE_DELETE_STEP).contains(&taken) {
+            // Earlier versions left removed rows in unused pages of the file.
+            self.with_connection(|c| c.execute_batch("VACUUM"))?;
         }
-        // What the last process removed may still be in the log.
-        self.with(truncate_log)?;
+        // The log may still have rows that the last process removed.
+        self.with_connection(truncate_wal)?;
         Ok(())
     }
 
-    /// Does all of `work` or, if it fails, nothing of it; durable when it returns.
-    pub(super) fn change<R>(
+    /// Runs `work` in a transaction, which is rolled back if it fails. The changes are durable when the call returns.
+    pub(super) fn run_transaction<R>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R>,
     ) -> Result<R, StorageError> {
-        self.with(|c| {
+        self.with_connection(|c| {
             let transaction = Transaction::new_unchecked(c, TransactionBehavior::Immediate)?;
             let answer = work(&transaction)?;
             transaction.commit()?;
@@ -147,36 +147,47 @@ impl Database {
         })
     }
 
-    /// Asks SQLite.
-    pub(super) fn with<R>(
+    /// Runs `work` with the connection and converts its errors.
+    pub(super) fn with_connection<R>(
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<R>,
     ) -> Result<R, StorageError> {
-        work(&self.connection).map_err(|e| explained(&self.location, &e))
+        work(&self.connection).map_err(|e| to_storage_error(&self.location, &e))
     }
 
-    fn foreign(&self, steps: usize) -> StorageError {
-        self.location.failed(format_args!(
-            "its schema is version {steps}, this weir's {}: use the version of weir that made it",
-            STEPS.len()
+    fn unknown_version_error(&self, steps: usize) -> StorageError {
+        self.location.failed_error(format_args!(
+            "its schema is version {steps}, but this weir knows versions up to {}: use the version of weir that wrote it",
+            SCHEMA_STEPS.len()
         ))
     }
 }
 
-fn located(file: &Path) -> Location {
-    Location::new(LEDGER, file)
+/// Upgrades a file that has taken `taken` steps.
+fn apply_steps(transaction: &Transaction<'_>, taken: usize) -> rusqlite::Result<()> {
+    // First, because the remaining steps use the new names.
+    renames::apply_renames(transaction)?;
+    for (number, step) in (1_u32..).zip(SCHEMA_STEPS).skip(taken) {
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", number)?;
+    }
+    Ok(())
 }
 
-/// Makes the file its owner's alone; it holds digests of keys and passwords of documents. SQLite gives the files beside it the
-/// same mode.
-pub(crate) fn make_private(file: &Path) -> std::io::Result<()> {
+fn named_ledger_path(file: &Path) -> NamedPath {
+    NamedPath::new(LEDGER_NAME, file)
+}
+
+/// Creates the file if it does not exist and lets only its owner read it, because it has digests of API keys and passwords of
+/// documents. SQLite gives the files beside it the same mode.
+pub(crate) fn create_or_make_private(file: &Path) -> std::io::Result<()> {
     match OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
         .open(file)
     {
-        // Not opened: closing it would take away the locks that SQLite holds on it for other connections of this process.
+        // Do not open it: closing it would release the locks that SQLite holds on it for other connections of this process.
         Err(e) if e.kind() == ErrorKind::AlreadyExists => {
             let mode = fs::metadata(file)?.permissions().mode();
             if mode & 0o077 == 0 {
@@ -188,11 +199,11 @@ pub(crate) fn make_private(file: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Writes the log into the file and cuts it to nothing; whether that was possible, since a reader may need it still.
-pub(crate) fn truncate_log(c: &Connection) -> rusqlite::Result<bool> {
-    c.busy_timeout(LOG_BUSY)?;
+/// Writes the write-ahead log into the file and truncates it. Returns `false` if a reader still needs the log.
+pub(crate) fn truncate_wal(c: &Connection) -> rusqlite::Result<bool> {
+    c.busy_timeout(WAL_BUSY_TIMEOUT)?;
     let busy = c.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
-    c.busy_timeout(BUSY)?;
+    c.busy_timeout(BUSY_TIMEOUT)?;
     match busy {
         Ok(busy) => Ok(!busy),
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => Ok(false),
@@ -200,23 +211,24 @@ pub(crate) fn truncate_log(c: &Connection) -> rusqlite::Result<bool> {
     }
 }
 
-pub(crate) fn explained(location: &Location, error: &rusqlite::Error) -> StorageError {
+/// Converts an error of SQLite.
+pub(crate) fn to_storage_error(location: &NamedPath, error: &rusqlite::Error) -> StorageError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => location.full(),
-        // The side files of the log report a full disk as a failed write.
+        Some(ErrorCode::DiskFull) => location.full_error(),
+        // The files of the log report a full disk as a failed write.
         Some(ErrorCode::SystemIoFailure)
             if free_bytes(location.path()).is_some_and(|free| free < 1 << 20) =>
         {
-            location.full()
+            location.full_error()
         }
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => location.damaged(error),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => location.in_use(),
-        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => location.denied(error),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => location.damaged_error(error),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => location.in_use_error(),
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => location.denied_error(error),
         _ => match error {
             rusqlite::Error::FromSqlConversionFailure(..) | rusqlite::Error::InvalidColumnType(..) => {
-                location.damaged(error)
+                location.damaged_error(error)
             }
-            _ => location.failed(error),
+            _ => location.failed_error(error),
         },
     }
 }

@@ -1,120 +1,131 @@
-//! Components' records, revisions, rollouts and their history as rows.
+//! Rows of components, revisions, rollouts and their audit log.
 //!
-//! A change of a rollout is read, decided and written in one transaction, and the file has one writer at a time: of two
-//! people who promote the same canary the second is told that there is none.
+//! One transaction reads a rollout, decides on the change and writes it, and the file has one writer at a time. So if two requests
+//! promote the same canary, the second fails because there is no canary any more.
 
 mod components;
-mod showings;
+mod revision_assignments;
 
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
+use weir_core::canary_analysis::{CanaryEvidence, JobSample};
 use weir_core::component::{ComponentDigest, ComponentRecord};
-use weir_core::judge::{Evidence, Shown};
 use weir_core::revision::{
-    ChangeRecord, History, JobShowing, PipelineBook, PipelineRecord, Recipe, Revision,
+    PipelineAuditAction, PipelineAuditRecord, PipelineRecord, PipelineStore, Revision, RevisionJobOutcome,
+    RevisionSpec,
 };
-use weir_core::rollout::{Assignment, Change, ChangeError, Rollout};
+use weir_core::rollout::{RevisionAssignment, Rollout, RolloutAction, RolloutError};
 use weir_core::{JobId, StorageError, TenantId};
 
-use components::{component, components, forget_component, put_component};
-use showings::{assign, assignment, show, shown};
+use components::{delete_component, find_component, list_components, write_component};
+use revision_assignments::{assign_revision, find_assignment, list_job_outcomes, write_job_outcome};
 
 use super::SqliteLedger;
-use super::columns::{at_most, from_json, integer, natural, parsed, to_json};
+use super::column_values::{read_json, read_parsed, read_u64, to_json, to_sql_integer, to_sql_limit};
 
-/// Most revisions or history entries in one list.
-const MAX_LISTED: usize = 1000;
+/// Maximum number of revisions or audit log entries in one list.
+const MAX_LISTED_ROWS: usize = 1000;
 
-type Stored<T> = std::result::Result<T, StorageError>;
+type StorageResult<T> = std::result::Result<T, StorageError>;
 
 #[async_trait]
-impl PipelineBook for SqliteLedger {
-    async fn put_component(&self, record: &ComponentRecord) -> Stored<()> {
+impl PipelineStore for SqliteLedger {
+    async fn put_component(&self, record: &ComponentRecord) -> StorageResult<()> {
         let record = record.clone();
-        self.write(move |t| match refuse_removed_key(t, &record.by)? {
+        self.write_transaction(move |t| match removed_key_error(t, &record.pushed_by_key)? {
             Some(refused) => Ok(Err(refused)),
-            None => put_component(t, &record).map(Ok),
+            None => write_component(t, &record).map(Ok),
         })
         .await?
     }
 
-    async fn component(
+    async fn find_component(
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,
-    ) -> Stored<Option<ComponentRecord>> {
+    ) -> StorageResult<Option<ComponentRecord>> {
         let (tenant, digest) = (tenant.clone(), *digest);
-        self.reader.read(move |c| component(c, &tenant, &digest)).await
+        self.reader
+            .read_rows(move |c| find_component(c, &tenant, &digest))
+            .await
     }
 
-    async fn components(&self, tenant: &TenantId) -> Stored<Vec<ComponentRecord>> {
+    async fn list_components(&self, tenant: &TenantId) -> StorageResult<Vec<ComponentRecord>> {
         let tenant = tenant.clone();
-        self.reader.read(move |c| components(c, &tenant)).await
+        self.reader.read_rows(move |c| list_components(c, &tenant)).await
     }
 
-    async fn forget_component(
+    async fn remove_unused_component(
         &self,
         tenant: &TenantId,
         digest: &ComponentDigest,
-    ) -> Stored<std::result::Result<bool, (String, u32)>> {
+    ) -> StorageResult<std::result::Result<bool, (String, u32)>> {
         let (tenant, digest) = (tenant.clone(), *digest);
-        self.write(move |t| forget_component(t, &tenant, &digest)).await
+        self.write_transaction(move |t| delete_component(t, &tenant, &digest))
+            .await
     }
 
     async fn add_revision(
         &self,
         tenant: &TenantId,
         pipeline: &str,
-        recipe: &Recipe,
+        recipe: &RevisionSpec,
         by: &str,
         now_millis: u64,
-    ) -> Stored<std::result::Result<Revision, ComponentDigest>> {
+    ) -> StorageResult<std::result::Result<Revision, ComponentDigest>> {
         let draft = Revision {
             tenant: tenant.clone(),
             pipeline: pipeline.to_owned(),
             number: 1,
-            recipe: recipe.clone(),
+            spec: recipe.clone(),
             created_millis: now_millis,
-            by: by.to_owned(),
+            pushed_by_key: by.to_owned(),
         };
-        self.write(move |t| match refuse_removed_key(t, &draft.by)? {
+        self.write_transaction(move |t| match removed_key_error(t, &draft.pushed_by_key)? {
             Some(refused) => Ok(Err(refused)),
-            None => add_revision(t, draft).map(Ok),
+            None => insert_revision(t, draft).map(Ok),
         })
         .await?
     }
 
-    async fn revision(&self, tenant: &TenantId, pipeline: &str, number: u32) -> Stored<Option<Revision>> {
+    async fn find_revision(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        number: u32,
+    ) -> StorageResult<Option<Revision>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         self.reader
-            .read(move |c| revision(c, &tenant, &pipeline, number))
+            .read_rows(move |c| find_revision(c, &tenant, &pipeline, number))
             .await
     }
 
-    async fn revisions(
+    async fn list_revisions(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         before: Option<u32>,
         limit: usize,
-    ) -> Stored<Vec<Revision>> {
+    ) -> StorageResult<Vec<Revision>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
-        let limit = limit.min(MAX_LISTED);
+        let limit = limit.min(MAX_LISTED_ROWS);
         self.reader
-            .read(move |c| revisions(c, &tenant, &pipeline, before, limit))
+            .read_rows(move |c| list_revisions(c, &tenant, &pipeline, before, limit))
             .await
     }
 
-    async fn pipelines(&self, tenant: &TenantId) -> Stored<Vec<PipelineRecord>> {
+    async fn list_pipelines(&self, tenant: &TenantId) -> StorageResult<Vec<PipelineRecord>> {
         let tenant = tenant.clone();
-        self.reader.read(move |c| pipelines(c, &tenant)).await
+        self.reader.read_rows(move |c| list_pipelines(c, &tenant)).await
     }
 
-    async fn pipeline(&self, tenant: &TenantId, name: &str) -> Stored<Option<PipelineRecord>> {
+    async fn find_pipeline(&self, tenant: &TenantId, name: &str) -> StorageResult<Option<PipelineRecord>> {
         let (tenant, name) = (tenant.clone(), name.to_owned());
-        self.reader.read(move |c| pipeline(c, &tenant, &name)).await
+        self.reader
+            .read_rows(move |c| find_pipeline(c, &tenant, &name))
+            .await
     }
 
     async fn change_rollout(
@@ -122,161 +133,175 @@ impl PipelineBook for SqliteLedger {
         tenant: &TenantId,
         pipeline: &str,
         version: Option<u64>,
-        change: &Change,
+        change: &RolloutAction,
         by: &str,
-        evidence: Option<Evidence>,
+        evidence: Option<CanaryEvidence>,
         now_millis: u64,
-    ) -> Stored<std::result::Result<Rollout, ChangeError>> {
+    ) -> StorageResult<std::result::Result<Rollout, RolloutError>> {
         let (tenant, pipeline, change) = (tenant.clone(), pipeline.to_owned(), *change);
         let by = by.to_owned();
-        self.write(move |t| {
-            // A change that a canary's evidence made is nobody's.
+        self.write_transaction(move |t| {
+            // Canary analysis, which gives evidence, has no API key.
             if evidence.is_none()
-                && let Some(refused) = refuse_removed_key(t, &by)?
+                && let Some(refused) = removed_key_error(t, &by)?
             {
                 return Ok(Err(refused));
             }
-            let from = rollout(t, &tenant, &pipeline)?;
+            let from = read_rollout(t, &tenant, &pipeline)?;
             if version.is_some_and(|version| version != from.version) {
-                return Ok(Ok(Err(ChangeError::Moved(from.version))));
+                return Ok(Ok(Err(RolloutError::VersionConflict(from.version))));
             }
-            let to = match from.change(&change, now_millis) {
+            let to = match from.apply_action(&change, now_millis) {
                 Ok(to) => to,
                 Err(refused) => return Ok(Ok(Err(refused))),
             };
             write_rollout(t, &tenant, &pipeline, &to)?;
-            let what = History::Changed {
+            let what = PipelineAuditAction::Changed {
                 change,
                 from,
                 to: to.clone(),
             };
-            let entry = ChangeRecord {
+            let entry = PipelineAuditRecord {
                 seq: 0,
                 at_millis: now_millis,
-                by,
-                what,
+                changed_by: by,
+                action: what,
                 evidence,
             };
-            write_history(t, &tenant, &pipeline, entry)?;
+            append_audit_entry(t, &tenant, &pipeline, entry)?;
             Ok(Ok(Ok(to)))
         })
         .await?
     }
 
-    async fn history(
+    async fn list_audit_log(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         before: Option<u64>,
         limit: usize,
-    ) -> Stored<Vec<ChangeRecord>> {
+    ) -> StorageResult<Vec<PipelineAuditRecord>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
-        let limit = limit.min(MAX_LISTED);
+        let limit = limit.min(MAX_LISTED_ROWS);
         self.reader
-            .read(move |c| history(c, &tenant, &pipeline, before, limit))
+            .read_rows(move |c| list_audit_entries(c, &tenant, &pipeline, before, limit))
             .await
     }
 
-    async fn assign(&self, tenant: &TenantId, pipeline: &str, job: &JobId) -> Stored<Option<Assignment>> {
+    async fn assign_revision(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        job: &JobId,
+    ) -> StorageResult<Option<RevisionAssignment>> {
         let (tenant, pipeline, job) = (tenant.clone(), pipeline.to_owned(), *job);
-        self.write(move |t| assign(t, &tenant, &pipeline, &job)).await
+        self.write_transaction(move |t| assign_revision(t, &tenant, &pipeline, &job))
+            .await
     }
 
-    async fn assignment(&self, tenant: &TenantId, job: &JobId) -> Stored<Option<Assignment>> {
+    async fn find_assignment(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> StorageResult<Option<RevisionAssignment>> {
         let (tenant, job) = (tenant.clone(), *job);
-        self.reader.read(move |c| assignment(c, &tenant, &job)).await
+        self.reader
+            .read_rows(move |c| find_assignment(c, &tenant, &job))
+            .await
     }
 
-    async fn show(&self, showing: &JobShowing) -> Stored<()> {
+    async fn record_job_outcome(&self, showing: &RevisionJobOutcome) -> StorageResult<()> {
         let showing = showing.clone();
-        self.write(move |t| show(t, &showing)).await
+        self.write_transaction(move |t| write_job_outcome(t, &showing))
+            .await
     }
 
-    async fn shown(
+    async fn sample_ended_jobs(
         &self,
         tenant: &TenantId,
         pipeline: &str,
         revision: u32,
         within_millis: RangeInclusive<u64>,
         jobs: u32,
-    ) -> Stored<Vec<Shown>> {
+    ) -> StorageResult<Vec<JobSample>> {
         let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
         self.reader
-            .read(move |c| shown(c, &tenant, &pipeline, revision, &within_millis, jobs))
+            .read_rows(move |c| list_job_outcomes(c, &tenant, &pipeline, revision, &within_millis, jobs))
             .await
     }
 }
 
-/// The error of a change by a key that is not known any more. Keys go with their tenant and revoked ones stay known, so such a
-/// change is one of a removed tenant, and must not reach the next tenant of its name.
-fn refuse_removed_key(t: &Transaction<'_>, by: &str) -> Result<Option<StorageError>> {
+/// Returns an error if the API key `by` does not exist. Revoked keys still exist, and a key is deleted only with its tenant. So the
+/// change comes from a removed tenant and must not apply to a later tenant of the same name.
+fn removed_key_error(t: &Transaction<'_>, by: &str) -> Result<Option<StorageError>> {
     let known = t
-        .prepare_cached("SELECT 1 FROM keys WHERE id = ?1")?
+        .prepare_cached("SELECT 1 FROM api_keys WHERE id = ?1")?
         .query_row([by], |_| Ok(()))
         .optional()?;
     Ok(match known {
         Some(()) => None,
-        None => Some(StorageError::Missing {
+        None => Some(StorageError::NotFound {
             what: format!("key {by}: its tenant has been removed"),
         }),
     })
 }
 
-fn add_revision(
+fn insert_revision(
     t: &Transaction<'_>,
     mut draft: Revision,
 ) -> Result<std::result::Result<Revision, ComponentDigest>> {
-    for digest in draft.recipe.components.values() {
-        if component(t, &draft.tenant, digest)?.is_none() {
+    for digest in draft.spec.components.values() {
+        if find_component(t, &draft.tenant, digest)?.is_none() {
             return Ok(Err(*digest));
         }
     }
-    let newest = revisions(t, &draft.tenant, &draft.pipeline, None, 1)?.pop();
+    let newest = list_revisions(t, &draft.tenant, &draft.pipeline, None, 1)?.pop();
     if let Some(newest) = newest {
-        if newest.recipe == draft.recipe {
+        if newest.spec == draft.spec {
             return Ok(Ok(newest));
         }
         draft.number = newest.number.saturating_add(1);
     }
     t.prepare_cached(
-        "INSERT INTO revisions (tenant, pipeline, number, recipe, created_millis, key)
+        "INSERT INTO revisions (tenant, pipeline, number, spec, created_millis, api_key_id)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?
     .execute(params![
         draft.tenant.as_str(),
         draft.pipeline,
         draft.number,
-        to_json(&draft.recipe)?,
-        integer(draft.created_millis),
-        draft.by,
+        to_json(&draft.spec)?,
+        to_sql_integer(draft.created_millis),
+        draft.pushed_by_key,
     ])?;
     if draft.number == 1 {
         write_rollout(t, &draft.tenant, &draft.pipeline, &Rollout::default())?;
     }
-    let entry = ChangeRecord {
+    let entry = PipelineAuditRecord {
         seq: 0,
         at_millis: draft.created_millis,
-        by: draft.by.clone(),
-        what: History::Pushed {
+        changed_by: draft.pushed_by_key.clone(),
+        action: PipelineAuditAction::Pushed {
             revision: draft.number,
         },
         evidence: None,
     };
-    write_history(t, &draft.tenant, &draft.pipeline, entry)?;
+    append_audit_entry(t, &draft.tenant, &draft.pipeline, entry)?;
     Ok(Ok(draft))
 }
 
-const REVISION: &str = "SELECT tenant, pipeline, number, recipe, created_millis, key FROM revisions";
+const SELECT_REVISION: &str =
+    "SELECT tenant, pipeline, number, spec, created_millis, api_key_id FROM revisions";
 
-fn revision(c: &Connection, tenant: &TenantId, pipeline: &str, number: u32) -> Result<Option<Revision>> {
+fn find_revision(c: &Connection, tenant: &TenantId, pipeline: &str, number: u32) -> Result<Option<Revision>> {
     c.prepare_cached(&format!(
-        "{REVISION} WHERE tenant = ?1 AND pipeline = ?2 AND number = ?3"
+        "{SELECT_REVISION} WHERE tenant = ?1 AND pipeline = ?2 AND number = ?3"
     ))?
-    .query_row(params![tenant.as_str(), pipeline, number], read_revision)
+    .query_row(params![tenant.as_str(), pipeline, number], revision_from_row)
     .optional()
 }
 
-fn revisions(
+fn list_revisions(
     c: &Connection,
     tenant: &TenantId,
     pipeline: &str,
@@ -284,59 +309,63 @@ fn revisions(
     limit: usize,
 ) -> Result<Vec<Revision>> {
     c.prepare_cached(&format!(
-        "{REVISION} WHERE tenant = ?1 AND pipeline = ?2 AND number < ?3 ORDER BY number DESC LIMIT ?4"
+        "{SELECT_REVISION} WHERE tenant = ?1 AND pipeline = ?2 AND number < ?3 ORDER BY number DESC LIMIT ?4"
     ))?
     .query_map(
         params![
             tenant.as_str(),
             pipeline,
             before.unwrap_or(u32::MAX),
-            at_most(limit)
+            to_sql_limit(limit)
         ],
-        read_revision,
+        revision_from_row,
     )?
     .collect()
 }
 
-fn read_revision(row: &Row<'_>) -> Result<Revision> {
+fn revision_from_row(row: &Row<'_>) -> Result<Revision> {
     Ok(Revision {
-        tenant: parsed(row, 0)?,
+        tenant: read_parsed(row, 0)?,
         pipeline: row.get(1)?,
         number: row.get(2)?,
-        recipe: from_json(row, 3)?,
-        created_millis: natural(row, 4)?,
-        by: row.get(5)?,
+        spec: read_json(row, 3)?,
+        created_millis: read_u64(row, 4)?,
+        pushed_by_key: row.get(5)?,
     })
 }
 
-const PIPELINE: &str = "SELECT r.pipeline, r.rollout,
+const SELECT_PIPELINE: &str = "SELECT r.pipeline, r.rollout,
         (SELECT max(number) FROM revisions v WHERE v.tenant = r.tenant AND v.pipeline = r.pipeline)
     FROM rollouts r";
 
-fn pipelines(c: &Connection, tenant: &TenantId) -> Result<Vec<PipelineRecord>> {
-    c.prepare_cached(&format!("{PIPELINE} WHERE r.tenant = ?1 ORDER BY r.pipeline"))?
-        .query_map([tenant.as_str()], read_pipeline)?
-        .collect()
+fn list_pipelines(c: &Connection, tenant: &TenantId) -> Result<Vec<PipelineRecord>> {
+    c.prepare_cached(&format!(
+        "{SELECT_PIPELINE} WHERE r.tenant = ?1 ORDER BY r.pipeline"
+    ))?
+    .query_map([tenant.as_str()], pipeline_from_row)?
+    .collect()
 }
 
-fn pipeline(c: &Connection, tenant: &TenantId, name: &str) -> Result<Option<PipelineRecord>> {
-    c.prepare_cached(&format!("{PIPELINE} WHERE r.tenant = ?1 AND r.pipeline = ?2"))?
-        .query_row(params![tenant.as_str(), name], read_pipeline)
-        .optional()
+fn find_pipeline(c: &Connection, tenant: &TenantId, name: &str) -> Result<Option<PipelineRecord>> {
+    c.prepare_cached(&format!(
+        "{SELECT_PIPELINE} WHERE r.tenant = ?1 AND r.pipeline = ?2"
+    ))?
+    .query_row(params![tenant.as_str(), name], pipeline_from_row)
+    .optional()
 }
 
-fn read_pipeline(row: &Row<'_>) -> Result<PipelineRecord> {
+fn pipeline_from_row(row: &Row<'_>) -> Result<PipelineRecord> {
     Ok(PipelineRecord {
         name: row.get(0)?,
-        rollout: from_json(row, 1)?,
-        revisions: row.get::<_, Option<u32>>(2)?.unwrap_or(0),
+        rollout: read_json(row, 1)?,
+        revision_count: row.get::<_, Option<u32>>(2)?.unwrap_or(0),
     })
 }
 
-fn rollout(c: &Connection, tenant: &TenantId, pipeline: &str) -> Result<Rollout> {
+fn read_rollout(c: &Connection, tenant: &TenantId, pipeline: &str) -> Result<Rollout> {
     let read = c
         .prepare_cached("SELECT rollout FROM rollouts WHERE tenant = ?1 AND pipeline = ?2")?
-        .query_row(params![tenant.as_str(), pipeline], |row| from_json(row, 0))
+        .query_row(params![tenant.as_str(), pipeline], |row| read_json(row, 0))
         .optional()?;
     Ok(read.unwrap_or_default())
 }
@@ -347,40 +376,40 @@ fn write_rollout(t: &Transaction<'_>, tenant: &TenantId, pipeline: &str, rollout
         .map(drop)
 }
 
-fn write_history(
+fn append_audit_entry(
     t: &Transaction<'_>,
     tenant: &TenantId,
     pipeline: &str,
-    mut entry: ChangeRecord,
+    mut entry: PipelineAuditRecord,
 ) -> Result<()> {
     let last: Option<i64> = t
-        .prepare_cached("SELECT max(seq) FROM history WHERE tenant = ?1 AND pipeline = ?2")?
+        .prepare_cached("SELECT max(seq) FROM audit_log WHERE tenant = ?1 AND pipeline = ?2")?
         .query_row(params![tenant.as_str(), pipeline], |row| row.get(0))?;
     let seq = last.unwrap_or(0).saturating_add(1);
     entry.seq = u64::try_from(seq).unwrap_or(0);
-    t.prepare_cached("INSERT INTO history (tenant, pipeline, seq, entry) VALUES (?1, ?2, ?3, ?4)")?
+    t.prepare_cached("INSERT INTO audit_log (tenant, pipeline, seq, entry) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![tenant.as_str(), pipeline, seq, to_json(&entry)?])
         .map(drop)
 }
 
-fn history(
+fn list_audit_entries(
     c: &Connection,
     tenant: &TenantId,
     pipeline: &str,
     before: Option<u64>,
     limit: usize,
-) -> Result<Vec<ChangeRecord>> {
+) -> Result<Vec<PipelineAuditRecord>> {
     c.prepare_cached(
-        "SELECT entry FROM history WHERE tenant = ?1 AND pipeline = ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4",
+        "SELECT entry FROM audit_log WHERE tenant = ?1 AND pipeline = ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4",
     )?
     .query_map(
         params![
             tenant.as_str(),
             pipeline,
-            before.map_or(i64::MAX, integer),
-            at_most(limit)
+            before.map_or(i64::MAX, to_sql_integer),
+            to_sql_limit(limit)
         ],
-        |row| from_json(row, 0),
+        |row| read_json(row, 0),
     )?
     .collect()
 }

@@ -1,131 +1,149 @@
-//! What tenants have used by day, and the bytes they keep, as rows.
+//! Rows of tenants' usage by day and of the bytes that they store.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
-use weir_core::usage::{Day, Usage, UsageBook};
+use weir_core::usage::{Usage, UsageDay, UsageStore};
 use weir_core::{StorageError, TenantId};
 
 use super::SqliteLedger;
-use super::columns::{integer, natural, parsed};
+use super::column_values::{read_parsed, read_u64, to_sql_integer};
 
 #[async_trait]
-impl UsageBook for SqliteLedger {
-    async fn add(&self, day: Day, amounts: Vec<(TenantId, Usage)>) -> std::result::Result<(), StorageError> {
+impl UsageStore for SqliteLedger {
+    async fn add_usage(
+        &self,
+        day: UsageDay,
+        amounts: Vec<(TenantId, Usage)>,
+    ) -> std::result::Result<(), StorageError> {
         if amounts.is_empty() {
             return Ok(());
         }
-        self.write(move |t| {
+        self.write_transaction(move |t| {
             amounts
                 .iter()
-                .try_for_each(|(tenant, used)| add(t, tenant, day, used))
+                .try_for_each(|(tenant, used)| add_daily_usage(t, tenant, day, used))
         })
         .await
     }
 
-    async fn usage(
+    async fn list_daily_usage(
         &self,
         tenant: &TenantId,
-        from: Day,
-        to: Day,
-    ) -> std::result::Result<Vec<(Day, Usage)>, StorageError> {
+        from: UsageDay,
+        to: UsageDay,
+    ) -> std::result::Result<Vec<(UsageDay, Usage)>, StorageError> {
         let tenant = tenant.clone();
-        self.reader.read(move |c| usage(c, &tenant, from, to)).await
+        self.reader
+            .read_rows(move |c| list_daily_usage(c, &tenant, from, to))
+            .await
     }
 
-    async fn stored_bytes(&self, tenant: &TenantId) -> std::result::Result<u64, StorageError> {
-        Ok(self.kept.bytes(tenant))
+    async fn count_stored_bytes(&self, tenant: &TenantId) -> std::result::Result<u64, StorageError> {
+        Ok(self.storage_usage.stored_bytes(tenant))
     }
 }
 
-const AMOUNTS: &str = "day, requests, jobs, upload_bytes, pages, inference_micros, guest_micros, searches, refusals, \
+const USAGE_COLUMNS: &str = "day, requests, jobs, upload_bytes, pages, inference_micros, guest_micros, searches, refusals, \
     llm_calls, llm_prompt_tokens, llm_answer_tokens, llm_cost_micros";
 
-/// Adds here and not in SQL, where a sum that is too large would be an error.
-fn add(transaction: &Transaction<'_>, tenant: &TenantId, day: Day, used: &Usage) -> Result<()> {
+/// Adds the amounts to a tenant's day. The sum is computed here because in SQL a sum that is too large is an error.
+fn add_daily_usage(
+    transaction: &Transaction<'_>,
+    tenant: &TenantId,
+    day: UsageDay,
+    used: &Usage,
+) -> Result<()> {
     let before = transaction
         .prepare_cached(&format!(
-            "SELECT {AMOUNTS} FROM usage WHERE tenant = ?1 AND day = ?2"
+            "SELECT {USAGE_COLUMNS} FROM daily_usage WHERE tenant = ?1 AND day = ?2"
         ))?
-        .query_row(params![tenant.as_str(), day], read)
+        .query_row(params![tenant.as_str(), day], usage_from_row)
         .optional()?;
     let mut sum = before.map_or_else(Usage::default, |(_, usage)| usage);
     sum.add(used);
-    // What is metered may be told after its tenant has been removed, and then has nowhere to go.
+    // Usage may be recorded after its tenant has been removed. Then nothing is written.
     transaction
         .prepare_cached(&format!(
-            "INSERT OR REPLACE INTO usage (tenant, {AMOUNTS})
+            "INSERT OR REPLACE INTO daily_usage (tenant, {USAGE_COLUMNS})
              SELECT id, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 FROM tenants WHERE id = ?1"
         ))?
         .execute(params![
             tenant.as_str(),
             day,
-            integer(sum.requests),
-            integer(sum.jobs),
-            integer(sum.upload_bytes),
-            integer(sum.pages),
-            integer(sum.inference_micros),
-            integer(sum.guest_micros),
-            integer(sum.searches),
-            integer(sum.refusals),
-            integer(sum.llm_calls),
-            integer(sum.llm_prompt_tokens),
-            integer(sum.llm_answer_tokens),
-            integer(sum.llm_cost_micros),
+            to_sql_integer(sum.requests),
+            to_sql_integer(sum.jobs),
+            to_sql_integer(sum.upload_bytes),
+            to_sql_integer(sum.pages),
+            to_sql_integer(sum.inference_micros),
+            to_sql_integer(sum.guest_micros),
+            to_sql_integer(sum.searches),
+            to_sql_integer(sum.refusals),
+            to_sql_integer(sum.llm_calls),
+            to_sql_integer(sum.llm_prompt_tokens),
+            to_sql_integer(sum.llm_answer_tokens),
+            to_sql_integer(sum.llm_cost_micros),
         ])
         .map(drop)
 }
 
-fn usage(c: &Connection, tenant: &TenantId, from: Day, to: Day) -> Result<Vec<(Day, Usage)>> {
+fn list_daily_usage(
+    c: &Connection,
+    tenant: &TenantId,
+    from: UsageDay,
+    to: UsageDay,
+) -> Result<Vec<(UsageDay, Usage)>> {
     c.prepare_cached(&format!(
-        "SELECT {AMOUNTS} FROM usage WHERE tenant = ?1 AND day BETWEEN ?2 AND ?3 ORDER BY day"
+        "SELECT {USAGE_COLUMNS} FROM daily_usage WHERE tenant = ?1 AND day BETWEEN ?2 AND ?3 ORDER BY day"
     ))?
-    .query_map(params![tenant.as_str(), from, to], read)?
+    .query_map(params![tenant.as_str(), from, to], usage_from_row)?
     .collect()
 }
 
-fn read(row: &Row<'_>) -> Result<(Day, Usage)> {
+fn usage_from_row(row: &Row<'_>) -> Result<(UsageDay, Usage)> {
     let usage = Usage {
-        requests: natural(row, 1)?,
-        jobs: natural(row, 2)?,
-        upload_bytes: natural(row, 3)?,
-        pages: natural(row, 4)?,
-        inference_micros: natural(row, 5)?,
-        guest_micros: natural(row, 6)?,
-        searches: natural(row, 7)?,
-        refusals: natural(row, 8)?,
-        llm_calls: natural(row, 9)?,
-        llm_prompt_tokens: natural(row, 10)?,
-        llm_answer_tokens: natural(row, 11)?,
-        llm_cost_micros: natural(row, 12)?,
+        requests: read_u64(row, 1)?,
+        jobs: read_u64(row, 2)?,
+        upload_bytes: read_u64(row, 3)?,
+        pages: read_u64(row, 4)?,
+        inference_micros: read_u64(row, 5)?,
+        guest_micros: read_u64(row, 6)?,
+        searches: read_u64(row, 7)?,
+        refusals: read_u64(row, 8)?,
+        llm_calls: read_u64(row, 9)?,
+        llm_prompt_tokens: read_u64(row, 10)?,
+        llm_answer_tokens: read_u64(row, 11)?,
+        llm_cost_micros: read_u64(row, 12)?,
     };
     Ok((row.get(0)?, usage))
 }
 
-/// What was kept when it was last written down, and whether that is exact. From now on none of it is.
-pub(super) fn open_kept(transaction: &Transaction<'_>) -> Result<Vec<(TenantId, u64, bool)>> {
+/// Returns each tenant's saved bytes and whether they are exact. Marks all of them as not exact, because files may change from now on.
+pub(super) fn load_storage_usage(transaction: &Transaction<'_>) -> Result<Vec<(TenantId, u64, bool)>> {
     let kept = transaction
-        .prepare("SELECT tenant, bytes, exact FROM kept")?
-        .query_map([], |row| Ok((parsed(row, 0)?, natural(row, 1)?, row.get(2)?)))?
+        .prepare("SELECT tenant, bytes, exact FROM storage_usage")?
+        .query_map([], |row| {
+            Ok((read_parsed(row, 0)?, read_u64(row, 1)?, row.get(2)?))
+        })?
         .collect::<Result<Vec<_>>>()?;
-    transaction.execute("UPDATE kept SET exact = FALSE WHERE exact", [])?;
+    transaction.execute("UPDATE storage_usage SET exact = FALSE WHERE exact", [])?;
     Ok(kept)
 }
 
-pub(super) fn write_kept(
+pub(super) fn write_storage_usage(
     transaction: &Transaction<'_>,
     tenant: &TenantId,
     bytes: u64,
     exact: bool,
 ) -> Result<()> {
     if bytes == 0 {
-        // Nothing to tell, so that a tenant that is gone does not come back by this.
+        // Do not write a row of a removed tenant.
         return transaction
-            .prepare_cached("DELETE FROM kept WHERE tenant = ?1")?
+            .prepare_cached("DELETE FROM storage_usage WHERE tenant = ?1")?
             .execute([tenant.as_str()])
             .map(drop);
     }
     transaction
-        .prepare_cached("INSERT OR REPLACE INTO kept (tenant, bytes, exact) VALUES (?1, ?2, ?3)")?
-        .execute(params![tenant.as_str(), integer(bytes), exact])
+        .prepare_cached("INSERT OR REPLACE INTO storage_usage (tenant, bytes, exact) VALUES (?1, ?2, ?3)")?
+        .execute(params![tenant.as_str(), to_sql_integer(bytes), exact])
         .map(drop)
 }

@@ -1,18 +1,18 @@
-//! The shard's folder: made whole or not at all, opened with what it was made for, and kept from growing without end.
+//! The shard and its folder: creation, opening for one embedding model, updates, flushes and the length of its log.
 //!
-//! What Qdrant's embedded engine of this version does and does not do decides how it is used here:
+//! This version of Qdrant's embedded engine has properties that the code must respect:
 //!
-//! - An update is applied in memory and appended to a log; `flush` writes it to the segments. Opening a shard does *not*
-//!   replay the log. So what has not been flushed is gone after a crash, and [`Shard::flush`] is the only promise.
-//! - The log is never cut. Its closed files serve nobody, but the last one carries the operation numbers on, without which
-//!   later updates would be taken for old ones and ignored. [`Shard::trim_log`] removes all but that.
-//! - `flush` and `drop` panic where other calls answer with an error, so every call goes through [`guarded`].
-//! - `optimize` keeps deletions that come meanwhile in memory until it is through and relies on the log to bring them back after
-//!   a crash. Without replay a flush that returns in between would promise what is not so. So it runs alone, and builds no HNSW
-//!   graph, which would block updates for minutes: all searches are exact scans over the tenant's passages.
-//! - A removed point stays in the files of its segment and in the log. `compaction` writes the segments anew without removed
-//!   points, and enough into the log that its files with points are closed and can be removed. A file in the folder says that
-//!   there is something to compact, so that a crash does not forget it.
+//! - An update is applied in memory and appended to a log, and `flush` writes it to the segments. Opening a shard does *not* replay the
+//!   log. So a crash loses updates that are not flushed, and only [`Shard::flush`] makes updates durable.
+//! - The engine never truncates its log. Closed log files are not needed, except the last one: it continues the operation numbers, and
+//!   without them the engine would ignore later updates as old ones. [`Shard::trim_log`] removes the others.
+//! - `flush` and `drop` panic where other calls return an error, so every call goes through [`call_engine`].
+//! - `optimize` keeps concurrent deletions in memory until its end and relies on the log to restore them after a crash. The log is not
+//!   replayed, so a concurrent flush would return although deletions are not durable. So `optimize` runs alone. It builds no HNSW graph,
+//!   which would block updates for minutes: all searches are exact scans of the tenant's passages.
+//! - A removed point stays in the files of its segment and in the log. `compaction` rewrites the segments without removed points. It also
+//!   fills the log, so that the log files with points are closed and can be removed. A marker file says that the shard needs a
+//!   compaction, also after a crash.
 
 mod compaction;
 
@@ -29,27 +29,27 @@ use qdrant_edge::{
 use serde::{Deserialize, Serialize};
 use weir_core::StorageError;
 
-use super::passage::{DENSE, SPARSE, index};
-use crate::folder::{free_bytes, make_private, need_room, sync_folder, sync_tree};
-use crate::location::Location;
+use super::passage_payload::{DENSE_VECTOR, SPARSE_VECTOR, create_keys_index};
+use crate::data_folder::{check_free_space, create_private_folder, free_bytes, sync_folder, sync_tree};
+use crate::named_path::NamedPath;
 
-/// Bytes that must be free before anything is written: the files of the shard are sparse and written through memory maps
-/// (see [`need_room`]).
-const ROOM: u64 = 32 << 20;
-/// Size of a log file; the engine reserves it when the file is made.
-const LOG_FILE: usize = 8 << 20;
-/// Where the engine builds a segment; what is there when the shard is opened was cut short.
+/// Bytes that must be free before a write: the files of the shard are sparse and written through memory maps (see
+/// [`check_free_space`]).
+const MIN_FREE_BYTES: u64 = 32 << 20;
+/// Size of a log file, which the engine allocates at once.
+const LOG_FILE_BYTES: usize = 8 << 20;
+/// The folder where the engine builds segments. Its content is unfinished when the shard is opened.
 const UNFINISHED_SEGMENTS: &str = "temp_segments";
-/// Written into the folder last, by the name of which a finished shard is known.
-const LABEL: &str = "weir.json";
-/// What errors call it.
-pub(super) const INDEX: &str = "the index";
-/// Raised when passages are filed or taken apart in another way.
-const FORMAT: u32 = 2;
+/// The file with the [`IndexMetadata`]. It is written last, so it marks a finished shard.
+const METADATA_FILE: &str = "weir.json";
+/// The name of the shard in errors.
+pub(super) const INDEX_NAME: &str = "the index";
+/// The version of the payload and of the word splitting. An index of another version cannot be opened.
+const FORMAT_VERSION: u32 = 2;
 
-/// What a shard was made for.
+/// The format and the embedding model of a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct MadeFor {
+pub(super) struct IndexMetadata {
     format: u32,
     pub(super) model: String,
     pub(super) dimensions: usize,
@@ -57,117 +57,118 @@ pub(super) struct MadeFor {
 
 /// An open shard.
 pub(super) struct Shard {
-    location: Location,
-    made_for: MadeFor,
-    edge: Option<EdgeShard>,
-    /// A flush failed. The kernel takes what it could not write for written, so another flush would promise what is not so.
-    has_failed: AtomicBool,
+    location: NamedPath,
+    metadata: IndexMetadata,
+    engine: Option<EdgeShard>,
+    /// A flush failed. The kernel treats the lost pages as written, so a later flush would succeed although data is lost.
+    has_flush_failed: AtomicBool,
 }
 
 impl Shard {
-    /// Opens `<data>/vectors`, making it if need be. Blocks on the disk.
+    /// Opens `<data>/vectors` and creates it if it does not exist. Fails if it was made for another model or format. Blocks on the disk.
     pub(super) fn open(data: &Path, model: &str, dimensions: usize) -> Result<Self, StorageError> {
         let folder = data.join("vectors");
-        let made_for = MadeFor {
-            format: FORMAT,
+        let made_for = IndexMetadata {
+            format: FORMAT_VERSION,
             model: model.to_owned(),
             dimensions,
         };
         if !folder.exists() {
-            make(data, &folder, &made_for)?;
+            create_shard(data, &folder, &made_for)?;
         }
-        check(&folder, &label(&folder)?, &made_for)?;
-        Self::load(folder, made_for)
+        check_metadata(&folder, &read_metadata(&folder)?, &made_for)?;
+        Self::load_engine(folder, made_for)
     }
 
-    /// Opens `<data>/vectors` for what it was made for; `None` if it was never made. Blocks on the disk.
-    pub(super) fn open_again(data: &Path) -> Result<Option<Self>, StorageError> {
+    /// Opens `<data>/vectors` for the model that it was made for. Returns `None` if it does not exist. Blocks on the disk.
+    pub(super) fn open_existing(data: &Path) -> Result<Option<Self>, StorageError> {
         let folder = data.join("vectors");
         if !folder.exists() {
             return Ok(None);
         }
-        let found = label(&folder)?;
-        let made_for = MadeFor {
-            format: FORMAT,
+        let found = read_metadata(&folder)?;
+        let made_for = IndexMetadata {
+            format: FORMAT_VERSION,
             ..found.clone()
         };
-        check(&folder, &found, &made_for)?;
-        Self::load(folder, made_for).map(Some)
+        check_metadata(&folder, &found, &made_for)?;
+        Self::load_engine(folder, made_for).map(Some)
     }
 
-    fn load(path: PathBuf, made_for: MadeFor) -> Result<Self, StorageError> {
+    fn load_engine(path: PathBuf, made_for: IndexMetadata) -> Result<Self, StorageError> {
         let mut shard = Self {
-            location: located(path),
-            made_for,
-            edge: None,
-            has_failed: AtomicBool::new(false),
+            location: named_index_path(path),
+            metadata: made_for,
+            engine: None,
+            has_flush_failed: AtomicBool::new(false),
         };
         shard.trim_log()?;
         let unfinished = shard.location.path().join(UNFINISHED_SEGMENTS);
         match fs::remove_dir_all(&unfinished) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(located(unfinished).io(&e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(named_index_path(unfinished).io_error(&e));
+            }
             _ => {}
         }
-        shard.edge = Some(guarded(&shard.location, || {
+        shard.engine = Some(call_engine(&shard.location, || {
             EdgeShard::load(shard.location.path(), None)
         })?);
         Ok(shard)
     }
 
-    /// What it was made for.
-    pub(super) const fn made_for(&self) -> &MadeFor {
-        &self.made_for
+    pub(super) const fn metadata(&self) -> &IndexMetadata {
+        &self.metadata
     }
 
-    /// Asks the engine.
-    pub(super) fn ask<R>(
+    /// Runs `work` with the engine and converts its errors and panics.
+    pub(super) fn with_engine<R>(
         &self,
         work: impl FnOnce(&EdgeShard) -> OperationResult<R>,
     ) -> Result<R, StorageError> {
-        match &self.edge {
-            Some(edge) => guarded(&self.location, || work(edge)),
-            None => Err(self.location.failed("the shard is not open")),
+        match &self.engine {
+            Some(edge) => call_engine(&self.location, || work(edge)),
+            None => Err(self.location.failed_error("the shard is not open")),
         }
     }
 
-    /// Applies a change of about `bytes` bytes. Only one at a time, and none while [`Shard::flush`] runs.
-    pub(super) fn update(&self, change: UpdateOperation, bytes: u64) -> Result<(), StorageError> {
-        self.check_flushed()?;
-        need_room(&self.location, ROOM + 4 * bytes)?;
-        self.ask(|edge| edge.update(change))
+    /// Applies an update of about `bytes` bytes. The caller runs one update at a time, and none during [`Shard::flush`].
+    pub(super) fn apply_update(&self, change: UpdateOperation, bytes: u64) -> Result<(), StorageError> {
+        self.check_no_failed_flush()?;
+        check_free_space(&self.location, MIN_FREE_BYTES + 4 * bytes)?;
+        self.with_engine(|edge| edge.update(change))
     }
 
-    /// Returns when every change survives a power cut. Once it has failed it fails until the shard is opened again.
+    /// Makes all updates durable. After a failure, every flush and update fails until the shard is opened again.
     pub(super) fn flush(&self) -> Result<(), StorageError> {
-        self.flush_by(|edge| {
+        self.flush_with(|edge| {
             edge.flush();
         })
     }
 
-    fn flush_by(&self, flush: impl FnOnce(&EdgeShard)) -> Result<(), StorageError> {
-        self.check_flushed()?;
-        need_room(&self.location, ROOM)?;
-        let flushed = self.ask(|edge| {
+    fn flush_with(&self, flush: impl FnOnce(&EdgeShard)) -> Result<(), StorageError> {
+        self.check_no_failed_flush()?;
+        check_free_space(&self.location, MIN_FREE_BYTES)?;
+        let flushed = self.with_engine(|edge| {
             flush(edge);
             Ok(())
         });
-        flushed.inspect_err(|_| self.has_failed.store(true, Ordering::Relaxed))?;
+        flushed.inspect_err(|_| self.has_flush_failed.store(true, Ordering::Relaxed))?;
         self.trim_log()
     }
 
-    fn check_flushed(&self) -> Result<(), StorageError> {
-        if self.has_failed.load(Ordering::Relaxed) {
+    fn check_no_failed_flush(&self) -> Result<(), StorageError> {
+        if self.has_flush_failed.load(Ordering::Relaxed) {
             let reason =
-                "it could not be written to the disk: restart weir, which does again what is not in it";
-            return Err(self.location.failed(reason));
+                "it could not be written to the disk: restart weir, which then repeats the lost updates";
+            return Err(self.location.failed_error(reason));
         }
         Ok(())
     }
 
-    /// Removes the closed files of the log but the last. To the engine, open or not, this is what its own truncation does.
+    /// Removes the closed log files except the last. For the engine, open or not, this is the same as a truncation of the log.
     fn trim_log(&self) -> Result<(), StorageError> {
         let log = self.location.path().join("wal");
-        let failed = |e: std::io::Error| located(&log).io(&e);
+        let failed = |e: std::io::Error| named_index_path(&log).io_error(&e);
         let mut closed = Vec::new();
         for entry in fs::read_dir(&log).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -179,7 +180,7 @@ impl Shard {
         }
         closed.sort_unstable();
         closed.pop();
-        // Oldest first, so that a crash in between leaves no gap.
+        // Oldest first, so that a crash leaves no gap.
         closed
             .into_iter()
             .try_for_each(|(_, file)| fs::remove_file(file).map_err(failed))
@@ -188,10 +189,10 @@ impl Shard {
 
 impl Drop for Shard {
     fn drop(&mut self) {
-        let Some(edge) = self.edge.take() else { return };
-        // Dropping flushes, which without room may panic or, through its memory maps, kill the process. What it would have
-        // flushed was promised to nobody, so then it is left to the end of the process instead.
-        let closed = match need_room(&self.location, ROOM) {
+        let Some(edge) = self.engine.take() else { return };
+        // Dropping the engine flushes. Without free space the flush may panic or, because of the memory maps, kill the process. Updates
+        // that are not flushed are not durable anyway, so without free space the engine is leaked.
+        let closed = match check_free_space(&self.location, MIN_FREE_BYTES) {
             Ok(()) => catch_unwind(AssertUnwindSafe(|| drop(edge))).is_ok(),
             Err(_) => {
                 std::mem::forget(edge);
@@ -199,130 +200,134 @@ impl Drop for Shard {
             }
         };
         if !closed {
-            tracing::error!(index = %self.location.path().display(), "the index could not be flushed when it was closed");
+            tracing::error!(index = %self.location.path().display(), "the index could not be flushed on close");
         }
     }
 }
 
-/// Makes a shard under another name and renames it into place.
-fn make(data: &Path, folder: &Path, made_for: &MadeFor) -> Result<(), StorageError> {
+/// Creates a shard under a temporary name and renames it into place.
+fn create_shard(data: &Path, folder: &Path, made_for: &IndexMetadata) -> Result<(), StorageError> {
     let unfinished = data.join("vectors.unfinished");
-    let location = located(&unfinished);
-    let io = |e: std::io::Error| location.io(&e);
+    let location = named_index_path(&unfinished);
+    let io = |e: std::io::Error| location.io_error(&e);
     match fs::remove_dir_all(&unfinished) {
         Err(e) if e.kind() != ErrorKind::NotFound => return Err(io(e)),
         _ => {}
     }
-    need_room(&located(data), 2 * ROOM)?;
-    make_private(&unfinished)?;
+    check_free_space(&named_index_path(data), 2 * MIN_FREE_BYTES)?;
+    create_private_folder(&unfinished)?;
     let shard = Shard {
-        edge: Some(guarded(&location, || {
-            EdgeShard::new(&unfinished, config(made_for.dimensions))
+        engine: Some(call_engine(&location, || {
+            EdgeShard::new(&unfinished, shard_config(made_for.dimensions))
         })?),
         location: location.clone(),
-        made_for: made_for.clone(),
-        has_failed: AtomicBool::new(false),
+        metadata: made_for.clone(),
+        has_flush_failed: AtomicBool::new(false),
     };
-    let index = FieldIndexOperations::CreateIndex(index());
-    shard.update(UpdateOperation::FieldIndexOperation(index), 0)?;
+    let index = FieldIndexOperations::CreateIndex(create_keys_index());
+    shard.apply_update(UpdateOperation::FieldIndexOperation(index), 0)?;
     shard.flush()?;
     drop(shard);
     let label = serde_json::to_vec_pretty(made_for).map_err(|e| io(e.into()))?;
-    fs::write(unfinished.join(LABEL), label).map_err(io)?;
+    fs::write(unfinished.join(METADATA_FILE), label).map_err(io)?;
     sync_tree(&unfinished).map_err(io)?;
     fs::rename(&unfinished, folder).map_err(io)?;
     sync_folder(data).map_err(io)
 }
 
-fn config(dimensions: usize) -> EdgeConfig {
+fn shard_config(dimensions: usize) -> EdgeConfig {
     EdgeConfig::builder()
         .on_disk_payload(true)
         .vector(
-            DENSE,
+            DENSE_VECTOR,
             EdgeVectorParams::builder(dimensions, Distance::Cosine).build(),
         )
         .sparse_vector(
-            SPARSE,
+            SPARSE_VECTOR,
             EdgeSparseVectorParams::builder().modifier(Modifier::Idf).build(),
         )
         .wal_options(WalOptions {
-            segment_capacity: LOG_FILE,
+            segment_capacity: LOG_FILE_BYTES,
             ..WalOptions::default()
         })
         .build()
 }
 
-/// What the shard in `folder` was made for.
-fn label(folder: &Path) -> Result<MadeFor, StorageError> {
-    let file = folder.join(LABEL);
-    let location = Location::new(format!("{LABEL} of {INDEX}"), &file);
+/// Reads the metadata of the shard in `folder`.
+fn read_metadata(folder: &Path) -> Result<IndexMetadata, StorageError> {
+    let file = folder.join(METADATA_FILE);
+    let location = NamedPath::new(format!("{METADATA_FILE} of {INDEX_NAME}"), &file);
     let found = match fs::read(&file) {
         Ok(found) => found,
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            return Err(location.damaged(
-                "it is missing: remove the folder vectors of the data folder and take the documents in again with --force",
+            return Err(location.damaged_error(
+                "it is missing: remove the folder `vectors` of the data folder and ingest the documents again with --force",
             ));
         }
-        Err(e) => return Err(location.io(&e)),
+        Err(e) => return Err(location.io_error(&e)),
     };
-    serde_json::from_slice(&found).map_err(|e| location.damaged(e))
+    serde_json::from_slice(&found).map_err(|e| location.damaged_error(e))
 }
 
-fn check(folder: &Path, found: &MadeFor, wanted: &MadeFor) -> Result<(), StorageError> {
+fn check_metadata(folder: &Path, found: &IndexMetadata, wanted: &IndexMetadata) -> Result<(), StorageError> {
     if found == wanted {
         return Ok(());
     }
     if found.format != wanted.format {
-        return Err(located(folder)
-            .failed("it was made by another version of weir: use that one, or another folder with --data"));
+        return Err(named_index_path(folder).failed_error(
+            "it was made by another version of weir: use that version, or another folder with --data",
+        ));
     }
-    Err(located(folder).failed(format_args!(
+    Err(named_index_path(folder).failed_error(format_args!(
         "its vectors are of model {} ({} dimensions) and cannot be compared with those of {} ({}): set that model again, or \
-         take the documents into another folder with --data",
+         ingest the documents into another folder with --data",
         found.model, found.dimensions, wanted.model, wanted.dimensions
     )))
 }
 
-/// Calls the engine and turns its errors and panics into ours.
-fn guarded<R>(location: &Location, work: impl FnOnce() -> OperationResult<R>) -> Result<R, StorageError> {
+/// Calls the engine and converts its errors and panics.
+fn call_engine<R>(
+    location: &NamedPath,
+    work: impl FnOnce() -> OperationResult<R>,
+) -> Result<R, StorageError> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(OperationError::InconsistentStorage { description })) => {
-            Err(location.damaged(one_line(&description)))
+            Err(location.damaged_error(remove_backtrace(&description)))
         }
-        Ok(Err(error)) => Err(explained(location, &error.to_string())),
+        Ok(Err(error)) => Err(to_storage_error(location, &error.to_string())),
         Err(panic) => {
             let reason = panic
                 .downcast_ref::<String>()
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("the engine panicked");
-            Err(explained(location, reason))
+            Err(to_storage_error(location, reason))
         }
     }
 }
 
-/// The engine passes on what the system said as text alone.
-fn explained(location: &Location, reason: &str) -> StorageError {
+/// Converts an error of the engine, which contains errors of the system as text only.
+fn to_storage_error(location: &NamedPath, reason: &str) -> StorageError {
     if reason.contains("WouldBlock") {
-        location.in_use()
+        location.in_use_error()
     } else if ["StorageFull", "No space left", "os error 28"]
         .iter()
         .any(|s| reason.contains(s))
         || free_bytes(location.path()).is_some_and(|free| free < 1 << 20)
     {
-        location.full()
+        location.full_error()
     } else {
-        location.failed(one_line(reason))
+        location.failed_error(remove_backtrace(reason))
     }
 }
 
-fn located(folder: impl Into<PathBuf>) -> Location {
-    Location::new(INDEX, folder)
+fn named_index_path(folder: impl Into<PathBuf>) -> NamedPath {
+    NamedPath::new(INDEX_NAME, folder)
 }
 
-/// The engine's errors may carry a backtrace, which is not for people.
-fn one_line(text: &str) -> String {
+/// Removes the backtrace that the engine's errors may contain, and all line breaks.
+fn remove_backtrace(text: &str) -> String {
     let text = text.split(", backtrace: ").next().unwrap_or(text);
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -336,15 +341,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let shard = Shard::open(dir.path(), "model", 4).unwrap();
         shard.flush().unwrap();
-        let failed = shard.flush_by(|_| panic!("Input/output error (os error 5)"));
+        let failed = shard.flush_with(|_| panic!("Input/output error (os error 5)"));
         assert!(failed.unwrap_err().to_string().contains("os error 5"));
-        let index = || UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(index()));
-        for refused in [shard.flush(), shard.update(index(), 0)] {
+        let index =
+            || UpdateOperation::FieldIndexOperation(FieldIndexOperations::CreateIndex(create_keys_index()));
+        for refused in [shard.flush(), shard.apply_update(index(), 0)] {
             assert!(refused.unwrap_err().to_string().contains("restart weir"));
         }
         drop(shard);
         let shard = Shard::open(dir.path(), "model", 4).unwrap();
-        shard.update(index(), 0).unwrap();
+        shard.apply_update(index(), 0).unwrap();
         shard.flush().unwrap();
     }
 }

@@ -1,8 +1,8 @@
 //! Chunking for contracts: passages of whole clauses.
 //!
-//! A question about a contract is answered by a clause, so a passage begins with one and ends with one. Clauses that belong together
-//! share a passage as long as they fit: the embedding model is asked how near each of the next ones is to the first, once for a
-//! passage, and where the topic turns a new passage begins. Without the model the length alone decides.
+//! A question about a contract is answered by a clause, so a passage begins and ends with a clause. Clauses on the same topic share a
+//! passage as long as they fit. The embedding model compares the next clauses with the first one, once for each passage; where the
+//! similarity is low, the topic changes and a new passage begins. Without the model, only the length decides.
 
 use std::ops::Range as Span;
 
@@ -10,24 +10,25 @@ use weir_sdk::chunking::{Chunking, MapReduce, PassageSource, Question, Section, 
 use weir_sdk::inference::similarities;
 use weir_sdk::{Range, log, settings};
 
-/// Clauses that one is compared to at once, the most the host takes.
-const COMPARED: usize = 16;
-/// Sections shorter than this are their own summary; longer than the other, they are summarized in parts. In bytes.
-const SHORT: usize = 400;
-const LONG: usize = 6000;
+/// Number of clauses to compare at once, the limit of the host.
+const MAX_COMPARED: usize = 16;
+/// Sections shorter than this, in bytes, get no summary.
+const MIN_SUMMARY_BYTES: usize = 400;
+/// Sections longer than this, in bytes, are summarized in parts.
+const MAX_SINGLE_BYTES: usize = 6000;
 
 struct Clauses {
-    /// Longest passage, in bytes; texts that are compared may have 2 KiB.
+    /// Longest passage, in bytes. Texts to compare may have at most 2 KiB.
     passage_bytes: usize,
-    /// Similarity below which the topic has turned.
-    turn: f64,
+    /// Similarity below which the topic changes.
+    min_similarity: f64,
 }
 
 impl Default for Clauses {
     fn default() -> Self {
         Self {
             passage_bytes: settings::within("passage-bytes", 900, 100..=2000),
-            turn: settings::within("turn", 0.35, -1.0..=1.0),
+            min_similarity: settings::within("min-similarity", 0.35, -1.0..=1.0),
         }
     }
 }
@@ -40,17 +41,17 @@ impl Chunking for Clauses {
             .map(|heading| heading.at.start as usize)
             .collect();
         let text = source.text.as_str();
-        let mut rest = clauses(text, &headings, self.passage_bytes)
+        let mut rest = find_clauses(text, &headings, self.passage_bytes)
             .into_iter()
             .peekable();
         let mut passages = Vec::new();
         while let Some(first) = rest.next() {
             let mut end = first.end;
-            let near = self.near(text, &first, &rest.clone().collect::<Vec<_>>());
+            let near = self.count_same_topic(text, &first, &rest.clone().collect::<Vec<_>>());
             for _ in 0..near {
                 end = rest.next().map_or(end, |clause| clause.end);
             }
-            passages.push(range(first.start..end));
+            passages.push(to_range(first.start..end));
         }
         passages
     }
@@ -62,10 +63,10 @@ impl Chunking for Clauses {
         };
         let clause = "Say in two sentences what these clauses oblige each party to.";
         match section.text.len() {
-            0..SHORT => SummaryPlan::None,
-            SHORT..=LONG => SummaryPlan::Single(question(clause, 120)),
+            0..MIN_SUMMARY_BYTES => SummaryPlan::None,
+            MIN_SUMMARY_BYTES..=MAX_SINGLE_BYTES => SummaryPlan::Single(question(clause, 120)),
             _ => SummaryPlan::MapReduce(MapReduce {
-                ranges: packed(&clauses(&section.text, &[], LONG)),
+                ranges: pack_clauses(&find_clauses(&section.text, &[], MAX_SINGLE_BYTES)),
                 map: question(clause, 120),
                 reduce: question(
                     "Put these summaries together in five sentences, the duties first.",
@@ -77,34 +78,34 @@ impl Chunking for Clauses {
 }
 
 impl Clauses {
-    /// How many of the next clauses belong to the first.
-    fn near(&self, text: &str, first: &Span<usize>, next: &[Span<usize>]) -> usize {
+    /// Counts the next clauses that have the topic of the first one.
+    fn count_same_topic(&self, text: &str, first: &Span<usize>, next: &[Span<usize>]) -> usize {
         let fits = |clause: &&Span<usize>| clause.end - first.start <= self.passage_bytes;
         let others: Vec<String> = next
             .iter()
-            .take(COMPARED)
+            .take(MAX_COMPARED)
             .take_while(fits)
-            .map(|clause| part(text, clause))
+            .map(|clause| span_text(text, clause))
             .collect();
         if others.is_empty() {
             return 0;
         }
-        match similarities(&part(text, first), &others) {
+        match similarities(&span_text(text, first), &others) {
             Ok(near) => near
                 .iter()
-                .take_while(|similarity| f64::from(**similarity) >= self.turn)
+                .take_while(|similarity| f64::from(**similarity) >= self.min_similarity)
                 .count(),
             Err(refusal) => {
-                log::warn(&format!("cut by length alone: {refusal:?}"));
+                log::warn(&format!("passages are cut by length only: {refusal:?}"));
                 others.len()
             }
         }
     }
 }
 
-/// The clauses of a text, none longer than `most` bytes and without the space around them. A clause begins at its number, at a
-/// heading and behind a blank line.
-fn clauses(text: &str, headings: &[usize], most: usize) -> Vec<Span<usize>> {
+/// Splits a text into clauses of at most `most` bytes without the white space around them. A clause begins at its number, at a heading
+/// and after a blank line.
+fn find_clauses(text: &str, headings: &[usize], most: usize) -> Vec<Span<usize>> {
     let mut starts = vec![0];
     let mut at = 0;
     let mut blank = false;
@@ -117,10 +118,12 @@ fn clauses(text: &str, headings: &[usize], most: usize) -> Vec<Span<usize>> {
     }
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
     let whole = starts.iter().zip(ends).map(|(start, end)| *start..end);
-    whole.flat_map(|clause| split(text, clause, most)).collect()
+    whole
+        .flat_map(|clause| split_clause(text, clause, most))
+        .collect()
 }
 
-/// Whether a line begins with a clause's number: `2.`, `2.1 `, `(a) `, `§ 5`, `Article 5`.
+/// Returns whether a line begins with the number of a clause: `2.`, `2.1 `, `(a) `, `§ 5`, `Article 5`.
 fn begins_clause(line: &str) -> bool {
     let line = line.trim_start_matches(is_space);
     if line.starts_with('§') {
@@ -146,52 +149,52 @@ fn begins_clause(line: &str) -> bool {
         && rest.starts_with(' ')
 }
 
-/// A clause in parts of at most `most` bytes, cut behind a sentence, else behind a word.
-fn split(text: &str, clause: Span<usize>, most: usize) -> Vec<Span<usize>> {
+/// Splits a clause into parts of at most `most` bytes, after a sentence if possible, else after a word.
+fn split_clause(text: &str, clause: Span<usize>, most: usize) -> Vec<Span<usize>> {
     let mut parts = Vec::new();
-    let mut rest = trimmed(text, clause);
+    let mut rest = trim_span(text, clause);
     while rest.end - rest.start > most {
         let limit = text.floor_char_boundary(rest.start + most);
         let window = text.get(rest.start..limit).unwrap_or_default();
         let sentence = window.rfind(". ").max(window.rfind(".\n")).map(|stop| stop + 2);
         let word = || window.rfind([' ', '\n']).map(|space| space + 1);
         let cut = rest.start + sentence.or_else(word).unwrap_or(window.len());
-        parts.push(trimmed(text, rest.start..cut));
-        rest = trimmed(text, cut..rest.end);
+        parts.push(trim_span(text, rest.start..cut));
+        rest = trim_span(text, cut..rest.end);
     }
     parts.push(rest);
     parts.retain(|part| !part.is_empty());
     parts
 }
 
-/// As many clauses to a part as fit it.
-fn packed(clauses: &[Span<usize>]) -> Vec<Range> {
+/// Packs as many clauses as fit into each part of a summary.
+fn pack_clauses(clauses: &[Span<usize>]) -> Vec<Range> {
     let mut parts: Vec<Span<usize>> = Vec::new();
     for clause in clauses {
         match parts.last_mut() {
-            Some(last) if clause.end - last.start <= LONG => last.end = clause.end,
+            Some(last) if clause.end - last.start <= MAX_SINGLE_BYTES => last.end = clause.end,
             _ => parts.push(clause.clone()),
         }
     }
-    parts.into_iter().map(range).collect()
+    parts.into_iter().map(to_range).collect()
 }
 
 fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r')
 }
 
-/// A span without the space at its ends.
-fn trimmed(text: &str, span: Span<usize>) -> Span<usize> {
+/// Removes the white space at the ends of a span.
+fn trim_span(text: &str, span: Span<usize>) -> Span<usize> {
     let part = text.get(span.clone()).unwrap_or_default();
     let start = span.start + part.len() - part.trim_start_matches(is_space).len();
     start..start + part.trim_matches(is_space).len()
 }
 
-fn part(text: &str, span: &Span<usize>) -> String {
+fn span_text(text: &str, span: &Span<usize>) -> String {
     text.get(span.clone()).unwrap_or_default().to_owned()
 }
 
-fn range(span: Span<usize>) -> Range {
+fn to_range(span: Span<usize>) -> Range {
     Range {
         start: span.start as u32,
         end: span.end as u32,

@@ -1,8 +1,8 @@
 //! Routing for an office that files contracts.
 //!
-//! A contract says what it is where it begins. So a document is told by its title and by how its first page opens: the text layer
-//! if there is one, else the upper part of the page, recognized. The pages of a contract are looked at for columns. A scanner that
-//! writes a text layer writes each line across both of them, so a scanned page in two columns is recognized anew.
+//! A contract names its type at the beginning. So a document is classified by its title and by the start of its first page: the text
+//! layer if there is one, else OCR of the upper part of the page. The pages of a contract are checked for two columns. A scanner that
+//! writes a text layer mixes the lines of both columns, so OCR is used on scanned pages with two columns.
 
 use std::collections::HashSet;
 
@@ -13,21 +13,21 @@ use weir_sdk::routing::{
 };
 use weir_sdk::{DocumentId, Label, PageFacts, log, settings};
 
-/// Characters from which a text layer is taken for one.
-const TEXT: u32 = 50;
-/// Where a title stands: the upper third of the first page.
-const OPENING: Region = Region {
+/// Number of characters from which a text layer is used.
+const MIN_TEXT_CHARS: u32 = 50;
+/// The part of the first page that contains the title: its upper third.
+const TITLE_REGION: Region = Region {
     x: 0.0,
     y: 0.0,
     width: 1.0,
     height: 0.33,
 };
-/// Characters of a text layer that count as its opening.
+/// Number of characters of a text layer that are searched for the words.
 const OPENING_CHARS: usize = 400;
 
 struct Contracts {
     words: Vec<String>,
-    /// Documents of this job that are contracts.
+    /// The documents of this job that are contracts.
     contracts: HashSet<DocumentId>,
 }
 
@@ -48,7 +48,7 @@ impl Default for Contracts {
 impl Routing for Contracts {
     fn document(&mut self, facts: DocumentFacts) -> DocumentRoute {
         let title = facts.title.as_deref().unwrap_or_default();
-        let begins = format!("{title}\n{}", opening(&facts)).to_lowercase();
+        let begins = format!("{title}\n{}", read_opening(&facts)).to_lowercase();
         let is_contract = self.words.iter().any(|word| begins.contains(word));
         if is_contract {
             self.contracts.insert(facts.document);
@@ -65,7 +65,7 @@ impl Routing for Contracts {
                 text_embedding: None,
             },
             labels: if is_contract {
-                vec![label("kind", "contract")]
+                vec![make_label("kind", "contract")]
             } else {
                 Vec::new()
             },
@@ -74,12 +74,12 @@ impl Routing for Contracts {
 
     fn page(&mut self, document: DocumentId, page: PageFacts) -> PageRoute {
         let is_contract = self.contracts.contains(&document);
-        let two_columns = is_contract && page.readable && in_two_columns(&document, page.number);
+        let two_columns = is_contract && page.readable && has_two_columns(&document, page.number);
         let reading = if !page.readable {
             Reading::Nothing
         } else if two_columns && page.image_coverage >= 0.5 {
             Reading::Ocr
-        } else if page.text_chars >= TEXT {
+        } else if page.text_chars >= MIN_TEXT_CHARS {
             Reading::TextLayer
         } else if page.image_coverage >= 0.1 {
             Reading::Ocr
@@ -91,7 +91,7 @@ impl Routing for Contracts {
             embed: reading != Reading::Nothing,
             store: true,
             labels: if is_contract {
-                vec![label("columns", if two_columns { "2" } else { "1" })]
+                vec![make_label("columns", if two_columns { "2" } else { "1" })]
             } else {
                 Vec::new()
             },
@@ -100,7 +100,7 @@ impl Routing for Contracts {
 
     fn failed(&mut self, failure: Failure) -> Verdict {
         match failure.kind.as_str() {
-            "page-unreadable" | "page-too-large" | "page-deadline" | "worker-died" | "model-input" => {
+            "page-unreadable" | "page-too-large" | "page-timeout" | "worker-died" | "model-input" => {
                 Verdict::SkipPage
             }
             "model-queue-full" if failure.attempt < 5 => {
@@ -111,38 +111,38 @@ impl Routing for Contracts {
     }
 }
 
-/// How the first page begins; nothing, if that cannot be seen.
-fn opening(facts: &DocumentFacts) -> String {
+/// Reads the start of the first page. Returns an empty text if that fails.
+fn read_opening(facts: &DocumentFacts) -> String {
     let has_text = facts
         .first_pages
         .first()
-        .is_some_and(|page| page.text_chars >= TEXT);
+        .is_some_and(|page| page.text_chars >= MIN_TEXT_CHARS);
     let seen = if has_text {
         rasterizer::text(&facts.document, 1).map(|text| text.chars().take(OPENING_CHARS).collect())
     } else {
-        recognize(&facts.document, 1, OPENING)
+        recognize(&facts.document, 1, TITLE_REGION)
     };
     seen.unwrap_or_else(|refusal| {
         log::warn(&format!(
-            "{}: its opening cannot be seen: {refusal:?}",
+            "{}: cannot read the start of the first page: {refusal:?}",
             facts.name
         ));
         String::new()
     })
 }
 
-fn in_two_columns(document: &DocumentId, page: u32) -> bool {
+fn has_two_columns(document: &DocumentId, page: u32) -> bool {
     match rasterizer::preview(document, page, 128) {
         Ok(picture) => has_gutter(&picture),
         Err(refusal) => {
-            log::warn(&format!("page {page} cannot be looked at: {refusal:?}"));
+            log::warn(&format!("page {page}: cannot get a preview: {refusal:?}"));
             false
         }
     }
 }
 
-/// Whether a blank strip runs down the middle of a page between two printed halves. The margins above and below do not count:
-/// titles and page numbers stand there.
+/// Returns whether there is a blank strip in the middle of a page between two printed halves. The top and bottom margins, with titles and
+/// page numbers, are ignored.
 fn has_gutter(picture: &Picture) -> bool {
     let (width, height) = (picture.width as usize, picture.height as usize);
     let rows: Vec<&[u8]> = picture
@@ -159,7 +159,7 @@ fn has_gutter(picture: &Picture) -> bool {
     (width * 2 / 5..width * 3 / 5).any(blank) && printed(0, width * 2 / 5) && printed(width * 3 / 5, width)
 }
 
-fn label(name: &str, value: &str) -> Label {
+fn make_label(name: &str, value: &str) -> Label {
     Label {
         name: name.into(),
         value: value.into(),

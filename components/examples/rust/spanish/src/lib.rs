@@ -1,8 +1,8 @@
 //! Progress in Spanish, with the section being read.
 //!
-//! Whoever waits for a long report wants to know where it has got to, and "capítulo 7" says more than "42 %". So the text of each page
-//! that is done is looked at for a numbered heading, and the last one found is named. Something is said at the beginning, at each
-//! new section, each few percent, at each failure and at the end.
+//! For a long report, "capítulo 7" tells the user more than "42 %". So the text of each finished page is searched for a numbered heading,
+//! and the update names the latest one. There is an update at the start, at each new section, at each step in percent, at each failure and
+//! at the end.
 
 use std::collections::HashMap;
 
@@ -10,20 +10,20 @@ use weir_sdk::progress::{DocumentEnded, DocumentStarted, Event, PageDone, PageFa
 use weir_sdk::{DocumentId, Stage, rasterizer, settings};
 
 struct Spanish {
-    /// Percent between two updates.
+    /// Increase in percent between two updates.
     step: f64,
-    documents: HashMap<DocumentId, Document>,
+    documents: HashMap<DocumentId, DocumentProgress>,
 }
 
-/// A document in work.
-struct Document {
+/// The progress of an active document.
+struct DocumentProgress {
     started: u64,
     pages: u32,
     already_done: u32,
     done: u32,
     failed: u32,
     section: Option<String>,
-    told: f64,
+    reported_percent: f64,
 }
 
 impl Default for Spanish {
@@ -38,33 +38,33 @@ impl Default for Spanish {
 impl Progress for Spanish {
     fn observe(&mut self, at_millis: u64, event: Event) -> Vec<Update> {
         match event {
-            Event::DocumentStarted(started) => self.started(at_millis, started),
+            Event::DocumentStarted(started) => self.document_started(at_millis, started),
             Event::PageDone(page) => self.page_done(at_millis, page),
             Event::PageFailed(page) => self.page_failed(at_millis, page),
-            Event::DocumentDone(ended) => self.ended(at_millis, ended, true),
-            Event::DocumentFailed(ended) => self.ended(at_millis, ended, false),
+            Event::DocumentDone(ended) => self.document_ended(at_millis, ended, true),
+            Event::DocumentFailed(ended) => self.document_ended(at_millis, ended, false),
             Event::BatchRasterized(_) => Vec::new(),
         }
     }
 }
 
 impl Spanish {
-    fn started(&mut self, at_millis: u64, started: DocumentStarted) -> Vec<Update> {
-        let mut document = Document {
+    fn document_started(&mut self, at_millis: u64, started: DocumentStarted) -> Vec<Update> {
+        let mut document = DocumentProgress {
             started: at_millis,
             pages: started.pages,
             already_done: started.already_done,
             done: started.already_done,
             failed: 0,
             section: None,
-            told: 0.0,
+            reported_percent: 0.0,
         };
         let message = match started.already_done {
-            0 => format!("«{}»: {}", started.name, pages(started.pages)),
+            0 => format!("«{}»: {}", started.name, format_pages(started.pages)),
             done => format!(
                 "«{}»: {}, {done} ya estaban hechas",
                 started.name,
-                pages(started.pages)
+                format_pages(started.pages)
             ),
         };
         let update = document.update(at_millis, started.document.clone(), message);
@@ -79,16 +79,16 @@ impl Spanish {
         document.done += 1;
         let section = rasterizer::text(&page.document, page.page)
             .ok()
-            .and_then(|text| heading(&text));
+            .and_then(|text| find_heading(&text));
         let is_new = section.is_some() && section != document.section;
         document.section = section.or(document.section.take());
         if !is_new
             && document.done + document.failed < document.pages
-            && document.percent() - document.told < self.step
+            && document.percent() - document.reported_percent < self.step
         {
             return Vec::new();
         }
-        let counted = format!("{} de {}", document.done, pages(document.pages));
+        let counted = format!("{} de {}", document.done, format_pages(document.pages));
         let message = match &document.section {
             Some(section) => format!("Leyendo «{section}»: {counted}"),
             None => counted,
@@ -111,7 +111,7 @@ impl Spanish {
         vec![document.update(at_millis, page.document, message)]
     }
 
-    fn ended(&mut self, at_millis: u64, ended: DocumentEnded, well: bool) -> Vec<Update> {
+    fn document_ended(&mut self, at_millis: u64, ended: DocumentEnded, well: bool) -> Vec<Update> {
         let Some(mut document) = self.documents.remove(&ended.document) else {
             return Vec::new();
         };
@@ -119,12 +119,12 @@ impl Spanish {
         let mut message = if well {
             format!(
                 "Listo: {} en {},{} s",
-                pages(ended.done),
+                format_pages(ended.done),
                 tenths / 10,
                 tenths % 10
             )
         } else {
-            format!("Detenido: {} de {}", ended.done, pages(document.pages))
+            format!("Detenido: {} de {}", ended.done, format_pages(document.pages))
         };
         if ended.failed > 0 {
             message += &format!(", {} con errores", ended.failed);
@@ -138,22 +138,22 @@ impl Spanish {
     }
 }
 
-impl Document {
+impl DocumentProgress {
     fn percent(&self) -> f64 {
         (f64::from(self.done + self.failed) * 100.0 / f64::from(self.pages.max(1))).min(100.0)
     }
 
     fn update(&mut self, at_millis: u64, document: DocumentId, message: String) -> Update {
-        self.told = self.percent();
+        self.reported_percent = self.percent();
         Update {
             document,
-            percent: self.told as f32,
+            percent: self.reported_percent as f32,
             message: message.chars().take(500).collect(),
             seconds_left: self.seconds_left(at_millis),
         }
     }
 
-    /// Seconds for the pages left at the pace so far, rounded up; unknown before the first page of this job.
+    /// Estimates the seconds for the pages left from the rate so far, rounded up. Returns `None` before the first page of this job.
     fn seconds_left(&self, at_millis: u64) -> Option<u32> {
         let new = u64::from((self.done + self.failed).saturating_sub(self.already_done)) * 1000;
         let left = u64::from(self.pages.saturating_sub(self.done + self.failed));
@@ -162,15 +162,15 @@ impl Document {
     }
 }
 
-fn pages(count: u32) -> String {
+fn format_pages(count: u32) -> String {
     match count {
         1 => "1 página".into(),
         count => format!("{count} páginas"),
     }
 }
 
-/// The first line of a page that is a numbered heading: `3 Las compuertas`, `2.1. Alcance`.
-fn heading(text: &str) -> Option<String> {
+/// Finds the first line of a page that is a numbered heading: `3 Las compuertas`, `2.1. Alcance`.
+fn find_heading(text: &str) -> Option<String> {
     text.split('\n')
         .take(200)
         .map(str::trim)

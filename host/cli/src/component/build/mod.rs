@@ -1,14 +1,14 @@
-//! `weir component build`: from a folder to the file its manifest names.
+//! `weir component build`: builds the source in a folder and writes the component to the file in the manifest.
 //!
-//! Each language has its own toolchain and is built by it, not by a copy of it in here. The toolchains that are packages of a
-//! registry are installed by that registry's client, at a version and with hashes that this binary carries, into a folder of
-//! their own below the cache: what a component is built with is no matter of what else a machine has installed.
+//! Each language is built by its own toolchain. Toolchains from a package registry (npm, PyPI) are installed by the registry's
+//! client into a separate folder of the cache, with the version and the hashes embedded in this binary. So a build does not depend
+//! on other packages on the machine.
 
+mod component_world;
 mod javascript;
 mod python;
 mod rust;
-mod tool;
-mod world;
+mod toolchain;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,24 +17,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-use super::args::Build;
-use super::embedded::{self, CONTRACT};
+use super::args::BuildArgs;
+use super::component_source::ComponentSource;
+use super::embedded_files::{self, WIT_FILES};
 use super::language::Language;
-use super::source::Source;
-use crate::places::Places;
+use crate::app_folders::AppFolders;
 use crate::terminal::out_line;
 
-/// A component that was built.
-pub(crate) struct Built {
+/// The result of a build.
+pub(crate) struct BuiltComponent {
     pub(crate) path: PathBuf,
     bytes: usize,
     digest: String,
-    took: Duration,
+    elapsed: Duration,
 }
 
-/// Builds a folder and says where the component is.
-pub(crate) async fn run(args: &Build, json: bool, places: &Places) -> Result<ExitCode> {
-    let built = build(&Source::open(&args.folder)?, places).await?;
+/// Builds a folder and prints the path of the component.
+pub(crate) async fn run(args: &BuildArgs, json: bool, places: &AppFolders) -> Result<ExitCode> {
+    let built = build_component(&ComponentSource::open(&args.folder)?, places).await?;
     if json {
         out_line!(
             "{}",
@@ -42,7 +42,7 @@ pub(crate) async fn run(args: &Build, json: bool, places: &Places) -> Result<Exi
                 "component": built.path,
                 "bytes": built.bytes,
                 "sha256": built.digest,
-                "seconds": built.took.as_secs_f64(),
+                "seconds": built.elapsed.as_secs_f64(),
             })
         )?;
     } else {
@@ -51,13 +51,18 @@ pub(crate) async fn run(args: &Build, json: bool, places: &Places) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds a component. The file the manifest names is replaced whole, or stays as it was.
-pub(crate) async fn build(source: &Source, places: &Places) -> Result<Built> {
+/// Builds a component. The file in the manifest is replaced atomically, and stays unchanged if the build fails.
+pub(crate) async fn build_component(source: &ComponentSource, places: &AppFolders) -> Result<BuiltComponent> {
     let started = Instant::now();
-    let workshop = source.workshop();
+    let workshop = source.build_folder();
     let contract = workshop.join("wit");
-    embedded::lay(&contract, CONTRACT)
-        .and_then(|()| embedded::write(&contract.join("component.wit"), &world::of(source)))
+    embedded_files::write_files(&contract, WIT_FILES)
+        .and_then(|()| {
+            embedded_files::write_if_changed(
+                &contract.join("component.wit"),
+                &component_world::generate_world(source),
+            )
+        })
         .with_context(|| format!("cannot write to {}", workshop.display()))?;
     let fresh = match source.language {
         Language::Rust => rust::build(source).await?,
@@ -65,18 +70,19 @@ pub(crate) async fn build(source: &Source, places: &Places) -> Result<Built> {
         Language::Python => python::build(source, &contract, places).await?,
     };
     let bytes = std::fs::read(&fresh).with_context(|| format!("cannot read {}", fresh.display()))?;
-    put(&source.output, &bytes).with_context(|| format!("cannot write {}", source.output.display()))?;
+    replace_file(&source.output_file, &bytes)
+        .with_context(|| format!("cannot write {}", source.output_file.display()))?;
     let digest: [u8; 32] = Sha256::digest(&bytes).into();
-    Ok(Built {
-        path: source.output.clone(),
+    Ok(BuiltComponent {
+        path: source.output_file.clone(),
         bytes: bytes.len(),
         digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-        took: started.elapsed(),
+        elapsed: started.elapsed(),
     })
 }
 
-/// Puts a file in its place at once: someone may be about to read the old one.
-fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Replaces a file by a rename, so that concurrent readers see either the old or the new content.
+fn replace_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -86,14 +92,14 @@ fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&fresh, path)
 }
 
-impl std::fmt::Display for Built {
+impl std::fmt::Display for BuiltComponent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kib = self.bytes.div_ceil(1024);
         write!(
             f,
             "{} ({kib} KiB, in {:.1} s)",
             self.path.display(),
-            self.took.as_secs_f64()
+            self.elapsed.as_secs_f64()
         )
     }
 }

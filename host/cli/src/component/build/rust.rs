@@ -1,33 +1,36 @@
-//! Rust: cargo, for `wasm32-unknown-unknown`, with a linker that makes components.
+//! Builds Rust components with cargo for `wasm32-unknown-unknown` and the linker `wasm-component-ld`.
 //!
-//! Two toolchains will do, as for the guests of this repository (`components/build`): one that has the target's standard
-//! library, which rustup adds, or one that has the library's source, which Debian packages. Paths of the library and of crates
-//! are mapped to fixed names and cargo names the folder's own relatively, so that the same source gives the same bytes in every
-//! folder and a pipeline's revision does not depend on where it was built. The flags are the same for every folder, so folders
-//! that share a target folder share what it holds.
+//! Two kinds of toolchain work, as for the guests of this repository (`components/build`): one with the standard library of the
+//! target, which rustup adds, or one with the source of the library, which Debian packages.
+//!
+//! Builds are reproducible: paths of the library and of crates are remapped to fixed names, and cargo uses relative paths for the
+//! component's own source. So the same source gives the same bytes in every folder, and a pipeline's revision does not depend on
+//! the place of the build. The flags are the same for every folder, so that folders can share a target folder.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use tokio::process::Command;
 
-use super::tool::{find, run, run_shown};
-use super::{Source, embedded};
+use super::toolchain::{find_program, run_program, run_program_showing_stderr};
+use super::{ComponentSource, embedded_files};
 
-const TARGET: &str = "wasm32-unknown-unknown";
+const WASM_TARGET: &str = "wasm32-unknown-unknown";
 
-/// Builds the folder's crate; gives the file cargo made.
-pub(super) async fn build(source: &Source) -> Result<PathBuf> {
-    let sdk = source.workshop().join("sdk/rust");
-    embedded::lay(&sdk, embedded::RUST_SDK)
-        .and_then(|()| embedded::write(&sdk.join("Cargo.toml"), embedded::RUST_SDK_MANIFEST))
+/// Builds the crate in the folder and returns the path of the component.
+pub(super) async fn build(source: &ComponentSource) -> Result<PathBuf> {
+    let sdk = source.build_folder().join("sdk/rust");
+    embedded_files::write_files(&sdk, embedded_files::RUST_SDK_FILES)
+        .and_then(|()| {
+            embedded_files::write_if_changed(&sdk.join("Cargo.toml"), embedded_files::RUST_SDK_CARGO_TOML)
+        })
         .with_context(|| format!("cannot write to {}", sdk.display()))?;
-    let cargo = find("cargo", "install Rust from https://rustup.rs")?;
-    let compiler = Compiler::find().await?;
-    let linker = linker().await?;
+    let cargo = find_program("cargo", "install Rust from https://rustup.rs")?;
+    let compiler = RustCompiler::find_for_wasm().await?;
+    let linker = find_linker().await?;
 
     let mut command = Command::new(cargo);
-    // What the caller has set for other builds does not count here.
+    // Remove variables that the user has set for other builds.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         let other = [
@@ -44,7 +47,7 @@ pub(super) async fn build(source: &Source) -> Result<PathBuf> {
         }
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // rust-lld lies beside the linker, which calls it.
+    // The linker calls rust-lld, which is in the same folder.
     let folders = std::env::split_paths(&path).chain(linker.parent().map(Path::to_owned));
     command
         .args([
@@ -52,29 +55,32 @@ pub(super) async fn build(source: &Source) -> Result<PathBuf> {
             "--release",
             "--lib",
             "--target",
-            TARGET,
+            WASM_TARGET,
             "--message-format=json-render-diagnostics",
         ])
         .current_dir(&source.folder)
         .env("PATH", std::env::join_paths(folders)?)
         .env("RUSTC", &compiler.rustc)
-        .env("CARGO_ENCODED_RUSTFLAGS", compiler.flags(&linker).join("\x1f"));
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            compiler.rustc_flags(&linker).join("\x1f"),
+        );
     if compiler.builds_std {
         command
             .env("RUSTC_BOOTSTRAP", "1")
             .arg("-Zbuild-std=std,panic_abort");
     }
-    let said = run_shown(&mut command, "cargo build").await?;
-    made(&said, &source.folder).with_context(|| {
+    let said = run_program_showing_stderr(&mut command, "cargo build").await?;
+    find_component_artifact(&said, &source.folder).with_context(|| {
         format!(
-            "cargo made no component of {}: its Cargo.toml needs crate-type = [\"cdylib\"] under [lib]",
+            "cargo built no component from {}: its Cargo.toml needs crate-type = [\"cdylib\"] under [lib]",
             source.folder.display()
         )
     })
 }
 
-/// The component among the messages of a build.
-fn made(messages: &str, folder: &Path) -> Option<PathBuf> {
+/// Returns the path of the component in cargo's JSON messages.
+fn find_component_artifact(messages: &str, folder: &Path) -> Option<PathBuf> {
     let manifest = folder.join("Cargo.toml");
     messages
         .lines()
@@ -92,19 +98,19 @@ fn made(messages: &str, folder: &Path) -> Option<PathBuf> {
         .find(|file| file.extension().is_some_and(|ending| ending == "wasm"))
 }
 
-struct Compiler {
+struct RustCompiler {
     rustc: PathBuf,
     sysroot: PathBuf,
-    /// Whether it has no standard library for the target but the source of one.
+    /// Whether the standard library must be built from its source, because it is not installed for the target.
     builds_std: bool,
 }
 
-impl Compiler {
-    async fn find() -> Result<Self> {
+impl RustCompiler {
+    async fn find_for_wasm() -> Result<Self> {
         let mut with_source = None;
-        for rustc in compilers() {
-            let sysroot = print(&rustc, "sysroot").await?;
-            let library = sysroot.join("lib/rustlib").join(TARGET).join("lib");
+        for rustc in find_rustc_binaries() {
+            let sysroot = query_rustc_path(&rustc, "sysroot").await?;
+            let library = sysroot.join("lib/rustlib").join(WASM_TARGET).join("lib");
             let built = std::fs::read_dir(library).is_ok_and(|mut files| {
                 files.any(|file| {
                     file.is_ok_and(|file| file.file_name().to_string_lossy().starts_with("libstd-"))
@@ -127,13 +133,13 @@ impl Compiler {
         }
         with_source.with_context(|| {
             format!(
-                "no Rust compiler for {TARGET}: run `rustup target add {TARGET}`, or on Debian and Ubuntu \
+                "no Rust compiler for {WASM_TARGET}: run `rustup target add {WASM_TARGET}`, or on Debian and Ubuntu \
                  `apt-get install rustc-web rust-web-src libstd-rust-web-dev`"
             )
         })
     }
 
-    fn flags(&self, linker: &Path) -> Vec<String> {
+    fn rustc_flags(&self, linker: &Path) -> Vec<String> {
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo")));
         let registries = home
@@ -159,9 +165,9 @@ impl Compiler {
     }
 }
 
-/// The compilers of this machine: the one in use, and Debian's.
-fn compilers() -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = find("rustc", "").into_iter().collect();
+/// Returns the Rust compilers of this machine: the one in `PATH`, then the one of Debian.
+fn find_rustc_binaries() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = find_program("rustc", "").into_iter().collect();
     let debian = PathBuf::from("/usr/bin/rustc");
     if debian.is_file() && !found.contains(&debian) {
         found.push(debian);
@@ -169,15 +175,15 @@ fn compilers() -> Vec<PathBuf> {
     found
 }
 
-async fn print(rustc: &Path, what: &str) -> Result<PathBuf> {
-    let said = run(Command::new(rustc).args(["--print", what]), "rustc --print").await?;
+async fn query_rustc_path(rustc: &Path, what: &str) -> Result<PathBuf> {
+    let said = run_program(Command::new(rustc).args(["--print", what]), "rustc --print").await?;
     Ok(PathBuf::from(said.trim()))
 }
 
-/// The linker: rustup brings it with its tools.
-async fn linker() -> Result<PathBuf> {
-    for rustc in compilers() {
-        let rustlib = print(&rustc, "sysroot").await?.join("lib/rustlib");
+/// Finds the linker in the Rust toolchains, as rustup installs it, or else in `PATH`.
+async fn find_linker() -> Result<PathBuf> {
+    for rustc in find_rustc_binaries() {
+        let rustlib = query_rustc_path(&rustc, "sysroot").await?.join("lib/rustlib");
         let hosts = std::fs::read_dir(rustlib)
             .into_iter()
             .flatten()
@@ -189,7 +195,7 @@ async fn linker() -> Result<PathBuf> {
             return Ok(linker);
         }
     }
-    find(
+    find_program(
         "wasm-component-ld",
         "run `cargo install wasm-component-ld` and, for the wasm-ld it calls, `apt-get install lld`",
     )
@@ -200,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_component_is_found_among_cargos_messages() {
+    fn component_is_found_in_cargo_messages() {
         let artifact = |folder: &str, files: &str| {
             format!(
                 r#"{{"reason":"compiler-artifact","manifest_path":"{folder}/Cargo.toml","filenames":[{files}]}}"#
@@ -212,7 +218,10 @@ mod tests {
             artifact("/c", r#""/t/policy.d","/t/policy.wasm""#),
         ]
         .join("\n");
-        assert_eq!(made(&messages, Path::new("/c")), Some("/t/policy.wasm".into()));
-        assert_eq!(made(&messages, Path::new("/sdk")), None);
+        assert_eq!(
+            find_component_artifact(&messages, Path::new("/c")),
+            Some("/t/policy.wasm".into())
+        );
+        assert_eq!(find_component_artifact(&messages, Path::new("/sdk")), None);
     }
 }

@@ -1,5 +1,5 @@
-//! Ports that count and delay, and fail when they are told to. They stand for time and faults only: no test of what the
-//! engine makes of a real PDF or a real model is here.
+//! Fake ports that count calls, take time and fail on demand. They simulate time and faults only. Real PDFs and models are tested
+//! elsewhere.
 
 #![allow(dead_code, unused_imports)] // the benchmark uses a part of it
 
@@ -17,151 +17,151 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use weir_core::Stage;
 use weir_core::id::{DocumentId, TenantId};
-use weir_core::language::LanguageModel;
+use weir_core::llm::LanguageModel;
 use weir_core::manifest::{Manifest, Pipeline};
 use weir_core::ports::Ledger;
 use weir_engine::{DocumentSpec, Engine, EngineConfig, JobSpec, Ports};
 
 pub use models::{FakeEmbedder, FakeRasterizer, FakeReader};
-pub use policy::{FakePolicies, PLAN, Script, everything};
+pub use policy::{DEFAULT_PLAN, FakePolicies, PolicyScript, route_with_all_steps};
 pub use stores::{FakeBlobs, FakeLedger, FakeVectors};
 
-/// What a stage does with a page, if not its work.
+/// A fault that a stage meets with a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// This page fails.
+pub enum InjectedFault {
+    /// The page fails.
     Page,
-    /// Whatever it needs is not there.
+    /// The model or the rasterizer is not installed.
     Unavailable,
-    /// No room.
+    /// The store is full.
     Full,
     /// The port panics.
     Panic,
-    /// It never answers.
+    /// The call never returns.
     Hang,
 }
 
-/// Which fault a page meets in a stage; the attempt counts from 1.
-pub type Faults = dyn Fn(Stage, u32, u32) -> Option<Fault> + Send + Sync;
+/// Returns the fault of a stage, page and attempt, which counts from 1.
+pub type FaultInjector = dyn Fn(Stage, u32, u32) -> Option<InjectedFault> + Send + Sync;
 
-/// How often a stage was called, and how many calls were under way at once.
+/// Counts the calls of a stage, and its concurrent calls.
 #[derive(Default)]
-pub struct Meter {
-    pub calls: AtomicU64,
-    now: AtomicU32,
-    most: AtomicU32,
+pub struct CallCounter {
+    pub call_count: AtomicU64,
+    in_flight: AtomicU32,
+    max_in_flight: AtomicU32,
 }
 
-impl Meter {
-    pub fn enter(self: &Arc<Self>) -> Inside {
-        self.calls.fetch_add(1, Ordering::SeqCst);
-        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(now, Ordering::SeqCst);
-        Inside(Arc::clone(self))
+impl CallCounter {
+    pub fn start_call(self: &Arc<Self>) -> CallGuard {
+        self.call_count.fetch_add(1, Ordering::SeqCst);
+        let now = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        self.max_in_flight.fetch_max(now, Ordering::SeqCst);
+        CallGuard(Arc::clone(self))
     }
 
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::SeqCst)
+    pub fn call_count(&self) -> u64 {
+        self.call_count.load(Ordering::SeqCst)
     }
 
-    pub fn now(&self) -> u32 {
-        self.now.load(Ordering::SeqCst)
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
     }
 
-    pub fn most(&self) -> u32 {
-        self.most.load(Ordering::SeqCst)
+    pub fn max_in_flight(&self) -> u32 {
+        self.max_in_flight.load(Ordering::SeqCst)
     }
 }
 
-/// A call under way.
-pub struct Inside(Arc<Meter>);
+/// Counts a call as in flight until it is dropped.
+pub struct CallGuard(Arc<CallCounter>);
 
-impl Drop for Inside {
+impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.0.now.fetch_sub(1, Ordering::SeqCst);
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-/// Time and trouble of every stage, shared by all fakes of a host.
-pub struct Stages {
-    /// Time a page takes in a stage.
-    pub cost: Mutex<HashMap<Stage, Duration>>,
-    /// Time that reading a text layer takes; `None`: as long as OCR.
-    pub text_layer: Mutex<Option<Duration>>,
-    /// Whether pages take from 60 to 140 % of that, as real ones do. Where all take the same, a busy host falls into step.
-    pub uneven: AtomicBool,
-    /// Cores that all stages share, so that what is under way at once gets slower; 0: none of them lacks any.
+/// The costs, faults and call counts of every stage, shared by all fakes of a host.
+pub struct FakeStages {
+    /// The time that a page takes in a stage.
+    pub page_costs: Mutex<HashMap<Stage, Duration>>,
+    /// The time that reading a text layer takes; `None` for the time of OCR.
+    pub text_layer_cost: Mutex<Option<Duration>>,
+    /// Whether pages take from 60 to 140 % of their cost, as real ones do. With equal times a busy host would run in lockstep.
+    pub varies_costs: AtomicBool,
+    /// The number of cores that all stages share, so that concurrent work gets slower; 0 for no limit.
     pub cores: AtomicU32,
     busy: AtomicU32,
-    pub faults: Mutex<Arc<Faults>>,
+    pub faults: Mutex<Arc<FaultInjector>>,
     attempts: Mutex<HashMap<(Stage, u32), u32>>,
-    pub meters: HashMap<Stage, Arc<Meter>>,
-    /// Page images with pixels that exist.
-    pub images: Arc<Meter>,
-    /// Memory for page images, in pages, for all tenants together.
+    pub call_counters: HashMap<Stage, Arc<CallCounter>>,
+    /// Page images with pixels in memory.
+    pub live_images: Arc<CallCounter>,
+    /// The memory for page images of all tenants, in pages.
     pub image_memory: Mutex<Arc<Semaphore>>,
-    /// Page images that were encoded.
+    /// All encoded page images.
     pub encoded: Mutex<Vec<Weak<[u8]>>>,
-    /// The page whose lines cannot be kept; 0: none.
-    pub lost_lines: AtomicU32,
-    /// Fetches of page facts.
-    pub facts: Arc<Meter>,
-    /// Flushes and removals after which one hangs, when it has done what it was asked; 0: none does.
-    pub hang_after: AtomicU32,
-    /// Whether each page of a document is a chapter.
-    pub outlined: AtomicBool,
+    /// The page whose lines cannot be stored; 0 for none.
+    pub page_with_unstorable_lines: AtomicU32,
+    /// Calls that fetch page facts.
+    pub facts_calls: Arc<CallCounter>,
+    /// The number of the flush or removal that hangs after it has done its work; 0 for none.
+    pub steps_until_hang: AtomicU32,
+    /// Whether documents have an outline in which each page is a chapter.
+    pub has_outline: AtomicBool,
 }
 
-impl Default for Stages {
+impl Default for FakeStages {
     fn default() -> Self {
         Self {
-            cost: Mutex::default(),
-            text_layer: Mutex::default(),
-            uneven: AtomicBool::new(false),
+            page_costs: Mutex::default(),
+            text_layer_cost: Mutex::default(),
+            varies_costs: AtomicBool::new(false),
             cores: AtomicU32::new(0),
             busy: AtomicU32::new(0),
             faults: Mutex::new(Arc::new(|_, _, _| None)),
             attempts: Mutex::default(),
-            meters: Stage::ALL.map(|s| (s, Arc::default())).into(),
-            images: Arc::default(),
+            call_counters: Stage::ALL.map(|s| (s, Arc::default())).into(),
+            live_images: Arc::default(),
             image_memory: Mutex::new(Arc::new(Semaphore::new(Semaphore::MAX_PERMITS))),
             encoded: Mutex::default(),
-            lost_lines: AtomicU32::new(0),
-            facts: Arc::default(),
-            hang_after: AtomicU32::new(0),
-            outlined: AtomicBool::new(false),
+            page_with_unstorable_lines: AtomicU32::new(0),
+            facts_calls: Arc::default(),
+            steps_until_hang: AtomicU32::new(0),
+            has_outline: AtomicBool::new(false),
         }
     }
 }
 
-impl Stages {
-    pub fn meter(&self, stage: Stage) -> &Arc<Meter> {
-        &self.meters[&stage]
+impl FakeStages {
+    pub fn call_counter(&self, stage: Stage) -> &Arc<CallCounter> {
+        &self.call_counters[&stage]
     }
 
-    /// An encoded image of a page.
-    fn encode(&self, page: u32) -> Arc<[u8]> {
+    /// Creates the encoded image of a page, which holds the page number.
+    fn encode_page(&self, page: u32) -> Arc<[u8]> {
         let bytes: Arc<[u8]> = page.to_be_bytes().into();
         self.encoded.lock().push(Arc::downgrade(&bytes));
         bytes
     }
 
-    /// Encoded images that exist.
-    pub fn encoded_now(&self) -> usize {
+    /// Returns the number of encoded images in memory.
+    pub fn live_encoded_images(&self) -> usize {
         let mut encoded = self.encoded.lock();
         encoded.retain(|image| image.strong_count() > 0);
         encoded.len()
     }
 
-    pub fn calls(&self) -> u64 {
-        self.meters.values().map(|m| m.calls()).sum()
+    pub fn total_calls(&self) -> u64 {
+        self.call_counters.values().map(|m| m.call_count()).sum()
     }
 
-    /// A flush or a removal has been done.
-    pub async fn flushed_or_removed(&self) {
+    /// Called at the end of each flush and removal. Hangs if it is the one that should hang.
+    pub async fn hang_after_countdown(&self) {
         let left = |n: u32| n.checked_sub(1);
         if self
-            .hang_after
+            .steps_until_hang
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, left)
             == Ok(1)
         {
@@ -169,17 +169,17 @@ impl Stages {
         }
     }
 
-    /// Work that takes so long with a core to itself.
-    async fn compute(&self, mut work: Duration) {
-        const SLICE: Duration = Duration::from_millis(1);
+    /// Simulates work that takes this long on a core of its own.
+    async fn simulate_work(&self, mut work: Duration) {
+        const CORE_TIME_SLICE: Duration = Duration::from_millis(1);
         let cores = self.cores.load(Ordering::SeqCst);
         if cores == 0 {
             return tokio::time::sleep(work).await;
         }
         self.busy.fetch_add(1, Ordering::SeqCst);
-        // Steps that are dropped stay counted; nobody cancels where cores are counted.
+        // Dropped steps stay counted, which is fine: tests with cores do not cancel jobs.
         while !work.is_zero() {
-            let slice = work.min(SLICE);
+            let slice = work.min(CORE_TIME_SLICE);
             let crowd = f64::from(self.busy.load(Ordering::SeqCst)) / f64::from(cores);
             tokio::time::sleep(slice.mul_f64(crowd.max(1.0))).await;
             work -= slice;
@@ -187,29 +187,30 @@ impl Stages {
         self.busy.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// The work of a stage on a page, and the fault it meets there.
-    pub async fn work(&self, stage: Stage, pages: &[u32]) -> Option<Fault> {
-        let cost = self.cost.lock().get(&stage).copied().unwrap_or_default();
-        self.work_for(stage, pages, cost).await
+    /// Simulates the work of a stage on pages. Returns the fault that it meets.
+    pub async fn run_stage(&self, stage: Stage, pages: &[u32]) -> Option<InjectedFault> {
+        let cost = self.page_costs.lock().get(&stage).copied().unwrap_or_default();
+        self.run_stage_for(stage, pages, cost).await
     }
 
-    pub async fn read_text(&self, page: u32) -> Option<Fault> {
-        let cost = *self.text_layer.lock();
+    pub async fn run_text_layer(&self, page: u32) -> Option<InjectedFault> {
+        let cost = *self.text_layer_cost.lock();
         match cost {
-            Some(cost) => self.work_for(Stage::Read, &[page], cost).await,
-            None => self.work(Stage::Read, &[page]).await,
+            Some(cost) => self.run_stage_for(Stage::Read, &[page], cost).await,
+            None => self.run_stage(Stage::Read, &[page]).await,
         }
     }
 
-    async fn work_for(&self, stage: Stage, pages: &[u32], mut cost: Duration) -> Option<Fault> {
-        let meter = self.meter(stage);
-        let _inside = meter.enter();
-        if self.uneven.load(Ordering::SeqCst) {
-            // Spread evenly, and the same in every run: multiples of the golden ratio.
-            let share = (meter.calls() as f64 * 0.618_033_988_749_895).fract();
+    async fn run_stage_for(&self, stage: Stage, pages: &[u32], mut cost: Duration) -> Option<InjectedFault> {
+        let meter = self.call_counter(stage);
+        let _inside = meter.start_call();
+        if self.varies_costs.load(Ordering::SeqCst) {
+            // Multiples of the golden ratio are spread evenly and are the same in every run.
+            let share = (meter.call_count() as f64 * 0.618_033_988_749_895).fract();
             cost = cost.mul_f64(0.6 + 0.8 * share);
         }
-        self.compute(cost * u32::try_from(pages.len()).unwrap()).await;
+        self.simulate_work(cost * u32::try_from(pages.len()).unwrap())
+            .await;
         let mut met = None;
         for page in pages {
             let attempt = {
@@ -222,37 +223,37 @@ impl Stages {
             met = met.or(faults(stage, *page, attempt));
         }
         match met {
-            Some(Fault::Panic) => panic!("a fake of {stage} was told to panic"),
-            Some(Fault::Hang) => std::future::pending().await,
+            Some(InjectedFault::Panic) => panic!("injected panic in {stage}"),
+            Some(InjectedFault::Hang) => std::future::pending().await,
             other => other,
         }
     }
 }
 
-/// A host made of fakes. The stores outlive engines, as files outlive processes.
-pub struct Fakes {
-    pub stages: Arc<Stages>,
+/// A host with fake ports. Its stores outlive engines, as files outlive processes.
+pub struct FakeHost {
+    pub stages: Arc<FakeStages>,
     pub blobs: Arc<FakeBlobs>,
     pub vectors: Arc<FakeVectors>,
     pub ledger: Arc<FakeLedger>,
-    pub script: Script,
+    pub script: PolicyScript,
     pub workers: HashMap<Stage, u32>,
     pub config: EngineConfig,
-    pub meter: Option<Arc<dyn weir_core::usage::Meter>>,
-    pub quotas: Option<Arc<dyn weir_core::usage::UsageQuotas>>,
+    pub meter: Option<Arc<dyn weir_core::usage::UsageMeter>>,
+    pub quotas: Option<Arc<dyn weir_core::usage::UsageQuotaLimiter>>,
     pub files: tempfile::TempDir,
-    pub language: Option<Arc<dyn LanguageModel>>,
+    pub language_model: Option<Arc<dyn LanguageModel>>,
 }
 
-impl Fakes {
+impl FakeHost {
     pub fn new() -> Self {
-        let stages = Arc::new(Stages::default());
+        let stages = Arc::new(FakeStages::default());
         Self {
             blobs: Arc::new(FakeBlobs::new(Arc::clone(&stages))),
             vectors: Arc::new(FakeVectors::new(Arc::clone(&stages))),
             ledger: Arc::default(),
             stages,
-            script: Script::default(),
+            script: PolicyScript::default(),
             workers: HashMap::from([
                 (Stage::Rasterize, 1),
                 (Stage::Read, 1),
@@ -265,36 +266,39 @@ impl Fakes {
             },
             meter: None,
             quotas: None,
-            language: None,
+            language_model: None,
             files: tempfile::tempdir().unwrap(),
         }
     }
 
-    /// Milliseconds a page takes in a stage.
-    pub fn cost(self, stage: Stage, millis: u64) -> Self {
+    /// Sets the milliseconds that a page takes in a stage.
+    pub fn with_cost(self, stage: Stage, millis: u64) -> Self {
         self.stages
-            .cost
+            .page_costs
             .lock()
             .insert(stage, Duration::from_millis(millis));
         self
     }
 
-    pub fn workers(mut self, stage: Stage, count: u32) -> Self {
+    pub fn with_workers(mut self, stage: Stage, count: u32) -> Self {
         self.workers.insert(stage, count);
         self
     }
 
-    pub fn faults(self, faults: impl Fn(Stage, u32, u32) -> Option<Fault> + Send + Sync + 'static) -> Self {
+    pub fn with_faults(
+        self,
+        faults: impl Fn(Stage, u32, u32) -> Option<InjectedFault> + Send + Sync + 'static,
+    ) -> Self {
         *self.stages.faults.lock() = Arc::new(faults);
         self
     }
 
-    pub fn image_memory(self, pages: usize) -> Self {
+    pub fn with_image_memory(self, pages: usize) -> Self {
         *self.stages.image_memory.lock() = Arc::new(Semaphore::new(pages));
         self
     }
 
-    pub fn ports(&self) -> Ports {
+    pub fn fake_ports(&self) -> Ports {
         Ports {
             rasterizer: Arc::new(FakeRasterizer {
                 stages: Arc::clone(&self.stages),
@@ -308,7 +312,7 @@ impl Fakes {
                 stages: Arc::clone(&self.stages),
                 workers: self.workers[&Stage::Embed],
             }),
-            language_model: self.language.clone(),
+            language_model: self.language_model.clone(),
             blobs: Arc::clone(&self.blobs) as _,
             vectors: Arc::clone(&self.vectors) as _,
             ledger: Arc::clone(&self.ledger) as _,
@@ -318,54 +322,54 @@ impl Fakes {
         }
     }
 
-    pub fn engine(&self) -> Engine {
+    pub fn build_engine(&self) -> Engine {
         let config = EngineConfig {
             store_workers: self.workers[&Stage::Store],
             ..self.config.clone()
         };
-        Engine::new(self.ports(), config)
+        Engine::new(self.fake_ports(), config)
     }
 
-    /// A file that the fake rasterizer takes for a document of so many pages.
-    pub fn file(&self, name: &str, pages: u32) -> PathBuf {
+    /// Writes a file that the fake rasterizer opens as a document of `pages` pages.
+    pub fn write_document_file(&self, name: &str, pages: u32) -> PathBuf {
         let path = self.files.path().join(name);
         std::fs::write(&path, format!("{pages} pages {name}")).unwrap();
         path
     }
 
-    pub fn document(&self, name: &str, pages: u32) -> DocumentSpec {
-        DocumentSpec::new(self.file(name, pages))
+    pub fn document_spec(&self, name: &str, pages: u32) -> DocumentSpec {
+        DocumentSpec::new(self.write_document_file(name, pages))
     }
 
-    pub fn id(&self, name: &str) -> DocumentId {
-        DocumentId::of(&std::fs::read(self.files.path().join(name)).unwrap())
+    pub fn document_id(&self, name: &str) -> DocumentId {
+        DocumentId::from_content(&std::fs::read(self.files.path().join(name)).unwrap())
     }
 
-    /// What is left after the power went: stores as they were flushed.
-    pub fn crash(&self) {
-        self.blobs.crash();
-        self.vectors.crash();
+    /// Simulates a power cut: the stores lose all data that was not flushed.
+    pub fn simulate_power_cut(&self) {
+        self.blobs.revert_to_durable();
+        self.vectors.revert_to_durable();
     }
 
-    /// What is left after the process was killed: the system still writes what it was given.
-    pub fn settle(&self) {
-        self.blobs.settle();
-        self.vectors.settle();
+    /// Simulates a killed process: the operating system still writes all data that it was given.
+    pub fn simulate_process_kill(&self) {
+        self.blobs.flush_all();
+        self.vectors.flush_all();
     }
 
-    /// Checks that every page of a document is exactly once in blobs, index and ledger.
-    pub async fn assert_whole(&self, name: &str, pages: u32) {
-        let (tenant, id) = (TenantId::single(), self.id(name));
+    /// Checks that blobs, index and ledger hold every page of a document exactly once.
+    pub async fn assert_document_complete(&self, name: &str, pages: u32) {
+        let (tenant, id) = (TenantId::default_tenant(), self.document_id(name));
         let recorded: Vec<_> = self
             .ledger
-            .pages(&tenant, &id, Some(&pipeline(0).revision))
+            .list_pages(&tenant, &id, Some(&test_pipeline(0).revision))
             .await
             .unwrap()
             .iter()
             .map(|r| r.page)
             .collect();
         assert_eq!(recorded, (1..=pages).collect::<Vec<_>>());
-        let points = self.vectors.points();
+        let points = self.vectors.sorted_points();
         for page in 1..=pages {
             let passages: Vec<_> = points
                 .iter()
@@ -383,21 +387,21 @@ impl Fakes {
     }
 }
 
-/// A pipeline; another number is another revision.
-pub fn pipeline(number: u32) -> Arc<Pipeline> {
-    let mut manifest = Manifest::embedded();
+/// Returns a pipeline. Each number gives another revision.
+pub fn test_pipeline(number: u32) -> Arc<Pipeline> {
+    let mut manifest = Manifest::default_pipeline();
     manifest
         .settings
         .insert("number".into(), i64::from(number).into());
     Arc::new(Pipeline::new(manifest, Default::default(), Default::default()))
 }
 
-/// A job of the only tenant.
-pub fn job(documents: impl IntoIterator<Item = DocumentSpec>) -> JobSpec {
-    job_of(TenantId::single(), documents)
+/// Returns a job of the single tenant.
+pub fn single_tenant_job(documents: impl IntoIterator<Item = DocumentSpec>) -> JobSpec {
+    tenant_job(TenantId::default_tenant(), documents)
 }
 
-/// A job of some tenant.
-pub fn job_of(tenant: TenantId, documents: impl IntoIterator<Item = DocumentSpec>) -> JobSpec {
-    JobSpec::new(tenant, pipeline(0), documents.into_iter().collect())
+/// Returns a job of a tenant.
+pub fn tenant_job(tenant: TenantId, documents: impl IntoIterator<Item = DocumentSpec>) -> JobSpec {
+    JobSpec::new(tenant, test_pipeline(0), documents.into_iter().collect())
 }

@@ -1,5 +1,5 @@
-//! Rasterizer, reader and embedder. A page's number travels in its pixels and in its text, so that every stage knows which
-//! page it has.
+//! Fake rasterizer, reader and embedder. The pixels and the text of a page contain its number, so every fake knows which page it
+//! gets.
 
 use std::ops::Range;
 use std::path::Path;
@@ -9,43 +9,44 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::OwnedSemaphorePermit;
-use weir_core::decision::Device;
-use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PixelFormat, Pixels};
+use weir_core::decision::ComputeDevice;
+use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PixelBuffer, PixelFormat};
+use weir_core::page_text::Line;
 use weir_core::ports::{
-    Account, Drawing, DrawnPage, Embedder, OpenDocument, Rasterizer, Reader, ReservedDrawing, Source,
+    DrawOptions, DrawnPage, Embedder, OcrEngine, OpenDocument, PdfSource, Rasterizer, ReservedDrawing,
+    SchedulingContext,
 };
-use weir_core::text::Line;
 use weir_core::{InferenceError, PageFacts, PageImage, PageNumber, RasterError, Rect, Stage};
 
-use super::{Fault, Inside, Stages};
+use super::{CallGuard, FakeStages, InjectedFault};
 
 pub struct FakeRasterizer {
-    pub stages: Arc<Stages>,
+    pub stages: Arc<FakeStages>,
     pub workers: u32,
 }
 
 struct FakeDocument {
-    stages: Arc<Stages>,
+    stages: Arc<FakeStages>,
     info: DocumentInfo,
-    /// Whether its pages have no text of their own.
+    /// Whether the pages have no text layer.
     scanned: bool,
 }
 
-/// Pixels that are counted for as long as they exist.
+/// Pixels that are counted while they are in memory.
 struct CountedPixels {
     bytes: [u8; 4],
-    _image: Inside,
+    _image: CallGuard,
     _memory: OwnedSemaphorePermit,
 }
 
-impl Pixels for CountedPixels {
-    fn bytes(&self) -> &[u8] {
+impl PixelBuffer for CountedPixels {
+    fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-/// `"12 pages …"`.
-fn pages_of(path: &Path) -> Result<u32, RasterError> {
+/// Reads the number of pages from a file like `"12 pages …"`.
+fn read_page_count(path: &Path) -> Result<u32, RasterError> {
     let text = std::fs::read_to_string(path).unwrap();
     let number = text.split(' ').next().and_then(|n| n.parse().ok());
     number.ok_or(RasterError::NotPdf(text))
@@ -53,15 +54,15 @@ fn pages_of(path: &Path) -> Result<u32, RasterError> {
 
 #[async_trait]
 impl Rasterizer for FakeRasterizer {
-    async fn open(&self, source: &Source) -> Result<Arc<dyn OpenDocument>, RasterError> {
-        let pages = pages_of(&source.path)?;
+    async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenDocument>, RasterError> {
+        let pages = read_page_count(&source.path)?;
         Ok(Arc::new(FakeDocument {
             stages: Arc::clone(&self.stages),
             scanned: source.path.to_string_lossy().contains("scan"),
             info: DocumentInfo {
                 pages,
-                outline: match self.stages.outlined.load(Ordering::SeqCst) {
-                    true => (1..=pages).map(chapter).collect(),
+                outline: match self.stages.has_outline.load(Ordering::SeqCst) {
+                    true => (1..=pages).map(chapter_entry).collect(),
                     false => Vec::new(),
                 },
                 ..Default::default()
@@ -69,7 +70,7 @@ impl Rasterizer for FakeRasterizer {
         }))
     }
 
-    fn workers(&self) -> u32 {
+    fn worker_count(&self) -> u32 {
         self.workers
     }
 
@@ -78,29 +79,29 @@ impl Rasterizer for FakeRasterizer {
     }
 }
 
-fn raster_error(fault: Fault, page: PageNumber) -> RasterError {
+fn to_raster_error(fault: InjectedFault, page: PageNumber) -> RasterError {
     match fault {
-        Fault::Unavailable => RasterError::Unavailable {
+        InjectedFault::Unavailable => RasterError::Unavailable {
             what: "PDFium".into(),
             remedy: "install it".into(),
         },
         _ => RasterError::PageUnreadable {
             page,
-            reason: "it was told to".into(),
+            reason: "injected fault".into(),
         },
     }
 }
 
 #[async_trait]
 impl OpenDocument for FakeDocument {
-    fn info(&self) -> &DocumentInfo {
+    fn document_info(&self) -> &DocumentInfo {
         &self.info
     }
 
-    async fn facts(&self, pages: Range<PageNumber>) -> Result<Vec<PageFacts>, RasterError> {
+    async fn read_page_facts(&self, pages: Range<PageNumber>) -> Result<Vec<PageFacts>, RasterError> {
         assert!(pages.start >= 1 && pages.end <= self.info.pages + 1, "{pages:?}");
         assert!(pages.len() <= 64);
-        let _inside = self.stages.facts.enter();
+        let _inside = self.stages.facts_calls.start_call();
         Ok(pages
             .map(|number| PageFacts {
                 number,
@@ -113,52 +114,52 @@ impl OpenDocument for FakeDocument {
             .collect())
     }
 
-    async fn reserve(
+    async fn reserve_drawing(
         &self,
         page: PageNumber,
-        drawing: Drawing,
+        drawing: DrawOptions,
     ) -> Result<Box<dyn ReservedDrawing>, RasterError> {
         let memory = Arc::clone(&self.stages.image_memory.lock());
         Ok(Box::new(FakeDrawing {
             memory: memory.acquire_owned().await.unwrap(),
-            image: self.stages.images.enter(),
+            image: self.stages.live_images.start_call(),
             stages: Arc::clone(&self.stages),
             page,
             drawing,
         }))
     }
 
-    async fn text(&self, page: PageNumber) -> Result<Vec<Line>, RasterError> {
-        match self.stages.read_text(page).await {
-            Some(fault) => Err(raster_error(fault, page)),
-            None => Ok(lines(page)),
+    async fn read_text_layer(&self, page: PageNumber) -> Result<Vec<Line>, RasterError> {
+        match self.stages.run_text_layer(page).await {
+            Some(fault) => Err(to_raster_error(fault, page)),
+            None => Ok(page_lines(page)),
         }
     }
 }
 
-/// A page that has its memory.
+/// A page with reserved memory.
 struct FakeDrawing {
-    stages: Arc<Stages>,
+    stages: Arc<FakeStages>,
     page: PageNumber,
-    drawing: Drawing,
-    image: Inside,
+    drawing: DrawOptions,
+    image: CallGuard,
     memory: OwnedSemaphorePermit,
 }
 
 #[async_trait]
 impl ReservedDrawing for FakeDrawing {
-    async fn draw(self: Box<Self>) -> Result<DrawnPage, RasterError> {
+    async fn draw_page(self: Box<Self>) -> Result<DrawnPage, RasterError> {
         let Self { page, drawing, .. } = *self;
-        if let Some(fault) = self.stages.work(Stage::Rasterize, &[page]).await {
-            return Err(raster_error(fault, page));
+        if let Some(fault) = self.stages.run_stage(Stage::Rasterize, &[page]).await {
+            return Err(to_raster_error(fault, page));
         }
         Ok(DrawnPage {
             dpi: drawing.dpi,
-            encoded: drawing.encoded.then(|| EncodedImage {
+            encoded: drawing.want_encoded.then(|| EncodedImage {
                 media_type: "image/jpeg",
-                bytes: self.stages.encode(page),
+                bytes: self.stages.encode_page(page),
             }),
-            image: drawing.pixels.then(|| PageImage {
+            image: drawing.want_pixels.then(|| PageImage {
                 width: 4,
                 height: 1,
                 stride: 4,
@@ -173,8 +174,8 @@ impl ReservedDrawing for FakeDrawing {
     }
 }
 
-/// A chapter that begins with the first line of a page.
-fn chapter(page: PageNumber) -> OutlineEntry {
+/// Returns the outline entry of a chapter that starts at the first line of a page.
+fn chapter_entry(page: PageNumber) -> OutlineEntry {
     OutlineEntry {
         title: format!("page {page} says this and nothing else"),
         level: 1,
@@ -182,8 +183,8 @@ fn chapter(page: PageNumber) -> OutlineEntry {
     }
 }
 
-/// Two lines, far enough apart to be two paragraphs.
-fn lines(page: PageNumber) -> Vec<Line> {
+/// Returns two lines that are far enough apart to be two paragraphs.
+fn page_lines(page: PageNumber) -> Vec<Line> {
     let line = |text: String, y| Line {
         text,
         rect: Rect {
@@ -202,53 +203,66 @@ fn lines(page: PageNumber) -> Vec<Line> {
 }
 
 pub struct FakeReader {
-    pub stages: Arc<Stages>,
+    pub stages: Arc<FakeStages>,
     pub workers: u32,
 }
 
 #[async_trait]
-impl Reader for FakeReader {
-    async fn read(&self, _: &Account, image: PageImage, _dpi: u32) -> Result<Vec<Line>, InferenceError> {
-        let page = u32::from_be_bytes(image.pixels.bytes().try_into().unwrap());
-        match self.stages.work(Stage::Read, &[page]).await {
-            Some(fault) => Err(inference_error(fault, "ocr")),
-            None => Ok(lines(page)),
+impl OcrEngine for FakeReader {
+    async fn recognize_text(
+        &self,
+        _: &SchedulingContext,
+        image: PageImage,
+        _dpi: u32,
+    ) -> Result<Vec<Line>, InferenceError> {
+        let page = u32::from_be_bytes(image.pixels.as_bytes().try_into().unwrap());
+        match self.stages.run_stage(Stage::Read, &[page]).await {
+            Some(fault) => Err(to_inference_error(fault, "ocr")),
+            None => Ok(page_lines(page)),
         }
     }
 
-    fn workers(&self) -> u32 {
+    fn worker_count(&self) -> u32 {
         self.workers
     }
 }
 
-fn inference_error(fault: Fault, model: &str) -> InferenceError {
+fn to_inference_error(fault: InjectedFault, model: &str) -> InferenceError {
     match fault {
-        Fault::Unavailable => InferenceError::Unavailable {
+        InjectedFault::Unavailable => InferenceError::Unavailable {
             what: model.into(),
             remedy: "install it".into(),
         },
         _ => InferenceError::Failed {
             model: model.into(),
-            reason: "it was told to".into(),
+            reason: "injected fault".into(),
         },
     }
 }
 
 pub struct FakeEmbedder {
-    pub stages: Arc<Stages>,
+    pub stages: Arc<FakeStages>,
     pub workers: u32,
 }
 
 #[async_trait]
 impl Embedder for FakeEmbedder {
-    async fn embed(&self, account: &Account, texts: Vec<String>) -> Result<Vec<Vec<f32>>, InferenceError> {
+    async fn embed_texts(
+        &self,
+        account: &SchedulingContext,
+        texts: Vec<String>,
+    ) -> Result<Vec<Vec<f32>>, InferenceError> {
         let page = texts[0].split(' ').nth(1).and_then(|n| n.parse().ok());
         let Some(page) = page else {
-            assert_eq!(account.linger, Duration::ZERO, "a question waits for no company");
+            assert_eq!(
+                account.batch_linger,
+                Duration::ZERO,
+                "a query must not wait for a fuller batch"
+            );
             return Ok(texts.iter().map(|_| vec![1.0, 0.0]).collect());
         };
-        match self.stages.work(Stage::Embed, &[page]).await {
-            Some(fault) => Err(inference_error(fault, "embedding")),
+        match self.stages.run_stage(Stage::Embed, &[page]).await {
+            Some(fault) => Err(to_inference_error(fault, "embedding")),
             None => Ok(texts.iter().map(|_| vec![0.0, 1.0]).collect()),
         }
     }
@@ -257,19 +271,19 @@ impl Embedder for FakeEmbedder {
         Ok(u32::try_from(text.split_whitespace().count()).unwrap())
     }
 
-    fn dimensions(&self) -> usize {
+    fn vector_dimensions(&self) -> usize {
         2
     }
 
-    fn max_tokens(&self) -> u32 {
+    fn max_input_tokens(&self) -> u32 {
         256
     }
 
-    fn workers(&self) -> u32 {
+    fn worker_count(&self) -> u32 {
         self.workers
     }
 
-    fn device(&self) -> Device {
-        Device::default()
+    fn compute_device(&self) -> ComputeDevice {
+        ComputeDevice::default()
     }
 }

@@ -1,4 +1,4 @@
-//! Decisions as a test wants them.
+//! Fake policies whose decisions a test scripts.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,75 +6,75 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use weir_core::decision::{
-    BatchPlan, DocumentFacts, DocumentRoute, Failure, Label, Observation, PageRoute, PassageSource,
-    ProgressUpdate, Reading, Section, Situation, SummaryPlan, Verdict,
+    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, Label, ObservedEvent, PageRoute,
+    PassageSource, ProgressUpdate, ReadingMethod, StageFailure, SummaryPlan, SummarySource,
 };
 use weir_core::id::DocumentId;
-use weir_core::ports::{Capabilities, JobPolicy, Policies, PolicyRequest, PolicyTally};
+use weir_core::ports::{Capabilities, JobPolicy, OpenPolicyRequest, PolicyCallCounts, PolicyFactory};
 use weir_core::{Lane, PageFacts, PolicyError};
 
-type Decide<A, B> = Arc<dyn Fn(A) -> Result<B, PolicyError> + Send + Sync>;
-type Ask = Arc<dyn Fn(&Arc<dyn Capabilities>) + Send + Sync>;
+type DecisionFn<A, B> = Arc<dyn Fn(A) -> Result<B, PolicyError> + Send + Sync>;
+type CapabilitiesFn = Arc<dyn Fn(&Arc<dyn Capabilities>) + Send + Sync>;
 
-/// What the components answer.
+/// The decisions of the components.
 #[derive(Clone)]
-pub struct Script {
-    pub open: Decide<(), ()>,
-    /// Time that opening takes.
-    pub opening: Duration,
+pub struct PolicyScript {
+    pub open: DecisionFn<(), ()>,
+    /// The time that opening takes.
+    pub open_delay: Duration,
     /// Called with the job's capabilities when it opens.
-    pub opened: Ask,
-    pub plan: Decide<Situation, BatchPlan>,
-    pub document: Decide<DocumentFacts, ()>,
-    /// Labels of every document.
+    pub on_open: CapabilitiesFn,
+    pub plan: DecisionFn<BatchContext, BatchPlan>,
+    pub document: DecisionFn<DocumentFacts, ()>,
+    /// The labels of every document.
     pub labels: Vec<Label>,
-    pub route: Decide<PageFacts, PageRoute>,
-    pub judge: Decide<Failure, Verdict>,
-    pub passages: Decide<PassageSource, Vec<Range<u32>>>,
-    pub summarize: Decide<Section, SummaryPlan>,
-    pub observe: Decide<Observation, Vec<ProgressUpdate>>,
-    /// Time an observation takes.
-    pub observing: Duration,
+    pub route: DecisionFn<PageFacts, PageRoute>,
+    pub on_failure: DecisionFn<StageFailure, FailureAction>,
+    pub passages: DecisionFn<PassageSource, Vec<Range<u32>>>,
+    pub summarize: DecisionFn<SummarySource, SummaryPlan>,
+    pub observe: DecisionFn<ObservedEvent, Vec<ProgressUpdate>>,
+    /// The time that an observation takes.
+    pub observe_delay: Duration,
 }
 
-/// A page read by OCR, kept and made searchable.
-pub fn everything() -> PageRoute {
+/// Returns the route of a page that is read by OCR, stored and indexed.
+pub fn route_with_all_steps() -> PageRoute {
     PageRoute {
-        reading: Reading::Ocr,
+        reading_method: ReadingMethod::Ocr,
         embed: true,
         store: true,
         labels: vec![],
     }
 }
 
-/// Batches of four, eight of them in a queue.
-pub const PLAN: BatchPlan = BatchPlan {
+/// A plan with batches of four pages, and queues for eight batches.
+pub const DEFAULT_PLAN: BatchPlan = BatchPlan {
     pages: 4,
     dpi: 150,
     linger_millis: 0,
     queue_capacity: 8,
 };
 
-impl Default for Script {
+impl Default for PolicyScript {
     fn default() -> Self {
         Self {
             open: Arc::new(|()| Ok(())),
-            opening: Duration::ZERO,
-            opened: Arc::new(|_| ()),
-            plan: Arc::new(|_| Ok(PLAN)),
+            open_delay: Duration::ZERO,
+            on_open: Arc::new(|_| ()),
+            plan: Arc::new(|_| Ok(DEFAULT_PLAN)),
             document: Arc::new(|_| Ok(())),
             labels: Vec::new(),
-            route: Arc::new(|_| Ok(everything())),
-            judge: Arc::new(|_| Ok(Verdict::FailDocument)),
-            passages: Arc::new(|source| Ok(a_passage_each_line(&source.text))),
+            route: Arc::new(|_| Ok(route_with_all_steps())),
+            on_failure: Arc::new(|_| Ok(FailureAction::FailDocument)),
+            passages: Arc::new(|source| Ok(split_lines_into_passages(&source.text))),
             summarize: Arc::new(|_| Ok(SummaryPlan::None)),
             observe: Arc::new(|_| Ok(vec![])),
-            observing: Duration::ZERO,
+            observe_delay: Duration::ZERO,
         }
     }
 }
 
-fn a_passage_each_line(text: &str) -> Vec<Range<u32>> {
+fn split_lines_into_passages(text: &str) -> Vec<Range<u32>> {
     let mut start = 0;
     text.split('\n')
         .map(|line| {
@@ -86,29 +86,32 @@ fn a_passage_each_line(text: &str) -> Vec<Range<u32>> {
         .collect()
 }
 
-pub struct FakePolicies(pub Script);
+pub struct FakePolicies(pub PolicyScript);
 
-struct FakePolicy(Script, #[allow(dead_code)] Arc<dyn Capabilities>);
+struct FakePolicy(PolicyScript, #[allow(dead_code)] Arc<dyn Capabilities>);
 
 #[async_trait]
-impl Policies for FakePolicies {
-    async fn open(&self, request: PolicyRequest<'_>) -> Result<Arc<dyn JobPolicy>, PolicyError> {
-        tokio::time::sleep(self.0.opening).await;
+impl PolicyFactory for FakePolicies {
+    async fn open_job_policy(
+        &self,
+        request: OpenPolicyRequest<'_>,
+    ) -> Result<Arc<dyn JobPolicy>, PolicyError> {
+        tokio::time::sleep(self.0.open_delay).await;
         (self.0.open)(())?;
-        (self.0.opened)(&request.capabilities);
+        (self.0.on_open)(&request.capabilities);
         Ok(Arc::new(FakePolicy(self.0.clone(), request.capabilities)))
     }
 }
 
 #[async_trait]
 impl JobPolicy for FakePolicy {
-    fn tally(&self) -> PolicyTally {
-        PolicyTally::default()
+    fn call_counts(&self) -> PolicyCallCounts {
+        PolicyCallCounts::default()
     }
 
-    async fn plan(&self, situation: Situation) -> Result<BatchPlan, PolicyError> {
-        assert!((1..=64).contains(&situation.next.len()));
-        assert!(situation.next.len() <= situation.remaining_pages as usize);
+    async fn plan_batch(&self, situation: BatchContext) -> Result<BatchPlan, PolicyError> {
+        assert!((1..=64).contains(&situation.next_pages.len()));
+        assert!(situation.next_pages.len() <= situation.remaining_pages as usize);
         (self.0.plan)(situation)
     }
 
@@ -128,20 +131,20 @@ impl JobPolicy for FakePolicy {
         (self.0.route)(facts)
     }
 
-    async fn judge(&self, failure: Failure) -> Result<Verdict, PolicyError> {
-        (self.0.judge)(failure)
+    async fn choose_failure_action(&self, failure: StageFailure) -> Result<FailureAction, PolicyError> {
+        (self.0.on_failure)(failure)
     }
 
-    async fn passages(&self, source: PassageSource) -> Result<Vec<Range<u32>>, PolicyError> {
+    async fn split_passages(&self, source: PassageSource) -> Result<Vec<Range<u32>>, PolicyError> {
         (self.0.passages)(source)
     }
 
-    async fn summarize(&self, section: Section) -> Result<SummaryPlan, PolicyError> {
+    async fn plan_summary(&self, section: SummarySource) -> Result<SummaryPlan, PolicyError> {
         (self.0.summarize)(section)
     }
 
-    async fn observe(&self, _: u64, what: Observation) -> Result<Vec<ProgressUpdate>, PolicyError> {
-        tokio::time::sleep(self.0.observing).await;
+    async fn handle_event(&self, _: u64, what: ObservedEvent) -> Result<Vec<ProgressUpdate>, PolicyError> {
+        tokio::time::sleep(self.0.observe_delay).await;
         (self.0.observe)(what)
     }
 }

@@ -1,4 +1,4 @@
-//! Stores with two faces: what was written, and what would still be there after a power cut.
+//! Fake stores that hold their written data, and the durable data that would survive a power cut.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,35 +7,35 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use uuid::Uuid;
+use weir_core::component_log::ComponentLogEntry;
 use weir_core::event::Event;
 use weir_core::id::{DocumentId, JobId, RevisionId, TenantId};
-use weir_core::ledger::{DocumentRecord, Entry, JobRecord, JobState, PageRecord};
+use weir_core::ledger::{DocumentRecord, JobRecord, JobState, LedgerEntry, PageRecord};
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
-use weir_core::said::LogEntry;
-use weir_core::search::{Hit, Point, Query};
+use weir_core::search::{IndexPoint, SearchHit, SearchQuery};
 use weir_core::{PageNumber, Stage, StorageError};
 
-use super::{Fault, Stages};
+use super::{FakeStages, InjectedFault};
 
-fn storage_error(fault: Fault, what: &str) -> StorageError {
+fn to_storage_error(fault: InjectedFault, what: &str) -> StorageError {
     match fault {
-        Fault::Full => StorageError::Full { what: what.into() },
+        InjectedFault::Full => StorageError::NoSpace { what: what.into() },
         _ => StorageError::Failed {
             what: what.into(),
-            reason: "it was told to".into(),
+            reason: "injected fault".into(),
         },
     }
 }
 
-/// A map, and the map that survives. A flush copies what has changed.
-struct TwoFaced<K, V> {
+/// A map and its durable copy. A flush copies the changes.
+struct CrashableMap<K, V> {
     written: BTreeMap<K, V>,
     durable: BTreeMap<K, V>,
     changed: BTreeSet<K>,
 }
 
-impl<K: Clone + Ord, V: Clone> TwoFaced<K, V> {
-    fn empty() -> Mutex<Self> {
+impl<K: Clone + Ord, V: Clone> CrashableMap<K, V> {
+    fn new_locked() -> Mutex<Self> {
         Mutex::new(Self {
             written: BTreeMap::new(),
             durable: BTreeMap::new(),
@@ -43,12 +43,12 @@ impl<K: Clone + Ord, V: Clone> TwoFaced<K, V> {
         })
     }
 
-    fn write(&mut self, key: K, value: V) {
+    fn insert(&mut self, key: K, value: V) {
         self.changed.insert(key.clone());
         self.written.insert(key, value);
     }
 
-    fn remove(&mut self, gone: impl Fn(&K, &V) -> bool) {
+    fn remove_where(&mut self, gone: impl Fn(&K, &V) -> bool) {
         let changed = &mut self.changed;
         self.written.retain(|key, value| {
             let gone = gone(key, value);
@@ -68,32 +68,32 @@ impl<K: Clone + Ord, V: Clone> TwoFaced<K, V> {
         }
     }
 
-    fn crash(&mut self) {
+    fn revert_to_durable(&mut self) {
         self.written = self.durable.clone();
         self.changed.clear();
     }
 }
 
 pub struct FakeBlobs {
-    stages: Arc<Stages>,
-    blobs: Mutex<TwoFaced<(TenantId, String), Vec<u8>>>,
+    stages: Arc<FakeStages>,
+    blobs: Mutex<CrashableMap<(TenantId, String), Vec<u8>>>,
     pub flushes: AtomicU32,
 }
 
 impl FakeBlobs {
-    pub fn new(stages: Arc<Stages>) -> Self {
+    pub fn new(stages: Arc<FakeStages>) -> Self {
         Self {
             stages,
-            blobs: TwoFaced::empty(),
+            blobs: CrashableMap::new_locked(),
             flushes: AtomicU32::new(0),
         }
     }
 
-    pub fn crash(&self) {
-        self.blobs.lock().crash();
+    pub fn revert_to_durable(&self) {
+        self.blobs.lock().revert_to_durable();
     }
 
-    pub fn settle(&self) {
+    pub fn flush_all(&self) {
         self.blobs.lock().flush();
     }
 
@@ -106,41 +106,42 @@ impl FakeBlobs {
             .collect()
     }
 
-    pub fn bytes(&self, key: &str) -> Option<Vec<u8>> {
-        let key = (TenantId::single(), key.to_owned());
+    pub fn get_bytes(&self, key: &str) -> Option<Vec<u8>> {
+        let key = (TenantId::default_tenant(), key.to_owned());
         self.blobs.lock().written.get(&key).cloned()
     }
 }
 
 #[async_trait]
 impl BlobStore for FakeBlobs {
-    async fn put(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
+    async fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
         let page: u32 = key
             .split('/')
             .nth(1)
             .and_then(|page| page.parse().ok())
             .unwrap_or(0);
-        if key.ends_with("ocr.json") && page == self.stages.lost_lines.load(Ordering::SeqCst) {
-            return Err(storage_error(Fault::Page, key));
-        }
-        // Only images cost time; lines are a thousandth of their size.
-        if key.contains("/image/")
-            && let Some(fault) = self.stages.work(Stage::Store, &[page]).await
+        if key.ends_with("ocr.json") && page == self.stages.page_with_unstorable_lines.load(Ordering::SeqCst)
         {
-            return Err(storage_error(fault, key));
+            return Err(to_storage_error(InjectedFault::Page, key));
+        }
+        // Only images cost time, since lines are a thousand times smaller.
+        if key.contains("/image/")
+            && let Some(fault) = self.stages.run_stage(Stage::Store, &[page]).await
+        {
+            return Err(to_storage_error(fault, key));
         }
         self.blobs
             .lock()
-            .write((tenant.clone(), key.to_owned()), bytes.to_vec());
+            .insert((tenant.clone(), key.to_owned()), bytes.to_vec());
         Ok(())
     }
 
-    async fn get(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
+    async fn get_blob(&self, tenant: &TenantId, key: &str) -> Result<Option<Vec<u8>>, StorageError> {
         let key = (tenant.clone(), key.to_owned());
         Ok(self.blobs.lock().written.get(&key).cloned())
     }
 
-    async fn list(&self, _: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
+    async fn list_keys(&self, _: &TenantId, prefix: &str) -> Result<Vec<String>, StorageError> {
         Ok(self
             .keys()
             .into_iter()
@@ -148,88 +149,90 @@ impl BlobStore for FakeBlobs {
             .collect())
     }
 
-    async fn delete(&self, _: &TenantId, prefix: &str) -> Result<(), StorageError> {
-        self.blobs.lock().remove(|(_, key), _| key.starts_with(prefix));
-        self.stages.flushed_or_removed().await;
+    async fn delete_prefix(&self, _: &TenantId, prefix: &str) -> Result<(), StorageError> {
+        self.blobs
+            .lock()
+            .remove_where(|(_, key), _| key.starts_with(prefix));
+        self.stages.hang_after_countdown().await;
         Ok(())
     }
 
-    async fn flush(&self) -> Result<(), StorageError> {
+    async fn flush_blobs(&self) -> Result<(), StorageError> {
         self.flushes.fetch_add(1, Ordering::SeqCst);
         self.blobs.lock().flush();
-        self.stages.flushed_or_removed().await;
+        self.stages.hang_after_countdown().await;
         Ok(())
     }
 }
 
 pub struct FakeVectors {
-    stages: Arc<Stages>,
-    /// With the collection each is filed under.
-    points: Mutex<TwoFaced<(TenantId, Uuid), (String, Point)>>,
+    stages: Arc<FakeStages>,
+    /// The points with their collections.
+    points: Mutex<CrashableMap<(TenantId, Uuid), (String, IndexPoint)>>,
     pub flushes: AtomicU32,
     pub upserts: AtomicU32,
-    pub largest: AtomicU32,
+    pub most_pages_per_upsert: AtomicU32,
 }
 
 impl FakeVectors {
-    pub fn new(stages: Arc<Stages>) -> Self {
+    pub fn new(stages: Arc<FakeStages>) -> Self {
         Self {
             stages,
-            points: TwoFaced::empty(),
+            points: CrashableMap::new_locked(),
             flushes: AtomicU32::new(0),
             upserts: AtomicU32::new(0),
-            largest: AtomicU32::new(0),
+            most_pages_per_upsert: AtomicU32::new(0),
         }
     }
 
-    pub fn crash(&self) {
-        self.points.lock().crash();
+    pub fn revert_to_durable(&self) {
+        self.points.lock().revert_to_durable();
     }
 
-    pub fn settle(&self) {
+    pub fn flush_all(&self) {
         self.points.lock().flush();
     }
 
-    /// All points, in order of document, page and passage.
-    pub fn points(&self) -> Vec<Point> {
+    /// Returns all points in order of document, page and passage.
+    pub fn sorted_points(&self) -> Vec<IndexPoint> {
         let all = self.points.lock();
         let mut points: Vec<_> = all.written.values().map(|(_, point)| point.clone()).collect();
         points.sort_by_key(|p| (p.document, p.page, p.passage));
         points
     }
 
-    fn remove_where(&self, tenant: &TenantId, is_removed: impl Fn(&Point) -> bool) {
-        let is_removed = |(owner, _): &(TenantId, Uuid), (_, point): &(String, Point)| {
+    fn remove_where(&self, tenant: &TenantId, is_removed: impl Fn(&IndexPoint) -> bool) {
+        let is_removed = |(owner, _): &(TenantId, Uuid), (_, point): &(String, IndexPoint)| {
             owner == tenant && is_removed(point)
         };
-        self.points.lock().remove(is_removed);
+        self.points.lock().remove_where(is_removed);
     }
 }
 
 #[async_trait]
 impl VectorStore for FakeVectors {
-    async fn upsert(
+    async fn upsert_points(
         &self,
         tenant: &TenantId,
         collection: &str,
-        points: Vec<Point>,
+        points: Vec<IndexPoint>,
     ) -> Result<(), StorageError> {
         self.upserts.fetch_add(1, Ordering::SeqCst);
         let pages: BTreeSet<_> = points.iter().map(|p| p.page).collect();
         let pages: Vec<_> = pages.into_iter().collect();
-        self.largest
+        self.most_pages_per_upsert
             .fetch_max(u32::try_from(pages.len()).unwrap(), Ordering::SeqCst);
-        if let Some(fault) = self.stages.work(Stage::Upsert, &pages).await {
-            return Err(storage_error(fault, "the index"));
+        if let Some(fault) = self.stages.run_stage(Stage::Upsert, &pages).await {
+            return Err(to_storage_error(fault, "the index"));
         }
         let mut all = self.points.lock();
         for point in points {
-            all.write((tenant.clone(), point.id), (collection.to_owned(), point));
+            all.insert((tenant.clone(), point.id), (collection.to_owned(), point));
         }
         Ok(())
     }
 
-    async fn remove(
+    async fn remove_document_points(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -239,26 +242,34 @@ impl VectorStore for FakeVectors {
             point.document == *document
                 && pages.is_none_or(|pages| !point.is_summary() && pages.contains(&point.page))
         });
-        self.stages.flushed_or_removed().await;
+        self.stages.hang_after_countdown().await;
         Ok(())
     }
 
-    async fn remove_summaries(&self, tenant: &TenantId, document: &DocumentId) -> Result<(), StorageError> {
+    async fn remove_document_summaries(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<(), StorageError> {
         self.remove_where(tenant, |point| point.document == *document && point.is_summary());
-        self.stages.flushed_or_removed().await;
+        self.stages.hang_after_countdown().await;
         Ok(())
     }
 
-    async fn clear(&self, tenant: &TenantId) -> Result<(), StorageError> {
+    async fn remove_tenant_points(&self, tenant: &TenantId) -> Result<(), StorageError> {
         self.remove_where(tenant, |_| true);
         Ok(())
     }
 
-    async fn search(&self, tenant: &TenantId, query: &Query) -> Result<Vec<Hit>, StorageError> {
+    async fn search_points(
+        &self,
+        tenant: &TenantId,
+        query: &SearchQuery,
+    ) -> Result<Vec<SearchHit>, StorageError> {
         let all = self.points.lock();
-        let is_match = |((owner, _), (collection, p)): &(&(TenantId, Uuid), &(String, Point))| {
+        let is_match = |((owner, _), (collection, p)): &(&(TenantId, Uuid), &(String, IndexPoint))| {
             owner == tenant
-                && p.text.contains(&query.text)
+                && p.text.contains(&query.query_text)
                 && (query.documents.is_empty() || query.documents.contains(&p.document))
                 && query.collection.as_ref().is_none_or(|c| c == collection)
                 && query.labels.iter().all(|label| p.labels.contains(label))
@@ -273,11 +284,11 @@ impl VectorStore for FakeVectors {
         Ok(found
             .into_iter()
             .take(query.top_k)
-            .map(|p| Hit {
+            .map(|p| SearchHit {
                 summary: p.is_summary(),
                 labels: p.labels.iter().cloned().collect(),
                 document: p.document,
-                name: p.name,
+                name: p.document_name,
                 page: p.page,
                 score: 1.0,
                 similarity: 1.0,
@@ -290,7 +301,7 @@ impl VectorStore for FakeVectors {
             .collect())
     }
 
-    async fn pages(
+    async fn count_passages_by_page(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -304,10 +315,10 @@ impl VectorStore for FakeVectors {
         Ok(pages.into_iter().collect())
     }
 
-    async fn flush(&self) -> Result<(), StorageError> {
+    async fn flush_points(&self) -> Result<(), StorageError> {
         self.flushes.fetch_add(1, Ordering::SeqCst);
         self.points.lock().flush();
-        self.stages.flushed_or_removed().await;
+        self.stages.hang_after_countdown().await;
         Ok(())
     }
 }
@@ -316,30 +327,30 @@ type PageKey = (TenantId, DocumentId, PageNumber, RevisionId);
 
 #[derive(Default)]
 pub struct FakeLedger {
-    state: Mutex<Tables>,
-    /// Entries of each commit.
+    state: Mutex<FakeTables>,
+    /// The number of entries of each commit.
     pub commits: Mutex<Vec<usize>>,
-    /// Every commit fails for lack of room.
-    pub full: AtomicBool,
-    /// So many commits are written but answered with an error.
-    pub lies: AtomicU32,
+    /// Whether every commit fails with `storage-full`.
+    pub is_full: AtomicBool,
+    /// The number of commits that are written but return an error.
+    pub false_commit_errors: AtomicU32,
 }
 
 #[derive(Default)]
-struct Tables {
+struct FakeTables {
     pages: HashMap<PageKey, (u64, PageRecord)>,
     events: BTreeMap<(JobId, u64), Event>,
-    said: BTreeMap<(TenantId, JobId, u64), LogEntry>,
+    component_log: BTreeMap<(TenantId, JobId, u64), ComponentLogEntry>,
     documents: BTreeMap<(TenantId, DocumentId), DocumentRecord>,
     jobs: HashMap<JobId, JobRecord>,
-    /// Events in the order they were written.
+    /// Events in the order in which they were written.
     written: Vec<(TenantId, Event)>,
     clock: u64,
 }
 
 impl FakeLedger {
-    /// All events of a job, in order.
-    pub fn log(&self, job: JobId) -> Vec<Event> {
+    /// Returns all events of a job, in order.
+    pub fn job_events(&self, job: JobId) -> Vec<Event> {
         let state = self.state.lock();
         let all = state.events.range((job, 0)..=(job, u64::MAX));
         all.map(|(_, event)| event.clone()).collect()
@@ -348,9 +359,9 @@ impl FakeLedger {
 
 #[async_trait]
 impl Ledger for FakeLedger {
-    async fn commit(&self, entries: Vec<Entry>) -> Result<(), StorageError> {
-        if self.full.load(Ordering::SeqCst) {
-            return Err(StorageError::Full {
+    async fn commit_entries(&self, entries: Vec<LedgerEntry>) -> Result<(), StorageError> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(StorageError::NoSpace {
                 what: "the ledger".into(),
             });
         }
@@ -360,10 +371,10 @@ impl Ledger for FakeLedger {
             state.clock += 1;
             let clock = state.clock;
             match entry {
-                Entry::Job(job) => {
+                LedgerEntry::Job(job) => {
                     state.jobs.insert(job.id, job);
                 }
-                Entry::Document(document) => {
+                LedgerEntry::Document(document) => {
                     let key = (document.tenant.clone(), document.id);
                     let known = state.documents.get(&key).map(|known| known.created_millis);
                     let created_millis = known.unwrap_or(document.created_millis);
@@ -373,16 +384,16 @@ impl Ledger for FakeLedger {
                     };
                     state.documents.insert(key, document);
                 }
-                Entry::Page(page) => {
+                LedgerEntry::Page(page) => {
                     let key = (page.tenant.clone(), page.document, page.page, page.revision);
                     state.pages.insert(key, (clock, page));
                 }
-                Entry::Said(tenant, entry) => {
+                LedgerEntry::ComponentLog(tenant, entry) => {
                     let key = (tenant, entry.job, entry.seq);
-                    let before = state.said.insert(key, entry.clone());
+                    let before = state.component_log.insert(key, entry.clone());
                     assert!(before.is_none_or(|b| b == entry), "two entries have one number");
                 }
-                Entry::Event(tenant, event) => {
+                LedgerEntry::Event(tenant, event) => {
                     let before = state.events.insert((event.job, event.seq), event.clone());
                     if before.is_none() {
                         state.written.push((tenant, event.clone()));
@@ -393,15 +404,15 @@ impl Ledger for FakeLedger {
         }
         drop(state);
         let lie = self
-            .lies
+            .false_commit_errors
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
         match lie {
-            Ok(_) => Err(storage_error(Fault::Page, "a commit")),
+            Ok(_) => Err(to_storage_error(InjectedFault::Page, "a commit")),
             Err(_) => Ok(()),
         }
     }
 
-    async fn document(
+    async fn find_document(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -410,11 +421,11 @@ impl Ledger for FakeLedger {
         Ok(self.state.lock().documents.get(&key).cloned())
     }
 
-    async fn documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
-        self.documents_after(tenant, None, usize::MAX).await
+    async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.list_documents_after(tenant, None, usize::MAX).await
     }
 
-    async fn documents_after(
+    async fn list_documents_after(
         &self,
         tenant: &TenantId,
         after: Option<(u64, DocumentId)>,
@@ -432,14 +443,14 @@ impl Ledger for FakeLedger {
         Ok(documents)
     }
 
-    async fn pages_after(
+    async fn list_pages_after(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
         after: PageNumber,
         limit: usize,
     ) -> Result<Vec<PageRecord>, StorageError> {
-        let pages = self.pages(tenant, document, None).await?;
+        let pages = self.list_pages(tenant, document, None).await?;
         Ok(pages
             .into_iter()
             .filter(|page| page.page > after)
@@ -447,12 +458,12 @@ impl Ledger for FakeLedger {
             .collect())
     }
 
-    async fn tenant_place(&self, tenant: &TenantId) -> Result<u64, StorageError> {
-        let events = self.tenant_events(tenant, 0, usize::MAX).await?;
+    async fn last_tenant_event_position(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        let events = self.list_tenant_events(tenant, 0, usize::MAX).await?;
         Ok(events.last().map_or(0, |(place, _)| *place))
     }
 
-    async fn pages(
+    async fn list_pages(
         &self,
         tenant: &TenantId,
         document: &DocumentId,
@@ -472,17 +483,17 @@ impl Ledger for FakeLedger {
         Ok(latest.into_values().map(|(_, record)| record.clone()).collect())
     }
 
-    async fn job(&self, _: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
+    async fn find_job(&self, _: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
         Ok(self.state.lock().jobs.get(job).cloned())
     }
 
-    async fn unfinished(&self) -> Result<Vec<JobRecord>, StorageError> {
+    async fn list_unfinished_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
         let state = self.state.lock();
         let open = |j: &&JobRecord| matches!(j.state, JobState::Queued | JobState::Running);
         Ok(state.jobs.values().filter(open).cloned().collect())
     }
 
-    async fn events(
+    async fn list_job_events(
         &self,
         _: &TenantId,
         job: &JobId,
@@ -490,32 +501,34 @@ impl Ledger for FakeLedger {
         limit: usize,
     ) -> Result<Vec<Event>, StorageError> {
         Ok(self
-            .log(*job)
+            .job_events(*job)
             .into_iter()
             .filter(|e| e.seq > after)
             .take(limit)
             .collect())
     }
 
-    async fn said(
+    async fn list_component_log(
         &self,
         tenant: &TenantId,
         job: &JobId,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<LogEntry>, StorageError> {
+    ) -> Result<Vec<ComponentLogEntry>, StorageError> {
         let state = self.state.lock();
         let place = |seq| (tenant.clone(), *job, seq);
-        let of_job = state.said.range(place(after.saturating_add(1))..=place(u64::MAX));
+        let of_job = state
+            .component_log
+            .range(place(after.saturating_add(1))..=place(u64::MAX));
         Ok(of_job.take(limit).map(|(_, entry)| entry.clone()).collect())
     }
 
-    async fn last_said(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
-        let all = self.said(tenant, job, 0, usize::MAX).await?;
+    async fn last_component_log_seq(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
+        let all = self.list_component_log(tenant, job, 0, usize::MAX).await?;
         Ok(all.last().map_or(0, |entry| entry.seq))
     }
 
-    async fn tenant_events(
+    async fn list_tenant_events(
         &self,
         tenant: &TenantId,
         after: u64,
@@ -530,7 +543,7 @@ impl Ledger for FakeLedger {
             .collect())
     }
 
-    async fn forget(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
+    async fn erase_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
         let mut state = self.state.lock();
         state
             .pages

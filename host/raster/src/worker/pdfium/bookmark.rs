@@ -1,11 +1,11 @@
-//! The outline.
+//! The outline of a document, in PDFium called bookmarks.
 
 use std::ffi::c_ulong;
 use std::ptr;
 
 use pdfium_render::prelude::FPDF_BOOKMARK;
 
-use super::{Document, utf16};
+use super::{Document, read_utf16_string};
 
 const ACTION_GOTO: c_ulong = 1;
 
@@ -20,13 +20,13 @@ impl<'d> Bookmark<'d> {
         (!handle.is_null()).then_some(Self { document, handle })
     }
 
-    /// The first entry of the outline.
-    pub(super) fn first(document: &'d Document) -> Option<Self> {
-        Self::below(document, ptr::null_mut())
+    /// Returns the first entry of the outline.
+    pub(super) fn first_of_document(document: &'d Document) -> Option<Self> {
+        Self::first_child_of(document, ptr::null_mut())
     }
 
-    /// The first entry below `parent`; null is the root.
-    fn below(document: &'d Document, parent: FPDF_BOOKMARK) -> Option<Self> {
+    /// Returns the first child of `parent`; null stands for the root.
+    fn first_child_of(document: &'d Document, parent: FPDF_BOOKMARK) -> Option<Self> {
         // SAFETY: both handles belong to the open document.
         Self::new(document, unsafe {
             document.api.FPDFBookmark_GetFirstChild(document.handle, parent)
@@ -34,7 +34,7 @@ impl<'d> Bookmark<'d> {
     }
 
     pub(in crate::worker) fn first_child(&self) -> Option<Self> {
-        Self::below(self.document, self.handle)
+        Self::first_child_of(self.document, self.handle)
     }
 
     pub(in crate::worker) fn next_sibling(&self) -> Option<Self> {
@@ -46,13 +46,13 @@ impl<'d> Bookmark<'d> {
         })
     }
 
-    /// Tells entries apart.
-    pub(in crate::worker) fn id(&self) -> usize {
+    /// Returns a number that identifies the entry.
+    pub(in crate::worker) fn handle_address(&self) -> usize {
         self.handle.addr()
     }
 
     pub(in crate::worker) fn title(&self) -> String {
-        utf16(|buffer, length| {
+        read_utf16_string(|buffer, length| {
             // SAFETY: PDFium writes at most `length` bytes.
             unsafe {
                 self.document
@@ -62,8 +62,8 @@ impl<'d> Bookmark<'d> {
         })
     }
 
-    /// The 0-based index of the page it points to.
-    pub(in crate::worker) fn page(&self) -> Option<u32> {
+    /// Returns the 0-based index of the page that the entry points to.
+    pub(in crate::worker) fn page_index(&self) -> Option<u32> {
         let (api, document) = (self.document.api, self.document.handle);
         // SAFETY: every handle belongs to the open document and is checked for null before it is used.
         let index = unsafe {

@@ -1,8 +1,8 @@
-//! Boxes and transformations of the plane.
+//! Boxes and affine transformations.
 
 use pdfium_render::prelude::FS_MATRIX;
 
-/// A box in the page's own coordinates: points, y upwards, before rotation.
+/// A box in page coordinates: points, y axis upward, before rotation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::worker) struct Bounds {
     pub(in crate::worker) left: f32,
@@ -11,7 +11,7 @@ pub(in crate::worker) struct Bounds {
     pub(in crate::worker) top: f32,
 }
 
-/// A transformation of the plane.
+/// An affine transformation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix(pub(super) FS_MATRIX);
 
@@ -25,15 +25,15 @@ impl Matrix {
         f: 0.0,
     });
 
-    fn apply(&self, x: f32, y: f32) -> (f32, f32) {
+    fn transform_point(&self, x: f32, y: f32) -> (f32, f32) {
         let m = &self.0;
         (m.a * x + m.c * y + m.e, m.b * x + m.d * y + m.f)
     }
 
-    /// First this one, then `next`.
+    /// Returns the transformation that applies this one first and then `next`.
     pub(super) fn then(&self, next: &Self) -> Self {
         let (m, n) = (&self.0, &next.0);
-        let (e, f) = next.apply(m.e, m.f);
+        let (e, f) = next.transform_point(m.e, m.f);
         Self(FS_MATRIX {
             a: m.a * n.a + m.b * n.c,
             b: m.a * n.b + m.b * n.d,
@@ -44,13 +44,13 @@ impl Matrix {
         })
     }
 
-    /// The box around the transformed box.
-    pub(super) fn bounds(&self, b: Bounds) -> Bounds {
+    /// Returns the bounds of the transformed box.
+    pub(super) fn transform_bounds(&self, b: Bounds) -> Bounds {
         let corners = [
-            self.apply(b.left, b.bottom),
-            self.apply(b.right, b.bottom),
-            self.apply(b.left, b.top),
-            self.apply(b.right, b.top),
+            self.transform_point(b.left, b.bottom),
+            self.transform_point(b.right, b.bottom),
+            self.transform_point(b.left, b.top),
+            self.transform_point(b.right, b.top),
         ];
         let mut around = Bounds {
             left: f32::INFINITY,
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_form_in_a_form_is_placed_by_both_matrices() {
+    fn nested_form_is_placed_by_both_matrices() {
         let turned = Matrix(FS_MATRIX {
             a: 0.0,
             b: 1.0,
@@ -102,8 +102,8 @@ mod tests {
             right: 200.0,
             top: 12.0,
         };
-        assert_eq!(turned.then(&doubled).bounds(unit), placed);
-        assert_eq!(doubled.bounds(turned.bounds(unit)), placed);
-        assert_eq!(Matrix::IDENTITY.bounds(unit), unit);
+        assert_eq!(turned.then(&doubled).transform_bounds(unit), placed);
+        assert_eq!(doubled.transform_bounds(turned.transform_bounds(unit)), placed);
+        assert_eq!(Matrix::IDENTITY.transform_bounds(unit), unit);
     }
 }

@@ -1,4 +1,4 @@
-//! Pages: their measures, their pixels, their images.
+//! A page of a PDF: size, drawing, colors and images.
 
 use std::ffi::{c_int, c_ulong};
 use std::marker::PhantomData;
@@ -8,11 +8,11 @@ use pdfium_render::prelude::{
     FPDF_BITMAP, FPDF_BOOL, FPDF_DOCUMENT, FPDF_PAGE, FPDF_PAGEOBJECT, FS_RECTF, IFSDK_PAUSE,
 };
 
-use super::form::{DRAW_ANNOTATIONS, Form};
+use super::form::{DRAW_ANNOTATIONS, PdfForm};
 use super::geometry::{Bounds, Matrix};
-use super::glyph::TextPage;
-use super::{Api, Document};
-use crate::shared::Pulse;
+use super::text_page::TextPage;
+use super::{Document, PdfiumApi};
+use crate::shared_memory::Heartbeat;
 
 const BITMAP_GRAY: c_int = 1;
 const BITMAP_BGR: c_int = 2;
@@ -23,54 +23,54 @@ const OBJECT_PATH: c_int = 2;
 const OBJECT_IMAGE: c_int = 3;
 const OBJECT_FORM: c_int = 5;
 
-/// Objects of a page that are looked at before it is taken to have colours.
-const COLOURS_LIMIT: c_int = 50_000;
+/// Maximum number of objects that are checked for colors; a page with more objects counts as colored.
+const MAX_COLOR_CHECKED_OBJECTS: c_int = 50_000;
 
-/// What PDFium says is the colour of a pattern, whatever its colours are (`CPDF_ColorState::SetPattern`).
-const PATTERN: (u32, u32, u32) = (0xbf, 0xbf, 0xbf);
+/// The color that PDFium reports for every pattern, whatever its colors are (`CPDF_ColorState::SetPattern`).
+const PATTERN_COLOR: (u32, u32, u32) = (0xbf, 0xbf, 0xbf);
 
-/// How pixels are drawn.
+/// The color format of the pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Colours {
-    /// One byte a pixel.
+pub(in crate::worker) enum ColorMode {
+    /// One byte per pixel.
     Gray,
-    /// Three bytes: blue, green, red.
+    /// Three bytes per pixel: blue, green, red.
     Bgr,
 }
 
-/// What became of drawing.
+/// The result of drawing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Drawn {
+pub(in crate::worker) enum DrawStatus {
     Done,
     Failed,
-    Abandoned,
+    Canceled,
 }
 
 /// A parsed page.
 pub(in crate::worker) struct Page<'d> {
-    api: Api,
+    api: PdfiumApi,
     handle: FPDF_PAGE,
-    form: Option<&'d Form>,
+    form: Option<&'d PdfForm>,
     document: PhantomData<&'d Document>,
 }
 
 impl Drop for Page<'_> {
     fn drop(&mut self) {
         if let Some(form) = self.form {
-            form.leave(self.handle);
+            form.on_before_close_page(self.handle);
         }
-        // SAFETY: the page is open and nothing borrows from it any more.
+        // SAFETY: the page is open and nothing borrows from it.
         unsafe { self.api.FPDF_ClosePage(self.handle) };
     }
 }
 
 impl<'d> Page<'d> {
-    /// `document` is open and stays so as long as `'d`.
+    /// Parses a page. `document` must be open and stay open for `'d`.
     pub(super) fn load(
-        api: Api,
+        api: PdfiumApi,
         document: FPDF_DOCUMENT,
         index: u32,
-        form: Option<&'d Form>,
+        form: Option<&'d PdfForm>,
     ) -> Option<Self> {
         let index = c_int::try_from(index).ok()?;
         // SAFETY: the document is open; a wrong index gives null.
@@ -79,7 +79,7 @@ impl<'d> Page<'d> {
             return None;
         }
         if let Some(form) = form {
-            form.enter(handle);
+            form.on_after_load_page(handle);
         }
         Some(Self {
             api,
@@ -89,7 +89,7 @@ impl<'d> Page<'d> {
         })
     }
 
-    /// Width and height in points after rotation.
+    /// Returns width and height in points after rotation.
     pub(in crate::worker) fn size(&self) -> (f32, f32) {
         // SAFETY: the page is open.
         unsafe {
@@ -100,13 +100,13 @@ impl<'d> Page<'d> {
         }
     }
 
-    /// Quarter turns clockwise, 0 to 3.
-    pub(in crate::worker) fn rotation(&self) -> u8 {
+    /// Returns the rotation in quarter turns clockwise, 0 to 3.
+    pub(in crate::worker) fn quarter_turns(&self) -> u8 {
         // SAFETY: the page is open.
         u8::try_from(unsafe { self.api.FPDFPage_GetRotation(self.handle) }.rem_euclid(4)).unwrap_or(0)
     }
 
-    /// The part of the plane that is the page.
+    /// Returns the box of the page.
     pub(in crate::worker) fn bounds(&self) -> Option<Bounds> {
         let mut rect = FS_RECTF {
             left: 0.0,
@@ -114,7 +114,7 @@ impl<'d> Page<'d> {
             right: 0.0,
             bottom: 0.0,
         };
-        // SAFETY: the page is open, `rect` is written to.
+        // SAFETY: the page is open; PDFium writes only to `rect`.
         let found = unsafe { self.api.FPDF_GetPageBoundingBox(self.handle, &raw mut rect) };
         (found != 0).then_some(Bounds {
             left: rect.left,
@@ -124,22 +124,22 @@ impl<'d> Page<'d> {
         })
     }
 
-    /// Draws the page with its annotations and form fields over all of `pixels`, which hold `stride × height` bytes, on white.
+    /// Draws the page on white, with its annotations and form fields. It fills all of `pixels`, which hold `stride × height` bytes.
     pub(in crate::worker) fn draw(
         &self,
         pixels: &mut [u8],
         (width, height, stride): (u32, u32, u32),
-        colours: Colours,
-        pulse: &Pulse,
-    ) -> Drawn {
-        let (bytes, format) = match colours {
-            Colours::Gray => (1, BITMAP_GRAY),
-            Colours::Bgr => (3, BITMAP_BGR),
+        color_mode: ColorMode,
+        heartbeat: &Heartbeat,
+    ) -> DrawStatus {
+        let (bytes, format) = match color_mode {
+            ColorMode::Gray => (1, BITMAP_GRAY),
+            ColorMode::Bgr => (3, BITMAP_BGR),
         };
         if u64::from(stride) < u64::from(width) * bytes
             || (pixels.len() as u64) < u64::from(stride) * u64::from(height)
         {
-            return Drawn::Failed;
+            return DrawStatus::Failed;
         }
         pixels.fill(0xff);
         let (Ok(width), Ok(height), Ok(stride)) = (
@@ -147,25 +147,25 @@ impl<'d> Page<'d> {
             c_int::try_from(height),
             c_int::try_from(stride),
         ) else {
-            return Drawn::Failed;
+            return DrawStatus::Failed;
         };
         let first = pixels.as_mut_ptr().cast();
-        // SAFETY: `pixels` outlives the bitmap and is as large as the bitmap says, which was checked above.
+        // SAFETY: `pixels` outlives the bitmap and has the size that the bitmap claims, as checked above.
         let handle = unsafe { self.api.FPDFBitmap_CreateEx(width, height, format, first, stride) };
         if handle.is_null() {
-            return Drawn::Failed;
+            return DrawStatus::Failed;
         }
-        let bitmap = Bitmap {
+        let bitmap = RenderBitmap {
             api: self.api,
             handle,
         };
         let mut pause = IFSDK_PAUSE {
             version: 1,
-            NeedToPauseNow: Some(beat),
-            user: ptr::from_ref(pulse).cast_mut().cast(),
+            NeedToPauseNow: Some(need_to_pause_now),
+            user: ptr::from_ref(heartbeat).cast_mut().cast(),
         };
         let pause = &raw mut pause;
-        // SAFETY: page and bitmap are open; `pause` and the pulse it points to live until rendering is closed.
+        // SAFETY: page and bitmap are open; `pause` and the heartbeat that it points to live until rendering is closed.
         unsafe {
             let mut status = self.api.FPDF_RenderPageBitmap_Start(
                 bitmap.handle,
@@ -178,24 +178,24 @@ impl<'d> Page<'d> {
                 DRAW_ANNOTATIONS,
                 pause,
             );
-            while status == RENDER_TO_BE_CONTINUED && !pulse.is_abandoned() {
+            while status == RENDER_TO_BE_CONTINUED && !heartbeat.is_canceled() {
                 status = self.api.FPDF_RenderPage_Continue(self.handle, pause);
             }
             self.api.FPDF_RenderPage_Close(self.handle);
             if let Some(form) = self.form.filter(|_| status == RENDER_DONE) {
-                form.draw(bitmap.handle, self.handle, (width, height));
+                form.draw_fields(bitmap.handle, self.handle, (width, height));
             }
             match status {
-                RENDER_DONE => Drawn::Done,
-                RENDER_TO_BE_CONTINUED => Drawn::Abandoned,
-                _ => Drawn::Failed,
+                RENDER_DONE => DrawStatus::Done,
+                RENDER_TO_BE_CONTINUED => DrawStatus::Canceled,
+                _ => DrawStatus::Failed,
             }
         }
     }
 
-    /// Whether the page can be told to have no colours before it is drawn: nothing but text and lines, all black, white or
-    /// gray. Most pages of text are so; drawn in gray they take two thirds of the time and a third of the memory.
-    pub(in crate::worker) fn is_gray(&self, pulse: &Pulse) -> bool {
+    /// Returns whether the page is known to have no colors before it is drawn: it has only text and lines, all in black, white or gray.
+    /// Most pages of text do. Drawn in gray, they take two thirds of the time and a third of the memory.
+    pub(in crate::worker) fn is_gray(&self, heartbeat: &Heartbeat) -> bool {
         // SAFETY: the page is open.
         let (objects, annotations) = unsafe {
             (
@@ -203,12 +203,12 @@ impl<'d> Page<'d> {
                 self.api.FPDFPage_GetAnnotCount(self.handle),
             )
         };
-        if objects > COLOURS_LIMIT || annotations > 0 || self.form.is_some() {
+        if objects > MAX_COLOR_CHECKED_OBJECTS || annotations > 0 || self.form.is_some() {
             return false;
         }
         (0..objects).all(|index| {
             if index % 256 == 0 {
-                pulse.beat();
+                heartbeat.record_beat();
             }
             // SAFETY: the page is open; a wrong index gives null.
             let object = unsafe { self.api.FPDFPage_GetObject(self.handle, index) };
@@ -219,7 +219,7 @@ impl<'d> Page<'d> {
     fn is_gray_object(&self, object: FPDF_PAGEOBJECT) -> bool {
         let (mut r, mut g, mut b, mut a) = (0, 0, 0, 0);
         let to = (&raw mut r, &raw mut g, &raw mut b, &raw mut a);
-        // SAFETY: the object belongs to the open page; what is written to is of the type that the function asks for.
+        // SAFETY: the object belongs to the open page; each output has the type that the function expects.
         let kind = unsafe { self.api.FPDFPageObj_GetType(object) };
         if kind != OBJECT_TEXT && kind != OBJECT_PATH {
             return false;
@@ -232,33 +232,37 @@ impl<'d> Page<'d> {
             self.api
                 .FPDFPageObj_GetStrokeColor(object, to.0, to.1, to.2, to.3)
         };
-        let is_gray = |(r, g, b)| r == g && g == b && (r, g, b) != PATTERN;
+        let is_gray = |(r, g, b)| r == g && g == b && (r, g, b) != PATTERN_COLOR;
         filled != 0 && stroked != 0 && is_gray(fill) && is_gray((r, g, b))
     }
 
-    /// Calls `visit` with the box of each image on the page, those inside of form objects included, looking at no more
-    /// than `limit` objects.
-    pub(in crate::worker) fn images(&self, limit: u32, pulse: &Pulse, visit: &mut dyn FnMut(Bounds)) {
+    /// Calls `visit` with the box of each image on the page, including images inside form objects. It checks at most `limit` objects.
+    pub(in crate::worker) fn visit_image_bounds(
+        &self,
+        limit: u32,
+        heartbeat: &Heartbeat,
+        visit: &mut dyn FnMut(Bounds),
+    ) {
         // SAFETY: the page is open; a wrong index gives null.
         let count = unsafe { self.api.FPDFPage_CountObjects(self.handle) };
         let mut left = limit;
         for index in 0..count {
             // SAFETY: as above.
             let object = unsafe { self.api.FPDFPage_GetObject(self.handle, index) };
-            self.visit_images(object, &Matrix::IDENTITY, 0, &mut left, pulse, visit);
+            self.visit_images_of_object(object, &Matrix::IDENTITY, 0, &mut left, heartbeat, visit);
             if left == 0 {
                 break;
             }
         }
     }
 
-    fn visit_images(
+    fn visit_images_of_object(
         &self,
         object: FPDF_PAGEOBJECT,
         matrix: &Matrix,
         depth: u32,
         left: &mut u32,
-        pulse: &Pulse,
+        heartbeat: &Heartbeat,
         visit: &mut dyn FnMut(Bounds),
     ) {
         *left = left.saturating_sub(1);
@@ -266,9 +270,9 @@ impl<'d> Page<'d> {
             return;
         }
         if left.is_multiple_of(256) {
-            pulse.beat();
+            heartbeat.record_beat();
         }
-        // SAFETY: the object belongs to the open page; what is written to is of the type that the function asks for.
+        // SAFETY: the object belongs to the open page; each output has the type that the function expects.
         match unsafe { self.api.FPDFPageObj_GetType(object) } {
             OBJECT_IMAGE => {
                 let (mut l, mut b, mut r, mut t) = (0.0, 0.0, 0.0, 0.0);
@@ -279,7 +283,7 @@ impl<'d> Page<'d> {
                         .FPDFPageObj_GetBounds(object, bounds.0, bounds.1, bounds.2, bounds.3)
                 };
                 if found != 0 {
-                    visit(matrix.bounds(Bounds {
+                    visit(matrix.transform_bounds(Bounds {
                         left: l,
                         bottom: b,
                         right: r,
@@ -298,7 +302,7 @@ impl<'d> Page<'d> {
                 for index in 0..c_ulong::try_from(count).unwrap_or(0) {
                     // SAFETY: as above; a wrong index gives null.
                     let child = unsafe { self.api.FPDFFormObj_GetObject(object, index) };
-                    self.visit_images(child, &inner, depth + 1, left, pulse, visit);
+                    self.visit_images_of_object(child, &inner, depth + 1, left, heartbeat, visit);
                     if *left == 0 {
                         return;
                     }
@@ -308,29 +312,29 @@ impl<'d> Page<'d> {
         }
     }
 
-    /// The page's text.
-    pub(in crate::worker) fn text(&self) -> Option<TextPage<'_>> {
-        // SAFETY: the page is open, and outlives its text, which borrows it.
+    /// Loads the text of the page.
+    pub(in crate::worker) fn load_text(&self) -> Option<TextPage<'_>> {
+        // SAFETY: the page is open and outlives the text page, which borrows it.
         TextPage::new(self.api, unsafe { self.api.FPDFText_LoadPage(self.handle) })
     }
 }
 
-/// PDFium asks whether it should pause.
-unsafe extern "C" fn beat(pause: *mut IFSDK_PAUSE) -> FPDF_BOOL {
-    // SAFETY: `Page::draw` set `user` to a pulse that outlives the rendering.
-    let pulse = unsafe { &*(*pause).user.cast::<Pulse>() };
-    pulse.beat();
-    FPDF_BOOL::from(pulse.is_abandoned())
+/// Callback in which PDFium asks whether it should pause. Records a heartbeat; pauses only if the request is canceled.
+unsafe extern "C" fn need_to_pause_now(pause: *mut IFSDK_PAUSE) -> FPDF_BOOL {
+    // SAFETY: `Page::draw` set `user` to a heartbeat that outlives the rendering.
+    let heartbeat = unsafe { &*(*pause).user.cast::<Heartbeat>() };
+    heartbeat.record_beat();
+    FPDF_BOOL::from(heartbeat.is_canceled())
 }
 
-struct Bitmap {
-    api: Api,
+struct RenderBitmap {
+    api: PdfiumApi,
     handle: FPDF_BITMAP,
 }
 
-impl Drop for Bitmap {
+impl Drop for RenderBitmap {
     fn drop(&mut self) {
-        // SAFETY: the bitmap is open; its pixels are not PDFium's to free.
+        // SAFETY: the bitmap is open; it does not own its pixels.
         unsafe { self.api.FPDFBitmap_Destroy(self.handle) };
     }
 }

@@ -1,107 +1,117 @@
-//! Whose job begins when: the rules alone, step by step, and with an engine that does the jobs.
+//! Tests of the admission: the rules alone, step by step, and with an engine that runs the jobs.
 
 mod dispatching;
+mod limits;
+mod ordering;
 mod overload;
-mod places;
 mod quotas;
 mod restart;
-mod turns;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use weir_core::job_request::{JobRequest, JobRequestStore as _};
 use weir_core::ledger::{JobRecord, JobState};
-use weir_core::order::{Order, Orders as _};
 use weir_core::settings::Settings;
 use weir_core::{DocumentId, JobId, Lane, TenantId};
 
-use super::{Admission, Next, Slot};
-use crate::fakes::{Host, job_record, order};
+use super::{Admission, DispatcherAction, JobSlot};
+use crate::fakes::{TestHost, job_record, order};
 
-fn tenant(name: &str) -> TenantId {
+fn tenant_id(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-/// An order of a file of so many bytes.
-fn order_of(name: &str, bytes: u64, lane: Option<Lane>) -> Order {
-    let mut order = order(&tenant(name), JobId::new(), DocumentId::of(b"d"));
+/// A job request with one file of `bytes` bytes.
+fn job_request_of_size(name: &str, bytes: u64, lane: Option<Lane>) -> JobRequest {
+    let mut order = order(&tenant_id(name), JobId::new(), DocumentId::from_content(b"d"));
     order.files[0].bytes = bytes;
     order.lane = lane;
     order
 }
 
-/// An admission without a dispatcher: the test starts and ends jobs.
-struct Bench {
+/// An admission without a dispatcher: the test starts and ends jobs itself.
+struct AdmissionHarness {
     admission: Arc<Admission>,
-    /// Weight and jobs in work, where a tenant's are not 1 and as many as there are.
-    terms: HashMap<TenantId, (f64, Option<u64>)>,
+    /// Weight and maximum running jobs of the tenants that do not have the defaults (1.0 and no maximum).
+    terms_by_tenant: HashMap<TenantId, (f64, Option<u64>)>,
 }
 
-impl Bench {
-    fn with(settings: &Settings) -> Self {
+impl AdmissionHarness {
+    fn with_settings(settings: &Settings) -> Self {
         Self {
             admission: Admission::new(settings),
-            terms: HashMap::new(),
+            terms_by_tenant: HashMap::new(),
         }
     }
 
-    /// With so many places in work.
-    fn of(jobs: u32) -> Self {
-        Self::with(&Settings {
-            server_jobs: jobs,
+    /// Creates an admission with `jobs` job slots.
+    fn with_job_slots(jobs: u32) -> Self {
+        Self::with_settings(&Settings {
+            server_max_running_jobs: jobs,
             ..Settings::default()
         })
     }
 
-    /// A job of so many bytes waits.
-    fn waits(&self, name: &str, bytes: u64, lane: Lane) -> JobId {
-        let order = order_of(name, bytes, Some(lane));
-        let place = self.admission.reserve(&order.tenant, None).unwrap();
-        place.fill(&order);
+    /// Queues a job of `bytes` bytes.
+    fn enqueue(&self, name: &str, bytes: u64, lane: Lane) -> JobId {
+        let order = job_request_of_size(name, bytes, Some(lane));
+        let place = self.admission.reserve_queue_place(&order.tenant, None).unwrap();
+        place.enqueue(&order);
         order.job
     }
 
-    /// So many small jobs wait.
-    fn many(&self, name: &str, jobs: usize) {
+    /// Queues small jobs.
+    fn enqueue_many(&self, name: &str, jobs: usize) {
         for _ in 0..jobs {
-            self.waits(name, 1, Lane::Bulk);
+            self.enqueue(name, 1, Lane::Bulk);
         }
     }
 
-    /// The next job that may begin.
-    fn start(&self) -> Option<Slot> {
+    /// Starts the next job; `None` if none may start.
+    fn start_next(&self) -> Option<JobSlot> {
         loop {
-            match self.admission.next() {
-                Next::Start(slot) => return Some(slot),
-                Next::Ask(tenant) => {
-                    let (weight, concurrent) = self.terms.get(&tenant).copied().unwrap_or((1.0, None));
-                    self.admission.agree(tenant, weight, concurrent, None);
+            match self.admission.next_action() {
+                DispatcherAction::StartJob(slot) => return Some(slot),
+                DispatcherAction::RefreshTerms(tenant) => {
+                    let (weight, concurrent) =
+                        self.terms_by_tenant.get(&tenant).copied().unwrap_or((1.0, None));
+                    self.admission.set_terms(tenant, weight, concurrent, None);
                 }
-                Next::Wait => return None,
+                DispatcherAction::Wait => return None,
             }
         }
     }
 
-    /// All that may begin now.
-    fn start_all(&self) -> Vec<Slot> {
-        std::iter::from_fn(|| self.start()).collect()
+    /// Starts all jobs that may start now.
+    fn start_all_allowed(&self) -> Vec<JobSlot> {
+        std::iter::from_fn(|| self.start_next()).collect()
     }
 }
 
-/// Writes down a queued job of one file, as a submission would.
-async fn written(host: &Host, tenant: &TenantId, content: &str, created_millis: u64) -> Order {
-    let order = order(tenant, JobId::new(), host.original(tenant, content));
+/// Commits a queued job of one file to the ledger, as a submission would.
+async fn commit_queued_job(
+    host: &TestHost,
+    tenant: &TenantId,
+    content: &str,
+    created_millis: u64,
+) -> JobRequest {
+    let order = order(tenant, JobId::new(), host.store_upload(tenant, content));
     let record = JobRecord {
         created_millis,
         ..job_record(tenant, order.job, JobState::Queued)
     };
-    host.memory.put(&record, &order, None).await.unwrap();
+    host.store.put_job_request(&record, &order, None).await.unwrap();
     order
 }
 
-/// The same, and it waits.
-async fn waits(host: &Host, tenant: &TenantId, content: &str) -> JobId {
-    let order = written(host, tenant, content, 1).await;
-    host.app.admission.reserve(tenant, None).unwrap().fill(&order);
+/// Commits a job of one file to the ledger and queues it.
+async fn waits(host: &TestHost, tenant: &TenantId, content: &str) -> JobId {
+    let order = commit_queued_job(host, tenant, content, 1).await;
+    host.app
+        .admission
+        .reserve_queue_place(tenant, None)
+        .unwrap()
+        .enqueue(&order);
     order.job
 }

@@ -1,15 +1,15 @@
-//! When the host has too much to do.
+//! Tests of refusals on an overloaded host.
 
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use weir_core::settings::Settings;
-use weir_core::tenancy::Scope;
-use weir_core::usage::{Meter as _, Usage};
+use weir_core::tenancy::KeyScope;
+use weir_core::usage::{Usage, UsageMeter as _};
 
-use crate::fakes::{Host, Refusal, form, measured, refusal};
+use crate::fakes::{ProblemResponse, TestHost, metric_value, multipart_form, parse_problem};
 
-fn assert_overloaded(refused: &Refusal) {
+fn assert_overloaded(refused: &ProblemResponse) {
     assert_eq!(
         (refused.status, refused.kind.as_str(), refused.retry_after),
         (503, "overloaded", Some(10)),
@@ -18,74 +18,82 @@ fn assert_overloaded(refused: &Refusal) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_host_whose_jobs_get_no_turn_takes_no_more() {
-    let host = Host::with(Settings {
-        server_max_wait_seconds: 60,
+async fn host_refuses_jobs_while_queued_jobs_do_not_start() {
+    let host = TestHost::with_settings(Settings {
+        server_max_queue_wait_seconds: 60,
         ..Settings::default()
     });
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let (_, other) = host.tenant("b", &[Scope::Ingest]).await;
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let (_, other) = host.create_tenant("b", &[KeyScope::Ingest]).await;
     let recorder = PrometheusBuilder::new().build_recorder();
     let _recording = metrics::set_default_local_recorder(&recorder);
-    let job = host.submitted(&key, "1 pages").await;
+    let job = host.submit_accepted_file(&key, "1 pages").await;
     tokio::time::advance(Duration::from_secs(59)).await;
-    host.submitted(&key, "2 pages").await;
+    host.submit_accepted_file(&key, "2 pages").await;
     tokio::time::advance(Duration::from_secs(2)).await;
-    let refused = refusal(host.submit(&other, "1 pages").await).await;
+    let refused = parse_problem(host.submit_file(&other, "1 pages").await).await;
     assert_overloaded(&refused);
     assert!(refused.detail.contains("waited for 61 s"), "{refused:?}");
-    assert_eq!(measured(&recorder, r#"weir_shed_total{reason="turns"}"#), 1.0);
+    assert_eq!(
+        metric_value(
+            &recorder,
+            r#"weir_job_submissions_shed_total{reason="queue-wait"}"#
+        ),
+        1.0
+    );
 
-    // A tenant whose jobs may not begin does not make the host a busy one.
-    host.app.admission.agree(a.clone(), 1.0, None, Some("suspended"));
-    assert_eq!(host.submit(&other, "1 pages").await.status(), 202);
-    host.app.admission.agree(a.clone(), 1.0, Some(0), None);
-    assert_eq!(host.submit(&other, "2 pages").await.status(), 202);
-    host.app.admission.reconsider(&a);
-    assert_overloaded(&refusal(host.submit(&other, "3 pages").await).await);
-    host.app.admission.cancel(&a, job);
-    assert_eq!(host.submit(&other, "3 pages").await.status(), 202);
+    // A tenant whose jobs may not start does not count as overload.
+    host.app
+        .admission
+        .set_terms(a.clone(), 1.0, None, Some("suspended"));
+    assert_eq!(host.submit_file(&other, "1 pages").await.status(), 202);
+    host.app.admission.set_terms(a.clone(), 1.0, Some(0), None);
+    assert_eq!(host.submit_file(&other, "2 pages").await.status(), 202);
+    host.app.admission.invalidate_terms(&a);
+    assert_overloaded(&parse_problem(host.submit_file(&other, "3 pages").await).await);
+    host.app.admission.cancel_job(&a, job);
+    assert_eq!(host.submit_file(&other, "3 pages").await.status(), 202);
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_is_no_overload_where_it_is_not_to_be() {
-    let host = Host::with(Settings {
-        server_max_wait_seconds: 0,
+async fn zero_max_wait_disables_the_overload_check() {
+    let host = TestHost::with_settings(Settings {
+        server_max_queue_wait_seconds: 0,
         ..Settings::default()
     });
-    let (_, key) = host.tenant("a", &[Scope::Ingest]).await;
-    host.submitted(&key, "1 pages").await;
+    let (_, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    host.submit_accepted_file(&key, "1 pages").await;
     tokio::time::advance(Duration::from_secs(1_000_000)).await;
-    assert_eq!(host.submit(&key, "2 pages").await.status(), 202);
+    assert_eq!(host.submit_file(&key, "2 pages").await.status(), 202);
 }
 
 #[tokio::test]
 async fn a_host_without_memory_takes_no_jobs_and_still_answers() {
-    let with = |server_min_free_bytes| {
-        Host::with(Settings {
-            server_min_free_bytes,
+    let with = |server_min_free_memory_bytes| {
+        TestHost::with_settings(Settings {
+            server_min_free_memory_bytes,
             ..Settings::default()
         })
     };
     let host = with(u64::MAX);
-    let (_, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
-    let refused = refusal(host.submit(&key, "1 pages").await).await;
+    let (_, key) = host.create_tenant("a", &[KeyScope::Ingest, KeyScope::Read]).await;
+    let refused = parse_problem(host.submit_file(&key, "1 pages").await).await;
     assert_overloaded(&refused);
     assert!(refused.detail.contains("MiB of memory"), "{refused:?}");
-    assert_eq!(host.files.names(), Vec::<String>::new());
-    assert_eq!(host.get("/v1/jobs", &key).await.status(), 200);
+    assert_eq!(host.uploads.file_names(), Vec::<String>::new());
+    assert_eq!(host.send_get("/v1/jobs", &key).await.status(), 200);
     for enough in [0, 1] {
         let host = with(enough);
-        let (_, key) = host.tenant("a", &[Scope::Ingest]).await;
-        assert_eq!(host.submit(&key, "1 pages").await.status(), 202);
+        let (_, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+        assert_eq!(host.submit_file(&key, "1 pages").await.status(), 202);
     }
 }
 
 #[tokio::test]
-async fn what_a_day_gives_is_given_once() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let (_, other) = host.tenant("b", &[Scope::Ingest]).await;
+async fn exhausted_daily_quota_refuses_submissions() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let (_, other) = host.create_tenant("b", &[KeyScope::Ingest]).await;
     for (quota, used) in [
         (
             "pages_per_day",
@@ -109,16 +117,16 @@ async fn what_a_day_gives_is_given_once() {
             },
         ),
     ] {
-        host.quota(&a, quota, 10).await;
-        let before = form(&[("file", None, quota)]);
-        let answer = host.send(Host::submission(&key, before)).await;
+        host.set_quota(&a, quota, 10).await;
+        let before = multipart_form(&[("file", None, quota)]);
+        let answer = host.send(TestHost::build_submission(&key, before)).await;
         assert_eq!(answer.status(), 202, "{quota}");
-        host.app.metering.used(&a, &used);
-        let refused = refusal(host.submit(&key, "1 pages").await).await;
+        host.app.usage_recorder.record_usage(&a, &used);
+        let refused = parse_problem(host.submit_file(&key, "1 pages").await).await;
         assert_eq!((refused.status, refused.quota.as_deref()), (429, Some(quota)));
         let until_midnight = refused.retry_after.unwrap();
         assert!((1..=86_400).contains(&until_midnight), "{until_midnight}");
-        assert_eq!(host.submit(&other, quota).await.status(), 202);
-        host.quota(&a, quota, 0).await;
+        assert_eq!(host.submit_file(&other, quota).await.status(), 202);
+        host.set_quota(&a, quota, 0).await;
     }
 }

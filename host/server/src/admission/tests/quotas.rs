@@ -1,62 +1,64 @@
-//! Quotas of the day that are used up while jobs are in work.
+//! Tests of daily quotas that are exhausted while jobs run.
 
 use weir_core::ledger::JobState;
-use weir_core::usage::day_of;
+use weir_core::usage::day_from_millis;
 
 use super::waits;
-use crate::admission::Standing;
-use crate::app::now_millis;
-use crate::fakes::{Host, eventually};
+use crate::admission::JobStatus;
+use crate::app::unix_time_millis;
+use crate::fakes::{TestHost, wait_until};
 
-async fn pages_used(host: &Host, tenant: &weir_core::TenantId) -> u64 {
-    let (book, day) = (host.app.usage.as_ref(), day_of(now_millis()));
-    let used = host.app.metering.standing(book, tenant, day).await;
+async fn pages_used_today(host: &TestHost, tenant: &weir_core::TenantId) -> u64 {
+    let (book, day) = (host.app.usage_store.as_ref(), day_from_millis(unix_time_millis()));
+    let used = host.app.usage_recorder.usage_on_day(book, tenant, day).await;
     used.unwrap().pages
 }
 
-const HELD: Option<Standing> = Some(Standing::Waiting {
+const HELD_BY_PAGES_PER_DAY: Option<JobStatus> = Some(JobStatus::Queued {
     position: 1,
     held: Some("pages_per_day"),
 });
 
 #[tokio::test(start_paused = true)]
-async fn job_in_work_is_held_when_the_pages_of_the_day_are_used_up() {
-    let host = Host::new();
-    let (a, _) = host.tenant("a", &[]).await;
-    let (b, _) = host.tenant("b", &[]).await;
-    host.quota(&a, "pages_per_day", 1).await;
+async fn running_job_is_held_when_the_daily_pages_are_exhausted() {
+    let host = TestHost::new();
+    let (a, _) = host.create_tenant("a", &[]).await;
+    let (b, _) = host.create_tenant("b", &[]).await;
+    host.set_quota(&a, "pages_per_day", 1).await;
     let job = waits(&host, &a, "112 pages a").await;
     let other = waits(&host, &b, "20 pages b").await;
-    let _dispatching = host.dispatching();
-    let is_held = async || host.app.admission.standing(&a, job) == HELD;
-    eventually(host.app.admission.moves(), is_held).await;
-    assert_eq!(pages_used(&host, &a).await, 1);
-    host.until(&b, other, JobState::Done).await;
-    // It is held until the quota allows more, and then does what is missing.
-    host.quota(&a, "pages_per_day", 112).await;
-    host.until(&a, job, JobState::Done).await;
-    assert_eq!(pages_used(&host, &a).await, 112);
+    let _dispatching = host.spawn_dispatcher();
+    let is_held = async || host.app.admission.job_status(&a, job) == HELD_BY_PAGES_PER_DAY;
+    wait_until(host.app.admission.subscribe_to_changes(), is_held).await;
+    assert_eq!(pages_used_today(&host, &a).await, 1);
+    host.wait_for_job_state(&b, other, JobState::Done).await;
+    // It is held until the quota allows more, and then processes the missing pages.
+    host.set_quota(&a, "pages_per_day", 112).await;
+    host.wait_for_job_state(&a, job, JobState::Done).await;
+    assert_eq!(pages_used_today(&host, &a).await, 112);
 }
 
 #[tokio::test(start_paused = true)]
-async fn jobs_at_one_time_stay_within_the_quota_together() {
-    let host = Host::new();
-    let (a, _) = host.tenant("a", &[]).await;
-    host.quota(&a, "pages_per_day", 50).await;
+async fn concurrent_jobs_together_stay_within_the_quota() {
+    let host = TestHost::new();
+    let (a, _) = host.create_tenant("a", &[]).await;
+    host.set_quota(&a, "pages_per_day", 50).await;
     let mut jobs = Vec::new();
     for n in 0..4 {
         jobs.push(waits(&host, &a, &format!("30 pages {n}")).await);
     }
-    let _dispatching = host.dispatching();
-    let none_in_work = async || host.app.admission.counts(&a).1 == 0 && pages_used(&host, &a).await == 50;
-    eventually(host.app.admission.moves(), none_in_work).await;
+    let _dispatching = host.spawn_dispatcher();
+    let none_in_work = async || {
+        host.app.admission.queued_and_running_jobs(&a).1 == 0 && pages_used_today(&host, &a).await == 50
+    };
+    wait_until(host.app.admission.subscribe_to_changes(), none_in_work).await;
     for _ in 0..10 {
         tokio::time::sleep(std::time::Duration::from_secs(10)).await;
-        assert_eq!(pages_used(&host, &a).await, 50);
+        assert_eq!(pages_used_today(&host, &a).await, 50);
     }
-    host.quota(&a, "pages_per_day", 120).await;
+    host.set_quota(&a, "pages_per_day", 120).await;
     for job in jobs {
-        host.until(&a, job, JobState::Done).await;
+        host.wait_for_job_state(&a, job, JobState::Done).await;
     }
-    assert_eq!(pages_used(&host, &a).await, 120);
+    assert_eq!(pages_used_today(&host, &a).await, 120);
 }

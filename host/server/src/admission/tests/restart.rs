@@ -1,96 +1,104 @@
-//! Jobs of the last process.
+//! Tests of the recovery of jobs from the previous process.
 
 use std::time::Duration;
 
 use weir_core::event::EventKind;
-use weir_core::ledger::{Entry, JobState};
+use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::ports::Ledger as _;
 use weir_core::settings::Settings;
 
-use super::{waits, written};
-use crate::admission::restore;
-use crate::fakes::{Host, eventually, job_record};
+use super::{commit_queued_job, waits};
+use crate::admission::requeue_unfinished_jobs;
+use crate::fakes::{TestHost, job_record, wait_until};
 
 #[tokio::test]
-async fn they_go_on_oldest_first_under_their_own_ids() {
-    let host = Host::with(Settings {
-        server_jobs: 1,
+async fn unfinished_jobs_resume_oldest_first_with_their_ids() {
+    let host = TestHost::with_settings(Settings {
+        server_max_running_jobs: 1,
         ..Settings::default()
     });
-    let (a, _) = host.tenant("a", &[]).await;
+    let (a, _) = host.create_tenant("a", &[]).await;
     let mut orders = Vec::new();
     for age in [3, 1, 2] {
-        orders.push(written(&host, &a, &format!("1 pages {age}"), age).await);
+        orders.push(commit_queued_job(&host, &a, &format!("1 pages {age}"), age).await);
     }
-    // One had ended.
+    // One job has already ended.
     let ended = job_record(&a, weir_core::JobId::new(), JobState::Cancelled);
-    host.memory.commit(vec![Entry::Job(ended)]).await.unwrap();
-    restore(&host.app).await.unwrap();
-    assert_eq!(host.app.admission.counts(&a), (3, 0));
-    let _dispatching = host.dispatching();
-    host.until(&a, orders[0].job, JobState::Done).await;
-    let opened: Vec<_> = host.works.opened().iter().map(|opened| opened.job).collect();
+    host.store
+        .commit_entries(vec![LedgerEntry::Job(ended)])
+        .await
+        .unwrap();
+    requeue_unfinished_jobs(&host.app).await.unwrap();
+    assert_eq!(host.app.admission.queued_and_running_jobs(&a), (3, 0));
+    let _dispatching = host.spawn_dispatcher();
+    host.wait_for_job_state(&a, orders[0].job, JobState::Done).await;
+    let opened: Vec<_> = host
+        .processing
+        .opened_jobs()
+        .iter()
+        .map(|opened| opened.job)
+        .collect();
     assert_eq!(opened, [orders[1].job, orders[2].job, orders[0].job]);
 }
 
 #[tokio::test]
-async fn a_job_in_work_goes_on_where_it_was() {
-    let host = Host::new();
-    let (a, _) = host.tenant("a", &[]).await;
-    host.works.hold();
+async fn running_job_resumes_after_its_finished_pages() {
+    let host = TestHost::new();
+    let (a, _) = host.create_tenant("a", &[]).await;
+    host.processing.hold_pages();
     let job = waits(&host, &a, "3 pages").await;
-    let mut dispatching = host.dispatching();
-    host.until(&a, job, JobState::Running).await;
-    host.works.let_pages(1);
-    let document = weir_core::DocumentId::of(b"3 pages");
-    let pages = async || host.memory.pages(&a, &document, None).await.unwrap().len();
-    eventually(host.app.ledger.bell(&a), async || pages().await == 1).await;
-    host.app.stopping.cancel();
-    host.app.engine.suspend(Duration::ZERO).await.unwrap();
+    let mut dispatching = host.spawn_dispatcher();
+    host.wait_for_job_state(&a, job, JobState::Running).await;
+    host.processing.release_pages(1);
+    let document = weir_core::DocumentId::from_content(b"3 pages");
+    let pages = async || host.store.list_pages(&a, &document, None).await.unwrap().len();
+    wait_until(host.app.ledger.subscribe(&a), async || pages().await == 1).await;
+    host.app.stop_signal.cancel();
+    host.app.engine.suspend_all_jobs(Duration::ZERO).await.unwrap();
     dispatching.join_next().await.unwrap().unwrap();
-    let record = host.memory.job(&a, &job).await.unwrap().unwrap();
+    let record = host.store.find_job(&a, &job).await.unwrap().unwrap();
     assert_eq!(record.state, JobState::Running);
 
-    let next = host.again();
-    restore(&next.app).await.unwrap();
-    let _dispatching = next.dispatching();
-    next.until(&a, job, JobState::Done).await;
-    let now = next.memory.job(&a, &job).await.unwrap().unwrap();
+    let next = host.restart();
+    requeue_unfinished_jobs(&next.app).await.unwrap();
+    let _dispatching = next.spawn_dispatcher();
+    next.wait_for_job_state(&a, job, JobState::Done).await;
+    let now = next.store.find_job(&a, &job).await.unwrap().unwrap();
     assert_eq!(now.created_millis, record.created_millis);
     assert_eq!(pages().await, 3);
-    let events = next.memory.events(&a, &job, 0, 1000).await.unwrap();
+    let events = next.store.list_job_events(&a, &job, 0, 1000).await.unwrap();
     let numbers: Vec<_> = events.iter().map(|event| event.seq).collect();
     assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>());
     let begun: Vec<_> = events
         .iter()
-        .filter_map(|event| match event.what {
+        .filter_map(|event| match event.kind {
             EventKind::DocumentStarted { already_done, .. } => Some(already_done),
             _ => None,
         })
         .collect();
     assert_eq!(begun, [0, 1]);
     let done = |what: &EventKind| matches!(what, EventKind::PageDone { .. });
-    assert_eq!(events.iter().filter(|event| done(&event.what)).count(), 3);
+    assert_eq!(events.iter().filter(|event| done(&event.kind)).count(), 3);
 }
 
 #[tokio::test]
-async fn a_job_that_nobody_ordered_ends() {
-    let host = Host::new();
-    let (a, _) = host.tenant("a", &[]).await;
-    let job = host.job(&a).await;
-    host.events(&a, job, 1, 3, false).await;
-    restore(&host.app).await.unwrap();
-    let record = host.memory.job(&a, &job).await.unwrap().unwrap();
+async fn unfinished_job_without_job_request_fails() {
+    let host = TestHost::new();
+    let (a, _) = host.create_tenant("a", &[]).await;
+    let job = host.create_running_job(&a).await;
+    host.commit_events(&a, job, 1, 3, false).await;
+    requeue_unfinished_jobs(&host.app).await.unwrap();
+    let record = host.store.find_job(&a, &job).await.unwrap().unwrap();
     assert_eq!(record.state, JobState::Failed);
-    let events = host.memory.events(&a, &job, 0, 10).await.unwrap();
+    let events = host.store.list_job_events(&a, &job, 0, 10).await.unwrap();
     assert_eq!((events.len(), events[3].seq), (4, 4));
-    assert!(events[3].at_millis >= events[2].at_millis);
+    assert!(events[3].since_job_created_millis >= events[2].since_job_created_millis);
     assert_eq!(
-        events[3].what,
+        events[3].kind,
         EventKind::JobEnded {
             state: JobState::Failed,
             stages: Vec::new(),
         }
     );
-    assert_eq!(host.app.admission.counts(&a), (0, 0));
+    assert_eq!(host.app.admission.queued_and_running_jobs(&a), (0, 0));
 }

@@ -1,4 +1,4 @@
-//! A thousand readers of one host.
+//! A load test with a thousand readers of one host.
 
 use std::time::{Duration, Instant};
 
@@ -7,17 +7,17 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use weir_core::settings::Settings;
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 
-use crate::fakes::{Host, commit_events};
-use crate::listen::Listener;
+use crate::fakes::{TestHost, commit_events};
+use crate::listener::Listener;
 
 const READERS: usize = 1000;
 const TENANTS: usize = 4;
 const EVENTS: u64 = 200;
 
-/// Bytes of memory of this process.
-fn resident() -> usize {
+/// Returns the resident memory of this process in bytes.
+fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
@@ -34,16 +34,16 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
     )
     .unwrap();
     let settings = Settings {
-        server_listen: "127.0.0.1:0".parse().unwrap(),
+        server_listen_address: "127.0.0.1:0".parse().unwrap(),
         ..Settings::default()
     };
-    let (server, host) = Host::serving(settings.clone());
+    let (server, host) = TestHost::with_server(settings.clone());
     let listener = Listener::bind(&settings).await.unwrap();
-    let address = listener.address().unwrap();
+    let address = listener.local_address().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(listener, async { drop(stopped.await) }));
 
-    // It serves once it has looked for jobs of an earlier process, which these are not.
+    // The server responds once it has recovered the jobs of an earlier process. The jobs below must not be among them.
     let mut probe = TcpStream::connect(address).await.unwrap();
     probe
         .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -54,17 +54,17 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
 
     let mut jobs = Vec::new();
     for n in 0..TENANTS {
-        let (tenant, key) = host.tenant(&format!("t{n}"), &[Scope::Read]).await;
+        let (tenant, key) = host.create_tenant(&format!("t{n}"), &[KeyScope::Read]).await;
         let job = weir_core::JobId::new();
         commit_events(host.app.ledger.as_ref(), &tenant, job, 1, 1, false).await;
         let record = crate::fakes::job_record(&tenant, job, weir_core::ledger::JobState::Running);
-        let record = weir_core::ledger::Entry::Job(record);
-        weir_core::ports::Ledger::commit(host.app.ledger.as_ref(), vec![record])
+        let record = weir_core::ledger::LedgerEntry::Job(record);
+        weir_core::ports::Ledger::commit_entries(host.app.ledger.as_ref(), vec![record])
             .await
             .unwrap();
         jobs.push((tenant, key, job));
     }
-    let before = resident();
+    let before = resident_bytes();
     let mut readers = JoinSet::new();
     for n in 0..READERS {
         let (_, key, job) = &jobs[n % TENANTS];
@@ -92,10 +92,10 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
             }
         });
     }
-    while host.app.streams.open() < READERS {
+    while host.app.event_stream_limiter.open_stream_count() < READERS {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let connected = resident();
+    let connected = resident_bytes();
     let began = Instant::now();
     for from in (2..=EVENTS).step_by(20) {
         for (tenant, _, job) in &jobs {
@@ -107,11 +107,11 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
     while let Some(seen) = readers.join_next().await {
         delivered += seen.unwrap();
     }
-    let (took, after) = (began.elapsed(), resident());
+    let (took, after) = (began.elapsed(), resident_bytes());
     assert_eq!(delivered, READERS as u64 * EVENTS);
     let per_reader = after.saturating_sub(before) / READERS;
     eprintln!(
-        "{READERS} readers, both ends in this process: {} KiB each when connected, {} KiB each at the end; \
+        "{READERS} readers, client and server in this process: {} KiB each when connected, {} KiB each at the end; \
          {delivered} events in {took:?}",
         connected.saturating_sub(before) / READERS / 1024,
         per_reader / 1024,
@@ -119,5 +119,5 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
     assert!(per_reader < 256 << 10, "{per_reader} bytes a reader");
     stop.send(()).unwrap();
     serving.await.unwrap().unwrap();
-    assert_eq!(host.app.streams.open(), 0);
+    assert_eq!(host.app.event_stream_limiter.open_stream_count(), 0);
 }

@@ -1,4 +1,4 @@
-//! Streams of events, as their clients see them.
+//! Tests of event streams from the view of their clients.
 
 mod load;
 mod resume;
@@ -11,12 +11,12 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::Response;
 use futures::StreamExt as _;
 
-/// Numbers that are the same in each run.
-pub(super) struct Dice(u64);
+/// A generator of pseudo-random numbers that are the same in each run.
+pub(super) struct TestRng(u64);
 
-impl Dice {
-    /// A number below `sides`.
-    pub(super) fn roll(&mut self, sides: u64) -> u64 {
+impl TestRng {
+    /// Returns a number below `sides`.
+    pub(super) fn next_below(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -24,52 +24,52 @@ impl Dice {
     }
 }
 
-/// An event as an EventSource would hand it on.
+/// An event as an EventSource would deliver it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Received {
+pub(super) struct ReceivedEvent {
     pub(super) id: u64,
     pub(super) kind: String,
     pub(super) data: serde_json::Value,
 }
 
 /// A client of an event stream.
-pub(super) struct Client {
+pub(super) struct SseClient {
     body: BodyDataStream,
     text: String,
-    /// Comments so far.
-    pub(super) beats: usize,
-    /// Empty lines so far that ended no event.
-    pub(super) empty: usize,
+    /// The number of received comments.
+    pub(super) comments: usize,
+    /// The number of received empty lines that ended no event.
+    pub(super) empty_lines: usize,
 }
 
-impl Client {
+impl SseClient {
     pub(super) fn new(response: Response<Body>) -> Self {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Self {
             body: response.into_body().into_data_stream(),
             text: String::new(),
-            beats: 0,
-            empty: 0,
+            comments: 0,
+            empty_lines: 0,
         }
     }
 
-    /// The next event; `None` at the end of the stream.
-    pub(super) async fn next(&mut self) -> Option<Received> {
+    /// Receives the next event; `None` at the end of the stream.
+    pub(super) async fn next_event(&mut self) -> Option<ReceivedEvent> {
         let mut block = String::new();
         loop {
             while let Some((line, rest)) = self.text.split_once('\n') {
                 let (line, rest) = (line.to_owned(), rest.to_owned());
                 self.text = rest;
                 if line.starts_with(':') {
-                    self.beats += 1;
+                    self.comments += 1;
                 } else if !line.is_empty() {
                     block.push_str(&line);
                     block.push('\n');
                 } else if block.contains("data: ") {
-                    return Some(received(&block));
+                    return Some(parse_event(&block));
                 } else {
-                    self.empty += 1;
+                    self.empty_lines += 1;
                 }
             }
             let chunk = self.body.next().await?.unwrap();
@@ -77,15 +77,15 @@ impl Client {
         }
     }
 
-    /// The same, for tests that would otherwise wait for ever.
-    pub(super) async fn soon(&mut self) -> Option<Received> {
-        tokio::time::timeout(Duration::from_secs(30), self.next())
+    /// Receives the next event, and panics after 30 seconds without one.
+    pub(super) async fn next_event_within_timeout(&mut self) -> Option<ReceivedEvent> {
+        tokio::time::timeout(Duration::from_secs(30), self.next_event())
             .await
-            .expect("nothing came")
+            .expect("no event arrived within 30 seconds")
     }
 }
 
-fn received(block: &str) -> Received {
+fn parse_event(block: &str) -> ReceivedEvent {
     let field = |name: &str| {
         let lines = block.lines();
         lines
@@ -94,7 +94,7 @@ fn received(block: &str) -> Received {
             .unwrap_or_default()
             .to_owned()
     };
-    Received {
+    ReceivedEvent {
         id: field("id: ").parse().unwrap(),
         kind: field("event: "),
         data: serde_json::from_str(&field("data: ")).unwrap(),

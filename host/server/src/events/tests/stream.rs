@@ -1,26 +1,26 @@
-//! How streams begin, beat, are refused, dropped and ended.
+//! Tests of the start, the heartbeats, the refusal and the end of event streams.
 
 use std::time::Duration;
 
 use axum::http::{StatusCode, header};
 use weir_core::JobId;
 use weir_core::settings::Settings;
-use weir_core::tenancy::{Registry as _, Scope, TenantState};
+use weir_core::tenancy::{KeyScope, TenantState, TenantStore as _};
 
-use super::Client;
-use crate::fakes::{Host, json};
+use super::SseClient;
+use crate::fakes::{TestHost, parse_json};
 
 #[tokio::test]
-async fn an_event_on_the_wire() {
-    let host = Host::new();
-    let (tenant, key) = host.tenant("a", &[Scope::Read]).await;
-    let job = host.job(&tenant).await;
-    host.events(&tenant, job, 1, 2, true).await;
-    let answer = host.get(&format!("/v1/jobs/{job}/events"), &key).await;
+async fn events_have_the_documented_wire_format() {
+    let host = TestHost::new();
+    let (tenant, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let job = host.create_running_job(&tenant).await;
+    host.commit_events(&tenant, job, 1, 2, true).await;
+    let answer = host.send_get(&format!("/v1/jobs/{job}/events"), &key).await;
     assert_eq!(answer.headers()[header::CACHE_CONTROL], "no-store");
     assert_eq!(answer.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
     let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
-    let document = weir_core::DocumentId::of(b"document");
+    let document = weir_core::DocumentId::from_content(b"document");
     let wanted = format!(
         "retry: 1000\n\
          id: 1\nevent: page-done\ndata: {{\"seq\":1,\"job\":\"{job}\",\"document\":\"{document}\",\"at_millis\":1,\
@@ -32,13 +32,13 @@ async fn an_event_on_the_wire() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_followed_is_refused() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
-    let (_, foreign) = host.tenant("b", &[Scope::Read]).await;
-    let (_, no_reader) = host.tenant("c", &[Scope::Ingest]).await;
-    let job = host.job(&a).await;
-    host.events(&a, job, 1, 3, false).await;
+async fn invalid_stream_requests_are_refused() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let (_, foreign) = host.create_tenant("b", &[KeyScope::Read]).await;
+    let (_, no_reader) = host.create_tenant("c", &[KeyScope::Ingest]).await;
+    let job = host.create_running_job(&a).await;
+    host.commit_events(&a, job, 1, 3, false).await;
     let path = format!("/v1/jobs/{job}/events");
     for (path, key, status) in [
         (path.clone(), &foreign, StatusCode::NOT_FOUND),
@@ -62,126 +62,133 @@ async fn what_cannot_be_followed_is_refused() {
         (path.clone(), &"weir_0_0".to_owned(), StatusCode::UNAUTHORIZED),
         (format!("{path}/ws"), &key, StatusCode::UPGRADE_REQUIRED),
     ] {
-        let answer = host.get(&path, key).await;
+        let answer = host.send_get(&path, key).await;
         assert_eq!(answer.status(), status, "{path}");
-        assert_eq!(json(answer).await["status"], status.as_u16());
+        assert_eq!(parse_json(answer).await["status"], status.as_u16());
     }
-    assert_eq!(host.app.streams.open(), 0);
+    assert_eq!(host.app.event_stream_limiter.open_stream_count(), 0);
 }
 
 #[tokio::test]
-async fn streams_are_bounded_and_places_come_back() {
+async fn streams_are_limited_and_closed_streams_free_their_permit() {
     let settings = Settings {
-        server_streams: 3,
-        server_tenant_streams: 2,
+        server_max_event_streams: 3,
+        server_max_event_streams_per_tenant: 2,
         ..Settings::default()
     };
-    let host = Host::with(settings);
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
-    let (_, other) = host.tenant("b", &[Scope::Read]).await;
-    let job = host.job(&a).await;
+    let host = TestHost::with_settings(settings);
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let (_, other) = host.create_tenant("b", &[KeyScope::Read]).await;
+    let job = host.create_running_job(&a).await;
     let path = format!("/v1/jobs/{job}/events");
-    let first = host.get(&path, &key).await;
-    let _second = host.get("/v1/events", &key).await;
-    let refused = host.get(&path, &key).await;
+    let first = host.send_get(&path, &key).await;
+    let _second = host.send_get("/v1/events", &key).await;
+    let refused = host.send_get(&path, &key).await;
     assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(refused.headers().contains_key(header::RETRY_AFTER));
-    assert_eq!(json(refused).await["quota"], "streams");
-    let _third = host.get("/v1/events", &other).await;
+    assert_eq!(parse_json(refused).await["quota"], "streams");
+    let _third = host.send_get("/v1/events", &other).await;
     assert_eq!(
-        host.get("/v1/events", &other).await.status(),
+        host.send_get("/v1/events", &other).await.status(),
         StatusCode::TOO_MANY_REQUESTS
     );
     drop(first);
-    while host.app.streams.open() > 2 {
+    while host.app.event_stream_limiter.open_stream_count() > 2 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(host.get(&path, &key).await.status(), StatusCode::OK);
+    assert_eq!(host.send_get(&path, &key).await.status(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_takes_nothing_is_dropped_and_holds_nobody_up() {
-    let host = Host::new();
-    let (tenant, key) = host.tenant("a", &[Scope::Read]).await;
-    let job = host.job(&tenant).await;
+async fn client_that_does_not_read_is_dropped_and_delays_nobody() {
+    let host = TestHost::new();
+    let (tenant, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let job = host.create_running_job(&tenant).await;
     let path = format!("/v1/jobs/{job}/events");
-    let stuck = host.get(&path, &key).await;
-    let mut quick = Client::new(host.get(&path, &key).await);
+    let stuck = host.send_get(&path, &key).await;
+    let mut quick = SseClient::new(host.send_get(&path, &key).await);
     let began = tokio::time::Instant::now();
     for group in 0..100 {
-        host.events(&tenant, job, 1 + group * 50, 50 + group * 50, false)
+        host.commit_events(&tenant, job, 1 + group * 50, 50 + group * 50, false)
             .await;
     }
     for id in 1..=5000 {
-        assert_eq!(quick.soon().await.unwrap().id, id);
+        assert_eq!(quick.next_event_within_timeout().await.unwrap().id, id);
     }
-    assert!(began.elapsed() < Duration::from_secs(1), "the quick one waited");
-    assert_eq!(host.app.streams.open(), 2);
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "the fast client was delayed"
+    );
+    assert_eq!(host.app.event_stream_limiter.open_stream_count(), 2);
     tokio::time::sleep(Duration::from_secs(31)).await;
-    assert_eq!(host.app.streams.open(), 1, "server.stall_seconds are over");
-    // What it was sent before can still be read, and from there it goes on.
-    let mut stuck = Client::new(stuck);
+    assert_eq!(
+        host.app.event_stream_limiter.open_stream_count(),
+        1,
+        "server.transfer_idle_timeout_seconds have passed"
+    );
+    // The client can still read what was sent before, and resume from there.
+    let mut stuck = SseClient::new(stuck);
     let mut last = 0;
-    while let Some(event) = stuck.soon().await {
+    while let Some(event) = stuck.next_event_within_timeout().await {
         assert_eq!(event.id, last + 1);
         last = event.id;
     }
-    assert!(last < 500, "no more than a few chunks were kept for it: {last}");
-    let mut again = Client::new(host.get(&format!("{path}?after={last}"), &key).await);
-    assert_eq!(again.soon().await.unwrap().id, last + 1);
+    assert!(last < 500, "only a few chunks may be buffered for it: {last}");
+    let mut again = SseClient::new(host.send_get(&format!("{path}?after={last}"), &key).await);
+    assert_eq!(again.next_event_within_timeout().await.unwrap().id, last + 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quiet_stream_beats() {
+async fn quiet_stream_sends_heartbeats() {
     let settings = Settings {
-        server_heartbeat_seconds: 3,
+        server_heartbeat_interval_seconds: 3,
         ..Settings::default()
     };
-    let host = Host::with(settings);
-    let (tenant, key) = host.tenant("a", &[Scope::Read]).await;
-    let job = host.job(&tenant).await;
-    let mut client = Client::new(host.get(&format!("/v1/jobs/{job}/events"), &key).await);
+    let host = TestHost::with_settings(settings);
+    let (tenant, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let job = host.create_running_job(&tenant).await;
+    let mut client = SseClient::new(host.send_get(&format!("/v1/jobs/{job}/events"), &key).await);
     assert!(
-        tokio::time::timeout(Duration::from_secs(10), client.next())
+        tokio::time::timeout(Duration::from_secs(10), client.next_event())
             .await
             .is_err()
     );
-    assert_eq!(client.beats, 3);
-    host.events(&tenant, job, 1, 1, false).await;
-    assert_eq!(client.soon().await.unwrap().id, 1);
+    assert_eq!(client.comments, 3);
+    host.commit_events(&tenant, job, 1, 1, false).await;
+    assert_eq!(client.next_event_within_timeout().await.unwrap().id, 1);
     assert_eq!(
-        client.empty, 0,
-        "an empty line behind a beat is an event to some clients"
+        client.empty_lines, 0,
+        "an empty line after a heartbeat is an event to some clients"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_ends_when_its_key_does() {
-    let host = Host::new();
-    let (tenant, key) = host.tenant("a", &[Scope::Read]).await;
-    let job = host.job(&tenant).await;
-    let mut client = Client::new(host.get(&format!("/v1/jobs/{job}/events"), &key).await);
-    let mut record = host.memory.keys(&tenant).await.unwrap().remove(0);
+async fn stream_ends_when_its_key_is_no_longer_valid() {
+    let host = TestHost::new();
+    let (tenant, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let job = host.create_running_job(&tenant).await;
+    let mut client = SseClient::new(host.send_get(&format!("/v1/jobs/{job}/events"), &key).await);
+    let mut record = host.store.list_api_keys(&tenant).await.unwrap().remove(0);
     record.revoked_millis = Some(1);
-    host.memory.put_key(&record).await.unwrap();
-    assert_eq!(client.next().await, None);
-    let (_, key) = host.tenant("a", &[Scope::Read]).await;
-    let mut client = Client::new(host.get("/v1/events", &key).await);
-    host.change(&tenant, |tenant| tenant.state = TenantState::Suspended)
+    host.store.put_api_key(&record).await.unwrap();
+    assert_eq!(client.next_event().await, None);
+    let (_, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let mut client = SseClient::new(host.send_get("/v1/events", &key).await);
+    host.change_tenant(&tenant, |tenant| tenant.state = TenantState::Suspended)
         .await;
-    assert_eq!(client.next().await, None);
+    assert_eq!(client.next_event().await, None);
 }
 
 #[tokio::test]
 async fn streams_end_when_the_host_stops() {
-    let host = Host::new();
-    let (tenant, key) = host.tenant("a", &[Scope::Read]).await;
-    let job = host.job(&tenant).await;
-    let mut client = Client::new(host.get(&format!("/v1/jobs/{job}/events"), &key).await);
-    host.events(&tenant, job, 1, 1, false).await;
-    assert_eq!(client.soon().await.unwrap().id, 1);
-    host.app.stopping.cancel();
-    assert_eq!(client.soon().await, None);
-    host.app.streams.ended().await;
-    assert_eq!(host.app.streams.open(), 0);
+    let host = TestHost::new();
+    let (tenant, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let job = host.create_running_job(&tenant).await;
+    let mut client = SseClient::new(host.send_get(&format!("/v1/jobs/{job}/events"), &key).await);
+    host.commit_events(&tenant, job, 1, 1, false).await;
+    assert_eq!(client.next_event_within_timeout().await.unwrap().id, 1);
+    host.app.stop_signal.cancel();
+    assert_eq!(client.next_event_within_timeout().await, None);
+    host.app.event_stream_limiter.wait_until_closed().await;
+    assert_eq!(host.app.event_stream_limiter.open_stream_count(), 0);
 }

@@ -1,4 +1,4 @@
-//! Documents that the host has or fetches, as JSON.
+//! Tests of JSON submissions with stored and remote documents.
 
 use axum::Router;
 use axum::body::Body;
@@ -6,26 +6,26 @@ use axum::http::header;
 use axum::routing::get;
 use serde_json::{Value, json};
 use weir_core::settings::Settings;
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, TenantId};
 
-use super::{assert_nothing_of, jobs};
-use crate::fakes::{Host, json as body, refusal};
+use super::{assert_no_traces_left, count_jobs};
+use crate::fakes::{TestHost, parse_json as body, parse_problem};
 
-async fn order(host: &Host, key: &str, documents: &Value) -> axum::http::Response<Body> {
-    host.post("/v1/jobs", key, &json!({ "documents": documents }))
+async fn submit_documents(host: &TestHost, key: &str, documents: &Value) -> axum::http::Response<Body> {
+    host.send_post("/v1/jobs", key, &json!({ "documents": documents }))
         .await
 }
 
 #[tokio::test]
-async fn a_document_that_is_here_is_not_sent_again() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let document = host.original(&a, "1 pages").to_string();
+async fn stored_document_needs_no_upload() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let document = host.store_upload(&a, "1 pages").to_string();
     let options = json!({"dpi": 100, "passwords": {"again.pdf": "p"}});
     let documents = json!([{"document": document}, {"document": document, "name": "../again.pdf"}]);
     let answer = host
-        .post(
+        .send_post(
             "/v1/jobs",
             &key,
             &json!({"documents": documents, "options": options}),
@@ -53,34 +53,38 @@ async fn a_document_that_is_here_is_not_sent_again() {
             ("again.pdf", document.as_str(), &bytes)
         ]
     );
-    assert_eq!(host.files.names(), [format!("a-{document}")]);
+    assert_eq!(host.uploads.file_names(), [format!("a-{document}")]);
 }
 
 #[tokio::test]
-async fn a_foreign_document_is_none() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let (b, _) = host.tenant("b", &[Scope::Ingest]).await;
-    let foreign = host.original(&b, "1 pages").to_string();
-    let absent = DocumentId::of(b"nowhere").to_string();
+async fn document_of_another_tenant_is_not_found() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let (b, _) = host.create_tenant("b", &[KeyScope::Ingest]).await;
+    let foreign = host.store_upload(&b, "1 pages").to_string();
+    let absent = DocumentId::from_content(b"nowhere").to_string();
     let mut said = Vec::new();
     for document in [&foreign, &absent] {
-        let refused = refusal(order(&host, &key, &json!([{ "document": document }])).await).await;
+        let refused =
+            parse_problem(submit_documents(&host, &key, &json!([{ "document": document }])).await).await;
         assert_eq!(refused.status, 404);
         said.push(refused.detail.replace(document, "it"));
     }
-    assert_eq!(said[0], said[1], "nobody learns what another has");
-    assert_eq!(jobs(&host, &a).await, 0);
+    assert_eq!(
+        said[0], said[1],
+        "the response does not reveal documents of other tenants"
+    );
+    assert_eq!(count_jobs(&host, &a).await, 0);
     let own: TenantId = a;
-    assert_eq!(host.app.admission.counts(&own), (0, 0));
+    assert_eq!(host.app.admission.queued_and_running_jobs(&own), (0, 0));
 }
 
 #[tokio::test]
-async fn what_is_no_order_is_refused() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+async fn malformed_json_submissions_are_refused() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     let url = "https://1.1.1.1/a.pdf";
-    let document = DocumentId::of(b"d").to_string();
+    let document = DocumentId::from_content(b"d").to_string();
     for documents in [
         json!([]),
         json!({}),
@@ -92,7 +96,7 @@ async fn what_is_no_order_is_refused() {
         json!([{"document": document, "password": "p"}]),
         json!([{"url": 7}]),
     ] {
-        let refused = refusal(order(&host, &key, &documents).await).await;
+        let refused = parse_problem(submit_documents(&host, &key, &documents).await).await;
         assert_eq!(refused.status, 422, "{documents}: {refused:?}");
     }
     for (text, status) in [
@@ -108,17 +112,17 @@ async fn what_is_no_order_is_refused() {
             413,
         ),
     ] {
-        let request = Host::request("POST", "/v1/jobs", &key, Body::from(text.to_owned()));
-        let refused = refusal(host.send(request).await).await;
+        let request = TestHost::build_request("POST", "/v1/jobs", &key, Body::from(text.to_owned()));
+        let refused = parse_problem(host.send(request).await).await;
         assert_eq!(refused.status, status, "{refused:?}");
     }
-    assert_nothing_of(&host, &a, "no order").await;
+    assert_no_traces_left(&host, &a, "no order").await;
 }
 
 #[tokio::test]
-async fn only_public_addresses_are_fetched_from_and_only_where_that_is_on() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+async fn only_public_urls_are_fetched_and_only_if_enabled() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     for (url, status) in [
         ("http://127.0.0.1/a.pdf", 403),
         ("http://localhost/a.pdf", 403),
@@ -132,23 +136,24 @@ async fn only_public_addresses_are_fetched_from_and_only_where_that_is_on() {
         ("file:///etc/passwd", 422),
         ("a.pdf", 422),
     ] {
-        let refused = refusal(order(&host, &key, &json!([{ "url": url }])).await).await;
+        let refused = parse_problem(submit_documents(&host, &key, &json!([{ "url": url }])).await).await;
         assert_eq!(refused.status, status, "{url}: {refused:?}");
         assert!(!refused.detail.contains("hunter2"), "{refused:?}");
-        assert_nothing_of(&host, &a, url).await;
+        assert_no_traces_left(&host, &a, url).await;
     }
 
-    let host = Host::with(Settings {
-        server_fetch: false,
+    let host = TestHost::with_settings(Settings {
+        server_allow_url_fetch: false,
         ..Settings::default()
     });
-    let (_, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let refused = refusal(order(&host, &key, &json!([{"url": "https://1.1.1.1/"}])).await).await;
+    let (_, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let refused =
+        parse_problem(submit_documents(&host, &key, &json!([{"url": "https://1.1.1.1/"}])).await).await;
     assert_eq!(refused.status, 403, "{refused:?}");
 }
 
-/// A server on this machine.
-async fn serve() -> String {
+/// Starts a local HTTP server and returns its URL.
+async fn start_file_server() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let endless = || async {
@@ -164,31 +169,31 @@ async fn serve() -> String {
 }
 
 #[tokio::test]
-async fn what_is_fetched_is_a_file_like_any_other() {
-    let host = Host::with(Settings {
-        server_fetch_private: true,
-        server_upload_bytes: 1 << 20,
+async fn fetched_file_is_handled_like_an_upload() {
+    let host = TestHost::with_settings(Settings {
+        server_allow_private_addresses: true,
+        server_max_upload_bytes: 1 << 20,
         ..Settings::default()
     });
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let server = serve().await;
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let server = start_file_server().await;
     for (path, status) in [("/empty", 404), ("/nothing", 404), ("/endless", 413)] {
         let documents = json!([
             {"url": format!("{server}/docs/report.pdf")},
             {"url": format!("{server}{path}")},
         ]);
-        let refused = refusal(order(&host, &key, &documents).await).await;
+        let refused = parse_problem(submit_documents(&host, &key, &documents).await).await;
         assert_eq!(refused.status, status, "{path}: {refused:?}");
-        assert_nothing_of(&host, &a, path).await;
+        assert_no_traces_left(&host, &a, path).await;
     }
     let documents = json!([
         {"url": format!("{server}/docs/report.pdf?token=secret#page=2")},
         {"url": format!("{server}/docs/report.pdf"), "name": "b.pdf"},
     ]);
-    let answer = order(&host, &key, &documents).await;
+    let answer = submit_documents(&host, &key, &documents).await;
     assert!(answer.headers().contains_key(header::LOCATION));
     let job = body(answer).await;
-    let document = DocumentId::of(b"3 pages").to_string();
+    let document = DocumentId::from_content(b"3 pages").to_string();
     for (at, name) in ["report.pdf", "b.pdf"].into_iter().enumerate() {
         let seen = &job["documents"][at];
         assert_eq!(
@@ -196,5 +201,5 @@ async fn what_is_fetched_is_a_file_like_any_other() {
             (&json!(name), &json!(document))
         );
     }
-    assert_eq!(host.files.names(), [format!("a-{document}")]);
+    assert_eq!(host.uploads.file_names(), [format!("a-{document}")]);
 }

@@ -1,4 +1,4 @@
-//! Files as `multipart/form-data`.
+//! Tests of submissions as `multipart/form-data`.
 
 use std::io;
 use std::sync::Arc;
@@ -10,31 +10,31 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use tokio::sync::Notify;
 use tower::ServiceExt as _;
-use weir_core::order::Orders as _;
-use weir_core::tenancy::Scope;
-use weir_core::usage::day_of;
+use weir_core::job_request::JobRequestStore as _;
+use weir_core::tenancy::KeyScope;
+use weir_core::usage::day_from_millis;
 use weir_core::{DocumentId, Lane};
 
-use super::assert_nothing_of;
-use crate::app::now_millis;
-use crate::fakes::{Host, form, job_of, json, refusal};
+use super::assert_no_traces_left;
+use crate::app::unix_time_millis;
+use crate::fakes::{TestHost, accepted_job_id, multipart_form, parse_json, parse_problem};
 
 #[tokio::test]
-async fn the_files_of_a_form_are_one_job() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+async fn files_of_a_form_become_one_job() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     let options = r#"{"pages":{"first":2,"last":3},"dpi":200,"ocr":"never","force":true,"lane":"bulk"}"#;
-    let body = form(&[
+    let body = multipart_form(&[
         ("file", Some("b.pdf"), "3 pages b"),
         ("options", None, options),
         ("file", Some("a.pdf"), "2 pages a"),
         ("file", None, "no PDF at all"),
     ]);
-    let answer = host.send(Host::submission(&key, body)).await;
+    let answer = host.send(TestHost::build_submission(&key, body)).await;
     assert_eq!(answer.status(), 202);
     let location = answer.headers()[header::LOCATION].to_str().unwrap().to_owned();
     assert!(!answer.headers().contains_key("idempotency-replayed"));
-    let job = json(answer).await;
+    let job = parse_json(answer).await;
     assert_eq!(location, format!("/v1/jobs/{}", job["id"].as_str().unwrap()));
     assert_eq!((&job["state"], &job["position"]), (&"queued".into(), &1.into()));
     let documents: Vec<_> = job["documents"]
@@ -46,7 +46,7 @@ async fn the_files_of_a_form_are_one_job() {
     assert_eq!(documents, [("b.pdf", 9), ("a.pdf", 9), ("document-3", 13)]);
 
     let id = job["id"].as_str().unwrap().parse().unwrap();
-    let order = host.memory.order(&a, &id).await.unwrap().unwrap();
+    let order = host.store.find_job_request(&a, &id).await.unwrap().unwrap();
     assert_eq!(order.lane, Some(Lane::Bulk));
     assert_eq!(
         (order.options.pages, order.options.dpi),
@@ -56,35 +56,39 @@ async fn the_files_of_a_form_are_one_job() {
         (order.options.ocr.as_deref(), order.options.force),
         (Some("never"), true)
     );
-    let mut originals: Vec<_> = ["3 pages b", "2 pages a", "no PDF at all"]
-        .map(|content| format!("a-{}", DocumentId::of(content.as_bytes())))
+    let mut uploads: Vec<_> = ["3 pages b", "2 pages a", "no PDF at all"]
+        .map(|content| format!("a-{}", DocumentId::from_content(content.as_bytes())))
         .into();
-    originals.sort();
-    assert_eq!(host.files.names(), originals);
+    uploads.sort();
+    assert_eq!(host.uploads.file_names(), uploads);
 
     let used = host
         .app
-        .metering
-        .standing(host.memory.as_ref(), &a, day_of(now_millis()))
+        .usage_recorder
+        .usage_on_day(host.store.as_ref(), &a, day_from_millis(unix_time_millis()))
         .await
         .unwrap();
     assert_eq!((used.jobs, used.upload_bytes, used.refusals), (1, 31, 0));
 }
 
 #[tokio::test]
-async fn what_is_refused_leaves_nothing() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+async fn refused_submission_leaves_nothing() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     let file = ("file", Some("a.pdf"), "1 pages");
-    let with = |options| form(&[file, ("options", None, options)]);
+    let with = |options| multipart_form(&[file, ("options", None, options)]);
     let long = format!(r#"{{"pipeline":"{}"}}"#, "x".repeat(70_000));
-    let whole = form(&[file]);
+    let whole = multipart_form(&[file]);
     for (body, status, kind) in [
-        (form(&[file, ("colour", None, "red")]), 422, "unprocessable"),
-        (form(&[("options", None, "{}")]), 422, "unprocessable"),
-        (form(&[]), 422, "unprocessable"),
         (
-            form(&[file, ("options", None, "{}"), ("options", None, "{}")]),
+            multipart_form(&[file, ("colour", None, "red")]),
+            422,
+            "unprocessable",
+        ),
+        (multipart_form(&[("options", None, "{}")]), 422, "unprocessable"),
+        (multipart_form(&[]), 422, "unprocessable"),
+        (
+            multipart_form(&[file, ("options", None, "{}"), ("options", None, "{}")]),
             422,
             "unprocessable",
         ),
@@ -106,9 +110,9 @@ async fn what_is_refused_leaves_nothing() {
         (whole[..whole.len() - 12].to_owned(), 400, "invalid-request"),
         (String::new(), 400, "invalid-request"),
     ] {
-        let answer = refusal(host.send(Host::submission(&key, body.clone())).await).await;
+        let answer = parse_problem(host.send(TestHost::build_submission(&key, body.clone())).await).await;
         assert_eq!((answer.status, answer.kind.as_str()), (status, kind), "{body}");
-        assert_nothing_of(&host, &a, &body).await;
+        assert_no_traces_left(&host, &a, &body).await;
     }
     for (content_type, status) in [
         ("multipart/form-data", 415),
@@ -119,32 +123,32 @@ async fn what_is_refused_leaves_nothing() {
         ("application/json", 400),
         ("multipart/form-data; boundary=YY", 400),
     ] {
-        let mut request = Host::submission(&key, whole.clone());
+        let mut request = TestHost::build_submission(&key, whole.clone());
         let value = content_type.parse().unwrap();
         request.headers_mut().insert(header::CONTENT_TYPE, value);
-        let refused = refusal(host.send(request).await).await;
+        let refused = parse_problem(host.send(request).await).await;
         assert_eq!(refused.status, status, "{content_type}: {refused:?}");
-        assert_nothing_of(&host, &a, content_type).await;
+        assert_no_traces_left(&host, &a, content_type).await;
     }
 }
 
 #[tokio::test]
-async fn a_form_that_breaks_off_leaves_nothing() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let whole = form(&[
+async fn incomplete_submission_leaves_nothing() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let whole = multipart_form(&[
         ("file", Some("a.pdf"), "1 pages a"),
         ("file", Some("b.pdf"), "1 pages b"),
     ]);
-    // The first file is whole and staged by then, the second is not.
+    // At this point the first file is complete and staged, the second is incomplete.
     let part = Bytes::from(whole.split_once("pages b").unwrap().0.to_owned());
     let broken = stream::iter([Ok(part.clone()), Err(io::Error::other("cut"))]);
     let body = Body::from_stream(broken);
-    let refused = refusal(host.send(Host::submission(&key, body)).await).await;
+    let refused = parse_problem(host.send(TestHost::build_submission(&key, body)).await).await;
     assert_eq!((refused.status, refused.kind.as_str()), (408, "incomplete-body"));
-    assert_nothing_of(&host, &a, "a broken connection").await;
+    assert_no_traces_left(&host, &a, "a broken connection").await;
 
-    // A client that goes away: its request is dropped where it is.
+    // If the client disconnects, its request future is dropped.
     let asked = Arc::new(Notify::new());
     let ours = Arc::clone(&asked);
     let silence = stream::poll_fn(move |_| {
@@ -152,20 +156,20 @@ async fn a_form_that_breaks_off_leaves_nothing() {
         Poll::<Option<io::Result<Bytes>>>::Pending
     });
     let body = Body::from_stream(stream::iter([Ok(part)]).chain(silence));
-    let sending = tokio::spawn(host.router().oneshot(Host::submission(&key, body)));
+    let sending = tokio::spawn(host.router().oneshot(TestHost::build_submission(&key, body)));
     asked.notified().await;
-    let names = host.files.names();
+    let names = host.uploads.file_names();
     let kinds: Vec<_> = names.iter().filter_map(|name| name.split('-').next()).collect();
     assert_eq!(kinds, ["staged", "unfinished"]);
     sending.abort();
     assert!(sending.await.unwrap_err().is_cancelled());
-    assert_nothing_of(&host, &a, "a client that went away").await;
+    assert_no_traces_left(&host, &a, "a client that disconnected").await;
 }
 
 #[tokio::test]
-async fn names_of_files_are_only_names() {
-    let host = Host::new();
-    let (_, key) = host.tenant("a", &[Scope::Ingest]).await;
+async fn file_names_are_sanitized() {
+    let host = TestHost::new();
+    let (_, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     let long = "x".repeat(5000) + ".pdf";
     let names = [
         ("../../../etc/passwd", "passwd"),
@@ -183,7 +187,11 @@ async fn names_of_files_are_only_names() {
         .zip(&contents)
         .map(|((given, _), content)| ("file", Some(*given), content.as_str()))
         .collect();
-    let job = json(host.send(Host::submission(&key, form(&parts))).await).await;
+    let job = parse_json(
+        host.send(TestHost::build_submission(&key, multipart_form(&parts)))
+            .await,
+    )
+    .await;
     let kept: Vec<_> = job["documents"]
         .as_array()
         .unwrap()
@@ -191,30 +199,30 @@ async fn names_of_files_are_only_names() {
         .map(|d| d["name"].as_str().unwrap())
         .collect();
     assert_eq!(kept, names.map(|(_, kept)| kept));
-    // On the disk a file is called by its hash.
-    for name in host.files.names() {
+    // Files on the disk are named by their hash.
+    for name in host.uploads.file_names() {
         let hash = name.strip_prefix("a-").unwrap();
         assert!(hash.parse::<DocumentId>().is_ok(), "{name}");
     }
-    assert_eq!(host.files.names().len(), names.len());
+    assert_eq!(host.uploads.file_names().len(), names.len());
 }
 
 #[tokio::test]
-async fn a_password_goes_to_its_file_and_into_no_answer() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
+async fn password_is_assigned_to_its_file_and_never_returned() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest, KeyScope::Read]).await;
     let options =
         r#"{"passwords":{"b.pdf":"open sesame"},"webhook":{"url":"https://1.1.1.1/","secret":"hush"}}"#;
-    let body = form(&[
+    let body = multipart_form(&[
         ("options", None, options),
         ("file", Some("a.pdf"), "1 pages a"),
         ("file", Some("b.pdf"), "1 pages b"),
     ]);
-    let job = job_of(host.send(Host::submission(&key, body)).await).await;
-    let order = host.memory.order(&a, &job).await.unwrap().unwrap();
+    let job = accepted_job_id(host.send(TestHost::build_submission(&key, body)).await).await;
+    let order = host.store.find_job_request(&a, &job).await.unwrap().unwrap();
     let passwords: Vec<_> = order.files.iter().map(|f| f.password.as_deref()).collect();
     assert_eq!(passwords, [None, Some("open sesame")]);
-    let view = json(host.get(&format!("/v1/jobs/{job}"), &key).await).await;
+    let view = parse_json(host.send_get(&format!("/v1/jobs/{job}"), &key).await).await;
     let view = view.to_string();
     assert!(!view.contains("sesame") && !view.contains("hush"), "{view}");
 }

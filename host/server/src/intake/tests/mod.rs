@@ -1,33 +1,37 @@
-//! Submissions as clients send them.
+//! Tests of job submissions.
 
+mod bytes_in_flight;
 mod documents;
 mod form;
-mod in_flight;
+mod idempotency;
 mod limits;
 mod removal;
-mod twice;
 
 use weir_core::TenantId;
-use weir_core::order::{JobFilter, Orders as _};
+use weir_core::job_request::{JobFilter, JobRequestStore as _};
 
-use crate::fakes::Host;
+use crate::fakes::TestHost;
 
-/// How many jobs of a tenant are written down.
-async fn jobs(host: &Host, tenant: &TenantId) -> usize {
+/// The number of jobs of a tenant in the ledger.
+async fn count_jobs(host: &TestHost, tenant: &TenantId) -> usize {
     let all = JobFilter {
         limit: usize::MAX,
         ..JobFilter::default()
     };
-    host.memory.jobs(tenant, &all).await.unwrap().len()
+    host.store.list_jobs(tenant, &all).await.unwrap().len()
 }
 
-/// That a submission has left nothing behind: no file, no job, no place in the queue.
-async fn assert_nothing_of(host: &Host, tenant: &TenantId, what: &str) {
-    assert_eq!(host.files.names(), Vec::<String>::new(), "{what}");
-    assert_eq!(jobs(host, tenant).await, 0, "{what}");
-    assert_eq!(host.app.admission.counts(tenant), (0, 0), "{what}");
+/// Asserts that a submission has left no file, no job and no queue reservation.
+async fn assert_no_traces_left(host: &TestHost, tenant: &TenantId, what: &str) {
+    assert_eq!(host.uploads.file_names(), Vec::<String>::new(), "{what}");
+    assert_eq!(count_jobs(host, tenant).await, 0, "{what}");
+    assert_eq!(
+        host.app.admission.queued_and_running_jobs(tenant),
+        (0, 0),
+        "{what}"
+    );
     assert!(
-        host.app.admission.reserve(tenant, Some(1)).is_ok(),
-        "a place is still kept after {what}"
+        host.app.admission.reserve_queue_place(tenant, Some(1)).is_ok(),
+        "a queue reservation is left after {what}"
     );
 }

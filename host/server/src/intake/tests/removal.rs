@@ -1,59 +1,62 @@
-//! Submissions of documents that are being deleted.
+//! Tests of submissions of documents that are being deleted.
 
 use std::sync::Arc;
 
 use serde_json::json;
 use weir_core::DocumentId;
+use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore as _};
 use weir_core::ledger::JobState;
-use weir_core::original::Originals as _;
-use weir_core::removal::{Begin, Removals as _};
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
+use weir_core::uploads::UploadStore as _;
 
-use super::jobs;
-use crate::fakes::{Host, job_of, refusal};
+use super::count_jobs;
+use crate::fakes::{TestHost, accepted_job_id, parse_problem};
 
 #[tokio::test(start_paused = true)]
-async fn submission_waits_until_the_deletion_has_ended() {
-    let host = Arc::new(Host::new());
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let document = host.original(&a, "1 pages");
+async fn submission_waits_for_the_end_of_the_removal() {
+    let host = Arc::new(TestHost::new());
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let document = host.store_upload(&a, "1 pages");
     let named = json!({ "documents": [{ "document": document.to_string() }] });
     for named in [None, Some(named)] {
-        assert_eq!(host.memory.begin(&a, &document).await.unwrap(), Begin::Begun);
+        assert_eq!(
+            host.store.begin_removal(&a, &document).await.unwrap(),
+            BeginRemovalOutcome::Started
+        );
         let submitting = {
             let (host, key) = (Arc::clone(&host), key.clone());
             tokio::spawn(async move {
                 match named {
-                    None => host.submit(&key, "1 pages").await,
-                    Some(named) => host.post("/v1/jobs", &key, &named).await,
+                    None => host.submit_file(&key, "1 pages").await,
+                    Some(named) => host.send_post("/v1/jobs", &key, &named).await,
                 }
             })
         };
-        // The file is staged by now, and the submission looks every few milliseconds.
+        // The file is staged by now, and the submission polls for the end of the removal.
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         assert!(!submitting.is_finished());
-        let before = jobs(&host, &a).await;
-        host.files.remove(&a, &document).await.unwrap();
-        host.memory.end(&a, &document).await.unwrap();
-        let job = job_of(submitting.await.unwrap()).await;
-        assert_eq!(jobs(&host, &a).await, before + 1);
-        let dispatching = host.dispatching();
-        host.until(&a, job, JobState::Done).await;
+        let before = count_jobs(&host, &a).await;
+        host.uploads.remove_upload(&a, &document).await.unwrap();
+        host.store.end_removal(&a, &document).await.unwrap();
+        let job = accepted_job_id(submitting.await.unwrap()).await;
+        assert_eq!(count_jobs(&host, &a).await, before + 1);
+        let dispatching = host.spawn_dispatcher();
+        host.wait_for_job_state(&a, job, JobState::Done).await;
         drop(dispatching);
-        assert_eq!(host.files.names(), [format!("a-{document}")]);
+        assert_eq!(host.uploads.file_names(), [format!("a-{document}")]);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn submission_is_refused_if_the_deletion_does_not_end() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let document = DocumentId::of(b"1 pages");
-    host.memory.begin(&a, &document).await.unwrap();
-    let refused = refusal(host.submit(&key, "1 pages").await).await;
+async fn submission_is_refused_if_the_removal_does_not_end() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let document = DocumentId::from_content(b"1 pages");
+    host.store.begin_removal(&a, &document).await.unwrap();
+    let refused = parse_problem(host.submit_file(&key, "1 pages").await).await;
     assert_eq!((refused.status, refused.kind.as_str()), (503, "overloaded"));
     assert!(refused.detail.contains("is being deleted"), "{refused:?}");
-    super::assert_nothing_of(&host, &a, "a submission during a deletion").await;
-    // Another document is none of it.
-    assert_eq!(host.submit(&key, "2 pages").await.status(), 202);
+    super::assert_no_traces_left(&host, &a, "a submission during a deletion").await;
+    // Other documents are not affected.
+    assert_eq!(host.submit_file(&key, "2 pages").await.status(), 202);
 }

@@ -1,59 +1,62 @@
-//! What a job's components said.
+//! Tests of the component log of a job.
 
 use serde_json::json;
-use weir_core::event::ErrorNote;
-use weir_core::ledger::Entry;
+use weir_core::component_log::{
+    BacktraceFrame, ComponentFailureReport, ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind,
+    LogLevel,
+};
+use weir_core::event::ErrorInfo;
+use weir_core::ledger::LedgerEntry;
 use weir_core::ports::Ledger as _;
-use weir_core::said::{FailureReport, Frame, LogEntry, LogLevel, Remark, RemarkKind};
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 
-use crate::fakes::{Host, json as body, refusal};
+use crate::fakes::{TestHost, parse_json as body, parse_problem};
 
 #[tokio::test]
 async fn the_log_is_read_in_pages() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
-    let job = host.submitted(&key, "1 pages").await;
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest, KeyScope::Read]).await;
+    let job = host.submit_accepted_file(&key, "1 pages").await;
     let path = format!("/v1/jobs/{job}/log");
     assert_eq!(
-        body(host.get(&path, &key).await).await,
+        body(host.send_get(&path, &key).await).await,
         json!({ "entries": [], "next": null })
     );
-    let line = |seq| RemarkKind::Line {
+    let line = |seq| ComponentLogRecordKind::Line {
         level: LogLevel::Warn,
         message: format!("line {seq}"),
     };
-    let failure = RemarkKind::Failure(Box::new(FailureReport {
-        error: ErrorNote {
-            kind: "component-deadline".into(),
+    let failure = ComponentLogRecordKind::Failure(Box::new(ComponentFailureReport {
+        error: ErrorInfo {
+            kind: "component-timeout".into(),
             message: "too late".into(),
         },
-        version: "ab".into(),
-        turn: 4,
-        question: Some("cd".into()),
+        component_digest: "ab".into(),
+        call_index: 4,
+        request_digest: Some("cd".into()),
         limit: Some("20 ms".into()),
-        said: None,
-        backtrace: vec![Frame {
+        guest_message: None,
+        backtrace: vec![BacktraceFrame {
             function: "ours::page".into(),
             file: Some("src/lib.rs".into()),
             line: Some(3),
         }],
     }));
     for (seq, what) in [(1, line(1)), (2, line(2)), (3, failure)] {
-        let entry = LogEntry {
+        let entry = ComponentLogEntry {
             job,
             seq,
-            at_millis: seq * 10,
-            remark: Remark {
+            since_job_created_millis: seq * 10,
+            record: ComponentLogRecord {
                 component: "ours".into(),
                 function: "routing.page".into(),
-                what,
+                kind: what,
             },
         };
-        let entry = Entry::Said(a.clone(), entry);
-        host.memory.commit(vec![entry]).await.unwrap();
+        let entry = LedgerEntry::ComponentLog(a.clone(), entry);
+        host.store.commit_entries(vec![entry]).await.unwrap();
     }
-    let first = body(host.get(&format!("{path}?limit=2"), &key).await).await;
+    let first = body(host.send_get(&format!("{path}?limit=2"), &key).await).await;
     assert_eq!(first["next"], 2);
     assert_eq!(
         first["entries"][1],
@@ -62,7 +65,7 @@ async fn the_log_is_read_in_pages() {
             "message": "line 2", "failure": null,
         })
     );
-    let rest = body(host.get(&format!("{path}?limit=2&after=2"), &key).await).await;
+    let rest = body(host.send_get(&format!("{path}?limit=2&after=2"), &key).await).await;
     assert_eq!(rest["next"], json!(null));
     assert_eq!(
         rest["entries"],
@@ -70,8 +73,8 @@ async fn the_log_is_read_in_pages() {
             "seq": 3, "at_millis": 30, "component": "ours", "function": "routing.page", "level": "error",
             "message": "too late",
             "failure": {
-                "error": { "kind": "component-deadline", "message": "too late" },
-                "version": "ab", "turn": 4, "question": "cd", "limit": "20 ms", "said": null,
+                "error": { "kind": "component-timeout", "message": "too late" },
+                "component_digest": "ab", "call_index": 4, "request_digest": "cd", "limit": "20 ms", "guest_message": null,
                 "backtrace": [{ "function": "ours::page", "file": "src/lib.rs", "line": 3 }],
             },
         }])
@@ -83,7 +86,7 @@ async fn the_log_is_read_in_pages() {
         "after=9223372036854775808",
         "seq=1",
     ] {
-        let refused = refusal(host.get(&format!("{path}?{wrong}"), &key).await).await;
+        let refused = parse_problem(host.send_get(&format!("{path}?{wrong}"), &key).await).await;
         assert_eq!(refused.status, 400, "{wrong}");
     }
 }

@@ -1,4 +1,4 @@
-//! Jobs as their clients see them.
+//! Tests of the API for jobs.
 
 mod access;
 mod cancel;
@@ -10,9 +10,9 @@ mod view;
 use serde_json::Value;
 use weir_core::JobId;
 
-use crate::fakes::{Host, json};
+use crate::fakes::{TestHost, parse_json};
 
-/// A job, as whoever asks for it sees it.
-async fn view(host: &Host, key: &str, job: JobId) -> Value {
-    json(host.get(&format!("/v1/jobs/{job}"), key).await).await
+/// Requests a job and returns its JSON.
+async fn fetch_job_json(host: &TestHost, key: &str, job: JobId) -> Value {
+    parse_json(host.send_get(&format!("/v1/jobs/{job}"), key).await).await
 }

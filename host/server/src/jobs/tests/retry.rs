@@ -1,21 +1,21 @@
-//! Trying again.
+//! Tests of the retry of jobs.
 
 use axum::body::Body;
 use axum::http::{Response, header};
 use weir_core::DocumentId;
 use weir_core::JobId;
-use weir_core::ledger::{Entry, JobState};
-use weir_core::order::Orders as _;
-use weir_core::original::Originals as _;
+use weir_core::job_request::JobRequestStore as _;
+use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::ports::Ledger as _;
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
+use weir_core::uploads::UploadStore as _;
 
-use super::view;
-use crate::fakes::{Host, form, job_of, job_record, refusal};
+use super::fetch_job_json;
+use crate::fakes::{TestHost, accepted_job_id, job_record, multipart_form, parse_problem};
 
-async fn retry(host: &Host, key: &str, job: JobId, word: Option<&str>) -> Response<Body> {
+async fn send_retry(host: &TestHost, key: &str, job: JobId, word: Option<&str>) -> Response<Body> {
     let path = format!("/v1/jobs/{job}/retry");
-    let mut request = Host::request("POST", &path, key, Body::empty());
+    let mut request = TestHost::build_request("POST", &path, key, Body::empty());
     if let Some(word) = word {
         request
             .headers_mut()
@@ -25,40 +25,43 @@ async fn retry(host: &Host, key: &str, job: JobId, word: Option<&str>) -> Respon
 }
 
 #[tokio::test]
-async fn a_cancelled_job_is_put_in_again_as_it_was() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
+async fn retry_of_a_canceled_job_keeps_files_and_options() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest, KeyScope::Read]).await;
     let options = r#"{"dpi":72,"lane":"bulk","pages":{"last":2},"passwords":{"b.pdf":"p"}}"#;
-    let body = form(&[
+    let body = multipart_form(&[
         ("file", Some("b.pdf"), "3 pages"),
         ("file", Some("a.pdf"), "1 pages"),
         ("options", None, options),
     ]);
-    let job = job_of(host.send(Host::submission(&key, body)).await).await;
-    host.delete(&format!("/v1/jobs/{job}"), &key).await;
-    let answer = retry(&host, &key, job, None).await;
+    let job = accepted_job_id(host.send(TestHost::build_submission(&key, body)).await).await;
+    host.send_delete(&format!("/v1/jobs/{job}"), &key).await;
+    let answer = send_retry(&host, &key, job, None).await;
     let location = answer.headers()[header::LOCATION].to_str().unwrap().to_owned();
-    let again = job_of(answer).await;
+    let again = accepted_job_id(answer).await;
     assert_ne!(again, job);
     assert_eq!(location, format!("/v1/jobs/{again}"));
-    let past = host.memory.order(&a, &job).await.unwrap().unwrap();
-    let order = host.memory.order(&a, &again).await.unwrap().unwrap();
+    let past = host.store.find_job_request(&a, &job).await.unwrap().unwrap();
+    let order = host.store.find_job_request(&a, &again).await.unwrap().unwrap();
     assert!(order.files == past.files && order.options == past.options && order.lane == past.lane);
     assert!(
         order.files.iter().all(|file| file.password.is_none()),
-        "forgotten at the end"
+        "deleted at the end of the job"
     );
-    let _dispatching = host.dispatching();
-    host.until(&a, again, JobState::Done).await;
-    assert_eq!(view(&host, &key, again).await["documents"][0]["done"], 2);
-    assert_eq!(view(&host, &key, job).await["state"], "cancelled");
+    let _dispatching = host.spawn_dispatcher();
+    host.wait_for_job_state(&a, again, JobState::Done).await;
+    assert_eq!(
+        fetch_job_json(&host, &key, again).await["documents"][0]["done"],
+        2
+    );
+    assert_eq!(fetch_job_json(&host, &key, job).await["state"], "cancelled");
 }
 
 #[tokio::test]
-async fn only_what_failed_or_was_cancelled_is_tried_again() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let job = host.submitted(&key, "1 pages").await;
+async fn only_failed_and_canceled_jobs_can_be_retried() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let job = host.submit_accepted_file(&key, "1 pages").await;
     for (state, status) in [
         (JobState::Queued, 409),
         (JobState::Running, 409),
@@ -67,52 +70,64 @@ async fn only_what_failed_or_was_cancelled_is_tried_again() {
         (JobState::Cancelled, 202),
     ] {
         let record = job_record(&a, job, state);
-        host.memory.commit(vec![Entry::Job(record)]).await.unwrap();
-        let answer = retry(&host, &key, job, None).await;
+        host.store
+            .commit_entries(vec![LedgerEntry::Job(record)])
+            .await
+            .unwrap();
+        let answer = send_retry(&host, &key, job, None).await;
         assert_eq!(answer.status(), status, "{state:?}");
     }
-    // One of `weir run` has no order.
-    let run = host.job(&a).await;
+    // A job of `weir run` has no job request.
+    let run = host.create_running_job(&a).await;
     let record = job_record(&a, run, JobState::Failed);
-    host.memory.commit(vec![Entry::Job(record)]).await.unwrap();
-    let refused = refusal(retry(&host, &key, run, None).await).await;
+    host.store
+        .commit_entries(vec![LedgerEntry::Job(record)])
+        .await
+        .unwrap();
+    let refused = parse_problem(send_retry(&host, &key, run, None).await).await;
     assert_eq!(refused.status, 409, "{refused:?}");
-    // And without its file there is nothing to be done.
-    host.files.remove(&a, &DocumentId::of(b"1 pages")).await.unwrap();
-    let refused = refusal(retry(&host, &key, job, None).await).await;
+    // Without its file, the job cannot be retried.
+    host.uploads
+        .remove_upload(&a, &DocumentId::from_content(b"1 pages"))
+        .await
+        .unwrap();
+    let refused = parse_problem(send_retry(&host, &key, job, None).await).await;
     assert_eq!(refused.status, 409);
     assert!(refused.detail.contains("send the file"), "{refused:?}");
 }
 
 #[tokio::test]
-async fn a_retry_that_is_sent_again_is_the_same_job() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
+async fn retry_with_the_same_idempotency_key_is_one_job() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     let mut jobs = Vec::new();
     for content in ["1 pages a", "1 pages b"] {
-        let job = host.submitted(&key, content).await;
-        host.delete(&format!("/v1/jobs/{job}"), &key).await;
+        let job = host.submit_accepted_file(&key, content).await;
+        host.send_delete(&format!("/v1/jobs/{job}"), &key).await;
         jobs.push(job);
     }
-    let first = job_of(retry(&host, &key, jobs[0], Some("w")).await).await;
-    let again = retry(&host, &key, jobs[0], Some("w")).await;
+    let first = accepted_job_id(send_retry(&host, &key, jobs[0], Some("w")).await).await;
+    let again = send_retry(&host, &key, jobs[0], Some("w")).await;
     assert_eq!(again.headers()["idempotency-replayed"], "true");
-    assert_eq!(job_of(again).await, first);
-    assert_eq!(host.app.admission.counts(&a), (1, 0));
-    // The queue is full of it, and its file may have gone meanwhile.
-    host.quota(&a, "queued_jobs", 1).await;
-    host.files
-        .remove(&a, &DocumentId::of(b"1 pages a"))
+    assert_eq!(accepted_job_id(again).await, first);
+    assert_eq!(host.app.admission.queued_and_running_jobs(&a), (1, 0));
+    // The queue is full, and the file of the job is removed.
+    host.set_quota(&a, "queued_jobs", 1).await;
+    host.uploads
+        .remove_upload(&a, &DocumentId::from_content(b"1 pages a"))
         .await
         .unwrap();
-    assert_eq!(job_of(retry(&host, &key, jobs[0], Some("w")).await).await, first);
-    let refused = refusal(retry(&host, &key, jobs[1], Some("w")).await).await;
+    assert_eq!(
+        accepted_job_id(send_retry(&host, &key, jobs[0], Some("w")).await).await,
+        first
+    );
+    let refused = parse_problem(send_retry(&host, &key, jobs[1], Some("w")).await).await;
     assert_eq!(
         (refused.status, refused.kind.as_str()),
         (422, "idempotency-key-reused")
     );
     assert_eq!(
-        refusal(retry(&host, &key, jobs[1], Some("a b")).await)
+        parse_problem(send_retry(&host, &key, jobs[1], Some("a b")).await)
             .await
             .status,
         400
@@ -120,19 +135,19 @@ async fn a_retry_that_is_sent_again_is_the_same_job() {
 }
 
 #[tokio::test]
-async fn it_is_refused_where_a_submission_would_be() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest]).await;
-    let job = host.submitted(&key, "1 pages").await;
-    host.delete(&format!("/v1/jobs/{job}"), &key).await;
-    host.quota(&a, "queued_jobs", 1).await;
-    host.submitted(&key, "2 pages").await;
-    let refused = refusal(retry(&host, &key, job, None).await).await;
+async fn retry_is_refused_where_a_submission_would_be() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
+    let job = host.submit_accepted_file(&key, "1 pages").await;
+    host.send_delete(&format!("/v1/jobs/{job}"), &key).await;
+    host.set_quota(&a, "queued_jobs", 1).await;
+    host.submit_accepted_file(&key, "2 pages").await;
+    let refused = parse_problem(send_retry(&host, &key, job, None).await).await;
     assert_eq!(
         (refused.status, refused.quota.as_deref()),
         (429, Some("queued_jobs"))
     );
-    host.app.stopping.cancel();
-    let refused = refusal(retry(&host, &key, job, None).await).await;
+    host.app.stop_signal.cancel();
+    let refused = parse_problem(send_retry(&host, &key, job, None).await).await;
     assert_eq!((refused.status, refused.kind.as_str()), (503, "stopping"));
 }

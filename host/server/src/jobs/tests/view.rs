@@ -1,25 +1,25 @@
-//! A job while it waits, while it is in work, and afterwards.
+//! Tests of the view of a job while it is queued, while it runs, and after its end.
 
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::{Value, json};
-use weir_core::decision::{QueueState, StageWork};
-use weir_core::event::{ErrorNote, Event, EventKind};
-use weir_core::ledger::{Entry, JobState, PageRecord, PageState};
+use weir_core::decision::{QueueState, StageTotals};
+use weir_core::event::{ErrorInfo, Event, EventKind};
+use weir_core::ledger::{JobState, LedgerEntry, PageRecord, PageState};
 use weir_core::ports::Ledger as _;
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, JobId, RevisionId, Stage};
 
-use super::view;
-use crate::fakes::{Host, eventually, form, job_of, json as body};
+use super::fetch_job_json;
+use crate::fakes::{TestHost, accepted_job_id, multipart_form, parse_json as body, wait_until};
 
 #[tokio::test]
-async fn a_job_tells_how_far_it_has_come() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
-    let before = host.submitted(&key, "1 pages").await;
-    let job = host.submitted(&key, "3 pages").await;
-    let waiting = view(&host, &key, job).await;
+async fn view_shows_the_progress_of_a_job() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest, KeyScope::Read]).await;
+    let before = host.submit_accepted_file(&key, "1 pages").await;
+    let job = host.submit_accepted_file(&key, "3 pages").await;
+    let waiting = fetch_job_json(&host, &key, job).await;
     assert_eq!(
         (&waiting["state"], &waiting["position"], &waiting["lane"]),
         (&json!("queued"), &json!(2), &Value::Null)
@@ -34,14 +34,14 @@ async fn a_job_tells_how_far_it_has_come() {
         (&json!("waiting"), &Value::Null, &json!(0))
     );
 
-    host.delete(&format!("/v1/jobs/{before}"), &key).await;
-    assert_eq!(view(&host, &key, job).await["position"], 1);
-    host.works.hold();
-    host.works.let_pages(1);
-    let _dispatching = host.dispatching();
-    let done = async || view(&host, &key, job).await["documents"][0]["done"] == 1;
-    eventually(host.app.ledger.bell(&a), done).await;
-    let running = view(&host, &key, job).await;
+    host.send_delete(&format!("/v1/jobs/{before}"), &key).await;
+    assert_eq!(fetch_job_json(&host, &key, job).await["position"], 1);
+    host.processing.hold_pages();
+    host.processing.release_pages(1);
+    let _dispatching = host.spawn_dispatcher();
+    let done = async || fetch_job_json(&host, &key, job).await["documents"][0]["done"] == 1;
+    wait_until(host.app.ledger.subscribe(&a), done).await;
+    let running = fetch_job_json(&host, &key, job).await;
     assert_eq!(
         (&running["state"], &running["position"]),
         (&json!("running"), &Value::Null)
@@ -56,9 +56,9 @@ async fn a_job_tells_how_far_it_has_come() {
         (&json!("running"), &json!(3))
     );
 
-    host.works.let_pages(2);
-    host.until(&a, job, JobState::Done).await;
-    let ended = view(&host, &key, job).await;
+    host.processing.release_pages(2);
+    host.wait_for_job_state(&a, job, JobState::Done).await;
+    let ended = fetch_job_json(&host, &key, job).await;
     assert_eq!(ended["state"], "done");
     let document = &ended["documents"][0];
     assert_eq!(
@@ -74,18 +74,22 @@ async fn a_job_tells_how_far_it_has_come() {
 }
 
 #[tokio::test]
-async fn what_is_no_document_fails_by_name_and_the_others_do_not() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
+async fn only_the_file_that_is_not_a_pdf_fails() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest, KeyScope::Read]).await;
     let parts = [
         ("file", Some("bad.pdf"), "nothing"),
         ("file", Some("good.pdf"), "2 pages"),
         ("file", Some("again.pdf"), "2 pages"),
     ];
-    let job = job_of(host.send(Host::submission(&key, form(&parts))).await).await;
-    let _dispatching = host.dispatching();
-    host.until(&a, job, JobState::Failed).await;
-    let view = view(&host, &key, job).await;
+    let job = accepted_job_id(
+        host.send(TestHost::build_submission(&key, multipart_form(&parts)))
+            .await,
+    )
+    .await;
+    let _dispatching = host.spawn_dispatcher();
+    host.wait_for_job_state(&a, job, JobState::Failed).await;
+    let view = fetch_job_json(&host, &key, job).await;
     let documents: Vec<_> = view["documents"]
         .as_array()
         .unwrap()
@@ -112,18 +116,18 @@ async fn what_is_no_document_fails_by_name_and_the_others_do_not() {
 }
 
 #[tokio::test]
-async fn a_page_waits_and_then_leads_to_its_lines() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
-    let job = host.submitted(&key, "3 pages").await;
-    let page = async |page: &str| host.get(&format!("/v1/jobs/{job}/pages/{page}"), &key).await;
-    assert_eq!(page("1").await.status(), 404, "nobody has opened it yet");
-    host.works.hold();
-    host.works.let_pages(1);
-    let document = DocumentId::of(b"3 pages");
-    let _dispatching = host.dispatching();
-    let pages = async || host.memory.pages(&a, &document, None).await.unwrap();
-    eventually(host.app.ledger.bell(&a), async || pages().await.len() == 1).await;
+async fn page_is_waiting_and_then_links_to_its_lines() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest, KeyScope::Read]).await;
+    let job = host.submit_accepted_file(&key, "3 pages").await;
+    let page = async |page: &str| host.send_get(&format!("/v1/jobs/{job}/pages/{page}"), &key).await;
+    assert_eq!(page("1").await.status(), 404, "the document is not opened yet");
+    host.processing.hold_pages();
+    host.processing.release_pages(1);
+    let document = DocumentId::from_content(b"3 pages");
+    let _dispatching = host.spawn_dispatcher();
+    let pages = async || host.store.list_pages(&a, &document, None).await.unwrap();
+    wait_until(host.app.ledger.subscribe(&a), async || pages().await.len() == 1).await;
     let done = pages().await[0].page;
     for number in 1..=3 {
         let seen = body(page(&number.to_string()).await).await;
@@ -151,18 +155,18 @@ async fn a_page_waits_and_then_leads_to_its_lines() {
     for none in ["0", "4", "x", "-1", "99999999999"] {
         assert_eq!(page(none).await.status(), 404, "{none}");
     }
-    host.works.let_pages(2);
-    host.until(&a, job, JobState::Done).await;
+    host.processing.release_pages(2);
+    host.wait_for_job_state(&a, job, JobState::Done).await;
     assert_eq!(body(page("2").await).await["state"], "done");
 }
 
 #[tokio::test]
 async fn a_page_says_why_it_failed() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
-    let (job, document) = (JobId::new(), DocumentId::of(b"d"));
-    host.order(&a, job, document).await;
-    let error = ErrorNote {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
+    let (job, document) = (JobId::new(), DocumentId::from_content(b"d"));
+    host.create_queued_job(&a, job, document).await;
+    let error = ErrorInfo {
         kind: "page-unreadable".into(),
         message: "page 7 cannot be read".into(),
     };
@@ -170,12 +174,15 @@ async fn a_page_says_why_it_failed() {
         tenant: a.clone(),
         document,
         page: 7,
-        revision: RevisionId::of(b"revision"),
+        revision: RevisionId::from_content(b"revision"),
         job,
         state: PageState::Failed { error },
     };
-    host.memory.commit(vec![Entry::Page(record)]).await.unwrap();
-    let page = body(host.get(&format!("/v1/jobs/{job}/pages/7"), &key).await).await;
+    host.store
+        .commit_entries(vec![LedgerEntry::Page(record)])
+        .await
+        .unwrap();
+    let page = body(host.send_get(&format!("/v1/jobs/{job}/pages/7"), &key).await).await;
     assert_eq!(
         (&page["state"], &page["error"]["kind"]),
         (&json!("failed"), &json!("page-unreadable"))
@@ -183,39 +190,54 @@ async fn a_page_says_why_it_failed() {
 }
 
 #[tokio::test]
-async fn of_several_documents_one_has_to_be_named() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Ingest, Scope::Read]).await;
+async fn page_request_must_name_one_of_several_documents() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Ingest, KeyScope::Read]).await;
     let parts = [
         ("file", Some("a.pdf"), "1 pages"),
         ("file", Some("b.pdf"), "2 pages"),
     ];
-    let job = job_of(host.send(Host::submission(&key, form(&parts))).await).await;
-    let twice = job_of(host.send(Host::submission(&key, form(&[parts[0]; 2]))).await).await;
-    let _dispatching = host.dispatching();
-    host.until(&a, job, JobState::Done).await;
-    host.until(&a, twice, JobState::Done).await;
-    let second = DocumentId::of(b"2 pages");
+    let job = accepted_job_id(
+        host.send(TestHost::build_submission(&key, multipart_form(&parts)))
+            .await,
+    )
+    .await;
+    let twice = accepted_job_id(
+        host.send(TestHost::build_submission(&key, multipart_form(&[parts[0]; 2])))
+            .await,
+    )
+    .await;
+    let _dispatching = host.spawn_dispatcher();
+    host.wait_for_job_state(&a, job, JobState::Done).await;
+    host.wait_for_job_state(&a, twice, JobState::Done).await;
+    let second = DocumentId::from_content(b"2 pages");
     for (of, query, status) in [
         (job, String::new(), 409),
         (job, format!("?document={second}"), 200),
-        (job, format!("?document={}", DocumentId::of(b"3 pages")), 404),
+        (
+            job,
+            format!("?document={}", DocumentId::from_content(b"3 pages")),
+            404,
+        ),
         (job, "?document=b.pdf".into(), 400),
         (twice, String::new(), 200),
         (twice, format!("?document={second}"), 404),
     ] {
-        let answer = host.get(&format!("/v1/jobs/{of}/pages/1{query}"), &key).await;
+        let answer = host
+            .send_get(&format!("/v1/jobs/{of}/pages/1{query}"), &key)
+            .await;
         assert_eq!(answer.status(), status, "{query}");
     }
 }
 
 #[tokio::test]
-async fn a_diagnosis_says_which_stage_holds_the_job_up() {
-    let host = Host::new();
-    let (a, key) = host.tenant("a", &[Scope::Read]).await;
+async fn diagnosis_names_the_bottleneck_stage() {
+    let host = TestHost::new();
+    let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
     let job = JobId::new();
-    host.order(&a, job, DocumentId::of(b"d")).await;
-    let diagnosis = async || body(host.get(&format!("/v1/jobs/{job}/diagnosis"), &key).await).await;
+    host.create_queued_job(&a, job, DocumentId::from_content(b"d"))
+        .await;
+    let diagnosis = async || body(host.send_get(&format!("/v1/jobs/{job}/diagnosis"), &key).await).await;
     let first = diagnosis().await;
     assert_eq!(
         (&first["bottleneck"], &first["stages"]),
@@ -238,12 +260,12 @@ async fn a_diagnosis_says_which_stage_holds_the_job_up() {
         let event = Event {
             seq,
             job,
-            document: Some(DocumentId::of(b"d")),
-            at_millis: seq,
-            what,
+            document: Some(DocumentId::from_content(b"d")),
+            since_job_created_millis: seq,
+            kind: what,
         };
-        let entry = Entry::Event(a.clone(), event);
-        host.memory.commit(vec![entry]).await.unwrap();
+        let entry = LedgerEntry::Event(a.clone(), event);
+        host.store.commit_entries(vec![entry]).await.unwrap();
     };
     for seq in 1..=10 {
         let what = EventKind::BatchRasterized {
@@ -251,17 +273,17 @@ async fn a_diagnosis_says_which_stage_holds_the_job_up() {
             pages: 1,
             dpi: 150,
             queues: vec![queue(Stage::Read, 8), queue(Stage::Store, 0)],
-            times: Vec::new(),
+            stage_timings: Vec::new(),
         };
         commit(seq, what).await;
     }
     let then = diagnosis().await;
     assert_eq!(then["bottleneck"], "read");
     let sentence = then["sentence"].as_str().unwrap();
-    assert!(sentence.contains("full in 10 of 10 looks"), "{sentence}");
+    assert!(sentence.contains("full in 10 of 10 samples"), "{sentence}");
     let ended = EventKind::JobEnded {
         state: JobState::Done,
-        stages: vec![StageWork {
+        stages: vec![StageTotals {
             stage: Stage::Read,
             pages: 5,
             busy_millis: 1250,
@@ -279,7 +301,7 @@ async fn a_diagnosis_says_which_stage_holds_the_job_up() {
     assert_eq!(
         read,
         &json!({
-            "stage": "read", "looks": 10, "empty": 0, "full": 10, "workers": 2, "pages": 5, "busy_millis": 1250
+            "stage": "read", "queue_samples": 10, "empty": 0, "full": 10, "workers": 2, "pages": 5, "busy_millis": 1250
         })
     );
 }

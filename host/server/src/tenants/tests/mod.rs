@@ -1,27 +1,27 @@
-//! Tenants and keys as whoever runs the host sees them.
+//! Tests of the tenant and key administration.
 
 mod keys;
-mod records;
 mod removal;
+mod tenant_administration;
 
 use axum::body::Body;
 use axum::http::Response;
 use serde_json::Value;
-use weir_core::tenancy::Scope;
+use weir_core::tenancy::KeyScope;
 
-use crate::fakes::{Host, json};
+use crate::fakes::{TestHost, parse_json};
 
-/// A host, and a key of whoever runs it.
-async fn admin() -> (Host, String) {
-    let host = Host::new();
-    let (_, key) = host.tenant("admin", &[Scope::Admin]).await;
+/// Returns a host and a key with the scope `admin`.
+async fn host_with_admin_key() -> (TestHost, String) {
+    let host = TestHost::new();
+    let (_, key) = host.create_tenant("admin", &[KeyScope::Admin]).await;
     (host, key)
 }
 
-/// The body of an answer with this status.
-async fn expect(status: u16, answer: Response<Body>) -> Value {
+/// Asserts the status of a response and returns its JSON body.
+async fn expect_status(status: u16, answer: Response<Body>) -> Value {
     let was = answer.status();
-    let body = json(answer).await;
+    let body = parse_json(answer).await;
     assert_eq!(was, status, "{body}");
     body
 }

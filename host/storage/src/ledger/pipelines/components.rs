@@ -1,69 +1,70 @@
-//! Components as rows.
+//! Rows of components.
 
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::TenantId;
 use weir_core::component::{ComponentDigest, ComponentRecord};
 
-use crate::ledger::columns::{from_json, integer, natural, parsed, to_json};
+use crate::ledger::column_values::{read_json, read_parsed, read_u64, to_json, to_sql_integer};
 
-pub(super) fn put_component(t: &Transaction<'_>, record: &ComponentRecord) -> Result<()> {
+pub(super) fn write_component(t: &Transaction<'_>, record: &ComponentRecord) -> Result<()> {
     t.prepare_cached(
-        "INSERT INTO components (tenant, digest, name, bytes, facts, created_millis, key)
+        "INSERT INTO components (tenant, digest, name, bytes, interface, created_millis, api_key_id)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET name = ?3",
     )?
     .execute(params![
         record.tenant.as_str(),
         record.digest.0.as_slice(),
         record.name,
-        integer(record.bytes),
-        to_json(&record.facts)?,
-        integer(record.created_millis),
-        record.by,
+        to_sql_integer(record.bytes),
+        to_json(&record.interface)?,
+        to_sql_integer(record.created_millis),
+        record.pushed_by_key,
     ])
     .map(drop)
 }
 
-const COMPONENT: &str = "SELECT tenant, digest, name, bytes, facts, created_millis, key FROM components";
+const SELECT_COMPONENT: &str =
+    "SELECT tenant, digest, name, bytes, interface, created_millis, api_key_id FROM components";
 
-pub(super) fn component(
+pub(super) fn find_component(
     c: &Connection,
     tenant: &TenantId,
     digest: &ComponentDigest,
 ) -> Result<Option<ComponentRecord>> {
-    c.prepare_cached(&format!("{COMPONENT} WHERE tenant = ?1 AND digest = ?2"))?
-        .query_row(params![tenant.as_str(), digest.0.as_slice()], read_component)
+    c.prepare_cached(&format!("{SELECT_COMPONENT} WHERE tenant = ?1 AND digest = ?2"))?
+        .query_row(params![tenant.as_str(), digest.0.as_slice()], component_from_row)
         .optional()
 }
 
-pub(super) fn components(c: &Connection, tenant: &TenantId) -> Result<Vec<ComponentRecord>> {
+pub(super) fn list_components(c: &Connection, tenant: &TenantId) -> Result<Vec<ComponentRecord>> {
     c.prepare_cached(&format!(
-        "{COMPONENT} WHERE tenant = ?1 ORDER BY created_millis DESC, digest"
+        "{SELECT_COMPONENT} WHERE tenant = ?1 ORDER BY created_millis DESC, digest"
     ))?
-    .query_map([tenant.as_str()], read_component)?
+    .query_map([tenant.as_str()], component_from_row)?
     .collect()
 }
 
-fn read_component(row: &Row<'_>) -> Result<ComponentRecord> {
+fn component_from_row(row: &Row<'_>) -> Result<ComponentRecord> {
     Ok(ComponentRecord {
-        tenant: parsed(row, 0)?,
+        tenant: read_parsed(row, 0)?,
         digest: ComponentDigest(row.get(1)?),
         name: row.get(2)?,
-        bytes: natural(row, 3)?,
-        facts: from_json(row, 4)?,
-        created_millis: natural(row, 5)?,
-        by: row.get(6)?,
+        bytes: read_u64(row, 3)?,
+        interface: read_json(row, 4)?,
+        created_millis: read_u64(row, 5)?,
+        pushed_by_key: row.get(6)?,
     })
 }
 
-pub(super) fn forget_component(
+pub(super) fn delete_component(
     t: &Transaction<'_>,
     tenant: &TenantId,
     digest: &ComponentDigest,
 ) -> Result<std::result::Result<bool, (String, u32)>> {
-    // A digest is in a recipe as text and as nothing else.
+    // A digest appears in a spec only as this text.
     let user = t
         .prepare_cached(
-            "SELECT pipeline, number FROM revisions WHERE tenant = ?1 AND instr(recipe, ?2) > 0
+            "SELECT pipeline, number FROM revisions WHERE tenant = ?1 AND instr(spec, ?2) > 0
              ORDER BY pipeline, number LIMIT 1",
         )?
         .query_row(params![tenant.as_str(), digest.to_string()], |row| {

@@ -1,4 +1,4 @@
--- The order of rows is the order of writing: a row that is replaced gets a new rowid, the highest.
+-- Rows are in the order of writing: a replaced row gets a new rowid, which is the highest.
 
 CREATE TABLE documents (
     tenant         TEXT    NOT NULL,

@@ -1,21 +1,21 @@
--- Tenants with their keys, orders and usage; a place for each event among all of its tenant's.
+-- Tenants with their API keys, job requests and usage. Each event gets a position among all events.
 
--- Places are never used twice, also not those of events that have been removed: hence AUTOINCREMENT.
-CREATE TABLE placed_events (
-    place  INTEGER PRIMARY KEY AUTOINCREMENT,
-    tenant TEXT    NOT NULL,
-    job    TEXT    NOT NULL,
-    seq    INTEGER NOT NULL,
-    event  TEXT    NOT NULL, -- JSON
+-- AUTOINCREMENT, because the position of a removed event must not be used again.
+CREATE TABLE positioned_events (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    tenant   TEXT    NOT NULL,
+    job      TEXT    NOT NULL,
+    seq      INTEGER NOT NULL,
+    event    TEXT    NOT NULL, -- JSON
     UNIQUE (tenant, job, seq)
 ) STRICT;
 
--- Ids of jobs sort by the time the jobs were made.
-INSERT INTO placed_events (tenant, job, seq, event) SELECT tenant, job, seq, event FROM events ORDER BY job, seq;
+-- Job ids sort by the time of creation.
+INSERT INTO positioned_events (tenant, job, seq, event) SELECT tenant, job, seq, event FROM events ORDER BY job, seq;
 DROP TABLE events;
-ALTER TABLE placed_events RENAME TO events;
+ALTER TABLE positioned_events RENAME TO events;
 
--- Ends in the place, as every index does in the rowid.
+-- Every index ends in the rowid, which is the position here.
 CREATE INDEX events_of_tenant ON events (tenant);
 
 CREATE INDEX jobs_by_state ON jobs (tenant, state, id);
@@ -28,44 +28,43 @@ CREATE TABLE tenants (
     created_millis INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE keys (
+CREATE TABLE api_keys (
     id             TEXT    NOT NULL PRIMARY KEY,
     tenant         TEXT    NOT NULL,
     scopes         TEXT    NOT NULL, -- JSON
-    digest         BLOB    NOT NULL,
+    secret_digest  BLOB    NOT NULL, -- SHA-256
     label          TEXT    NOT NULL,
     created_millis INTEGER NOT NULL,
     expires_millis INTEGER,
     revoked_millis INTEGER
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX keys_of_tenant ON keys (tenant, created_millis);
+CREATE INDEX api_keys_of_tenant ON api_keys (tenant, created_millis);
 
-CREATE TABLE orders (
-    tenant        TEXT    NOT NULL,
-    job           TEXT    NOT NULL,
-    body          TEXT    NOT NULL, -- JSON
-    webhook_tries INTEGER,          -- NULL when none is owed
+CREATE TABLE job_requests (
+    tenant           TEXT    NOT NULL,
+    job              TEXT    NOT NULL,
+    request          TEXT    NOT NULL, -- JSON
+    webhook_attempts INTEGER,          -- NULL if no webhook has to be sent
     PRIMARY KEY (tenant, job)
 ) STRICT;
 
-CREATE INDEX orders_with_webhook ON orders (tenant, job) WHERE webhook_tries IS NOT NULL;
+CREATE INDEX job_requests_with_webhook ON job_requests (tenant, job) WHERE webhook_attempts IS NOT NULL;
 
--- A client's word for a request.
-CREATE TABLE words (
+CREATE TABLE idempotency_keys (
     tenant         TEXT    NOT NULL,
-    word           TEXT    NOT NULL,
-    digest         BLOB    NOT NULL,
+    key            TEXT    NOT NULL,
+    request_digest BLOB    NOT NULL, -- SHA-256
     job            TEXT    NOT NULL,
     created_millis INTEGER NOT NULL,
-    PRIMARY KEY (tenant, word)
+    PRIMARY KEY (tenant, key)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX words_by_age ON words (created_millis);
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (created_millis);
 
-CREATE TABLE usage (
+CREATE TABLE daily_usage (
     tenant           TEXT    NOT NULL,
-    day              INTEGER NOT NULL,
+    day              INTEGER NOT NULL, -- since 1970
     requests         INTEGER NOT NULL,
     jobs             INTEGER NOT NULL,
     upload_bytes     INTEGER NOT NULL,
@@ -77,8 +76,9 @@ CREATE TABLE usage (
     PRIMARY KEY (tenant, day)
 ) STRICT, WITHOUT ROWID;
 
--- Bytes of originals and blobs. `exact` only while no process holds the folder, and only if the last one ended well.
-CREATE TABLE kept (
+-- Bytes of uploads, blobs and components. `exact` is true only while no process holds the folder, and only if the last process
+-- closed it.
+CREATE TABLE storage_usage (
     tenant TEXT    NOT NULL PRIMARY KEY,
     bytes  INTEGER NOT NULL,
     exact  INTEGER NOT NULL

@@ -1,13 +1,13 @@
--- Tenants' components, revisions and rollouts, and how the jobs of each revision went.
+-- Tenants' components, revisions and rollouts, and the metrics of each job of a revision.
 
 CREATE TABLE components (
     tenant         TEXT    NOT NULL,
-    digest         BLOB    NOT NULL, -- SHA-256 of its bytes
+    digest         BLOB    NOT NULL, -- SHA-256 of the component's bytes
     name           TEXT    NOT NULL,
     bytes          INTEGER NOT NULL,
-    facts          TEXT    NOT NULL, -- JSON
+    interface      TEXT    NOT NULL, -- JSON
     created_millis INTEGER NOT NULL,
-    key            TEXT    NOT NULL, -- public part of the key it was pushed with
+    api_key_id     TEXT    NOT NULL, -- of the API key that pushed the component
     PRIMARY KEY (tenant, digest)
 ) STRICT, WITHOUT ROWID;
 
@@ -15,9 +15,9 @@ CREATE TABLE revisions (
     tenant         TEXT    NOT NULL,
     pipeline       TEXT    NOT NULL,
     number         INTEGER NOT NULL,
-    recipe         TEXT    NOT NULL, -- JSON
+    spec           TEXT    NOT NULL, -- JSON
     created_millis INTEGER NOT NULL,
-    key            TEXT    NOT NULL,
+    api_key_id     TEXT    NOT NULL, -- of the API key that pushed the revision
     PRIMARY KEY (tenant, pipeline, number)
 ) STRICT, WITHOUT ROWID;
 
@@ -28,7 +28,7 @@ CREATE TABLE rollouts (
     PRIMARY KEY (tenant, pipeline)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE history (
+CREATE TABLE audit_log (
     tenant   TEXT    NOT NULL,
     pipeline TEXT    NOT NULL,
     seq      INTEGER NOT NULL,
@@ -36,16 +36,16 @@ CREATE TABLE history (
     PRIMARY KEY (tenant, pipeline, seq)
 ) STRICT, WITHOUT ROWID;
 
--- What a job was given, and how it went.
-CREATE TABLE assignments (
+-- The revision that each job uses, and the metrics of the job.
+CREATE TABLE revision_assignments (
     tenant       TEXT    NOT NULL,
     job          TEXT    NOT NULL,
     pipeline     TEXT    NOT NULL,
     revision     INTEGER NOT NULL,
-    canary       INTEGER NOT NULL,
-    ended_millis INTEGER, -- NULL until it has ended
-    showing      TEXT,    -- JSON
+    is_canary    INTEGER NOT NULL,
+    ended_millis INTEGER, -- NULL until the job has ended
+    metrics      TEXT,    -- JSON
     PRIMARY KEY (tenant, job)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX assignments_ended ON assignments (tenant, pipeline, revision, ended_millis);
+CREATE INDEX revision_assignments_ended ON revision_assignments (tenant, pipeline, revision, ended_millis);

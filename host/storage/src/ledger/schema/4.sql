@@ -1,6 +1,6 @@
--- What the components of tenants' jobs said, and how they failed.
+-- Log lines and failures of the components of tenants' jobs.
 
-CREATE TABLE said (
+CREATE TABLE component_log (
     tenant TEXT    NOT NULL,
     job    TEXT    NOT NULL,
     seq    INTEGER NOT NULL,

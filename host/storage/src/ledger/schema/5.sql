@@ -1,4 +1,4 @@
--- What shadows would have decided.
+-- The decisions of shadow revisions, compared with those of the active revision.
 
 CREATE TABLE shadow_runs (
     tenant    TEXT    NOT NULL,

@@ -1,3 +1,3 @@
--- What jobs asked of collection and labels of documents.
+-- The collection and labels that a job requested for its documents.
 
-ALTER TABLE documents ADD COLUMN requested TEXT NOT NULL DEFAULT '{}'; -- JSON
+ALTER TABLE documents ADD COLUMN requested_placement TEXT NOT NULL DEFAULT '{}'; -- JSON

@@ -1,8 +1,8 @@
-  /** Resolution of page images. */
+  /** Resolution of page images in dots per inch. */
   dpi = settings.within("dpi", 150, 36, 600);
 ====
   /**
-   * Eight pages at a time; the last ones wait for nothing.
+   * Plans batches of eight pages. The last batch is embedded without delay.
    * @param {import("weir-sdk").Situation} situation
    * @returns {import("weir-sdk").Batch}
    */

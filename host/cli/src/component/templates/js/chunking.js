@@ -1,8 +1,8 @@
-  /** Longest passage. */
+  /** Maximum length of a passage in bytes. */
   passageBytes = settings.within("passage-bytes", 900, 50, 100_000);
 ====
   /**
-   * As many lines as fit a passage.
+   * Fills each passage with as many lines as fit.
    * @param {import("weir-sdk").PassageSource} source
    * @returns {import("weir-sdk").Range[]}
    */

@@ -1,8 +1,8 @@
-// {{name}}: what it decides, in a sentence.
+// {{name}}: describe in one sentence how this component decides.
 import { {{helpers}} } from "weir-sdk";
 
 /**
- * What a job remembers from call to call. It is made at the job's first call.
+ * State of one job. It is created at the job's first call and kept until the job ends.
  */
 class Policy {
 {{fields}}

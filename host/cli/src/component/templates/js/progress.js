@@ -1,11 +1,12 @@
-  /** Pages of the document, and those of them that are done. */
+  /** Number of pages of the document. */
   pages = 0;
+  /** Number of finished pages. */
   done = 0;
-  /** Whether the pages are told one by one. */
+  /** Whether to send an update for each page. */
   eachPage = settings.getOr("each-page", true);
 ====
   /**
-   * So many of so many pages.
+   * Reports the number of finished pages.
    * @param {number} atMillis
    * @param {import("weir-sdk").Event} event
    * @returns {import("weir-sdk").Update[]}

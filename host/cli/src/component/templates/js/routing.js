@@ -1,8 +1,8 @@
-  /** Characters from which a page's text layer is trusted. */
+  /** Minimum number of characters to use a page's text layer. */
   minChars = settings.getOr("min-chars", 200);
 ====
   /**
-   * A page is read by its text layer, or by OCR if it is a picture; an empty one is kept and not searched.
+   * Reads a page by its text layer, or by OCR if it has images. An empty page is stored but not searchable.
    * @param {string} document
    * @param {import("weir-sdk").PageFacts} page
    * @returns {import("weir-sdk").PageRoute}
@@ -16,7 +16,7 @@
   }
 
   /**
-   * A page has three attempts; then the others go on without it.
+   * Attempts each page up to three times, then skips it.
    * @param {import("weir-sdk").Failure} failure
    * @returns {import("weir-sdk").Verdict}
    */

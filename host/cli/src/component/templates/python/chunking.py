@@ -1,11 +1,11 @@
 from weir_sdk import Range
 from weir_sdk.chunking import PassageSource
 ====
-        # Longest passage.
+        # Maximum length of a passage in bytes.
         self.passage_bytes = settings.within("passage-bytes", 900, 50, 100_000)
 ====
     def passages(self, source: PassageSource) -> list[Range]:
-        """As many lines as fit a passage."""
+        """Fills each passage with as many lines as fit."""
         at = offsets(source.text)
         passages: list[Range] = []
         start = 0

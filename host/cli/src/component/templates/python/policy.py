@@ -1,11 +1,11 @@
-"""{{name}}: what it decides, in a sentence."""
+"""{{name}}: describe in one sentence how this component decides."""
 
 from weir_sdk import {{helpers}}
 {{imports}}
 
 
 class Policy:
-    """What a job remembers from call to call. It is made at the job's first call."""
+    """State of one job. It is created at the job's first call and kept until the job ends."""
 
     def __init__(self) -> None:
 {{made}}

@@ -1,13 +1,13 @@
 from weir_sdk.progress import Event, Event_DocumentStarted, Event_PageDone, Update
 ====
-        # Pages of the document, and those of them that are done.
+        # Number of pages of the document, and number of finished pages.
         self.pages = 0
         self.done = 0
-        # Whether the pages are told one by one.
+        # Whether to send an update for each page.
         self.each_page = settings.get_or("each-page", True)
 ====
     def observe(self, at_millis: int, event: Event) -> list[Update]:
-        """So many of so many pages."""
+        """Reports the number of finished pages."""
         match event:
             case Event_DocumentStarted(started):
                 self.pages, self.done = started.pages, started.already_done

@@ -1,11 +1,11 @@
 from weir_sdk import PageFacts
 from weir_sdk.routing import Failure, PageRoute, Reading, RetryAfter, SkipPage, Verdict
 ====
-        # Characters from which a page's text layer is trusted.
+        # Minimum number of characters to use a page's text layer.
         self.min_chars = settings.get_or("min-chars", 200)
 ====
     def page(self, document: str, page: PageFacts) -> PageRoute:
-        """A page is read by its text layer, or by OCR if it is a picture; an empty one is kept and not searched."""
+        """Reads a page by its text layer, or by OCR if it has images. An empty page is stored but not searchable."""
         if page.text_chars >= self.min_chars:
             reading = Reading.TEXT_LAYER
         elif page.image_coverage >= 0.1:
@@ -16,5 +16,5 @@ from weir_sdk.routing import Failure, PageRoute, Reading, RetryAfter, SkipPage, 
         return PageRoute(reading, embed=reading != Reading.NOTHING, store=True, labels=[])
 
     def failed(self, failure: Failure) -> Verdict:
-        """A page has three attempts; then the others go on without it."""
+        """Attempts each page up to three times, then skips it."""
         return RetryAfter(500) if failure.attempt < 3 else SkipPage()

@@ -1,12 +1,12 @@
 use weir_sdk::batching::{Batch, Batching, Situation};
 ====
-    /// Resolution of page images.
+    /// Resolution of page images in dots per inch.
     dpi: u32,
 ====
             dpi: settings::within("dpi", 150, 36..=600),
 ====
 impl Batching for Policy {
-    /// Eight pages at a time; the last ones wait for nothing.
+    /// Plans batches of eight pages. The last batch is embedded without delay.
     fn plan(&mut self, situation: Situation) -> Batch {
         let pages = situation.remaining_pages.min(8);
         let last = pages == situation.remaining_pages;

@@ -1,13 +1,13 @@
 use weir_sdk::Range;
 use weir_sdk::chunking::{Chunking, PassageSource};
 ====
-    /// Longest passage.
+    /// Maximum length of a passage in bytes.
     passage_bytes: u32,
 ====
             passage_bytes: settings::within("passage-bytes", 900, 50..=100_000),
 ====
 impl Chunking for Policy {
-    /// As many lines as fit a passage.
+    /// Fills each passage with as many lines as fit.
     fn passages(&mut self, source: PassageSource) -> Vec<Range> {
         let mut passages: Vec<Range> = Vec::new();
         let mut start = 0;

@@ -1,9 +1,10 @@
 use weir_sdk::progress::{DocumentStarted, Event, PageDone, Progress, Update};
 ====
-    /// Pages of the document, and those of them that are done.
+    /// Number of pages of the document.
     pages: u32,
+    /// Number of finished pages.
     done: u32,
-    /// Whether the pages are told one by one.
+    /// Whether to send an update for each page.
     each_page: bool,
 ====
             pages: 0,
@@ -11,7 +12,7 @@ use weir_sdk::progress::{DocumentStarted, Event, PageDone, Progress, Update};
             each_page: settings::get_or("each-page", true),
 ====
 impl Progress for Policy {
-    /// So many of so many pages.
+    /// Reports the number of finished pages.
     fn observe(&mut self, _at_millis: u64, event: Event) -> Vec<Update> {
         match event {
             Event::DocumentStarted(DocumentStarted { pages, already_done, .. }) => {

@@ -1,13 +1,13 @@
 use weir_sdk::routing::{Failure, PageRoute, Reading, Routing, Verdict};
 use weir_sdk::{DocumentId, PageFacts};
 ====
-    /// Characters from which a page's text layer is trusted.
+    /// Minimum number of characters to use a page's text layer.
     min_chars: u32,
 ====
             min_chars: settings::get_or("min-chars", 200),
 ====
 impl Routing for Policy {
-    /// A page is read by its text layer, or by OCR if it is a picture; an empty one is kept and not searched.
+    /// Reads a page by its text layer, or by OCR if it has images. An empty page is stored but not searchable.
     fn page(&mut self, _document: DocumentId, page: PageFacts) -> PageRoute {
         let reading = if page.text_chars >= self.min_chars {
             Reading::TextLayer
@@ -24,7 +24,7 @@ impl Routing for Policy {
         }
     }
 
-    /// A page has three attempts; then the others go on without it.
+    /// Attempts each page up to three times, then skips it.
     fn failed(&mut self, failure: Failure) -> Verdict {
         if failure.attempt < 3 {
             Verdict::RetryAfter(500)

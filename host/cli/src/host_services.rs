@@ -1,0 +1,301 @@
+//! Connects the engine's ports to their implementations.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use weir_core::StorageError;
+use weir_core::component::{ComponentStore, ComponentValidator};
+use weir_core::id::TenantId;
+use weir_core::llm::ResponseCache;
+use weir_core::page::Lane;
+use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, SchedulingContext};
+use weir_core::replay::JobReplayer;
+use weir_core::search::{SearchHit, SearchQuery};
+use weir_core::settings::Settings;
+use weir_core::uploads::UploadStore;
+use weir_core::usage::{UsageMeter, UsageQuotaLimiter};
+use weir_engine::{Engine, EngineConfig, Ports, SearchRequest};
+use weir_inference::{Inference, InferenceConfig, ModelKind};
+use weir_llm::UsageAccounting;
+use weir_policy::{PolicyConfig, PolicyHost, Retention};
+use weir_raster::{RasterConfig, RasterPool};
+use weir_server::UsageRecorder;
+use weir_storage::{LedgerReader, SqliteLedger, SqliteResponseCache, Storage};
+
+use crate::app_folders::AppFolders;
+use crate::{COMPILE_COMPONENT_COMMAND, RASTER_WORKER_COMMAND};
+
+/// The engine and all services that a job needs, in one process.
+pub(crate) struct HostServices {
+    pub(crate) engine: Engine,
+    engine_services: EngineServices,
+}
+
+/// The services that the engine uses. They are closed after the engine.
+pub(crate) struct EngineServices {
+    rasterizer: Arc<RasterPool>,
+    /// Keeps the models loaded until the engine is closed.
+    _inference: Inference,
+    policies: Arc<PolicyHost>,
+    response_cache: Option<Arc<SqliteResponseCache>>,
+    storage: Storage,
+}
+
+impl HostServices {
+    /// Opens the data folder, the models and the worker pool. Fails before any work if a part is missing.
+    pub(crate) async fn open(settings: &Settings, places: &AppFolders) -> Result<Self> {
+        Self::open_with(settings, places, |ledger| ledger, None).await
+    }
+
+    /// Like `open`, but wraps the engine's ledger with `wrap`, and meters tenants and enforces their quotas with `usage`.
+    pub(crate) async fn open_with(
+        settings: &Settings,
+        places: &AppFolders,
+        wrap: impl FnOnce(Arc<dyn Ledger>) -> Arc<dyn Ledger>,
+        usage: Option<Arc<UsageRecorder>>,
+    ) -> Result<Self> {
+        let meter = usage.clone().map(|usage| usage as Arc<dyn UsageMeter>);
+        let quotas = usage.map(|usage| usage as Arc<dyn UsageQuotaLimiter>);
+        let inference_config = InferenceConfig {
+            usage_meter: meter.clone(),
+            ..InferenceConfig::from_settings(settings, places.assets.clone())
+        };
+        inference_config.check_files(ModelKind::Embedding)?;
+        inference_config.check_files(ModelKind::Ocr)?;
+        let inference = Inference::load(inference_config)?;
+        // Every page needs the model. It loads while the stores open.
+        inference.warm_up(ModelKind::Embedding)?;
+        let embedder = inference.embedder();
+        let storage = Storage::open(&places.data, embedder.vector_dimensions(), EMBEDDING_MODEL)
+            .await
+            .with_context(|| places.open_error_context())?;
+        let rasterizer = Arc::new(RasterPool::new(raster_config(settings, places)?)?);
+        rasterizer.check_worker_starts().await?;
+        let policies = PolicyHost::new(PolicyConfig {
+            recordings_folder: Some(places.data.join("recordings")),
+            record_calls: settings.policy_record_calls,
+            usage_sink: meter.clone(),
+            ..policy_config(settings, places, storage.ledger.clone())?
+        })?;
+        let answers = match settings.llm_response_cache {
+            true => Some(Arc::new(
+                SqliteResponseCache::open(&places.data, settings.llm_max_response_cache_bytes)
+                    .await
+                    .with_context(|| places.open_error_context())?,
+            )),
+            false => {
+                SqliteResponseCache::delete_files(&places.data).await?;
+                None
+            }
+        };
+        let kept = answers.clone().map(|answers| answers as Arc<dyn ResponseCache>);
+        let accounts = UsageAccounting {
+            meter: meter.clone(),
+            quotas: quotas.clone(),
+        };
+        let language_model = Arc::new(weir_llm::build_language_model(
+            settings,
+            &embedder,
+            kept,
+            accounts,
+            |name| std::env::var(name).ok(),
+        )?);
+        let ports = Ports {
+            rasterizer: rasterizer.clone(),
+            reader: Some(inference.ocr_engine()),
+            embedder,
+            blobs: storage.blobs.clone(),
+            vectors: storage.vectors.clone(),
+            ledger: wrap(storage.ledger.clone()),
+            policies: policies.clone(),
+            language_model: Some(language_model),
+            meter,
+            quotas,
+        };
+        let engine = Engine::new(ports, EngineConfig::from_settings(settings));
+        Ok(Self {
+            engine,
+            engine_services: EngineServices {
+                rasterizer,
+                _inference: inference,
+                policies,
+                response_cache: answers,
+                storage,
+            },
+        })
+    }
+
+    /// Whether a language model accepts images.
+    pub(crate) fn supports_images(&self) -> bool {
+        let model = &self.engine.ports().language_model;
+        model.as_ref().is_some_and(|model| model.supports_images())
+    }
+
+    /// The store of page images and text lines.
+    pub(crate) fn blob_store(&self) -> Arc<dyn BlobStore> {
+        self.engine_services.storage.blobs.clone()
+    }
+
+    /// The store of uploaded files.
+    pub(crate) fn upload_store(&self) -> Arc<dyn UploadStore> {
+        self.engine_services.storage.uploads.clone()
+    }
+
+    /// The store of components that tenants pushed.
+    pub(crate) fn component_store(&self) -> Arc<dyn ComponentStore> {
+        self.engine_services.storage.components.clone()
+    }
+
+    /// The validator of pushed components.
+    pub(crate) fn component_validator(&self) -> Arc<dyn ComponentValidator> {
+        self.engine_services.policies.clone()
+    }
+
+    /// The replayer of recorded jobs.
+    pub(crate) fn job_replayer(&self) -> Arc<dyn JobReplayer> {
+        self.engine_services.policies.clone()
+    }
+
+    /// The ledger as the port that the engine uses.
+    pub(crate) fn ledger(&self) -> Arc<dyn Ledger> {
+        self.engine_services.storage.ledger.clone()
+    }
+
+    /// Closes everything in the order that loses no data: the engine flushes its state, then the workers stop, then the stores
+    /// close.
+    pub(crate) async fn close(self) -> Result<()> {
+        self.engine.shutdown(Duration::from_millis(500)).await?;
+        self.engine_services.close().await
+    }
+
+    /// The SQLite ledger, with tenants, API keys, job requests and usage.
+    pub(crate) fn sqlite_ledger(&self) -> Arc<SqliteLedger> {
+        self.engine_services.storage.ledger.clone()
+    }
+
+    /// Splits the host into the engine, which the caller shuts down, and the services to close after it.
+    pub(crate) fn into_parts(self) -> (Engine, EngineServices) {
+        (self.engine, self.engine_services)
+    }
+}
+
+impl EngineServices {
+    /// Stops the workers, then closes the stores.
+    pub(crate) async fn close(self) -> Result<()> {
+        self.rasterizer.close().await;
+        if let Some(answers) = &self.response_cache {
+            answers.close().await;
+        }
+        self.storage.close().await?;
+        Ok(())
+    }
+}
+
+/// Removes a tenant with all its data. Fails if another process uses the data folder.
+pub(crate) async fn remove_tenant(places: &AppFolders, tenant: &TenantId) -> Result<()> {
+    weir_storage::remove_tenant(&places.data, tenant)
+        .await
+        .with_context(|| places.open_error_context())?;
+    Ok(())
+}
+
+/// Name of the text embedding model. It is stored with the vectors, so that vectors of different models are not mixed.
+const EMBEDDING_MODEL: &str = "all-MiniLM-L6-v2";
+
+/// Returns the configuration of the rasterizer by the settings.
+pub(crate) fn raster_config(settings: &Settings, places: &AppFolders) -> Result<RasterConfig> {
+    Ok(RasterConfig::from_settings(
+        settings,
+        hidden_command_line(RASTER_WORKER_COMMAND)?,
+        places.assets.join("lib/libpdfium.so"),
+    ))
+}
+
+/// Returns the configuration of the policy host by the settings, without recording and without a usage meter.
+pub(crate) fn policy_config(
+    settings: &Settings,
+    places: &AppFolders,
+    state: Arc<dyn ComponentStateStore>,
+) -> Result<PolicyConfig> {
+    Ok(PolicyConfig {
+        max_instances: settings.policy_max_instances,
+        call_timeout_millis: settings.policy_call_timeout_millis,
+        max_memory_bytes: settings.policy_max_instance_memory_bytes,
+        max_output_bytes: settings.policy_max_output_bytes,
+        max_compile_cpu_seconds: settings.policy_max_compile_cpu_seconds,
+        max_compile_memory_bytes: settings.policy_max_compile_memory_bytes,
+        compile_command: hidden_command_line(COMPILE_COMPONENT_COMMAND)?,
+        cache_folder: places.cache.join("components"),
+        max_cache_bytes: settings.policy_max_compiled_cache_bytes,
+        max_loaded_components: settings.policy_max_loaded_components,
+        recordings_folder: None,
+        record_calls: false,
+        retention: recording_retention(settings),
+        state,
+        usage_sink: None,
+    })
+}
+
+/// Returns the retention limits of recordings.
+pub(crate) const fn recording_retention(settings: &Settings) -> Retention {
+    Retention {
+        max_days: settings.policy_recording_retention_days,
+        max_bytes: settings.policy_max_recording_bytes,
+    }
+}
+
+/// Returns the command line that starts this binary with a hidden command.
+pub(crate) fn hidden_command_line(name: &str) -> Result<Vec<OsString>> {
+    let binary: PathBuf = std::env::current_exe().context("cannot find the weir binary itself")?;
+    Ok(vec![binary.into(), name.into()])
+}
+
+/// Opens the ledger for reading, also while another process writes it. `None` if the data folder has no ledger.
+pub(crate) fn open_ledger_reader(places: &AppFolders) -> Result<Option<LedgerReader>> {
+    match LedgerReader::open(&places.data) {
+        Ok(ledger) => Ok(Some(ledger)),
+        Err(StorageError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error).with_context(|| places.open_error_context()),
+    }
+}
+
+/// Searches passages. Opens nothing for writing, so that it works while another process ingests.
+pub(crate) async fn search_passages(
+    settings: &Settings,
+    places: &AppFolders,
+    request: SearchRequest,
+) -> Result<Vec<SearchHit>> {
+    let inference = Inference::load(InferenceConfig::from_settings(settings, places.assets.clone()))?;
+    let account = SchedulingContext {
+        tenant: request.tenant.clone(),
+        lane: Lane::Interactive,
+        batch_linger: Duration::ZERO,
+        tenant_weight: 1.0,
+    };
+    let dense = inference
+        .embedder()
+        .embed_texts(&account, vec![request.text.clone()])
+        .await?
+        .pop()
+        .unwrap_or_default();
+    let query = SearchQuery {
+        query_text: request.text,
+        dense_vector: dense,
+        top_k: request.top_k,
+        documents: request.documents,
+        collection: request.collection,
+        labels: request.labels,
+    };
+    weir_storage::search(&places.data, EMBEDDING_MODEL, &request.tenant, &query)
+        .await
+        .with_context(|| places.open_error_context())
+}
+
+/// Formats labels in the format of the command line: `team=north, year=2024`.
+pub(crate) fn format_labels<'a>(labels: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let labels: Vec<_> = labels.map(|(name, value)| format!("{name}={value}")).collect();
+    labels.join(", ")
+}

@@ -1,0 +1,175 @@
+//! Job requests: what a client requested, stored so that a restart can run the job again.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StorageError;
+use crate::id::{DocumentId, JobId, PageNumber, TenantId};
+use crate::ledger::{JobRecord, JobState};
+use crate::page::Lane;
+use crate::placement::PlacementRequest;
+
+/// A job as the client requested it. It does not change after it is accepted.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobRequest {
+    /// Id of the job.
+    pub job: JobId,
+    /// The tenant that owns it.
+    pub tenant: TenantId,
+    /// The requested lane; `None` chooses it by size.
+    pub lane: Option<Lane>,
+    /// The files, in the order of the request.
+    pub files: Vec<RequestedFile>,
+    /// Options for processing.
+    pub options: JobRequestOptions,
+    /// Webhook to send when the job has ended. It is removed after it is delivered or abandoned.
+    pub webhook: Option<WebhookTarget>,
+    /// The `traceparent` (W3C Trace Context) of the request, if traces are enabled.
+    #[serde(rename = "trace", default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+impl std::fmt::Debug for JobRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Passwords and secrets must not be logged.
+        f.debug_struct("Order")
+            .field("job", &self.job)
+            .field("tenant", &self.tenant)
+            .field("files", &self.files.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A file of a job request.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestedFile {
+    /// File name as the client gave it.
+    pub name: String,
+    /// Hash of its bytes, which also names the file in the tenant's folder of uploads.
+    pub document: DocumentId,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Password, if the file is encrypted. The commit that ends the job removes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+}
+
+/// Options of a job request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobRequestOptions {
+    /// First and last page to process, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pages: Option<(PageNumber, PageNumber)>,
+    /// Resolution of page images in dpi, 36 to 600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dpi: Option<u32>,
+    /// When OCR is used: `auto`, `always` or `never`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ocr: Option<String>,
+    /// When a vision model reads pages: `auto`, `always` or `never`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vision: Option<String>,
+    /// Whether pages are processed again that are already done.
+    pub force: bool,
+    /// Whether documents are summarized.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub summarize: bool,
+    /// Requested collection and labels of the documents.
+    #[serde(rename = "filing", skip_serializing_if = "PlacementRequest::is_empty")]
+    pub placement: PlacementRequest,
+}
+
+/// Receiver of the webhook of a job.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookTarget {
+    /// URL of the receiver.
+    pub url: String,
+    /// Key that signs the request.
+    pub secret: String,
+}
+
+/// Idempotency key of a request. A client can repeat a request with the same key, and it takes effect once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The key from the client, unique for the tenant.
+    pub key: String,
+    /// SHA-256 of the request, to detect a different request with the same key.
+    pub request_digest: [u8; 32],
+}
+
+/// An earlier request with an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EarlierRequest {
+    /// SHA-256 of the earlier request.
+    pub request_digest: [u8; 32],
+    /// The job that it created.
+    pub job: JobId,
+}
+
+/// Result of [`JobRequestStore::put_job_request`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PutRequestOutcome {
+    /// The job was created.
+    Created,
+    /// The same request was made before and created this job.
+    AlreadyCreated(JobId),
+    /// A different request was made with the same key.
+    KeyConflict,
+    /// Nothing was written: this document of the request is being removed.
+    DocumentBeingRemoved(DocumentId),
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// Only jobs in this state.
+    pub state: Option<JobState>,
+    /// Only jobs that were created before this one.
+    pub before: Option<JobId>,
+    /// Maximum number of jobs.
+    pub limit: usize,
+}
+
+/// Stores job requests together with the jobs of the ledger. The ledger commit that ends a job removes the passwords
+/// of its request.
+#[async_trait]
+pub trait JobRequestStore: Send + Sync {
+    /// Writes a job record, its request and the idempotency key in one transaction. It is durable when this returns.
+    /// Of two calls with one key, exactly one returns [`PutRequestOutcome::Created`].
+    async fn put_job_request(
+        &self,
+        record: &JobRecord,
+        order: &JobRequest,
+        idempotency: Option<&IdempotencyKey>,
+    ) -> Result<PutRequestOutcome, StorageError>;
+
+    /// Returns the earlier request with this idempotency key; `None` if there was none or the key has expired.
+    async fn find_earlier_request(
+        &self,
+        tenant: &TenantId,
+        word: &str,
+    ) -> Result<Option<EarlierRequest>, StorageError>;
+
+    /// Returns the request of a job.
+    async fn find_job_request(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<Option<JobRequest>, StorageError>;
+
+    /// Returns a tenant's jobs, newest first.
+    async fn list_jobs(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>, StorageError>;
+
+    /// Returns the webhooks that are not delivered yet: the job and the number of attempts.
+    async fn list_undelivered_webhooks(&self) -> Result<Vec<(TenantId, JobId, u32)>, StorageError>;
+
+    /// Records the number of delivery attempts of a webhook, or `None` after it was delivered or abandoned. `None`
+    /// removes its URL and its key from the job request.
+    async fn record_webhook_attempt(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        tries: Option<u32>,
+    ) -> Result<(), StorageError>;
+}

@@ -1,0 +1,259 @@
+//! Plans the batches of a document: which pages come next.
+//!
+//! The tenant's batching component decides the size of each batch. A batch is planned only when the first stage queue has
+//! capacity, which is where backpressure takes effect. Each page is first reserved from the tenant's quotas; when a quota is used
+//! up, the job is held. Page facts are prefetched: a few at first so that work can start soon, then more at a time during that
+//! work.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use weir_core::decision::{BatchContext, ReadingMethod};
+use weir_core::event::ErrorInfo;
+use weir_core::ports::{OpenDocument, SchedulingContext};
+use weir_core::usage::{QuotaReservation, QuotaReserveError, Usage};
+use weir_core::{DocumentId, PageFacts, PageNumber, RasterError};
+
+use crate::batch_tracker::BatchTracker;
+use crate::document_context::DocumentContext;
+use crate::error::StageError;
+use crate::page_task::PageTask;
+
+/// The number of pages whose facts are fetched first.
+pub(crate) const FIRST_FETCH_PAGES: u32 = 8;
+/// The number of pages whose facts are fetched at a time after that. A batching component sees at most as many.
+const PREFETCH_PAGES: u32 = 64;
+
+/// The result of planning a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlanningResult {
+    /// No further page is to be planned.
+    Complete,
+    /// A quota of the tenant allows no further page.
+    HeldByQuota,
+}
+
+/// Plans the pages `wanted` in order and sends each to `taken`. `known` are facts that were fetched before.
+pub(crate) async fn plan_pages(
+    work: &DocumentContext,
+    wanted: &[PageNumber],
+    known: &[PageFacts],
+    taken: mpsc::Sender<PageTask>,
+) -> Result<PlanningResult, ErrorInfo> {
+    let (send, facts) = mpsc::channel(1);
+    let ((), planned) = tokio::try_join!(
+        prefetch_page_facts(work, wanted, known, send),
+        plan_batches(work, wanted.len(), facts, taken)
+    )?;
+    Ok(planned)
+}
+
+/// Reserves up to `most` pages from the tenant's quotas. Returns one reservation for each page, or `None` if a quota allows no
+/// page.
+async fn reserve_page_quota(
+    work: &DocumentContext,
+    most: usize,
+) -> Result<Option<Vec<Option<QuotaReservation>>>, ErrorInfo> {
+    let Some(quotas) = &work.engine.ports.quotas else {
+        return Ok(Some((0..most).map(|_| None).collect()));
+    };
+    let tenant = &work.job.tenant;
+    let most = u32::try_from(most).unwrap_or(u32::MAX);
+    match quotas.reserve_pages(tenant, most).await {
+        Ok(pages) => {
+            let one = Usage {
+                pages: 1,
+                ..Usage::default()
+            };
+            let each = (0..pages).map(|_| Some(QuotaReservation::new(quotas, tenant, one)));
+            Ok(Some(each.collect()))
+        }
+        Err(QuotaReserveError::Exhausted(exhausted)) => {
+            // If several documents find an exhausted quota, the first one counts.
+            let _ = work.job.exhausted_quota.set(exhausted);
+            Ok(None)
+        }
+        Err(QuotaReserveError::Storage(error)) => Err(StageError::from(error).to_note()),
+    }
+}
+
+async fn plan_batches(
+    work: &DocumentContext,
+    total: usize,
+    mut facts: mpsc::Receiver<Vec<PageFacts>>,
+    taken: mpsc::Sender<PageTask>,
+) -> Result<PlanningResult, ErrorInfo> {
+    let mut next: VecDeque<PageFacts> = VecDeque::new();
+    let mut left = total;
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    while left > 0 {
+        while next.len() < PREFETCH_PAGES as usize {
+            let more = match facts.try_recv() {
+                Ok(more) => more,
+                Err(_) if !next.is_empty() => break,
+                Err(_) => match facts.recv().await {
+                    Some(more) => more,
+                    // The prefetching has failed and returns the error itself.
+                    None => return Ok(PlanningResult::Complete),
+                },
+            };
+            next.extend(more);
+        }
+        work.queues.rasterize.await_capacity().await;
+        if work.job.stop_signal.is_stopping() {
+            return Ok(PlanningResult::Complete);
+        }
+        if work.job.exhausted_quota.get().is_some() {
+            return Ok(PlanningResult::HeldByQuota);
+        }
+        let situation = BatchContext {
+            document: work.id,
+            total_pages: number(total),
+            remaining_pages: number(left),
+            next_pages: next.iter().take(PREFETCH_PAGES as usize).copied().collect(),
+            queues: work.queues.queue_states(),
+            stage_timings: work.queues.stage_times(),
+            device: work.engine.ports.embedder.compute_device(),
+            free_image_bytes: work.engine.ports.rasterizer.free_image_bytes(),
+        };
+        let plan = work
+            .job
+            .policy
+            .plan_batch(situation)
+            .await
+            .map_err(policy_error_note)?;
+        work.queues.apply_plan(&plan);
+        let pages = (plan.pages.max(1) as usize).min(next.len());
+        let Some(reserved) = reserve_page_quota(work, pages).await? else {
+            return Ok(PlanningResult::HeldByQuota);
+        };
+        let pages = pages.min(reserved.len());
+        let first = next.front().map_or(0, |f| f.number);
+        let batch = Arc::new(BatchTracker::new(work.id, first, number(pages), plan.dpi));
+        let account = SchedulingContext {
+            batch_linger: Duration::from_millis(plan.linger_millis.into()),
+            ..work.account.clone()
+        };
+        for (facts, reservation) in next.drain(..pages).zip(reserved) {
+            let route = work
+                .job
+                .policy
+                .route_page(&work.id, facts)
+                .await
+                .map_err(policy_error_note)?;
+            let place = if route.needs_raster_before_reading() {
+                Some(work.queues.rasterize.reserve().await)
+            } else if route.reading_method != ReadingMethod::Nothing {
+                Some(work.queues.read.reserve().await)
+            } else {
+                None
+            };
+            let page = PageTask {
+                facts,
+                route,
+                dpi: plan.dpi,
+                account: account.clone(),
+                batch_tracker: Arc::clone(&batch),
+                queue_reservation: place,
+                quota_reservation: reservation,
+                indexed: AtomicBool::new(false),
+            };
+            if taken.send(page).await.is_err() {
+                return Ok(PlanningResult::Complete);
+            }
+            left -= 1;
+        }
+    }
+    Ok(PlanningResult::Complete)
+}
+
+/// Fetches page facts one chunk ahead of the planned pages.
+async fn prefetch_page_facts(
+    work: &DocumentContext,
+    wanted: &[PageNumber],
+    known: &[PageFacts],
+    send: mpsc::Sender<Vec<PageFacts>>,
+) -> Result<(), ErrorInfo> {
+    let mut rest = wanted;
+    let mut chunk = FIRST_FETCH_PAGES;
+    while let (Some(first), Some(last)) = (rest.first(), rest.last()) {
+        let end = first.saturating_add(chunk).min(last.saturating_add(1));
+        let (now, later) = rest.split_at(rest.partition_point(|page| *page < end));
+        let fetched = load_wanted_facts(work, now, known, *first..end).await?;
+        if send.send(fetched).await.is_err() {
+            return Ok(());
+        }
+        (rest, chunk) = (later, PREFETCH_PAGES);
+    }
+    Ok(())
+}
+
+/// Returns the facts of the pages `wanted`, all of which lie in `range`. Fetches them unless all of them are in `known`.
+async fn load_wanted_facts(
+    work: &DocumentContext,
+    wanted: &[PageNumber],
+    known: &[PageFacts],
+    range: Range<PageNumber>,
+) -> Result<Vec<PageFacts>, ErrorInfo> {
+    let of = |facts: &[PageFacts], page: PageNumber| facts.iter().find(|f| f.number == page).copied();
+    if let Some(facts) = wanted.iter().map(|p| of(known, *p)).collect() {
+        return Ok(facts);
+    }
+    let facts = fetch_page_facts(&work.id, &*work.open, range).await?;
+    Ok(wanted
+        .iter()
+        .map(|p| of(&facts, *p).unwrap_or(unreadable_page_facts(*p)))
+        .collect())
+}
+
+/// Fetches the facts of a range of pages. If one page makes that fail, fetches the pages one by one and marks that page as
+/// unreadable. The failure rules then decide about it, as about any other failed page.
+pub(crate) async fn fetch_page_facts(
+    id: &DocumentId,
+    open: &dyn OpenDocument,
+    range: Range<PageNumber>,
+) -> Result<Vec<PageFacts>, ErrorInfo> {
+    match open.read_page_facts(range.clone()).await {
+        Ok(facts) => return Ok(facts),
+        Err(error) if !is_single_page_error(&error) => return Err(StageError::from(error).to_note()),
+        Err(error) => tracing::debug!(document = %id, %error, "page facts are fetched page by page"),
+    }
+    let mut all = Vec::with_capacity(range.len());
+    for page in range {
+        match open.read_page_facts(page..page.saturating_add(1)).await {
+            Ok(facts) => all.extend(facts),
+            Err(error) if is_single_page_error(&error) => all.push(unreadable_page_facts(page)),
+            Err(error) => return Err(StageError::from(error).to_note()),
+        }
+    }
+    Ok(all)
+}
+
+fn is_single_page_error(error: &RasterError) -> bool {
+    matches!(
+        error,
+        RasterError::PageUnreadable { .. }
+            | RasterError::PageTooLarge { .. }
+            | RasterError::PageTimeout { .. }
+            | RasterError::WorkerDied { .. }
+    )
+}
+
+const fn unreadable_page_facts(number: PageNumber) -> PageFacts {
+    PageFacts {
+        number,
+        width: 0.0,
+        height: 0.0,
+        text_chars: 0,
+        image_coverage: 0.0,
+        readable: false,
+    }
+}
+
+fn policy_error_note(error: weir_core::PolicyError) -> ErrorInfo {
+    StageError::from(error).to_note()
+}

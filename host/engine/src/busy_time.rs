@@ -1,0 +1,151 @@
+//! The busy time and page counts of each stage, for a job (all its documents together) or for one document.
+//!
+//! A batching component sees the times of the last pages of one document, since its next decision depends on those. To find the
+//! stage that limits a job, recent pages are not enough: a page with a text layer takes a millisecond to read and a scanned
+//! page takes seconds. And after the last page is rasterized, most of the work may still lie ahead. So these sums cover all
+//! pages since the start, including those in a worker slot at the moment.
+//!
+//! A stage can have worker slots of several kinds. The kind that was busiest represents the stage: two slots that are always
+//! busy delay pages, however many slots of other kinds are free.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use weir_core::Stage;
+use weir_core::decision::StageTotals;
+
+/// A kind of worker slot: its name in the metrics, and the number of slots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SlotKind {
+    pub(crate) name: &'static str,
+    pub(crate) count: u32,
+}
+
+/// The totals of one job or document since its start.
+pub(crate) struct BusyTime {
+    began: Instant,
+    /// One element for each kind of slot that was used.
+    sums: Mutex<Vec<SlotTotals>>,
+}
+
+#[derive(Clone, Copy)]
+struct SlotTotals {
+    stage: Stage,
+    slots: SlotKind,
+    pages: u32,
+    /// Busy time of slots that were released.
+    busy: Duration,
+    busy_slots: u32,
+    /// Sum of the times at which the slots in use were acquired.
+    acquired_at_sum: Duration,
+}
+
+impl SlotTotals {
+    fn busy_until(&self, now: Duration) -> Duration {
+        self.busy + (now * self.busy_slots).saturating_sub(self.acquired_at_sum)
+    }
+}
+
+impl BusyTime {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            sums: Mutex::default(),
+        })
+    }
+
+    fn update_totals(&self, stage: Stage, seats: SlotKind, change: impl FnOnce(&mut SlotTotals)) {
+        let mut sums = self.sums.lock();
+        if let Some(sum) = sums
+            .iter_mut()
+            .find(|sum| sum.stage == stage && sum.slots == seats)
+        {
+            return change(sum);
+        }
+        let mut sum = SlotTotals {
+            stage,
+            slots: seats,
+            pages: 0,
+            busy: Duration::ZERO,
+            busy_slots: 0,
+            acquired_at_sum: Duration::ZERO,
+        };
+        change(&mut sum);
+        sums.push(sum);
+    }
+
+    pub(crate) fn record_slot_acquired(&self, stage: Stage, seats: SlotKind, at: Instant) {
+        self.update_totals(stage, seats, |sum| {
+            sum.busy_slots += 1;
+            sum.acquired_at_sum += at.saturating_duration_since(self.began);
+        });
+    }
+
+    /// Records the release of a slot that was acquired at `since`.
+    pub(crate) fn record_slot_released(&self, stage: Stage, seats: SlotKind, since: Instant) {
+        self.update_totals(stage, seats, |sum| {
+            sum.busy_slots = sum.busy_slots.saturating_sub(1);
+            let taken = since.saturating_duration_since(self.began);
+            sum.acquired_at_sum = sum.acquired_at_sum.saturating_sub(taken);
+            sum.busy += since.elapsed();
+        });
+    }
+
+    pub(crate) fn record_pages_done(&self, stage: Stage, seats: SlotKind, pages: u32) {
+        self.update_totals(stage, seats, |sum| sum.pages = sum.pages.saturating_add(pages));
+    }
+
+    /// Returns the work of all stages that had any, in stage order.
+    pub(crate) fn stage_work(&self) -> Vec<StageTotals> {
+        let sums = self.sums.lock().clone();
+        let now = self.began.elapsed();
+        let of = |stage| {
+            let sums = sums.iter().filter(move |sum: &&SlotTotals| sum.stage == stage);
+            let share =
+                |sum: &SlotTotals| sum.busy_until(now).as_secs_f64() / f64::from(sum.slots.count.max(1));
+            let busiest = sums.clone().max_by(|a, b| share(a).total_cmp(&share(b)))?;
+            Some(StageTotals {
+                stage,
+                pages: sums.map(|sum| sum.pages).sum(),
+                busy_millis: to_millis(busiest.busy_until(now)),
+                workers: busiest.slots.count,
+            })
+        };
+        let work = Stage::ALL.into_iter().filter_map(of);
+        work.filter(|work| work.pages > 0 || work.busy_millis > 0)
+            .collect()
+    }
+}
+
+fn to_millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn stage_reports_its_busiest_kind_of_slot() {
+        let kind = |name, count| SlotKind { name, count };
+        let (ocr, vision) = (kind("read", 2), kind("vision", 5));
+        let spent = BusyTime::new();
+        // Nine seconds over five slots are a smaller share of time than six seconds over two.
+        for (seats, pages, seconds) in [(vision, 3, 9), (ocr, 2, 6)] {
+            let since = Instant::now();
+            spent.record_slot_acquired(Stage::Read, seats, since);
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            spent.record_pages_done(Stage::Read, seats, pages);
+            spent.record_slot_released(Stage::Read, seats, since);
+        }
+        let read = StageTotals {
+            stage: Stage::Read,
+            pages: 5,
+            busy_millis: 6000,
+            workers: 2,
+        };
+        assert_eq!(spent.stage_work(), [read]);
+    }
+}

@@ -1,0 +1,410 @@
+//! Ingests a document, from its file to its last event.
+//!
+//! Each document ends with exactly one event: done, failed or cancelled. It is done only if every requested page has ended in
+//! one state and all results are durable. A suspended document has not ended, so it writes no such event.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+use weir_core::decision::{DocumentFacts, ObservedEvent};
+use weir_core::event::{ErrorInfo, EventKind};
+use weir_core::ledger::{DocumentRecord, LedgerEntry};
+use weir_core::placement::PlacementRequest;
+use weir_core::ports::{OpenDocument, PdfSource, SchedulingContext};
+use weir_core::{DocumentId, Lane, PageNumber, RasterError, StorageError, TenantId};
+
+use crate::active_documents::DocumentLock;
+use crate::batch_planner;
+use crate::bottleneck::QueueSamples;
+use crate::busy_time::BusyTime;
+use crate::document_context::DocumentContext;
+use crate::document_deletion::revoke_done_page;
+use crate::document_hash::compute_document_id;
+use crate::error::{DocumentStop, FAILURE_LOG_TARGET, error_note};
+use crate::existing_pages::ExistingPages;
+use crate::job_context::JobContext;
+use crate::job_outcome::{DocumentEndState, DocumentOutcome};
+use crate::job_spec::DocumentSpec;
+use crate::page_scheduler::{PageScheduler, PageTally};
+use crate::stage_queues::StageQueues;
+use crate::summarization;
+use crate::upsert_writer::{UpsertQueue, UpsertWriter};
+
+/// Ingests a document.
+pub(crate) async fn ingest_document(job: &Arc<JobContext>, spec: &DocumentSpec) -> DocumentOutcome {
+    let mut ingest = DocumentIngestion {
+        job,
+        spec,
+        id: None,
+        document_lock: None,
+        tally: PageTally::default(),
+    };
+    let ended = ingest.process_document().await;
+    let end = ingest.finish(ended).await;
+    DocumentOutcome {
+        name: spec.name.clone(),
+        document: ingest.id,
+        end,
+    }
+}
+
+struct DocumentIngestion<'a> {
+    job: &'a Arc<JobContext>,
+    spec: &'a DocumentSpec,
+    id: Option<DocumentId>,
+    /// Held until the last event is written, so that the next user of the document finds all its results recorded.
+    document_lock: Option<DocumentLock>,
+    tally: PageTally,
+}
+
+impl DocumentIngestion<'_> {
+    /// Processes the document from the file to the last page, and its summary if the job wants one.
+    async fn process_document(&mut self) -> Result<(), DocumentStop> {
+        let (job, spec) = (self.job, self.spec);
+        let ports = &job.engine.ports;
+        if let Some(reason) = &spec.missing {
+            let reason = reason.clone();
+            Err(RasterError::FileUnreadable { reason })?;
+        }
+        let (id, bytes) = job.run_unless_stopped(compute_document_id(&spec.path)).await??;
+        self.id = Some(id);
+        let claim = job.engine.active_documents.lock_document(&job.tenant, id);
+        self.document_lock = Some(job.run_unless_stopped(claim).await?);
+        let source = PdfSource {
+            path: spec.path.clone(),
+            password: spec.password.clone(),
+            flow_id: hash_tenant(&job.tenant),
+        };
+        let open = job
+            .run_unless_stopped(ports.rasterizer.open_document(&source))
+            .await??;
+        let _shown = job.capabilities.expose_document(id, &open);
+        let mut wanted: BTreeSet<PageNumber> = self.requested_pages(open.document_info().pages)?.collect();
+        let history = job.run_unless_stopped(ExistingPages::load(job, &id)).await??;
+        let known = job
+            .run_unless_stopped(ports.ledger.find_document(&job.tenant, &id))
+            .await??;
+        let filing = match &known {
+            Some(record) => job
+                .filing
+                .clone()
+                .with_fallback(record.requested_placement.clone()),
+            None => job.filing.clone(),
+        };
+        let refiled = known
+            .as_ref()
+            .filter(|record| record.requested_placement != filing);
+        if let Some(record) = refiled {
+            wanted.extend(history.records().iter().map(|record| record.page));
+            job.run_unless_stopped(record_refiling(job, record, &filing, &history))
+                .await??;
+        }
+        let is_outdated = history.has_other_revisions(job) || (job.summarize && !history.is_empty());
+        self.tally.requested = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
+        if refiled.is_none() {
+            for (page, passages) in history.completed_pages(job) {
+                if wanted.remove(&page) {
+                    self.tally.skipped += 1;
+                    self.tally.searchable += u32::from(passages > 0);
+                }
+            }
+        }
+        let started = EventKind::DocumentStarted {
+            name: spec.name.clone(),
+            pages: self.tally.requested,
+            already_done: self.tally.skipped,
+        };
+        job.log.write_event(Some(id), started).await;
+        let worked = match known {
+            Some(record) if wanted.is_empty() => {
+                self.write_document_record(DocumentRecord {
+                    name: spec.name.clone(),
+                    ..record
+                })
+                .await;
+                Ok(())
+            }
+            _ => {
+                if is_outdated {
+                    // The summaries cover pages that will be replaced, or miss pages that will be added.
+                    job.run_unless_stopped(summarization::remove_summaries(job, &id))
+                        .await??;
+                }
+                self.route_and_process_pages(id, bytes, open, wanted, &history, filing)
+                    .await
+            }
+        };
+        match worked {
+            Ok(()) if job.summarize => self.summarize_stored_document(id).await,
+            worked => worked,
+        }
+    }
+
+    /// Commits all results of the document and summarizes it.
+    async fn summarize_stored_document(&self, id: DocumentId) -> Result<(), DocumentStop> {
+        let job = self.job;
+        let host = &job.engine;
+        job.run_unless_stopped(host.group_commit.commit_pending())
+            .await??;
+        let known = host.ports.ledger.find_document(&job.tenant, &id);
+        let Some(record) = job.run_unless_stopped(known).await?? else {
+            return Ok(());
+        };
+        let account = SchedulingContext {
+            // A summary is less urgent than pages, unless the job requests a lane.
+            lane: job.lane.unwrap_or(Lane::Bulk),
+            ..job.account.clone()
+        };
+        job.run_unless_stopped(summarization::summarize_document(job, &account, &record))
+            .await?
+    }
+
+    /// Returns the requested pages that exist in the document.
+    fn requested_pages(&self, pages: u32) -> Result<RangeInclusive<PageNumber>, DocumentStop> {
+        let (first, last) = match &self.spec.pages {
+            Some(range) => (*range.start(), *range.end()),
+            None => (1, pages),
+        };
+        let asked = first.max(1)..=last.min(pages);
+        if asked.is_empty() {
+            let message =
+                format!("pages {first}-{last} were requested, but the document has pages 1-{pages}");
+            return Err(DocumentStop::Failed(error_note("no-such-page", message)));
+        }
+        Ok(asked)
+    }
+
+    /// Gets the document's route from the routing component, records the document and processes its pages.
+    async fn route_and_process_pages(
+        &mut self,
+        id: DocumentId,
+        bytes: u64,
+        open: Arc<dyn OpenDocument>,
+        wanted: BTreeSet<PageNumber>,
+        history: &ExistingPages,
+        filing: PlacementRequest,
+    ) -> Result<(), DocumentStop> {
+        let (job, name) = (self.job, &self.spec.name);
+        let info = open.document_info().clone();
+        let first = 1..batch_planner::FIRST_FETCH_PAGES.min(info.pages) + 1;
+        let first_pages = job
+            .run_unless_stopped(batch_planner::fetch_page_facts(&id, &*open, first))
+            .await?;
+        let first_pages = first_pages.map_err(DocumentStop::Failed)?;
+        let facts = DocumentFacts {
+            document: id,
+            name: name.clone(),
+            bytes,
+            pages: info.pages,
+            title: info.title.clone(),
+            outline_entries: u32::try_from(info.outline.len()).unwrap_or(u32::MAX),
+            first_pages: first_pages.clone(),
+        };
+        let mut route = job.run_unless_stopped(job.policy.route_document(facts)).await??;
+        filing.apply_to_route(&mut route);
+        if route.ocr_model.is_some() || route.embedding_model.is_some() {
+            tracing::warn!(
+                document = %id,
+                "the route's models are ignored: this host has one OCR model and one embedding model"
+            );
+        }
+        self.write_document_record(DocumentRecord {
+            id,
+            tenant: job.tenant.clone(),
+            name: name.clone(),
+            bytes,
+            pages: info.pages,
+            title: info.title,
+            outline: info.outline,
+            collection: route.collection.clone(),
+            labels: route.labels.clone(),
+            requested_placement: filing,
+            created_millis: unix_millis(),
+        })
+        .await;
+        let account = SchedulingContext {
+            lane: job.lane.unwrap_or(route.lane),
+            ..job.account.clone()
+        };
+        let (upserts, upserting) = UpsertQueue::start_writer(UpsertWriter {
+            vectors: Arc::clone(&job.engine.ports.vectors),
+            tenant: job.tenant.clone(),
+            document: id,
+            collection: route.collection.clone(),
+        });
+        let spent = BusyTime::new();
+        let work = Arc::new(DocumentContext {
+            engine: Arc::clone(&job.engine),
+            job: Arc::clone(job),
+            id,
+            name: name.clone(),
+            open,
+            queues: StageQueues::new(&job.engine.workers, &account, [&job.busy_time, &spent]),
+            route,
+            account,
+            queue_samples: QueueSamples::default(),
+            upserts,
+            indexed_pages: history.indexed_pages(),
+        });
+        let began = Instant::now();
+        let pages = PageScheduler::new(&work, &mut self.tally, wanted, history.image_keys());
+        let worked = pages.run_pages(&first_pages).await;
+        upserting.abort();
+        // The writer was aborted, or it had panicked and its pages have failed.
+        let _ = upserting.await;
+        let took = began.elapsed();
+        tracing::info!(
+            document = %id, name, pages = self.tally.done, millis = took.as_millis() as u64,
+            "{}", work.queue_samples.describe_bottleneck(&spent.stage_work(), took)
+        );
+        worked
+    }
+
+    async fn write_document_record(&self, record: DocumentRecord) {
+        // If the group commit is closed, the job knows that already.
+        if let Some(slot) = self.job.engine.group_commit.reserve_entry().await {
+            slot.submit(vec![LedgerEntry::Document(record)]);
+        }
+    }
+
+    /// Commits all results and writes the document's last event.
+    async fn finish(&mut self, worked: Result<(), DocumentStop>) -> DocumentEndState {
+        let written = self.job.engine.group_commit.commit_pending().await;
+        let ended = match (worked, written) {
+            (Ok(()), Ok(())) => {
+                self.delete_stale_images().await;
+                self.observe_document_done().await
+            }
+            (Ok(()) | Err(DocumentStop::Cancelled), Err(error)) => Err(error.into()),
+            (Err(unfinished), _) => Err(unfinished),
+        };
+        let (what, end) = match ended {
+            Ok(()) => self.done_event(),
+            Err(DocumentStop::Failed(error)) => self.report_failure(error).await,
+            Err(DocumentStop::Cancelled) => {
+                let (name, done) = (self.spec.name.clone(), self.tally.total_done());
+                let what = EventKind::DocumentCancelled { name, done };
+                (what, DocumentEndState::Cancelled { done })
+            }
+            Err(DocumentStop::Suspended) => {
+                let done = self.tally.total_done();
+                return DocumentEndState::Suspended { done };
+            }
+        };
+        self.job.log.write_event(self.id, what).await;
+        end
+    }
+
+    fn done_event(&mut self) -> (EventKind, DocumentEndState) {
+        let mut failed = std::mem::take(&mut self.tally.failed);
+        failed.sort_by_key(|f| f.page);
+        let PageTally {
+            requested: pages,
+            skipped,
+            searchable,
+            ..
+        } = self.tally;
+        let what = EventKind::DocumentDone {
+            name: self.spec.name.clone(),
+            pages,
+            searchable,
+            skipped,
+            failed: failed.clone(),
+        };
+        let end = DocumentEndState::Done {
+            pages,
+            searchable,
+            skipped,
+            failed,
+        };
+        (what, end)
+    }
+
+    async fn report_failure(&self, error: ErrorInfo) -> (EventKind, DocumentEndState) {
+        let (name, done) = (self.spec.name.clone(), self.tally.total_done());
+        tracing::warn!(target: FAILURE_LOG_TARGET, name, error = error.message, "document failed");
+        if let Some(document) = self.id {
+            let end = ObservedEvent::DocumentFailed {
+                document,
+                done,
+                failed: self.tally.total_failed(),
+            };
+            // The document has failed already, so an error of the component changes nothing.
+            let _ = self.job.log.observe_document_end(end).await;
+        }
+        let what = EventKind::DocumentFailed {
+            name,
+            error: error.clone(),
+            done,
+        };
+        (what, DocumentEndState::Failed { error, done })
+    }
+
+    /// Shows the component that the document is done. If the component fails, the document fails as well.
+    async fn observe_document_done(&self) -> Result<(), DocumentStop> {
+        let Some(document) = self.id else { return Ok(()) };
+        let end = ObservedEvent::DocumentDone {
+            document,
+            done: self.tally.total_done(),
+            failed: self.tally.total_failed(),
+        };
+        Ok(self
+            .job
+            .run_unless_over(self.job.log.observe_document_end(end))
+            .await??)
+    }
+
+    /// Deletes page images that were replaced. The new ones are recorded already. If this is interrupted, an image stays that
+    /// nothing refers to.
+    async fn delete_stale_images(&mut self) {
+        for key in std::mem::take(&mut self.tally.stale_images) {
+            let deleted = self.job.engine.ports.blobs.delete_prefix(&self.job.tenant, &key);
+            if let Ok(Err(error)) = self.job.run_unless_over(deleted).await {
+                tracing::warn!(key, %error, "a replaced page image could not be deleted");
+            }
+        }
+    }
+}
+
+/// Records a document's new collection and labels, and revokes that its pages are done. Its summaries are removed first, since
+/// nothing shows that they are outdated once the new filing is recorded.
+async fn record_refiling(
+    job: &JobContext,
+    record: &DocumentRecord,
+    filing: &PlacementRequest,
+    history: &ExistingPages,
+) -> Result<(), StorageError> {
+    let ports = &job.engine.ports;
+    summarization::remove_summaries(job, &record.id).await?;
+    tokio::try_join!(ports.blobs.flush_blobs(), ports.vectors.flush_points())?;
+    // Pending entries of the document would otherwise be committed after this one.
+    job.engine.group_commit.commit_pending().await?;
+    let reason = error_note(
+        "refiled",
+        "the labels or the collection of the document were changed: ingest the document again",
+    );
+    let pages = history.records().iter().cloned();
+    let mut entries: Vec<_> = pages.filter_map(|page| revoke_done_page(page, &reason)).collect();
+    entries.push(LedgerEntry::Document(DocumentRecord {
+        requested_placement: filing.clone(),
+        ..record.clone()
+    }));
+    ports.ledger.commit_entries(entries).await
+}
+
+/// Hashes a tenant for the rasterizer, which must not know tenants. Tenants with the same hash share their turns, which costs
+/// little.
+fn hash_tenant(tenant: &TenantId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tenant.hash(&mut hasher);
+    hasher.finish()
+}
+
+pub(crate) fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,85 @@
+//! The pages of a document that earlier runs have processed.
+//!
+//! The ledger records which pages are done, and the index holds their passages. A page counts as done only where both agree.
+//! They can differ: a job that processes a page again (for another revision, or with `force`) removes the old passages from the
+//! index before it inserts the new ones, and it may be killed in between.
+
+use std::collections::{HashMap, HashSet};
+
+use weir_core::ledger::{PageRecord, PageState};
+use weir_core::{DocumentId, PageNumber, StorageError};
+
+use crate::job_context::JobContext;
+
+/// The pages of one document in the ledger and in the index.
+pub(crate) struct ExistingPages {
+    /// The latest record of each page under any revision, since the index holds the passages of the latest run.
+    records: Vec<PageRecord>,
+    /// The number of passages of each page in the index.
+    passage_counts: HashMap<PageNumber, u32>,
+}
+
+impl ExistingPages {
+    /// Loads the pages from the ledger and the index.
+    pub(crate) async fn load(job: &JobContext, document: &DocumentId) -> Result<Self, StorageError> {
+        let ports = &job.engine.ports;
+        let (pages, indexed) = tokio::try_join!(
+            ports.ledger.list_pages(&job.tenant, document, None),
+            ports.vectors.count_passages_by_page(&job.tenant, document),
+        )?;
+        Ok(Self {
+            records: pages,
+            passage_counts: indexed.into_iter().collect(),
+        })
+    }
+
+    /// Returns the pages that are done under the job's revision, with the number of their passages. For a job with `force`, only
+    /// the pages count that the job itself has done before it was stopped or held.
+    pub(crate) fn completed_pages(&self, job: &JobContext) -> impl Iterator<Item = (PageNumber, u32)> {
+        let revision = job.pipeline.revision;
+        self.records.iter().filter_map(move |record| match record.state {
+            PageState::Done { passages, .. }
+                if record.revision == revision
+                    && (!job.force || record.job == job.id)
+                    && passages == self.indexed_passage_count(record.page) =>
+            {
+                Some((record.page, passages))
+            }
+            _ => None,
+        })
+    }
+
+    fn indexed_passage_count(&self, page: PageNumber) -> u32 {
+        self.passage_counts.get(&page).copied().unwrap_or(0)
+    }
+
+    /// Returns the latest record of each page.
+    pub(crate) fn records(&self) -> &[PageRecord] {
+        &self.records
+    }
+
+    /// Whether no page has been processed before.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// Whether any page was last processed under another revision than the job's.
+    pub(crate) fn has_other_revisions(&self, job: &JobContext) -> bool {
+        let revision = job.pipeline.revision;
+        self.records.iter().any(|record| record.revision != revision)
+    }
+
+    /// Returns the pages that have passages in the index.
+    pub(crate) fn indexed_pages(&self) -> HashSet<PageNumber> {
+        self.passage_counts.keys().copied().collect()
+    }
+
+    /// Returns the keys of the stored page images.
+    pub(crate) fn image_keys(&self) -> HashMap<PageNumber, String> {
+        let image = |record: &PageRecord| match &record.state {
+            PageState::Done { image: Some(key), .. } => Some((record.page, key.clone())),
+            _ => None,
+        };
+        self.records.iter().filter_map(image).collect()
+    }
+}

@@ -1,0 +1,54 @@
+//! Decides what follows the failure of a page.
+//!
+//! The tenant's component decides, with two exceptions. If every page would fail for the same reason (a full disk, a model that is
+//! not installed), the document fails at once without a policy call. And a page gets at most five attempts in a stage, or only
+//! one if the error is permanent (a language model that denies every request, a quota).
+
+use std::time::Duration;
+
+use weir_core::decision::{FailureAction, StageFailure};
+use weir_core::event::EventKind;
+use weir_core::{PageNumber, Stage};
+
+use crate::document_context::DocumentContext;
+use crate::error::{PageStop, StageError};
+
+/// The most attempts of a page in one stage.
+const MAX_ATTEMPTS: u32 = 5;
+
+/// Decides what follows the failure of a page in its attempt number `attempt`. `Ok` is the backoff before the next attempt.
+pub(crate) async fn decide_failure_action(
+    work: &DocumentContext,
+    page: PageNumber,
+    stage: Stage,
+    attempt: u32,
+    error: StageError,
+) -> Result<Duration, PageStop> {
+    let note = error.to_note();
+    if error.affects_every_page() {
+        return Err(PageStop::Document(note));
+    }
+    let failure = StageFailure {
+        document: work.id,
+        page,
+        stage,
+        attempt,
+        kind: note.kind.clone(),
+        message: note.message.clone(),
+    };
+    match work.job.policy.choose_failure_action(failure).await? {
+        FailureAction::RetryAfter(millis) if attempt < MAX_ATTEMPTS && !error.is_permanent() => {
+            tracing::info!(document = %work.id, page, %stage, attempt, error = note.message, "the page is retried");
+            let retried = EventKind::PageRetried {
+                page,
+                stage,
+                attempt,
+                error: note,
+            };
+            work.write_event(retried).await;
+            Ok(Duration::from_millis(millis.into()))
+        }
+        FailureAction::RetryAfter(_) | FailureAction::SkipPage => Err(PageStop::Page(stage, note)),
+        FailureAction::FailDocument => Err(PageStop::Document(note)),
+    }
+}

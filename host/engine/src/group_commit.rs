@@ -1,0 +1,247 @@
+//! Group commit of ledger entries for the whole engine.
+//!
+//! A ledger commit costs an fsync, and so does each flush of blobs and vectors. So entries are collected for a moment (250 ms or
+//! 100 entries by default) and committed together. The order makes "done" reliable: first images and lines are flushed, then
+//! vectors, and only then does the ledger record that the page is done. A host that dies in between repeats work that was not
+//! recorded. It never takes missing work for done.
+//!
+//! A group whose commit fails is kept and retried, so a disk that is full for a minute loses no finished work. Meanwhile all
+//! jobs are stopped, since their further work could not be recorded. Each entry has its own key, so writing a group twice
+//! has the effect of writing it once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use weir_core::StorageError;
+use weir_core::ledger::LedgerEntry;
+use weir_core::ports::{BlobStore, Ledger, VectorStore};
+
+use crate::engine_metrics::CommitMetrics;
+
+/// Attempts of a commit before the jobs are stopped.
+const MAX_ATTEMPTS: u32 = 3;
+/// Backoff before the next attempt.
+const RETRY_BACKOFF: Duration = Duration::from_millis(50);
+/// Time until a group that could not be written is tried again.
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(1);
+/// The most entries that are kept while commits fail. The jobs have stopped by then, so only work in flight adds entries.
+const MAX_PENDING_ENTRIES: usize = 20_000;
+
+/// The handle through which jobs submit ledger entries.
+#[derive(Clone)]
+pub(crate) struct GroupCommit {
+    requests: mpsc::Sender<CommitRequest>,
+    failure: watch::Receiver<Option<StorageError>>,
+}
+
+enum CommitRequest {
+    Entries(Vec<LedgerEntry>),
+    Sync(oneshot::Sender<Result<(), StorageError>>),
+    Close(oneshot::Sender<Result<(), StorageError>>),
+}
+
+/// Reserved capacity for one submission. Submitting is immediate and keeps the order of the reservations.
+pub(crate) struct EntryReservation<'a>(mpsc::Permit<'a, CommitRequest>);
+
+impl EntryReservation<'_> {
+    /// Submits entries that belong together: they are committed in one group.
+    pub(crate) fn submit(self, entries: Vec<LedgerEntry>) {
+        self.0.send(CommitRequest::Entries(entries));
+    }
+}
+
+impl GroupCommit {
+    /// Creates the handle, and the future that writes the entries. An entry waits for others for at most `max_delay`. As soon as
+    /// `max_entries` entries are pending, they are committed.
+    pub(crate) fn new(
+        blobs: Arc<dyn BlobStore>,
+        vectors: Arc<dyn VectorStore>,
+        ledger: Arc<dyn Ledger>,
+        max_delay: Duration,
+        max_entries: usize,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let max_entries = max_entries.max(1);
+        let (desk, inbox) = mpsc::channel(max_entries);
+        let (failure_sender, health) = watch::channel(None);
+        let writer = CommitWriter {
+            inbox,
+            blobs,
+            vectors,
+            ledger,
+            max_delay,
+            max_entries,
+            group: Vec::new(),
+            failure: failure_sender,
+            metrics: CommitMetrics::new(),
+        };
+        (
+            Self {
+                requests: desk,
+                failure: health,
+            },
+            writer.run_commit_loop(),
+        )
+    }
+
+    /// Waits for the capacity to submit entries; `None` once the group commit is closed. This wait is the backpressure of a slow
+    /// ledger.
+    pub(crate) async fn reserve_entry(&self) -> Option<EntryReservation<'_>> {
+        self.requests.reserve().await.ok().map(EntryReservation)
+    }
+
+    /// Commits all entries submitted before, and returns when they are durable.
+    pub(crate) async fn commit_pending(&self) -> Result<(), StorageError> {
+        self.send_request(CommitRequest::Sync).await
+    }
+
+    /// Commits the pending entries and ends the writer.
+    pub(crate) async fn commit_and_close(&self) -> Result<(), StorageError> {
+        self.send_request(CommitRequest::Close).await
+    }
+
+    async fn send_request(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<(), StorageError>>) -> CommitRequest,
+    ) -> Result<(), StorageError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(message(reply))
+            .await
+            .map_err(|_| writer_stopped_error())?;
+        answer.await.unwrap_or_else(|_| Err(writer_stopped_error()))
+    }
+
+    /// Waits until commits fail, and returns the error.
+    pub(crate) async fn await_failure(&self) -> StorageError {
+        let mut health = self.failure.clone();
+        match health.wait_for(Option::is_some).await {
+            Ok(error) => error.clone().unwrap_or_else(writer_stopped_error),
+            Err(_) => writer_stopped_error(),
+        }
+    }
+}
+
+fn writer_stopped_error() -> StorageError {
+    StorageError::Failed {
+        what: "committing ledger entries".into(),
+        reason: "the writer task has ended".into(),
+    }
+}
+
+struct CommitWriter {
+    inbox: mpsc::Receiver<CommitRequest>,
+    blobs: Arc<dyn BlobStore>,
+    vectors: Arc<dyn VectorStore>,
+    ledger: Arc<dyn Ledger>,
+    max_delay: Duration,
+    max_entries: usize,
+    group: Vec<LedgerEntry>,
+    failure: watch::Sender<Option<StorageError>>,
+    metrics: CommitMetrics,
+}
+
+impl CommitWriter {
+    async fn run_commit_loop(mut self) {
+        let mut due: Option<Instant> = None;
+        loop {
+            let message = tokio::select! {
+                message = self.inbox.recv() => message,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    due = self.commit_with_retries().await.err().map(|_| Instant::now() + RECOVERY_INTERVAL);
+                    continue;
+                }
+            };
+            match message {
+                Some(CommitRequest::Entries(entries)) => {
+                    self.add_entries(entries);
+                    if self.group.len() >= self.max_entries && self.is_healthy() {
+                        due = self
+                            .commit_with_retries()
+                            .await
+                            .err()
+                            .map(|_| Instant::now() + RECOVERY_INTERVAL);
+                    } else {
+                        due.get_or_insert_with(|| Instant::now() + self.max_delay);
+                    }
+                }
+                Some(CommitRequest::Sync(reply)) => {
+                    let written = self.commit_with_retries().await;
+                    due = written.as_ref().err().map(|_| Instant::now() + RECOVERY_INTERVAL);
+                    // The caller may have been dropped.
+                    let _ = reply.send(written);
+                }
+                Some(CommitRequest::Close(reply)) => {
+                    let _ = reply.send(self.commit_with_retries().await);
+                    return;
+                }
+                None => {
+                    let _ = self.commit_with_retries().await;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn is_healthy(&self) -> bool {
+        self.failure.borrow().is_none()
+    }
+
+    fn add_entries(&mut self, entries: Vec<LedgerEntry>) {
+        if self.group.len() + entries.len() > MAX_PENDING_ENTRIES {
+            tracing::error!(
+                lost = entries.len(),
+                "ledger entries are dropped: too many are pending while commits fail"
+            );
+        } else {
+            self.group.extend(entries);
+        }
+    }
+
+    async fn commit_with_retries(&mut self) -> Result<(), StorageError> {
+        if self.group.is_empty() {
+            return Ok(());
+        }
+        let mut attempt = 1;
+        let error = loop {
+            let began = Instant::now();
+            match self.flush_and_commit().await {
+                Ok(()) => {
+                    let took = began.elapsed();
+                    self.metrics.seconds.record(took);
+                    self.metrics.commits.increment(1);
+                    tracing::debug!(
+                        entries = self.group.len(),
+                        millis = took.as_millis() as u64,
+                        "committed"
+                    );
+                    self.group.clear();
+                    self.failure.send_if_modified(|health| health.take().is_some());
+                    return Ok(());
+                }
+                Err(error @ StorageError::Failed { .. }) if attempt < MAX_ATTEMPTS => {
+                    tracing::warn!(%error, attempt, "a ledger commit failed and is retried");
+                    attempt += 1;
+                    sleep(RETRY_BACKOFF).await;
+                }
+                Err(error) => break error,
+            }
+        };
+        tracing::error!(%error, entries = self.group.len(), "ledger commits fail, all jobs are stopped");
+        self.failure.send_replace(Some(error.clone()));
+        Err(error)
+    }
+
+    async fn flush_and_commit(&self) -> Result<(), StorageError> {
+        if self
+            .group
+            .iter()
+            .any(|entry| matches!(entry, LedgerEntry::Page(_)))
+        {
+            self.blobs.flush_blobs().await?;
+            self.vectors.flush_points().await?;
+        }
+        self.ledger.commit_entries(self.group.clone()).await
+    }
+}

@@ -1,0 +1,102 @@
+//! The state of an active job, which has several documents, one pipeline revision and one event log.
+
+use std::sync::{Arc, OnceLock};
+
+use weir_core::manifest::Pipeline;
+use weir_core::placement::PlacementRequest;
+use weir_core::ports::{JobPolicy, SchedulingContext};
+use weir_core::usage::QuotaExhausted;
+use weir_core::{JobId, Lane, TenantId};
+
+use crate::EngineState;
+use crate::busy_time::BusyTime;
+use crate::error::{DocumentStop, PageStop};
+use crate::event_log::EventLog;
+use crate::group_commit::GroupCommit;
+use crate::job_capabilities::JobCapabilities;
+use crate::model_request_tracker::ModelRequestTracker;
+use crate::stop_signal::StopSignal;
+
+/// The state that the documents of an active job share.
+pub(crate) struct JobContext {
+    pub(crate) engine: Arc<EngineState>,
+    pub(crate) tenant: TenantId,
+    pub(crate) id: JobId,
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) force: bool,
+    /// Whether documents are summarized.
+    pub(crate) summarize: bool,
+    /// The requested collection and labels.
+    pub(crate) filing: PlacementRequest,
+    /// The account of work that does not wait for fuller batches.
+    pub(crate) account: SchedulingContext,
+    /// The requested lane.
+    pub(crate) lane: Option<Lane>,
+    pub(crate) policy: Arc<dyn JobPolicy>,
+    pub(crate) log: Arc<EventLog>,
+    pub(crate) stop_signal: StopSignal,
+    pub(crate) capabilities: Arc<JobCapabilities>,
+    pub(crate) busy_time: Arc<BusyTime>,
+    pub(crate) model_requests: Arc<ModelRequestTracker>,
+    /// The first quota that was used up. The job then starts no further pages.
+    pub(crate) exhausted_quota: OnceLock<QuotaExhausted>,
+}
+
+/// Waits until a job was cancelled or has failed, or ledger commits fail. Returns the reason.
+async fn await_job_over(stop_signal: &StopSignal, group_commit: &GroupCommit) -> DocumentStop {
+    tokio::select! {
+        biased;
+        error = stop_signal.await_failed() => DocumentStop::Failed(error),
+        error = group_commit.await_failure() => error.into(),
+        () = stop_signal.await_cancelled() => DocumentStop::Cancelled,
+    }
+}
+
+/// Waits until a job is stopped for any reason, including a suspension. Returns the reason.
+pub(crate) async fn await_job_stopped(stop_signal: &StopSignal, group_commit: &GroupCommit) -> DocumentStop {
+    tokio::select! {
+        biased;
+        over = await_job_over(stop_signal, group_commit) => over,
+        () = stop_signal.await_stopping() => DocumentStop::Suspended,
+    }
+}
+
+impl JobContext {
+    /// Waits until the job is stopped, and returns the reason.
+    pub(crate) async fn await_stopped(&self) -> DocumentStop {
+        await_job_stopped(&self.stop_signal, &self.engine.group_commit).await
+    }
+
+    /// Runs `step` unless the job is cancelled or fails before it ends. A suspension does not interrupt it.
+    pub(crate) async fn run_unless_over<T>(&self, step: impl Future<Output = T>) -> Result<T, DocumentStop> {
+        tokio::select! {
+            biased;
+            over = await_job_over(&self.stop_signal, &self.engine.group_commit) => Err(over),
+            done = step => Ok(done),
+        }
+    }
+
+    /// Runs `step` unless the job is stopped for any reason before it ends.
+    pub(crate) async fn run_unless_stopped<T>(
+        &self,
+        step: impl Future<Output = T>,
+    ) -> Result<T, DocumentStop> {
+        tokio::select! {
+            biased;
+            halted = self.await_stopped() => Err(halted),
+            done = step => Ok(done),
+        }
+    }
+
+    /// Runs a step that precedes the start of a page, unless the job is cancelled or suspended before it ends.
+    pub(crate) async fn run_page_step_unless_stopping<T>(
+        &self,
+        step: impl Future<Output = T>,
+    ) -> Result<T, PageStop> {
+        tokio::select! {
+            biased;
+            () = self.stop_signal.await_stopping() => Err(PageStop::NotStarted),
+            done = step => Ok(done),
+        }
+    }
+}

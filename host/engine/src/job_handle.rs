@@ -1,0 +1,133 @@
+//! The handle of a started job, and the sender of its outcome.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::BoxStream;
+use tokio::sync::watch;
+use weir_core::decision::StageTotals;
+use weir_core::event::Event;
+use weir_core::ledger::JobState;
+use weir_core::{JobId, StorageError};
+
+use crate::busy_time::BusyTime;
+use crate::error::{STAGE_DIED_KIND, error_note};
+use crate::event_log::EventLog;
+use crate::job_outcome::JobOutcome;
+use crate::stop_signal::StopSignal;
+
+/// A handle of a started job. The engine owns the job: dropping the handle changes nothing.
+#[derive(Clone)]
+pub struct JobHandle {
+    id: JobId,
+    log: Arc<EventLog>,
+    stop_signal: StopSignal,
+    busy_time: Arc<BusyTime>,
+    ended: watch::Receiver<Option<JobOutcome>>,
+}
+
+impl JobHandle {
+    /// Creates the handle of a job and the sender of its outcome.
+    pub(crate) fn new(
+        id: JobId,
+        log: Arc<EventLog>,
+        halt: StopSignal,
+        spent: Arc<BusyTime>,
+    ) -> (Self, OutcomeSender) {
+        let (announced, ended) = watch::channel(None);
+        let end = OutcomeSender {
+            id,
+            log: Arc::clone(&log),
+            announced,
+        };
+        let handle = Self {
+            id,
+            log,
+            stop_signal: halt,
+            busy_time: spent,
+            ended,
+        };
+        (handle, end)
+    }
+
+    /// Returns the id of the job.
+    pub const fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Streams all events from the first one, in order and without gaps, until the job has ended.
+    ///
+    /// A slow reader never delays the job. A reader that falls far behind gets older events from the ledger, or an error if the
+    /// ledger cannot be read.
+    pub fn stream_events(&self) -> BoxStream<'static, Result<Event, StorageError>> {
+        self.log.subscribe(0)
+    }
+
+    /// Streams the events after number `seq`, like [`Self::stream_events`].
+    pub fn stream_events_after(&self, seq: u64) -> BoxStream<'static, Result<Event, StorageError>> {
+        self.log.subscribe(seq)
+    }
+
+    /// Returns the work of each stage for the job, since the job was started in this engine.
+    pub fn stage_work(&self) -> Vec<StageTotals> {
+        self.busy_time.stage_work()
+    }
+
+    /// Cancels the job: starts no further pages, and drops pages in flight after the grace period of the configuration. Finished
+    /// pages are kept.
+    pub fn cancel_job(&self) {
+        self.stop_signal.signal_cancel();
+    }
+
+    /// Suspends the job: starts no further pages, and drops pages in flight after `grace`. If pages are left, the job has not
+    /// ended, and starting it again under its id resumes it.
+    pub(crate) fn suspend_job(&self, grace: Duration) {
+        self.stop_signal.signal_suspend(grace);
+    }
+
+    /// Waits until the job has ended or was suspended, held or dropped: see [`JobOutcome::state`].
+    pub async fn await_outcome(&self) -> JobOutcome {
+        let mut ended = self.ended.clone();
+        let outcome = ended.wait_for(Option::is_some).await.ok().and_then(|o| o.clone());
+        outcome.unwrap_or_else(|| dropped_job_outcome(self.id))
+    }
+}
+
+/// Sends the outcome of a job to all handles and closes its event log. If it is dropped without an outcome, it sends that the
+/// job was dropped.
+pub(crate) struct OutcomeSender {
+    id: JobId,
+    log: Arc<EventLog>,
+    announced: watch::Sender<Option<JobOutcome>>,
+}
+
+impl OutcomeSender {
+    pub(crate) fn send(self, outcome: JobOutcome) {
+        self.announced.send_replace(Some(outcome));
+    }
+}
+
+impl Drop for OutcomeSender {
+    fn drop(&mut self) {
+        self.announced.send_if_modified(|outcome| {
+            let unheard = outcome.is_none();
+            outcome.get_or_insert_with(|| dropped_job_outcome(self.id));
+            unheard
+        });
+        self.log.close();
+    }
+}
+
+fn dropped_job_outcome(id: JobId) -> JobOutcome {
+    JobOutcome {
+        id,
+        state: JobState::Running,
+        error: Some(error_note(
+            STAGE_DIED_KIND,
+            "the job was dropped before its end: start it again to resume it",
+        )),
+        exhausted_quota: None,
+        documents: Vec::new(),
+        policy: weir_core::ports::PolicyCallCounts::default(),
+    }
+}

@@ -1,0 +1,431 @@
+//! Runs a job from its first ledger entry to its last.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::task::{Id, JoinError, JoinSet};
+use tracing::Instrument as _;
+use weir_core::event::{ErrorInfo, EventKind};
+use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
+use weir_core::ports::{OpenPolicyRequest, PolicyCallCounts, SchedulingContext};
+use weir_core::usage::QuotaExhausted;
+use weir_core::{Lane, StorageError};
+
+use crate::EngineState;
+use crate::busy_time::BusyTime;
+use crate::document_ingestion::{self, unix_millis};
+use crate::document_queue::DocumentQueue;
+use crate::error::{DocumentStop, STAGE_DIED_KIND, StageError, error_note};
+use crate::event_log::{EventLog, ProgressObserver};
+use crate::job_capabilities::JobCapabilities;
+use crate::job_context::{self, JobContext};
+use crate::job_handle::JobHandle;
+use crate::job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};
+use crate::job_spec::{DocumentSpec, JobSpec};
+use crate::latency_boost;
+use crate::model_request_tracker::ModelRequestTracker;
+use crate::recovered_job::RecoveredJob;
+use crate::stop_signal::StopSignal;
+use crate::trace_spans;
+
+/// Registers a job as active. Returns its handle and the future that runs it.
+pub(crate) fn prepare_job_run(
+    host: Arc<EngineState>,
+    spec: JobSpec,
+) -> (JobHandle, impl Future<Output = ()> + Send) {
+    let id = spec.id;
+    let halt = StopSignal::new(host.config.cancel_grace);
+    let (log, observer) = EventLog::new(
+        id,
+        spec.tenant.clone(),
+        host.group_commit.clone(),
+        Arc::clone(&host.ports.ledger),
+        // The pending group of the group commit and its channel, with a margin.
+        host.config
+            .max_commit_entries
+            .max(1)
+            .saturating_mul(2)
+            .saturating_add(512),
+    );
+    let spent = BusyTime::new();
+    let (handle, end) = JobHandle::new(id, Arc::clone(&log), halt.clone(), Arc::clone(&spent));
+    let listed = host.active_jobs.register(handle.clone(), &host.metrics.running);
+    let (tenant, urgent) = (spec.tenant.clone(), spec.lane != Some(Lane::Bulk));
+    let start = JobRun {
+        record: JobRecord {
+            id,
+            tenant: spec.tenant.clone(),
+            pipeline: spec.pipeline.manifest.name.clone(),
+            revision: spec.pipeline.revision,
+            state: JobState::Running,
+            created_millis: unix_millis(),
+        },
+        engine: Arc::clone(&host),
+        spec,
+        log,
+        stop_signal: halt,
+        busy_time: spent,
+    };
+    let run = async move {
+        let outcome = latency_boost::run_with_boost(&host, &tenant, urgent, start.run_job(observer)).await;
+        // Unregistered first, since a caller that gets the outcome may start the job again.
+        drop(listed);
+        end.send(outcome);
+    };
+    (handle, run)
+}
+
+/// The run of one job.
+struct JobRun {
+    engine: Arc<EngineState>,
+    record: JobRecord,
+    spec: JobSpec,
+    log: Arc<EventLog>,
+    stop_signal: StopSignal,
+    busy_time: Arc<BusyTime>,
+}
+
+impl JobRun {
+    async fn run_job(mut self, observer: ProgressObserver) -> JobOutcome {
+        if let Err(unread) = self.resume_recovered_job().await {
+            // Nothing has been written, so the job in the ledger is unchanged.
+            return JobOutcome {
+                id: self.record.id,
+                state: JobState::Running,
+                error: Some(StageError::from(unread).to_note()),
+                exhausted_quota: None,
+                documents: Vec::new(),
+                policy: PolicyCallCounts::default(),
+            };
+        }
+        // If the group commit is closed, the documents get that error.
+        if let Some(slot) = self.engine.group_commit.reserve_entry().await {
+            slot.submit(vec![LedgerEntry::Job(self.record.clone())]);
+        }
+        let work = AssertUnwindSafe(self.open_policy_and_run_documents(observer)).catch_unwind();
+        let DocumentsResult {
+            documents,
+            exhausted_quota: held,
+            mut error,
+            policy,
+        } = work.await.unwrap_or_else(|_| {
+            let message = "the job's task panicked: this is a fault of the host, see its log";
+            DocumentsResult::from_job_error(Vec::new(), error_note(STAGE_DIED_KIND, message))
+        });
+        let failed = |d: &DocumentOutcome| matches!(d.end, DocumentEndState::Failed { .. });
+        let cancelled = |d: &DocumentOutcome| matches!(d.end, DocumentEndState::Cancelled { .. });
+        let suspended = |d: &DocumentOutcome| matches!(d.end, DocumentEndState::Suspended { .. });
+        let mut state = if error.is_some() {
+            JobState::Failed
+        } else if documents.iter().any(suspended) {
+            JobState::Running
+        } else if documents.iter().any(failed) {
+            JobState::Failed
+        } else if documents.iter().any(cancelled) {
+            JobState::Cancelled
+        } else {
+            JobState::Done
+        };
+        if let Some(held) = held.filter(|_| state == JobState::Running) {
+            tracing::warn!(
+                quota = held.quota,
+                limit = held.limit,
+                "the job is held until its quota allows more pages"
+            );
+            let error = error_note(QuotaExhausted::KIND, held);
+            self.log
+                .write_event(None, EventKind::JobPausedByQuota { error })
+                .await;
+        }
+        if state != JobState::Running {
+            self.record.state = state;
+            let entries = vec![LedgerEntry::Job(self.record.clone())];
+            let stages = self.busy_time.stage_work();
+            self.log
+                .write_event_with_entries(entries, None, EventKind::JobEnded { state, stages })
+                .await;
+        }
+        if let Err(unwritten) = self.engine.group_commit.commit_pending().await {
+            if state != JobState::Running {
+                state = JobState::Failed;
+            }
+            error.get_or_insert_with(|| StageError::from(unwritten).to_note());
+        }
+        JobOutcome {
+            id: self.record.id,
+            state,
+            error,
+            exhausted_quota: held.filter(|_| state == JobState::Running),
+            documents,
+            policy,
+        }
+    }
+
+    /// Resumes the job if the ledger knows it: takes over its creation time and the numbers of its last event and of its last
+    /// component log entry.
+    async fn resume_recovered_job(&mut self) -> Result<(), StorageError> {
+        let ledger = &*self.engine.ports.ledger;
+        let Some(past) = RecoveredJob::load(ledger, &self.spec.tenant, &self.record.id).await? else {
+            return Ok(());
+        };
+        let made = past.record.created_millis;
+        self.record.created_millis = made;
+        let (seq, at) = past
+            .last_event
+            .map_or((0, 0), |event| (event.seq, event.since_job_created_millis));
+        // The wall clock may have been set back, but event times must not go back.
+        let said = ledger
+            .last_component_log_seq(&self.spec.tenant, &self.record.id)
+            .await?;
+        self.log
+            .resume_after(seq, said, unix_millis().saturating_sub(made).max(at));
+        Ok(())
+    }
+
+    async fn open_policy_and_run_documents(&self, observer: ProgressObserver) -> DocumentsResult {
+        let (tenant, id) = (&self.spec.tenant, self.record.id);
+        let ports = &self.engine.ports;
+        // Pages wait for policy decisions, so requests of components do not wait for fuller batches.
+        let account = SchedulingContext {
+            tenant: tenant.clone(),
+            lane: Lane::Interactive,
+            batch_linger: Duration::ZERO,
+            tenant_weight: self.spec.weight,
+        };
+        let model_requests = Arc::new(ModelRequestTracker::default());
+        let capabilities = JobCapabilities::new(
+            ports,
+            account.clone(),
+            Arc::clone(&self.log),
+            Arc::clone(&model_requests),
+        );
+        let request = OpenPolicyRequest {
+            tenant,
+            job: id,
+            pipeline: &self.spec.pipeline,
+            capabilities: Arc::clone(&capabilities) as _,
+        };
+        // Opening waits for compilation and for instances, which other jobs may hold for a long time.
+        let opened = tokio::select! {
+            biased;
+            stopped = job_context::await_job_stopped(&self.stop_signal, &self.engine.group_commit) => Err(stopped),
+            opened = ports.policies.open_job_policy(request) => opened.map_err(DocumentStop::from),
+        };
+        let policy = match opened {
+            Ok(policy) => policy,
+            Err(unfinished) => return self.end_unstarted_documents(unfinished).await,
+        };
+        let job = Arc::new(JobContext {
+            engine: Arc::clone(&self.engine),
+            tenant: tenant.clone(),
+            id,
+            pipeline: Arc::clone(&self.spec.pipeline),
+            force: self.spec.force,
+            filing: self.spec.filing.clone(),
+            summarize: self.spec.summarize,
+            account,
+            lane: self.spec.lane,
+            policy,
+            log: Arc::clone(&self.log),
+            stop_signal: self.stop_signal.clone(),
+            capabilities,
+            busy_time: Arc::clone(&self.busy_time),
+            model_requests,
+            exhausted_quota: OnceLock::new(),
+        });
+        DocumentsResult {
+            documents: job
+                .run_documents_with_observer(observer, &self.spec.documents)
+                .await,
+            exhausted_quota: job.exhausted_quota.get().copied(),
+            error: self.stop_signal.failure_error(),
+            policy: job.policy.call_counts(),
+        }
+    }
+
+    /// Ends all documents of a job that was stopped before it started them.
+    async fn end_unstarted_documents(&self, unfinished: DocumentStop) -> DocumentsResult {
+        let mut documents = Vec::with_capacity(self.spec.documents.len());
+        for spec in &self.spec.documents {
+            let outcome = match &unfinished {
+                DocumentStop::Failed(error) => report_unstarted_document(&self.log, spec, error).await,
+                DocumentStop::Cancelled => {
+                    let name = spec.name.clone();
+                    let what = EventKind::DocumentCancelled { name, done: 0 };
+                    self.log.write_event(None, what).await;
+                    unopened_outcome(spec, DocumentEndState::Cancelled { done: 0 })
+                }
+                DocumentStop::Suspended => unopened_outcome(spec, DocumentEndState::Suspended { done: 0 }),
+            };
+            documents.push(outcome);
+        }
+        DocumentsResult {
+            documents,
+            error: match unfinished {
+                DocumentStop::Failed(error) => Some(error),
+                DocumentStop::Cancelled | DocumentStop::Suspended => None,
+            },
+            exhausted_quota: None,
+            policy: PolicyCallCounts::default(),
+        }
+    }
+}
+
+/// The results of a job's documents.
+struct DocumentsResult {
+    documents: Vec<DocumentOutcome>,
+    exhausted_quota: Option<QuotaExhausted>,
+    /// Why the job as a whole has failed; `None` if it has not.
+    error: Option<ErrorInfo>,
+    policy: PolicyCallCounts,
+}
+
+impl DocumentsResult {
+    fn from_job_error(documents: Vec<DocumentOutcome>, error: ErrorInfo) -> Self {
+        Self {
+            documents,
+            exhausted_quota: None,
+            error: Some(error),
+            policy: PolicyCallCounts::default(),
+        }
+    }
+}
+
+/// Reports the failure of a document that was not started, or whose task has panicked.
+async fn report_unstarted_document(
+    log: &EventLog,
+    spec: &DocumentSpec,
+    error: &ErrorInfo,
+) -> DocumentOutcome {
+    let what = EventKind::DocumentFailed {
+        name: spec.name.clone(),
+        error: error.clone(),
+        done: 0,
+    };
+    log.write_event(None, what).await;
+    let end = DocumentEndState::Failed {
+        error: error.clone(),
+        done: 0,
+    };
+    unopened_outcome(spec, end)
+}
+
+/// Builds the outcome of a document that was not opened.
+fn unopened_outcome(spec: &DocumentSpec, end: DocumentEndState) -> DocumentOutcome {
+    DocumentOutcome {
+        name: spec.name.clone(),
+        document: None,
+        end,
+    }
+}
+
+impl JobContext {
+    /// Runs the documents while the observer calls the progress component with their events.
+    async fn run_documents_with_observer(
+        self: &Arc<Self>,
+        observer: ProgressObserver,
+        specs: &[DocumentSpec],
+    ) -> Vec<DocumentOutcome> {
+        let mut observing = JoinSet::new();
+        let observer = observer.observe_until_job_over(
+            Arc::clone(&self.log),
+            Arc::clone(&self.policy),
+            self.stop_signal.clone(),
+        );
+        observing.spawn(observer.in_current_span());
+        let outcomes = {
+            let mut documents = std::pin::pin!(self.run_documents(specs));
+            tokio::select! {
+                outcomes = &mut documents => outcomes,
+                never = self.report_model_waits() => match never {},
+                // Without a request to end, it ends only by a panic.
+                Some(_) = observing.join_next() => {
+                    let message = "the progress observer panicked: this is a fault of the host, see its log";
+                    self.stop_signal.signal_failure(error_note(STAGE_DIED_KIND, message));
+                    documents.await
+                }
+            }
+        };
+        self.log.stop_observer().await;
+        while observing.join_next().await.is_some() {}
+        outcomes
+    }
+
+    /// Reports when requests wait for failing language models, as long as the job runs.
+    async fn report_model_waits(&self) -> Infallible {
+        match &self.engine.ports.language_model {
+            Some(model) => {
+                self.model_requests
+                    .report_provider_waits(&**model, &self.log)
+                    .await
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Runs the documents, several at a time. One of them is the largest that is left, the others are the smallest.
+    async fn run_documents(self: &Arc<Self>, specs: &[DocumentSpec]) -> Vec<DocumentOutcome> {
+        // A job that is stopped before the sizes are known ends its documents in any order.
+        let sized = self
+            .run_unless_stopped(DocumentQueue::sorted_by_file_size(specs.to_vec()))
+            .await;
+        let mut lineup = sized.unwrap_or_else(|_| DocumentQueue::in_given_order(specs.to_vec()));
+        let slots = self.engine.config.max_active_documents.max(1);
+        let mut running: JoinSet<DocumentOutcome> = JoinSet::new();
+        let mut places: HashMap<Id, usize> = HashMap::new();
+        let mut large: Option<Id> = None;
+        let mut outcomes = vec![None; specs.len()];
+        loop {
+            while running.len() < slots && self.exhausted_quota.get().is_none() {
+                let take_large = slots > 1 && large.is_none() && !running.is_empty();
+                let Some((place, spec)) = lineup.take_next(take_large) else {
+                    break;
+                };
+                let job = Arc::clone(self);
+                let span = trace_spans::document_span(&spec.name);
+                let ingest = async move { document_ingestion::ingest_document(&job, &spec).await };
+                let task = running.spawn(ingest.instrument(span).in_current_span());
+                if take_large {
+                    large = Some(task.id());
+                }
+                places.insert(task.id(), place);
+            }
+            let Some(ended) = running.join_next_with_id().await else {
+                break;
+            };
+            let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+            large.take_if(|large| *large == id);
+            let Some(place) = places.remove(&id) else { continue };
+            let outcome = match (ended, specs.get(place)) {
+                (Ok((_, outcome)), _) => Some(outcome),
+                (Err(died), Some(spec)) => {
+                    tracing::error!(%died, name = spec.name, "a document's task panicked");
+                    let message = "the document's task panicked: this is a fault of the host, see its log";
+                    Some(
+                        report_unstarted_document(&self.log, spec, &error_note(STAGE_DIED_KIND, message))
+                            .await,
+                    )
+                }
+                (Err(_), None) => None,
+            };
+            if let Some(slot) = outcomes.get_mut(place) {
+                *slot = outcome;
+            }
+        }
+        // Documents that were not started because the job is held are processed when it resumes.
+        let not_begun = |spec: &DocumentSpec| DocumentOutcome {
+            name: spec.name.clone(),
+            document: None,
+            end: DocumentEndState::Suspended { done: 0 },
+        };
+        let held = self.exhausted_quota.get().is_some();
+        let outcomes = outcomes.into_iter().zip(specs);
+        outcomes
+            .filter_map(|(outcome, spec)| outcome.or_else(|| held.then(|| not_begun(spec))))
+            .collect()
+    }
+}

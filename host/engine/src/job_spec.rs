@@ -1,0 +1,93 @@
+//! The specification of a job and of its documents.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use weir_core::manifest::Pipeline;
+use weir_core::placement::PlacementRequest;
+use weir_core::{JobId, Lane, PageNumber, TenantId};
+
+/// The specification of a job.
+///
+/// A job that the ledger knows under this id is resumed. It keeps its creation time, its events continue after the last one, and
+/// pages that are done are not processed again. This applies to a job that was queued, to one that was active when the host
+/// ended, and to one that has ended and is retried. In the last case the log continues after `job-ended`.
+#[derive(Debug, Clone)]
+pub struct JobSpec {
+    /// The id of the job.
+    pub id: JobId,
+    /// The tenant that owns the job.
+    pub tenant: TenantId,
+    /// The pipeline revision whose components decide, from the beginning of the job to its end.
+    pub pipeline: Arc<Pipeline>,
+    /// The files to ingest.
+    pub documents: Vec<DocumentSpec>,
+    /// Whether pages that are done already are processed again.
+    pub force: bool,
+    /// Whether documents are summarized once their pages are done.
+    pub summarize: bool,
+    /// Collection and labels of the documents. If a known document has others, all its pages are processed again.
+    pub filing: PlacementRequest,
+    /// The requested lane. It overrides the lane of the routing component, since the client knows whether a user waits. With `None`
+    /// the component decides, which knows the document.
+    pub lane: Option<Lane>,
+    /// The tenant's share of a busy host, relative to other tenants in the same lane. A value that is not above 0 counts as 1.
+    pub weight: f64,
+}
+
+impl JobSpec {
+    /// Creates a job with a new id, weight 1 and no options.
+    pub fn new(tenant: TenantId, pipeline: Arc<Pipeline>, documents: Vec<DocumentSpec>) -> Self {
+        Self {
+            id: JobId::new(),
+            tenant,
+            pipeline,
+            documents,
+            force: false,
+            summarize: false,
+            filing: PlacementRequest::default(),
+            lane: None,
+            weight: 1.0,
+        }
+    }
+}
+
+/// A file to ingest.
+#[derive(Clone)]
+pub struct DocumentSpec {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// The name of the document in events and search results.
+    pub name: String,
+    /// The password of the file, if it is encrypted.
+    pub password: Option<String>,
+    /// The requested pages; all pages if `None`. Page numbers after the last page are ignored.
+    pub pages: Option<RangeInclusive<PageNumber>>,
+    /// Why the file is missing, if the caller knows that already. The document fails with this reason.
+    pub missing: Option<String>,
+}
+
+impl DocumentSpec {
+    /// Creates a document of all pages of a file, named after the file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        Self {
+            name: name.to_string_lossy().into_owned(),
+            path,
+            password: None,
+            pages: None,
+            missing: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for DocumentSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DocumentSpec")
+            .field("path", &self.path)
+            .field("pages", &self.pages)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,135 @@
+//! Limits the page images that each document may have in memory for OCR: in the rasterizer, rasterized ahead, or being read.
+//!
+//! A tenant may have `reading + max(reading, drawing)` images, where `reading` is the number of pages that OCR reads at once and
+//! `drawing` the number that the rasterizer processes at once. So OCR never waits for a page, and no page is rasterized long
+//! before its turn. The documents of the tenant share this limit, and each may have at least one image.
+//!
+//! The queue of the OCR workers decides whose page is read next, and the rasterizer limits the memory of each tenant. Here, pages
+//! of different documents do not wait for each other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use weir_core::TenantId;
+
+use crate::fair_queue::Flow;
+use crate::fair_semaphore::{FairSemaphore, Permit};
+
+/// Limits the OCR page images of all documents of the host.
+pub(crate) struct OcrImageLimiter {
+    /// The limit of one tenant.
+    max_per_tenant: u32,
+    documents: Mutex<HashMap<u64, DocumentShare>>,
+}
+
+/// A document with pages for OCR, and its share of its tenant's limit.
+struct DocumentShare {
+    tenant: TenantId,
+    permits: FairSemaphore,
+}
+
+/// Limits the OCR page images of one document. Dropping it returns the document's share.
+pub(crate) struct DocumentImageLimit {
+    limiter: Arc<OcrImageLimiter>,
+    flow: Arc<Flow>,
+    permits: FairSemaphore,
+}
+
+impl OcrImageLimiter {
+    /// Creates a limiter. `reading` is the number of pages that OCR reads at once, `drawing` the number of pages that the
+    /// rasterizer processes at once.
+    pub(crate) fn new(reading: u32, drawing: u32) -> Arc<Self> {
+        Arc::new(Self {
+            max_per_tenant: reading.saturating_add(reading.max(drawing)),
+            documents: Mutex::default(),
+        })
+    }
+
+    /// Registers a document. The shares of the tenant's other documents shrink; images that exceed a share stay.
+    pub(crate) fn register_document(self: &Arc<Self>, party: &Arc<Flow>) -> DocumentImageLimit {
+        let permits = FairSemaphore::new(1);
+        let document = DocumentShare {
+            tenant: party.account.tenant.clone(),
+            permits: permits.clone(),
+        };
+        let mut documents = self.documents.lock();
+        documents.insert(party.queue_id, document);
+        self.rebalance_shares(&documents);
+        DocumentImageLimit {
+            limiter: Arc::clone(self),
+            flow: Arc::clone(party),
+            permits,
+        }
+    }
+
+    fn rebalance_shares(&self, documents: &HashMap<u64, DocumentShare>) {
+        let mut counts: HashMap<&TenantId, u32> = HashMap::new();
+        for document in documents.values() {
+            *counts.entry(&document.tenant).or_default() += 1;
+        }
+        for DocumentShare { tenant, permits } in documents.values() {
+            let count = counts.get(tenant).copied().unwrap_or(1);
+            permits.set_capacity(self.max_per_tenant.div_ceil(count.max(1)) as usize);
+        }
+    }
+}
+
+impl DocumentImageLimit {
+    /// Waits until the document may have another page image in memory.
+    pub(crate) async fn acquire(&self) -> Permit {
+        self.permits.acquire(Arc::clone(&self.flow)).await
+    }
+}
+
+impl Drop for DocumentImageLimit {
+    fn drop(&mut self) {
+        let mut documents = self.limiter.documents.lock();
+        let gone = documents.remove(&self.flow.queue_id);
+        self.limiter.rebalance_shares(&documents);
+        drop(documents);
+        drop(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use weir_core::Lane;
+    use weir_core::ports::SchedulingContext;
+
+    use super::*;
+
+    fn register_test_document(images: &Arc<OcrImageLimiter>, tenant: &str, room: u64) -> DocumentImageLimit {
+        let account = SchedulingContext {
+            tenant: tenant.parse().unwrap(),
+            lane: Lane::Bulk,
+            batch_linger: Duration::ZERO,
+            tenant_weight: 1.0,
+        };
+        images.register_document(&Arc::new(Flow {
+            account,
+            queue_id: room,
+        }))
+    }
+
+    #[test]
+    fn documents_share_the_image_limit_of_their_tenant() {
+        let images = OcrImageLimiter::new(8, 4);
+        let (one, other) = (
+            register_test_document(&images, "a", 0),
+            register_test_document(&images, "b", 1),
+        );
+        let capacity = |of: &DocumentImageLimit| of.permits.capacity();
+        assert_eq!((capacity(&one), capacity(&other)), (16, 16));
+        let many: Vec<_> = (2..52)
+            .map(|room| register_test_document(&images, "a", room))
+            .collect();
+        assert_eq!((capacity(&one), capacity(&other)), (1, 16));
+        drop(many);
+        assert_eq!(capacity(&one), 16);
+        drop((one, other));
+        assert!(images.documents.lock().is_empty());
+    }
+}

@@ -1,0 +1,299 @@
+//! Turns the text of a page into searchable passages: cuts it, embeds the passages and indexes them.
+
+use std::ops::Range;
+use std::sync::atomic::Ordering;
+
+use tokio::time::sleep;
+use tracing::Instrument as _;
+use weir_core::decision::{Heading, PassageSource};
+use weir_core::id::derive_passage_id;
+use weir_core::page_text::{PageText, PlainText, StoredPageText, TextSource};
+use weir_core::search::{IndexPoint, page_lines_key};
+use weir_core::{InferenceError, PageNumber, PolicyError, Stage, layout};
+
+use crate::document_context::DocumentContext;
+use crate::error::{PageStop, error_note};
+use crate::failure_action::decide_failure_action;
+use crate::page_task::PageTask;
+use crate::read_stage::QueuedRead;
+use crate::stage_queue::{QueueReservation, QueuedPage};
+use crate::trace_spans;
+use crate::upsert_writer::PagePassages;
+
+/// Reservations in the queues that follow the read stage.
+pub(crate) struct TextReservations {
+    /// `None` if the page is not made searchable.
+    embed: Option<QueueReservation>,
+    lines: QueueReservation,
+}
+
+impl PageTask {
+    /// Waits for reservations in the queues that follow the read stage.
+    pub(crate) async fn reserve_text_queues(&self, work: &DocumentContext) -> TextReservations {
+        let embed = match self.route.embed {
+            true => Some(work.queues.embed.reserve().await),
+            false => None,
+        };
+        TextReservations {
+            embed,
+            lines: work.queues.lines.reserve().await,
+        }
+    }
+
+    /// Reads the page, stores its lines and indexes its passages. Returns the source of the text, the key of the lines and the
+    /// number of passages.
+    pub(crate) async fn read_and_index(
+        &self,
+        work: &DocumentContext,
+        unread: Option<QueuedRead>,
+        image: Option<&str>,
+    ) -> Result<(TextSource, Option<String>, u32), PageStop> {
+        let Some(unread) = unread else {
+            return Ok((
+                TextSource::None,
+                None,
+                self.index_passages(work, None, None).await?,
+            ));
+        };
+        let (text, TextReservations { embed, lines }) = self.read_page(work, unread).await?;
+        let source = text.source;
+        let key = page_lines_key(&work.id, self.facts.number);
+        let blob = self.encode_lines_blob(work, &text)?;
+        let (passages, ()) = tokio::try_join!(
+            self.index_passages(work, Some((text, image)), embed),
+            self.store_lines(work, lines.enqueue(), &key, blob),
+        )?;
+        Ok((source, Some(key), passages))
+    }
+
+    fn encode_lines_blob(&self, work: &DocumentContext, text: &PageText) -> Result<Vec<u8>, PageStop> {
+        let lines = StoredPageText {
+            document: work.id,
+            page: self.facts.number,
+            width: self.facts.width,
+            height: self.facts.height,
+            source: text.source,
+            lines: text.lines.clone(),
+        };
+        serde_json::to_vec(&lines).map_err(|e| PageStop::Page(Stage::Store, error_note("lines", e)))
+    }
+
+    /// Stores the lines. Their time does not count as time of the stage, since they are small compared to the image.
+    async fn store_lines(
+        &self,
+        work: &DocumentContext,
+        waiting: QueuedPage,
+        key: &str,
+        blob: Vec<u8>,
+    ) -> Result<(), PageStop> {
+        let put = || work.engine.ports.blobs.put_blob(&work.job.tenant, key, &blob);
+        let mut waiting = waiting;
+        let mut attempt = 1;
+        loop {
+            let seat = waiting.acquire_slot().await;
+            let put = put().instrument(trace_spans::stage_span(Stage::Store));
+            let Err(error) = put.await else { return Ok(()) };
+            waiting = self
+                .await_retry(work, Stage::Store, seat.requeue(), &mut attempt, error.into())
+                .await?;
+        }
+    }
+
+    /// Indexes the page's passages, which replace those of earlier runs. Returns the number of passages.
+    async fn index_passages(
+        &self,
+        work: &DocumentContext,
+        text: Option<(PageText, Option<&str>)>,
+        embed: Option<QueueReservation>,
+    ) -> Result<u32, PageStop> {
+        let replace = work.indexed_pages.contains(&self.facts.number);
+        let points = match (text, embed) {
+            (Some((text, image)), Some(embed)) => self.build_points(work, &text, image, embed).await?,
+            _ => None,
+        };
+        let (points, upsert) = match points {
+            Some((points, upsert)) => (points, upsert),
+            None if replace => (Vec::new(), work.queues.upsert.reserve().await),
+            None => return Ok(0),
+        };
+        let count = u32::try_from(points.len()).unwrap_or(u32::MAX);
+        let passages = PagePassages {
+            page: self.facts.number,
+            points,
+            replace,
+        };
+        self.write_passages(work, upsert, passages).await?;
+        Ok(count)
+    }
+
+    /// Removes the passages that this job has written for the page, since the page has failed. If the removal fails for good, the
+    /// document fails.
+    pub(crate) async fn remove_passages(&self, work: &DocumentContext) -> Result<(), PageStop> {
+        if !self.indexed.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let nothing = PagePassages {
+            page: self.facts.number,
+            points: Vec::new(),
+            replace: true,
+        };
+        let place = work.queues.upsert.reserve().await;
+        match self.write_passages(work, place, nothing).await {
+            Err(PageStop::Page(_, error)) => Err(PageStop::Document(error)),
+            ended => ended,
+        }
+    }
+
+    async fn write_passages(
+        &self,
+        work: &DocumentContext,
+        place: QueueReservation,
+        passages: PagePassages,
+    ) -> Result<(), PageStop> {
+        let (number, stage) = (self.facts.number, Stage::Upsert);
+        let mut waiting = place.enqueue();
+        let mut attempt = 1;
+        loop {
+            self.indexed.store(true, Ordering::Relaxed);
+            // The span includes the wait for pages that are written in the same group.
+            let put = work.upserts.upsert_passages(waiting, passages.clone());
+            match put.instrument(trace_spans::stage_span(stage)).await {
+                Ok(spent) => {
+                    self.batch_tracker.add_stage_time(stage, spent);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.indexed.store(false, Ordering::Relaxed);
+                    waiting = work.queues.upsert.requeue();
+                    let backoff = decide_failure_action(work, number, stage, attempt, error).await?;
+                    sleep(backoff).await;
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    /// Cuts and embeds the page's passages. Returns their points and a reservation in the upsert queue; `None` if the page has no
+    /// passages.
+    async fn build_points(
+        &self,
+        work: &DocumentContext,
+        text: &PageText,
+        image: Option<&str>,
+        embed: QueueReservation,
+    ) -> Result<Option<(Vec<IndexPoint>, QueueReservation)>, PageStop> {
+        let number = self.facts.number;
+        let plain = text.to_plain_text();
+        if plain.text.trim().is_empty() {
+            return Ok(None);
+        }
+        let source = PassageSource {
+            document: work.id,
+            page: number,
+            text: plain.text.clone(),
+            headings: find_headings(work, text, &plain, number),
+            max_tokens: work.engine.ports.embedder.max_input_tokens(),
+        };
+        let ranges = work.job.policy.split_passages(source).await?;
+        if ranges.is_empty() {
+            return Ok(None);
+        }
+        let mut texts = Vec::with_capacity(ranges.len());
+        let mut rects = Vec::with_capacity(ranges.len());
+        for range in &ranges {
+            let at = range.start as usize..range.end as usize;
+            let passage = plain
+                .text
+                .get(at.clone())
+                .ok_or_else(|| range_outside_text_error(range, &plain.text))?;
+            texts.push(passage.to_owned());
+            rects.push(text.bounding_box_of_range(&plain, &at));
+        }
+        let waiting = embed.enqueue();
+        let upsert = work.queues.upsert.reserve().await;
+        let embedder = &work.engine.ports.embedder;
+        let vectors = async || {
+            let vectors = embedder.embed_texts(&self.account, texts.clone()).await?;
+            validate_vectors(&vectors, texts.len(), embedder.vector_dimensions())?;
+            Ok::<_, InferenceError>(vectors)
+        };
+        let (_seat, vectors) = self
+            .run_in_worker_slot(work, Stage::Embed, waiting, None, vectors)
+            .await?;
+        let lines = page_lines_key(&work.id, number);
+        let points = (0_u32..)
+            .zip(texts.iter().zip(rects).zip(vectors))
+            .map(|(passage, ((text, rect), dense))| IndexPoint {
+                id: derive_passage_id(
+                    &work.job.tenant,
+                    &work.id,
+                    number,
+                    passage,
+                    &work.job.pipeline.revision,
+                ),
+                document: work.id,
+                document_name: work.name.clone(),
+                page: number,
+                passage,
+                text: text.clone(),
+                rect,
+                dense_vector: dense,
+                labels: work
+                    .route
+                    .labels
+                    .iter()
+                    .chain(&self.route.labels)
+                    .cloned()
+                    .collect(),
+                image: image.map(str::to_owned),
+                lines: Some(lines.clone()),
+            })
+            .collect();
+        Ok(Some((points, upsert)))
+    }
+}
+
+/// Finds the headings among a page's lines, as ranges of its text.
+fn find_headings(
+    work: &DocumentContext,
+    text: &PageText,
+    plain: &PlainText,
+    page: PageNumber,
+) -> Vec<Heading> {
+    let heading = |(line, level): (usize, u8)| {
+        let at = plain.line_ranges.get(line)?;
+        Some(Heading {
+            range: u32::try_from(at.start).ok()?..u32::try_from(at.end).ok()?,
+            level,
+        })
+    };
+    let found = layout::detect_headings(text.source, &text.lines, &work.open.document_info().outline, page);
+    found.into_iter().filter_map(heading).collect()
+}
+
+fn range_outside_text_error(range: &Range<u32>, text: &str) -> PolicyError {
+    PolicyError::InvalidDecision {
+        component: "chunking".into(),
+        function: "passages",
+        reason: format!(
+            "{}..{} is not a range of characters in a text of {} bytes",
+            range.start,
+            range.end,
+            text.len()
+        ),
+    }
+}
+
+/// Checks the number of vectors and their length, since a mismatch would silently mix up passages.
+fn validate_vectors(vectors: &[Vec<f32>], texts: usize, dimensions: usize) -> Result<(), InferenceError> {
+    if vectors.len() == texts && vectors.iter().all(|v| v.len() == dimensions) {
+        return Ok(());
+    }
+    Err(InferenceError::Failed {
+        model: "text embedding".into(),
+        reason: format!(
+            "{} vectors for {texts} texts of {dimensions} dimensions",
+            vectors.len()
+        ),
+    })
+}

@@ -1,0 +1,155 @@
+//! The rasterize stage. A page first reserves capacity in the queues that follow, then memory, and acquires a worker last.
+//!
+//! A page for OCR keeps its pixels in memory until it has been read. So pages are rasterized no further ahead than OCR can take
+//! (`ocr_image_limiter`), and then only OCR itself keeps a page waiting. Memory is reserved before the worker is acquired, since
+//! a worker that waits for memory serves no document. A page that waits for another attempt frees its pixels and is rasterized
+//! again.
+
+use tracing::Instrument as _;
+use weir_core::Stage;
+use weir_core::decision::ReadingMethod;
+use weir_core::page::{EncodedImage, PageImage};
+use weir_core::ports::{DrawOptions, DrawnPage};
+use weir_core::search::page_image_key;
+
+use crate::document_context::DocumentContext;
+use crate::error::PageStop;
+use crate::fair_semaphore::Permit;
+use crate::page_task::PageTask;
+use crate::read_stage::QueuedRead;
+use crate::stage_queue::{QueueReservation, QueuedPage};
+use crate::trace_spans;
+
+/// A page that has left the rasterize stage, or did not need it.
+#[derive(Default)]
+pub(crate) struct RasterizedPage {
+    /// The image to store, with its position in the store queue.
+    pub(crate) encoded: Option<(EncodedImage, QueuedPage)>,
+    pub(crate) image_key: Option<String>,
+    /// `None` if the page is not read.
+    pub(crate) queued_read: Option<QueuedRead>,
+}
+
+/// A page image in memory for OCR.
+pub(crate) struct OcrImage {
+    /// `None` if the rasterizer returned no pixels.
+    pub(crate) pixels: Option<PageImage>,
+    pub(crate) dpi: u32,
+    /// The permit to have pixels in memory.
+    _permit: Option<Permit>,
+}
+
+impl PageTask {
+    /// Rasterizes the page, after it has reserved capacity in the queues that follow.
+    pub(crate) async fn rasterize(
+        &self,
+        work: &DocumentContext,
+        place: Option<QueueReservation>,
+    ) -> Result<RasterizedPage, PageStop> {
+        let waiting = match place {
+            Some(place) => place.enqueue(),
+            None => work.queues.rasterize.reserve().await.enqueue(),
+        };
+        let is_read_by_ocr = self.route.reading_method == ReadingMethod::Ocr;
+        let booked = async {
+            let store = match self.route.store {
+                true => Some(work.queues.store.reserve().await),
+                false => None,
+            };
+            let read = match self.route.reading_method {
+                ReadingMethod::Nothing => None,
+                _ => Some(work.queues.read.reserve().await),
+            };
+            (store, read)
+        };
+        let (store, read) = work.job.run_page_step_unless_stopping(booked).await?;
+        let drawing = DrawOptions {
+            dpi: self.dpi,
+            want_pixels: is_read_by_ocr,
+            want_encoded: self.route.store,
+        };
+        let (page, permit) = self.rasterize_with_retries(work, waiting, drawing).await?;
+        let DrawnPage { dpi, image, encoded } = page;
+        let image_key = encoded
+            .as_ref()
+            .map(|e| page_image_key(&work.id, self.facts.number, dpi, e.file_extension()));
+        let image = is_read_by_ocr.then_some(OcrImage {
+            pixels: image,
+            dpi,
+            _permit: permit,
+        });
+        Ok(RasterizedPage {
+            encoded: encoded.zip(store.map(QueueReservation::enqueue)),
+            image_key,
+            queued_read: read.map(|read| QueuedRead {
+                queued_page: read.enqueue(),
+                image,
+            }),
+        })
+    }
+
+    /// Rasterizes the page again for another OCR attempt.
+    pub(crate) async fn rasterize_again_for_ocr(&self, work: &DocumentContext) -> Result<OcrImage, PageStop> {
+        let drawing = DrawOptions {
+            dpi: self.dpi,
+            want_pixels: true,
+            want_encoded: false,
+        };
+        let waiting = work.queues.rasterize.requeue();
+        let (page, permit) = self.rasterize_with_retries(work, waiting, drawing).await?;
+        Ok(OcrImage {
+            pixels: page.image,
+            dpi: page.dpi,
+            _permit: permit,
+        })
+    }
+
+    /// Waits for memory and then for a worker, and rasterizes the page, until that succeeds or its failure is final. Starts nothing
+    /// once the job is stopping.
+    async fn rasterize_with_retries(
+        &self,
+        work: &DocumentContext,
+        mut waiting: QueuedPage,
+        drawing: DrawOptions,
+    ) -> Result<(DrawnPage, Option<Permit>), PageStop> {
+        let (job, stage) = (&work.job, Stage::Rasterize);
+        let mut attempt = 1;
+        loop {
+            let memory = async {
+                let permit = match drawing.want_pixels {
+                    true => Some(work.queues.acquire_ocr_image(&work.engine.workers).await),
+                    false => None,
+                };
+                (
+                    permit,
+                    work.open.reserve_drawing(self.facts.number, drawing).await,
+                )
+            };
+            let (permit, reserved) = job.run_page_step_unless_stopping(memory).await?;
+            let error = match reserved {
+                Ok(reserved) => {
+                    let seat = job.run_page_step_unless_stopping(waiting.acquire_slot()).await?;
+                    match reserved
+                        .draw_page()
+                        .instrument(trace_spans::stage_span(stage))
+                        .await
+                    {
+                        Ok(page) => {
+                            self.batch_tracker.add_stage_time(stage, seat.record_finished(1));
+                            return Ok((page, permit));
+                        }
+                        Err(error) => {
+                            waiting = seat.requeue();
+                            error
+                        }
+                    }
+                }
+                Err(error) => error,
+            };
+            drop(permit);
+            waiting = self
+                .await_retry(work, stage, waiting, &mut attempt, error.into())
+                .await?;
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The workers of a stage, and the bounded queue of each document in front of them.
+//!
+//! Worker slots belong to the host, which has a fixed number of OCR sessions for example, and tenants share them fairly. Queues
+//! belong to a document, and its batch plan sets their capacity. A page *reserves* capacity in the queues that follow before it
+//! acquires a worker slot. So a page in a slot never waits for the stages behind it, and congestion in one document does not
+//! delay another.
+//!
+//! This is the only backpressure: pages that find a full queue do not acquire slots of the stage before it, so its queue fills
+//! as well, and in the end no further pages are planned. A page is not even rasterized before the queues behind have capacity
+//! for it.
+//!
+//! Reservations follow the order of the stages, and each queue takes reservations from one stage only. So no two pages can wait
+//! for each other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use weir_core::Stage;
+use weir_core::decision::{QueueState, StageTiming};
+use weir_core::ports::SchedulingContext;
+
+use crate::busy_time::{BusyTime, SlotKind};
+use crate::engine_metrics::{QueueMetrics, WorkerMetrics};
+use crate::fair_queue::Flow;
+use crate::fair_semaphore::{FairSemaphore, Permit};
+use crate::latency_boost::LatencyBoosts;
+
+/// The number of pages over which a stage time is averaged.
+const STAGE_TIME_SAMPLES: usize = 16;
+
+/// The worker slots of one kind in a stage, shared by all documents of the host.
+#[derive(Clone)]
+pub(crate) struct StageWorkers {
+    kind: SlotKind,
+    slots: FairSemaphore,
+    metrics: Arc<WorkerMetrics>,
+    /// Metrics of the queues in front of the workers.
+    queue_metrics: Arc<QueueMetrics>,
+}
+
+impl StageWorkers {
+    /// Creates the workers of a stage with `count` slots, at least 1.
+    pub(crate) fn new(stage: Stage, count: u32, head_starts: &Arc<LatencyBoosts>) -> Self {
+        Self::with_queue_metrics(
+            stage.name(),
+            count,
+            head_starts,
+            Arc::new(QueueMetrics::for_stage(stage)),
+        )
+    }
+
+    /// Creates workers of another kind that serve the same queues. They have their own name in the metrics.
+    pub(crate) fn new_sharing_queues(
+        &self,
+        name: &'static str,
+        count: u32,
+        head_starts: &Arc<LatencyBoosts>,
+    ) -> Self {
+        Self::with_queue_metrics(name, count, head_starts, Arc::clone(&self.queue_metrics))
+    }
+
+    fn with_queue_metrics(
+        name: &'static str,
+        count: u32,
+        head_starts: &Arc<LatencyBoosts>,
+        rooms: Arc<QueueMetrics>,
+    ) -> Self {
+        let count = count.max(1);
+        Self {
+            kind: SlotKind { name, count },
+            slots: FairSemaphore::new_shared(count as usize, head_starts),
+            metrics: Arc::new(WorkerMetrics::for_workers(name, count)),
+            queue_metrics: rooms,
+        }
+    }
+
+    /// Grants free slots to waiting pages. Called when a latency boost has ended, since that frees reserved slots.
+    pub(crate) fn recheck_waiters(&self) {
+        self.slots.grant_waiting();
+    }
+}
+
+/// The bounded queue of one document in front of a stage.
+#[derive(Clone)]
+pub(crate) struct StageQueue(Arc<StageQueueInner>);
+
+struct StageQueueInner {
+    stage: Stage,
+    workers: StageWorkers,
+    capacity_permits: FairSemaphore,
+    /// The flow under which pages acquire slots.
+    flow: Arc<Flow>,
+    depth: AtomicU32,
+    /// The number of slots of the kind that a page acquired last.
+    last_slot_count: AtomicU32,
+    times: Mutex<RecentTimes>,
+    /// The busy times of the job and of the document.
+    busy_times: [Arc<BusyTime>; 2],
+}
+
+impl Drop for StageQueueInner {
+    fn drop(&mut self) {
+        let measures = &self.workers.queue_metrics;
+        measures
+            .capacity
+            .decrement(self.capacity_permits.capacity() as f64);
+    }
+}
+
+#[derive(Default)]
+struct RecentTimes {
+    last: VecDeque<Duration>,
+    pages: u32,
+}
+
+impl StageQueue {
+    /// Creates a queue in front of `workers`, with capacity 1 until [`Self::set_capacity`].
+    pub(crate) fn new(
+        stage: Stage,
+        workers: &StageWorkers,
+        account: &SchedulingContext,
+        busy_times: [&Arc<BusyTime>; 2],
+    ) -> Self {
+        static NEXT_QUEUE_ID: AtomicU64 = AtomicU64::new(0);
+        workers.queue_metrics.capacity.increment(1.0);
+        Self(Arc::new(StageQueueInner {
+            stage,
+            workers: workers.clone(),
+            capacity_permits: FairSemaphore::new(1),
+            flow: Arc::new(Flow {
+                account: account.clone(),
+                queue_id: NEXT_QUEUE_ID.fetch_add(1, Ordering::Relaxed),
+            }),
+            depth: AtomicU32::new(0),
+            last_slot_count: AtomicU32::new(workers.kind.count),
+            times: Mutex::default(),
+            busy_times: busy_times.map(Arc::clone),
+        }))
+    }
+
+    /// Changes the capacity. Pages in the queue stay, even if they exceed the new capacity.
+    pub(crate) fn set_capacity(&self, pages: u32) {
+        let before = self.0.capacity_permits.set_capacity(pages as usize);
+        let now = self.0.capacity_permits.capacity();
+        let measures = &self.0.workers.queue_metrics;
+        measures.capacity.increment(now as f64 - before as f64);
+    }
+
+    /// Returns the flow under which pages of the document are served.
+    pub(crate) fn flow(&self) -> &Arc<Flow> {
+        &self.0.flow
+    }
+
+    /// Waits for capacity and reserves it for a page that will be enqueued.
+    pub(crate) async fn reserve(&self) -> QueueReservation {
+        QueueReservation {
+            permit: self.0.capacity_permits.acquire(Arc::clone(&self.0.flow)).await,
+            queue: self.clone(),
+        }
+    }
+
+    /// Waits until the queue has capacity for a page, without reserving it.
+    pub(crate) async fn await_capacity(&self) {
+        drop(self.reserve().await);
+    }
+
+    /// Puts a page back into the queue for another attempt, without waiting for capacity. The queue can exceed its capacity by at
+    /// most the number of pages that were in slots. Waiting for capacity while holding a slot could deadlock.
+    pub(crate) fn requeue(&self) -> QueuedPage {
+        let place = QueueReservation {
+            permit: self
+                .0
+                .capacity_permits
+                .acquire_over_capacity(Arc::clone(&self.0.flow)),
+            queue: self.clone(),
+        };
+        place.enqueue()
+    }
+
+    /// Returns the state of the queue, for policies and events.
+    pub(crate) fn queue_state(&self) -> QueueState {
+        QueueState {
+            stage: self.0.stage,
+            depth: self.0.depth.load(Ordering::Relaxed),
+            capacity: u32::try_from(self.0.capacity_permits.capacity()).unwrap_or(u32::MAX),
+            workers: self.0.last_slot_count.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Returns the mean time of the document's last pages in this stage.
+    pub(crate) fn stage_time(&self) -> StageTiming {
+        let times = self.0.times.lock();
+        let sum: Duration = times.last.iter().sum();
+        StageTiming {
+            stage: self.0.stage,
+            millis_per_page: sum.as_secs_f32() * 1000.0 / times.last.len().max(1) as f32,
+            pages: times.pages,
+        }
+    }
+}
+
+/// Reserved capacity in a stage queue for a page that is not enqueued yet.
+pub(crate) struct QueueReservation {
+    permit: Permit,
+    queue: StageQueue,
+}
+
+impl QueueReservation {
+    /// Enqueues the page.
+    pub(crate) fn enqueue(self) -> QueuedPage {
+        self.queue.0.depth.fetch_add(1, Ordering::Relaxed);
+        self.queue.0.workers.queue_metrics.depth.increment(1.0);
+        QueuedPage {
+            permit: Some(self.permit),
+            queue: self.queue,
+        }
+    }
+}
+
+/// A page in a stage queue.
+pub(crate) struct QueuedPage {
+    permit: Option<Permit>,
+    queue: StageQueue,
+}
+
+impl QueuedPage {
+    /// Waits for a worker slot of the stage, and leaves the queue.
+    pub(crate) async fn acquire_slot(self) -> SlotPermit {
+        let workers = self.queue.0.workers.clone();
+        self.acquire_slot_from(&workers).await
+    }
+
+    /// Waits for a worker slot of the stage, and leaves the queue. The queue capacity stays reserved until the returned permit is
+    /// dropped.
+    pub(crate) async fn acquire_slot_keeping_reservation(mut self) -> (SlotPermit, Option<Permit>) {
+        let place = self.permit.take();
+        (self.acquire_slot().await, place)
+    }
+
+    /// Waits for a slot of other workers than the usual ones of the stage, and leaves the queue.
+    pub(crate) async fn acquire_slot_from(self, workers: &StageWorkers) -> SlotPermit {
+        let permit = workers.slots.acquire(Arc::clone(&self.queue.0.flow)).await;
+        let since = Instant::now();
+        workers.metrics.busy.increment(1.0);
+        let queue = &self.queue.0;
+        queue.last_slot_count.store(workers.kind.count, Ordering::Relaxed);
+        for busy_time in &queue.busy_times {
+            busy_time.record_slot_acquired(queue.stage, workers.kind, since);
+        }
+        SlotPermit {
+            queue: self.queue.clone(),
+            since,
+            workers: workers.clone(),
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for QueuedPage {
+    fn drop(&mut self) {
+        self.queue.0.depth.fetch_sub(1, Ordering::Relaxed);
+        self.queue.0.workers.queue_metrics.depth.decrement(1.0);
+    }
+}
+
+/// A worker slot that a page holds, until it is dropped.
+pub(crate) struct SlotPermit {
+    _permit: Permit,
+    queue: StageQueue,
+    since: Instant,
+    workers: StageWorkers,
+}
+
+impl Drop for SlotPermit {
+    fn drop(&mut self) {
+        self.workers.metrics.busy.decrement(1.0);
+        for spent in &self.queue.0.busy_times {
+            spent.record_slot_released(self.queue.0.stage, self.workers.kind, self.since);
+        }
+    }
+}
+
+impl SlotPermit {
+    /// Records that `pages` pages were finished in the time since the slot was acquired, and returns that time. Failed and dropped
+    /// work is not measured.
+    pub(crate) fn record_finished(&self, pages: u32) -> Duration {
+        let took = self.since.elapsed();
+        let each = took / pages.max(1);
+        self.workers
+            .metrics
+            .seconds
+            .record_many(each.as_secs_f64(), pages as usize);
+        for spent in &self.queue.0.busy_times {
+            spent.record_pages_done(self.queue.0.stage, self.workers.kind, pages);
+        }
+        let mut times = self.queue.0.times.lock();
+        for _ in 0..pages.min(STAGE_TIME_SAMPLES as u32) {
+            if times.last.len() == STAGE_TIME_SAMPLES {
+                times.last.pop_front();
+            }
+            times.last.push_back(each);
+        }
+        times.pages = times.pages.saturating_add(pages);
+        took
+    }
+
+    /// Releases the slot and puts the page back into the queue for another attempt.
+    pub(crate) fn requeue(self) -> QueuedPage {
+        self.queue.requeue()
+    }
+}
+
+#[cfg(test)]
+mod tests;

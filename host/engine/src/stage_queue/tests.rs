@@ -1,0 +1,117 @@
+use futures::FutureExt as _;
+use weir_core::{Lane, TenantId};
+
+use super::*;
+use crate::ocr_image_limiter::OcrImageLimiter;
+use crate::stage_queues::HostWorkers;
+
+fn bulk_account() -> SchedulingContext {
+    SchedulingContext {
+        tenant: TenantId::default_tenant(),
+        lane: Lane::Bulk,
+        batch_linger: Duration::ZERO,
+        tenant_weight: 1.0,
+    }
+}
+
+fn test_queue(stage: Stage) -> StageQueue {
+    let head_starts = Arc::new(LatencyBoosts::new(Duration::ZERO));
+    let one = |stage| StageWorkers::new(stage, 1, &head_starts);
+    let seats = HostWorkers {
+        rasterize: one(Stage::Rasterize),
+        ocr_image_limiter: OcrImageLimiter::new(1, 1),
+        store: one(Stage::Store),
+        ocr: one(Stage::Read),
+        text_layer: one(Stage::Read),
+        vision: one(Stage::Read),
+        embed: one(Stage::Embed),
+        upsert: one(Stage::Upsert),
+    };
+    StageQueue::new(
+        stage,
+        seats.workers_of(stage),
+        &bulk_account(),
+        [&BusyTime::new(), &BusyTime::new()],
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn depth_counts_queued_pages_and_capacity_counts_reservations() {
+    let room = test_queue(Stage::Read);
+    room.set_capacity(2);
+    let booked = room.reserve().await;
+    assert_eq!((room.queue_state().depth, room.queue_state().capacity), (0, 2));
+    let waiting = booked.enqueue();
+    let _other = room.reserve().await;
+    assert_eq!(room.queue_state().depth, 1);
+    assert!(room.reserve().now_or_never().is_none());
+    let seated = waiting.acquire_slot().await;
+    assert_eq!(room.queue_state().depth, 0);
+    assert!(room.reserve().now_or_never().is_some());
+    tokio::time::advance(Duration::from_millis(40)).await;
+    assert_eq!(seated.record_finished(1), Duration::from_millis(40));
+    assert_eq!(
+        room.stage_time(),
+        StageTiming {
+            stage: Stage::Read,
+            millis_per_page: 40.0,
+            pages: 1
+        }
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn stage_time_is_the_mean_of_the_last_sixteen_pages() {
+    let room = test_queue(Stage::Embed);
+    for millis in [1000, 10] {
+        for _ in 0..16 {
+            let seated = room.reserve().await.enqueue().acquire_slot().await;
+            tokio::time::advance(Duration::from_millis(millis)).await;
+            seated.record_finished(1);
+        }
+    }
+    assert_eq!(
+        (room.stage_time().millis_per_page, room.stage_time().pages),
+        (10.0, 32)
+    );
+    let [_, document] = &room.0.busy_times;
+    assert_eq!(document.stage_work()[0].busy_millis, 16_160);
+}
+
+#[tokio::test(start_paused = true)]
+async fn busy_time_includes_slots_in_use() {
+    let room = test_queue(Stage::Read);
+    let work = || {
+        let [job, document] = &room.0.busy_times;
+        assert_eq!(job.stage_work(), document.stage_work());
+        let work = job.stage_work();
+        work.iter()
+            .map(|work| (work.stage, work.pages, work.busy_millis))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(work(), []);
+    tokio::time::advance(Duration::from_millis(500)).await;
+    let seated = room.reserve().await.enqueue().acquire_slot().await;
+    tokio::time::advance(Duration::from_millis(40)).await;
+    assert_eq!(work(), [(Stage::Read, 0, 40)]);
+    seated.record_finished(1);
+    drop(seated);
+    let failed = room.reserve().await.enqueue().acquire_slot().await;
+    tokio::time::advance(Duration::from_millis(2)).await;
+    drop(failed);
+    tokio::time::advance(Duration::from_millis(500)).await;
+    assert_eq!(work(), [(Stage::Read, 1, 42)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requeue_never_waits_for_capacity() {
+    let room = test_queue(Stage::Read);
+    let seated = room.reserve().await.enqueue().acquire_slot().await;
+    let next = room.reserve().await.enqueue();
+    let again = seated.requeue();
+    assert_eq!(room.queue_state().depth, 2);
+    let seated = next.acquire_slot().await;
+    drop(seated);
+    again.acquire_slot().now_or_never().unwrap();
+    assert!(room.reserve().now_or_never().is_some());
+}

@@ -1,0 +1,46 @@
+//! The metrics of a model. They are registered with the recorder once, when the scheduler is created.
+
+use metrics::{Counter, Gauge, Histogram, Unit};
+
+/// Metrics of a model.
+pub(super) struct ModelMetrics {
+    /// Requests in a batch.
+    pub(super) batch_size: Histogram,
+    /// Duration of a batch in seconds.
+    pub(super) batch_seconds: Histogram,
+    /// Number of queued requests.
+    pub(super) queued_requests: Gauge,
+    /// Requests that the model failed to answer.
+    pub(super) failed_requests: Counter,
+}
+
+impl ModelMetrics {
+    pub(super) fn register(model: &'static str) -> Self {
+        metrics::describe_histogram!(
+            "weir_model_batch_size",
+            Unit::Count,
+            "Inputs in a batch, by model"
+        );
+        metrics::describe_histogram!(
+            "weir_model_batch_duration_seconds",
+            Unit::Seconds,
+            "Time of a batch, by model"
+        );
+        metrics::describe_gauge!(
+            "weir_model_requests_queued",
+            Unit::Count,
+            "Queued requests, by model"
+        );
+        metrics::describe_counter!(
+            "weir_model_failures_total",
+            Unit::Count,
+            "Failed requests, by model"
+        );
+        Self {
+            batch_size: metrics::histogram!("weir_model_batch_size", "model" => model),
+            batch_seconds: metrics::histogram!("weir_model_batch_duration_seconds", "model" => model),
+            queued_requests: metrics::gauge!("weir_model_requests_queued", "model" => model),
+            failed_requests: metrics::counter!("weir_model_failures_total", "model" => model),
+        }
+    }
+}

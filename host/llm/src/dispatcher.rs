@@ -1,0 +1,406 @@
+//! Assigns queued requests to providers. One lock guards the queue and the provider states, and one task makes all assignments.
+//!
+//! Two kinds of events wake the task: changes (a call has ended, a request has arrived) and the time at which a rate limit, a
+//! `Retry-After` or an open breaker ends. All decisions are made in one place and in queue order, and a thousand queued
+//! requests need only one timer.
+//!
+//! Providers are filled in the order of the settings, each up to its limit. Fallback providers are used only while no other
+//! provider is healthy, and for requests that no other provider can answer. A half-open provider comes first, because it would
+//! otherwise never get a call while others have capacity. A request that is to be retried waits for the same provider, unless
+//! that provider becomes unavailable.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Duration, Instant, sleep_until};
+use weir_core::TenantId;
+use weir_core::event::ErrorInfo;
+use weir_core::llm::{FailingProvider, LlmRequestKind, ProviderError};
+use weir_core::ports::SchedulingContext;
+
+use crate::backoff::Backoff;
+use crate::call_permit::CallPermit;
+use crate::fair_queue::{FairQueue, RequestId};
+use crate::llm_metrics::RequestMetrics;
+use crate::provider_state::{CallAvailability, CallEnd, InFlightCall, ProviderState};
+use crate::stats::RouterStats;
+
+/// The result of waiting in the queue.
+pub(crate) enum DispatchOutcome {
+    /// The request may make one call.
+    Granted(CallPermit),
+    /// Each eligible provider is unavailable or denies requests.
+    NoProviderAvailable,
+}
+
+/// The constraints of the dispatcher for one request.
+#[derive(Debug, Clone)]
+pub(crate) struct DispatchConstraints {
+    /// Whether each provider may answer the request, in the order of the settings.
+    pub(crate) eligible: Vec<bool>,
+    /// The provider that the request is to be retried at.
+    pub(crate) retry_provider: Option<usize>,
+    /// Estimated tokens of the request and its response.
+    pub(crate) estimated_tokens: u64,
+}
+
+/// Minimum failure time of a provider that is reported. A shorter failure is an ordinary retry.
+const MIN_REPORTED_FAILURE: Duration = Duration::from_secs(5);
+
+fn build_failing_provider(name: &str, time: Duration, fault: &ProviderError) -> FailingProvider {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = now.saturating_sub(time);
+    FailingProvider {
+        provider: name.to_owned(),
+        since_millis: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        error: ErrorInfo {
+            kind: fault.kind().to_owned(),
+            message: fault.to_string(),
+        },
+    }
+}
+
+struct QueuedRequest {
+    constraints: DispatchConstraints,
+    outcome_sender: oneshot::Sender<DispatchOutcome>,
+}
+
+struct DispatcherState {
+    queue: FairQueue<QueuedRequest>,
+    providers: Vec<ProviderState>,
+    last_request_number: RequestId,
+}
+
+/// The queue and the states of the providers.
+pub(crate) struct Dispatcher {
+    state: Mutex<DispatcherState>,
+    /// Wakes the dispatcher task.
+    wake_up: Notify,
+    /// Signals that a request has left the queue.
+    request_dequeued: Notify,
+    /// Whether requests fail while all eligible providers are unavailable.
+    fail_when_unavailable: bool,
+    pub(crate) backoff: Backoff,
+    pub(crate) metrics: RequestMetrics,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(
+        desks: Vec<ProviderState>,
+        fail_when_down: bool,
+        backoff: Backoff,
+        queue: usize,
+    ) -> Self {
+        Self {
+            state: Mutex::new(DispatcherState {
+                queue: FairQueue::new(),
+                providers: desks,
+                last_request_number: 0,
+            }),
+            wake_up: Notify::new(),
+            request_dequeued: Notify::new(),
+            fail_when_unavailable: fail_when_down,
+            backoff,
+            metrics: RequestMetrics::new(queue),
+        }
+    }
+
+    /// Number of calls that the provider has answered.
+    pub(crate) fn success_count(&self, at: usize) -> u64 {
+        let state = self.state.lock();
+        state.providers.get(at).map_or(0, |desk| desk.stats.successes)
+    }
+
+    /// Runs the dispatcher task.
+    pub(crate) async fn run(self: Arc<Self>) {
+        loop {
+            let next = self.dispatch_queued();
+            match next {
+                Some(next) => tokio::select! {
+                    () = sleep_until(next) => {}
+                    () = self.wake_up.notified() => {}
+                },
+                None => self.wake_up.notified().await,
+            }
+        }
+    }
+
+    /// Assigns queued requests. Returns the time of the next attempt, if time alone makes a provider available.
+    fn dispatch_queued(self: &Arc<Self>) -> Option<Instant> {
+        let now = Instant::now();
+        let mut turns = Vec::new();
+        let mut state = self.state.lock();
+        let next = state.assign_queued_requests(now, |waiting, member, ticket| {
+            let permit = CallPermit::new(Arc::clone(self), member, ticket);
+            turns.push((waiting.outcome_sender, DispatchOutcome::Granted(permit)));
+        });
+        let down = state.take_unservable_requests(now, self.fail_when_unavailable);
+        turns.extend(
+            down.into_iter()
+                .map(|waiting| (waiting.outcome_sender, DispatchOutcome::NoProviderAvailable)),
+        );
+        self.publish_queue_depth(&state);
+        drop(state);
+        if !turns.is_empty() {
+            self.request_dequeued.notify_waiters();
+        }
+        for (sender, turn) in turns {
+            // If the caller has gone, dropping the permit releases the call.
+            let _ = sender.send(turn);
+        }
+        next
+    }
+
+    fn publish_queue_depth(&self, state: &DispatcherState) {
+        self.metrics.queue_depth.set(state.queue.len() as f64);
+    }
+
+    /// Returns a new request id. Requests about a page go before all others of their tenant, because a worker holds the page's
+    /// image until the response arrives. There are never more of them than workers, while the other requests can be those of a
+    /// whole book.
+    pub(crate) fn new_request_id(&self, kind: LlmRequestKind) -> RequestId {
+        const NON_PAGE_REQUEST_BIT: RequestId = 1 << 63;
+        let mut state = self.state.lock();
+        state.last_request_number += 1;
+        match kind {
+            LlmRequestKind::Page => state.last_request_number,
+            _ => NON_PAGE_REQUEST_BIT | state.last_request_number,
+        }
+    }
+
+    /// Number of queued requests of a tenant.
+    pub(crate) fn queued_count(&self, tenant: &TenantId) -> usize {
+        self.state.lock().queue.tenant_len(tenant)
+    }
+
+    /// Adds a request to the queue.
+    pub(crate) fn enqueue(
+        &self,
+        account: &SchedulingContext,
+        id: RequestId,
+        wish: DispatchConstraints,
+    ) -> oneshot::Receiver<DispatchOutcome> {
+        let (turn, told) = oneshot::channel();
+        let mut state = self.state.lock();
+        let cost = wish.estimated_tokens as f64;
+        state.queue.push(
+            account,
+            id,
+            cost,
+            QueuedRequest {
+                constraints: wish,
+                outcome_sender: turn,
+            },
+        );
+        self.publish_queue_depth(&state);
+        drop(state);
+        self.wake_up.notify_one();
+        told
+    }
+
+    /// Removes a request whose caller has gone.
+    pub(crate) fn remove_queued(&self, account: &SchedulingContext, id: RequestId) {
+        let mut state = self.state.lock();
+        if state.queue.remove_entry(account, id).is_some() {
+            self.publish_queue_depth(&state);
+            drop(state);
+            self.request_dequeued.notify_waiters();
+        }
+    }
+
+    /// Waits until the tenant has fewer than `most` queued requests.
+    pub(crate) async fn wait_until_fewer_queued(&self, tenant: &TenantId, most: usize) {
+        loop {
+            let left = self.request_dequeued.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            if self.queued_count(tenant) < most {
+                return;
+            }
+            left.await;
+        }
+    }
+
+    pub(crate) fn finish_call(&self, member: usize, ticket: InFlightCall, end: &CallEnd<'_>) {
+        let mut state = self.state.lock();
+        let others = state.has_other_healthy_provider(member);
+        if let Some(desk) = state.providers.get_mut(member) {
+            desk.finish_call(Instant::now(), ticket, end, others, &self.backoff);
+        }
+        drop(state);
+        self.wake_up.notify_one();
+    }
+
+    pub(crate) fn start_backoff(&self, member: usize) {
+        let mut state = self.state.lock();
+        let others = state.has_other_healthy_provider(member);
+        if let Some(desk) = state.providers.get_mut(member) {
+            desk.start_backoff(Instant::now(), others);
+        }
+        drop(state);
+        self.wake_up.notify_one();
+    }
+
+    pub(crate) fn end_backoff(&self, member: usize) {
+        if let Some(desk) = self.state.lock().providers.get_mut(member) {
+            desk.backing_off = desk.backing_off.saturating_sub(1);
+        }
+    }
+
+    /// Names and last errors of the eligible providers that have failed.
+    pub(crate) fn unavailable_providers(&self, may: &[bool]) -> Vec<(String, ProviderError)> {
+        let state = self.state.lock();
+        let desks = state.providers.iter().zip(may).filter(|(_, may)| **may);
+        desks
+            .filter_map(|(desk, _)| Some((desk.stats.name.clone(), desk.last_error.clone()?)))
+            .collect()
+    }
+
+    /// Indexes and errors of the eligible providers that deny requests now.
+    pub(crate) fn denying_providers(&self, may: &[bool]) -> Vec<(usize, ProviderError)> {
+        let now = Instant::now();
+        let state = self.state.lock();
+        let desks = state.providers.iter().zip(may).enumerate();
+        desks
+            .filter(|(_, (desk, may))| **may && desk.is_in_denial_cooldown(now))
+            .filter_map(|(at, (desk, _))| Some((at, desk.last_error.clone()?)))
+            .collect()
+    }
+
+    /// Returns the providers among `suited` that requests wait for. The result is empty if one of them has not failed for
+    /// [`MIN_REPORTED_FAILURE`].
+    pub(crate) fn failing_providers(&self, suited: &[bool]) -> Vec<FailingProvider> {
+        let now = Instant::now();
+        let state = self.state.lock();
+        let mut failing = Vec::new();
+        for (desk, _) in state.providers.iter().zip(suited).filter(|(_, suited)| **suited) {
+            if desk.denied_last_call() {
+                continue;
+            }
+            match desk.current_failure(now) {
+                Some((time, fault)) if time >= MIN_REPORTED_FAILURE => {
+                    failing.push(build_failing_provider(&desk.stats.name, time, fault));
+                }
+                _ => return Vec::new(),
+            }
+        }
+        failing
+    }
+
+    /// Total number of calls in flight that the providers in use allow.
+    pub(crate) fn useful_concurrency(&self) -> u32 {
+        let state = self.state.lock();
+        let in_need = state.needs_fallback();
+        let asked = state
+            .providers
+            .iter()
+            .filter(|desk| desk.is_healthy() && (in_need || !desk.is_fallback()));
+        asked.map(ProviderState::concurrency_limit).sum::<u32>().max(1)
+    }
+
+    pub(crate) fn stats(&self) -> RouterStats {
+        let state = self.state.lock();
+        RouterStats {
+            queued_requests: state.queue.len(),
+            providers: state.providers.iter().map(ProviderState::stats).collect(),
+        }
+    }
+}
+
+impl DispatcherState {
+    /// Whether a provider other than this one is healthy.
+    fn has_other_healthy_provider(&self, member: usize) -> bool {
+        let mut others = self.providers.iter().enumerate().filter(|(i, _)| *i != member);
+        others.any(|(_, desk)| desk.is_healthy())
+    }
+
+    /// Whether fallback providers are used because no other provider is healthy.
+    fn needs_fallback(&self) -> bool {
+        !self
+            .providers
+            .iter()
+            .any(|desk| !desk.is_fallback() && desk.is_healthy())
+    }
+
+    /// Whether the request may be assigned to the provider.
+    fn is_eligible(wish: &DispatchConstraints, member: usize, left_alone: &[bool]) -> bool {
+        let may = |i: usize| wish.eligible.get(i).copied().unwrap_or(false);
+        let alone = |i: usize| left_alone.get(i).copied().unwrap_or(true);
+        may(member)
+            && wish
+                .retry_provider
+                .is_none_or(|again| again == member || !may(again) || alone(again))
+    }
+
+    fn assign_queued_requests(
+        &mut self,
+        now: Instant,
+        mut go: impl FnMut(QueuedRequest, usize, InFlightCall),
+    ) -> Option<Instant> {
+        let mut next: Option<Instant> = None;
+        let mut later = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
+        let rooms: Vec<CallAvailability> = self
+            .providers
+            .iter_mut()
+            .map(|desk| desk.call_availability(now))
+            .collect();
+        let left_alone: Vec<bool> = self
+            .providers
+            .iter()
+            .map(|desk| desk.is_unavailable(now))
+            .collect();
+        let usual: Vec<bool> = self.providers.iter().map(|desk| !desk.is_fallback()).collect();
+        let in_need = self.needs_fallback();
+        let mut order: Vec<(usize, CallAvailability)> = rooms.into_iter().enumerate().collect();
+        order.sort_by_key(|(member, _)| self.providers.get(*member).map(ProviderState::dispatch_rank));
+        for (member, mut room) in order {
+            while let Some(desk) = self.providers.get_mut(member) {
+                match room {
+                    CallAvailability::AfterNextCallEnds => break,
+                    CallAvailability::NotBefore(at) => {
+                        later(at);
+                        break;
+                    }
+                    CallAvailability::Now => {}
+                }
+                // A half-open fallback gets calls even if others are healthy; its breaker would otherwise never close.
+                let saved = desk.is_fallback() && desk.is_healthy() && !in_need;
+                let first = self.queue.find_next(|waiting| {
+                    let mut who = waiting.constraints.eligible.iter().zip(&usual);
+                    !(saved && who.any(|(may, usual)| *may && *usual))
+                        && Self::is_eligible(&waiting.constraints, member, &left_alone)
+                });
+                let Some((place, waiting)) = first else { break };
+                let tokens = waiting.constraints.estimated_tokens;
+                if let Some(at) = desk.earliest_start(now, tokens) {
+                    later(at);
+                    break;
+                }
+                let Some(waiting) = self.queue.take_entry(&place) else {
+                    break;
+                };
+                let ticket = desk.start_call(now, tokens);
+                go(waiting, member, ticket);
+                room = desk.call_availability(now);
+            }
+        }
+        next
+    }
+
+    /// Removes the requests whose eligible providers all deny requests or, if `left_alone` is set, are all unavailable.
+    fn take_unservable_requests(&mut self, now: Instant, left_alone: bool) -> Vec<QueuedRequest> {
+        let hopeless = |desk: &ProviderState| {
+            desk.is_in_denial_cooldown(now) || (left_alone && desk.is_unavailable(now))
+        };
+        let hopeless: Vec<bool> = self.providers.iter().map(hopeless).collect();
+        if !hopeless.contains(&true) {
+            return Vec::new();
+        }
+        self.queue.drain_matching(|waiting| {
+            let mut who = waiting.constraints.eligible.iter().zip(&hopeless);
+            !who.any(|(may, hopeless)| *may && !*hopeless)
+        })
+    }
+}

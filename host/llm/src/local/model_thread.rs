@@ -1,0 +1,76 @@
+//! The thread that owns the model.
+//!
+//! It is a thread and not a task, because a step computes for up to a second, and llama.cpp's context must stay on the thread
+//! that decodes with it.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use llama_cpp_2::model::LlamaModel;
+use tokio::sync::mpsc;
+use weir_core::llm::ProviderError;
+
+use super::decoder::BatchDecoder;
+use super::local_request::LocalRequest;
+use super::{LocalConfig, model_file};
+
+/// Runs until the provider stops. If the model cannot be loaded, the request fails and the next request tries again, because
+/// memory may be freed and the file may be replaced.
+pub(super) fn run_model_thread(
+    config: &LocalConfig,
+    mut questions: mpsc::Receiver<LocalRequest>,
+    ending: &Arc<AtomicBool>,
+) {
+    while let Some(first) = questions.blocking_recv() {
+        if first.response_sender.is_closed() {
+            continue;
+        }
+        match model_file::load_model(&config.model_file, ending) {
+            Ok(model) => serve_requests(&model, config, first, &mut questions),
+            Err(reason) => first.send_error(report_unusable_model(config, &reason)),
+        }
+    }
+}
+
+/// Tenants see the error, so it contains only the name of the file; the log contains the path.
+fn report_unusable_model(config: &LocalConfig, reason: &str) -> ProviderError {
+    let path = config.model_file.display().to_string();
+    tracing::warn!(path, reason, "cannot use a local language model");
+    let name = config
+        .model_file
+        .file_name()
+        .unwrap_or_default()
+        .display()
+        .to_string();
+    ProviderError::LocalFailure(reason.replace(&path, &name))
+}
+
+/// Serves requests until the provider stops. If the model cannot be used, fails the first request and returns.
+fn serve_requests(
+    model: &LlamaModel,
+    config: &LocalConfig,
+    first: LocalRequest,
+    questions: &mut mpsc::Receiver<LocalRequest>,
+) {
+    let mut decoder = match BatchDecoder::new(model, config) {
+        Ok(decoder) => decoder,
+        Err(reason) => return first.send_error(report_unusable_model(config, &reason)),
+    };
+    decoder.start_sequence(first);
+    loop {
+        while decoder.has_free_sequence() {
+            let idle = decoder.is_idle();
+            let next = if idle {
+                questions.blocking_recv()
+            } else {
+                questions.try_recv().ok()
+            };
+            match next {
+                Some(asked) => decoder.start_sequence(asked),
+                None if idle => return,
+                None => break,
+            }
+        }
+        decoder.run_step();
+    }
+}

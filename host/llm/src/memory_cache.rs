@@ -1,0 +1,195 @@
+//! A response cache in memory that evicts the least recently used entries.
+
+use std::collections::{BTreeMap, HashMap};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use weir_core::llm::{LlmResponse, ResponseCache, ResponseCacheKey};
+use weir_core::{DocumentId, StorageError, TenantId};
+
+/// Estimated bytes of an entry beside its texts.
+const ENTRY_OVERHEAD_BYTES: usize = 256;
+
+struct CacheEntry {
+    tenant: TenantId,
+    document: Option<DocumentId>,
+    response: LlmResponse,
+    bytes: usize,
+    last_used: u64,
+}
+
+#[derive(Default)]
+struct CacheState {
+    entries: HashMap<ResponseCacheKey, CacheEntry>,
+    keys_by_use: BTreeMap<u64, ResponseCacheKey>,
+    use_counter: u64,
+    total_bytes: usize,
+}
+
+/// A response cache that lives as long as the process.
+pub struct MemoryResponseCache {
+    max_bytes: usize,
+    state: Mutex<CacheState>,
+}
+
+impl MemoryResponseCache {
+    /// Creates a cache of at most `bytes` bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self {
+            max_bytes: bytes,
+            state: Mutex::default(),
+        }
+    }
+}
+
+impl CacheState {
+    fn remove_entry(&mut self, key: &ResponseCacheKey) {
+        if let Some(kept) = self.entries.remove(key) {
+            self.keys_by_use.remove(&kept.last_used);
+            self.total_bytes -= kept.bytes;
+        }
+    }
+
+    fn remove_matching(&mut self, meant: impl Fn(&CacheEntry) -> bool) {
+        let meant = self.entries.iter().filter(|(_, kept)| meant(kept));
+        let keys: Vec<ResponseCacheKey> = meant.map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| self.remove_entry(key));
+    }
+}
+
+#[async_trait]
+impl ResponseCache for MemoryResponseCache {
+    async fn get_response(
+        &self,
+        tenant: &TenantId,
+        key: &ResponseCacheKey,
+    ) -> Result<Option<LlmResponse>, StorageError> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(kept) = state.entries.get_mut(key).filter(|kept| kept.tenant == *tenant) else {
+            return Ok(None);
+        };
+        state.keys_by_use.remove(&kept.last_used);
+        state.use_counter += 1;
+        kept.last_used = state.use_counter;
+        state.keys_by_use.insert(kept.last_used, *key);
+        Ok(Some(kept.response.clone()))
+    }
+
+    async fn put_response(
+        &self,
+        tenant: &TenantId,
+        key: &ResponseCacheKey,
+        document: Option<&DocumentId>,
+        answer: &LlmResponse,
+    ) -> Result<(), StorageError> {
+        let quotes = answer.quotes.len() * size_of::<weir_core::llm::ResponseQuote>();
+        let bytes = answer.text.len() + quotes + ENTRY_OVERHEAD_BYTES;
+        let mut state = self.state.lock();
+        state.remove_entry(key);
+        if bytes > self.max_bytes {
+            return Ok(());
+        }
+        while state.total_bytes + bytes > self.max_bytes {
+            let Some((_, oldest)) = state.keys_by_use.first_key_value() else {
+                break;
+            };
+            let oldest = *oldest;
+            state.remove_entry(&oldest);
+        }
+        state.use_counter += 1;
+        let used = state.use_counter;
+        let kept = CacheEntry {
+            tenant: tenant.clone(),
+            document: document.copied(),
+            response: answer.clone(),
+            bytes,
+            last_used: used,
+        };
+        state.entries.insert(*key, kept);
+        state.keys_by_use.insert(used, *key);
+        state.total_bytes += bytes;
+        Ok(())
+    }
+
+    async fn remove_document_responses(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<(), StorageError> {
+        let of_document = |kept: &CacheEntry| kept.document.is_none_or(|known| known == *document);
+        self.state
+            .lock()
+            .remove_matching(|kept| kept.tenant == *tenant && of_document(kept));
+        Ok(())
+    }
+
+    async fn remove_tenant_responses(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.state.lock().remove_matching(|kept| kept.tenant == *tenant);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn response_of_bytes(bytes: usize) -> LlmResponse {
+        LlmResponse {
+            text: "x".repeat(bytes),
+            quotes: Vec::new(),
+            prompt_tokens: None,
+            completion_tokens: None,
+            provider: "p".into(),
+            model: "m".into(),
+            cached: false,
+            waiting_time: Duration::ZERO,
+            provider_time: Duration::ZERO,
+        }
+    }
+
+    #[tokio::test]
+    async fn lru_entry_is_evicted_and_entries_are_scoped_to_the_tenant() {
+        let (one, other) = ("one".parse().unwrap(), "other".parse().unwrap());
+        let answers = MemoryResponseCache::new(3 * (100 + ENTRY_OVERHEAD_BYTES));
+        let known = async |key: u8| answers.get_response(&one, &[key; 32]).await.unwrap().is_some();
+        for key in 0..3 {
+            answers
+                .put_response(&one, &[key; 32], None, &response_of_bytes(100))
+                .await
+                .unwrap();
+        }
+        assert!(known(0).await);
+        answers
+            .put_response(&one, &[3; 32], None, &response_of_bytes(100))
+            .await
+            .unwrap();
+        assert_eq!(
+            [known(0).await, known(1).await, known(2).await, known(3).await],
+            [true, false, true, true]
+        );
+        assert!(answers.get_response(&other, &[0; 32]).await.unwrap().is_none());
+        // Replacing an entry takes no more space, and an entry above the maximum size is not stored.
+        answers
+            .put_response(&one, &[3; 32], None, &response_of_bytes(100))
+            .await
+            .unwrap();
+        answers
+            .put_response(&one, &[4; 32], None, &response_of_bytes(10_000))
+            .await
+            .unwrap();
+        assert_eq!(
+            [known(0).await, known(3).await, known(4).await],
+            [true, true, false]
+        );
+        answers
+            .put_response(&other, &[5; 32], None, &response_of_bytes(10))
+            .await
+            .unwrap();
+        answers.remove_tenant_responses(&one).await.unwrap();
+        assert_eq!(answers.state.lock().entries.len(), 1);
+        assert_eq!(answers.state.lock().total_bytes, 10 + ENTRY_OVERHEAD_BYTES);
+    }
+}

@@ -1,0 +1,79 @@
+//! Sends each provider a small request to check that it is reachable, accepts the key and knows its model.
+//!
+//! The check bypasses the queue and the limits. It makes one call per provider.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+use weir_core::llm::{LlmRequest, LlmRequestKind, ProviderError};
+use weir_core::ports::SchedulingContext;
+use weir_core::{Lane, TenantId};
+
+use crate::provider::ProviderEntry;
+use crate::retry_decision::{HealthSignal, health_signal_of};
+
+/// Maximum time of one check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The result of the check of one provider.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderCheck {
+    /// The name of the provider.
+    pub name: String,
+    /// The name of its model.
+    pub model: String,
+    /// The provider's note for the operator.
+    pub setup_note: Option<String>,
+    /// The duration of the call, or its error.
+    pub outcome: Result<Duration, ProviderError>,
+}
+
+/// Checks the providers one after the other.
+pub async fn check_providers(members: &[ProviderEntry]) -> Vec<ProviderCheck> {
+    let mut examined = Vec::with_capacity(members.len());
+    for member in members {
+        let began = Instant::now();
+        let limit = CHECK_TIMEOUT.min(member.options.call_timeout);
+        let asked = timeout(limit, member.provider.call_model(&build_check_request())).await;
+        let outcome = match asked {
+            Ok(Ok(_)) => Ok(began.elapsed()),
+            // A truncated or filtered response shows that the provider works.
+            Ok(Err(fault))
+                if health_signal_of(&fault) == HealthSignal::Healthy
+                    && !matches!(fault, ProviderError::RequestRejected { .. }) =>
+            {
+                Ok(began.elapsed())
+            }
+            Ok(Err(fault)) => Err(fault),
+            Err(_elapsed) => Err(ProviderError::TimedOut {
+                seconds: limit.as_secs(),
+            }),
+        };
+        examined.push(ProviderCheck {
+            name: member.name.clone(),
+            model: member.provider.model_name().to_owned(),
+            setup_note: member.provider.setup_note(),
+            outcome,
+        });
+    }
+    examined
+}
+
+fn build_check_request() -> LlmRequest {
+    LlmRequest {
+        scheduling: SchedulingContext {
+            tenant: TenantId::default_tenant(),
+            lane: Lane::Interactive,
+            batch_linger: Duration::ZERO,
+            tenant_weight: 1.0,
+        },
+        kind: LlmRequestKind::Preview,
+        system_prompt: None,
+        prompt: "Repeat this sentence and say nothing else: {text}".into(),
+        text: "A weir is a low gate across a river.".into(),
+        image: None,
+        max_response_tokens: 32,
+        timeout: CHECK_TIMEOUT,
+        document: None,
+    }
+}

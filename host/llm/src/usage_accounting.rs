@@ -1,0 +1,156 @@
+//! Meters the language model calls of tenants and reserves them against the tenants' quotas.
+
+use std::sync::Arc;
+
+use weir_core::llm::{LlmError, LlmRequest, ProviderError};
+use weir_core::usage::{QuotaReservation, Usage, UsageMeter, UsageQuotaLimiter};
+
+use crate::provider::{ProviderEntry, ProviderOptions, ProviderResponse};
+
+/// Estimated bytes per token, for providers that do not report token counts.
+const ESTIMATED_BYTES_PER_TOKEN: u64 = 4;
+/// Estimated tokens of an image.
+const ESTIMATED_TOKENS_PER_IMAGE: u64 = 1500;
+
+/// The meter and the quotas for calls. Without a meter, calls are not metered; without quotas, they are not limited.
+#[derive(Clone, Default)]
+pub struct UsageAccounting {
+    /// Receives the usage of each call.
+    pub meter: Option<Arc<dyn UsageMeter>>,
+    /// Reserves the expected usage of each call before the call starts.
+    pub quotas: Option<Arc<dyn UsageQuotaLimiter>>,
+}
+
+impl UsageAccounting {
+    /// Reserves a call to one of these providers, at least one of which is metered.
+    pub(crate) async fn reserve_call(
+        &self,
+        question: &LlmRequest,
+        terms: impl Iterator<Item = ProviderOptions>,
+    ) -> Result<Option<QuotaReservation>, LlmError> {
+        let Some(quotas) = &self.quotas else {
+            return Ok(None);
+        };
+        let (prompt, answer) = (
+            estimate_prompt_tokens(question),
+            u64::from(question.max_response_tokens),
+        );
+        let cost = terms
+            .filter(|terms| terms.metered)
+            .map(|terms| terms.compute_cost_micros(prompt, answer));
+        let expected = Usage {
+            llm_calls: 1,
+            llm_prompt_tokens: prompt,
+            llm_answer_tokens: answer,
+            llm_cost_micros: cost.max().unwrap_or(0),
+            ..Usage::default()
+        };
+        let tenant = &question.scheduling.tenant;
+        quotas.reserve_llm_call(tenant, &expected).await?;
+        Ok(Some(QuotaReservation::new(quotas, tenant, expected)))
+    }
+}
+
+/// Meters one call. A call that is dropped before its end is metered, too, because its provider has begun to work.
+pub(crate) struct CallMeter<'a> {
+    accounting: &'a UsageAccounting,
+    provider: &'a ProviderEntry,
+    request: &'a LlmRequest,
+    recorded: bool,
+}
+
+impl<'a> CallMeter<'a> {
+    pub(crate) const fn new(
+        accounts: &'a UsageAccounting,
+        member: &'a ProviderEntry,
+        question: &'a LlmRequest,
+    ) -> Self {
+        Self {
+            accounting: accounts,
+            provider: member,
+            request: question,
+            recorded: false,
+        }
+    }
+
+    /// Meters the call according to its result.
+    pub(crate) fn record_result(mut self, result: &Result<ProviderResponse, ProviderError>) {
+        self.recorded = true;
+        if let Some((prompt, answer)) = billable_tokens(self.request, result) {
+            self.record_usage(prompt, answer);
+        }
+    }
+
+    fn record_usage(&self, prompt: u64, answer: u64) {
+        let terms = self.provider.options;
+        let Some(meter) = self.accounting.meter.as_ref().filter(|_| terms.metered) else {
+            return;
+        };
+        let used = Usage {
+            llm_calls: 1,
+            llm_prompt_tokens: prompt,
+            llm_answer_tokens: answer,
+            llm_cost_micros: terms.compute_cost_micros(prompt, answer),
+            ..Usage::default()
+        };
+        meter.record_usage(&self.request.scheduling.tenant, &used);
+    }
+}
+
+impl Drop for CallMeter<'_> {
+    fn drop(&mut self) {
+        if !self.recorded {
+            self.record_usage(estimate_prompt_tokens(self.request), 0);
+        }
+    }
+}
+
+/// Estimates the tokens of a request, because the model's own count is not available.
+pub(crate) fn estimate_prompt_tokens(question: &LlmRequest) -> u64 {
+    let system = question.system_prompt.as_ref().map_or(0, String::len);
+    let bytes = (system + question.prompt.len() + question.text.len()) as u64;
+    bytes / ESTIMATED_BYTES_PER_TOKEN + question.image.as_ref().map_or(0, |_| ESTIMATED_TOKENS_PER_IMAGE)
+}
+
+/// Returns the tokens of the request and the response; `None` if the provider did not work on the request.
+fn billable_tokens(
+    question: &LlmRequest,
+    result: &Result<ProviderResponse, ProviderError>,
+) -> Option<(u64, u64)> {
+    let prompt = estimate_prompt_tokens(question);
+    match result {
+        Ok(reply) => {
+            let counted = |tokens: Option<u32>, estimate| tokens.map_or(estimate, u64::from);
+            let answer = reply.text.len() as u64 / ESTIMATED_BYTES_PER_TOKEN;
+            Some((
+                counted(reply.prompt_tokens, prompt),
+                counted(reply.completion_tokens, answer),
+            ))
+        }
+        // The provider has written the maximum number of tokens.
+        Err(ProviderError::TokenLimitReached) => Some((prompt, u64::from(question.max_response_tokens))),
+        // The provider has begun to work and charges for the request.
+        Err(
+            ProviderError::InvalidResponse(_)
+            | ProviderError::ResponseInterrupted
+            | ProviderError::EmptyResponse
+            | ProviderError::ContentFiltered
+            | ProviderError::Declined
+            | ProviderError::PromptEcho
+            | ProviderError::Repetition
+            | ProviderError::Stalled { .. }
+            | ProviderError::TimedOut { .. },
+        ) => Some((prompt, 0)),
+        Err(
+            ProviderError::Unreachable(_)
+            | ProviderError::RateLimited { .. }
+            | ProviderError::ServerError { .. }
+            | ProviderError::Denied { .. }
+            | ProviderError::RequestRejected { .. }
+            | ProviderError::ContextTooLong { .. }
+            | ProviderError::NothingToQuote
+            | ProviderError::NoOutput
+            | ProviderError::LocalFailure(_),
+        ) => None,
+    }
+}

@@ -1,0 +1,599 @@
+//! Failing providers in virtual time: which requests are retried, where, how often and for how long.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use tokio::time::{Duration, Instant, sleep};
+use weir_core::llm::{LanguageModel, LlmError, ProviderError};
+use weir_llm::{BreakerConfig, ProviderOptions, Router, RouterConfig, check_providers};
+
+use crate::fake_provider::{
+    FakeProvider, build_request, denied_error, options_with_concurrency, server_error,
+};
+
+fn waiting_router_config() -> RouterConfig {
+    RouterConfig {
+        backoff_seed: Some(1),
+        ..RouterConfig::default()
+    }
+}
+
+fn failing_router_config() -> RouterConfig {
+    RouterConfig {
+        fail_when_unavailable: true,
+        ..waiting_router_config()
+    }
+}
+
+fn rate_limited_error(seconds: Option<u64>) -> ProviderError {
+    ProviderError::RateLimited {
+        after: seconds.map(Duration::from_secs),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn provider_is_retried_before_the_next_one_is_called() {
+    let first = FakeProvider::failing_first("first", [server_error(), ProviderError::ResponseInterrupted]);
+    let second = FakeProvider::succeeding("second", 1.0);
+    let router = Router::new(
+        vec![
+            first.provider_entry(options_with_concurrency(4)),
+            second.provider_entry(options_with_concurrency(4)),
+        ],
+        waiting_router_config(),
+    );
+    let answer = router.complete(build_request("a")).await.unwrap();
+    assert_eq!(
+        (answer.provider.as_str(), first.call_count(), second.call_count()),
+        ("first", 3, 0)
+    );
+    assert_eq!(answer.provider_time.as_secs(), 3);
+
+    let first = FakeProvider::always_failing("first", server_error());
+    let router = Router::new(
+        vec![
+            first.provider_entry(options_with_concurrency(4)),
+            second.provider_entry(options_with_concurrency(4)),
+        ],
+        waiting_router_config(),
+    );
+    let answer = router.complete(build_request("b")).await.unwrap();
+    assert_eq!(
+        (answer.provider.as_str(), first.call_count(), second.call_count()),
+        ("second", 3, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn permanent_errors_are_not_retried() {
+    for (fault, elsewhere) in [
+        (denied_error(), true),
+        (
+            ProviderError::RequestRejected {
+                status: 400,
+                reason: "long".into(),
+            },
+            true,
+        ),
+        (ProviderError::ContextTooLong { needed: 9, room: 8 }, true),
+        (ProviderError::NoOutput, true),
+        (ProviderError::ContentFiltered, true),
+        (ProviderError::Declined, true),
+        (ProviderError::PromptEcho, true),
+        (ProviderError::Repetition, true),
+        (ProviderError::TokenLimitReached, false),
+    ] {
+        let first = FakeProvider::always_failing("first", fault.clone());
+        let second = FakeProvider::succeeding("second", 1.0);
+        let router = Router::new(
+            vec![
+                first.provider_entry(options_with_concurrency(4)),
+                second.provider_entry(options_with_concurrency(4)),
+            ],
+            waiting_router_config(),
+        );
+        let outcome = router.complete(build_request("a")).await;
+        assert_eq!(
+            (first.call_count(), second.call_count()),
+            (1, usize::from(elsewhere)),
+            "{fault:?}"
+        );
+        if !elsewhere {
+            assert_eq!(outcome.unwrap_err().to_string(), "first exceeded its token limit");
+        }
+    }
+    // If all providers reject the request, it does not wait.
+    let only = FakeProvider::always_failing(
+        "only",
+        ProviderError::RequestRejected {
+            status: 400,
+            reason: "long".into(),
+        },
+    );
+    let router = Router::new(
+        vec![only.provider_entry(options_with_concurrency(4))],
+        waiting_router_config(),
+    );
+    let error = router.complete(build_request("a")).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no language model responds: only rejected the request with status 400: long"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_delays_all_requests() {
+    let only = FakeProvider::failing_first("only", [rate_limited_error(Some(20))]);
+    let router = Router::new(
+        vec![only.provider_entry(options_with_concurrency(1))],
+        waiting_router_config(),
+    );
+    let began = Instant::now();
+    let answers = join_all((0..5).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    assert!(answers.iter().all(Result::is_ok));
+    let calls: Vec<_> = only
+        .recorded_calls()
+        .iter()
+        .map(|(at, _)| at.duration_since(began).as_secs())
+        .collect();
+    assert_eq!(
+        calls,
+        [0, 21, 22, 23, 24, 25],
+        "one second of the first call, then a pause of 20 s"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn rate_limited_provider_is_replaced_at_once() {
+    let first = FakeProvider::always_failing("first", rate_limited_error(Some(600)));
+    let second = FakeProvider::succeeding("second", 1.0);
+    let router = Router::new(
+        vec![
+            first.provider_entry(options_with_concurrency(4)),
+            second.provider_entry(options_with_concurrency(4)),
+        ],
+        waiting_router_config(),
+    );
+    let began = Instant::now();
+    let answer = router.complete(build_request("a")).await.unwrap();
+    assert_eq!(
+        (answer.provider.as_str(), began.elapsed().as_secs()),
+        ("second", 2)
+    );
+    assert_eq!(first.call_count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn backoff_grows_without_retry_after() {
+    let only = FakeProvider::failing_first("only", std::iter::repeat_n(rate_limited_error(None), 12));
+    let router = Router::new(
+        vec![only.provider_entry(options_with_concurrency(4))],
+        waiting_router_config(),
+    );
+    let answer = router.complete(build_request("a")).await.unwrap();
+    assert_eq!(only.call_count(), 13);
+    assert!(
+        answer.waiting_time > Duration::from_secs(30),
+        "{:?}",
+        answer.waiting_time
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_fails_or_waits_when_all_providers_are_down() {
+    let members = || {
+        let near =
+            FakeProvider::always_failing("near", ProviderError::Unreachable("connection refused".into()));
+        let far = FakeProvider::always_failing("far", server_error());
+        vec![
+            near.provider_entry(options_with_concurrency(4)),
+            far.provider_entry(options_with_concurrency(4)),
+        ]
+    };
+    let router = Router::new(members(), failing_router_config());
+    let error = router.complete(build_request("a")).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "no language model responds: near cannot be reached: connection refused; far failed with status 500: down"
+    );
+    // Once both breakers are open, no call is made.
+    let _ = join_all((0..20).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    let calls: u64 = router.stats().providers.iter().map(|p| p.total_calls).sum();
+    let began = Instant::now();
+    let error = router.complete(build_request("b")).await.unwrap_err();
+    assert_eq!((error.kind(), began.elapsed()), ("llm-down", Duration::ZERO));
+    assert!(
+        error.to_string().contains("near") && error.to_string().contains("far"),
+        "{error}"
+    );
+    assert_eq!(
+        router
+            .stats()
+            .providers
+            .iter()
+            .map(|p| p.total_calls)
+            .sum::<u64>(),
+        calls
+    );
+
+    let router = Router::new(members(), waiting_router_config());
+    let mut hour = build_request("a");
+    hour.timeout = Duration::from_secs(3600);
+    let began = Instant::now();
+    let error = router.complete(hour).await.unwrap_err();
+    assert_eq!((error.kind(), began.elapsed().as_secs()), ("llm-timeout", 3600));
+    assert!(
+        error.to_string().contains("near") && error.to_string().contains("far"),
+        "{error}"
+    );
+    let calls: u64 = router.stats().providers.iter().map(|p| p.total_calls).sum();
+    assert!(calls < 80, "an outage of an hour causes few calls: {calls}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_requests_succeed_when_a_provider_recovers() {
+    let began = Instant::now();
+    let only = FakeProvider::new("only", move |_, _| {
+        let down_yet = began.elapsed() < Duration::from_secs(1000);
+        (
+            Duration::from_secs(1),
+            if down_yet { Err(server_error()) } else { Ok(()) },
+        )
+    });
+    let router = Router::new(
+        vec![only.provider_entry(options_with_concurrency(4))],
+        waiting_router_config(),
+    );
+    let answers = join_all((0..50).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    for (i, answer) in answers.into_iter().enumerate() {
+        assert_eq!(answer.unwrap().text, i.to_string());
+    }
+    // The breaker is open for 120, then 240, 480 and 960 seconds.
+    assert!(
+        began.elapsed() < Duration::from_secs(2200),
+        "{:?}",
+        began.elapsed()
+    );
+    let stats = router.stats().providers.remove(0);
+    assert!(stats.breaker_openings <= 4 && stats.failures < 40, "{stats:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn timed_out_requests_leave_nothing_behind() {
+    let only = FakeProvider::hanging("only");
+    let router = Arc::new(Router::new(
+        vec![only.provider_entry(options_with_concurrency(2))],
+        waiting_router_config(),
+    ));
+    let asked = (0..10).map(|i| {
+        let mut question = build_request(format!("{i}"));
+        question.timeout = Duration::from_secs(10 + i);
+        router.complete(question)
+    });
+    let began = Instant::now();
+    let errors = join_all(asked).await;
+    assert_eq!(began.elapsed().as_secs(), 19);
+    assert!(errors.iter().all(|e| matches!(e, Err(LlmError::TimedOut { .. }))));
+    let busy = errors[9].as_ref().unwrap_err().to_string();
+    assert_eq!(busy, "no response within 19 s: all language models were busy");
+    assert_eq!(only.in_flight(), 0);
+    let stats = router.stats();
+    assert_eq!(
+        (stats.queued_requests, stats.providers[0].calls_in_flight),
+        (0, 0)
+    );
+    assert_eq!(stats.providers[0].dropped_calls, only.call_count() as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropped_request_releases_its_call_and_queue_entry() {
+    let only = FakeProvider::succeeding("only", 10.0);
+    let router = Arc::new(Router::new(
+        vec![only.provider_entry(options_with_concurrency(2))],
+        waiting_router_config(),
+    ));
+    let tasks: Vec<_> = (0..20)
+        .map(|i| {
+            let router = Arc::clone(&router);
+            tokio::spawn(async move { router.complete(build_request(format!("{i}"))).await })
+        })
+        .collect();
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((router.stats().queued_requests, only.in_flight()), (18, 2));
+    for task in &tasks[..19] {
+        task.abort();
+    }
+    let began = Instant::now();
+    let answer = tasks.into_iter().next_back().unwrap().await.unwrap().unwrap();
+    assert_eq!((answer.text.as_str(), began.elapsed().as_secs()), ("19", 10));
+    assert_eq!((router.stats().queued_requests, only.call_count()), (0, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_provider_opens_only_with_an_alternative() {
+    let slow = || FakeProvider::succeeding("slow", 40.0);
+    let alone = Router::new(
+        vec![slow().provider_entry(options_with_concurrency(4))],
+        waiting_router_config(),
+    );
+    let _ = join_all((0..100).map(|i| alone.complete(build_request(format!("{i}"))))).await;
+    assert_eq!(alone.stats().providers[0].breaker_openings, 0);
+
+    let quick = FakeProvider::succeeding("quick", 5.0);
+    let router = Router::new(
+        vec![
+            slow().provider_entry(options_with_concurrency(4)),
+            quick.provider_entry(options_with_concurrency(4)),
+        ],
+        waiting_router_config(),
+    );
+    let _ = join_all((0..500).map(|i| router.complete(build_request(format!("{i}"))))).await;
+    let stats = router.stats();
+    // Opened once because it was slow, and twice because the probes were slow.
+    assert_eq!(
+        (
+            stats.providers[0].breaker_openings,
+            stats.providers[1].breaker_openings
+        ),
+        (3, 0)
+    );
+    assert!(quick.call_count() > 400, "{}", quick.call_count());
+}
+
+#[tokio::test(start_paused = true)]
+async fn fallback_provider_is_called_only_when_needed() {
+    let began = Instant::now();
+    let usual = FakeProvider::new("usual", move |_, _| {
+        let down_now = (100..150).contains(&began.elapsed().as_secs());
+        (
+            Duration::from_secs(1),
+            if down_now { Err(server_error()) } else { Ok(()) },
+        )
+    });
+    let spare = FakeProvider::succeeding("spare", 1.0);
+    let spare_terms = ProviderOptions {
+        is_fallback: true,
+        ..options_with_concurrency(4)
+    };
+    // The fallback comes first in the settings and is still called only when needed.
+    let router = Router::new(
+        vec![
+            spare.provider_entry(spare_terms),
+            usual.provider_entry(options_with_concurrency(4)),
+        ],
+        waiting_router_config(),
+    );
+    let _ = join_all((0..2000).map(|i| {
+        let router = &router;
+        async move {
+            sleep(Duration::from_millis(i * 500)).await;
+            router.complete(build_request(format!("{i}"))).await.unwrap()
+        }
+    }))
+    .await;
+    let asked: Vec<u64> = spare
+        .recorded_calls()
+        .iter()
+        .map(|(at, _)| at.duration_since(began).as_secs())
+        .collect();
+    assert!(asked.iter().all(|at| (100..240).contains(at)), "{asked:?}");
+    assert!(asked.len() > 150, "{}", asked.len());
+    assert_eq!(router.stats().providers[1].breaker_openings, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn breakers_open_at_most_once_per_open_duration() {
+    // Two providers fail and recover at random for hours.
+    let began = Instant::now();
+    let flaky = |model, seed: u64| {
+        FakeProvider::new(model, move |_, _| {
+            let phase = began.elapsed().as_secs() / 97 + seed;
+            let bad = phase.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 63 == 1;
+            (
+                Duration::from_secs(2),
+                if bad { Err(server_error()) } else { Ok(()) },
+            )
+        })
+    };
+    let (one, two) = (flaky("one", 1), flaky("two", 1000));
+    let large = RouterConfig {
+        max_queued_per_tenant: 5000,
+        ..waiting_router_config()
+    };
+    let router = Router::new(
+        vec![
+            one.provider_entry(options_with_concurrency(4)),
+            two.provider_entry(options_with_concurrency(4)),
+        ],
+        large,
+    );
+    let answers = join_all((0..5000).map(|i| {
+        let router = &router;
+        async move {
+            sleep(Duration::from_secs(4 * i)).await;
+            router
+                .complete(build_request(format!("{i}")))
+                .await
+                .map(|answer| answer.text)
+        }
+    }))
+    .await;
+    for (i, answer) in answers.into_iter().enumerate() {
+        assert_eq!(
+            answer.unwrap(),
+            i.to_string(),
+            "each request gets its own response"
+        );
+    }
+    let most = began.elapsed().as_secs() / BreakerConfig::default().open_duration.as_secs() + 1;
+    for provider in router.stats().providers {
+        println!(
+            "{}: left alone {} times, at most {most}",
+            provider.name, provider.breaker_openings
+        );
+        assert!(
+            provider.breaker_openings > 2 && provider.breaker_openings <= most,
+            "{provider:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_provider_is_checked_separately() {
+    let members = [
+        FakeProvider::succeeding("well", 2.0).provider_entry(options_with_concurrency(1)),
+        FakeProvider::always_failing("verbose", ProviderError::TokenLimitReached)
+            .provider_entry(options_with_concurrency(1)),
+        FakeProvider::always_failing("down", server_error()).provider_entry(options_with_concurrency(1)),
+        FakeProvider::hanging("silent").provider_entry(options_with_concurrency(1)),
+    ];
+    let found = check_providers(&members).await;
+    let found: Vec<String> = found
+        .into_iter()
+        .map(|one| match one.outcome {
+            Ok(took) => format!("{} {} s", one.name, took.as_secs()),
+            Err(fault) => format!("{} {fault}", one.name),
+        })
+        .collect();
+    let expected = [
+        "well 2 s",
+        "verbose 1 s",
+        "down failed with status 500: down",
+        "silent did not respond within 30 s",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hanging_probe_does_not_close_the_breaker() {
+    let began = Instant::now();
+    let hangs = FakeProvider::new("hangs", move |_, _| match began.elapsed() {
+        early if early < Duration::from_secs(60) => (Duration::from_secs(1), Err(server_error())),
+        _ => (Duration::from_secs(1_000_000), Ok(())),
+    });
+    let mut member = hangs.provider_entry(options_with_concurrency(4));
+    member.options.call_timeout = Duration::from_secs(3600);
+    let router = Router::new(vec![member], waiting_router_config());
+    let impatient = |i: u64| {
+        let mut question = build_request(format!("{i}"));
+        question.timeout = Duration::from_secs(40);
+        let router = &router;
+        async move {
+            // The first requests open the breaker; the later ones are sent one at a time.
+            sleep(Duration::from_secs(100 * i.saturating_sub(4))).await;
+            router.complete(question).await
+        }
+    };
+    let answers = join_all((0..20).map(impatient)).await;
+    assert!(answers.iter().all(Result::is_err));
+    let stats = router.stats().providers.remove(0);
+    assert!(
+        stats.breaker_openings >= 2,
+        "calls dropped after 40 s do not close the breaker: {stats:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_always_fails_while_others_succeed_is_given_up() {
+    let broken = || ProviderError::ServerError {
+        status: 500,
+        reason: "cannot decode the image".into(),
+        after: None,
+    };
+    let only = FakeProvider::new("only", move |question, _| {
+        let outcome = if question.text == "bad" {
+            Err(broken())
+        } else {
+            Ok(())
+        };
+        (Duration::from_secs(1), outcome)
+    });
+    let router = Router::new(
+        vec![only.provider_entry(options_with_concurrency(4))],
+        waiting_router_config(),
+    );
+    let others = async {
+        for i in 0..600 {
+            router.complete(build_request(format!("{i}"))).await.unwrap();
+        }
+    };
+    let (outcome, ()) = tokio::join!(router.complete(build_request("bad")), others);
+    assert_eq!(
+        outcome.unwrap_err().to_string(),
+        "no language model responds: only failed with status 500: cannot decode the image"
+    );
+    let asked = only
+        .recorded_calls()
+        .iter()
+        .filter(|(_, text)| text == "bad")
+        .count();
+    assert_eq!(asked, 12);
+    // While no other request succeeds, the cause may be an outage, so the request waits.
+    let mut alone = build_request("bad");
+    alone.timeout = Duration::from_secs(1000);
+    let error = router.complete(alone).await.unwrap_err();
+    assert!(matches!(error, LlmError::TimedOut { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn fallback_answers_only_requests_that_all_others_failed() {
+    let first = FakeProvider::new("first", |question, _| {
+        let outcome = if question.text == "bad" {
+            Err(ProviderError::Repetition)
+        } else {
+            Ok(())
+        };
+        (Duration::from_secs(1), outcome)
+    });
+    let spare = FakeProvider::succeeding("spare", 1.0);
+    let saved = ProviderOptions {
+        is_fallback: true,
+        ..options_with_concurrency(4)
+    };
+    let router = Router::new(
+        vec![
+            first.provider_entry(options_with_concurrency(1)),
+            spare.provider_entry(saved),
+        ],
+        waiting_router_config(),
+    );
+    let asked = (0..20).map(|i| if i == 7 { "bad".into() } else { format!("{i}") });
+    let answers = join_all(asked.map(|text| router.complete(build_request(text)))).await;
+    let by_spare: Vec<_> = answers
+        .iter()
+        .map(|answer| answer.as_ref().unwrap())
+        .filter(|answer| answer.provider == "spare")
+        .map(|answer| answer.text.as_str())
+        .collect();
+    assert_eq!(
+        (by_spare, first.call_count(), spare.call_count()),
+        (vec!["bad"], 20, 1)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalid_response_is_billed_and_not_counted_as_a_failure() {
+    let only = FakeProvider::succeeding("only", 1.0);
+    let router = Router::new(
+        vec![only.provider_entry(options_with_concurrency(4))],
+        waiting_router_config(),
+    );
+    let error = router
+        .complete(build_request("I'm sorry, but I can't assist with that."))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error,
+        LlmError::AllProvidersFailed(vec![("only".into(), ProviderError::Declined)])
+    );
+    let stats = &router.stats().providers[0];
+    assert_eq!(
+        (
+            stats.total_calls,
+            stats.failures,
+            stats.prompt_tokens,
+            stats.completion_tokens
+        ),
+        (1, 0, 1000, 100)
+    );
+}

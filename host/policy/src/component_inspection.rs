@@ -1,0 +1,237 @@
+//! Inspects a component before it is stored.
+//!
+//! The inspection compiles and links the component as a job does, instantiates it with every role that it exports, and calls
+//! each role once. This finds faults that the types do not show: a start function that traps, a call that never returns, a
+//! decision out of range. Capabilities are stubs that always fail. So a call that fails after it has used a capability does
+//! not make the component fail the inspection.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use weir_core::component::{ComponentInterface, ComponentValidator};
+use weir_core::component_log::ComponentLogRecord;
+use weir_core::component_state::{StateChange, StateSizes};
+use weir_core::decision::{
+    BatchContext, ComputeDevice, DocumentFacts, Heading, ObservedEvent, PassageSource,
+};
+use weir_core::event::ErrorInfo;
+use weir_core::manifest::{Capability, ComponentFailurePolicy, ComponentFile, Manifest, Pipeline, Role};
+use weir_core::ports::{Capabilities, ComponentStateStore, JobPolicy as _, OpenPolicyRequest};
+use weir_core::{DocumentId, JobId, PageFacts, PageNumber, PolicyError, Rect, TenantId};
+
+use crate::compiler::unusable_error;
+use crate::linked_component::GrantedCapabilities;
+use crate::policy_host::PolicyHost;
+
+/// Text of the sample page in the calls of an inspection.
+const SAMPLE_PAGE_TEXT: &str =
+    "1 Introduction\nA weir is a low wall across a river. It raises the water behind it, and lets it pass.";
+
+#[async_trait]
+impl ComponentValidator for PolicyHost {
+    async fn inspect_component(
+        &self,
+        tenant: &TenantId,
+        file: &ComponentFile,
+    ) -> Result<ComponentInterface, PolicyError> {
+        let linked = self
+            .link_component(file, GrantedCapabilities::new(&Capability::ALL), tenant)
+            .await?;
+        let facts = linked
+            .component_facts()
+            .map_err(|reason| unusable_error(file, reason))?;
+        let mut manifest = Manifest::default_pipeline();
+        manifest.capabilities.grant = facts.capabilities.clone();
+        let all = facts.roles.iter().map(|role| (*role, file.clone())).collect();
+        let pipeline = Pipeline::new(manifest, all, [].into());
+        self.dry_run_pipeline(tenant, &pipeline).await?;
+        Ok(facts)
+    }
+
+    async fn dry_run_pipeline(&self, tenant: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError> {
+        // With a fallback the failures of the component would not show.
+        let mut pipeline = pipeline.clone();
+        pipeline.manifest.on_component_failure = ComponentFailurePolicy::Fail;
+        let empty = Arc::new(StubCapabilities::default());
+        let request = OpenPolicyRequest {
+            tenant,
+            job: JobId::new(),
+            pipeline: &pipeline,
+            capabilities: Arc::clone(&empty) as _,
+        };
+        let job = self.open_job_with(request, Arc::clone(&empty) as _, None).await?;
+        for role in pipeline.components.keys() {
+            empty.was_called.store(false, Ordering::Relaxed);
+            let answered = match role {
+                Role::Batching => job.plan_batch(sample_situation()).await.map(drop),
+                Role::Routing => match job.route_document(sample_document_facts()).await {
+                    Ok(_) => job
+                        .route_page(&sample_document_id(), sample_page_facts())
+                        .await
+                        .map(drop),
+                    Err(error) => Err(error),
+                },
+                Role::Chunking => job.split_passages(sample_passage_source()).await.map(drop),
+                Role::Progress => job.handle_event(0, sample_started_observation()).await.map(drop),
+            };
+            match answered {
+                Err(error) if !empty.was_called.load(Ordering::Relaxed) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sample_document_id() -> DocumentId {
+    DocumentId::from_content(SAMPLE_PAGE_TEXT.as_bytes())
+}
+
+fn sample_page_facts() -> PageFacts {
+    PageFacts {
+        number: 1,
+        width: 595.0,
+        height: 842.0,
+        text_chars: u32::try_from(SAMPLE_PAGE_TEXT.len()).unwrap_or(0),
+        image_coverage: 0.0,
+        readable: true,
+    }
+}
+
+fn sample_situation() -> BatchContext {
+    BatchContext {
+        document: sample_document_id(),
+        total_pages: 1,
+        remaining_pages: 1,
+        next_pages: vec![sample_page_facts()],
+        queues: Vec::new(),
+        stage_timings: Vec::new(),
+        device: ComputeDevice {
+            cores: 1,
+            ..ComputeDevice::default()
+        },
+        free_image_bytes: 64 << 20,
+    }
+}
+
+fn sample_document_facts() -> DocumentFacts {
+    DocumentFacts {
+        document: sample_document_id(),
+        name: "rehearsal.pdf".into(),
+        bytes: 10_000,
+        pages: 1,
+        title: None,
+        outline_entries: 0,
+        first_pages: vec![sample_page_facts()],
+    }
+}
+
+fn sample_passage_source() -> PassageSource {
+    PassageSource {
+        document: sample_document_id(),
+        page: 1,
+        text: SAMPLE_PAGE_TEXT.into(),
+        headings: vec![Heading {
+            range: 0..14,
+            level: 1,
+        }],
+        max_tokens: 256,
+    }
+}
+
+fn sample_started_observation() -> ObservedEvent {
+    ObservedEvent::DocumentStarted {
+        document: sample_document_id(),
+        name: "rehearsal.pdf".into(),
+        pages: 1,
+        already_done: 0,
+    }
+}
+
+/// Capabilities that always fail, and a component state that is kept only in memory.
+#[derive(Default)]
+pub(crate) struct StubCapabilities {
+    was_called: AtomicBool,
+    state: Mutex<HashMap<String, Vec<u8>>>,
+}
+
+impl StubCapabilities {
+    fn refuse_call<T>(&self) -> Result<T, ErrorInfo> {
+        self.was_called.store(true, Ordering::Relaxed);
+        Err(ErrorInfo {
+            kind: "unavailable".into(),
+            message: "this capability is not available while a component is inspected".into(),
+        })
+    }
+}
+
+#[async_trait]
+impl Capabilities for StubCapabilities {
+    async fn render_preview(
+        &self,
+        _: &DocumentId,
+        _: PageNumber,
+        _: u32,
+    ) -> Result<(u32, u32, Vec<u8>), ErrorInfo> {
+        self.refuse_call()
+    }
+
+    async fn read_page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorInfo> {
+        self.refuse_call()
+    }
+
+    async fn count_embedding_tokens(&self, _: &str) -> Result<u32, ErrorInfo> {
+        self.refuse_call()
+    }
+
+    async fn embed_texts(&self, _: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorInfo> {
+        self.refuse_call()
+    }
+
+    async fn recognize_region(&self, _: &DocumentId, _: PageNumber, _: Rect) -> Result<String, ErrorInfo> {
+        self.refuse_call()
+    }
+
+    async fn generate_text(&self, _: &str, _: u32) -> Result<String, ErrorInfo> {
+        self.refuse_call()
+    }
+
+    fn report_policy_fallback(&self, _: &PolicyError) {}
+    fn append_component_log(&self, _: ComponentLogRecord) {}
+}
+
+#[async_trait]
+impl ComponentStateStore for StubCapabilities {
+    async fn get_value(&self, _: &TenantId, _: &str, key: &str) -> Result<Option<Vec<u8>>, ErrorInfo> {
+        Ok(self.state.lock().get(key).cloned())
+    }
+
+    async fn list_sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorInfo> {
+        let state = self.state.lock();
+        Ok(state
+            .iter()
+            .map(|(key, value)| (key.clone(), value.len()))
+            .collect())
+    }
+
+    async fn apply_changes(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        changes: Vec<StateChange>,
+    ) -> Result<(), ErrorInfo> {
+        let mut sizes = self.list_sizes(tenant, pipeline).await?;
+        sizes.apply_all_changes(&changes)?;
+        let mut state = self.state.lock();
+        for StateChange { key, value } in changes {
+            match value {
+                Some(value) => state.insert(key, value),
+                None => state.remove(&key),
+            };
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,354 @@
+//! The policy host: opens the components of a job.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+use weir_core::manifest::{ComponentFailurePolicy, ComponentFile, Role};
+use weir_core::ports::{ComponentStateStore, JobPolicy, OpenPolicyRequest, PolicyFactory};
+use weir_core::{JobId, PolicyError, StorageError, TenantId};
+
+use crate::compiler::{Compiler, unusable_error};
+use crate::config::PolicyConfig;
+use crate::epoch_ticker::EpochTicker;
+use crate::host_shared_state::{HostSharedState, OpenJobGuard};
+use crate::instance_data::JobContext;
+use crate::instance_slot::InstanceSlot;
+use crate::linked_component::{GrantedCapabilities, LinkedComponent};
+use crate::linked_component_cache::LinkedComponentCache;
+use crate::live_instance::CallLimits;
+use crate::offload_executor::OffloadExecutor;
+use crate::policy_job::{PolicyJob, RoleSlots};
+use crate::recording::{self, JobRecorder, RecordedComponent, RecordingWriter, Retention, SessionHeader};
+use crate::stats::{HostCounters, HostStats, JobCounters};
+use crate::wasm_engine;
+
+/// A manifest may raise the call timeout to this multiple of the host's.
+const MAX_CALL_TIMEOUT_FACTOR: u32 = 20;
+
+/// Runs tenants' components; implements the port [`Policies`]. A process needs one only: it owns the instance pool.
+pub struct PolicyHost {
+    shared: Arc<HostSharedState>,
+}
+
+/// A component that a job needs, with its roles in the job.
+struct RequiredComponent<'a> {
+    file: &'a ComponentFile,
+    roles: Vec<Role>,
+    /// Whether the component is called only after another one has failed.
+    is_fallback: bool,
+}
+
+impl PolicyHost {
+    /// Reserves the address space of the instance pool, makes the folders private and starts the threads.
+    ///
+    /// The metrics of policy calls are registered here, so install the metrics recorder first.
+    ///
+    /// # Errors
+    /// [`PolicyError::Exhausted`] if the pool or a thread cannot be created or the recordings folder cannot be used;
+    /// [`PolicyError::Unusable`] if the folder of compiled components cannot be used.
+    pub fn new(config: PolicyConfig) -> Result<Arc<Self>, PolicyError> {
+        let exhausted = |what: &str, reason: &dyn std::fmt::Display| PolicyError::NoInstanceAvailable {
+            reason: format!("{what}: {reason}"),
+        };
+        let engine = wasm_engine::new_pooling_engine(config.max_instances).map_err(|e| {
+            exhausted(
+                "cannot reserve the instance pool of the size in policy.max_instances",
+                &format!("{e:#}"),
+            )
+        })?;
+        let meter = Arc::new(HostCounters::new());
+        let compiler = Compiler::new(&config, engine.clone(), Arc::clone(&meter))?;
+        let start_error = |what, e: std::io::Error| exhausted(what, &e);
+        Ok(Arc::new(Self {
+            shared: Arc::new(HostSharedState {
+                component_cache: LinkedComponentCache::new(
+                    engine.clone(),
+                    compiler,
+                    config.max_loaded_components,
+                ),
+                instance_permits: Arc::new(Semaphore::new(config.max_instances as usize)),
+                max_instances: config.max_instances,
+                default_limits: CallLimits {
+                    timeout_millis: config.call_timeout_millis,
+                    max_memory_bytes: clamp_memory_bytes(config.max_memory_bytes),
+                    max_output_bytes: usize::try_from(config.max_output_bytes).unwrap_or(usize::MAX),
+                },
+                policy_state: config.state,
+                counters: meter,
+                usage_sink: config.usage_sink,
+                epoch_ticker: EpochTicker::start(engine)
+                    .map_err(|e| start_error("cannot start the epoch thread", e))?,
+                offload_executor: OffloadExecutor::start()
+                    .map_err(|e| start_error("cannot start the threads for long calls", e))?,
+                recording_writer: match config.recordings_folder {
+                    Some(folder) => Some(
+                        RecordingWriter::start(folder, config.retention)
+                            .map_err(|e| start_error("cannot start recording calls", e))?,
+                    ),
+                    None => None,
+                },
+                record_calls: config.record_calls,
+            }),
+        }))
+    }
+
+    /// Compiles and links a component with these capabilities. The CPU time is charged to the tenant.
+    pub(crate) async fn link_component(
+        &self,
+        file: &ComponentFile,
+        granted: GrantedCapabilities,
+        payer: &TenantId,
+    ) -> Result<Arc<LinkedComponent>, PolicyError> {
+        self.shared
+            .component_cache
+            .get_or_link(file, granted, Some(payer))
+            .await
+    }
+
+    /// Returns counters of the work done since the start.
+    pub fn stats(&self) -> HostStats {
+        self.shared.counters.snapshot(
+            self.shared.instance_permits.available_permits(),
+            self.shared.component_cache.len(),
+        )
+    }
+
+    /// Returns the folder of recordings and how long they are kept; `None` if there is no such folder.
+    pub(crate) fn recording_folder_and_retention(&self) -> Option<(PathBuf, Retention)> {
+        let writer = self.shared.recording_writer.as_ref()?;
+        Some((writer.folder().to_owned(), writer.retention()))
+    }
+
+    /// Waits until the calls of all dropped jobs are written to their recordings.
+    pub async fn flush_recordings(&self) {
+        if let Some(writer) = &self.shared.recording_writer {
+            writer.flush().await;
+        }
+    }
+
+    /// Removes the recordings of these jobs; all recordings of the tenant if `jobs` is `None`.
+    pub(crate) async fn remove_recording_files(
+        &self,
+        tenant: &TenantId,
+        jobs: Option<&[JobId]>,
+    ) -> Result<(), StorageError> {
+        let Some(writer) = &self.shared.recording_writer else {
+            return Ok(());
+        };
+        let removed = writer.remove_recordings(tenant, jobs).await;
+        removed.map_err(|error| StorageError::from_io_error(writer.folder().display().to_string(), &error))
+    }
+
+    /// Opens the components of one job. Like [`Policies::open`], but returns the concrete type, which has
+    /// [`stats`](PolicyJob::stats).
+    ///
+    /// # Errors
+    /// [`PolicyError`] if a component cannot be loaded, its instance cannot be created, or the job needs more instances than
+    /// the host allows.
+    pub async fn open_job(&self, request: OpenPolicyRequest<'_>) -> Result<Arc<PolicyJob>, PolicyError> {
+        let state = Arc::clone(&self.shared.policy_state);
+        let writer = self
+            .shared
+            .recording_writer
+            .as_ref()
+            .filter(|_| self.shared.record_calls);
+        self.open_job_with(request, state, writer).await
+    }
+
+    /// Opens a job with another component state, and records it only if there is a `writer`.
+    pub(crate) async fn open_job_with(
+        &self,
+        request: OpenPolicyRequest<'_>,
+        state: Arc<dyn ComponentStateStore>,
+        writer: Option<&RecordingWriter>,
+    ) -> Result<Arc<PolicyJob>, PolicyError> {
+        let shared = &self.shared;
+        let manifest = &request.pipeline.manifest;
+        let granted = GrantedCapabilities::new(&manifest.capabilities.grant);
+        let (required, roles) = assign_components(&request);
+
+        // Components first, permits second, so that a job holds no permit while a component compiles.
+        let mut linked_components = Vec::with_capacity(required.len());
+        for component in &required {
+            let linked = shared
+                .component_cache
+                .get_or_link(component.file, granted, None)
+                .await?;
+            for role in &component.roles {
+                linked
+                    .require_role(*role)
+                    .map_err(|reason| unusable_error(component.file, reason))?;
+            }
+            linked_components.push(linked);
+        }
+        // Acquires all permits at once: two jobs that each held a part of theirs could block each other.
+        let count = u32::try_from(required.len()).unwrap_or(u32::MAX);
+        if count > shared.max_instances {
+            return Err(PolicyError::NoInstanceAvailable {
+                reason: format!(
+                    "the job needs {count} instances, and policy.max_instances allows {} on the whole host",
+                    shared.max_instances
+                ),
+            });
+        }
+        let permits = Arc::clone(&shared.instance_permits)
+            .acquire_many_owned(count)
+            .await
+            .map_err(|e| PolicyError::NoInstanceAvailable {
+                reason: e.to_string(),
+            })?;
+        let open_job = Arc::new(OpenJobGuard::new(shared, permits));
+
+        let context = Arc::new(JobContext::new(
+            request.tenant.clone(),
+            request.job,
+            manifest.clone(),
+            request.capabilities.clone(),
+            state,
+        ));
+        let limits = CallLimits {
+            timeout_millis: manifest.limits.call_timeout_millis.map_or(
+                shared.default_limits.timeout_millis,
+                |millis| {
+                    millis.min(
+                        shared
+                            .default_limits
+                            .timeout_millis
+                            .saturating_mul(MAX_CALL_TIMEOUT_FACTOR),
+                    )
+                },
+            ),
+            max_memory_bytes: manifest
+                .limits
+                .max_memory_bytes
+                .map_or(shared.default_limits.max_memory_bytes, clamp_memory_bytes),
+            ..shared.default_limits
+        };
+        let recorder =
+            writer.map(|writer| JobRecorder::new(writer, session_header(&request, &required, &roles)));
+        let counters = JobCounters::new(request.tenant.clone(), shared.usage_sink.clone());
+        let mut slots = Vec::with_capacity(required.len());
+        for (component, linked) in required.iter().zip(linked_components) {
+            let slot = InstanceSlot::new(
+                component.file,
+                linked,
+                component.roles.clone(),
+                limits,
+                Arc::clone(&context),
+                Arc::clone(&open_job),
+            );
+            if !component.is_fallback {
+                slot.ensure_instance(&counters).await?;
+            }
+            slots.push(slot);
+        }
+        Ok(Arc::new(PolicyJob {
+            slots,
+            role_slots: roles,
+            context,
+            recorder,
+            counters,
+            _open_job: open_job,
+        }))
+    }
+}
+
+fn clamp_memory_bytes(bytes: u64) -> usize {
+    usize::try_from(bytes).map_or(wasm_engine::MAX_MEMORY_BYTES, |b| {
+        b.min(wasm_engine::MAX_MEMORY_BYTES)
+    })
+}
+
+/// Lists the components that the job needs, each once, and assigns them to the roles.
+fn assign_components<'a>(
+    request: &OpenPolicyRequest<'a>,
+) -> (Vec<RequiredComponent<'a>>, [RoleSlots; Role::ALL.len()]) {
+    let pipeline = request.pipeline;
+    let mut required: Vec<RequiredComponent<'a>> = Vec::with_capacity(Role::ALL.len());
+    let mut roles = [RoleSlots::default(); Role::ALL.len()];
+    let mut find_or_add = |file: &'a ComponentFile, role: Role, is_fallback: bool| {
+        let found = required
+            .iter_mut()
+            .enumerate()
+            .find(|(_, component)| component.file.digest == file.digest);
+        if let Some((index, component)) = found {
+            if !component.roles.contains(&role) {
+                component.roles.push(role);
+            }
+            component.is_fallback &= is_fallback;
+            return index;
+        }
+        required.push(RequiredComponent {
+            file,
+            roles: vec![role],
+            is_fallback,
+        });
+        required.len() - 1
+    };
+    for (role, assigned) in Role::ALL.into_iter().zip(&mut roles) {
+        assigned.primary = pipeline
+            .components
+            .get(&role)
+            .map(|file| find_or_add(file, role, false));
+    }
+    if pipeline.manifest.on_component_failure == ComponentFailurePolicy::Default {
+        for (role, assigned) in Role::ALL.into_iter().zip(&mut roles) {
+            assigned.fallback = pipeline
+                .default_components
+                .get(&role)
+                .map(|file| find_or_add(file, role, true))
+                .filter(|index| Some(*index) != assigned.primary);
+        }
+    }
+    (required, roles)
+}
+
+fn session_header(
+    request: &OpenPolicyRequest<'_>,
+    required: &[RequiredComponent<'_>],
+    roles: &[RoleSlots; Role::ALL.len()],
+) -> SessionHeader {
+    let to_u16 = |index: usize| u16::try_from(index).unwrap_or(u16::MAX);
+    let assigned = Role::ALL.into_iter().zip(roles).filter_map(|(role, assigned)| {
+        Some(recording::RoleAssignment {
+            role,
+            primary: to_u16(assigned.primary?),
+            fallback: assigned.fallback.map(to_u16),
+        })
+    });
+    let manifest = &request.pipeline.manifest;
+    SessionHeader {
+        tenant: request.tenant.clone(),
+        job: request.job,
+        pipeline: manifest.name.clone(),
+        revision: request.pipeline.revision,
+        settings: manifest
+            .settings
+            .keys()
+            .filter_map(|name| Some((name.clone(), manifest.setting_text(name)?)))
+            .collect(),
+        components: required
+            .iter()
+            .map(|component| RecordedComponent {
+                name: component.file.name.clone(),
+                digest: component.file.digest,
+            })
+            .collect(),
+        role_assignments: assigned.collect(),
+        granted_capabilities: manifest.capabilities.grant.clone(),
+        limits: manifest.limits,
+    }
+}
+
+#[async_trait]
+impl PolicyFactory for PolicyHost {
+    async fn open_job_policy(
+        &self,
+        request: OpenPolicyRequest<'_>,
+    ) -> Result<Arc<dyn JobPolicy>, PolicyError> {
+        let job = self.open_job(request).await?;
+        Ok(job)
+    }
+}

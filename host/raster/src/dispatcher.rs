@@ -1,0 +1,408 @@
+//! Queues in which tasks wait for image memory and for a worker.
+//!
+//! Drawing needs bytes of the image budget and a worker. Opening, facts and text need only a worker. A drawing task reserves its
+//! bytes first, so that a page that waits for memory does not occupy a worker or a position in a queue: see [`ImageBudget`]. Two
+//! queues feed the workers in turn, so that reading the facts of many pages does not delay the drawing of one. Within each queue
+//! the flows take turns, and within a flow its documents do.
+//!
+//! A task lives as long as the future that awaits it. A queued task whose future is dropped is skipped. A running task whose
+//! future is dropped is canceled in its worker; its bytes are released when the worker responds.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::{Gauge, Unit};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use weir_core::error::RasterError;
+use weir_core::page::PixelBuffer;
+
+use crate::image_budget::{ImageBudget, MemoryRequest};
+use crate::protocol::{DocumentKey, SegmentKey};
+use crate::round_robin_queue::RoundRobinQueue;
+use crate::segment_pool::{ImageSegment, SegmentPool, WorkerId, round_up_segment_size};
+use crate::task::{DocumentFile, QueuedTask, TaskResult, TaskResultSender};
+
+/// A command to the supervisor of a worker.
+#[derive(Debug)]
+pub(crate) enum SupervisorCommand {
+    /// Runs a task; a drawing task may come with a cached segment.
+    RunTask(QueuedTask),
+    /// Closes a document that is no longer used.
+    CloseDocument(DocumentKey),
+}
+
+/// A worker without a task.
+#[derive(Debug)]
+pub(crate) struct IdleWorker {
+    pub(crate) slot: usize,
+    /// The worker process, if one runs.
+    pub(crate) worker_id: Option<WorkerId>,
+    /// Documents that are open in the worker.
+    pub(crate) open_documents: Vec<DocumentKey>,
+}
+
+#[derive(Debug)]
+struct DispatcherState {
+    segment_pool: SegmentPool,
+    budget: ImageBudget<oneshot::Sender<ImageReservation>>,
+    light_tasks: RoundRobinQueue<QueuedTask>,
+    draw_tasks: RoundRobinQueue<QueuedTask>,
+    draw_is_next: bool,
+    idle_workers: VecDeque<IdleWorker>,
+    /// Number of workers that run a task.
+    busy_workers_gauge: Gauge,
+    /// One command channel for each worker; empty once the pool is closed.
+    supervisors: Vec<mpsc::UnboundedSender<SupervisorCommand>>,
+}
+
+/// The task queues, the idle workers and the image budget.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    state: Mutex<DispatcherState>,
+    next_key: AtomicU64,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(image_bytes: u64, keepers: Vec<mpsc::UnboundedSender<SupervisorCommand>>) -> Arc<Self> {
+        let idle = (0..keepers.len()).rev().map(|slot| IdleWorker {
+            slot,
+            worker_id: None,
+            open_documents: Vec::new(),
+        });
+        Arc::new(Self {
+            state: Mutex::new(DispatcherState {
+                segment_pool: SegmentPool::new(image_bytes),
+                budget: ImageBudget::default(),
+                light_tasks: RoundRobinQueue::default(),
+                draw_tasks: RoundRobinQueue::default(),
+                draw_is_next: false,
+                idle_workers: idle.collect(),
+                busy_workers_gauge: register_busy_workers_gauge(),
+                supervisors: keepers,
+            }),
+            next_key: AtomicU64::new(1),
+        })
+    }
+
+    /// Returns a number that was never returned before, as a key for a document, a worker process or a segment.
+    pub(crate) fn allocate_key(&self) -> u64 {
+        self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Waits for bytes of the image budget.
+    pub(crate) async fn reserve_bytes(
+        self: &Arc<Self>,
+        document: &DocumentFile,
+        bytes: u64,
+    ) -> Result<ImageReservation, RasterError> {
+        let (item, answer) = oneshot::channel();
+        {
+            let mut state = self.state.lock();
+            if state.supervisors.is_empty() {
+                return Err(pool_closed_error());
+            }
+            let party = document.flow_id;
+            state.budget.push(
+                document.key,
+                MemoryRequest {
+                    flow_id: party,
+                    bytes,
+                    item,
+                },
+            );
+        }
+        let waiting = PendingReply::new(self, answer);
+        self.dispatch_tasks();
+        waiting.receive_reply().await.ok_or_else(pool_closed_error)
+    }
+
+    /// Queues a task and waits for its result.
+    pub(crate) async fn run_task(
+        self: &Arc<Self>,
+        make_task: impl FnOnce(TaskResultSender) -> QueuedTask,
+    ) -> TaskResult {
+        let (reply, answer) = oneshot::channel();
+        let waiting = PendingReply::new(self, answer);
+        self.enqueue_task(make_task(reply));
+        waiting
+            .receive_reply()
+            .await
+            .unwrap_or_else(|| Err(pool_closed_error()))
+    }
+
+    fn enqueue_task(self: &Arc<Self>, task: QueuedTask) {
+        {
+            let mut state = self.state.lock();
+            if !state.supervisors.is_empty() {
+                let (party, document) = (task.document.flow_id, task.document.key);
+                match task.reservation {
+                    Some(_) => state.draw_tasks.push(party, document, task),
+                    None => state.light_tasks.push(party, document, task),
+                }
+            }
+        }
+        self.dispatch_tasks();
+    }
+
+    /// Grants memory to pending requests and assigns tasks to idle workers.
+    fn dispatch_tasks(self: &Arc<Self>) {
+        self.grant_pending_memory();
+        loop {
+            let (canceled, matched) = {
+                let mut state = self.state.lock();
+                (state.remove_canceled_tasks(), state.assign_next_task())
+            };
+            // These are dropped outside the lock: a canceled task releases its bytes through the lock, and so does a task whose supervisor
+            // has ended.
+            drop(canceled);
+            let Some((supervisor, mut task, segment)) = matched else {
+                return;
+            };
+            if let Some(reservation) = &mut task.reservation {
+                reservation.segment = segment;
+            }
+            drop(supervisor.send(SupervisorCommand::RunTask(task)));
+        }
+    }
+
+    fn grant_pending_memory(self: &Arc<Self>) {
+        loop {
+            let (_canceled, granted) = {
+                let mut state = self.state.lock();
+                let canceled = state.budget.remove_canceled(oneshot::Sender::is_closed);
+                let free = state.segment_pool.free_bytes();
+                let granted = state.budget.grant_next(free);
+                if let Some(request) = &granted {
+                    state.segment_pool.reserve_bytes(request.bytes);
+                }
+                (canceled, granted)
+            };
+            let Some(MemoryRequest {
+                flow_id: party,
+                bytes,
+                item,
+            }) = granted
+            else {
+                return;
+            };
+            let reservation = ImageReservation {
+                dispatcher: Arc::clone(self),
+                flow_id: party,
+                bytes,
+                segment: None,
+            };
+            drop(item.send(reservation));
+        }
+    }
+
+    /// Marks a worker as idle.
+    pub(crate) fn mark_worker_idle(self: &Arc<Self>, idle: IdleWorker) {
+        {
+            let mut state = self.state.lock();
+            state.idle_workers.push_back(idle);
+            state.busy_workers_gauge.decrement(1.0);
+        }
+        self.dispatch_tasks();
+    }
+
+    /// Closes a document in every worker that has it open.
+    pub(crate) fn close_document(&self, document: DocumentKey) {
+        for supervisor in &self.state.lock().supervisors {
+            drop(supervisor.send(SupervisorCommand::CloseDocument(document)));
+        }
+    }
+
+    pub(crate) fn register_worker(&self, home: WorkerId) {
+        self.state.lock().segment_pool.register_worker(home);
+    }
+
+    pub(crate) fn unregister_worker(&self, home: WorkerId) {
+        self.state.lock().segment_pool.unregister_worker(home);
+    }
+
+    pub(crate) fn take_segments_to_unmap(&self, home: WorkerId) -> Vec<SegmentKey> {
+        self.state.lock().segment_pool.take_segments_to_unmap(home)
+    }
+
+    pub(crate) fn free_image_bytes(&self) -> u64 {
+        self.state.lock().segment_pool.free_bytes()
+    }
+
+    pub(crate) fn peak_image_bytes(&self) -> u64 {
+        self.state.lock().segment_pool.peak_bytes()
+    }
+
+    pub(crate) fn queued_requests(&self) -> usize {
+        let state = self.state.lock();
+        state.budget.len() + state.light_tasks.len() + state.draw_tasks.len()
+    }
+
+    /// Closes the queues and ends the supervisors; pending requests fail.
+    pub(crate) fn close(&self) {
+        let closed = {
+            let mut state = self.state.lock();
+            (
+                std::mem::take(&mut state.supervisors),
+                std::mem::take(&mut state.budget),
+                std::mem::take(&mut state.light_tasks),
+                std::mem::take(&mut state.draw_tasks),
+            )
+        };
+        drop(closed);
+    }
+}
+
+fn register_busy_workers_gauge() -> Gauge {
+    metrics::describe_gauge!(
+        "weir_raster_workers_busy",
+        Unit::Count,
+        "Raster worker processes with a command in progress"
+    );
+    metrics::gauge!("weir_raster_workers_busy")
+}
+
+type Assignment = (
+    mpsc::UnboundedSender<SupervisorCommand>,
+    QueuedTask,
+    Option<ImageSegment>,
+);
+
+impl DispatcherState {
+    /// Removes the canceled tasks at the front of each flow.
+    fn remove_canceled_tasks(&mut self) -> [Vec<QueuedTask>; 2] {
+        [&mut self.light_tasks, &mut self.draw_tasks]
+            .map(|queue| queue.remove_canceled(|task| task.result_sender.is_closed()))
+    }
+
+    fn assign_next_task(&mut self) -> Option<Assignment> {
+        if self.idle_workers.is_empty() {
+            return None;
+        }
+        let draw =
+            self.draw_tasks.front().is_some() && (self.draw_is_next || self.light_tasks.front().is_none());
+        let queue = if draw { &self.draw_tasks } else { &self.light_tasks };
+        let next = queue.front()?;
+        let (document, bytes) = (next.document.key, next.task.image_bytes());
+        let idle = self.take_best_idle_worker(document, bytes)?;
+        let supervisor = self.supervisors.get(idle.slot)?.clone();
+        let task = if draw {
+            self.draw_tasks.pop()
+        } else {
+            self.light_tasks.pop()
+        }?;
+        self.draw_is_next = !draw;
+        self.busy_workers_gauge.increment(1.0);
+        let segment = (bytes > 0)
+            .then(|| self.segment_pool.take_cached_segment(idle.worker_id, bytes))
+            .flatten();
+        Some((supervisor, task, segment))
+    }
+
+    fn release_bytes(&mut self, party: u64, bytes: u64) {
+        self.segment_pool.release_bytes(bytes);
+        self.budget.release_bytes(party, bytes);
+    }
+
+    /// Removes and returns the idle worker that is best prepared. A worker that has the document open is preferred; then one with a
+    /// cached segment of the right size; then the one that worked last, so that a light load keeps few processes warm.
+    fn take_best_idle_worker(&mut self, document: DocumentKey, bytes: u64) -> Option<IdleWorker> {
+        let best = self.idle_workers.iter().enumerate().max_by_key(|(at, idle)| {
+            let open = idle.open_documents.contains(&document);
+            let segment = idle
+                .worker_id
+                .is_some_and(|home| self.segment_pool.has_cached_segment(home, bytes));
+            (open, segment, *at)
+        })?;
+        let at = best.0;
+        self.idle_workers.remove(at)
+    }
+}
+
+/// A pending reply. Dropping it lets the next request proceed.
+struct PendingReply<T> {
+    receiver: Option<oneshot::Receiver<T>>,
+    dispatcher: Arc<Dispatcher>,
+}
+
+impl<T> PendingReply<T> {
+    fn new(desk: &Arc<Dispatcher>, answer: oneshot::Receiver<T>) -> Self {
+        Self {
+            receiver: Some(answer),
+            dispatcher: Arc::clone(desk),
+        }
+    }
+
+    /// Waits for the reply; `None` if the sender is gone.
+    async fn receive_reply(mut self) -> Option<T> {
+        match &mut self.receiver {
+            Some(answer) => answer.await.ok(),
+            None => None,
+        }
+    }
+}
+
+impl<T> Drop for PendingReply<T> {
+    fn drop(&mut self) {
+        self.receiver = None;
+        self.dispatcher.dispatch_tasks();
+    }
+}
+
+/// Reserved bytes of the image budget with the segment that uses them, once there is one. It also holds the pixels of the page
+/// that is drawn into the segment. Dropping the last reference releases the bytes and caches the segment for the next page.
+#[derive(Debug)]
+pub(crate) struct ImageReservation {
+    dispatcher: Arc<Dispatcher>,
+    flow_id: u64,
+    bytes: u64,
+    pub(crate) segment: Option<ImageSegment>,
+}
+
+impl ImageReservation {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Releases all but the first `bytes`, from the budget and from memory. A page without colors needs a third of its reservation.
+    pub(crate) fn shrink_to(&mut self, bytes: usize) {
+        let kept = round_up_segment_size(bytes as u64);
+        let Some(rest) = self.bytes.checked_sub(kept).filter(|rest| *rest > 0) else {
+            return;
+        };
+        if let Some(segment) = &self.segment {
+            segment.memory.release_from(kept);
+        }
+        self.bytes = kept;
+        self.dispatcher.state.lock().release_bytes(self.flow_id, rest);
+        self.dispatcher.dispatch_tasks();
+    }
+}
+
+impl PixelBuffer for ImageReservation {
+    fn as_bytes(&self) -> &[u8] {
+        self.segment.as_ref().map_or(&[], |segment| &segment.mapping)
+    }
+}
+
+impl Drop for ImageReservation {
+    fn drop(&mut self) {
+        {
+            let mut state = self.dispatcher.state.lock();
+            state.release_bytes(self.flow_id, self.bytes);
+            if let Some(segment) = self.segment.take() {
+                state.segment_pool.cache_segment(segment);
+            }
+        }
+        self.dispatcher.dispatch_tasks();
+    }
+}
+
+/// The error of a request to a closed pool.
+pub(crate) fn pool_closed_error() -> RasterError {
+    RasterError::Unavailable {
+        what: "the PDF rasterizer".into(),
+        remedy: "it has been shut down".into(),
+    }
+}

@@ -1,0 +1,430 @@
+//! One worker process, as the host sees it: sends requests, receives responses and enforces timeouts.
+//!
+//! Two timeouts apply to work on pages. The work must end within `page_timeout_seconds`, and the worker must send a heartbeat within
+//! every `stall_timeout_seconds`. A heartbeat proves real progress; no timer sends it. PDFium asks between page objects whether
+//! it should pause, and the worker sends a heartbeat at each of these calls and in its own loops. PDFium parses the content of
+//! a page in one call without asking, so a page that takes longer than the stall timeout to parse fails too. Opening a document
+//! has no heartbeat at all, so only the longer timeout applies to it.
+
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weir_core::error::RasterError;
+use weir_core::page::DocumentInfo;
+use weir_core::settings::SandboxMode;
+
+use crate::dispatcher::{Dispatcher, ImageReservation};
+use crate::framing::WorkerConnection;
+use crate::pool::RasterConfig;
+use crate::protocol::{
+    DocumentKey, DrawParams, OpenFailure, SandboxStatus, SegmentKey, WorkerConfig, WorkerRequest,
+    WorkerResponse,
+};
+use crate::response_validation;
+use crate::sandbox_requirements;
+use crate::segment_pool::{ImageSegment, WorkerId};
+use crate::shared_memory::{Heartbeat, SharedMemory};
+use crate::task::{DocumentFile, QueuedTask, TaskOutput, TaskResult, TaskResultSender, WorkerTask};
+use crate::worker_spawner::WorkerSpawner;
+
+/// Maximum number of documents that a worker keeps open.
+const MAX_OPEN_DOCUMENTS: usize = 8;
+
+/// Timeout of the start: the program is large and may have to be read from a cold disk.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A worker that does not notice the cancellation of its request within this time is replaced.
+const CANCEL_GRACE_PERIOD: Duration = Duration::from_secs(1);
+
+/// Address space for mapped PDFs, in addition to private memory.
+const MAPPED_FILES_ADDRESS_BYTES: u64 = 64 << 30;
+
+/// The reason why a worker was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WorkerExit {
+    /// The connection broke.
+    Died,
+    /// The worker exceeded a timeout of this many seconds.
+    TimedOut { seconds: u32 },
+    /// The worker sent an invalid response.
+    InvalidResponse(String),
+}
+
+#[derive(Clone, Copy)]
+struct Timeouts {
+    total: Duration,
+    stall: Option<Duration>,
+}
+
+/// A worker process that has entered its sandbox.
+#[derive(Debug)]
+pub(crate) struct WorkerProcess {
+    pub(crate) id: WorkerId,
+    pub(crate) pid: u32,
+    pub(crate) sandbox: SandboxStatus,
+    /// Number of pages processed, for recycling.
+    pub(crate) pages_processed: u32,
+    /// Open documents, least recently used first.
+    open_documents: VecDeque<DocumentKey>,
+    mapped_segments: HashSet<SegmentKey>,
+    connection: WorkerConnection,
+    heartbeat: Heartbeat,
+    dispatcher: Arc<Dispatcher>,
+    spawner: Arc<WorkerSpawner>,
+    is_reaped: bool,
+}
+
+impl WorkerProcess {
+    /// Starts a worker and waits until it has entered its sandbox.
+    pub(crate) async fn start(
+        config: &RasterConfig,
+        desk: &Arc<Dispatcher>,
+        nursery: &Arc<WorkerSpawner>,
+    ) -> Result<Self, RasterError> {
+        let unavailable = |error: io::Error| RasterError::Unavailable {
+            what: "a PDF worker process".into(),
+            remedy: format!("it cannot be started: {error}"),
+        };
+        let (wire, socket) = WorkerConnection::create_pair().map_err(unavailable)?;
+        let memory = SharedMemory::new("weir-pulse", Heartbeat::MAP_BYTES).map_err(unavailable)?;
+        let pulse = Heartbeat::map(memory.fd()).map_err(unavailable)?;
+        let pid = nursery.spawn_worker(socket).await.map_err(unavailable)?;
+        let mut process = Self {
+            id: desk.allocate_key(),
+            pid,
+            sandbox: SandboxStatus {
+                landlock: crate::EnforcementLevel::None,
+                seccomp: crate::EnforcementLevel::None,
+            },
+            pages_processed: 0,
+            open_documents: VecDeque::new(),
+            mapped_segments: HashSet::new(),
+            connection: wire,
+            heartbeat: pulse,
+            dispatcher: Arc::clone(desk),
+            spawner: Arc::clone(nursery),
+            is_reaped: false,
+        };
+        let start = WorkerRequest::Initialize(WorkerConfig {
+            pdfium_path: config.pdfium_path.as_os_str().as_bytes().to_vec(),
+            host_pid: std::process::id(),
+            max_heap_bytes: config.max_worker_heap_bytes,
+            max_extra_address_bytes: config
+                .max_worker_heap_bytes
+                .saturating_add(config.max_image_bytes)
+                .saturating_add(MAPPED_FILES_ADDRESS_BYTES),
+        });
+        let ready = async {
+            process.connection.send_request(&start, Some(memory.fd())).await?;
+            process.connection.receive_response(0).await
+        };
+        match tokio::time::timeout(START_TIMEOUT, ready).await {
+            Ok(Ok((WorkerResponse::Ready(sandbox), _))) => {
+                if let Some(missing) = sandbox_requirements::missing_sandbox_parts(sandbox) {
+                    match config.sandbox_mode {
+                        SandboxMode::Required => {
+                            return Err(sandbox_requirements::sandbox_unavailable_error(&missing));
+                        }
+                        SandboxMode::BestEffort => nursery.warn_about_sandbox_once(&missing),
+                    }
+                }
+                process.sandbox = sandbox;
+                desk.register_worker(process.id);
+                Ok(process)
+            }
+            Ok(Ok((WorkerResponse::StartFailed { what, remedy }, _))) => {
+                let pdfium = config.pdfium_path.display();
+                tracing::warn!(%pdfium, what, remedy, "a PDF worker cannot start");
+                Err(RasterError::Unavailable { what, remedy })
+            }
+            Ok(Ok(_)) => Err(unavailable(io::Error::other("it did not report ready"))),
+            Ok(Err(error)) => {
+                let end = process.kill_and_reap().await;
+                Err(unavailable(io::Error::other(format!("{error}, {end}"))))
+            }
+            Err(_) => Err(unavailable(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Returns whether the process ended while it was idle.
+    pub(crate) fn has_exited(&self) -> bool {
+        self.connection.is_broken()
+    }
+
+    /// Returns the documents that are open in the worker.
+    pub(crate) fn open_documents(&self) -> Vec<DocumentKey> {
+        self.open_documents.iter().copied().collect()
+    }
+
+    /// Kills the process, waits for its end and describes how it ended.
+    pub(crate) async fn kill_and_reap(&mut self) -> String {
+        self.is_reaped = true;
+        self.dispatcher.unregister_worker(self.id);
+        self.spawner.kill_and_reap(self.pid).await
+    }
+
+    /// Closes a document if it is open.
+    pub(crate) async fn close_document(&mut self, document: DocumentKey) -> Result<(), WorkerExit> {
+        if let Some(at) = self.open_documents.iter().position(|key| *key == document) {
+            self.open_documents.remove(at);
+            self.send_without_response(&WorkerRequest::CloseDocument { document })
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn send_without_response(&self, request: &WorkerRequest) -> Result<(), WorkerExit> {
+        self.connection
+            .send_request(request, None)
+            .await
+            .map_err(|_| WorkerExit::Died)
+    }
+
+    /// Runs a task. If its result is no longer awaited, the worker is told to cancel it at its next heartbeat.
+    pub(crate) async fn run_task(
+        &mut self,
+        config: &RasterConfig,
+        queued: &mut QueuedTask,
+    ) -> Result<TaskResult, WorkerExit> {
+        let QueuedTask {
+            document,
+            task: work,
+            reservation: hold,
+            result_sender: reply,
+        } = queued;
+        let whole = Duration::from_secs(u64::from(config.page_timeout_seconds));
+        let opening = Timeouts {
+            total: whole,
+            stall: None,
+        };
+        let working = Timeouts {
+            total: whole,
+            stall: Some(Duration::from_secs(u64::from(config.stall_timeout_seconds))),
+        };
+        let describe = matches!(work, WorkerTask::OpenDocument);
+        if !matches!(work, WorkerTask::RunProbe(_)) {
+            match self
+                .ensure_document_open(document, describe, opening, reply)
+                .await?
+            {
+                Ok(Some(info)) if describe => {
+                    return Ok(Ok(TaskOutput::DocumentOpened(
+                        response_validation::sanitize_document_info(info),
+                    )));
+                }
+                Ok(_) => {}
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        let document = document.key;
+        let mut image_limit = 0;
+        let request = match &*work {
+            WorkerTask::OpenDocument => {
+                return Err(WorkerExit::InvalidResponse("the document was not opened".into()));
+            }
+            WorkerTask::RunProbe(probe) => WorkerRequest::RunProbe(*probe),
+            WorkerTask::ReadPageSizes(pages) => WorkerRequest::ReadPageSizes {
+                document,
+                pages: pages.clone(),
+            },
+            WorkerTask::ReadPageFacts(pages) => WorkerRequest::ReadPageFacts {
+                document,
+                pages: pages.clone(),
+            },
+            WorkerTask::ReadPageText(page) => WorkerRequest::ReadPageText {
+                document,
+                page: *page,
+            },
+            WorkerTask::DrawPage {
+                page,
+                dimensions: raster,
+                drawing,
+                jpeg_quality: quality,
+            } => {
+                let hold = hold.as_mut().ok_or_else(|| {
+                    WorkerExit::InvalidResponse("no memory is reserved for the page".into())
+                })?;
+                let segment = match self.prepare_segment(hold).await? {
+                    Ok(segment) => segment,
+                    Err(error) => return Ok(Err(error)),
+                };
+                image_limit = raster.pixel_bytes() + (64 << 10);
+                WorkerRequest::DrawPage(DrawParams {
+                    document,
+                    page: *page,
+                    segment,
+                    width: raster.width,
+                    height: raster.height,
+                    stride: raster.stride,
+                    gray_stride: raster.gray_stride(),
+                    jpeg_quality: drawing.want_encoded.then_some(*quality),
+                })
+            }
+        };
+        let (response, payload) = self
+            .send_and_await_response(&request, None, working, image_limit, reply)
+            .await?;
+        self.pages_processed = self.pages_processed.saturating_add(work.processed_page_count());
+        response_validation::validate_response(work, response, payload, hold)
+    }
+
+    async fn send_and_await_response(
+        &mut self,
+        request: &WorkerRequest,
+        fd: Option<BorrowedFd<'_>>,
+        timeouts: Timeouts,
+        limit: usize,
+        reply: &mut TaskResultSender,
+    ) -> Result<(WorkerResponse, Vec<u8>), WorkerExit> {
+        self.heartbeat.set_canceled(false);
+        self.connection
+            .send_request(request, fd)
+            .await
+            .map_err(|_| WorkerExit::Died)?;
+        let begun = Instant::now();
+        let mut deadline = begun + timeouts.total;
+        let mut exceeded_timeout = timeouts.total;
+        let (mut last_beat_count, mut last_progress) = (self.heartbeat.beat_count(), begun);
+        let check_interval = timeouts
+            .stall
+            .map_or(timeouts.total, |stall| stall / 8)
+            .clamp(Duration::from_millis(10), Duration::from_millis(500));
+        let mut checks = tokio::time::interval_at(begun + check_interval, check_interval);
+        let mut is_awaited = true;
+        let receive = self.connection.receive_response(limit);
+        tokio::pin!(receive);
+        loop {
+            tokio::select! {
+                biased;
+                response = &mut receive => {
+                    return response.map_err(|error| match error.kind() {
+                        io::ErrorKind::InvalidData => WorkerExit::InvalidResponse(error.to_string()),
+                        _ => WorkerExit::Died,
+                    });
+                }
+                () = reply.closed(), if is_awaited => {
+                    is_awaited = false;
+                    self.heartbeat.set_canceled(true);
+                    deadline = deadline.min(Instant::now() + CANCEL_GRACE_PERIOD);
+                }
+                _ = checks.tick() => {
+                    let now = Instant::now();
+                    let beat = self.heartbeat.beat_count();
+                    if beat != last_beat_count {
+                        (last_beat_count, last_progress) = (beat, now);
+                    }
+                    let stalled = timeouts.stall.filter(|stall| now - last_progress >= *stall);
+                    exceeded_timeout = stalled.unwrap_or(exceeded_timeout);
+                    if stalled.is_some() || now >= deadline {
+                        let seconds = u32::try_from(exceeded_timeout.as_secs()).unwrap_or(u32::MAX);
+                        return Err(WorkerExit::TimedOut { seconds });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens a document unless it is open already. Returns its description only if it had to be opened.
+    async fn ensure_document_open(
+        &mut self,
+        document: &DocumentFile,
+        describe: bool,
+        timeouts: Timeouts,
+        reply: &mut TaskResultSender,
+    ) -> Result<Result<Option<DocumentInfo>, RasterError>, WorkerExit> {
+        if let Some(at) = self.open_documents.iter().position(|key| *key == document.key) {
+            self.open_documents.remove(at);
+            self.open_documents.push_back(document.key);
+            return Ok(Ok(None));
+        }
+        while self.open_documents.len() >= MAX_OPEN_DOCUMENTS {
+            if let Some(oldest) = self.open_documents.pop_front() {
+                self.send_without_response(&WorkerRequest::CloseDocument { document: oldest })
+                    .await?;
+            }
+        }
+        let request = WorkerRequest::OpenDocument {
+            document: document.key,
+            length: document.length,
+            password: document.password.clone(),
+            include_metadata: describe,
+        };
+        let file = Some(document.file.as_fd());
+        match self
+            .send_and_await_response(&request, file, timeouts, 0, reply)
+            .await?
+            .0
+        {
+            WorkerResponse::DocumentOpened(info) => {
+                self.open_documents.push_back(document.key);
+                Ok(Ok(Some(info)))
+            }
+            WorkerResponse::OpenFailed(OpenFailure::PasswordRequired) if document.password.is_some() => {
+                Ok(Err(RasterError::WrongPassword))
+            }
+            WorkerResponse::OpenFailed(OpenFailure::PasswordRequired) => Ok(Err(RasterError::Encrypted)),
+            WorkerResponse::OpenFailed(OpenFailure::Damaged(reason)) => Ok(Err(RasterError::Damaged(
+                response_validation::sanitize_title(&reason),
+            ))),
+            _ => Err(WorkerExit::InvalidResponse("invalid response to open".into())),
+        }
+    }
+
+    /// Returns a segment that the worker has mapped and can draw into.
+    async fn prepare_segment(
+        &mut self,
+        hold: &mut ImageReservation,
+    ) -> Result<Result<SegmentKey, RasterError>, WorkerExit> {
+        for lost in self.dispatcher.take_segments_to_unmap(self.id) {
+            if self.mapped_segments.remove(&lost) {
+                self.send_without_response(&WorkerRequest::UnmapSegment { segment: lost })
+                    .await?;
+            }
+        }
+        let bytes = hold.bytes();
+        // A segment of a process that has ended cannot be used.
+        let fits = hold
+            .segment
+            .take()
+            .filter(|s| s.worker_id == self.id && s.bytes == bytes);
+        let segment = match fits.map_or_else(
+            || ImageSegment::new(self.dispatcher.allocate_key(), self.id, bytes),
+            Ok,
+        ) {
+            Ok(segment) => segment,
+            Err(error) => {
+                return Ok(Err(RasterError::Unavailable {
+                    what: "shared memory for a page image".into(),
+                    remedy: format!("{error}: raise the memory limit or lower raster.max_total_image_bytes"),
+                }));
+            }
+        };
+        let segment = hold.segment.insert(segment);
+        if self.mapped_segments.insert(segment.key) {
+            let request = WorkerRequest::MapSegment {
+                segment: segment.key,
+                length: segment.bytes,
+            };
+            let sent = self
+                .connection
+                .send_request(&request, Some(segment.memory.fd()))
+                .await;
+            sent.map_err(|_| WorkerExit::Died)?;
+        }
+        Ok(Ok(segment.key))
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        if !self.is_reaped {
+            self.dispatcher.unregister_worker(self.id);
+            self.spawner.kill_and_reap_in_background(self.pid);
+        }
+    }
+}

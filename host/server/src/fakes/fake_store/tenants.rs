@@ -1,0 +1,105 @@
+//! The fake store of tenants and keys.
+
+use async_trait::async_trait;
+use weir_core::tenancy::{ApiKeyRecord, Tenant, TenantState, TenantStore, TenantUpdate};
+use weir_core::{StorageError, TenantId};
+
+use super::FakeStore;
+
+#[async_trait]
+impl TenantStore for FakeStore {
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<bool, StorageError> {
+        let mut kept = self.0.lock();
+        let fresh = !kept.tenants.contains_key(&tenant.id);
+        kept.tenants
+            .entry(tenant.id.clone())
+            .or_insert_with(|| tenant.clone());
+        Ok(fresh)
+    }
+
+    async fn update_tenant(
+        &self,
+        id: &TenantId,
+        change: &TenantUpdate,
+    ) -> Result<Option<Tenant>, StorageError> {
+        let mut kept = self.0.lock();
+        let tenant = kept.tenants.get_mut(id);
+        Ok(tenant.map(|tenant| {
+            change.apply_to(tenant);
+            tenant.clone()
+        }))
+    }
+
+    async fn find_tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
+        Ok(self.0.lock().tenants.get(id).cloned())
+    }
+
+    async fn list_tenants(&self) -> Result<Vec<Tenant>, StorageError> {
+        Ok(self.0.lock().tenants.values().cloned().collect())
+    }
+
+    async fn suspend_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError> {
+        let mut kept = self.0.lock();
+        kept.keys.retain(|_, key| key.tenant != *id);
+        let tenant = kept.tenants.get_mut(id);
+        Ok(tenant
+            .map(|tenant| tenant.state = TenantState::Suspended)
+            .is_some())
+    }
+
+    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
+        let mut kept = self.0.lock();
+        kept.keys.retain(|_, key| key.tenant != *id);
+        kept.jobs.retain(|job| job.tenant != *id);
+        kept.job_requests.retain(|order| order.tenant != *id);
+        kept.documents.retain(|document| document.tenant != *id);
+        kept.pages.retain(|(tenant, ..), _| tenant != id);
+        kept.events.retain(|(tenant, _)| tenant != id);
+        Ok(kept.tenants.remove(id).is_some())
+    }
+
+    async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<(), StorageError> {
+        self.0.lock().keys.insert(key.id.clone(), key.clone());
+        Ok(())
+    }
+
+    async fn revoke_api_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError> {
+        let mut kept = self.0.lock();
+        let key = kept.keys.get_mut(id);
+        Ok(key
+            .map(|key| key.revoked_millis.get_or_insert(now_millis))
+            .is_some())
+    }
+
+    async fn replace_api_key(
+        &self,
+        old: &str,
+        fresh: &ApiKeyRecord,
+        now_millis: u64,
+    ) -> Result<bool, StorageError> {
+        let mut kept = self.0.lock();
+        let usable = |key: &&mut ApiKeyRecord| {
+            key.revoked_millis.is_none() && key.expires_millis.is_none_or(|end| now_millis < end)
+        };
+        let Some(key) = kept.keys.get_mut(old).filter(usable) else {
+            return Ok(false);
+        };
+        key.revoked_millis = Some(now_millis);
+        kept.keys.insert(fresh.id.clone(), fresh.clone());
+        Ok(true)
+    }
+
+    async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
+        Ok(self.0.lock().keys.get(id).cloned())
+    }
+
+    async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError> {
+        let kept = self.0.lock();
+        Ok(kept
+            .keys
+            .values()
+            .filter(|k| k.tenant == *tenant)
+            .cloned()
+            .collect())
+    }
+}

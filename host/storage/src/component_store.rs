@@ -1,0 +1,108 @@
+//! Tenants' components as files: `<data>/components/<tenant>/<digest>.wasm`.
+//!
+//! Each tenant has a folder, although equal files have equal names: one tenant may remove a component that another needs, and stored
+//! bytes are counted by tenant. Compiled code is found by digest and shared between tenants.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use weir_core::component::{ComponentDigest, ComponentStore};
+use weir_core::{StorageError, TenantId};
+
+use crate::storage_usage::StorageUsage;
+use crate::tenant_files::TenantFiles;
+
+/// Implements [`ComponentStore`] with files.
+pub struct FileComponentStore(Arc<TenantFiles>);
+
+impl FileComponentStore {
+    /// Opens `<data>/components` and creates it if it does not exist. Blocks on the disk. Only one process may have it open.
+    pub(crate) fn open(data: &Path, kept: Arc<StorageUsage>) -> Result<Self, StorageError> {
+        let files = TenantFiles::open("component", data.join("components"), kept)?;
+        Ok(Self(Arc::new(files)))
+    }
+}
+
+/// Returns the file name of a component: its digest without the colon, which some file systems do not allow.
+fn component_file_name(digest: &ComponentDigest) -> String {
+    let text = digest.to_string();
+    format!("{}.wasm", text.strip_prefix("sha256:").unwrap_or(&text))
+}
+
+#[async_trait]
+impl ComponentStore for FileComponentStore {
+    fn new_temporary_path(&self) -> PathBuf {
+        self.0.new_unfinished_path()
+    }
+
+    async fn commit_component(
+        &self,
+        tenant: &TenantId,
+        unfinished: &Path,
+        digest: &ComponentDigest,
+    ) -> Result<(), StorageError> {
+        let (tenant, unfinished, name) = (tenant.clone(), unfinished.to_owned(), component_file_name(digest));
+        self.0
+            .run_blocking(move |files| files.commit_file(&tenant, &unfinished, &name))
+            .await
+    }
+
+    fn component_path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf {
+        self.0.file_path(tenant, &component_file_name(digest))
+    }
+
+    async fn remove_component_file(
+        &self,
+        tenant: &TenantId,
+        digest: &ComponentDigest,
+    ) -> Result<bool, StorageError> {
+        let (tenant, name) = (tenant.clone(), component_file_name(digest));
+        self.0
+            .run_blocking(move |files| files.remove_file(&tenant, &name))
+            .await
+    }
+
+    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        let tenant = tenant.clone();
+        self.0
+            .run_blocking(move |files| files.remove_all_files(&tenant))
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn component_is_stored_by_digest_until_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Arc::new(StorageUsage::from_saved([]));
+        let components = FileComponentStore::open(folder.path(), Arc::clone(&kept)).unwrap();
+        let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let digest = ComponentDigest::from_content(b"component");
+        for tenant in [&a, &b] {
+            let unfinished = components.new_temporary_path();
+            fs::write(&unfinished, "component").unwrap();
+            components
+                .commit_component(tenant, &unfinished, &digest)
+                .await
+                .unwrap();
+            assert!(!unfinished.exists());
+        }
+        assert_eq!(
+            fs::read(components.component_path(&a, &digest)).unwrap(),
+            b"component"
+        );
+        assert_eq!((kept.stored_bytes(&a), kept.stored_bytes(&b)), (9, 9));
+        assert!(components.remove_component_file(&a, &digest).await.unwrap());
+        assert!(!components.remove_component_file(&a, &digest).await.unwrap());
+        assert!(!components.component_path(&a, &digest).exists());
+        assert!(components.component_path(&b, &digest).exists());
+        components.remove_all_of_tenant(&b).await.unwrap();
+        assert_eq!((kept.stored_bytes(&a), kept.stored_bytes(&b)), (0, 0));
+    }
+}

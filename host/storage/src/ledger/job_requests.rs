@@ -1,0 +1,246 @@
+//! Rows of job requests and of idempotency keys.
+//!
+//! One transaction looks up an idempotency key and writes it with its job, and the file has one writer at a time. So of two requests
+//! with one key, the second finds the job of the first.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, Result, Transaction, params};
+use weir_core::job_request::{
+    EarlierRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome,
+};
+use weir_core::ledger::JobRecord;
+use weir_core::{JobId, StorageError, TenantId};
+
+use super::column_values::{read_json, read_parsed, to_json, to_sql_integer};
+use super::{SqliteLedger, document_removals, records};
+
+/// Minimum time that an idempotency key is known, counted from its first request.
+const MIN_IDEMPOTENCY_KEY_MILLIS: u64 = 24 * 60 * 60 * 1000;
+/// Maximum number of expired keys that one job request deletes. It adds only one key, so the table shrinks again after a burst.
+const MAX_DELETED_KEYS: i64 = 8;
+/// Maximum number of jobs in one list.
+const MAX_LISTED_JOBS: usize = 10_000;
+
+#[async_trait]
+impl JobRequestStore for SqliteLedger {
+    async fn put_job_request(
+        &self,
+        record: &JobRecord,
+        request: &JobRequest,
+        idempotency: Option<&IdempotencyKey>,
+    ) -> std::result::Result<PutRequestOutcome, StorageError> {
+        let (record, request, idempotency_key) = (record.clone(), request.clone(), idempotency.cloned());
+        self.write_with_storage_usage(move |t| {
+            insert_job_request(t, &record, &request, idempotency_key.as_ref())
+        })
+        .await
+    }
+
+    async fn find_earlier_request(
+        &self,
+        tenant: &TenantId,
+        idempotency_key: &str,
+    ) -> std::result::Result<Option<EarlierRequest>, StorageError> {
+        let (tenant, idempotency_key) = (tenant.clone(), idempotency_key.to_owned());
+        self.reader
+            .read_rows(move |c| find_idempotency_key(c, &tenant, &idempotency_key))
+            .await
+    }
+
+    async fn find_job_request(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> std::result::Result<Option<JobRequest>, StorageError> {
+        let (tenant, job) = (tenant.clone(), *job);
+        self.reader
+            .read_rows(move |c| find_job_request(c, &tenant, &job))
+            .await
+    }
+
+    async fn list_jobs(
+        &self,
+        tenant: &TenantId,
+        filter: &JobFilter,
+    ) -> std::result::Result<Vec<JobRecord>, StorageError> {
+        let (tenant, mut filter) = (tenant.clone(), filter.clone());
+        filter.limit = filter.limit.min(MAX_LISTED_JOBS);
+        self.reader
+            .read_rows(move |c| records::list_jobs(c, &tenant, &filter))
+            .await
+    }
+
+    async fn list_undelivered_webhooks(
+        &self,
+    ) -> std::result::Result<Vec<(TenantId, JobId, u32)>, StorageError> {
+        self.reader.read_rows(list_pending_webhooks).await
+    }
+
+    async fn record_webhook_attempt(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        tries: Option<u32>,
+    ) -> std::result::Result<(), StorageError> {
+        let (tenant, job) = (tenant.clone(), *job);
+        let removed = tries.is_none();
+        self.write_transaction(move |t| write_webhook_attempts(t, &tenant, &job, tries))
+            .await?;
+        if removed {
+            self.tenant_admin.schedule_wal_truncation();
+        }
+        Ok(())
+    }
+}
+
+fn insert_job_request(
+    transaction: &Transaction<'_>,
+    record: &JobRecord,
+    request: &JobRequest,
+    idempotency_key: Option<&IdempotencyKey>,
+) -> Result<PutRequestOutcome> {
+    if let Some(idempotency_key) = idempotency_key
+        && let Some(earlier) = find_idempotency_key(transaction, &request.tenant, &idempotency_key.key)?
+    {
+        return Ok(if earlier.request_digest == idempotency_key.request_digest {
+            PutRequestOutcome::AlreadyCreated(earlier.job)
+        } else {
+            PutRequestOutcome::KeyConflict
+        });
+    }
+    if let Some(document) = document_removals::find_removed_document(transaction, request)? {
+        return Ok(PutRequestOutcome::DocumentBeingRemoved(document));
+    }
+    if let Some(idempotency_key) = idempotency_key {
+        insert_idempotency_key(transaction, record, idempotency_key)?;
+    }
+    for file in &request.files {
+        document_removals::add_job_document(transaction, &request.tenant, &file.document, &request.job)?;
+    }
+    records::write_job(transaction, record)?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO job_requests (tenant, job, request, webhook_attempts) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            request.tenant.as_str(),
+            request.job.to_string(),
+            to_json(request)?,
+            request.webhook.as_ref().map(|_| 0),
+        ])?;
+    Ok(PutRequestOutcome::Created)
+}
+
+fn find_idempotency_key(
+    c: &Connection,
+    tenant: &TenantId,
+    idempotency_key: &str,
+) -> Result<Option<EarlierRequest>> {
+    c.prepare_cached("SELECT request_digest, job FROM idempotency_keys WHERE tenant = ?1 AND key = ?2")?
+        .query_row(params![tenant.as_str(), idempotency_key], |row| {
+            Ok(EarlierRequest {
+                request_digest: row.get(0)?,
+                job: read_parsed(row, 1)?,
+            })
+        })
+        .optional()
+}
+
+fn insert_idempotency_key(
+    transaction: &Transaction<'_>,
+    record: &JobRecord,
+    idempotency_key: &IdempotencyKey,
+) -> Result<()> {
+    transaction
+        .prepare_cached(
+            "DELETE FROM idempotency_keys WHERE (tenant, key) IN
+             (SELECT tenant, key FROM idempotency_keys WHERE created_millis < ?1 ORDER BY created_millis LIMIT ?2)",
+        )?
+        .execute(params![
+            to_sql_integer(record.created_millis.saturating_sub(MIN_IDEMPOTENCY_KEY_MILLIS)),
+            MAX_DELETED_KEYS,
+        ])?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO idempotency_keys (tenant, key, request_digest, job, created_millis) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            record.tenant.as_str(),
+            idempotency_key.key,
+            idempotency_key.request_digest.as_slice(),
+            record.id.to_string(),
+            to_sql_integer(record.created_millis),
+        ])
+        .map(drop)
+}
+
+fn find_job_request(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<Option<JobRequest>> {
+    c.prepare_cached("SELECT request FROM job_requests WHERE tenant = ?1 AND job = ?2")?
+        .query_row(params![tenant.as_str(), job.to_string()], |row| read_json(row, 0))
+        .optional()
+}
+
+/// Removes the passwords of a job's files. Returns whether there were any.
+pub(super) fn remove_passwords(
+    transaction: &Transaction<'_>,
+    tenant: &TenantId,
+    job: &JobId,
+) -> Result<bool> {
+    let Some(mut request) = find_job_request(transaction, tenant, job)? else {
+        return Ok(false);
+    };
+    let mut removed = false;
+    for file in &mut request.files {
+        removed |= file.password.take().is_some();
+    }
+    if removed {
+        replace_job_request(transaction, &request)?;
+    }
+    Ok(removed)
+}
+
+fn write_webhook_attempts(
+    transaction: &Transaction<'_>,
+    tenant: &TenantId,
+    job: &JobId,
+    tries: Option<u32>,
+) -> Result<()> {
+    transaction
+        .prepare_cached("UPDATE job_requests SET webhook_attempts = ?3 WHERE tenant = ?1 AND job = ?2")?
+        .execute(params![tenant.as_str(), job.to_string(), tries])?;
+    match find_job_request(transaction, tenant, job)? {
+        Some(request) if tries.is_none() => replace_job_request(
+            transaction,
+            &JobRequest {
+                webhook: None,
+                ..request
+            },
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn replace_job_request(transaction: &Transaction<'_>, request: &JobRequest) -> Result<()> {
+    transaction
+        .prepare_cached("UPDATE job_requests SET request = ?3 WHERE tenant = ?1 AND job = ?2")?
+        .execute(params![
+            request.tenant.as_str(),
+            request.job.to_string(),
+            to_json(request)?
+        ])
+        .map(drop)
+}
+
+/// Lists the jobs with undelivered webhooks, each with its number of attempts. A webhook becomes due when its job ends, without a write
+/// to its row.
+fn list_pending_webhooks(c: &Connection) -> Result<Vec<(TenantId, JobId, u32)>> {
+    c.prepare_cached(
+        "SELECT r.tenant, r.job, r.webhook_attempts FROM job_requests r
+         JOIN jobs ON jobs.tenant = r.tenant AND jobs.id = r.job
+         WHERE r.webhook_attempts IS NOT NULL AND jobs.state NOT IN ('queued', 'running') ORDER BY r.job",
+    )?
+    .query_map([], |row| {
+        Ok((read_parsed(row, 0)?, read_parsed(row, 1)?, row.get(2)?))
+    })?
+    .collect()
+}

@@ -1,0 +1,100 @@
+use rusqlite::{Connection, StatementStatus, params_from_iter};
+use weir_core::{DocumentId, RevisionId};
+
+use super::*;
+use crate::ledger::database::Database;
+
+/// The statements that list a part of a tenant's rows.
+const LIST_QUERIES: [&str; 4] = [
+    DOCUMENTS_AFTER_CONDITION,
+    SELECT_PAGES_AFTER,
+    SELECT_LAST_POSITION,
+    SELECT_TENANT_EVENTS,
+];
+
+fn complete_query(c: &Connection, list: &str) -> String {
+    match list {
+        DOCUMENTS_AFTER_CONDITION => build_document_query(c, list).unwrap(),
+        _ => list.to_owned(),
+    }
+}
+
+fn create_ledger() -> (tempfile::TempDir, Connection) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ledger.db");
+    Database::open_or_create(&file).unwrap();
+    let connection = Connection::open(file).unwrap();
+    (dir, connection)
+}
+
+#[test]
+fn list_queries_use_an_index_and_do_not_sort() {
+    let (_dir, c) = create_ledger();
+    for sql in LIST_QUERIES.map(|list| complete_query(&c, list)) {
+        let mut statement = c.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let parameters = vec![None::<i64>; statement.parameter_count()];
+        let rows = statement.query_map(params_from_iter(parameters), |row| row.get::<_, String>("detail"));
+        let steps: Vec<String> = rows.unwrap().collect::<Result<_>>().unwrap();
+        for step in steps {
+            assert!(
+                step.starts_with("SEARCH") && step.contains(" USING ") && step.contains("tenant=?"),
+                "{step}: {sql}"
+            );
+        }
+    }
+}
+
+/// Counts the steps of SQLite's virtual machine that a statement takes.
+fn count_vm_steps(c: &Connection, sql: &str, document: &DocumentId) -> i32 {
+    let mut statement = c.prepare(&complete_query(c, sql)).unwrap();
+    let (tenant, id) = ("t".to_owned(), document.to_string());
+    let parameters: Vec<&dyn rusqlite::ToSql> = match sql {
+        DOCUMENTS_AFTER_CONDITION => vec![&tenant, &i64::MAX, &AFTER_ALL_IDS, &1],
+        SELECT_PAGES_AFTER => vec![&tenant, &id, &0, &1],
+        SELECT_LAST_POSITION => vec![&tenant],
+        _ => vec![&tenant, &0, &1],
+    };
+    let mut rows = statement.query(parameters.as_slice()).unwrap();
+    let mut found = 0;
+    while rows.next().unwrap().is_some() {
+        found += 1;
+    }
+    drop(rows);
+    assert_eq!(found, 1, "{sql}");
+    statement.get_status(StatementStatus::VmStep)
+}
+
+#[test]
+fn list_cost_does_not_grow_with_the_rows() {
+    let (_dir, c) = create_ledger();
+    let document = DocumentId::from_content(b"paged");
+    let fill = |from: u32, to: u32| {
+        let revision = RevisionId::from_content(b"r").to_string();
+        let id = document.to_string();
+        for number in from..to {
+            let name = DocumentId::from_content(&number.to_le_bytes()).to_string();
+            c.execute(
+                "INSERT INTO documents (tenant, id, name, bytes, pages, title, outline, collection, created_millis)
+                 VALUES ('t', ?1, 'a.pdf', 1, 1, NULL, '[]', 'default', ?2)",
+                params![name, number],
+            )
+            .unwrap();
+            c.execute(
+                "INSERT INTO pages VALUES ('t', ?1, ?2, ?3, 'job', '{}')",
+                params![id, number + 1, revision],
+            )
+            .unwrap();
+            c.execute(
+                "INSERT INTO events (tenant, job, seq, event) VALUES ('t', 'job', ?1, '{}')",
+                [number],
+            )
+            .unwrap();
+        }
+    };
+    c.execute_batch("BEGIN").unwrap();
+    fill(0, 100);
+    let few = LIST_QUERIES.map(|sql| count_vm_steps(&c, sql, &document));
+    fill(100, 1000);
+    let many = LIST_QUERIES.map(|sql| count_vm_steps(&c, sql, &document));
+    assert_eq!(few, many);
+}

@@ -1,0 +1,87 @@
+//! Rows of shadow runs.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, Result, Row, Transaction, params};
+use weir_core::shadow::{MAX_SHADOW_RUNS, ShadowRun, ShadowStore};
+use weir_core::{StorageError, TenantId};
+
+use super::column_values::{read_json, read_parsed, read_u64, to_json, to_sql_integer};
+use super::{SqliteLedger, document_removals};
+
+type StorageResult<T> = std::result::Result<T, StorageError>;
+
+#[async_trait]
+impl ShadowStore for SqliteLedger {
+    async fn put_shadow_run(&self, run: &ShadowRun) -> StorageResult<()> {
+        let run = run.clone();
+        self.write_transaction(move |t| put_shadow_run(t, &run)).await
+    }
+
+    async fn list_shadow_runs(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        revision: u32,
+        since_millis: u64,
+    ) -> StorageResult<Vec<ShadowRun>> {
+        let (tenant, pipeline) = (tenant.clone(), pipeline.to_owned());
+        self.reader
+            .read_rows(move |c| list_shadow_runs(c, &tenant, &pipeline, revision, since_millis))
+            .await
+    }
+}
+
+fn put_shadow_run(t: &Transaction<'_>, run: &ShadowRun) -> Result<()> {
+    if document_removals::has_removed_document(t, &run.tenant, &run.job)? {
+        return Ok(());
+    }
+    let (tenant, pipeline) = (run.tenant.as_str(), run.pipeline.as_str());
+    t.prepare_cached(
+        "INSERT OR REPLACE INTO shadow_runs (tenant, pipeline, job, revision, at_millis, report)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        tenant,
+        pipeline,
+        run.job.to_string(),
+        run.revision,
+        to_sql_integer(run.compared_at_millis),
+        to_json(&run.report)?,
+    ])?;
+    // Job ids grow with time, so this keeps the latest runs.
+    t.prepare_cached(
+        "DELETE FROM shadow_runs WHERE tenant = ?1 AND pipeline = ?2 AND job <
+             (SELECT job FROM shadow_runs WHERE tenant = ?1 AND pipeline = ?2 ORDER BY job DESC LIMIT 1 OFFSET ?3)",
+    )?
+    .execute(params![tenant, pipeline, MAX_SHADOW_RUNS - 1])
+    .map(drop)
+}
+
+fn list_shadow_runs(
+    c: &Connection,
+    tenant: &TenantId,
+    pipeline: &str,
+    revision: u32,
+    since_millis: u64,
+) -> Result<Vec<ShadowRun>> {
+    c.prepare_cached(
+        "SELECT tenant, pipeline, revision, job, at_millis, report FROM shadow_runs
+         WHERE tenant = ?1 AND pipeline = ?2 AND revision = ?3 AND at_millis >= ?4 ORDER BY job DESC",
+    )?
+    .query_map(
+        params![tenant.as_str(), pipeline, revision, to_sql_integer(since_millis)],
+        shadow_run_from_row,
+    )?
+    .collect()
+}
+
+fn shadow_run_from_row(row: &Row<'_>) -> Result<ShadowRun> {
+    Ok(ShadowRun {
+        tenant: read_parsed(row, 0)?,
+        pipeline: row.get(1)?,
+        revision: row.get(2)?,
+        job: read_parsed(row, 3)?,
+        compared_at_millis: read_u64(row, 4)?,
+        report: read_json(row, 5)?,
+    })
+}

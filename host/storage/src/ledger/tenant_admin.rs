@@ -1,0 +1,296 @@
+//! Lookups and changes of tenants and API keys, also while a server holds the data folder.
+//!
+//! SQLite lets several processes write. So the commands that change tenants write to the file, and the server's next lookup sees the
+//! change. Every request looks up its tenant, so lookups have connections of their own and do not wait for the reading of a long list.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rusqlite::Transaction;
+use tokio::time::sleep;
+use weir_core::tenancy::{ApiKeyRecord, Tenant, TenantStore, TenantUpdate};
+use weir_core::{StorageError, TenantId};
+
+use super::database::{Database, truncate_wal};
+use super::{LEDGER_NAME, LedgerReader, LedgerWriter, SqliteLedger, ledger_path, tenants};
+use crate::data_folder::{FolderLock, create_private_folder};
+use crate::worker_thread::WorkerThread;
+
+/// Rows of a table that one transaction removes. Other writers run between two transactions.
+const ROWS_PER_TRANSACTION: usize = 2_000;
+/// Time until the write-ahead log is truncated, and between two attempts.
+const WAL_TRUNCATE_DELAY: Duration = Duration::from_secs(1);
+
+/// Implements [`TenantStore`] with the ledger of a data folder, which another process may hold.
+pub struct TenantAdmin {
+    writer: Arc<WorkerThread<LedgerWriter>>,
+    reader: LedgerReader,
+    /// A task that truncates the write-ahead log is waiting.
+    is_truncation_scheduled: Arc<AtomicBool>,
+}
+
+fn empty_log(writer: &mut LedgerWriter) -> Result<bool, StorageError> {
+    writer.database.with_connection(truncate_wal)
+}
+
+impl TenantAdmin {
+    /// Opens the ledger of a data folder. Returns [`StorageError::NotFound`] if there is none.
+    pub async fn open(data: &Path) -> Result<Self, StorageError> {
+        run_blocking(data, |data| {
+            Self::with_database(data, open_shared_database(data)?)
+        })
+        .await
+    }
+
+    /// Opens the ledger of a data folder. Creates the folder and the ledger if they do not exist.
+    pub async fn open_or_create(data: &Path) -> Result<Self, StorageError> {
+        run_blocking(data, |data| {
+            create_private_folder(data)?;
+            match open_shared_database(data) {
+                Err(StorageError::NotFound { .. }) => Self::with_database(data, open_held_database(data)?),
+                opened => Self::with_database(data, opened?),
+            }
+        })
+        .await
+    }
+
+    fn with_database(data: &Path, database: Database) -> Result<Self, StorageError> {
+        let file = ledger_path(data);
+        let writer = LedgerWriter {
+            database,
+            _lock: None,
+        };
+        let writer = WorkerThread::start("weir-tenants", LEDGER_NAME.into(), writer)?;
+        Ok(Self::with_writer(Arc::new(writer), LedgerReader::for_file(file)))
+    }
+
+    pub(super) fn with_writer(writer: Arc<WorkerThread<LedgerWriter>>, reader: LedgerReader) -> Self {
+        Self {
+            writer,
+            reader,
+            is_truncation_scheduled: Arc::default(),
+        }
+    }
+
+    pub(super) fn close_idle_connections(&self) {
+        self.reader.close_idle_connections();
+    }
+
+    /// Truncates the write-ahead log so that removed rows leave the disk. If a reader still needs the log, schedules further attempts.
+    pub(super) async fn truncate_wal_or_schedule(&self) -> Result<(), StorageError> {
+        if !self.writer.run(empty_log).await? {
+            self.schedule_wal_truncation();
+        }
+        Ok(())
+    }
+
+    /// Truncates the write-ahead log within seconds, in the background. Further calls until then have no effect.
+    pub(super) fn schedule_wal_truncation(&self) {
+        if self.is_truncation_scheduled.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (writer, emptying) = (
+            Arc::downgrade(&self.writer),
+            Arc::clone(&self.is_truncation_scheduled),
+        );
+        tokio::spawn(async move {
+            loop {
+                sleep(WAL_TRUNCATE_DELAY).await;
+                // First, because rows that are removed from here on need another truncation.
+                emptying.store(false, Ordering::Release);
+                let Some(writer) = writer.upgrade() else { return };
+                match writer.run(empty_log).await {
+                    Ok(false) if !emptying.swap(true, Ordering::AcqRel) => {}
+                    // After an error too: if the ledger is closed, the next opener truncates the log.
+                    _ => return,
+                }
+            }
+        });
+    }
+
+    async fn write_transaction<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
+    ) -> Result<R, StorageError> {
+        self.writer
+            .run(move |writer| writer.database.run_transaction(work))
+            .await
+    }
+}
+
+async fn run_blocking<R: Send + 'static>(
+    data: &Path,
+    work: impl FnOnce(&Path) -> Result<R, StorageError> + Send + 'static,
+) -> Result<R, StorageError> {
+    let folder = data.to_owned();
+    let done = tokio::task::spawn_blocking(move || work(&folder)).await;
+    done.map_err(|e| StorageError::Failed {
+        what: "opening the ledger".into(),
+        reason: e.to_string(),
+    })?
+}
+
+/// Opens the ledger of a folder that another process may hold, and upgrades an earlier schema first.
+fn open_shared_database(data: &Path) -> Result<Database, StorageError> {
+    match Database::open_shared(&ledger_path(data))? {
+        Some(database) => Ok(database),
+        None => open_held_database(data),
+    }
+}
+
+/// Opens the ledger while holding the folder for a moment, and upgrades its schema. If another process holds the folder, that process
+/// may have upgraded the schema meanwhile.
+fn open_held_database(data: &Path) -> Result<Database, StorageError> {
+    match FolderLock::acquire(data) {
+        Ok(_lock) => Database::open_or_create(&ledger_path(data)),
+        Err(in_use) => Database::open_shared(&ledger_path(data))?.ok_or(in_use),
+    }
+}
+
+#[async_trait]
+impl TenantStore for TenantAdmin {
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<bool, StorageError> {
+        let tenant = tenant.clone();
+        self.write_transaction(move |t| tenants::create_tenant(t, &tenant))
+            .await
+    }
+
+    async fn update_tenant(
+        &self,
+        id: &TenantId,
+        change: &TenantUpdate,
+    ) -> Result<Option<Tenant>, StorageError> {
+        let (id, change) = (id.clone(), change.clone());
+        self.write_transaction(move |t| tenants::change_tenant(t, &id, &change))
+            .await
+    }
+
+    async fn find_tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
+        let id = id.clone();
+        self.reader.read_rows(move |c| tenants::find_tenant(c, &id)).await
+    }
+
+    async fn list_tenants(&self) -> Result<Vec<Tenant>, StorageError> {
+        self.reader.read_rows(tenants::list_tenants).await
+    }
+
+    async fn suspend_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError> {
+        let tenant = id.clone();
+        self.write_transaction(move |t| tenants::suspend_and_delete_keys(t, &tenant))
+            .await
+    }
+
+    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
+        self.suspend_and_remove_keys(id).await?;
+        loop {
+            let tenant = id.clone();
+            let more =
+                self.write_transaction(move |t| tenants::delete_row_batch(t, &tenant, ROWS_PER_TRANSACTION));
+            if !more.await? {
+                break;
+            }
+        }
+        let tenant = id.clone();
+        let known = self
+            .write_transaction(move |t| tenants::delete_remaining_rows(t, &tenant))
+            .await?;
+        self.truncate_wal_or_schedule().await?;
+        Ok(known)
+    }
+
+    async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<(), StorageError> {
+        let key = key.clone();
+        self.write_transaction(move |t| tenants::write_api_key(t, &key))
+            .await?
+    }
+
+    async fn revoke_api_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError> {
+        let id = id.to_owned();
+        self.write_transaction(move |t| tenants::revoke_api_key(t, &id, now_millis))
+            .await
+    }
+
+    async fn replace_api_key(
+        &self,
+        old: &str,
+        fresh: &ApiKeyRecord,
+        now_millis: u64,
+    ) -> Result<bool, StorageError> {
+        let (old, fresh) = (old.to_owned(), fresh.clone());
+        self.write_transaction(move |t| tenants::replace_api_key(t, &old, &fresh, now_millis))
+            .await?
+    }
+
+    async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
+        let id = id.to_owned();
+        self.reader
+            .read_rows(move |c| tenants::find_api_key(c, &id))
+            .await
+    }
+
+    async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError> {
+        let tenant = tenant.clone();
+        self.reader
+            .read_rows(move |c| tenants::list_api_keys(c, &tenant))
+            .await
+    }
+}
+
+#[async_trait]
+impl TenantStore for SqliteLedger {
+    async fn create_tenant(&self, tenant: &Tenant) -> Result<bool, StorageError> {
+        self.tenant_admin.create_tenant(tenant).await
+    }
+
+    async fn update_tenant(
+        &self,
+        id: &TenantId,
+        change: &TenantUpdate,
+    ) -> Result<Option<Tenant>, StorageError> {
+        self.tenant_admin.update_tenant(id, change).await
+    }
+
+    async fn find_tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
+        self.tenant_admin.find_tenant(id).await
+    }
+
+    async fn list_tenants(&self) -> Result<Vec<Tenant>, StorageError> {
+        self.tenant_admin.list_tenants().await
+    }
+
+    async fn suspend_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError> {
+        self.tenant_admin.suspend_and_remove_keys(id).await
+    }
+
+    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
+        self.tenant_admin.remove_tenant(id).await
+    }
+
+    async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<(), StorageError> {
+        self.tenant_admin.put_api_key(key).await
+    }
+
+    async fn revoke_api_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError> {
+        self.tenant_admin.revoke_api_key(id, now_millis).await
+    }
+
+    async fn replace_api_key(
+        &self,
+        old: &str,
+        fresh: &ApiKeyRecord,
+        now_millis: u64,
+    ) -> Result<bool, StorageError> {
+        self.tenant_admin.replace_api_key(old, fresh, now_millis).await
+    }
+
+    async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
+        self.tenant_admin.find_api_key(id).await
+    }
+
+    async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError> {
+        self.tenant_admin.list_api_keys(tenant).await
+    }
+}

@@ -1,0 +1,80 @@
+//! The removal of a tenant with all its data.
+//!
+//! The tenant's API keys are removed first, so that no request arrives meanwhile. The other rows of the ledger are removed last. If the
+//! removal is interrupted, the tenant is still listed, and a second removal removes the rest.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use weir_core::component::ComponentStore as _;
+use weir_core::ports::{BlobStore, VectorStore};
+use weir_core::tenancy::TenantStore;
+use weir_core::uploads::UploadStore;
+use weir_core::{StorageError, TenantId};
+
+use crate::blobs::FileBlobStore;
+use crate::component_store::FileComponentStore;
+use crate::data_folder::{FolderLock, create_private_folder, rename_former_entries};
+use crate::ledger::SqliteLedger;
+use crate::named_path::NamedPath;
+use crate::response_cache;
+use crate::uploads::FileUploads;
+use crate::usage_recount::UsageRecount;
+use crate::vectors::EdgeVectorStore;
+
+fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(NamedPath::new("the recordings", folder).io_error(&e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a tenant with all its data from a data folder. Returns whether the tenant existed. Returns [`StorageError::InUse`] if another
+/// process holds the folder, because its active jobs would write new data of the tenant.
+pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, StorageError> {
+    let (folder, leaving) = (data.to_owned(), tenant.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        create_private_folder(&folder)?;
+        let lock = Arc::new(FolderLock::acquire(&folder)?);
+        rename_former_entries(&folder)?;
+        let (ledger, exact) = SqliteLedger::open(&folder, Arc::clone(&lock))?;
+        let kept = ledger.storage_usage();
+        let uploads = FileUploads::open(&folder, Arc::clone(kept))?;
+        let blobs = FileBlobStore::open(&folder, Arc::clone(kept))?;
+        let components = FileComponentStore::open(&folder, Arc::clone(kept))?;
+        let vectors = EdgeVectorStore::open_existing(&folder, lock)?;
+        let recount = UsageRecount::start(&folder, kept, &exact)?;
+        response_cache::clear_tenant(&folder, &leaving)?;
+        remove_recordings_folder(&folder.join("recordings").join(leaving.as_str()))?;
+        Ok((ledger, (uploads, components), blobs, vectors, recount))
+    });
+    let (ledger, (uploads, components), blobs, vectors, recount) =
+        opened.await.map_err(|e| StorageError::Failed {
+            what: "opening the data folder".into(),
+            reason: e.to_string(),
+        })??;
+    let removed = async {
+        ledger.suspend_and_remove_keys(tenant).await?;
+        if let Some(vectors) = &vectors {
+            vectors.remove_tenant_points(tenant).await?;
+            vectors.flush_points().await?;
+            vectors.compact().await?;
+        }
+        blobs.delete_prefix(tenant, "").await?;
+        uploads.remove_all_of_tenant(tenant).await?;
+        components.remove_all_of_tenant(tenant).await?;
+        ledger.remove_tenant(tenant).await
+    };
+    let removed = removed.await;
+    recount.stop().await;
+    let closed = match &vectors {
+        Some(vectors) => vectors.close().await,
+        None => Ok(()),
+    };
+    ledger.close().await;
+    closed.and(removed)
+}

@@ -1,0 +1,270 @@
+//! Uploads as files: `<data>/uploads/<tenant>/<document>`.
+//!
+//! Uploads that are staged for a job are in a folder that is not emptied at the next start. Their file names contain the tenant, the job
+//! and the document.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use weir_core::uploads::{StagedUpload, UploadStore};
+use weir_core::{DocumentId, JobId, StorageError, TenantId};
+
+use crate::data_folder::{create_private_folder, free_bytes, sync_folder};
+use crate::named_path::NamedPath;
+use crate::storage_usage::StorageUsage;
+use crate::tenant_files::{TenantFiles, remove_if_exists};
+
+/// The folder of staged uploads. Their names are `<tenant>.<job>.<document>.<number>`, and no part contains a dot.
+const STAGING_FOLDER: &str = ".staged";
+
+/// Implements [`UploadStore`] with files.
+pub struct FileUploads(Arc<TenantFiles>);
+
+impl FileUploads {
+    /// Opens `<data>/uploads` and creates it if it does not exist. Removes unfinished files, so only one process may have it open.
+    /// Blocks on the disk.
+    pub(crate) fn open(data: &Path, kept: Arc<StorageUsage>) -> Result<Self, StorageError> {
+        let files = TenantFiles::open("document", data.join("uploads"), kept)?;
+        create_private_folder(&files.root_folder().join(STAGING_FOLDER))?;
+        Ok(Self(Arc::new(files)))
+    }
+}
+
+#[async_trait]
+impl UploadStore for FileUploads {
+    fn new_temporary_path(&self) -> PathBuf {
+        self.0.new_unfinished_path()
+    }
+
+    async fn stage_for_job(
+        &self,
+        tenant: &TenantId,
+        unfinished: &Path,
+        job: &JobId,
+        document: &DocumentId,
+    ) -> Result<PathBuf, StorageError> {
+        let name = format!("{tenant}.{job}.{document}.{}", self.0.take_number());
+        let unfinished = unfinished.to_owned();
+        self.0
+            .run_blocking(move |files| stage_upload(files, &unfinished, &name))
+            .await
+    }
+
+    async fn stage_stored_upload(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        document: &DocumentId,
+    ) -> Result<Option<PathBuf>, StorageError> {
+        let name = format!("{tenant}.{job}.{document}.{}", self.0.take_number());
+        let kept = self.0.file_path(tenant, &document.to_string());
+        self.0
+            .run_blocking(move |files| stage_stored_upload(files, &kept, &name))
+            .await
+    }
+
+    async fn list_staged_uploads(&self) -> Result<Vec<StagedUpload>, StorageError> {
+        self.0.run_blocking(list_staged_uploads).await
+    }
+
+    async fn commit_upload(
+        &self,
+        tenant: &TenantId,
+        unfinished: &Path,
+        document: &DocumentId,
+    ) -> Result<(), StorageError> {
+        let (tenant, unfinished, name) = (tenant.clone(), unfinished.to_owned(), document.to_string());
+        self.0
+            .run_blocking(move |files| files.commit_file(&tenant, &unfinished, &name))
+            .await
+    }
+
+    fn free_disk_bytes(&self) -> Option<u64> {
+        free_bytes(self.0.root_folder())
+    }
+
+    fn upload_path(&self, tenant: &TenantId, document: &DocumentId) -> PathBuf {
+        self.0.file_path(tenant, &document.to_string())
+    }
+
+    async fn remove_upload(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
+        let (tenant, name) = (tenant.clone(), document.to_string());
+        self.0
+            .run_blocking(move |files| files.remove_file(&tenant, &name))
+            .await
+    }
+
+    async fn list_uploads(&self, tenant: &TenantId) -> Result<Vec<DocumentId>, StorageError> {
+        let tenant = tenant.clone();
+        let names = self
+            .0
+            .run_blocking(move |files| files.list_names(&tenant))
+            .await?;
+        let mut documents: Vec<DocumentId> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        documents.sort_unstable();
+        Ok(documents)
+    }
+
+    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        let tenant = tenant.clone();
+        self.0
+            .run_blocking(move |files| {
+                for staged in list_staged_uploads(files)?
+                    .into_iter()
+                    .filter(|s| s.tenant == tenant)
+                {
+                    remove_if_exists(&staged.path)
+                        .map_err(|e| files.named_path(&staged.path).io_error(&e))?;
+                }
+                files.remove_all_files(&tenant)
+            })
+            .await
+    }
+}
+
+fn stage_upload(files: &TenantFiles, unfinished: &Path, name: &str) -> Result<PathBuf, StorageError> {
+    let folder = files.root_folder().join(STAGING_FOLDER);
+    let staged = folder.join(name);
+    File::open(unfinished)
+        .and_then(|file| file.sync_all())
+        .and_then(|()| fs::rename(unfinished, &staged))
+        .and_then(|()| sync_folder(&folder))
+        .map_err(|e| NamedPath::below_root(&folder, "upload", &staged).io_error(&e))?;
+    Ok(staged)
+}
+
+/// Stages a stored upload with a hard link, or with a copy if the file system has no hard links. Returns `None` if it is not stored.
+fn stage_stored_upload(
+    files: &TenantFiles,
+    kept: &Path,
+    name: &str,
+) -> Result<Option<PathBuf>, StorageError> {
+    let folder = files.root_folder().join(STAGING_FOLDER);
+    let staged = folder.join(name);
+    let linked = fs::hard_link(kept, &staged).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Err(error),
+        _ => fs::copy(kept, &staged)
+            .and_then(|_| File::open(&staged)?.sync_all())
+            .inspect_err(|_| drop(fs::remove_file(&staged))),
+    });
+    match linked.and_then(|()| sync_folder(&folder)) {
+        Ok(()) => Ok(Some(staged)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(NamedPath::below_root(&folder, "upload", &staged).io_error(&error)),
+    }
+}
+
+fn list_staged_uploads(files: &TenantFiles) -> Result<Vec<StagedUpload>, StorageError> {
+    let folder = files.root_folder().join(STAGING_FOLDER);
+    let io = |e: std::io::Error| files.named_path(&folder).io_error(&e);
+    let mut all = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name();
+        all.extend(
+            name.to_str()
+                .and_then(|name| parse_staged_name(name, entry.path())),
+        );
+    }
+    Ok(all)
+}
+
+/// Parses the name of a staged file.
+fn parse_staged_name(name: &str, path: PathBuf) -> Option<StagedUpload> {
+    let mut parts = name.split('.');
+    Some(StagedUpload {
+        tenant: parts.next()?.parse().ok()?,
+        job: parts.next()?.parse().ok()?,
+        document: parts.next()?.parse().ok()?,
+        path,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_uploads() -> (tempfile::TempDir, Arc<StorageUsage>, FileUploads) {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Arc::new(StorageUsage::from_saved([]));
+        let uploads = FileUploads::open(dir.path(), Arc::clone(&kept)).unwrap();
+        (dir, kept, uploads)
+    }
+
+    async fn commit_upload(uploads: &FileUploads, tenant: &TenantId, bytes: &[u8]) -> DocumentId {
+        let (unfinished, document) = (uploads.new_temporary_path(), DocumentId::from_content(bytes));
+        fs::write(&unfinished, bytes).unwrap();
+        uploads
+            .commit_upload(tenant, &unfinished, &document)
+            .await
+            .unwrap();
+        assert!(!unfinished.exists());
+        document
+    }
+
+    #[tokio::test]
+    async fn uploads_belong_to_a_tenant_until_removed() {
+        let (_dir, kept, uploads) = open_uploads();
+        let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let one = commit_upload(&uploads, &a, b"one").await;
+        let two = commit_upload(&uploads, &a, b"second").await;
+        commit_upload(&uploads, &a, b"one").await;
+        commit_upload(&uploads, &b, b"one").await;
+        assert_eq!(fs::read(uploads.upload_path(&a, &two)).unwrap(), b"second");
+        let mut both = [one, two];
+        both.sort_unstable();
+        assert_eq!(uploads.list_uploads(&a).await.unwrap(), both);
+        assert_eq!((kept.stored_bytes(&a), kept.stored_bytes(&b)), (9, 3));
+        assert!(uploads.remove_upload(&a, &one).await.unwrap());
+        assert!(!uploads.remove_upload(&a, &one).await.unwrap());
+        assert_eq!((kept.stored_bytes(&a), kept.stored_bytes(&b)), (6, 3));
+        uploads.remove_all_of_tenant(&a).await.unwrap();
+        assert!(uploads.list_uploads(&a).await.unwrap().is_empty());
+        assert_eq!(uploads.list_uploads(&b).await.unwrap(), [one]);
+        assert_eq!((kept.stored_bytes(&a), kept.stored_bytes(&b)), (0, 3));
+    }
+
+    #[tokio::test]
+    async fn unfinished_uploads_are_removed_at_the_next_open() {
+        let (dir, kept, uploads) = open_uploads();
+        let left = uploads.new_temporary_path();
+        fs::write(&left, "half").unwrap();
+        assert_ne!(left, uploads.new_temporary_path());
+        drop(uploads);
+        let uploads = FileUploads::open(dir.path(), kept).unwrap();
+        assert!(!left.exists());
+        let missing = uploads
+            .commit_upload(
+                &TenantId::default_tenant(),
+                &left,
+                &DocumentId::from_content(b"half"),
+            )
+            .await;
+        assert!(
+            matches!(missing, Err(StorageError::NotFound { .. })),
+            "{missing:?}"
+        );
+    }
+
+    #[test]
+    fn free_space_is_that_of_the_disk() {
+        let (_dir, _kept, uploads) = open_uploads();
+        assert!(uploads.free_disk_bytes().is_some_and(|bytes| bytes > 0));
+    }
+
+    #[test]
+    fn only_the_owner_can_enter() {
+        use std::os::unix::fs::PermissionsExt;
+        let (dir, _kept, _uploads) = open_uploads();
+        for folder in ["uploads", "uploads/.unfinished"] {
+            let mode = fs::metadata(dir.path().join(folder))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o077, 0, "{folder}");
+        }
+    }
+}

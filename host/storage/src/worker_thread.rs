@@ -1,0 +1,153 @@
+//! A thread that owns a blocking resource and runs calls on it, in the order of their arrival.
+//!
+//! The vector shard and the ledger take one change at a time. A thread for each keeps the blocking calls off the async runtime and
+//! applies changes in the order of the calls.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use weir_core::StorageError;
+
+/// Calls that may wait in the thread's queue. Further callers wait for space in the queue.
+const MAX_QUEUED_CALLS: usize = 64;
+
+type QueuedCall<T> = Box<dyn FnOnce(&mut T) + Send>;
+
+/// A handle to the thread.
+pub(crate) struct WorkerThread<T> {
+    name: String,
+    sender: Mutex<Option<mpsc::Sender<QueuedCall<T>>>>,
+    ended: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+impl<T: Send + 'static> WorkerThread<T> {
+    /// Starts a thread that owns `state`. `name` is the name of the thread, `what` the name in errors.
+    pub(crate) fn start(name: &str, what: String, mut state: T) -> Result<Self, StorageError> {
+        let (jobs, mut inbox) = mpsc::channel::<QueuedCall<T>>(MAX_QUEUED_CALLS);
+        let (ending, ended) = oneshot::channel();
+        thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                while let Some(job) = inbox.blocking_recv() {
+                    // A call that panics drops its reply channel, which gives its caller an error.
+                    let _ = catch_unwind(AssertUnwindSafe(|| job(&mut state)));
+                }
+                drop(state);
+                let _ = ending.send(());
+            })
+            .map_err(|e| StorageError::from_io_error(format!("starting the thread of {what}"), &e))?;
+        Ok(Self {
+            name: what,
+            sender: Mutex::new(Some(jobs)),
+            ended: Mutex::new(Some(ended)),
+        })
+    }
+
+    /// Runs `work` on the thread and returns its result. If the future is dropped before `work` begins, it does not run; a call that has
+    /// begun is finished.
+    pub(crate) async fn run<R, F>(&self, work: F) -> Result<R, StorageError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut T) -> Result<R, StorageError> + Send + 'static,
+    {
+        let jobs = self
+            .sender
+            .lock()
+            .clone()
+            .ok_or_else(|| self.unavailable_error("is closed"))?;
+        let (answer, answered) = oneshot::channel();
+        let job: QueuedCall<T> = Box::new(move |state| {
+            if !answer.is_closed() {
+                let _ = answer.send(work(state));
+            }
+        });
+        jobs.send(job)
+            .await
+            .map_err(|_| self.unavailable_error("is closed"))?;
+        drop(jobs);
+        answered
+            .await
+            .map_err(|_| self.unavailable_error("failed inside, see the log"))?
+    }
+
+    /// Waits until all queued calls are done and the thread's resource is dropped. Later calls fail.
+    pub(crate) async fn close(&self) {
+        drop(self.sender.lock().take());
+        let ended = self.ended.lock().take();
+        if let Some(ended) = ended {
+            let _ = ended.await;
+        }
+    }
+
+    fn unavailable_error(&self, reason: &str) -> StorageError {
+        StorageError::Failed {
+            what: self.name.clone(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start_test_worker() -> WorkerThread<Vec<u32>> {
+        WorkerThread::start("test", "the test".into(), Vec::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn calls_run_in_the_order_of_arrival() {
+        let worker = start_test_worker();
+        for n in 0..10 {
+            worker
+                .run(move |list| {
+                    list.push(n);
+                    Ok(())
+                })
+                .await
+                .unwrap();
+        }
+        let list = worker.run(|list| Ok(list.clone())).await.unwrap();
+        assert_eq!(list, (0..10).collect::<Vec<_>>());
+        worker.close().await;
+        assert_eq!(worker.run(|_| Ok(())).await.unwrap_err().kind(), "storage-failed");
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_caller_only() {
+        let worker = start_test_worker();
+        let failed = worker.run(|_| -> Result<(), _> { panic!("on purpose") }).await;
+        assert_eq!(failed.unwrap_err().kind(), "storage-failed");
+        assert_eq!(worker.run(|list| Ok(list.len())).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_call_of_a_dropped_future_is_not_run() {
+        let worker = start_test_worker();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let first = worker.run(move |_| {
+            let _ = held.recv();
+            Ok(())
+        });
+        let second = worker.run(|list| {
+            list.push(1);
+            Ok(())
+        });
+        tokio::pin!(first);
+        assert!(poll_once_is_pending(first.as_mut()).await);
+        {
+            tokio::pin!(second);
+            assert!(poll_once_is_pending(second.as_mut()).await);
+        }
+        release.send(()).unwrap();
+        first.await.unwrap();
+        assert_eq!(worker.run(|list| Ok(list.len())).await.unwrap(), 0);
+    }
+
+    /// Polls a future once and returns whether it is still pending.
+    async fn poll_once_is_pending<F: Future>(mut future: std::pin::Pin<&mut F>) -> bool {
+        std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    }
+}

@@ -1,0 +1,78 @@
+//! An in-memory OCI registry for publishing and pulling, which can falsify the bytes it returns.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::http_server::{HttpRequest, HttpResponse, start_http_server};
+
+/// Maps the path and stored bytes of a GET to the bytes that are returned.
+pub type ResponseOverride = fn(&str, Vec<u8>) -> Vec<u8>;
+
+/// A fake registry. It listens until the test process ends.
+pub struct OciRegistry {
+    /// The address at which it listens.
+    pub address: SocketAddr,
+    /// Methods and paths in order of arrival.
+    requests: Arc<Mutex<Vec<String>>>,
+}
+
+type StoredContent = Mutex<HashMap<String, Vec<u8>>>;
+
+impl OciRegistry {
+    /// Starts a registry that passes each returned body through `answer`.
+    pub fn start(answer: ResponseOverride) -> Self {
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (heard, kept) = (Arc::clone(&asked), Mutex::default());
+        let address = start_http_server(move |request| {
+            heard
+                .lock()
+                .unwrap()
+                .push(format!("{} {}", request.method, request.target));
+            handle_request(request, &kept, answer)
+        });
+        Self {
+            address,
+            requests: asked,
+        }
+    }
+
+    /// Returns the number of requests so far.
+    pub fn request_count(&self) -> usize {
+        self.requests.lock().unwrap().len()
+    }
+}
+
+fn handle_request(request: HttpRequest, kept: &StoredContent, answer: ResponseOverride) -> HttpResponse {
+    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+    match &*request.method {
+        "POST" => HttpResponse::new(202, "").with_header("location", format!("{path}1")),
+        "PUT" => {
+            // An upload is stored under the digest that the client names.
+            let blob = query
+                .strip_prefix("digest=")
+                .map(|digest| digest.replace("%3A", ":"));
+            let place = match blob {
+                Some(digest) => path.replace("uploads/1", &digest),
+                None => path.to_owned(),
+            };
+            let mut kept = kept.lock().unwrap();
+            if let Some((repository, _)) = path.split_once("/manifests/") {
+                let digest = Sha256::digest(&request.body);
+                let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                kept.insert(
+                    format!("{repository}/manifests/sha256:{digits}"),
+                    request.body.clone(),
+                );
+            }
+            kept.insert(place, request.body);
+            HttpResponse::new(201, "")
+        }
+        _ => match kept.lock().unwrap().get(path) {
+            Some(bytes) => HttpResponse::new(200, answer(path, bytes.clone())),
+            None => HttpResponse::new(404, ""),
+        },
+    }
+}
