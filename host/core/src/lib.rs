@@ -12,6 +12,7 @@ pub mod decision;
 pub mod document_removal;
 pub mod error;
 pub mod event;
+pub mod fair_queue;
 pub mod grounding;
 pub mod id;
 pub mod job_request;

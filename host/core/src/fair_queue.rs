@@ -1,0 +1,467 @@
+//! Fair queueing: who is served next at a resource that tenants share.
+//!
+//! The method is start-time fair queueing (Goyal, Vin and Cheng, 1996). Each flow has a tag in virtual time: the end of its
+//! previous request, or the current virtual time if that is later. The flow with the least tag is served next, its tag becomes
+//! the virtual time, and its end moves on by the request's cost divided by the flow's weight. A tenant that arrives with
+//! three requests is therefore served beside a tenant that queued a thousand, not behind it. The method needs no estimate of
+//! how fast the resource is, unlike weighted fair queueing; models and providers have no known rate.
+//!
+//! With several requests in service at once, the tags order the dispatch only (Jin, Chase and Kaur, 2004, SFQ(D)): each request is
+//! charged when it is dispatched, and [`FairClock::settle`] corrects the charge when its real cost is known.
+//!
+//! **Latency boost.** A flow that was idle may start up to [`FairClock::max_credit`] before the virtual time. It is then served ahead of
+//! the others until it has used that credit, as in borrowed-virtual-time scheduling (Duda and Cheriton, 1999) and for waking
+//! threads in Linux. The credit is bounded: it grows only while the flow leaves its share unused, and the other flows' tags never move,
+//! so shares over a longer time stay exact. A credit of 0 is plain start-time fair queueing.
+//!
+//! The types know no wall clock and no thread; time enters only as cost. Their behavior is tested as arithmetic.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{Lane, TenantId};
+
+/// Share of interactive work at a busy resource relative to bulk work.
+///
+/// Interactive requests take eight ninths of a busy resource, so bulk work still moves. A strict priority would let the searches
+/// of one tenant stop the ingestion of all others.
+const INTERACTIVE_WEIGHT: f64 = 8.0;
+
+impl Lane {
+    /// Returns the weight of the lane in fair queueing.
+    #[must_use]
+    pub const fn weight(self) -> f64 {
+        match self {
+            Self::Interactive => INTERACTIVE_WEIGHT,
+            Self::Bulk => 1.0,
+        }
+    }
+}
+
+/// Virtual time of the flows that share a resource, named by keys.
+///
+/// The clock holds no requests. It says which of several flows is next and is told what each was served.
+#[derive(Debug)]
+pub struct FairClock<K> {
+    virtual_time: f64,
+    max_credit: f64,
+    charges: u64,
+    // Ordered, so that equal tags are decided the same way every time.
+    flows: BTreeMap<K, FlowTag>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct FlowTag {
+    /// Virtual time at which the flow's last request ends.
+    end: f64,
+    /// Number of the flow's last charge; decides between equal tags.
+    last_charge: u64,
+}
+
+impl<K: Ord + Clone> FairClock<K> {
+    /// Creates a clock whose idle flows gain at most `max_credit`, in units of cost at weight 1.
+    #[must_use]
+    pub const fn new(max_credit: f64) -> Self {
+        Self {
+            virtual_time: 0.0,
+            max_credit,
+            charges: 0,
+            flows: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the most credit that an idle flow gains, in units of cost at weight 1.
+    #[must_use]
+    pub const fn max_credit(&self) -> f64 {
+        self.max_credit
+    }
+
+    /// Returns the flow that is next among `candidates`: the least start tag, and of equal ones the flow that was served the
+    /// longest ago.
+    pub fn first<'a>(&self, candidates: impl Iterator<Item = &'a K>) -> Option<&'a K>
+    where
+        K: 'a,
+    {
+        let order = |flow: &K| {
+            let last = self.flows.get(flow).map_or(0, |tag| tag.last_charge);
+            (self.start_tag(flow), last)
+        };
+        candidates
+            .map(|flow| (order(flow), flow))
+            .min_by(|((a, a_last), _), ((b, b_last), _)| a.total_cmp(b).then(a_last.cmp(b_last)))
+            .map(|(_, flow)| flow)
+    }
+
+    /// Returns the virtual time at which the flow's next request starts.
+    #[must_use]
+    pub fn start_tag(&self, flow: &K) -> f64 {
+        let earliest = self.virtual_time - self.max_credit;
+        self.flows.get(flow).map_or(earliest, |tag| tag.end.max(earliest))
+    }
+
+    /// Serves one request of the flow. A weight that is not a finite number above 0 counts as 1.
+    pub fn charge(&mut self, flow: &K, cost: f64, weight: f64) {
+        let start = self.start_tag(flow);
+        self.virtual_time = self.virtual_time.max(start);
+        self.charges += 1;
+        let tag = FlowTag {
+            end: start + cost / valid_weight(weight),
+            last_charge: self.charges,
+        };
+        self.flows.insert(flow.clone(), tag);
+    }
+
+    /// Corrects the charge of a request that was dispatched at the cost `charged` and came to cost `actual`.
+    pub fn settle(&mut self, flow: &K, charged: f64, actual: f64, weight: f64) {
+        if let Some(tag) = self.flows.get_mut(flow) {
+            tag.end += (actual - charged) / valid_weight(weight);
+        }
+    }
+
+    /// Drops the tags of flows without requests whose tags say no more than those of a new flow would.
+    pub fn forget_idle(&mut self, has_requests: impl Fn(&K) -> bool) {
+        let earliest = self.virtual_time - self.max_credit;
+        self.flows
+            .retain(|flow, tag| tag.end > earliest || has_requests(flow));
+    }
+
+    /// Drops all tags. Without any request there is nobody to whom a flow that is ahead owes service.
+    pub fn clear(&mut self) {
+        self.flows.clear();
+    }
+
+    /// Returns the number of flows with a tag.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Returns whether no flow has a tag.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+}
+
+/// Returns a weight that can be divided by.
+fn valid_weight(weight: f64) -> f64 {
+    if weight.is_finite() && weight > 0.0 {
+        weight
+    } else {
+        1.0
+    }
+}
+
+/// Whose request it is: the flow at each level of a [`FairQueue`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flow {
+    /// The upper level. Lanes share by [`Lane::weight`].
+    pub lane: Lane,
+    /// The middle level. Tenants of a lane share by weight.
+    pub tenant: TenantId,
+    /// The lower level, such as a document. The groups of a tenant share equally.
+    pub group: u64,
+    /// The tenant's share relative to others. A value that is not a finite number above 0 counts as 1.
+    pub weight: f64,
+}
+
+#[derive(Debug)]
+struct QueuedRequest<T> {
+    order: u64,
+    cost: f64,
+    weight: f64,
+    item: T,
+}
+
+/// The requests of a tenant in one lane.
+#[derive(Debug)]
+struct TenantQueue<T> {
+    clock: FairClock<u64>,
+    groups: BTreeMap<u64, VecDeque<QueuedRequest<T>>>,
+}
+
+#[derive(Debug)]
+struct LaneQueue<T> {
+    clock: FairClock<TenantId>,
+    tenants: BTreeMap<TenantId, TenantQueue<T>>,
+    len: usize,
+}
+
+/// Requests that wait for a shared resource, fair by lane, then by tenant, then by group.
+///
+/// Requests of one group keep the order of the numbers they are queued under.
+#[derive(Debug)]
+pub struct FairQueue<T> {
+    clock: FairClock<Lane>,
+    interactive: LaneQueue<T>,
+    bulk: LaneQueue<T>,
+}
+
+/// Where a queued request stands; valid until the queue changes.
+#[derive(Debug, Clone)]
+pub struct QueuePosition {
+    lane: Lane,
+    tenant: TenantId,
+    group: u64,
+    index: usize,
+}
+
+impl<T> LaneQueue<T> {
+    const fn new(max_credit: f64) -> Self {
+        Self {
+            clock: FairClock::new(max_credit),
+            tenants: BTreeMap::new(),
+            len: 0,
+        }
+    }
+
+    fn find_next(&self, accepts: &mut impl FnMut(&T) -> bool) -> Option<(&TenantId, u64, usize)> {
+        let mut accepted = BTreeMap::new();
+        for (tenant, queue) in &self.tenants {
+            if let Some(found) = queue.find_next(accepts) {
+                accepted.insert(tenant, found);
+            }
+        }
+        let tenant = self.clock.first(accepted.keys().copied())?;
+        let (group, index) = accepted.remove(tenant)?;
+        Some((tenant, group, index))
+    }
+
+    /// Takes a request out without serving it.
+    fn remove(&mut self, tenant: &TenantId, group: u64, index: usize) -> Option<QueuedRequest<T>> {
+        let queue = self.tenants.get_mut(tenant)?;
+        let requests = queue.groups.get_mut(&group)?;
+        let request = requests.remove(index)?;
+        if requests.is_empty() {
+            queue.groups.remove(&group);
+        }
+        self.len -= 1;
+        Some(request)
+    }
+
+    fn serve(&mut self, tenant: &TenantId, group: u64, index: usize) -> Option<QueuedRequest<T>> {
+        let request = self.remove(tenant, group, index)?;
+        if let Some(queue) = self.tenants.get_mut(tenant) {
+            queue.clock.charge(&group, request.cost, 1.0);
+            queue.clock.forget_idle(|group| queue.groups.contains_key(group));
+        }
+        self.clock.charge(tenant, request.cost, request.weight);
+        self.forget_idle();
+        Some(request)
+    }
+
+    fn forget_idle(&mut self) {
+        self.tenants.retain(|_, queue| !queue.groups.is_empty());
+        if self.len == 0 {
+            self.clock.clear();
+        } else {
+            let tenants = &self.tenants;
+            self.clock.forget_idle(|tenant| tenants.contains_key(tenant));
+        }
+    }
+
+    fn remove_where(&mut self, mut unwanted: impl FnMut(&T) -> bool, removed: &mut Vec<T>) {
+        for queue in self.tenants.values_mut() {
+            for requests in queue.groups.values_mut() {
+                let (out, stay): (VecDeque<_>, VecDeque<_>) =
+                    requests.drain(..).partition(|request| unwanted(&request.item));
+                *requests = stay;
+                removed.extend(out.into_iter().map(|request| request.item));
+            }
+            queue.groups.retain(|_, requests| !requests.is_empty());
+        }
+        self.len = self.tenants.values().map(TenantQueue::len).sum();
+        self.forget_idle();
+    }
+}
+
+impl<T> TenantQueue<T> {
+    fn find_next(&self, accepts: &mut impl FnMut(&T) -> bool) -> Option<(u64, usize)> {
+        let mut accepted = BTreeMap::new();
+        for (group, requests) in &self.groups {
+            if let Some(index) = requests.iter().position(|request| accepts(&request.item)) {
+                accepted.insert(*group, index);
+            }
+        }
+        let group = *self.clock.first(accepted.keys())?;
+        Some((group, accepted.remove(&group)?))
+    }
+
+    fn len(&self) -> usize {
+        self.groups.values().map(VecDeque::len).sum()
+    }
+}
+
+impl<T> FairQueue<T> {
+    /// Creates an empty queue without latency boost.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::with_credit(0.0)
+    }
+
+    /// Creates an empty queue in which a lane or tenant that was idle is served ahead of the others until it has used
+    /// `max_credit`, in units of cost at weight 1.
+    #[must_use]
+    pub const fn with_credit(max_credit: f64) -> Self {
+        Self {
+            clock: FairClock::new(max_credit),
+            interactive: LaneQueue::new(max_credit),
+            bulk: LaneQueue::new(max_credit),
+        }
+    }
+
+    /// Returns the number of requests.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.interactive.len + self.bulk.len
+    }
+
+    /// Returns whether there is no request.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the number of requests of a tenant.
+    #[must_use]
+    pub fn len_of(&self, tenant: &TenantId) -> usize {
+        let lanes = [&self.interactive, &self.bulk];
+        let queues = lanes.into_iter().filter_map(|lane| lane.tenants.get(tenant));
+        queues.map(TenantQueue::len).sum()
+    }
+
+    /// Iterates over the requests, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        [&self.interactive, &self.bulk]
+            .into_iter()
+            .flat_map(|lane| lane.tenants.values())
+            .flat_map(|queue| queue.groups.values().flatten())
+            .map(|request| &request.item)
+    }
+
+    /// Queues a request behind those of its group whose `order` is not greater. The cost is in any unit that adds up.
+    pub fn push(&mut self, flow: &Flow, order: u64, cost: f64, item: T) {
+        let lane = self.lane_mut(flow.lane);
+        let max_credit = lane.clock.max_credit();
+        let tenant = lane
+            .tenants
+            .entry(flow.tenant.clone())
+            .or_insert_with(|| TenantQueue {
+                clock: FairClock::new(max_credit),
+                groups: BTreeMap::new(),
+            });
+        let requests = tenant.groups.entry(flow.group).or_default();
+        let index = requests.partition_point(|other| other.order <= order);
+        let request = QueuedRequest {
+            order,
+            cost,
+            weight: flow.weight,
+            item,
+        };
+        requests.insert(index, request);
+        lane.len += 1;
+    }
+
+    /// Finds the request that is next among those that the resource `accepts`. Requests that it does not accept keep
+    /// their place.
+    pub fn next_accepted(&self, mut accepts: impl FnMut(&T) -> bool) -> Option<(QueuePosition, &T)> {
+        let lanes = [Lane::Interactive, Lane::Bulk];
+        let first = *self.clock.first(lanes.iter())?;
+        let second = match first {
+            Lane::Interactive => Lane::Bulk,
+            Lane::Bulk => Lane::Interactive,
+        };
+        [first, second].into_iter().find_map(|lane| {
+            let queue = self.lane(lane);
+            let (tenant, group, index) = queue.find_next(&mut accepts)?;
+            let item = &queue.tenants.get(tenant)?.groups.get(&group)?.get(index)?.item;
+            let tenant = tenant.clone();
+            let position = QueuePosition {
+                lane,
+                tenant,
+                group,
+                index,
+            };
+            Some((position, item))
+        })
+    }
+
+    /// Takes the request at a position that [`Self::next_accepted`] returned and charges it to its flow.
+    pub fn take(&mut self, position: &QueuePosition) -> Option<T> {
+        let QueuePosition {
+            lane,
+            tenant,
+            group,
+            index,
+        } = position;
+        let request = self.lane_mut(*lane).serve(tenant, *group, *index)?;
+        self.clock.charge(lane, request.cost, lane.weight());
+        self.forget_idle_lanes();
+        Some(request.item)
+    }
+
+    /// Takes the request that is next and charges it to its flow.
+    pub fn pop(&mut self) -> Option<T> {
+        let (position, _) = self.next_accepted(|_| true)?;
+        self.take(&position)
+    }
+
+    /// Corrects the charge of a request that was taken at the cost `charged` and came to cost `actual`.
+    pub fn settle(&mut self, flow: &Flow, charged: f64, actual: f64) {
+        self.clock.settle(&flow.lane, charged, actual, flow.lane.weight());
+        let lane = self.lane_mut(flow.lane);
+        lane.clock.settle(&flow.tenant, charged, actual, flow.weight);
+        if let Some(queue) = lane.tenants.get_mut(&flow.tenant) {
+            queue.clock.settle(&flow.group, charged, actual, 1.0);
+        }
+    }
+
+    /// Takes out a request without charging it; `None` if it is not queued.
+    pub fn withdraw(&mut self, flow: &Flow, order: u64) -> Option<T> {
+        let lane = self.lane_mut(flow.lane);
+        let requests = lane.tenants.get(&flow.tenant)?.groups.get(&flow.group)?;
+        let index = requests.iter().position(|request| request.order == order)?;
+        let request = lane.remove(&flow.tenant, flow.group, index)?;
+        lane.forget_idle();
+        self.forget_idle_lanes();
+        Some(request.item)
+    }
+
+    /// Takes out all requests that are `unwanted`, without charging them.
+    pub fn withdraw_where(&mut self, mut unwanted: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut removed = Vec::new();
+        for lane in [&mut self.interactive, &mut self.bulk] {
+            lane.remove_where(&mut unwanted, &mut removed);
+        }
+        self.forget_idle_lanes();
+        removed
+    }
+
+    const fn lane(&self, lane: Lane) -> &LaneQueue<T> {
+        match lane {
+            Lane::Interactive => &self.interactive,
+            Lane::Bulk => &self.bulk,
+        }
+    }
+
+    const fn lane_mut(&mut self, lane: Lane) -> &mut LaneQueue<T> {
+        match lane {
+            Lane::Interactive => &mut self.interactive,
+            Lane::Bulk => &mut self.bulk,
+        }
+    }
+
+    fn forget_idle_lanes(&mut self) {
+        if self.is_empty() {
+            self.clock.clear();
+        }
+    }
+}
+
+impl<T> Default for FairQueue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests;
