@@ -272,6 +272,7 @@ pub(crate) async fn search_passages(
     let account = SchedulingContext {
         tenant: request.tenant.clone(),
         lane: Lane::Interactive,
+        group: 0,
         batch_linger: Duration::ZERO,
         tenant_weight: 1.0,
     };

@@ -121,13 +121,16 @@ pub trait ReservedDrawing: Send {
     async fn draw_page(self: Box<Self>) -> Result<DrawnPage, RasterError>;
 }
 
-/// The tenant, lane and weight of work, for fair scheduling.
+/// The tenant, lane, weight and group of work, for fair scheduling.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulingContext {
     /// The tenant.
     pub tenant: TenantId,
     /// Urgency of the work.
     pub lane: Lane,
+    /// The work that this belongs to, such as one run of a document. The groups of a tenant share its part of a busy
+    /// resource equally. Work of no group has 0.
+    pub group: u64,
     /// How long a partial batch may wait for more work.
     pub batch_linger: Duration,
     /// The tenant's share of a busy resource, relative to other tenants in the same lane. A value that is not above 0

@@ -39,6 +39,7 @@ pub(crate) async fn ingest_document(job: &Arc<JobContext>, spec: &DocumentSpec) 
     let mut ingest = DocumentIngestion {
         job,
         spec,
+        scheduling_group: job.engine.new_scheduling_group(),
         id: None,
         document_lock: None,
         tally: PageTally::default(),
@@ -55,6 +56,8 @@ pub(crate) async fn ingest_document(job: &Arc<JobContext>, spec: &DocumentSpec) 
 struct DocumentIngestion<'a> {
     job: &'a Arc<JobContext>,
     spec: &'a DocumentSpec,
+    /// Names this run in the queues of models.
+    scheduling_group: u64,
     id: Option<DocumentId>,
     /// Held until the last event is written, so that the next user of the document finds all its results recorded.
     document_lock: Option<DocumentLock>,
@@ -157,6 +160,7 @@ impl DocumentIngestion<'_> {
         let account = SchedulingContext {
             // A summary is less urgent than pages, unless the job requests a lane.
             lane: job.lane.unwrap_or(Lane::Bulk),
+            group: self.scheduling_group,
             ..job.account.clone()
         };
         job.run_unless_stopped(summarization::summarize_document(job, &account, &record))
@@ -228,6 +232,7 @@ impl DocumentIngestion<'_> {
         .await;
         let account = SchedulingContext {
             lane: job.lane.unwrap_or(route.lane),
+            group: self.scheduling_group,
             ..job.account.clone()
         };
         let (upserts, upserting) = UpsertQueue::start_writer(UpsertWriter {

@@ -190,6 +190,7 @@ mod tests {
         let account = SchedulingContext {
             tenant: tenant.clone(),
             lane: Lane::Bulk,
+            group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,
         };

@@ -193,6 +193,7 @@ impl JobRun {
         let account = SchedulingContext {
             tenant: tenant.clone(),
             lane: Lane::Interactive,
+            group: self.engine.new_scheduling_group(),
             batch_linger: Duration::ZERO,
             tenant_weight: self.spec.weight,
         };

@@ -59,6 +59,7 @@ mod upsert_writer;
 mod vision_reading;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -177,6 +178,14 @@ pub(crate) struct EngineState {
     active_documents: Arc<ActiveDocuments>,
     active_jobs: Arc<ActiveJobs>,
     metrics: EngineMetrics,
+    last_scheduling_group: AtomicU64,
+}
+
+impl EngineState {
+    /// Returns a number for a job or a run of a document, whose work shares models fairly with that of others. Never 0.
+    fn new_scheduling_group(&self) -> u64 {
+        self.last_scheduling_group.fetch_add(1, Ordering::Relaxed) + 1
+    }
 }
 
 #[derive(Default)]
@@ -223,6 +232,7 @@ impl Engine {
                 active_documents: Arc::default(),
                 active_jobs: Arc::default(),
                 metrics: EngineMetrics::new(),
+                last_scheduling_group: AtomicU64::new(0),
             }),
             running: Mutex::new(running),
         }

@@ -105,6 +105,7 @@ mod tests {
         let account = SchedulingContext {
             tenant: tenant.parse().unwrap(),
             lane: Lane::Bulk,
+            group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,
         };

@@ -115,6 +115,7 @@ impl Engine {
         let account = SchedulingContext {
             tenant: tenant.clone(),
             lane: Lane::Interactive,
+            group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: requests.first().map_or(1.0, |(_, request)| request.weight),
         };

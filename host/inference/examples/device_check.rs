@@ -39,6 +39,7 @@ async fn main() -> Result<(), AnyError> {
     let account = SchedulingContext {
         tenant: TenantId::default_tenant(),
         lane: Lane::Bulk,
+        group: 0,
         batch_linger: Duration::ZERO,
         tenant_weight: 1.0,
     };

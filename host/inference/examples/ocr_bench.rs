@@ -45,6 +45,7 @@ async fn main() -> Result<(), AnyError> {
     let account = Arc::new(SchedulingContext {
         tenant: TenantId::default_tenant(),
         lane: Lane::Bulk,
+        group: 0,
         batch_linger: Duration::ZERO,
         tenant_weight: 1.0,
     });

@@ -47,6 +47,7 @@ fn test_account() -> SchedulingContext {
     SchedulingContext {
         tenant: "test".parse().unwrap(),
         lane: Lane::Bulk,
+        group: 0,
         batch_linger: Duration::from_millis(500),
         tenant_weight: 1.0,
     }

@@ -79,6 +79,7 @@ fn build_request(chars: usize, max_tokens: u32) -> LlmRequest {
         scheduling: SchedulingContext {
             tenant: TenantId::default_tenant(),
             lane: Lane::Interactive,
+            group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,
         },

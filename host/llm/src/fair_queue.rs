@@ -230,6 +230,7 @@ mod tests {
         SchedulingContext {
             tenant: tenant.parse().unwrap(),
             lane,
+            group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: weight,
         }

@@ -64,6 +64,7 @@ fn build_check_request() -> LlmRequest {
         scheduling: SchedulingContext {
             tenant: TenantId::default_tenant(),
             lane: Lane::Interactive,
+            group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,
         },

@@ -125,6 +125,7 @@ mod tests {
             scheduling: SchedulingContext {
                 tenant: TenantId::default_tenant(),
                 lane: Lane::Bulk,
+                group: 0,
                 batch_linger: Duration::ZERO,
                 tenant_weight: 1.0,
             },

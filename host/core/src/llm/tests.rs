@@ -8,6 +8,7 @@ fn make_request(prompt: &str, text: &str) -> LlmRequest {
         scheduling: SchedulingContext {
             tenant: TenantId::default_tenant(),
             lane: Lane::Bulk,
+            group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,
         },

@@ -7,6 +7,7 @@ fn test_flow(tenant: &str, lane: Lane, weight: f64) -> Flow {
     let account = SchedulingContext {
         tenant: tenant.parse().unwrap(),
         lane,
+        group: 0,
         batch_linger: Duration::ZERO,
         tenant_weight: weight,
     };

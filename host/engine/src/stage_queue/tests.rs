@@ -9,6 +9,7 @@ fn bulk_account() -> SchedulingContext {
     SchedulingContext {
         tenant: TenantId::default_tenant(),
         lane: Lane::Bulk,
+        group: 0,
         batch_linger: Duration::ZERO,
         tenant_weight: 1.0,
     }

@@ -86,6 +86,7 @@ pub(super) fn account_of(tenant: &str) -> SchedulingContext {
     SchedulingContext {
         tenant: tenant.parse().unwrap(),
         lane: Lane::Bulk,
+        group: 0,
         batch_linger: Duration::from_millis(500),
         tenant_weight: 1.0,
     }

@@ -69,6 +69,7 @@ fn build_request(kind: LlmRequestKind, text: &str, max_tokens: u32) -> LlmReques
         scheduling: SchedulingContext {
             tenant: "t".parse().unwrap(),
             lane: Lane::Bulk,
+            group: 0,
             batch_linger: Duration::from_secs(9),
             tenant_weight: 1.0,
         },

@@ -177,6 +177,7 @@ mod tests {
             scheduling: SchedulingContext {
                 tenant: TenantId::default_tenant(),
                 lane: Lane::Bulk,
+                group: 0,
                 batch_linger: Duration::ZERO,
                 tenant_weight: 1.0,
             },

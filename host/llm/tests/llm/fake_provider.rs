@@ -136,6 +136,7 @@ pub(crate) fn account_of(tenant: &str, weight: f64) -> SchedulingContext {
     SchedulingContext {
         tenant: tenant.parse().unwrap(),
         lane: Lane::Bulk,
+        group: 0,
         batch_linger: Duration::ZERO,
         tenant_weight: weight,
     }

@@ -59,6 +59,7 @@ pub(crate) fn build_request(prompt: &str, max_tokens: u32) -> LlmRequest {
         scheduling: SchedulingContext {
             tenant: TenantId::default_tenant(),
             lane: Lane::Interactive,
+            group: 0,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,
         },
