@@ -9,9 +9,9 @@ use weir_core::decision::QueueState;
 use weir_core::event::{Event, EventKind};
 use weir_core::id::DocumentId;
 
-use crate::tenants::unix_time_millis;
 use crate::terminal::{error_line, is_stderr_interactive, print, replace_control_characters};
 use progress_bars::ProgressBars;
+use weir_core::clock::unix_time_millis;
 
 /// Shows events in one of three formats.
 pub(crate) enum ProgressDisplay {

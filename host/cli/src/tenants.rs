@@ -4,10 +4,10 @@
 //! but `weir tenant delete` work while a server uses the folder. The server applies a change from the next request on.
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use weir_core::TenantId;
+use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore, TenantUpdate};
 use weir_server::{GeneratedApiKey, generate_api_key};
 use weir_storage::TenantAdmin;
@@ -252,9 +252,4 @@ fn print_new_api_key(json: bool, key: &GeneratedApiKey) -> std::io::Result<()> {
             key.full_key
         )
     }
-}
-
-pub(crate) fn unix_time_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,6 +5,7 @@
 //! plain data. So the same engine runs against PDFium and ONNX Runtime, or against fakes in virtual time.
 
 pub mod canary_analysis;
+pub mod clock;
 pub mod component;
 pub mod component_log;
 pub mod component_state;

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
+use weir_core::clock::unix_time_millis;
 use weir_core::decision::{DocumentFacts, ObservedEvent};
 use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::ledger::{DocumentRecord, LedgerEntry};
@@ -227,7 +227,7 @@ impl DocumentIngestion<'_> {
             collection: route.collection.clone(),
             labels: route.labels.clone(),
             requested_placement: filing,
-            created_millis: unix_millis(),
+            created_millis: unix_time_millis(),
         })
         .await;
         let account = SchedulingContext {
@@ -407,9 +407,4 @@ fn hash_tenant(tenant: &TenantId) -> u64 {
     let mut hasher = DefaultHasher::new();
     tenant.hash(&mut hasher);
     hasher.finish()
-}
-
-pub(crate) fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -17,7 +17,7 @@ use weir_core::{Lane, StorageError};
 
 use crate::EngineState;
 use crate::busy_time::BusyTime;
-use crate::document_ingestion::{self, unix_millis};
+use crate::document_ingestion;
 use crate::document_queue::DocumentQueue;
 use crate::error::{DocumentStop, STAGE_DIED_KIND, StageError, error_note};
 use crate::event_log::{EventLog, ProgressObserver};
@@ -31,6 +31,7 @@ use crate::model_request_tracker::ModelRequestTracker;
 use crate::recovered_job::RecoveredJob;
 use crate::stop_signal::StopSignal;
 use crate::trace_spans;
+use weir_core::clock::unix_time_millis;
 
 /// Registers a job as active. Returns its handle and the future that runs it.
 pub(crate) fn prepare_job_run(
@@ -62,7 +63,7 @@ pub(crate) fn prepare_job_run(
             pipeline: spec.pipeline.manifest.name.clone(),
             revision: spec.pipeline.revision,
             state: JobState::Running,
-            created_millis: unix_millis(),
+            created_millis: unix_time_millis(),
         },
         engine: Arc::clone(&host),
         spec,
@@ -182,7 +183,7 @@ impl JobRun {
             .last_component_log_seq(&self.spec.tenant, &self.record.id)
             .await?;
         self.log
-            .resume_after(seq, said, unix_millis().saturating_sub(made).max(at));
+            .resume_after(seq, said, unix_time_millis().saturating_sub(made).max(at));
         Ok(())
     }
 

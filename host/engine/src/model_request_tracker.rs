@@ -12,8 +12,8 @@ use tokio::time::sleep;
 use weir_core::event::EventKind;
 use weir_core::llm::{FailingProvider, LanguageModel, LlmError, LlmRequest, LlmResponse};
 
-use crate::document_ingestion::unix_millis;
 use crate::event_log::EventLog;
+use weir_core::clock::unix_time_millis;
 
 /// The interval of checks for failing providers while requests are in flight.
 const PROVIDER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ impl ModelRequestTracker {
                 tracing::info!("the job no longer waits for language models");
                 EventKind::ModelWaitEnded {}
             } else {
-                let now = unix_millis();
+                let now = unix_time_millis();
                 let each: Vec<_> = failing
                     .iter()
                     .map(|provider| provider.describe_failure(now))

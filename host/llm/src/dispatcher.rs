@@ -10,12 +10,12 @@
 //! that provider becomes unavailable.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Duration, Instant, sleep_until};
 use weir_core::TenantId;
+use weir_core::clock::unix_time_millis;
 use weir_core::event::ErrorInfo;
 use weir_core::llm::{FailingProvider, LlmRequestKind, ProviderError};
 use weir_core::ports::SchedulingContext;
@@ -50,11 +50,10 @@ pub(crate) struct DispatchConstraints {
 const MIN_REPORTED_FAILURE: Duration = Duration::from_secs(5);
 
 fn build_failing_provider(name: &str, time: Duration, fault: &ProviderError) -> FailingProvider {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let since = now.saturating_sub(time);
+    let failing_millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     FailingProvider {
         provider: name.to_owned(),
-        since_millis: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+        since_millis: unix_time_millis().saturating_sub(failing_millis),
         error: ErrorInfo {
             kind: fault.kind().to_owned(),
             message: fault.to_string(),

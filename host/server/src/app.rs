@@ -1,7 +1,7 @@
 //! The server, the state that all handlers share, and the routes.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::extract::Request;
 use axum::{Router, middleware};
@@ -342,10 +342,4 @@ pub(crate) fn build_router(app: Arc<AppState>) -> (Router, utoipa::openapi::Open
         request_middleware::add_middleware(security_headers::add_security_headers(router)),
         description,
     )
-}
-
-/// The current time in milliseconds since 1970.
-pub(crate) fn unix_time_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -17,12 +17,13 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, RateLimiter};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use weir_core::clock::unix_time_millis;
 use weir_core::settings::Settings;
 use weir_core::tenancy::{Quotas, Tenant};
 use weir_core::usage::{QuotaExhausted, Usage, UsageMeter as _};
 use weir_core::{StorageError, TenantId};
 
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::problem::Problem;
 use crate::usage::HostQuotas;
 

@@ -20,11 +20,12 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Deserialize;
 use sha2::Sha256;
 use utoipa::IntoParams;
+use weir_core::clock::unix_time_millis;
 use weir_core::search::page_lines_key;
 use weir_core::tenancy::TenantState;
 use weir_core::{DocumentId, PageNumber, StorageError, TenantId};
 
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::auth::random;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;

@@ -2,12 +2,13 @@
 
 use metrics::counter;
 use weir_core::StorageError;
+use weir_core::clock::unix_time_millis;
 use weir_core::event::{ErrorInfo, Event, EventKind};
 use weir_core::job_request::JobRequest;
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::Ledger as _;
 
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 
 /// Commits the end of a job in one transaction: as failed with `error`, or as canceled if there is none. The numbers of the new
 /// events continue after those of its existing events.

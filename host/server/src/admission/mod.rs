@@ -21,12 +21,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use weir_core::clock::unix_time_millis;
 use weir_core::job_request::JobRequest;
 use weir_core::settings::Settings;
 use weir_core::system_memory::SystemMemory;
 use weir_core::{JobId, Lane, TenantId};
-
-use crate::app::unix_time_millis;
 
 pub(crate) use dispatcher::{requeue_unfinished_jobs, run_dispatcher};
 pub(crate) use finish::finish_job;

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use axum::extract::FromRequestParts;
 use axum::http::{HeaderMap, header, request};
 use weir_core::TenantId;
+use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::{KeyScope, Tenant, TenantState};
 
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::connections::authenticate;
 use crate::problem::Problem;
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::Stream;
 use tokio::time::Instant;
 use weir_core::JobId;
+use weir_core::clock::unix_time_millis;
 use weir_core::job_request::{IdempotencyKey, JobRequest, RequestedFile};
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::ports::Ledger as _;
@@ -21,7 +22,7 @@ use super::{
     AdmissionDecision, DocumentSource, RemoteDocument, StoredDocument, commit_job, job_accepted_response,
     repeated_request_response,
 };
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::http_input::describe_json_error;
 use crate::outbound_client::{OutboundError, request_error, response_error};
 use crate::pipelines::PipelineError;

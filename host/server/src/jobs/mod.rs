@@ -19,13 +19,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::{IntoParams, ToSchema};
 use weir_core::JobId;
+use weir_core::clock::unix_time_millis;
 use weir_core::job_request::{IdempotencyKey, JobFilter, JobRequest};
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
 
 use crate::admission::{CancelOutcome, finish_job};
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::intake::{

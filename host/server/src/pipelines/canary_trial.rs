@@ -5,6 +5,7 @@
 //! evaluated. So it never overrides a change that was made in the meantime.
 
 use weir_core::canary_analysis::{CanaryAction, CanaryEvidence, JobMetrics, sum_job_metrics};
+use weir_core::clock::unix_time_millis;
 use weir_core::ledger::JobState;
 use weir_core::revision::{PipelineStore, RevisionJobOutcome};
 use weir_core::rollout::{RevisionAssignment, Rollout, RolloutAction};
@@ -12,7 +13,6 @@ use weir_core::{JobId, StorageError, TenantId};
 use weir_engine::{DocumentEndState, JobOutcome};
 
 use super::TenantPipelines;
-use crate::app::unix_time_millis;
 
 /// The author of the changes by the canary analysis in the audit log. Other authors are public parts of API keys.
 const CANARY_ANALYSIS_AUTHOR: &str = "canary-analysis";

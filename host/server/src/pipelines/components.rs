@@ -17,13 +17,14 @@ use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 use utoipa::{IntoParams, ToSchema};
+use weir_core::clock::unix_time_millis;
 use weir_core::component::{ComponentDigest, ComponentRecord};
 use weir_core::id::is_valid_name;
 use weir_core::manifest::{Capability, ComponentFile, Role};
 use weir_core::tenancy::KeyScope;
 use weir_core::{PolicyError, StorageError};
 
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;

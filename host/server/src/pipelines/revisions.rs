@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use weir_core::clock::unix_time_millis;
 use weir_core::component::ComponentDigest;
 use weir_core::id::is_valid_name;
 use weir_core::manifest::{Capability, ComponentFailurePolicy, Role};
@@ -19,7 +20,7 @@ use super::revision_body::{
     CanaryAnalysisBody, ComponentFailurePolicyName, LimitsBody, NewRevision, SettingBody, validate_revision,
 };
 use super::rollout::RolloutView;
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{JsonBody, PathParams, QueryParams};
 use crate::problem::Problem;

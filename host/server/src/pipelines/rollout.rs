@@ -7,13 +7,14 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_core::canary_analysis::JobMetrics;
+use weir_core::clock::unix_time_millis;
 use weir_core::rollout::{Rollout, RolloutAction};
 use weir_core::tenancy::KeyScope;
 
 use super::canary_trial;
 use super::revisions::find_pipeline;
 use super::shadow::{self, ShadowView};
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;

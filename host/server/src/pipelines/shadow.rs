@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
+use weir_core::clock::unix_time_millis;
 use weir_core::job_request::JobRequestOptions;
 use weir_core::replay::ReplayReport;
 use weir_core::rollout::{RevisionAssignment, Rollout, RolloutArm};
@@ -13,7 +14,7 @@ use weir_core::{JobId, StorageError, TenantId};
 
 use super::memory_quota::apply_memory_quota;
 use super::replay::{DecisionTotalsView, DifferenceView};
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 
 /// The maximum number of concurrent comparisons on the host.
 pub(super) const MAX_CONCURRENT_COMPARISONS: usize = 4;

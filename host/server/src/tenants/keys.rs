@@ -11,10 +11,11 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_core::TenantId;
+use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::{ApiKeyRecord, KeyScope};
 
 use super::load_tenant;
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::auth::{Caller, GeneratedApiKey, generate_api_key};
 use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;

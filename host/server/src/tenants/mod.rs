@@ -16,9 +16,10 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_core::TenantId;
+use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantUpdate};
 
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;

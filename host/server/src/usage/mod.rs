@@ -11,10 +11,11 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::KeyScope;
 use weir_core::usage::{Usage, day_from_millis};
 
-use crate::app::{AppState, unix_time_millis};
+use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::QueryParams;
 use crate::problem::Problem;

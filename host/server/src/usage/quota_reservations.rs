@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::{Quotas, TenantStore};
 use weir_core::usage::{
     QuotaExhausted, QuotaReserveError, Usage, UsageDay, UsageQuotaLimiter, UsageStore, day_from_millis,
@@ -15,7 +16,6 @@ use weir_core::{StorageError, TenantId};
 
 use super::UsageRecorder;
 use super::host_quotas::HostQuotas;
-use crate::app::unix_time_millis;
 use crate::metrics::TenantLabels;
 
 /// The expected number of stored bytes of a page: its image, its lines and its passages.

@@ -10,11 +10,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use weir_core::clock::unix_time_millis;
 use weir_core::usage::{Usage, UsageDay, UsageMeter, UsageStore, day_from_millis};
 use weir_core::{StorageError, TenantId};
 
 use super::QuotaSources;
-use crate::app::unix_time_millis;
 
 /// The interval between two writes.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);

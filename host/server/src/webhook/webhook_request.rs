@@ -4,13 +4,12 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Serialize;
 use sha2::Sha256;
 use url::Url;
+use weir_core::clock::unix_time_millis;
 use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::job_request::JobRequestStore;
 use weir_core::ledger::JobState;
 use weir_core::ports::Ledger;
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
-
-use crate::app::unix_time_millis;
 
 /// The number of events in one read.
 const EVENTS_PER_READ: usize = 1000;

@@ -1,11 +1,11 @@
 //! Tests of daily quotas that are exhausted while jobs run.
 
+use weir_core::clock::unix_time_millis;
 use weir_core::ledger::JobState;
 use weir_core::usage::day_from_millis;
 
 use super::waits;
 use crate::admission::JobStatus;
-use crate::app::unix_time_millis;
 use crate::fakes::{TestHost, wait_until};
 
 async fn pages_used_today(host: &TestHost, tenant: &weir_core::TenantId) -> u64 {

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use tokio::sync::Notify;
 use tower::ServiceExt as _;
+use weir_core::clock::unix_time_millis;
 use weir_core::job_request::JobRequestStore as _;
 use weir_core::tenancy::KeyScope;
 use weir_core::usage::day_from_millis;
 use weir_core::{DocumentId, Lane};
 
 use super::assert_no_traces_left;
-use crate::app::unix_time_millis;
 use crate::fakes::{TestHost, accepted_job_id, multipart_form, parse_json, parse_problem};
 
 #[tokio::test]

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::{ApiKeyRecord, TenantStore as _};
 
 use super::{expect_status, host_with_admin_key};
-use crate::app::unix_time_millis;
 use crate::fakes::{TestHost, parse_problem};
 
 /// Creates a key and returns its id and the complete key.
