@@ -5,7 +5,7 @@ use weir_core::component_log::ComponentLogEntry;
 use weir_core::{JobId, TenantId};
 
 use super::column_values::{read_json, read_u64, to_json, to_sql_integer, to_sql_limit};
-use super::database::renames::table_name_in;
+use super::renames::table_name_in;
 
 /// Minimum number of entries that each tenant keeps. The first entry of a job deletes older ones, job by job.
 const MIN_KEPT_ENTRIES: u32 = 10_000;

@@ -4,21 +4,21 @@
 //! server runs. So a transaction takes the write lock before it reads anything. If it took the lock after another process has
 //! written, SQLite would refuse the lock and the transaction would fail.
 
-pub(super) mod renames;
-
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 use weir_core::StorageError;
 
+use super::renames;
 use crate::data_folder::free_bytes;
-use crate::ledger::LEDGER_NAME;
 use crate::named_path::NamedPath;
 
+/// The name of the ledger in errors.
+pub(super) const LEDGER_NAME: &str = "the ledger";
 /// The steps of the schema. The schema version of a file (`user_version`) is the number of steps that it has taken.
 const SCHEMA_STEPS: [&str; 12] = [
     include_str!("schema/1.sql"),
@@ -94,7 +94,7 @@ impl Database {
         // refuses changes.
         let database = Self::connect(file, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         database.with_connection(|c| c.pragma_update(None, "query_only", true))?;
-        // The tables that other processes read exist since the first steps. `renames` knows their names in each version.
+        // The tables that other processes read exist since the first steps. `renames.rs` knows their names in each version.
         match database.schema_version()? {
             steps if (1..=SCHEMA_STEPS.len()).contains(&steps) => Ok(database),
             steps => Err(database.unknown_version_error(steps)),
@@ -172,6 +172,11 @@ fn apply_steps(transaction: &Transaction<'_>, taken: usize) -> rusqlite::Result<
         transaction.pragma_update(None, "user_version", number)?;
     }
     Ok(())
+}
+
+/// Returns the path of the ledger in a data folder.
+pub(super) fn ledger_path(data: &Path) -> PathBuf {
+    data.join("ledger.db")
 }
 
 fn named_ledger_path(file: &Path) -> NamedPath {

@@ -12,8 +12,8 @@ use weir_core::event::{Event, EventKind};
 use weir_core::job_request::JobRequest;
 use weir_core::{DocumentId, JobId, StorageError, TenantId};
 
-use super::SqliteLedger;
 use super::column_values::{read_json, read_parsed, to_json};
+use super::sqlite_ledger::SqliteLedger;
 
 #[async_trait]
 impl DocumentRemovalStore for SqliteLedger {

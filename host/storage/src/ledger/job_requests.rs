@@ -12,7 +12,8 @@ use weir_core::ledger::JobRecord;
 use weir_core::{JobId, StorageError, TenantId};
 
 use super::column_values::{read_json, read_parsed, to_json, to_sql_integer};
-use super::{SqliteLedger, document_removals, records};
+use super::sqlite_ledger::SqliteLedger;
+use super::{document_removals, records};
 
 /// Minimum time that an idempotency key is known, counted from its first request.
 const MIN_IDEMPOTENCY_KEY_MILLIS: u64 = 24 * 60 * 60 * 1000;

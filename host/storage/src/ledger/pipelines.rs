@@ -5,6 +5,7 @@
 
 mod components;
 mod revision_assignments;
+mod rollouts;
 
 use std::ops::RangeInclusive;
 
@@ -21,9 +22,10 @@ use weir_core::{JobId, StorageError, TenantId};
 
 use components::{delete_component, find_component, list_components, write_component};
 use revision_assignments::{assign_revision, find_assignment, list_job_outcomes, write_job_outcome};
+use rollouts::{find_pipeline, list_pipelines, read_rollout, write_rollout};
 
-use super::SqliteLedger;
 use super::column_values::{read_json, read_parsed, read_u64, to_json, to_sql_integer, to_sql_limit};
+use super::sqlite_ledger::SqliteLedger;
 
 /// Maximum number of revisions or audit log entries in one list.
 const MAX_LISTED_ROWS: usize = 1000;
@@ -332,48 +334,6 @@ fn revision_from_row(row: &Row<'_>) -> Result<Revision> {
         created_millis: read_u64(row, 4)?,
         pushed_by_key: row.get(5)?,
     })
-}
-
-const SELECT_PIPELINE: &str = "SELECT r.pipeline, r.rollout,
-        (SELECT max(number) FROM revisions v WHERE v.tenant = r.tenant AND v.pipeline = r.pipeline)
-    FROM rollouts r";
-
-fn list_pipelines(c: &Connection, tenant: &TenantId) -> Result<Vec<PipelineRecord>> {
-    c.prepare_cached(&format!(
-        "{SELECT_PIPELINE} WHERE r.tenant = ?1 ORDER BY r.pipeline"
-    ))?
-    .query_map([tenant.as_str()], pipeline_from_row)?
-    .collect()
-}
-
-fn find_pipeline(c: &Connection, tenant: &TenantId, name: &str) -> Result<Option<PipelineRecord>> {
-    c.prepare_cached(&format!(
-        "{SELECT_PIPELINE} WHERE r.tenant = ?1 AND r.pipeline = ?2"
-    ))?
-    .query_row(params![tenant.as_str(), name], pipeline_from_row)
-    .optional()
-}
-
-fn pipeline_from_row(row: &Row<'_>) -> Result<PipelineRecord> {
-    Ok(PipelineRecord {
-        name: row.get(0)?,
-        rollout: read_json(row, 1)?,
-        revision_count: row.get::<_, Option<u32>>(2)?.unwrap_or(0),
-    })
-}
-
-fn read_rollout(c: &Connection, tenant: &TenantId, pipeline: &str) -> Result<Rollout> {
-    let read = c
-        .prepare_cached("SELECT rollout FROM rollouts WHERE tenant = ?1 AND pipeline = ?2")?
-        .query_row(params![tenant.as_str(), pipeline], |row| read_json(row, 0))
-        .optional()?;
-    Ok(read.unwrap_or_default())
-}
-
-fn write_rollout(t: &Transaction<'_>, tenant: &TenantId, pipeline: &str, rollout: &Rollout) -> Result<()> {
-    t.prepare_cached("INSERT OR REPLACE INTO rollouts (tenant, pipeline, rollout) VALUES (?1, ?2, ?3)")?
-        .execute(params![tenant.as_str(), pipeline, to_json(rollout)?])
-        .map(drop)
 }
 
 fn append_audit_entry(

@@ -3,37 +3,17 @@
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::event::{Event, EventKind};
 use weir_core::job_request::JobFilter;
-use weir_core::ledger::{DocumentRecord, JobRecord, JobState, LedgerEntry, PageRecord};
+use weir_core::ledger::{DocumentRecord, JobRecord, JobState, PageRecord};
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 
 use super::column_values::{
     invalid_value_error, read_json, read_parsed, read_u64, to_json, to_sql_integer, to_sql_limit,
 };
-use super::database::renames::column_name_in;
-use super::{component_log, document_removals, job_requests};
+use super::document_removals;
+use super::renames::column_name_in;
 
 /// Sorts after every id.
 const AFTER_ALL_IDS: &str = "~";
-
-/// Writes one entry. Returns whether it removed a secret.
-pub(super) fn write_entry(transaction: &Transaction<'_>, entry: &LedgerEntry) -> Result<bool> {
-    let written = match entry {
-        LedgerEntry::Job(job) => {
-            write_job(transaction, job)?;
-            return match job.state.is_terminal() {
-                true => job_requests::remove_passwords(transaction, &job.tenant, &job.id),
-                false => Ok(false),
-            };
-        }
-        LedgerEntry::Document(document) => write_document(transaction, document),
-        LedgerEntry::Page(page) => write_page(transaction, page),
-        LedgerEntry::Event(tenant, event) => write_event(transaction, tenant, event),
-        LedgerEntry::ComponentLog(tenant, entry) => {
-            component_log::write_log_entry(transaction, tenant, entry)
-        }
-    };
-    written.map(|()| false)
-}
 
 pub(super) fn write_job(transaction: &Transaction<'_>, job: &JobRecord) -> Result<()> {
     transaction
@@ -52,7 +32,7 @@ pub(super) fn write_job(transaction: &Transaction<'_>, job: &JobRecord) -> Resul
         .map(drop)
 }
 
-fn write_document(transaction: &Transaction<'_>, document: &DocumentRecord) -> Result<()> {
+pub(super) fn write_document(transaction: &Transaction<'_>, document: &DocumentRecord) -> Result<()> {
     transaction
         .prepare_cached(
             "INSERT INTO documents (tenant, id, name, bytes, pages, title, outline, collection, labels,
@@ -76,7 +56,7 @@ fn write_document(transaction: &Transaction<'_>, document: &DocumentRecord) -> R
         .map(drop)
 }
 
-fn write_page(transaction: &Transaction<'_>, page: &PageRecord) -> Result<()> {
+pub(super) fn write_page(transaction: &Transaction<'_>, page: &PageRecord) -> Result<()> {
     transaction
         .prepare_cached(
             "INSERT OR REPLACE INTO pages (tenant, document, page, revision, job, state) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -92,7 +72,7 @@ fn write_page(transaction: &Transaction<'_>, page: &PageRecord) -> Result<()> {
         .map(drop)
 }
 
-fn write_event(transaction: &Transaction<'_>, tenant: &TenantId, event: &Event) -> Result<()> {
+pub(super) fn write_event(transaction: &Transaction<'_>, tenant: &TenantId, event: &Event) -> Result<()> {
     if let (Some(document), EventKind::DocumentStarted { .. }) = (&event.document, &event.kind) {
         document_removals::add_job_document(transaction, tenant, document, &event.job)?;
     }

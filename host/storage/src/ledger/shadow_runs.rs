@@ -6,7 +6,8 @@ use weir_core::shadow::{MAX_SHADOW_RUNS, ShadowRun, ShadowStore};
 use weir_core::{StorageError, TenantId};
 
 use super::column_values::{read_json, read_parsed, read_u64, to_json, to_sql_integer};
-use super::{SqliteLedger, document_removals};
+use super::document_removals;
+use super::sqlite_ledger::SqliteLedger;
 
 type StorageResult<T> = std::result::Result<T, StorageError>;
 

@@ -14,8 +14,10 @@ use tokio::time::sleep;
 use weir_core::tenancy::{ApiKeyRecord, Tenant, TenantStore, TenantUpdate};
 use weir_core::{StorageError, TenantId};
 
-use super::database::{Database, truncate_wal};
-use super::{LEDGER_NAME, LedgerReader, LedgerWriter, SqliteLedger, ledger_path, tenants};
+use super::database::{Database, LEDGER_NAME, ledger_path, truncate_wal};
+use super::reader::LedgerReader;
+use super::tenants;
+use super::writer::LedgerWriter;
 use crate::data_folder::{FolderLock, create_private_folder};
 use crate::worker_thread::WorkerThread;
 
@@ -236,61 +238,5 @@ impl TenantStore for TenantAdmin {
         self.reader
             .read_rows(move |c| tenants::list_api_keys(c, &tenant))
             .await
-    }
-}
-
-#[async_trait]
-impl TenantStore for SqliteLedger {
-    async fn create_tenant(&self, tenant: &Tenant) -> Result<bool, StorageError> {
-        self.tenant_admin.create_tenant(tenant).await
-    }
-
-    async fn update_tenant(
-        &self,
-        id: &TenantId,
-        change: &TenantUpdate,
-    ) -> Result<Option<Tenant>, StorageError> {
-        self.tenant_admin.update_tenant(id, change).await
-    }
-
-    async fn find_tenant(&self, id: &TenantId) -> Result<Option<Tenant>, StorageError> {
-        self.tenant_admin.find_tenant(id).await
-    }
-
-    async fn list_tenants(&self) -> Result<Vec<Tenant>, StorageError> {
-        self.tenant_admin.list_tenants().await
-    }
-
-    async fn suspend_and_remove_keys(&self, id: &TenantId) -> Result<bool, StorageError> {
-        self.tenant_admin.suspend_and_remove_keys(id).await
-    }
-
-    async fn remove_tenant(&self, id: &TenantId) -> Result<bool, StorageError> {
-        self.tenant_admin.remove_tenant(id).await
-    }
-
-    async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<(), StorageError> {
-        self.tenant_admin.put_api_key(key).await
-    }
-
-    async fn revoke_api_key(&self, id: &str, now_millis: u64) -> Result<bool, StorageError> {
-        self.tenant_admin.revoke_api_key(id, now_millis).await
-    }
-
-    async fn replace_api_key(
-        &self,
-        old: &str,
-        fresh: &ApiKeyRecord,
-        now_millis: u64,
-    ) -> Result<bool, StorageError> {
-        self.tenant_admin.replace_api_key(old, fresh, now_millis).await
-    }
-
-    async fn find_api_key(&self, id: &str) -> Result<Option<ApiKeyRecord>, StorageError> {
-        self.tenant_admin.find_api_key(id).await
-    }
-
-    async fn list_api_keys(&self, tenant: &TenantId) -> Result<Vec<ApiKeyRecord>, StorageError> {
-        self.tenant_admin.list_api_keys(tenant).await
     }
 }

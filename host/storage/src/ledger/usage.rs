@@ -1,12 +1,12 @@
-//! Rows of tenants' usage by day and of the bytes that they store.
+//! Rows of tenants' usage by day.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::usage::{Usage, UsageDay, UsageStore};
 use weir_core::{StorageError, TenantId};
 
-use super::SqliteLedger;
-use super::column_values::{read_parsed, read_u64, to_sql_integer};
+use super::column_values::{read_u64, to_sql_integer};
+use super::sqlite_ledger::SqliteLedger;
 
 #[async_trait]
 impl UsageStore for SqliteLedger {
@@ -115,35 +115,4 @@ fn usage_from_row(row: &Row<'_>) -> Result<(UsageDay, Usage)> {
         llm_cost_micros: read_u64(row, 12)?,
     };
     Ok((row.get(0)?, usage))
-}
-
-/// Returns each tenant's saved bytes and whether they are exact. Marks all of them as not exact, because files may change from now on.
-pub(super) fn load_storage_usage(transaction: &Transaction<'_>) -> Result<Vec<(TenantId, u64, bool)>> {
-    let kept = transaction
-        .prepare("SELECT tenant, bytes, exact FROM storage_usage")?
-        .query_map([], |row| {
-            Ok((read_parsed(row, 0)?, read_u64(row, 1)?, row.get(2)?))
-        })?
-        .collect::<Result<Vec<_>>>()?;
-    transaction.execute("UPDATE storage_usage SET exact = FALSE WHERE exact", [])?;
-    Ok(kept)
-}
-
-pub(super) fn write_storage_usage(
-    transaction: &Transaction<'_>,
-    tenant: &TenantId,
-    bytes: u64,
-    exact: bool,
-) -> Result<()> {
-    if bytes == 0 {
-        // Do not write a row of a removed tenant.
-        return transaction
-            .prepare_cached("DELETE FROM storage_usage WHERE tenant = ?1")?
-            .execute([tenant.as_str()])
-            .map(drop);
-    }
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO storage_usage (tenant, bytes, exact) VALUES (?1, ?2, ?3)")?
-        .execute(params![tenant.as_str(), to_sql_integer(bytes), exact])
-        .map(drop)
 }

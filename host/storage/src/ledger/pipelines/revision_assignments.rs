@@ -8,7 +8,7 @@ use weir_core::revision::{JOB_OUTCOME_RETENTION, RevisionJobOutcome};
 use weir_core::rollout::{RevisionAssignment, RolloutArm};
 use weir_core::{JobId, TenantId};
 
-use super::read_rollout;
+use super::rollouts::read_rollout;
 use crate::ledger::column_values::{read_json, read_u64, to_json, to_sql_integer};
 
 /// Maximum number of old assignments that the end of a job deletes.

@@ -66,7 +66,7 @@ pub(super) fn apply_renames(transaction: &Transaction<'_>) -> Result<()> {
 }
 
 /// Returns the name that `table` has in a file of schema version `version`.
-pub(in crate::ledger) fn table_name_in(version: u32, table: &'static str) -> &'static str {
+pub(super) fn table_name_in(version: u32, table: &'static str) -> &'static str {
     let renamed = TABLES.into_iter().find(|(_, new)| *new == table);
     match renamed {
         Some((old, _)) if version < RENAME_STEP => old,
@@ -75,7 +75,7 @@ pub(in crate::ledger) fn table_name_in(version: u32, table: &'static str) -> &'s
 }
 
 /// Returns the name that `column` of `table` has in a file of schema version `version`.
-pub(in crate::ledger) fn column_name_in(version: u32, table: &str, column: &'static str) -> &'static str {
+pub(super) fn column_name_in(version: u32, table: &str, column: &'static str) -> &'static str {
     let renamed = COLUMNS
         .into_iter()
         .find(|(renamed_table, _, new)| *renamed_table == table && *new == column);
