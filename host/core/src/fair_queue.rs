@@ -16,7 +16,9 @@
 //!
 //! The types know no wall clock and no thread; time enters only as cost. Their behavior is tested as arithmetic.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 
 use crate::{Lane, TenantId};
 
@@ -44,28 +46,27 @@ impl Lane {
 pub struct FairClock<K> {
     virtual_time: f64,
     max_credit: f64,
-    charges: u64,
-    // Ordered, so that equal tags are decided the same way every time.
-    flows: BTreeMap<K, FlowTag>,
+    events: u64,
+    flows: HashMap<K, FlowTag>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct FlowTag {
     /// Virtual time at which the flow's last request ends.
     end: f64,
-    /// Number of the flow's last charge; decides between equal tags.
-    last_charge: u64,
+    /// Number of the flow's last charge, or of its arrival; decides between equal tags.
+    last_event: u64,
 }
 
-impl<K: Ord + Clone> FairClock<K> {
+impl<K: Hash + Eq + Clone> FairClock<K> {
     /// Creates a clock whose idle flows gain at most `max_credit`, in units of cost at weight 1.
     #[must_use]
-    pub const fn new(max_credit: f64) -> Self {
+    pub fn new(max_credit: f64) -> Self {
         Self {
             virtual_time: 0.0,
             max_credit,
-            charges: 0,
-            flows: BTreeMap::new(),
+            events: 0,
+            flows: HashMap::new(),
         }
     }
 
@@ -75,20 +76,21 @@ impl<K: Ord + Clone> FairClock<K> {
         self.max_credit
     }
 
-    /// Returns the flow that is next among `candidates`: the least start tag, and of equal ones the flow that was served the
-    /// longest ago.
+    /// Returns the flow that is next among `candidates`: see [`Self::compare`]. Of equal flows it returns the first.
     pub fn first<'a>(&self, candidates: impl Iterator<Item = &'a K>) -> Option<&'a K>
     where
         K: 'a,
     {
-        let order = |flow: &K| {
-            let last = self.flows.get(flow).map_or(0, |tag| tag.last_charge);
-            (self.start_tag(flow), last)
-        };
-        candidates
-            .map(|flow| (order(flow), flow))
-            .min_by(|((a, a_last), _), ((b, b_last), _)| a.total_cmp(b).then(a_last.cmp(b_last)))
-            .map(|(_, flow)| flow)
+        candidates.min_by(|a, b| self.compare(a, b))
+    }
+
+    /// Compares the turns of two flows: the least start tag is next, and of equal ones the flow that was served or
+    /// arrived the longest ago.
+    #[must_use]
+    pub fn compare(&self, a: &K, b: &K) -> Ordering {
+        let last_event = |flow| self.flows.get(flow).map_or(0, |tag| tag.last_event);
+        let tags = self.start_tag(a).total_cmp(&self.start_tag(b));
+        tags.then_with(|| last_event(a).cmp(&last_event(b)))
     }
 
     /// Returns the virtual time at which the flow's next request starts.
@@ -98,14 +100,26 @@ impl<K: Ord + Clone> FairClock<K> {
         self.flows.get(flow).map_or(earliest, |tag| tag.end.max(earliest))
     }
 
+    /// Adds a flow that has a request, unless it is known, so that flows with equal tags are served in the order of their arrival.
+    pub fn add_flow(&mut self, flow: &K) {
+        if !self.flows.contains_key(flow) {
+            self.events += 1;
+            let tag = FlowTag {
+                end: self.virtual_time - self.max_credit,
+                last_event: self.events,
+            };
+            self.flows.insert(flow.clone(), tag);
+        }
+    }
+
     /// Serves one request of the flow. A weight that is not a finite number above 0 counts as 1.
     pub fn charge(&mut self, flow: &K, cost: f64, weight: f64) {
         let start = self.start_tag(flow);
         self.virtual_time = self.virtual_time.max(start);
-        self.charges += 1;
+        self.events += 1;
         let tag = FlowTag {
             end: start + cost / valid_weight(weight),
-            last_charge: self.charges,
+            last_event: self.events,
         };
         self.flows.insert(flow.clone(), tag);
     }
@@ -153,11 +167,12 @@ fn valid_weight(weight: f64) -> f64 {
 
 /// Whose request it is: the flow at each level of a [`FairQueue`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct Flow {
+pub struct Flow<K = TenantId> {
     /// The upper level. Lanes share by [`Lane::weight`].
     pub lane: Lane,
-    /// The middle level. Tenants of a lane share by weight.
-    pub tenant: TenantId,
+    /// The middle level: the tenant, or the key by which a resource that knows no tenants tells them apart. Tenants of a lane share
+    /// by weight.
+    pub tenant: K,
     /// The lower level, such as a document. The groups of a tenant share equally.
     pub group: u64,
     /// The tenant's share relative to others. A value that is not a finite number above 0 counts as 1.
@@ -180,33 +195,34 @@ struct TenantQueue<T> {
 }
 
 #[derive(Debug)]
-struct LaneQueue<T> {
-    clock: FairClock<TenantId>,
-    tenants: BTreeMap<TenantId, TenantQueue<T>>,
+struct LaneQueue<T, K> {
+    clock: FairClock<K>,
+    tenants: BTreeMap<K, TenantQueue<T>>,
     len: usize,
 }
 
 /// Requests that wait for a shared resource, fair by lane, then by tenant, then by group.
 ///
-/// Requests of one group keep the order of the numbers they are queued under.
+/// Requests of one group keep the order of the numbers they are queued under. To find the next request takes time in proportion to
+/// the waiting tenants and groups.
 #[derive(Debug)]
-pub struct FairQueue<T> {
+pub struct FairQueue<T, K = TenantId> {
     clock: FairClock<Lane>,
-    interactive: LaneQueue<T>,
-    bulk: LaneQueue<T>,
+    interactive: LaneQueue<T, K>,
+    bulk: LaneQueue<T, K>,
 }
 
 /// Where a queued request stands; valid until the queue changes.
 #[derive(Debug, Clone)]
-pub struct QueuePosition {
+pub struct QueuePosition<K = TenantId> {
     lane: Lane,
-    tenant: TenantId,
+    tenant: K,
     group: u64,
     index: usize,
 }
 
-impl<T> LaneQueue<T> {
-    const fn new(max_credit: f64) -> Self {
+impl<T, K: Ord + Hash + Clone> LaneQueue<T, K> {
+    fn new(max_credit: f64) -> Self {
         Self {
             clock: FairClock::new(max_credit),
             tenants: BTreeMap::new(),
@@ -214,20 +230,18 @@ impl<T> LaneQueue<T> {
         }
     }
 
-    fn find_next(&self, accepts: &mut impl FnMut(&T) -> bool) -> Option<(&TenantId, u64, usize)> {
-        let mut accepted = BTreeMap::new();
-        for (tenant, queue) in &self.tenants {
-            if let Some(found) = queue.find_next(accepts) {
-                accepted.insert(tenant, found);
-            }
-        }
-        let tenant = self.clock.first(accepted.keys().copied())?;
-        let (group, index) = accepted.remove(tenant)?;
-        Some((tenant, group, index))
+    /// Returns the next accepted request of each tenant that has one.
+    fn next_of_each_tenant<'a>(
+        &'a self,
+        mut accepts: impl FnMut(&T) -> bool + 'a,
+    ) -> impl Iterator<Item = (&'a K, (u64, usize))> {
+        self.tenants
+            .iter()
+            .filter_map(move |(tenant, queue)| Some((tenant, queue.find_next(&mut accepts)?)))
     }
 
     /// Takes a request out without serving it.
-    fn remove(&mut self, tenant: &TenantId, group: u64, index: usize) -> Option<QueuedRequest<T>> {
+    fn remove(&mut self, tenant: &K, group: u64, index: usize) -> Option<QueuedRequest<T>> {
         let queue = self.tenants.get_mut(tenant)?;
         let requests = queue.groups.get_mut(&group)?;
         let request = requests.remove(index)?;
@@ -238,7 +252,7 @@ impl<T> LaneQueue<T> {
         Some(request)
     }
 
-    fn serve(&mut self, tenant: &TenantId, group: u64, index: usize) -> Option<QueuedRequest<T>> {
+    fn serve(&mut self, tenant: &K, group: u64, index: usize) -> Option<QueuedRequest<T>> {
         let request = self.remove(tenant, group, index)?;
         if let Some(queue) = self.tenants.get_mut(tenant) {
             queue.clock.charge(&group, request.cost, 1.0);
@@ -262,6 +276,9 @@ impl<T> LaneQueue<T> {
     fn remove_where(&mut self, mut unwanted: impl FnMut(&T) -> bool, removed: &mut Vec<T>) {
         for queue in self.tenants.values_mut() {
             for requests in queue.groups.values_mut() {
+                if !requests.iter().any(|request| unwanted(&request.item)) {
+                    continue;
+                }
                 let (out, stay): (VecDeque<_>, VecDeque<_>) =
                     requests.drain(..).partition(|request| unwanted(&request.item));
                 *requests = stay;
@@ -276,14 +293,11 @@ impl<T> LaneQueue<T> {
 
 impl<T> TenantQueue<T> {
     fn find_next(&self, accepts: &mut impl FnMut(&T) -> bool) -> Option<(u64, usize)> {
-        let mut accepted = BTreeMap::new();
-        for (group, requests) in &self.groups {
-            if let Some(index) = requests.iter().position(|request| accepts(&request.item)) {
-                accepted.insert(*group, index);
-            }
-        }
-        let group = *self.clock.first(accepted.keys())?;
-        Some((group, accepted.remove(&group)?))
+        let accepted = self.groups.iter().filter_map(|(group, requests)| {
+            let index = requests.iter().position(|request| accepts(&request.item))?;
+            Some((*group, index))
+        });
+        accepted.min_by(|(a, _), (b, _)| self.clock.compare(a, b))
     }
 
     fn len(&self) -> usize {
@@ -291,19 +305,19 @@ impl<T> TenantQueue<T> {
     }
 }
 
-impl<T> FairQueue<T> {
+impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
     /// Creates an empty queue without latency boost.
     #[must_use]
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self::with_credit(0.0)
     }
 
-    /// Creates an empty queue in which a lane or tenant that was idle is served ahead of the others until it has used
-    /// `max_credit`, in units of cost at weight 1.
+    /// Creates an empty queue in which a tenant or group that was idle is served ahead of the others until it has used
+    /// `max_credit`, in units of cost at weight 1. Lanes gain no credit: bulk work that was idle must not delay interactive work.
     #[must_use]
-    pub const fn with_credit(max_credit: f64) -> Self {
+    pub fn with_credit(max_credit: f64) -> Self {
         Self {
-            clock: FairClock::new(max_credit),
+            clock: FairClock::new(0.0),
             interactive: LaneQueue::new(max_credit),
             bulk: LaneQueue::new(max_credit),
         }
@@ -323,7 +337,7 @@ impl<T> FairQueue<T> {
 
     /// Returns the number of requests of a tenant.
     #[must_use]
-    pub fn len_of(&self, tenant: &TenantId) -> usize {
+    pub fn len_of(&self, tenant: &K) -> usize {
         let lanes = [&self.interactive, &self.bulk];
         let queues = lanes.into_iter().filter_map(|lane| lane.tenants.get(tenant));
         queues.map(TenantQueue::len).sum()
@@ -339,9 +353,10 @@ impl<T> FairQueue<T> {
     }
 
     /// Queues a request behind those of its group whose `order` is not greater. The cost is in any unit that adds up.
-    pub fn push(&mut self, flow: &Flow, order: u64, cost: f64, item: T) {
+    pub fn push(&mut self, flow: &Flow<K>, order: u64, cost: f64, item: T) {
         let lane = self.lane_mut(flow.lane);
         let max_credit = lane.clock.max_credit();
+        lane.clock.add_flow(&flow.tenant);
         let tenant = lane
             .tenants
             .entry(flow.tenant.clone())
@@ -349,6 +364,7 @@ impl<T> FairQueue<T> {
                 clock: FairClock::new(max_credit),
                 groups: BTreeMap::new(),
             });
+        tenant.clock.add_flow(&flow.group);
         let requests = tenant.groups.entry(flow.group).or_default();
         let index = requests.partition_point(|other| other.order <= order);
         let request = QueuedRequest {
@@ -363,7 +379,7 @@ impl<T> FairQueue<T> {
 
     /// Finds the request that is next among those that the resource `accepts`. Requests that it does not accept keep
     /// their place.
-    pub fn next_accepted(&self, mut accepts: impl FnMut(&T) -> bool) -> Option<(QueuePosition, &T)> {
+    pub fn next_accepted(&self, mut accepts: impl FnMut(&T) -> bool) -> Option<(QueuePosition<K>, &T)> {
         let lanes = [Lane::Interactive, Lane::Bulk];
         let first = *self.clock.first(lanes.iter())?;
         let second = match first {
@@ -372,21 +388,41 @@ impl<T> FairQueue<T> {
         };
         [first, second].into_iter().find_map(|lane| {
             let queue = self.lane(lane);
-            let (tenant, group, index) = queue.find_next(&mut accepts)?;
-            let item = &queue.tenants.get(tenant)?.groups.get(&group)?.get(index)?.item;
-            let tenant = tenant.clone();
-            let position = QueuePosition {
-                lane,
-                tenant,
-                group,
-                index,
-            };
-            Some((position, item))
+            let accepted = queue.next_of_each_tenant(&mut accepts);
+            let (tenant, found) = accepted.min_by(|(a, _), (b, _)| queue.clock.compare(a, b))?;
+            self.position_of(lane, tenant, found)
         })
     }
 
-    /// Takes the request at a position that [`Self::next_accepted`] returned and charges it to its flow.
-    pub fn take(&mut self, position: &QueuePosition) -> Option<T> {
+    /// Returns the next request of each tenant in a lane, in the order of the tenants' turns.
+    #[must_use]
+    pub fn next_of_each_tenant(&self, lane: Lane) -> Vec<(QueuePosition<K>, &T)> {
+        let queue = self.lane(lane);
+        let mut next: Vec<_> = queue.next_of_each_tenant(|_| true).collect();
+        next.sort_by(|(a, _), (b, _)| queue.clock.compare(a, b));
+        next.into_iter()
+            .filter_map(|(tenant, found)| self.position_of(lane, tenant, found))
+            .collect()
+    }
+
+    fn position_of(
+        &self,
+        lane: Lane,
+        tenant: &K,
+        (group, index): (u64, usize),
+    ) -> Option<(QueuePosition<K>, &T)> {
+        let requests = self.lane(lane).tenants.get(tenant)?.groups.get(&group)?;
+        let position = QueuePosition {
+            lane,
+            tenant: tenant.clone(),
+            group,
+            index,
+        };
+        Some((position, &requests.get(index)?.item))
+    }
+
+    /// Takes the request at a position that this queue has just returned, and charges it to its flow.
+    pub fn take(&mut self, position: &QueuePosition<K>) -> Option<T> {
         let QueuePosition {
             lane,
             tenant,
@@ -406,7 +442,7 @@ impl<T> FairQueue<T> {
     }
 
     /// Corrects the charge of a request that was taken at the cost `charged` and came to cost `actual`.
-    pub fn settle(&mut self, flow: &Flow, charged: f64, actual: f64) {
+    pub fn settle(&mut self, flow: &Flow<K>, charged: f64, actual: f64) {
         self.clock.settle(&flow.lane, charged, actual, flow.lane.weight());
         let lane = self.lane_mut(flow.lane);
         lane.clock.settle(&flow.tenant, charged, actual, flow.weight);
@@ -415,11 +451,12 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Takes out a request without charging it; `None` if it is not queued.
-    pub fn withdraw(&mut self, flow: &Flow, order: u64) -> Option<T> {
+    /// Takes out the first request of the flow with this `order`, without charging it; `None` if there is none.
+    pub fn withdraw(&mut self, flow: &Flow<K>, order: u64) -> Option<T> {
         let lane = self.lane_mut(flow.lane);
         let requests = lane.tenants.get(&flow.tenant)?.groups.get(&flow.group)?;
-        let index = requests.iter().position(|request| request.order == order)?;
+        let index = requests.partition_point(|request| request.order < order);
+        requests.get(index).filter(|request| request.order == order)?;
         let request = lane.remove(&flow.tenant, flow.group, index)?;
         lane.forget_idle();
         self.forget_idle_lanes();
@@ -436,14 +473,14 @@ impl<T> FairQueue<T> {
         removed
     }
 
-    const fn lane(&self, lane: Lane) -> &LaneQueue<T> {
+    const fn lane(&self, lane: Lane) -> &LaneQueue<T, K> {
         match lane {
             Lane::Interactive => &self.interactive,
             Lane::Bulk => &self.bulk,
         }
     }
 
-    const fn lane_mut(&mut self, lane: Lane) -> &mut LaneQueue<T> {
+    const fn lane_mut(&mut self, lane: Lane) -> &mut LaneQueue<T, K> {
         match lane {
             Lane::Interactive => &mut self.interactive,
             Lane::Bulk => &mut self.bulk,
@@ -457,7 +494,7 @@ impl<T> FairQueue<T> {
     }
 }
 
-impl<T> Default for FairQueue<T> {
+impl<T, K: Ord + Hash + Clone> Default for FairQueue<T, K> {
     fn default() -> Self {
         Self::new()
     }

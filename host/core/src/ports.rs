@@ -20,6 +20,7 @@ use crate::component_log::ComponentLogEntry;
 use crate::decision::ComputeDevice;
 use crate::error::{InferenceError, RasterError, StorageError};
 use crate::event::Event;
+use crate::fair_queue::Flow;
 use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 use crate::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
 use crate::page::{DocumentInfo, EncodedImage, Lane, PageFacts, PageImage};
@@ -136,6 +137,19 @@ pub struct SchedulingContext {
     /// The tenant's share of a busy resource, relative to other tenants in the same lane. A value that is not above 0
     /// counts as 1.
     pub tenant_weight: f64,
+}
+
+impl SchedulingContext {
+    /// Returns the flow of the work in a fair queue.
+    #[must_use]
+    pub fn to_flow(&self) -> Flow {
+        Flow {
+            lane: self.lane,
+            tenant: self.tenant.clone(),
+            group: self.group,
+            weight: self.tenant_weight,
+        }
+    }
 }
 
 /// Recognizes text in images.

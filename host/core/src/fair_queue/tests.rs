@@ -172,6 +172,50 @@ fn groups_of_a_tenant_alternate_whatever_their_number() {
 }
 
 #[test]
+fn next_of_each_tenant_follows_the_tenants_turns() {
+    let mut queue = FairQueue::new();
+    for (tenant, group, item) in [(1_u64, 1, "a1"), (1, 2, "a2"), (2, 3, "b1"), (2, 4, "b2")] {
+        let flow = Flow {
+            lane: Lane::Bulk,
+            tenant,
+            group,
+            weight: 1.0,
+        };
+        queue.push(&flow, 0, 1.0, item);
+    }
+    let items = |queue: &FairQueue<&'static str, u64>| {
+        let next = queue.next_of_each_tenant(Lane::Bulk);
+        next.into_iter().map(|(_, item)| *item).collect::<Vec<_>>()
+    };
+    assert_eq!(items(&queue), ["a1", "b1"]);
+    let second = queue.next_of_each_tenant(Lane::Bulk)[1].0.clone();
+    assert_eq!(queue.take(&second), Some("b1"));
+    assert_eq!(items(&queue), ["a1", "b2"]);
+    assert_eq!(queue.pop(), Some("a1"));
+    assert_eq!(items(&queue), ["b2", "a2"]);
+    assert!(queue.next_of_each_tenant(Lane::Interactive).is_empty());
+}
+
+#[test]
+fn equal_tenants_are_served_in_order_of_arrival() {
+    let mut queue = FairQueue::new();
+    for tenant in ["c", "a", "b"] {
+        queue.push(&bulk(tenant), 0, 1.0, tenant);
+    }
+    assert_eq!(pop_many(&mut queue, 3), ["c", "a", "b"]);
+}
+
+#[test]
+fn idle_bulk_lane_gains_no_credit() {
+    let mut queue = FairQueue::with_credit(100.0);
+    push_many(&mut queue, &flow("a", Lane::Interactive), 100, 1.0, "interactive");
+    pop_many(&mut queue, 50);
+    push_many(&mut queue, &bulk("b"), 20, 1.0, "bulk");
+    let bulk = count(&pop_many(&mut queue, 27), "bulk");
+    assert!((3..=4).contains(&bulk), "{bulk}");
+}
+
+#[test]
 fn request_that_is_not_accepted_keeps_its_turn() {
     let mut queue = FairQueue::new();
     let one = bulk("one");
