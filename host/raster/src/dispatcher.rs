@@ -16,13 +16,13 @@ use metrics::{Gauge, Unit};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use weir_core::error::RasterError;
-use weir_core::page::PixelBuffer;
+use weir_core::fair_queue::FairQueue;
 
-use crate::image_budget::{ImageBudget, MemoryRequest};
+use crate::image_budget::{ImageBudget, MemoryRequest, flow_of_document};
+use crate::image_reservation::{ImageMemory, ImageReservation};
 use crate::protocol::{DocumentKey, SegmentKey};
-use crate::round_robin_queue::RoundRobinQueue;
-use crate::segment_pool::{ImageSegment, SegmentPool, WorkerId, round_up_segment_size};
-use crate::task::{DocumentFile, QueuedTask, TaskResult, TaskResultSender};
+use crate::segment_pool::{ImageSegment, SegmentPool, WorkerId};
+use crate::task::{DocumentFile, QueuedTask, TaskResult, TaskResultSender, pool_closed_error};
 
 /// A command to the supervisor of a worker.
 #[derive(Debug)]
@@ -47,8 +47,8 @@ pub(crate) struct IdleWorker {
 struct DispatcherState {
     segment_pool: SegmentPool,
     budget: ImageBudget<oneshot::Sender<ImageReservation>>,
-    light_tasks: RoundRobinQueue<QueuedTask>,
-    draw_tasks: RoundRobinQueue<QueuedTask>,
+    light_tasks: FairQueue<QueuedTask, u64>,
+    draw_tasks: FairQueue<QueuedTask, u64>,
     draw_is_next: bool,
     idle_workers: VecDeque<IdleWorker>,
     /// Number of workers that run a task.
@@ -75,8 +75,8 @@ impl Dispatcher {
             state: Mutex::new(DispatcherState {
                 segment_pool: SegmentPool::new(image_bytes),
                 budget: ImageBudget::default(),
-                light_tasks: RoundRobinQueue::default(),
-                draw_tasks: RoundRobinQueue::default(),
+                light_tasks: FairQueue::new(),
+                draw_tasks: FairQueue::new(),
                 draw_is_next: false,
                 idle_workers: idle.collect(),
                 busy_workers_gauge: register_busy_workers_gauge(),
@@ -103,15 +103,9 @@ impl Dispatcher {
             if state.supervisors.is_empty() {
                 return Err(pool_closed_error());
             }
-            let party = document.flow_id;
-            state.budget.push(
-                document.key,
-                MemoryRequest {
-                    flow_id: party,
-                    bytes,
-                    item,
-                },
-            );
+            let flow_id = document.flow_id;
+            let request = MemoryRequest { flow_id, bytes, item };
+            state.budget.push(document.key, request);
         }
         let waiting = PendingReply::new(self, answer);
         self.dispatch_tasks();
@@ -136,11 +130,12 @@ impl Dispatcher {
         {
             let mut state = self.state.lock();
             if !state.supervisors.is_empty() {
-                let (party, document) = (task.document.flow_id, task.document.key);
-                match task.reservation {
-                    Some(_) => state.draw_tasks.push(party, document, task),
-                    None => state.light_tasks.push(party, document, task),
-                }
+                let flow = flow_of_document(task.document.flow_id, task.document.key);
+                let queue = match task.reservation {
+                    Some(_) => &mut state.draw_tasks,
+                    None => &mut state.light_tasks,
+                };
+                queue.push(&flow, 0, 1.0, task);
             }
         }
         self.dispatch_tasks();
@@ -179,21 +174,12 @@ impl Dispatcher {
                 }
                 (canceled, granted)
             };
-            let Some(MemoryRequest {
-                flow_id: party,
-                bytes,
-                item,
-            }) = granted
-            else {
+            let Some(request) = granted else {
                 return;
             };
-            let reservation = ImageReservation {
-                dispatcher: Arc::clone(self),
-                flow_id: party,
-                bytes,
-                segment: None,
-            };
-            drop(item.send(reservation));
+            let owner = Arc::clone(self) as Arc<dyn ImageMemory>;
+            let reservation = ImageReservation::new(owner, request.flow_id, request.bytes);
+            drop(request.item.send(reservation));
         }
     }
 
@@ -270,39 +256,34 @@ type Assignment = (
 );
 
 impl DispatcherState {
-    /// Removes the canceled tasks at the front of each flow.
+    /// Removes the canceled tasks.
     fn remove_canceled_tasks(&mut self) -> [Vec<QueuedTask>; 2] {
         [&mut self.light_tasks, &mut self.draw_tasks]
-            .map(|queue| queue.remove_canceled(|task| task.result_sender.is_closed()))
+            .map(|queue| queue.withdraw_where(|task| task.result_sender.is_closed()))
     }
 
     fn assign_next_task(&mut self) -> Option<Assignment> {
         if self.idle_workers.is_empty() {
             return None;
         }
-        let draw =
-            self.draw_tasks.front().is_some() && (self.draw_is_next || self.light_tasks.front().is_none());
+        let draw = !self.draw_tasks.is_empty() && (self.draw_is_next || self.light_tasks.is_empty());
         let queue = if draw { &self.draw_tasks } else { &self.light_tasks };
-        let next = queue.front()?;
+        let (position, next) = queue.next_accepted(|_| true)?;
         let (document, bytes) = (next.document.key, next.task.image_bytes());
         let idle = self.take_best_idle_worker(document, bytes)?;
         let supervisor = self.supervisors.get(idle.slot)?.clone();
-        let task = if draw {
-            self.draw_tasks.pop()
+        let queue = if draw {
+            &mut self.draw_tasks
         } else {
-            self.light_tasks.pop()
-        }?;
+            &mut self.light_tasks
+        };
+        let task = queue.take(&position)?;
         self.draw_is_next = !draw;
         self.busy_workers_gauge.increment(1.0);
         let segment = (bytes > 0)
             .then(|| self.segment_pool.take_cached_segment(idle.worker_id, bytes))
             .flatten();
         Some((supervisor, task, segment))
-    }
-
-    fn release_bytes(&mut self, party: u64, bytes: u64) {
-        self.segment_pool.release_bytes(bytes);
-        self.budget.release_bytes(party, bytes);
     }
 
     /// Removes and returns the idle worker that is best prepared. A worker that has the document open is preferred; then one with a
@@ -317,6 +298,20 @@ impl DispatcherState {
         })?;
         let at = best.0;
         self.idle_workers.remove(at)
+    }
+}
+
+impl ImageMemory for Dispatcher {
+    fn release(self: Arc<Self>, flow_id: u64, bytes: u64, segment: Option<ImageSegment>) {
+        {
+            let mut state = self.state.lock();
+            state.segment_pool.release_bytes(bytes);
+            state.budget.release_bytes(flow_id, bytes);
+            if let Some(segment) = segment {
+                state.segment_pool.cache_segment(segment);
+            }
+        }
+        self.dispatch_tasks();
     }
 }
 
@@ -347,62 +342,5 @@ impl<T> Drop for PendingReply<T> {
     fn drop(&mut self) {
         self.receiver = None;
         self.dispatcher.dispatch_tasks();
-    }
-}
-
-/// Reserved bytes of the image budget with the segment that uses them, once there is one. It also holds the pixels of the page
-/// that is drawn into the segment. Dropping the last reference releases the bytes and caches the segment for the next page.
-#[derive(Debug)]
-pub(crate) struct ImageReservation {
-    dispatcher: Arc<Dispatcher>,
-    flow_id: u64,
-    bytes: u64,
-    pub(crate) segment: Option<ImageSegment>,
-}
-
-impl ImageReservation {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Releases all but the first `bytes`, from the budget and from memory. A page without colors needs a third of its reservation.
-    pub(crate) fn shrink_to(&mut self, bytes: usize) {
-        let kept = round_up_segment_size(bytes as u64);
-        let Some(rest) = self.bytes.checked_sub(kept).filter(|rest| *rest > 0) else {
-            return;
-        };
-        if let Some(segment) = &self.segment {
-            segment.memory.release_from(kept);
-        }
-        self.bytes = kept;
-        self.dispatcher.state.lock().release_bytes(self.flow_id, rest);
-        self.dispatcher.dispatch_tasks();
-    }
-}
-
-impl PixelBuffer for ImageReservation {
-    fn as_bytes(&self) -> &[u8] {
-        self.segment.as_ref().map_or(&[], |segment| &segment.mapping)
-    }
-}
-
-impl Drop for ImageReservation {
-    fn drop(&mut self) {
-        {
-            let mut state = self.dispatcher.state.lock();
-            state.release_bytes(self.flow_id, self.bytes);
-            if let Some(segment) = self.segment.take() {
-                state.segment_pool.cache_segment(segment);
-            }
-        }
-        self.dispatcher.dispatch_tasks();
-    }
-}
-
-/// The error of a request to a closed pool.
-pub(crate) fn pool_closed_error() -> RasterError {
-    RasterError::Unavailable {
-        what: "the PDF rasterizer".into(),
-        remedy: "it has been shut down".into(),
     }
 }

@@ -17,12 +17,12 @@ use weir_core::page::{DocumentInfo, PageFacts};
 use weir_core::page_text::Line;
 use weir_core::ports::{DrawOptions, DrawnPage, OpenDocument, PdfSource, ReservedDrawing};
 
-use crate::dispatcher::{ImageReservation, pool_closed_error};
 use crate::image_dimensions::ImageDimensions;
-use crate::pool::PoolState;
+use crate::image_reservation::ImageReservation;
 use crate::protocol::DocumentKey;
 use crate::response_validation;
-use crate::task::{DocumentFile, TaskOutput, TaskResult, WorkerTask};
+use crate::state::PoolState;
+use crate::task::{DocumentFile, TaskOutput, TaskResult, WorkerTask, pool_closed_error};
 
 /// Number of pages whose sizes are requested at once.
 const PAGE_SIZES_PER_REQUEST: u32 = 128;

@@ -1,6 +1,6 @@
 //! Shares the memory of page images fairly between flows (one flow for each tenant).
 //!
-//! Free memory goes to the flow that holds the least; round robin decides among equals. A flow that already holds memory may
+//! Free memory goes to the flow that holds the least; among equals the flows take turns ([`FairQueue`]). A flow that already holds memory may
 //! hold at most three times the memory that stays free. A single flow thus gets three quarters of the memory, and two flows get
 //! three sevenths each. A new flow finds free memory at once, or is the next to get some. Network switches share their buffers in
 //! this way (Choudhury and Hahne, "Dynamic queue length thresholds", 1998).
@@ -10,10 +10,23 @@
 
 use std::collections::HashMap;
 
-use crate::round_robin_queue::RoundRobinQueue;
+use weir_core::Lane;
+use weir_core::fair_queue::{FairQueue, Flow};
+
+use crate::protocol::DocumentKey;
 
 /// A flow may hold at most this many times the memory that is left free.
 const MAX_HELD_TO_FREE_RATIO: u64 = 3;
+
+/// Returns the flow of a document in a fair queue. Every request has cost 1 there: flows take turns, and in a flow its documents do.
+pub(crate) const fn flow_of_document(flow_id: u64, document: DocumentKey) -> Flow<u64> {
+    Flow {
+        lane: Lane::Bulk,
+        tenant: flow_id,
+        group: document,
+        weight: 1.0,
+    }
+}
 
 /// A request for image memory.
 #[derive(Debug)]
@@ -29,44 +42,45 @@ pub(crate) struct MemoryRequest<T> {
 pub(crate) struct ImageBudget<T> {
     /// Flows that hold more than 0 bytes.
     held_bytes: HashMap<u64, u64>,
-    pending: RoundRobinQueue<MemoryRequest<T>>,
+    pending: FairQueue<MemoryRequest<T>, u64>,
 }
 
 impl<T> Default for ImageBudget<T> {
     fn default() -> Self {
         Self {
             held_bytes: HashMap::new(),
-            pending: RoundRobinQueue::default(),
+            pending: FairQueue::new(),
         }
     }
 }
 
 impl<T> ImageBudget<T> {
     /// Adds a request to the end of its document's queue.
-    pub(crate) fn push(&mut self, document: u64, request: MemoryRequest<T>) {
-        self.pending.push(request.flow_id, document, request);
+    pub(crate) fn push(&mut self, document: DocumentKey, request: MemoryRequest<T>) {
+        let flow = flow_of_document(request.flow_id, document);
+        self.pending.push(&flow, 0, 1.0, request);
     }
 
     /// Removes and returns the next request that can be granted from `free` bytes. Its flow holds those bytes from now on.
     pub(crate) fn grant_next(&mut self, free: u64) -> Option<MemoryRequest<T>> {
-        let requests = self.pending.front_of_each_flow();
-        let mut requests: Vec<_> = requests
-            .map(|(party, request)| (self.held_bytes(party), party, request.bytes))
-            .collect();
-        requests.sort_by_key(|(held, ..)| *held);
-        let may = |(held, _, bytes): &(u64, u64, u64)| {
-            let left = free.checked_sub(*bytes);
+        let may = |held: u64, bytes: u64| {
+            let left = free.checked_sub(bytes);
             left.is_some_and(|left| {
-                *held == 0 || held.saturating_add(*bytes) <= left.saturating_mul(MAX_HELD_TO_FREE_RATIO)
+                held == 0 || held.saturating_add(bytes) <= left.saturating_mul(MAX_HELD_TO_FREE_RATIO)
             })
         };
-        let first = requests.iter().find(|request| request.0 == 0 || may(request))?;
-        let (_, party, bytes) = *first;
-        if !may(first) {
+        let mut requests = self.pending.next_of_each_tenant(Lane::Bulk);
+        requests.sort_by_key(|(_, request)| self.held_bytes(request.flow_id));
+        let (position, held, bytes) = requests.into_iter().find_map(|(position, request)| {
+            let (held, bytes) = (self.held_bytes(request.flow_id), request.bytes);
+            (held == 0 || may(held, bytes)).then_some((position, held, bytes))
+        })?;
+        if !may(held, bytes) {
             return None;
         }
-        *self.held_bytes.entry(party).or_default() += bytes;
-        self.pending.pop_from_flow(party)
+        let request = self.pending.take(&position)?;
+        *self.held_bytes.entry(request.flow_id).or_default() += bytes;
+        Some(request)
     }
 
     /// Records that a flow has released bytes.
@@ -79,9 +93,9 @@ impl<T> ImageBudget<T> {
         }
     }
 
-    /// Removes the canceled requests at the front of each flow.
+    /// Removes the canceled requests.
     pub(crate) fn remove_canceled(&mut self, gone: impl Fn(&T) -> bool) -> Vec<MemoryRequest<T>> {
-        self.pending.remove_canceled(|request| gone(&request.item))
+        self.pending.withdraw_where(|request| gone(&request.item))
     }
 
     /// Returns the number of pending requests.

@@ -23,25 +23,28 @@
 //! A PDF may name fonts without embedding them. PDFium replaces these with its 14 built-in fonts, because a worker cannot read
 //! the fonts of the machine. A page therefore looks the same on every machine.
 
+mod config;
 mod dispatcher;
 mod document;
 mod framing;
 mod image_budget;
 mod image_dimensions;
+mod image_reservation;
 mod pool;
 mod protocol;
 mod response_validation;
-mod round_robin_queue;
 mod sandbox_requirements;
 mod segment_pool;
 mod shared_memory;
+mod state;
 mod task;
 mod worker;
 mod worker_process;
 mod worker_spawner;
 mod worker_supervisor;
 
-pub use pool::{RasterConfig, RasterCounters, RasterPool, SandboxReport, probe_sandbox};
+pub use config::RasterConfig;
+pub use pool::{RasterCounters, RasterPool, SandboxReport, probe_sandbox};
 pub use protocol::{EnforcementLevel, SandboxProbe, SandboxStatus};
 pub use worker::worker_main;
 pub use worker_supervisor::LOST_WORKERS_LOG_TARGET;

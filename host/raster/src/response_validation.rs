@@ -11,10 +11,9 @@ use weir_core::page::{DocumentInfo, EncodedImage, OutlineEntry, PageFacts, PageI
 use weir_core::page_text::Line;
 use weir_core::ports::DrawnPage;
 
-use crate::dispatcher::{ImageReservation, pool_closed_error};
+use crate::image_reservation::ImageReservation;
 use crate::protocol::WorkerResponse;
-use crate::task::{TaskOutput, TaskResult, WorkerTask};
-use crate::worker_process::WorkerExit;
+use crate::task::{TaskOutput, TaskResult, WorkerExit, WorkerTask, pool_closed_error};
 
 /// Maximum number of outline entries; the rest is dropped.
 pub(crate) const MAX_OUTLINE_ENTRIES: usize = 10_000;

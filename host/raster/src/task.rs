@@ -1,4 +1,4 @@
-//! The tasks that the host queues for its workers.
+//! The tasks that the host queues for its workers, and how they end.
 
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -11,8 +11,8 @@ use weir_core::page::{DocumentInfo, PageFacts};
 use weir_core::page_text::Line;
 use weir_core::ports::{DrawOptions, DrawnPage};
 
-use crate::dispatcher::ImageReservation;
 use crate::image_dimensions::ImageDimensions;
+use crate::image_reservation::ImageReservation;
 use crate::protocol::{DocumentKey, SandboxProbe};
 
 /// The file of a document, with what a worker needs to open it.
@@ -116,4 +116,45 @@ pub(crate) struct QueuedTask {
     /// The reserved image memory; only for drawing.
     pub(crate) reservation: Option<ImageReservation>,
     pub(crate) result_sender: TaskResultSender,
+}
+
+/// The reason why a worker was lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WorkerExit {
+    /// The connection broke.
+    Died,
+    /// The worker exceeded a timeout of this many seconds.
+    TimedOut { seconds: u32 },
+    /// The worker sent an invalid response.
+    InvalidResponse(String),
+}
+
+impl WorkerExit {
+    /// Returns the error of the task that lost its worker.
+    pub(crate) fn to_error(&self, exit_description: &str, task: &WorkerTask) -> RasterError {
+        let page = task.page_for_error();
+        match self {
+            Self::TimedOut { seconds } if page == 0 => RasterError::OpenTimeout { seconds: *seconds },
+            Self::TimedOut { seconds } => RasterError::PageTimeout {
+                page,
+                seconds: *seconds,
+            },
+            Self::Died => RasterError::WorkerDied {
+                page,
+                reason: exit_description.into(),
+            },
+            Self::InvalidResponse(reason) => RasterError::WorkerDied {
+                page,
+                reason: format!("it was stopped for an invalid response: {reason}"),
+            },
+        }
+    }
+}
+
+/// The error of a request to a closed pool.
+pub(crate) fn pool_closed_error() -> RasterError {
+    RasterError::Unavailable {
+        what: "the PDF rasterizer".into(),
+        remedy: "it has been shut down".into(),
+    }
 }

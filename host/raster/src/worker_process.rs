@@ -18,9 +18,10 @@ use weir_core::error::RasterError;
 use weir_core::page::DocumentInfo;
 use weir_core::settings::SandboxMode;
 
-use crate::dispatcher::{Dispatcher, ImageReservation};
+use crate::config::RasterConfig;
+use crate::dispatcher::Dispatcher;
 use crate::framing::WorkerConnection;
-use crate::pool::RasterConfig;
+use crate::image_reservation::ImageReservation;
 use crate::protocol::{
     DocumentKey, DrawParams, OpenFailure, SandboxStatus, SegmentKey, WorkerConfig, WorkerRequest,
     WorkerResponse,
@@ -29,7 +30,9 @@ use crate::response_validation;
 use crate::sandbox_requirements;
 use crate::segment_pool::{ImageSegment, WorkerId};
 use crate::shared_memory::{Heartbeat, SharedMemory};
-use crate::task::{DocumentFile, QueuedTask, TaskOutput, TaskResult, TaskResultSender, WorkerTask};
+use crate::task::{
+    DocumentFile, QueuedTask, TaskOutput, TaskResult, TaskResultSender, WorkerExit, WorkerTask,
+};
 use crate::worker_spawner::WorkerSpawner;
 
 /// Maximum number of documents that a worker keeps open.
@@ -43,17 +46,6 @@ const CANCEL_GRACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Address space for mapped PDFs, in addition to private memory.
 const MAPPED_FILES_ADDRESS_BYTES: u64 = 64 << 30;
-
-/// The reason why a worker was lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum WorkerExit {
-    /// The connection broke.
-    Died,
-    /// The worker exceeded a timeout of this many seconds.
-    TimedOut { seconds: u32 },
-    /// The worker sent an invalid response.
-    InvalidResponse(String),
-}
 
 #[derive(Clone, Copy)]
 struct Timeouts {

@@ -4,29 +4,20 @@
 //! damaged the first one. If the second worker is lost as well, the page fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::sync::mpsc;
-use weir_core::error::RasterError;
 
-use crate::dispatcher::{Dispatcher, IdleWorker, SupervisorCommand, pool_closed_error};
-use crate::pool::RasterConfig;
-use crate::task::{QueuedTask, TaskResult, TaskResultSender, WorkerTask};
-use crate::worker_process::{WorkerExit, WorkerProcess};
+use crate::config::RasterConfig;
+use crate::dispatcher::{Dispatcher, IdleWorker, SupervisorCommand};
+use crate::state::PoolCounters;
+use crate::task::{QueuedTask, TaskResult, TaskResultSender, WorkerTask, pool_closed_error};
+use crate::worker_process::WorkerProcess;
 use crate::worker_spawner::WorkerSpawner;
 
 /// Log target of the records about lost workers. The retry or failure of a page is also an event of its job, so a command that
 /// shows events hides these records.
 pub const LOST_WORKERS_LOG_TARGET: &str = "weir_raster::lost_workers";
-
-/// Counts since the pool started.
-#[derive(Debug, Default)]
-pub(crate) struct PoolCounters {
-    pub(crate) workers_started: AtomicU64,
-    pub(crate) workers_lost: AtomicU64,
-    pub(crate) workers_recycled: AtomicU64,
-    pub(crate) pages_processed: AtomicU64,
-}
 
 pub(crate) struct WorkerSupervisor {
     pub(crate) slot: usize,
@@ -121,7 +112,7 @@ impl WorkerSupervisor {
             } else {
                 tracing::warn!(target: LOST_WORKERS_LOG_TARGET, pid, ?worker_exit, exit_description, ?task, "a PDF worker was lost");
             }
-            outcome = Err(worker_exit_error(&worker_exit, &exit_description, task));
+            outcome = Err(worker_exit.to_error(&exit_description, task));
             if queued_task.result_sender.is_closed() || !task.is_retryable() {
                 break;
             }
@@ -129,24 +120,5 @@ impl WorkerSupervisor {
         let pages = u64::from(queued_task.task.processed_page_count());
         self.counters.pages_processed.fetch_add(pages, Ordering::Relaxed);
         (queued_task.result_sender, outcome)
-    }
-}
-
-fn worker_exit_error(worker_exit: &WorkerExit, exit_description: &str, task: &WorkerTask) -> RasterError {
-    let page = task.page_for_error();
-    match worker_exit {
-        WorkerExit::TimedOut { seconds } if page == 0 => RasterError::OpenTimeout { seconds: *seconds },
-        WorkerExit::TimedOut { seconds } => RasterError::PageTimeout {
-            page,
-            seconds: *seconds,
-        },
-        WorkerExit::Died => RasterError::WorkerDied {
-            page,
-            reason: exit_description.into(),
-        },
-        WorkerExit::InvalidResponse(reason) => RasterError::WorkerDied {
-            page,
-            reason: format!("it was stopped for an invalid response: {reason}"),
-        },
     }
 }

@@ -4,9 +4,7 @@ mod outline;
 mod page_drawing;
 mod page_facts;
 mod pdfium;
-mod process_setup;
 mod sandbox;
-mod sandbox_probe;
 mod text;
 
 use std::collections::HashMap;
@@ -31,7 +29,7 @@ use pdfium::{Document, OpenError, PdfiumLibrary};
 /// Call it before the program opens a file: it closes every descriptor except the three standard ones, in case the host has
 /// leaked one.
 pub fn worker_main() -> ExitCode {
-    process_setup::close_inherited_descriptors();
+    sandbox::close_inherited_descriptors();
     let stdin = io::stdin();
     let socket = stdin.as_fd();
     match serve_host(socket) {
@@ -72,7 +70,7 @@ fn initialize_worker(
     start: &WorkerConfig,
     pulse: &OwnedFd,
 ) -> Result<(WorkerState, crate::SandboxStatus), StartFailure> {
-    process_setup::retain_freed_memory();
+    sandbox::retain_freed_memory();
     let unfit = |what: &str, error: &dyn std::fmt::Display| (what.to_owned(), error.to_string());
     let pulse = Heartbeat::map(pulse.as_fd()).map_err(|e| unfit("the worker's heartbeat memory", &e))?;
     let path = Path::new(OsStr::from_bytes(&start.pdfium_path));
@@ -195,7 +193,7 @@ impl WorkerState {
                 page_drawing::draw_and_encode_page(document, &request, segment, &mut self.encoder, pulse)
             }
             WorkerRequest::RunProbe(probe) => {
-                WorkerResponse::ProbeFinished(sandbox_probe::probe_is_unblocked(probe, self.max_heap_bytes))
+                WorkerResponse::ProbeFinished(sandbox::probe_is_unblocked(probe, self.max_heap_bytes))
             }
         };
         Ok(Some(response))

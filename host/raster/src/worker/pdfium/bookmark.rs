@@ -1,70 +1,64 @@
 //! The outline of a document, in PDFium called bookmarks.
 
 use std::ffi::c_ulong;
+use std::marker::PhantomData;
 use std::ptr;
 
-use pdfium_render::prelude::FPDF_BOOKMARK;
+use pdfium_render::prelude::{FPDF_BOOKMARK, FPDF_DOCUMENT};
 
-use super::{Document, read_utf16_string};
+use super::api::{PdfiumApi, read_utf16_string};
 
 const ACTION_GOTO: c_ulong = 1;
 
 /// An entry of the outline.
-pub(in crate::worker) struct Bookmark<'d> {
-    document: &'d Document,
+pub(crate) struct Bookmark<'d> {
+    api: PdfiumApi,
+    document: FPDF_DOCUMENT,
     handle: FPDF_BOOKMARK,
+    lifetime: PhantomData<&'d ()>,
 }
 
-impl<'d> Bookmark<'d> {
-    fn new(document: &'d Document, handle: FPDF_BOOKMARK) -> Option<Self> {
-        (!handle.is_null()).then_some(Self { document, handle })
+impl Bookmark<'_> {
+    /// Returns the first entry of the outline. `document` must be open and stay open for `'d`.
+    pub(super) fn first_of_document(api: PdfiumApi, document: FPDF_DOCUMENT) -> Option<Self> {
+        let root = Self {
+            api,
+            document,
+            handle: ptr::null_mut(),
+            lifetime: PhantomData,
+        };
+        root.first_child()
     }
 
-    /// Returns the first entry of the outline.
-    pub(super) fn first_of_document(document: &'d Document) -> Option<Self> {
-        Self::first_child_of(document, ptr::null_mut())
+    fn with_handle(&self, handle: FPDF_BOOKMARK) -> Option<Self> {
+        (!handle.is_null()).then_some(Self { handle, ..*self })
     }
 
-    /// Returns the first child of `parent`; null stands for the root.
-    fn first_child_of(document: &'d Document, parent: FPDF_BOOKMARK) -> Option<Self> {
+    pub(crate) fn first_child(&self) -> Option<Self> {
+        // SAFETY: both handles belong to the open document; null stands for the root.
+        self.with_handle(unsafe { self.api.FPDFBookmark_GetFirstChild(self.document, self.handle) })
+    }
+
+    pub(crate) fn next_sibling(&self) -> Option<Self> {
         // SAFETY: both handles belong to the open document.
-        Self::new(document, unsafe {
-            document.api.FPDFBookmark_GetFirstChild(document.handle, parent)
-        })
-    }
-
-    pub(in crate::worker) fn first_child(&self) -> Option<Self> {
-        Self::first_child_of(self.document, self.handle)
-    }
-
-    pub(in crate::worker) fn next_sibling(&self) -> Option<Self> {
-        // SAFETY: both handles belong to the open document.
-        Self::new(self.document, unsafe {
-            self.document
-                .api
-                .FPDFBookmark_GetNextSibling(self.document.handle, self.handle)
-        })
+        self.with_handle(unsafe { self.api.FPDFBookmark_GetNextSibling(self.document, self.handle) })
     }
 
     /// Returns a number that identifies the entry.
-    pub(in crate::worker) fn handle_address(&self) -> usize {
+    pub(crate) fn handle_address(&self) -> usize {
         self.handle.addr()
     }
 
-    pub(in crate::worker) fn title(&self) -> String {
+    pub(crate) fn title(&self) -> String {
         read_utf16_string(|buffer, length| {
             // SAFETY: PDFium writes at most `length` bytes.
-            unsafe {
-                self.document
-                    .api
-                    .FPDFBookmark_GetTitle(self.handle, buffer, length)
-            }
+            unsafe { self.api.FPDFBookmark_GetTitle(self.handle, buffer, length) }
         })
     }
 
     /// Returns the 0-based index of the page that the entry points to.
-    pub(in crate::worker) fn page_index(&self) -> Option<u32> {
-        let (api, document) = (self.document.api, self.document.handle);
+    pub(crate) fn page_index(&self) -> Option<u32> {
+        let (api, document) = (self.api, self.document);
         // SAFETY: every handle belongs to the open document and is checked for null before it is used.
         let index = unsafe {
             let mut destination = api.FPDFBookmark_GetDest(document, self.handle);

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use pdfium_render::prelude::{FPDF_BITMAP, FPDF_DOCUMENT, FPDF_FORMFILLINFO, FPDF_FORMHANDLE, FPDF_PAGE};
 
-use super::PdfiumApi;
+use super::api::PdfiumApi;
 
 pub(super) const DRAW_ANNOTATIONS: c_int = 1;
 const FORM_NONE: c_int = 0;

@@ -4,11 +4,11 @@ use pdfium_render::prelude::FS_MATRIX;
 
 /// A box in page coordinates: points, y axis upward, before rotation.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::worker) struct Bounds {
-    pub(in crate::worker) left: f32,
-    pub(in crate::worker) bottom: f32,
-    pub(in crate::worker) right: f32,
-    pub(in crate::worker) top: f32,
+pub(crate) struct Bounds {
+    pub(crate) left: f32,
+    pub(crate) bottom: f32,
+    pub(crate) right: f32,
+    pub(crate) top: f32,
 }
 
 /// An affine transformation.

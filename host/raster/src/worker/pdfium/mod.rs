@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+mod api;
 mod bookmark;
 mod form;
 mod geometry;
@@ -13,13 +14,13 @@ mod page;
 mod text_page;
 
 use std::cell::OnceCell;
-use std::ffi::{c_int, c_ulong, c_void};
+use std::ffi::{c_int, c_ulong};
 use std::path::Path;
-use std::ptr;
 
 use memmap2::Mmap;
-use pdfium_render::prelude::{FPDF_DOCUMENT, FS_SIZEF, Pdfium, PdfiumError, PdfiumLibraryBindings};
+use pdfium_render::prelude::{FPDF_DOCUMENT, FS_SIZEF, Pdfium, PdfiumError};
 
+use api::{PdfiumApi, read_utf16_string};
 pub(super) use bookmark::Bookmark;
 use form::PdfForm;
 pub(super) use geometry::Bounds;
@@ -31,24 +32,19 @@ pub(super) use text_page::Glyph;
 const ERROR_PASSWORD: c_ulong = 4;
 const ERROR_SECURITY: c_ulong = 5;
 
-/// Maximum bytes of a string that is read from PDFium.
-const MAX_STRING_BYTES: c_ulong = 1 << 16;
-
-type PdfiumApi = &'static dyn PdfiumLibraryBindings;
-
 /// The loaded PDFium library.
-pub(in crate::worker) struct PdfiumLibrary {
+pub(crate) struct PdfiumLibrary {
     api: PdfiumApi,
 }
 
 /// The reason why a file cannot be opened.
-pub(in crate::worker) enum OpenError {
+pub(crate) enum OpenError {
     PasswordRequired,
     Damaged(&'static str),
 }
 
 impl PdfiumLibrary {
-    pub(in crate::worker) fn load(path: &Path) -> Result<Self, PdfiumError> {
+    pub(crate) fn load(path: &Path) -> Result<Self, PdfiumError> {
         let api: PdfiumApi = Box::leak(Pdfium::bind_to_library(path)?);
         // SAFETY: called once, before any other function of the library.
         unsafe { api.FPDF_InitLibrary() };
@@ -56,7 +52,7 @@ impl PdfiumLibrary {
     }
 
     /// Opens a document. `password` must not contain a zero byte.
-    pub(in crate::worker) fn open(&self, file: Mmap, password: Option<&str>) -> Result<Document, OpenError> {
+    pub(crate) fn open(&self, file: Mmap, password: Option<&str>) -> Result<Document, OpenError> {
         let api = self.api;
         // SAFETY: the document keeps the mapping, and so the bytes, until it is closed.
         let handle = unsafe { api.FPDF_LoadMemDocument64(&file, password) };
@@ -78,7 +74,7 @@ impl PdfiumLibrary {
 }
 
 /// An open document.
-pub(in crate::worker) struct Document {
+pub(crate) struct Document {
     api: PdfiumApi,
     handle: FPDF_DOCUMENT,
     /// The form, loaded when the first page is drawn.
@@ -96,12 +92,12 @@ impl Drop for Document {
 }
 
 impl Document {
-    pub(in crate::worker) fn page_count(&self) -> u32 {
+    pub(crate) fn page_count(&self) -> u32 {
         // SAFETY: the handle is open.
         u32::try_from(unsafe { self.api.FPDF_GetPageCount(self.handle) }).unwrap_or(0)
     }
 
-    pub(in crate::worker) fn title(&self) -> Option<String> {
+    pub(crate) fn title(&self) -> Option<String> {
         let title = read_utf16_string(|buffer, length| {
             // SAFETY: PDFium writes at most `length` bytes.
             unsafe { self.api.FPDF_GetMetaText(self.handle, "Title", buffer, length) }
@@ -110,7 +106,7 @@ impl Document {
     }
 
     /// Returns width and height in points after rotation, without parsing the page.
-    pub(in crate::worker) fn page_size(&self, index: u32) -> Option<(f32, f32)> {
+    pub(crate) fn page_size(&self, index: u32) -> Option<(f32, f32)> {
         let mut size = FS_SIZEF {
             width: 0.0,
             height: 0.0,
@@ -125,12 +121,12 @@ impl Document {
     }
 
     /// Parses a page without its form fields, for every purpose except drawing.
-    pub(in crate::worker) fn load_page(&self, index: u32) -> Option<Page<'_>> {
+    pub(crate) fn load_page(&self, index: u32) -> Option<Page<'_>> {
         Page::load(self.api, self.handle, index, None)
     }
 
     /// Parses a page with its form fields.
-    pub(in crate::worker) fn load_page_with_form(&self, index: u32) -> Option<Page<'_>> {
+    pub(crate) fn load_page_with_form(&self, index: u32) -> Option<Page<'_>> {
         let form = self
             .form
             .get_or_init(|| PdfForm::load(self.api, self.handle))
@@ -138,21 +134,7 @@ impl Document {
         Page::load(self.api, self.handle, index, form)
     }
 
-    pub(in crate::worker) fn first_bookmark(&self) -> Option<Bookmark<'_>> {
-        Bookmark::first_of_document(self)
+    pub(crate) fn first_bookmark(&self) -> Option<Bookmark<'_>> {
+        Bookmark::first_of_document(self.api, self.handle)
     }
-}
-
-/// Reads a string that PDFium writes as UTF-16LE with a final zero. The first call of `write` asks for the length in bytes.
-fn read_utf16_string(write: impl Fn(*mut c_void, c_ulong) -> c_ulong) -> String {
-    let length = write(ptr::null_mut(), 0);
-    if !(2..=MAX_STRING_BYTES).contains(&length) {
-        return String::new();
-    }
-    let mut units = vec![0_u16; usize::try_from(length).unwrap_or(0).div_ceil(2)];
-    write(units.as_mut_ptr().cast(), length);
-    while units.last() == Some(&0) {
-        units.pop();
-    }
-    String::from_utf16_lossy(&units)
 }

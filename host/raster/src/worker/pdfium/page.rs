@@ -8,10 +8,10 @@ use pdfium_render::prelude::{
     FPDF_BITMAP, FPDF_BOOL, FPDF_DOCUMENT, FPDF_PAGE, FPDF_PAGEOBJECT, FS_RECTF, IFSDK_PAUSE,
 };
 
+use super::api::PdfiumApi;
 use super::form::{DRAW_ANNOTATIONS, PdfForm};
 use super::geometry::{Bounds, Matrix};
 use super::text_page::TextPage;
-use super::{Document, PdfiumApi};
 use crate::shared_memory::Heartbeat;
 
 const BITMAP_GRAY: c_int = 1;
@@ -31,7 +31,7 @@ const PATTERN_COLOR: (u32, u32, u32) = (0xbf, 0xbf, 0xbf);
 
 /// The color format of the pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum ColorMode {
+pub(crate) enum ColorMode {
     /// One byte per pixel.
     Gray,
     /// Three bytes per pixel: blue, green, red.
@@ -40,18 +40,18 @@ pub(in crate::worker) enum ColorMode {
 
 /// The result of drawing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum DrawStatus {
+pub(crate) enum DrawStatus {
     Done,
     Failed,
     Canceled,
 }
 
 /// A parsed page.
-pub(in crate::worker) struct Page<'d> {
+pub(crate) struct Page<'d> {
     api: PdfiumApi,
     handle: FPDF_PAGE,
     form: Option<&'d PdfForm>,
-    document: PhantomData<&'d Document>,
+    document: PhantomData<&'d ()>,
 }
 
 impl Drop for Page<'_> {
@@ -90,7 +90,7 @@ impl<'d> Page<'d> {
     }
 
     /// Returns width and height in points after rotation.
-    pub(in crate::worker) fn size(&self) -> (f32, f32) {
+    pub(crate) fn size(&self) -> (f32, f32) {
         // SAFETY: the page is open.
         unsafe {
             (
@@ -101,13 +101,13 @@ impl<'d> Page<'d> {
     }
 
     /// Returns the rotation in quarter turns clockwise, 0 to 3.
-    pub(in crate::worker) fn quarter_turns(&self) -> u8 {
+    pub(crate) fn quarter_turns(&self) -> u8 {
         // SAFETY: the page is open.
         u8::try_from(unsafe { self.api.FPDFPage_GetRotation(self.handle) }.rem_euclid(4)).unwrap_or(0)
     }
 
     /// Returns the box of the page.
-    pub(in crate::worker) fn bounds(&self) -> Option<Bounds> {
+    pub(crate) fn bounds(&self) -> Option<Bounds> {
         let mut rect = FS_RECTF {
             left: 0.0,
             top: 0.0,
@@ -125,7 +125,7 @@ impl<'d> Page<'d> {
     }
 
     /// Draws the page on white, with its annotations and form fields. It fills all of `pixels`, which hold `stride × height` bytes.
-    pub(in crate::worker) fn draw(
+    pub(crate) fn draw(
         &self,
         pixels: &mut [u8],
         (width, height, stride): (u32, u32, u32),
@@ -195,7 +195,7 @@ impl<'d> Page<'d> {
 
     /// Returns whether the page is known to have no colors before it is drawn: it has only text and lines, all in black, white or gray.
     /// Most pages of text do. Drawn in gray, they take two thirds of the time and a third of the memory.
-    pub(in crate::worker) fn is_gray(&self, heartbeat: &Heartbeat) -> bool {
+    pub(crate) fn is_gray(&self, heartbeat: &Heartbeat) -> bool {
         // SAFETY: the page is open.
         let (objects, annotations) = unsafe {
             (
@@ -237,7 +237,7 @@ impl<'d> Page<'d> {
     }
 
     /// Calls `visit` with the box of each image on the page, including images inside form objects. It checks at most `limit` objects.
-    pub(in crate::worker) fn visit_image_bounds(
+    pub(crate) fn visit_image_bounds(
         &self,
         limit: u32,
         heartbeat: &Heartbeat,
@@ -313,7 +313,7 @@ impl<'d> Page<'d> {
     }
 
     /// Loads the text of the page.
-    pub(in crate::worker) fn load_text(&self) -> Option<TextPage<'_>> {
+    pub(crate) fn load_text(&self) -> Option<TextPage<'_>> {
         // SAFETY: the page is open and outlives the text page, which borrows it.
         TextPage::new(self.api, unsafe { self.api.FPDFText_LoadPage(self.handle) })
     }

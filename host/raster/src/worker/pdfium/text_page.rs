@@ -5,31 +5,31 @@ use std::marker::PhantomData;
 
 use pdfium_render::prelude::{FPDF_TEXTPAGE, FS_MATRIX, FS_RECTF};
 
+use super::api::PdfiumApi;
 use super::geometry::{Bounds, Matrix};
-use super::{Page, PdfiumApi};
 
 /// A character with the position that PDFium gives it.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::worker) struct Glyph {
+pub(crate) struct Glyph {
     /// Its code point; 0 if it has none.
-    pub(in crate::worker) code_point: u32,
+    pub(crate) code_point: u32,
     /// Whether PDFium inserted it for a gap between words or the end of a line.
-    pub(in crate::worker) is_generated: bool,
+    pub(crate) is_generated: bool,
     /// Whether it is a hyphen at the end of a line.
-    pub(in crate::worker) is_hyphen: bool,
+    pub(crate) is_hyphen: bool,
     /// Font size in the font's own units; scaled by the matrix it is in points.
-    pub(in crate::worker) font_size: f32,
-    pub(in crate::worker) matrix: FS_MATRIX,
-    pub(in crate::worker) origin: (f32, f32),
+    pub(crate) font_size: f32,
+    pub(crate) matrix: FS_MATRIX,
+    pub(crate) origin: (f32, f32),
     /// The box from the font's ascent to its descent, as wide as the character's advance.
-    pub(in crate::worker) bounds: Bounds,
+    pub(crate) bounds: Bounds,
 }
 
 /// The text of a page.
-pub(in crate::worker) struct TextPage<'p> {
+pub(crate) struct TextPage<'p> {
     api: PdfiumApi,
     handle: FPDF_TEXTPAGE,
-    page: PhantomData<&'p Page<'p>>,
+    page: PhantomData<&'p ()>,
 }
 
 impl Drop for TextPage<'_> {
@@ -50,12 +50,12 @@ impl<'p> TextPage<'p> {
     }
 
     /// Returns the number of characters, including those that PDFium inserted.
-    pub(in crate::worker) fn char_count(&self) -> u32 {
+    pub(crate) fn char_count(&self) -> u32 {
         // SAFETY: the text page is open.
         u32::try_from(unsafe { self.api.FPDFText_CountChars(self.handle) }).unwrap_or(0)
     }
 
-    pub(in crate::worker) fn read_glyph(&self, index: u32) -> Option<Glyph> {
+    pub(crate) fn read_glyph(&self, index: u32) -> Option<Glyph> {
         let index = c_int::try_from(index).ok()?;
         let mut rect = FS_RECTF {
             left: 0.0,
