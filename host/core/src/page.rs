@@ -63,20 +63,42 @@ pub enum Lane {
 }
 
 /// Facts of a page that are known before it is rasterized.
+///
+/// As JSON they have the names and the defaults that [`crate::decision`] describes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PageFacts {
     /// Page number.
     pub number: PageNumber,
     /// Width in points (1/72 inch) after rotation.
+    #[serde(default = "default_page_width")]
     pub width: f32,
     /// Height in points after rotation.
+    #[serde(default = "default_page_height")]
     pub height: f32,
     /// Number of characters in the text layer.
+    #[serde(default)]
     pub text_chars: u32,
     /// Fraction of the page area that images cover, 0 to 1.
+    #[serde(default)]
     pub image_coverage: f32,
     /// Whether the page can be opened. If not, the other facts are zero.
+    #[serde(default = "default_readable")]
     pub readable: bool,
+}
+
+/// Width of A4 in points.
+const fn default_page_width() -> f32 {
+    595.0
+}
+
+/// Height of A4 in points.
+const fn default_page_height() -> f32 {
+    842.0
+}
+
+const fn default_readable() -> bool {
+    true
 }
 
 /// A rectangle on a page, as fractions of its width and height from the upper left corner, each 0 to 1. Fractions do

@@ -139,8 +139,7 @@ mod tests {
         let mut route = DocumentRoute {
             collection: "default".into(),
             lane: Lane::Bulk,
-            ocr_model: None,
-            embedding_model: None,
+            models: crate::decision::ModelPreferences::default(),
             labels: vec![make_label("class", "secret")],
         };
         PlacementRequest::default().apply_to_route(&mut route);

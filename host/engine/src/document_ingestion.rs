@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use weir_core::clock::unix_time_millis;
-use weir_core::decision::{DocumentFacts, ObservedEvent};
+use weir_core::decision::{DocumentFacts, ModelPreferences, ObservedEvent};
 use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::ledger::{DocumentRecord, LedgerEntry};
 use weir_core::placement::PlacementRequest;
@@ -210,7 +210,7 @@ impl DocumentIngestion<'_> {
         };
         let mut route = job.run_unless_stopped(job.policy.route_document(facts)).await??;
         filing.apply_to_route(&mut route);
-        if route.ocr_model.is_some() || route.embedding_model.is_some() {
+        if route.models != ModelPreferences::default() {
             tracing::warn!(
                 document = %id,
                 "the route's models are ignored: this host has one OCR model and one embedding model"

@@ -12,7 +12,7 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use parking_lot::Mutex;
 use weir_core::InferenceError;
-use weir_core::decision::ComputeDevice;
+use weir_core::decision::{ComputeDevice, DeviceKind};
 use weir_core::settings::DeviceChoice;
 use weir_core::system_memory::SystemMemory;
 
@@ -200,12 +200,12 @@ pub(crate) fn run_failed_error(model: &str, error: &ort::Error) -> InferenceErro
 pub(crate) fn describe_device(provider: ExecutionProvider) -> ComputeDevice {
     let cores =
         std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
-    let memory_bytes = match provider {
-        ExecutionProvider::Cpu => SystemMemory::read().total_bytes,
-        ExecutionProvider::Cuda(number) => query_gpu_memory_bytes(number),
+    let (kind, memory_bytes) = match provider {
+        ExecutionProvider::Cpu => (DeviceKind::Cpu, SystemMemory::read().total_bytes),
+        ExecutionProvider::Cuda(number) => (DeviceKind::Gpu, query_gpu_memory_bytes(number)),
     };
     ComputeDevice {
-        gpu: provider != ExecutionProvider::Cpu,
+        kind,
         memory_bytes: memory_bytes.unwrap_or(0),
         cores,
     }

@@ -396,7 +396,10 @@ fn missing_gpu_is_an_error_only_if_requested_explicitly() {
         ..cpu_config()
     };
     let inference = Inference::load(auto).unwrap();
-    assert_eq!(inference.device_name() == "cpu", !inference.device().gpu);
+    assert_eq!(
+        inference.device_name() == "cpu",
+        inference.device().kind == weir_core::decision::DeviceKind::Cpu
+    );
     assert!(inference.device().memory_bytes > 0 && inference.device().cores > 0);
 }
 

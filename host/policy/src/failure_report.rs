@@ -7,7 +7,8 @@ use weir_core::component_log::{ComponentFailureReport, ComponentLogRecord, Compo
 use weir_core::event::ErrorInfo;
 
 use crate::instance_data::JobContext;
-use crate::roles::PolicyCall;
+use crate::recording::FunctionCall;
+use crate::roles::GuestFunction;
 
 /// Failed calls of a job that are reported. A component that fails on every page would only repeat itself. All failed calls
 /// are counted.
@@ -33,13 +34,16 @@ impl JobContext {
 
 /// Returns the SHA-256 of a call's input in hexadecimal. The hash covers the recorded form, with a fixed error as the result, so
 /// equal inputs have equal hashes.
-pub(crate) fn hash_call_input<D: PolicyCall>(question: &D) -> Option<String> {
+pub(crate) fn hash_call_input<F: GuestFunction>(input: &F) -> Option<String> {
     let unanswered = ErrorInfo {
         kind: String::new(),
         message: String::new(),
     };
-    let exchange = question.clone().into_recorded_decision(Err(unanswered));
-    let bytes = postcard::to_stdvec(&exchange).ok()?;
+    let call = F::RECORD(FunctionCall {
+        request: input.clone(),
+        response: Err(unanswered),
+    });
+    let bytes = postcard::to_stdvec(&call).ok()?;
     Some(encode_hex(&Sha256::digest(bytes)))
 }
 

@@ -28,7 +28,7 @@ use crate::host_shared_state::OpenJobGuard;
 use crate::instance_data::{HOST_CALL_TIMEOUT, InstanceData, JobContext, START_FUNCTION};
 use crate::linked_component::LinkedComponent;
 use crate::live_instance::{CallLimits, LiveInstance, MAX_HANDLES, RoleExports};
-use crate::roles::PolicyCall;
+use crate::roles::GuestFunction;
 use crate::stats::JobCounters;
 
 /// The slot for the instance of one component in a job.
@@ -98,7 +98,7 @@ impl InstanceSlot {
     }
 
     /// Makes a policy call. Responses of capabilities are recorded to `trace` or replayed from it.
-    pub(crate) async fn call_component<D: PolicyCall>(
+    pub(crate) async fn call_component<D: GuestFunction>(
         &self,
         input: &Arc<D>,
         counters: &JobCounters,
@@ -126,7 +126,7 @@ impl InstanceSlot {
         };
         live.store
             .data_mut()
-            .start_call(D::FUNCTION, self.limits.timeout_millis);
+            .start_call(D::NAME, self.limits.timeout_millis);
         live.store.data_mut().trace = trace;
         live.store.set_epoch_deadline(1);
         let started = Instant::now();
@@ -150,7 +150,7 @@ impl InstanceSlot {
                 let checked = match input.validate(raw_decision) {
                     // Committed before the slot is unlocked, because the next call must see these changes.
                     Ok(decision) => {
-                        let committed = self.commit_state(D::FUNCTION, changes).await;
+                        let committed = self.commit_state(D::NAME, changes).await;
                         committed
                             .map(|()| decision)
                             .inspect_err(|error| counters.count_failed_call(error))
@@ -159,7 +159,7 @@ impl InstanceSlot {
                         counters.count_invalid_decision();
                         Err(PolicyError::InvalidDecision {
                             component: self.component_name.to_string(),
-                            function: D::FUNCTION,
+                            function: D::NAME,
                             reason,
                         })
                     }
@@ -169,14 +169,14 @@ impl InstanceSlot {
                 checked.map_err(FailureExplanation::without_details)
             }
             Err(error) => {
-                let explained = self.explain_error(D::FUNCTION, &error, live.store.data_mut());
+                let explained = self.explain_error(D::NAME, &error, live.store.data_mut());
                 counters.count_failed_call(&explained.error);
                 Err(explained)
             }
         };
         let result = result.map_err(|explained| {
             metrics.record_failure(D::ROLE, &explained.error);
-            self.report_failure(D::FUNCTION, sequence, || hash_call_input(&**input), explained)
+            self.report_failure(D::NAME, sequence, || hash_call_input(&**input), explained)
         });
         CallOutcome {
             result,

@@ -47,7 +47,7 @@ pub use config::PolicyConfig;
 pub use policy_host::PolicyHost;
 pub use policy_job::PolicyJob;
 pub use recording::{
-    RecordedCall, RecordedComponent, RecordedDecision, RecordingFrame, Retention, RoleAssignment,
-    SessionHeader, read_recording,
+    FunctionCall, PolicyRequest, RecordedCall, RecordedComponent, RecordedDecision, RecordingFrame,
+    Retention, RoleAssignment, SessionHeader, read_recording,
 };
 pub use stats::{HostStats, JobStats};

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tracing::Instrument as _;
 use weir_core::decision::{
     BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ObservedEvent, PageRoute,
-    PassageSource, ProgressUpdate, StageFailure, SummaryPlan, SummarySource,
+    PageToRoute, PassageSource, ProgressUpdate, StageFailure, SummaryPlan, SummarySource, TimedEvent,
 };
 use weir_core::manifest::Role;
 use weir_core::page::PageFacts;
@@ -19,8 +19,10 @@ use crate::capability_trace::CapabilityTrace;
 use crate::host_shared_state::OpenJobGuard;
 use crate::instance_data::JobContext;
 use crate::instance_slot::{CallOutcome, InstanceSlot};
-use crate::recording::{JobRecorder, RecordedCall};
-use crate::roles::{PageToRoute, PolicyCall, TimedObservation};
+use crate::recording::{
+    FunctionCall, JobRecorder, PolicyRequest, RecordedCall, RecordedDecision, match_function,
+};
+use crate::roles::GuestFunction;
 use crate::stats::{JobCounters, JobStats};
 
 /// The instance slots of a role, as indexes into the slots of the job.
@@ -49,17 +51,42 @@ impl PolicyJob {
         self.counters.snapshot()
     }
 
-    async fn request_decision<D: PolicyCall>(&self, input: D) -> Result<D::Decision, PolicyError> {
-        let new_trace = || match self.recorder {
+    /// Makes a call, as the method of [`JobPolicy`] for its function does, and returns it with its decision or error.
+    pub async fn make_call(&self, request: PolicyRequest) -> RecordedDecision {
+        match_function!(PolicyRequest, request, input => self.call_function(&input, || self.new_trace()).await.0)
+    }
+
+    /// Calls a function and returns the call with its decision or error. `new_trace` creates the capability trace of each call.
+    /// Also returns the number of host calls that had no recorded response.
+    pub(crate) async fn call_function<D: GuestFunction>(
+        &self,
+        input: &D,
+        new_trace: impl Fn() -> CapabilityTrace,
+    ) -> (RecordedDecision, u32) {
+        let (result, missed) = self.request_decision_with_trace(input.clone(), new_trace).await;
+        let call = FunctionCall {
+            request: input.clone(),
+            response: result.map_err(|error| to_error_note(&error)),
+        };
+        (D::RECORD(call), missed)
+    }
+
+    fn new_trace(&self) -> CapabilityTrace {
+        match self.recorder {
             Some(_) => CapabilityTrace::start_recording(),
             None => CapabilityTrace::Off,
-        };
-        self.request_decision_with_trace(input, new_trace).await.0
+        }
+    }
+
+    async fn request_decision<D: GuestFunction>(&self, input: D) -> Result<D::Decision, PolicyError> {
+        self.request_decision_with_trace(input, || self.new_trace())
+            .await
+            .0
     }
 
     /// Calls the component of a role, and the fallback if that call fails. `new_trace` creates the capability trace of each call.
     /// Also returns the number of host calls that had no recorded response.
-    pub(crate) async fn request_decision_with_trace<D: PolicyCall>(
+    async fn request_decision_with_trace<D: GuestFunction>(
         &self,
         input: D,
         new_trace: impl Fn() -> CapabilityTrace,
@@ -97,13 +124,13 @@ impl PolicyJob {
         (result, missed)
     }
 
-    async fn call_slot<D: PolicyCall>(
+    async fn call_slot<D: GuestFunction>(
         &self,
         slot: &InstanceSlot,
         input: &Arc<D>,
         trace: CapabilityTrace,
     ) -> CallOutcome<D::Decision> {
-        let span = tracing::info_span!("policy_call", function = D::FUNCTION);
+        let span = tracing::info_span!("policy_call", function = D::NAME);
         slot.call_component(input, &self.counters, trace)
             .instrument(span)
             .await
@@ -117,7 +144,7 @@ impl PolicyJob {
         }
     }
 
-    fn record_call<D: PolicyCall>(
+    fn record_call<D: GuestFunction>(
         &self,
         slot_index: usize,
         outcome: CallOutcome<D::Decision>,
@@ -129,8 +156,10 @@ impl PolicyJob {
                 sequence: outcome.sequence,
                 elapsed_micros: u32::try_from(outcome.elapsed.as_micros()).unwrap_or(u32::MAX),
                 responses: outcome.responses,
-                decision: Arc::unwrap_or_clone(input)
-                    .into_recorded_decision(outcome.result.map_err(|error| to_error_note(&error))),
+                decision: D::RECORD(FunctionCall {
+                    request: Arc::unwrap_or_clone(input),
+                    response: outcome.result.map_err(|error| to_error_note(&error)),
+                }),
             });
         }
     }
@@ -192,12 +221,8 @@ impl JobPolicy for PolicyJob {
     async fn handle_event(
         &self,
         at_millis: u64,
-        what: ObservedEvent,
+        event: ObservedEvent,
     ) -> Result<Vec<ProgressUpdate>, PolicyError> {
-        self.request_decision(TimedObservation {
-            at_millis,
-            observation: what,
-        })
-        .await
+        self.request_decision(TimedEvent { at_millis, event }).await
     }
 }

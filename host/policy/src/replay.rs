@@ -15,19 +15,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::Serialize;
 use weir_core::decision::{FailureAction, ReadingMethod, SummaryPlan};
-use weir_core::event::ErrorInfo;
-use weir_core::manifest::{Pipeline, Role};
+use weir_core::manifest::Pipeline;
 use weir_core::ports::OpenPolicyRequest;
 use weir_core::replay::{DecisionDifference, DecisionTotals, JobReplayer, ReplayError, ReplayReport};
 use weir_core::{JobId, StorageError, TenantId};
 
-use crate::call_failure::to_error_note;
 use crate::capability_trace::{CapabilityTrace, RecordedResponse};
 use crate::component_inspection::StubCapabilities;
 use crate::policy_host::PolicyHost;
-use crate::policy_job::PolicyJob;
-use crate::recording::{RecordedCall, RecordedDecision, RecordingFrame, SessionHeader, read_recording};
-use crate::roles::{PageToRoute, PolicyCall, TimedObservation};
+use crate::recording::{
+    FunctionCall, RecordedCall, RecordedDecision, RecordingFrame, SessionHeader, match_function,
+    read_recording,
+};
 
 /// Differences that the report lists. All differences are counted.
 const MAX_REPORTED_DIFFERENCES: usize = 200;
@@ -148,29 +147,30 @@ impl PolicyHost {
         let job = self.open_job_with(request, empty, None).await?;
         let mut next_sequences = vec![0; opened.components.len()];
         for call in order_calls(&opened, calls) {
-            let role = role_of_decision(&call.decision);
             if let Some(expected) = next_sequences.get_mut(usize::from(call.component_index)) {
                 if call.sequence != *expected {
-                    job.discard_instance(role).await;
+                    job.discard_instance(call.decision.role()).await;
                 }
                 *expected = call.sequence.saturating_add(1);
             }
-            let (replayed, missing_responses) = replay_call(&job, &call.decision, &call.responses).await;
+            let new_trace = || CapabilityTrace::start_replay(call.responses.clone());
+            let (replayed, missing_responses) = match_function!(
+                RecordedDecision, &call.decision, recorded => job.call_function(&recorded.request, new_trace).await
+            );
             report.missing_capability_responses += u64::from(missing_responses);
             report.decisions += 1;
-            add_to_effect(&mut report.before, &call.decision);
-            add_to_effect(&mut report.after, &replayed);
+            add_to_totals(&mut report.before, &call.decision);
+            add_to_totals(&mut report.after, &replayed);
             if encode_for_comparison(&call.decision) == encode_for_comparison(&replayed) {
                 continue;
             }
             report.differing += 1;
             if report.differences.len() < MAX_REPORTED_DIFFERENCES {
-                let (function, about) = describe_input(&replayed);
                 report.differences.push(DecisionDifference {
-                    function: function.into(),
-                    subject: about,
-                    before: describe_result(&call.decision),
-                    after: describe_result(&replayed),
+                    function: replayed.function_name().into(),
+                    subject: replayed.subject(),
+                    before: describe_response(&call.decision),
+                    after: describe_response(&replayed),
                 });
             }
         }
@@ -208,7 +208,7 @@ struct ReplayCall {
 fn order_calls(header: &SessionHeader, mut calls: Vec<RecordedCall>) -> Vec<ReplayCall> {
     calls.sort_by_key(|call| (call.component_index, call.sequence));
     let is_fallback = |call: &RecordedCall| {
-        let role = role_of_decision(&call.decision);
+        let role = call.decision.role();
         let assigned = header
             .role_assignments
             .iter()
@@ -226,10 +226,10 @@ fn order_calls(header: &SessionHeader, mut calls: Vec<RecordedCall>) -> Vec<Repl
             responses: call.responses,
             decision: call.decision,
         };
-        if has_failed(&merged.decision)
+        if merged.decision.error().is_some()
             && let Some(index) = fallback_calls
                 .iter()
-                .position(|other| has_same_input(&other.decision, &merged.decision))
+                .position(|other| other.decision.has_same_request(&merged.decision))
             && let Some(fallback) = fallback_calls.remove(index)
         {
             merged.responses.extend(fallback.responses);
@@ -240,156 +240,61 @@ fn order_calls(header: &SessionHeader, mut calls: Vec<RecordedCall>) -> Vec<Repl
     ordered
 }
 
-async fn replay_call(
-    job: &PolicyJob,
-    recorded: &RecordedDecision,
-    responses: &[RecordedResponse],
-) -> (RecordedDecision, u32) {
-    match recorded {
-        RecordedDecision::Plan(situation, _) => replay_decision(job, situation.clone(), responses).await,
-        RecordedDecision::Document(facts, _) => replay_decision(job, facts.clone(), responses).await,
-        RecordedDecision::Page(document, facts, _) => {
-            let page = PageToRoute {
-                document: *document,
-                facts: *facts,
-            };
-            replay_decision(job, page, responses).await
-        }
-        RecordedDecision::Failed(failure, _) => replay_decision(job, failure.clone(), responses).await,
-        RecordedDecision::Passages(source, _) => replay_decision(job, source.clone(), responses).await,
-        RecordedDecision::Summarize(section, _) => replay_decision(job, section.clone(), responses).await,
-        RecordedDecision::Observe(at_millis, observation, _) => {
-            let observation = TimedObservation {
-                at_millis: *at_millis,
-                observation: observation.clone(),
-            };
-            replay_decision(job, observation, responses).await
-        }
-    }
-}
-
-async fn replay_decision<D: PolicyCall>(
-    job: &PolicyJob,
-    input: D,
-    responses: &[RecordedResponse],
-) -> (RecordedDecision, u32) {
-    let new_trace = || CapabilityTrace::start_replay(responses.to_vec());
-    let (result, missing_responses) = job.request_decision_with_trace(input.clone(), new_trace).await;
-    let decision = input.into_recorded_decision(result.map_err(|error| to_error_note(&error)));
-    (decision, missing_responses)
-}
-
-const fn role_of_decision(exchange: &RecordedDecision) -> Role {
-    match exchange {
-        RecordedDecision::Plan(..) => Role::Batching,
-        RecordedDecision::Document(..) | RecordedDecision::Page(..) | RecordedDecision::Failed(..) => {
-            Role::Routing
-        }
-        RecordedDecision::Passages(..) | RecordedDecision::Summarize(..) => Role::Chunking,
-        RecordedDecision::Observe(..) => Role::Progress,
-    }
-}
-
-const fn has_failed(exchange: &RecordedDecision) -> bool {
-    match exchange {
-        RecordedDecision::Plan(_, answer) => answer.is_err(),
-        RecordedDecision::Document(_, answer) => answer.is_err(),
-        RecordedDecision::Page(_, _, answer) => answer.is_err(),
-        RecordedDecision::Failed(_, answer) => answer.is_err(),
-        RecordedDecision::Passages(_, answer) => answer.is_err(),
-        RecordedDecision::Summarize(_, answer) => answer.is_err(),
-        RecordedDecision::Observe(_, _, answer) => answer.is_err(),
-    }
-}
-
-fn has_same_input(a: &RecordedDecision, b: &RecordedDecision) -> bool {
-    match (a, b) {
-        (RecordedDecision::Plan(a, _), RecordedDecision::Plan(b, _)) => a == b,
-        (RecordedDecision::Document(a, _), RecordedDecision::Document(b, _)) => a == b,
-        (RecordedDecision::Page(a, of_a, _), RecordedDecision::Page(b, of_b, _)) => (a, of_a) == (b, of_b),
-        (RecordedDecision::Failed(a, _), RecordedDecision::Failed(b, _)) => a == b,
-        (RecordedDecision::Passages(a, _), RecordedDecision::Passages(b, _)) => a == b,
-        (RecordedDecision::Summarize(a, _), RecordedDecision::Summarize(b, _)) => a == b,
-        (RecordedDecision::Observe(a, of_a, _), RecordedDecision::Observe(b, of_b, _)) => {
-            (a, of_a) == (b, of_b)
-        }
-        _ => false,
-    }
-}
-
 /// Encodes a value to compare it. Bytes are compared because NaN is not equal to itself.
 fn encode_for_comparison(value: &impl Serialize) -> Vec<u8> {
     postcard::to_stdvec(value).unwrap_or_default()
 }
 
-/// Returns the name of the function and a short description of the input.
-fn describe_input(exchange: &RecordedDecision) -> (&'static str, String) {
-    match exchange {
-        RecordedDecision::Plan(situation, _) => {
-            let next = situation.next_pages.first().map_or(0, |facts| facts.number);
-            ("batching.plan", format!("the batch from page {next}"))
-        }
-        RecordedDecision::Document(facts, _) => ("routing.document", facts.name.clone()),
-        RecordedDecision::Page(_, facts, _) => ("routing.page", format!("page {}", facts.number)),
-        RecordedDecision::Failed(failure, _) => {
-            let (page, stage) = (failure.page, failure.stage);
-            (
-                "routing.failed",
-                format!("page {page}, {stage}, attempt {}", failure.attempt),
-            )
-        }
-        RecordedDecision::Passages(source, _) => ("chunking.passages", format!("page {}", source.page)),
-        RecordedDecision::Summarize(section, _) => ("chunking.summarize", section.title.clone()),
-        RecordedDecision::Observe(at, _, _) => ("progress.observe", format!("{at} ms")),
-    }
-}
-
-fn describe_result(exchange: &RecordedDecision) -> String {
-    fn format_result<T: std::fmt::Debug>(answer: &Result<T, ErrorInfo>) -> String {
-        let text = match answer {
-            Ok(answer) => format!("{answer:?}"),
-            Err(error) => format!("{}: {}", error.kind, error.message),
-        };
-        text.chars().take(MAX_DECISION_CHARS).collect()
-    }
-    match exchange {
-        RecordedDecision::Plan(_, answer) => format_result(answer),
-        RecordedDecision::Document(_, answer) => format_result(answer),
-        RecordedDecision::Page(_, _, answer) => format_result(answer),
-        RecordedDecision::Failed(_, answer) => format_result(answer),
-        RecordedDecision::Passages(_, answer) => format_result(answer),
-        RecordedDecision::Summarize(_, answer) => format_result(answer),
-        RecordedDecision::Observe(_, _, answer) => format_result(answer),
-    }
+/// Returns the decision or the error of a call for the report.
+fn describe_response(decision: &RecordedDecision) -> String {
+    decision
+        .format_response()
+        .chars()
+        .take(MAX_DECISION_CHARS)
+        .collect()
 }
 
 /// Adds a decision to the totals.
-fn add_to_effect(effect: &mut DecisionTotals, exchange: &RecordedDecision) {
-    match exchange {
-        RecordedDecision::Plan(_, Ok(plan)) => {
-            effect.batches += 1;
-            effect.batch_pages += u64::from(plan.pages);
+fn add_to_totals(totals: &mut DecisionTotals, decision: &RecordedDecision) {
+    use RecordedDecision as D;
+    match decision {
+        D::Plan(FunctionCall {
+            response: Ok(plan), ..
+        }) => {
+            totals.batches += 1;
+            totals.batch_pages += u64::from(plan.pages);
         }
-        RecordedDecision::Page(_, _, Ok(route)) => match route.reading_method {
-            ReadingMethod::TextLayer => effect.text_layer += 1,
-            ReadingMethod::Ocr => effect.ocr += 1,
-            ReadingMethod::VisionModel => effect.vision_model += 1,
-            ReadingMethod::Nothing => effect.not_read += 1,
+        D::Document(FunctionCall { response: Ok(_), .. }) => {}
+        D::Page(FunctionCall {
+            response: Ok(route), ..
+        }) => match route.reading_method {
+            ReadingMethod::TextLayer => totals.text_layer += 1,
+            ReadingMethod::Ocr => totals.ocr += 1,
+            ReadingMethod::VisionModel => totals.vision_model += 1,
+            ReadingMethod::Nothing => totals.not_read += 1,
         },
-        RecordedDecision::Failed(_, Ok(FailureAction::RetryAfter(_))) => effect.retries += 1,
-        RecordedDecision::Failed(_, Ok(FailureAction::SkipPage | FailureAction::FailDocument)) => {
-            effect.given_up += 1
-        }
-        RecordedDecision::Passages(_, Ok(ranges)) => effect.passages += ranges.len() as u64,
-        RecordedDecision::Summarize(_, Ok(plan)) => {
-            effect.model_calls += match plan {
+        D::Failed(FunctionCall {
+            response: Ok(action), ..
+        }) => match action {
+            FailureAction::RetryAfter(_) => totals.retries += 1,
+            FailureAction::SkipPage | FailureAction::FailDocument => totals.given_up += 1,
+        },
+        D::Passages(FunctionCall {
+            response: Ok(ranges), ..
+        }) => totals.passages += ranges.len() as u64,
+        D::Summarize(FunctionCall {
+            response: Ok(plan), ..
+        }) => {
+            totals.model_calls += match plan {
                 SummaryPlan::None => 0,
                 SummaryPlan::Single(_) => 1,
                 SummaryPlan::MapReduce { ranges, .. } => ranges.len() as u64 + 1,
             };
         }
-        RecordedDecision::Observe(_, _, Ok(updates)) => effect.updates += updates.len() as u64,
-        RecordedDecision::Document(_, Ok(_)) => {}
-        _ => effect.errors += 1,
+        D::Observe(FunctionCall {
+            response: Ok(updates),
+            ..
+        }) => totals.updates += updates.len() as u64,
+        _ => totals.errors += 1,
     }
 }

@@ -13,13 +13,13 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 use tokio::process::Command;
 use weir_core::settings::Settings;
-use weir_policy::{RecordingFrame, read_recording};
+use weir_policy::{RecordedDecision, RecordingFrame, read_recording};
 
 use super::args::{DevArgs, TestArgs};
 use super::component_source::{ComponentSource, MANIFEST_FILE};
-use super::contract_json::DecisionSummary;
 use super::{build, test_command};
 use crate::app_folders::AppFolders;
 use crate::command_target::force_data_folder;
@@ -108,11 +108,10 @@ async fn ingest_and_read_decisions(source: &ComponentSource, document: &Path) ->
     let mut decisions = DecisionsByCall::default();
     for recording in list_recordings(&data.join("recordings")) {
         for frame in read_recording(&recording)? {
-            if let RecordingFrame::Call(call) = frame {
-                let decision = DecisionSummary::from(call.decision);
-                if source.manifest.components.contains_key(&decision.role) {
-                    decisions.add_decision(decision);
-                }
+            if let RecordingFrame::Call(call) = frame
+                && source.manifest.components.contains_key(&call.decision.role())
+            {
+                decisions.add_decision(&call.decision);
             }
         }
     }
@@ -140,18 +139,18 @@ struct DecisionsByCall {
 }
 
 impl DecisionsByCall {
-    fn add_decision(&mut self, decision: DecisionSummary) {
-        let text = decision.decision.to_string();
+    fn add_decision(&mut self, decision: &RecordedDecision) {
+        let text = match decision.error() {
+            Some(error) => json!({ "failed": error.kind, "message": error.message }),
+            None => decision.decision_to_json(),
+        };
+        let (function, subject) = (decision.function_name(), decision.subject());
         // Calls can repeat with the same function and subject, such as calls for events. The count keeps them apart.
         let mut times = 0;
-        while self
-            .by_call
-            .contains_key(&(decision.function, times, decision.subject.clone()))
-        {
+        while self.by_call.contains_key(&(function, times, subject.clone())) {
             times += 1;
         }
-        self.by_call
-            .insert((decision.function, times, decision.subject), text);
+        self.by_call.insert((function, times, subject), text.to_string());
     }
 
     /// Formats the decisions that are new or differ from those before. Without decisions before, formats all.
@@ -223,27 +222,34 @@ fn fingerprint_sources(folder: &Path) -> Result<(Option<SystemTime>, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use weir_core::decision::{PageRoute, PageToRoute, ReadingMethod};
+    use weir_policy::FunctionCall;
 
-    fn make_decisions(pages: &[(u32, &str)]) -> DecisionsByCall {
+    fn make_decisions(pages: &[(u32, ReadingMethod)]) -> DecisionsByCall {
         let mut decisions = DecisionsByCall::default();
-        for (page, reading) in pages {
-            decisions.add_decision(DecisionSummary {
-                role: weir_core::manifest::Role::Routing,
-                function: "routing.page",
-                subject: format!("page {page}"),
-                decision: json!({ "reading": reading }),
-            });
+        for (page, reading_method) in pages {
+            let request: PageToRoute =
+                serde_json::from_value(json!({ "facts": { "number": page } })).unwrap();
+            let route = PageRoute {
+                reading_method: *reading_method,
+                embed: false,
+                store: false,
+                labels: Vec::new(),
+            };
+            decisions.add_decision(&RecordedDecision::Page(FunctionCall {
+                request,
+                response: Ok(route),
+            }));
         }
         decisions
     }
 
     #[test]
     fn first_round_prints_all_decisions_later_rounds_changes() {
-        let first = make_decisions(&[(1, "ocr"), (2, "ocr")]);
+        let first = make_decisions(&[(1, ReadingMethod::Ocr), (2, ReadingMethod::Ocr)]);
         let all = first.format_changes(&DecisionsByCall::default());
         assert!(all.contains("page 1") && all.ends_with("2 decisions\n"), "{all}");
-        let second = make_decisions(&[(1, "ocr"), (2, "nothing")]);
+        let second = make_decisions(&[(1, ReadingMethod::Ocr), (2, ReadingMethod::Nothing)]);
         let changed = second.format_changes(&first);
         assert!(!changed.contains("page 1 "), "{changed}");
         assert!(

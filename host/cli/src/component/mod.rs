@@ -9,7 +9,6 @@
 mod args;
 mod build;
 mod component_source;
-mod contract_json;
 mod decision_diff;
 mod dev;
 mod embedded_files;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
+use weir_policy::PolicyRequest;
 
-use super::contract_json::ComponentCall;
 use super::fake_host::CapabilityResponses;
 
 const CALL_FILE: &str = "call.json";
@@ -21,7 +21,7 @@ const SETTINGS_FILE: &str = "settings.json";
 pub(crate) struct TestCase {
     pub(crate) name: String,
     folder: PathBuf,
-    pub(crate) calls: Vec<ComponentCall>,
+    pub(crate) calls: Vec<PolicyRequest>,
     /// Whether `call.json` is a list. The decisions are then a list, too.
     calls_are_a_list: bool,
     pub(crate) expectation: Expectation,
@@ -79,7 +79,7 @@ impl TestCase {
             Value::Array(calls) => calls,
             call => vec![call],
         };
-        let calls: Result<Vec<_>> = calls.into_iter().map(ComponentCall::parse).collect();
+        let calls: Result<Vec<_>> = calls.into_iter().map(parse_call).collect();
         let calls = calls.with_context(|| format!("{} is invalid", path.display()))?;
         ensure!(!calls.is_empty(), "{} has no call", path.display());
         let (decision, error) = (
@@ -154,6 +154,15 @@ impl TestCase {
     }
 }
 
+/// Parses a call from JSON.
+fn parse_call(value: Value) -> Result<PolicyRequest> {
+    let function = value.get("function").and_then(Value::as_str).map(str::to_owned);
+    serde_json::from_value(value).with_context(|| match function {
+        Some(function) => format!("the call of {function} does not match the contract"),
+        None => "a call has the format {\"function\": \"routing.page\", \"input\": {…}}".into(),
+    })
+}
+
 /// Reads a text file. `None` if the file does not exist.
 fn read_optional_text(path: &Path) -> Result<Option<String>> {
     match std::fs::read_to_string(path) {
@@ -196,6 +205,27 @@ mod tests {
         .unwrap();
         assert_eq!(listed.decisions_to_json(vec![json!(1), json!(2)]), json!([1, 2]));
         assert_eq!(listed.settings["dpi"].as_integer(), Some(100));
+    }
+
+    #[test]
+    fn invalid_call_error_names_the_wrong_part() {
+        let page = json!({"function": "routing.page", "input": {"facts": {"number": 1, "text-chars": 5}}});
+        assert!(matches!(parse_call(page), Ok(PolicyRequest::Page(_))));
+        for (wrong, part) in [
+            (
+                json!({"function": "routing.page", "input": {"facts": {"number": 1, "text_chars": 5}}}),
+                "text_chars",
+            ),
+            (json!({"function": "routing.pages", "input": {}}), "routing.pages"),
+            (
+                json!({"function": "batching.plan", "input": {"total-pages": -1}}),
+                "batching.plan",
+            ),
+            (json!([]), "function"),
+        ] {
+            let error = format!("{:#}", parse_call(wrong).unwrap_err());
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

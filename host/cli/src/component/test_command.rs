@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::{ComponentFailurePolicy, Manifest, Pipeline, Role};
-use weir_core::ports::{OpenPolicyRequest, PolicyFactory as _};
+use weir_core::ports::OpenPolicyRequest;
 use weir_core::settings::Settings;
 use weir_core::{JobId, PolicyError, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost};
@@ -127,15 +128,13 @@ impl TestSandbox {
                 decision_diff::list_differences(expected, &case.decisions_to_json(decisions))
             }
             (Expectation::Error(expected), Err(error))
-                if error.kind() == expected.kind && error.to_string().contains(&expected.message_part) =>
+                if error.kind == expected.kind && error.message.contains(&expected.message_part) =>
             {
                 Vec::new()
             }
             (Expectation::Error(expected), Err(error)) => vec![format!(
-                "expected {} '{}', failed with {}: {error}",
-                expected.kind,
-                expected.message_part,
-                error.kind()
+                "expected {} '{}', failed with {}: {}",
+                expected.kind, expected.message_part, error.kind, error.message
             )],
             (Expectation::Error(expected), Ok(decisions)) => vec![format!(
                 "expected {}, decided {}",
@@ -143,14 +142,14 @@ impl TestSandbox {
                 case.decisions_to_json(decisions)
             )],
             (Expectation::Decision(_), Err(error)) => vec![format!(
-                "expected a decision, failed with {}: {error}",
-                error.kind()
+                "expected a decision, failed with {}: {}",
+                error.kind, error.message
             )],
             (Expectation::Missing, decided) if write => {
                 written = true;
                 match decided {
                     Ok(decisions) => case.write_expected_decision(&case.decisions_to_json(decisions))?,
-                    Err(error) => case.write_expected_error(error.kind())?,
+                    Err(error) => case.write_expected_error(&error.kind)?,
                 }
                 Vec::new()
             }
@@ -159,8 +158,8 @@ impl TestSandbox {
                 case.decisions_to_json(decisions)
             )],
             (Expectation::Missing, Err(error)) => vec![format!(
-                "no expectation yet; it failed with {}: {error}",
-                error.kind()
+                "no expectation yet; it failed with {}: {}",
+                error.kind, error.message
             )],
         };
         Ok(CaseOutcome {
@@ -177,7 +176,7 @@ impl TestSandbox {
         &self,
         case: &TestCase,
         stand_in: &Arc<FakeCapabilities>,
-    ) -> Result<(Result<Vec<Value>, PolicyError>, Duration)> {
+    ) -> Result<(Result<Vec<Value>, ErrorInfo>, Duration)> {
         for call in &case.calls {
             if !self.manifest.components.contains_key(&call.role()) {
                 bail!(
@@ -204,7 +203,7 @@ impl TestSandbox {
         };
         let opened = await_with_progress(
             "compiling the components, once per build",
-            self.host.open_job_policy(request),
+            self.host.open_job(request),
         );
         let job = match opened.await {
             Ok(job) => job,
@@ -212,15 +211,22 @@ impl TestSandbox {
             Err(error @ (PolicyError::Unusable { .. } | PolicyError::NoInstanceAvailable { .. })) => {
                 return Err(error.into());
             }
-            Err(error) => return Ok((Err(error), Duration::ZERO)),
+            Err(error) => {
+                let error = ErrorInfo {
+                    kind: error.kind().into(),
+                    message: error.to_string(),
+                };
+                return Ok((Err(error), Duration::ZERO));
+            }
         };
         let started = Instant::now();
         let mut decisions = Vec::with_capacity(case.calls.len());
         for call in case.calls.clone() {
-            match call.make_call(&*job).await {
-                Ok(decision) => decisions.push(decision),
-                Err(error) => return Ok((Err(error), started.elapsed())),
+            let call = job.make_call(call).await;
+            if let Some(error) = call.error() {
+                return Ok((Err(error.clone()), started.elapsed()));
             }
+            decisions.push(call.decision_to_json());
         }
         Ok((Ok(decisions), started.elapsed()))
     }

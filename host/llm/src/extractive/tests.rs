@@ -1,5 +1,5 @@
 use weir_core::Lane;
-use weir_core::decision::ComputeDevice;
+use weir_core::decision::{ComputeDevice, DeviceKind};
 
 use super::*;
 
@@ -50,7 +50,7 @@ impl Embedder for WordHashEmbedder {
 
     fn compute_device(&self) -> ComputeDevice {
         ComputeDevice {
-            gpu: false,
+            kind: DeviceKind::Cpu,
             memory_bytes: 0,
             cores: 1,
         }

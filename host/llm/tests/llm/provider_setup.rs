@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use weir_core::InferenceError;
-use weir_core::decision::ComputeDevice;
+use weir_core::decision::{ComputeDevice, DeviceKind};
 use weir_core::llm::LanguageModel as _;
 use weir_core::ports::{Embedder, SchedulingContext};
 use weir_core::settings::Settings;
@@ -51,7 +51,7 @@ impl Embedder for LengthEmbedder {
 
     fn compute_device(&self) -> ComputeDevice {
         ComputeDevice {
-            gpu: false,
+            kind: DeviceKind::Cpu,
             memory_bytes: 0,
             cores: 1,
         }

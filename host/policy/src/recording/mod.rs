@@ -15,28 +15,24 @@
 //! [`RecordingFrame::RecordingStopped`]. A session without either was cut short when the process was killed.
 
 mod reader;
+mod recorded_decision;
 mod retention;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
-use weir_core::decision::{
-    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ObservedEvent, PageRoute,
-    PassageSource, ProgressUpdate, StageFailure, SummaryPlan, SummarySource,
-};
-use weir_core::event::ErrorInfo;
 use weir_core::manifest::{
     Capability, ComponentFailurePolicy, ComponentFile, ComponentLimits, Manifest, Pipeline, Role,
     SettingValue,
 };
-use weir_core::page::PageFacts;
-use weir_core::{DocumentId, JobId, RevisionId, TenantId};
+use weir_core::{JobId, RevisionId, TenantId};
 
 use crate::capability_trace::RecordedResponse;
 
 pub use reader::read_recording;
+pub(crate) use recorded_decision::match_function;
+pub use recorded_decision::{FunctionCall, PolicyRequest, RecordedDecision};
 pub use retention::Retention;
 pub(crate) use writer::{JobRecorder, RecordingWriter};
 
@@ -152,36 +148,5 @@ impl RecordedCall {
     fn estimate_bytes(&self) -> usize {
         let heard: usize = self.responses.iter().map(|heard| heard.response.len()).sum();
         size_of::<Self>() + heard + self.decision.estimate_heap_bytes()
-    }
-}
-
-/// The input of a policy call with its decision, or with the error if the call failed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum RecordedDecision {
-    /// `batching.plan`: how to take the next batch.
-    Plan(BatchContext, Result<BatchPlan, ErrorInfo>),
-    /// `routing.document`: the collection and models of a document.
-    Document(DocumentFacts, Result<DocumentRoute, ErrorInfo>),
-    /// `routing.page`: how a page is read.
-    Page(DocumentId, PageFacts, Result<PageRoute, ErrorInfo>),
-    /// `routing.failed`: the action after a failure.
-    Failed(StageFailure, Result<FailureAction, ErrorInfo>),
-    /// `chunking.passages`: the passages of a page's text.
-    Passages(PassageSource, Result<Vec<Range<u32>>, ErrorInfo>),
-    /// `chunking.summarize`: how a section is summarized.
-    Summarize(SummarySource, Result<SummaryPlan, ErrorInfo>),
-    /// `progress.observe`: updates for the user. The number is the time in milliseconds since the job's start.
-    Observe(u64, ObservedEvent, Result<Vec<ProgressUpdate>, ErrorInfo>),
-}
-
-impl RecordedDecision {
-    /// Returns the approximate size in bytes of the data on the heap.
-    fn estimate_heap_bytes(&self) -> usize {
-        match self {
-            Self::Plan(situation, _) => situation.next_pages.len() * size_of::<PageFacts>(),
-            Self::Passages(source, _) => source.text.len(),
-            Self::Summarize(section, _) => section.text.len(),
-            Self::Document(..) | Self::Page(..) | Self::Failed(..) | Self::Observe(..) => 0,
-        }
     }
 }

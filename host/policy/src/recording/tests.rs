@@ -1,6 +1,6 @@
-use super::super::{RecordedComponent, RecordedDecision, read_recording};
+use super::super::{FunctionCall, RecordedComponent, RecordedDecision, read_recording};
 use super::*;
-use weir_core::decision::{PageRoute, ReadingMethod};
+use weir_core::decision::{PageRoute, PageToRoute, ReadingMethod};
 use weir_core::manifest::ComponentLimits;
 use weir_core::page::PageFacts;
 use weir_core::{DocumentId, JobId, RevisionId, TenantId};
@@ -42,7 +42,13 @@ fn recorded_call(page: u32) -> RecordedCall {
         sequence: page,
         elapsed_micros: 1,
         responses: Vec::new(),
-        decision: RecordedDecision::Page(DocumentId::from_content(b"d"), facts, Ok(route)),
+        decision: RecordedDecision::Page(FunctionCall {
+            request: PageToRoute {
+                document: DocumentId::from_content(b"d"),
+                facts,
+            },
+            response: Ok(route),
+        }),
     }
 }
 
@@ -60,7 +66,7 @@ fn page_numbers(frames: &[RecordingFrame]) -> Vec<u32> {
         .iter()
         .filter_map(|frame| match frame {
             RecordingFrame::Call(call) => match &call.decision {
-                RecordedDecision::Page(_, facts, _) => Some(facts.number),
+                RecordedDecision::Page(call) => Some(call.request.facts.number),
                 _ => None,
             },
             _ => None,

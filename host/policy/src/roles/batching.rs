@@ -1,19 +1,16 @@
 //! The batching role: the number of pages in the next batch and their resolution.
 
-use weir_core::decision::{BatchContext, BatchPlan};
-use weir_core::event::ErrorInfo;
-use weir_core::manifest::Role;
+use weir_core::decision::PolicyFunction as _;
+use weir_core::decision::{BatchContext, BatchPlan, DeviceKind};
 
-use super::{PolicyCall, check_range, missing_export_error, wit_conversions};
+use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::batching;
 use crate::live_instance::LiveInstance;
-use crate::recording::RecordedDecision;
+use crate::recording::{FunctionCall, RecordedDecision};
 
-impl PolicyCall for BatchContext {
-    const ROLE: Role = Role::Batching;
-    const FUNCTION: &'static str = "batching.plan";
+impl GuestFunction for BatchContext {
+    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Plan;
     type RawDecision = batching::Batch;
-    type Decision = BatchPlan;
 
     async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<batching::Batch> {
         let guest = live
@@ -33,10 +30,9 @@ impl PolicyCall for BatchContext {
             queues: wit_conversions::to_wit_queues(&self.queues),
             times: wit_conversions::to_wit_stage_times(&self.stage_timings),
             device: batching::Device {
-                kind: if self.device.gpu {
-                    batching::DeviceKind::Gpu
-                } else {
-                    batching::DeviceKind::Cpu
+                kind: match self.device.kind {
+                    DeviceKind::Cpu => batching::DeviceKind::Cpu,
+                    DeviceKind::Gpu => batching::DeviceKind::Gpu,
                 },
                 memory_bytes: self.device.memory_bytes,
                 cores: self.device.cores,
@@ -54,10 +50,6 @@ impl PolicyCall for BatchContext {
             linger_millis: check_range("linger-millis", said.linger_millis, 0, 10_000)?,
             queue_capacity: check_range("queue-capacity", said.queue_capacity, 1, 64)?,
         })
-    }
-
-    fn into_recorded_decision(self, answer: Result<BatchPlan, ErrorInfo>) -> RecordedDecision {
-        RecordedDecision::Plan(self, answer)
     }
 }
 

@@ -2,23 +2,20 @@
 
 use std::ops::Range;
 
+use weir_core::decision::PolicyFunction as _;
 use weir_core::decision::{PassageSource, SummaryPlan, SummaryPrompt, SummarySource};
-use weir_core::event::ErrorInfo;
-use weir_core::manifest::Role;
 
-use super::{PolicyCall, check_range, missing_export_error, wit_conversions};
+use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::chunking;
 use crate::live_instance::LiveInstance;
-use crate::recording::RecordedDecision;
+use crate::recording::{FunctionCall, RecordedDecision};
 
 /// Ranges of one decision.
 const MAX_RANGES: usize = 4096;
 
-impl PolicyCall for PassageSource {
-    const ROLE: Role = Role::Chunking;
-    const FUNCTION: &'static str = "chunking.passages";
+impl GuestFunction for PassageSource {
+    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Passages;
     type RawDecision = Vec<crate::bindings::types::Range>;
-    type Decision = Vec<Range<u32>>;
 
     async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<Self::RawDecision> {
         let guest = live
@@ -46,17 +43,11 @@ impl PolicyCall for PassageSource {
     fn validate(&self, said: Self::RawDecision) -> Result<Vec<Range<u32>>, String> {
         wit_conversions::validate_ranges(&self.text, said, MAX_RANGES)
     }
-
-    fn into_recorded_decision(self, answer: Result<Vec<Range<u32>>, ErrorInfo>) -> RecordedDecision {
-        RecordedDecision::Passages(self, answer)
-    }
 }
 
-impl PolicyCall for SummarySource {
-    const ROLE: Role = Role::Chunking;
-    const FUNCTION: &'static str = "chunking.summarize";
+impl GuestFunction for SummarySource {
+    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Summarize;
     type RawDecision = chunking::SummaryPlan;
-    type Decision = SummaryPlan;
 
     async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<chunking::SummaryPlan> {
         let guest = live
@@ -90,10 +81,6 @@ impl PolicyCall for SummarySource {
                 }
             }
         })
-    }
-
-    fn into_recorded_decision(self, answer: Result<SummaryPlan, ErrorInfo>) -> RecordedDecision {
-        RecordedDecision::Summarize(self, answer)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The policy calls: how each function of the contract is called and how its decision is checked.
+//! The functions of the contract: how each of the contract is called and how its decision is checked.
 //!
 //! There is one file for each role. A decision outside the ranges of the contract is invalid, and the reason names the range.
 //! Where the contract says "cut" or "taken", the decision is cut instead. Every value from a guest is checked here.
@@ -11,25 +11,19 @@ mod wit_conversions;
 
 use std::future::Future;
 
-use weir_core::event::ErrorInfo;
+use weir_core::decision::PolicyFunction;
 use weir_core::manifest::Role;
 
 use crate::live_instance::LiveInstance;
-use crate::recording::RecordedDecision;
+use crate::recording::{FunctionCall, RecordedDecision};
 
-pub(crate) use progress::TimedObservation;
-pub(crate) use routing::PageToRoute;
-
-/// The input of a policy call; implemented for the input type of each function.
-pub(crate) trait PolicyCall: Clone + Send + Sync + 'static {
-    /// The role that has the function.
-    const ROLE: Role;
-    /// The function's name in errors and logs.
-    const FUNCTION: &'static str;
+/// A function of the contract as a guest exports it; implemented for the input type of each function. The conversions
+/// between core types and WIT types are here.
+pub(crate) trait GuestFunction: PolicyFunction {
+    /// Makes the recorded form of a call.
+    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision;
     /// The value that the guest returns.
     type RawDecision: Send;
-    /// The checked decision that the engine receives.
-    type Decision: Clone + Send;
 
     /// Calls the guest's function.
     fn invoke(
@@ -39,9 +33,6 @@ pub(crate) trait PolicyCall: Clone + Send + Sync + 'static {
 
     /// Checks the guest's value. The error is the reason why it is invalid.
     fn validate(&self, said: Self::RawDecision) -> Result<Self::Decision, String>;
-
-    /// Combines input and result for the recording.
-    fn into_recorded_decision(self, answer: Result<Self::Decision, ErrorInfo>) -> RecordedDecision;
 }
 
 /// Returns the error for an instance without the exports of a role. The exports are looked up when the instance is created, so

@@ -1,32 +1,22 @@
 //! The progress role: turns events of a job into updates for the user.
 
-use weir_core::decision::{ObservedEvent, ProgressUpdate};
-use weir_core::event::ErrorInfo;
-use weir_core::manifest::Role;
+use weir_core::decision::PolicyFunction as _;
+use weir_core::decision::{ObservedEvent, ProgressUpdate, TimedEvent};
 
-use super::{PolicyCall, missing_export_error, wit_conversions};
+use super::{GuestFunction, missing_export_error, wit_conversions};
 use crate::bindings::progress;
 use crate::instance_data::to_single_line;
 use crate::live_instance::LiveInstance;
-use crate::recording::RecordedDecision;
+use crate::recording::{FunctionCall, RecordedDecision};
 
 /// Updates of one decision; further ones are dropped.
 const MAX_UPDATES: usize = 16;
 /// Characters of an update's message; longer messages are cut.
 const MAX_MESSAGE_CHARS: usize = 500;
 
-/// An event of the job, with its time in milliseconds since the job's start.
-#[derive(Clone)]
-pub(crate) struct TimedObservation {
-    pub(crate) at_millis: u64,
-    pub(crate) observation: ObservedEvent,
-}
-
-impl PolicyCall for TimedObservation {
-    const ROLE: Role = Role::Progress;
-    const FUNCTION: &'static str = "progress.observe";
+impl GuestFunction for TimedEvent {
+    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Observe;
     type RawDecision = Vec<progress::Update>;
-    type Decision = Vec<ProgressUpdate>;
 
     async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<Vec<progress::Update>> {
         let guest = live
@@ -35,7 +25,7 @@ impl PolicyCall for TimedObservation {
             .as_ref()
             .ok_or_else(|| missing_export_error(Self::ROLE))?;
         guest
-            .call_observe(&mut live.store, self.at_millis, &to_wit_event(&self.observation))
+            .call_observe(&mut live.store, self.at_millis, &to_wit_event(&self.event))
             .await
     }
 
@@ -57,10 +47,6 @@ impl PolicyCall for TimedObservation {
                 })
             })
             .collect()
-    }
-
-    fn into_recorded_decision(self, answer: Result<Vec<ProgressUpdate>, ErrorInfo>) -> RecordedDecision {
-        RecordedDecision::Observe(self.at_millis, self.observation, answer)
     }
 }
 
@@ -139,9 +125,9 @@ mod tests {
     #[test]
     fn updates_are_cut_and_checked() {
         let document = DocumentId::from_content(b"d");
-        let observed = TimedObservation {
+        let observed = TimedEvent {
             at_millis: 0,
-            observation: ObservedEvent::DocumentDone {
+            event: ObservedEvent::DocumentDone {
                 document,
                 done: 1,
                 failed: 0,

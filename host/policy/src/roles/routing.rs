@@ -1,28 +1,25 @@
 //! The routing role: the collection of a document, how each page is read, and the action after a failure.
 
+use weir_core::Lane;
+use weir_core::decision::PolicyFunction as _;
 use weir_core::decision::{
-    DocumentFacts, DocumentRoute, FailureAction, PageRoute, ReadingMethod, StageFailure,
+    DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, PageRoute, PageToRoute, ReadingMethod,
+    StageFailure,
 };
-use weir_core::event::ErrorInfo;
 use weir_core::id::is_valid_name;
-use weir_core::manifest::Role;
-use weir_core::page::PageFacts;
 use weir_core::placement::PlacementError;
-use weir_core::{DocumentId, Lane};
 
-use super::{PolicyCall, check_range, missing_export_error, wit_conversions};
+use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::routing;
 use crate::live_instance::LiveInstance;
-use crate::recording::RecordedDecision;
+use crate::recording::{FunctionCall, RecordedDecision};
 
 /// Characters of a model's name.
 const MAX_MODEL_NAME_CHARS: usize = 128;
 
-impl PolicyCall for DocumentFacts {
-    const ROLE: Role = Role::Routing;
-    const FUNCTION: &'static str = "routing.document";
+impl GuestFunction for DocumentFacts {
+    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Document;
     type RawDecision = routing::DocumentRoute;
-    type Decision = DocumentRoute;
 
     async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::DocumentRoute> {
         let guest = live
@@ -56,14 +53,12 @@ impl PolicyCall for DocumentFacts {
                 routing::Lane::Interactive => Lane::Interactive,
                 routing::Lane::Bulk => Lane::Bulk,
             },
-            ocr_model: validate_model_name("ocr", said.models.ocr)?,
-            embedding_model: validate_model_name("text-embedding", said.models.text_embedding)?,
+            models: ModelPreferences {
+                ocr: validate_model_name("ocr", said.models.ocr)?,
+                text_embedding: validate_model_name("text-embedding", said.models.text_embedding)?,
+            },
             labels: wit_conversions::from_wit_labels(said.labels)?,
         })
-    }
-
-    fn into_recorded_decision(self, answer: Result<DocumentRoute, ErrorInfo>) -> RecordedDecision {
-        RecordedDecision::Document(self, answer)
     }
 }
 
@@ -80,18 +75,9 @@ fn validate_model_name(what: &str, said: Option<String>) -> Result<Option<String
     }
 }
 
-/// The input of `routing.page`.
-#[derive(Clone, Copy)]
-pub(crate) struct PageToRoute {
-    pub(crate) document: DocumentId,
-    pub(crate) facts: PageFacts,
-}
-
-impl PolicyCall for PageToRoute {
-    const ROLE: Role = Role::Routing;
-    const FUNCTION: &'static str = "routing.page";
+impl GuestFunction for PageToRoute {
+    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Page;
     type RawDecision = routing::PageRoute;
-    type Decision = PageRoute;
 
     async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::PageRoute> {
         let guest = live
@@ -126,17 +112,11 @@ impl PolicyCall for PageToRoute {
             labels: wit_conversions::from_wit_labels(said.labels)?,
         })
     }
-
-    fn into_recorded_decision(self, answer: Result<PageRoute, ErrorInfo>) -> RecordedDecision {
-        RecordedDecision::Page(self.document, self.facts, answer)
-    }
 }
 
-impl PolicyCall for StageFailure {
-    const ROLE: Role = Role::Routing;
-    const FUNCTION: &'static str = "routing.failed";
+impl GuestFunction for StageFailure {
+    const RECORD: fn(FunctionCall<Self>) -> RecordedDecision = RecordedDecision::Failed;
     type RawDecision = routing::Verdict;
-    type Decision = FailureAction;
 
     async fn invoke(&self, live: &mut LiveInstance) -> wasmtime::Result<routing::Verdict> {
         let guest = live
@@ -164,16 +144,12 @@ impl PolicyCall for StageFailure {
             routing::Verdict::FailDocument => FailureAction::FailDocument,
         })
     }
-
-    fn into_recorded_decision(self, answer: Result<FailureAction, ErrorInfo>) -> RecordedDecision {
-        RecordedDecision::Failed(self, answer)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir_core::Stage;
+    use weir_core::{DocumentId, PageFacts, Stage};
 
     #[test]
     fn a_document_goes_to_a_named_collection() {

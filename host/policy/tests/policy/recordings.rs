@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use weir_core::decision::PageToRoute;
 use weir_core::manifest::Role;
 use weir_core::ports::{JobPolicy, OpenPolicyRequest};
 use weir_core::{JobId, TenantId};
-use weir_policy::{PolicyHost, RecordedDecision, RecordingFrame, Retention, read_recording};
+use weir_policy::{FunctionCall, PolicyHost, RecordedDecision, RecordingFrame, Retention, read_recording};
 
 use crate::support::*;
 
@@ -59,25 +60,38 @@ async fn the_calls_of_a_job_are_recorded() {
         who(a.component_index),
         ("batching", built_component("batching").digest)
     );
-    assert_eq!(a.decision, RecordedDecision::Plan(sample_situation(), Ok(plan)));
-    assert_eq!(
-        b.decision,
-        RecordedDecision::Page(sample_document_id(), sample_page(7), Ok(route))
-    );
+    let plan = FunctionCall {
+        request: sample_situation(),
+        response: Ok(plan),
+    };
+    assert_eq!(a.decision, RecordedDecision::Plan(plan));
+    let route = FunctionCall {
+        request: PageToRoute {
+            document: sample_document_id(),
+            facts: sample_page(7),
+        },
+        response: Ok(route),
+    };
+    assert_eq!(b.decision, RecordedDecision::Page(route));
     // First the component that trapped, then its fallback.
     assert_eq!(who(c.component_index).0, "hostile-trap");
-    let RecordedDecision::Passages(asked, Err(error)) = &c.decision else {
+    let RecordedDecision::Passages(FunctionCall {
+        request,
+        response: Err(error),
+    }) = &c.decision
+    else {
         panic!("{c:?}");
     };
     assert_eq!(
-        (asked, error.kind.as_str()),
+        (request, error.kind.as_str()),
         (&sample_passage_source(), "component-trap")
     );
     assert_eq!(who(d.component_index).0, "chunking");
-    assert_eq!(
-        d.decision,
-        RecordedDecision::Passages(sample_passage_source(), Ok(passages))
-    );
+    let passages = FunctionCall {
+        request: sample_passage_source(),
+        response: Ok(passages),
+    };
+    assert_eq!(d.decision, RecordedDecision::Passages(passages));
 }
 
 #[tokio::test]

@@ -231,7 +231,7 @@ pub(crate) fn sample_situation() -> BatchContext {
         queues: Vec::new(),
         stage_timings: Vec::new(),
         device: weir_core::decision::ComputeDevice {
-            gpu: false,
+            kind: weir_core::decision::DeviceKind::Cpu,
             memory_bytes: 8 << 30,
             cores: 2,
         },

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use weir_core::decision::{
-    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ObservedEvent, PageRoute,
-    PassageSource, ProgressUpdate, ReadingMethod, StageFailure, SummaryPlan, SummarySource,
+    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, ObservedEvent,
+    PageRoute, PassageSource, ProgressUpdate, ReadingMethod, StageFailure, SummaryPlan, SummarySource,
 };
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::page::DocumentInfo;
@@ -213,8 +213,7 @@ impl JobPolicy for FakeJobPolicy {
         Ok(DocumentRoute {
             collection: "default".into(),
             lane: Lane::Bulk,
-            ocr_model: None,
-            embedding_model: None,
+            models: ModelPreferences::default(),
             labels: Vec::new(),
         })
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use weir_core::decision::{
-    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, Label, ObservedEvent, PageRoute,
-    PassageSource, ProgressUpdate, ReadingMethod, StageFailure, SummaryPlan, SummarySource,
+    BatchContext, BatchPlan, DocumentFacts, DocumentRoute, FailureAction, Label, ModelPreferences,
+    ObservedEvent, PageRoute, PassageSource, ProgressUpdate, ReadingMethod, StageFailure, SummaryPlan,
+    SummarySource,
 };
 use weir_core::id::DocumentId;
 use weir_core::ports::{Capabilities, JobPolicy, OpenPolicyRequest, PolicyCallCounts, PolicyFactory};
@@ -121,8 +122,7 @@ impl JobPolicy for FakePolicy {
         Ok(DocumentRoute {
             collection: "default".into(),
             lane: Lane::Bulk,
-            ocr_model: None,
-            embedding_model: None,
+            models: ModelPreferences::default(),
             labels: self.0.labels.clone(),
         })
     }
