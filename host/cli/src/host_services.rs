@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use weir_control::usage::UsageRecorder;
 use weir_core::StorageError;
 use weir_core::component::{ComponentStore, ComponentValidator};
 use weir_core::id::TenantId;
@@ -22,7 +23,6 @@ use weir_inference::{Inference, InferenceConfig, ModelKind};
 use weir_llm::UsageAccounting;
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
 use weir_raster::{RasterConfig, RasterPool};
-use weir_server::UsageRecorder;
 use weir_storage::{LedgerReader, SqliteLedger, SqliteResponseCache, Storage};
 
 use crate::app_folders::AppFolders;

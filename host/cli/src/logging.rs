@@ -17,8 +17,9 @@ use weir_raster::LOST_WORKERS_LOG_TARGET;
 use crate::trace_export::TraceExporter;
 
 /// Prefixes of the log targets of Weir's own crates.
-const OWN_CRATES: [&str; 7] = [
+const OWN_CRATES: [&str; 8] = [
     "weir_cli",
+    "weir_control",
     "weir_server",
     "weir_engine",
     "weir_policy",

@@ -9,13 +9,14 @@ use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use weir_control::pipelines::DefaultComponents;
+use weir_control::usage::UsageRecorder;
+use weir_control::{CommitNotifier, Control, ControlParts};
 use weir_core::TenantId;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
 use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, TenantStore};
-use weir_server::{
-    CommitNotifier, DefaultComponents, Listener, Server, ServerParts, SigningKey, UsageRecorder,
-};
+use weir_server::{Listener, Server, SigningKey};
 
 use crate::app_folders::AppFolders;
 use crate::host_services::HostServices;
@@ -40,7 +41,9 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &AppFolders) ->
     let (uploads, components) = (host.upload_store(), host.component_store());
     let (gate, replays) = (host.component_validator(), host.job_replayer());
     let (engine, below) = host.into_parts();
-    let server = Server::new(ServerParts {
+    let signing_key =
+        SigningKey::load_or_create(&places.data).with_context(|| places.open_error_context())?;
+    let control = Control::new(ControlParts {
         engine,
         ledger,
         tenant_store: store.clone(),
@@ -55,9 +58,9 @@ pub(crate) async fn run(json: bool, settings: &Settings, places: &AppFolders) ->
         job_replayer: replays,
         default_components: Arc::new(InstalledComponents(places.components.clone())),
         upload_store: uploads,
-        signing_key: SigningKey::load_or_create(&places.data).with_context(|| places.open_error_context())?,
         settings: settings.clone(),
     });
+    let server = Server::new(control, signing_key);
     let served = server.serve(listener, wait_for_stop_signal()).await;
     below.close().await?;
     served?;

@@ -6,10 +6,10 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use weir_control::api_key::{GeneratedApiKey, generate_api_key};
 use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantStore, TenantUpdate};
-use weir_server::{GeneratedApiKey, generate_api_key};
 use weir_storage::TenantAdmin;
 
 use crate::app_folders::AppFolders;

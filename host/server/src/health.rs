@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use axum::extract::State;
 
-use crate::app::AppState;
 use crate::problem::Problem;
 
 /// Liveness probe.
@@ -24,9 +23,10 @@ pub(crate) async fn get_liveness() -> &'static str {
     (status = 200, description = "The host accepts requests", body = String, content_type = "text/plain"),
     (status = 503, description = "The host is stopping", body = Problem, content_type = "application/problem+json"),
 ))]
-pub(crate) async fn get_readiness(State(app): State<Arc<AppState>>) -> Result<&'static str, Problem> {
-    if app.stop_signal.is_cancelled() {
+pub(crate) async fn get_readiness(State(control): State<Arc<Control>>) -> Result<&'static str, Problem> {
+    if control.stop_signal.is_cancelled() {
         return Err(Problem::stopping("the host is stopping: use another host"));
     }
     Ok("ok\n")
 }
+use weir_control::Control;

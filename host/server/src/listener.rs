@@ -6,7 +6,6 @@
 //! own module.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +25,7 @@ use tower::ServiceExt as _;
 use weir_core::settings::Settings;
 
 use crate::connections::{Connection, Connections, TrackedBody, count_closed_connection};
+use crate::listen_error::ListenError;
 use crate::tls::TlsCertificate;
 use crate::write_timeout::{WriteTimedOut, WriteTimeoutStream};
 
@@ -38,30 +38,6 @@ const MAX_HEADERS: usize = 100;
 const ACCEPT_BACKLOG: u32 = 4096;
 /// Time that a connection gets to close gracefully after the idle timeout.
 const GRACEFUL_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The listener cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// Listening on the address failed.
-    #[error("cannot listen on {address}: {reason}")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// Error of the system.
-        reason: std::io::Error,
-    },
-    /// The certificate or key file is invalid.
-    #[error("cannot use {file} for TLS: {reason}")]
-    InvalidTlsFile {
-        /// The file.
-        file: PathBuf,
-        /// The error in it.
-        reason: String,
-    },
-    /// Only one of certificate and key is configured.
-    #[error("TLS needs both server.tls_certificate_file and server.tls_key_file")]
-    IncompleteTlsSettings,
-}
 
 /// A listener that is bound to an address.
 pub struct Listener {

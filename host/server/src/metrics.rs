@@ -12,7 +12,6 @@
 
 mod catalog;
 mod process;
-mod tenant_labels;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,17 +19,14 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
-use metrics::counter;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use weir_core::TenantId;
-use weir_core::settings::{MetricsAccess, Settings};
+use weir_control::Control;
+use weir_core::settings::MetricsAccess;
 use weir_core::tenancy::KeyScope;
 
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::problem::Problem;
 use catalog::{METRICS, MetricType};
-pub(crate) use tenant_labels::TenantLabels;
 
 /// Interval at which histogram samples are moved into their buckets, also without scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -67,43 +63,18 @@ fn metrics_recorder() -> &'static PrometheusHandle {
     })
 }
 
-/// The metrics recorder with the label values of tenants.
-pub(crate) struct Metrics {
-    recorder: &'static PrometheusHandle,
-    tenant_labels: Arc<TenantLabels>,
+/// Moves histogram samples into their buckets periodically, so that they do not accumulate without scrapes. Never returns.
+pub(crate) async fn run_upkeep_loop() {
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        metrics_recorder().run_upkeep();
+    }
 }
 
-impl Metrics {
-    pub(crate) fn new(settings: &Settings) -> Self {
-        Self {
-            recorder: metrics_recorder(),
-            tenant_labels: Arc::new(TenantLabels::new(settings.metrics_max_tenant_series as usize)),
-        }
-    }
-
-    pub(crate) fn tenant_labels(&self) -> Arc<TenantLabels> {
-        Arc::clone(&self.tenant_labels)
-    }
-
-    /// Counts a request that was refused because of a quota.
-    pub(crate) fn count_quota_refusal(&self, tenant: &TenantId, quota: &'static str) {
-        let tenant = self.tenant_labels.label_of(tenant);
-        counter!("weir_quota_refusals_total", "tenant" => tenant, "quota" => quota).increment(1);
-    }
-
-    /// Moves histogram samples into their buckets periodically, so that they do not accumulate without scrapes. Never returns.
-    pub(crate) async fn run_upkeep_loop(&self) {
-        let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
-        loop {
-            ticks.tick().await;
-            self.recorder.run_upkeep();
-        }
-    }
-
-    fn render(&self) -> String {
-        process::record_process_metrics();
-        self.recorder.render()
-    }
+fn render_metrics() -> String {
+    process::record_process_metrics();
+    metrics_recorder().render()
 }
 
 /// Get the metrics in the Prometheus text format.
@@ -117,10 +88,10 @@ impl Metrics {
     (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get_metrics(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Result<Caller, Problem>,
 ) -> Result<impl IntoResponse, Problem> {
-    match app.settings.server_metrics_access {
+    match control.settings.server_metrics_access {
         MetricsAccess::Off => {
             return Err(Problem::not_found(
                 "metrics are disabled: see the setting server.metrics_access",
@@ -130,5 +101,5 @@ pub(crate) async fn get_metrics(
         MetricsAccess::Open => {}
     }
     let content = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Ok((content, app.metrics.render()))
+    Ok((content, render_metrics()))
 }

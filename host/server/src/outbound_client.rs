@@ -13,10 +13,10 @@ use reqwest::{Client, Response, StatusCode, header};
 use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
 use url::Url;
+use weir_control::webhook::{WebhookRequest, WebhookSender};
 use weir_core::settings::Settings;
 
 use crate::public_addresses::{NotPublic, PublicResolver, check_literal_host};
-use crate::webhook::{WebhookRequest, WebhookSender};
 
 /// The maximum number of redirects that a fetch follows.
 const MAX_REDIRECTS: usize = 5;

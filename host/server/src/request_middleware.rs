@@ -4,14 +4,12 @@
 //! exported traces and in the response header `x-request-id`. Other requests get a new id. The log contains the tenant and the
 //! public part of the key, never the key itself.
 
-mod traceparent;
-
 use std::any::Any;
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use metrics::{counter, gauge, histogram};
@@ -20,22 +18,9 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use uuid::Uuid;
+use weir_control::trace_context::TraceParent;
 
 use crate::problem::Problem;
-use traceparent::TraceParent;
-
-/// Returns the `traceparent` of the current span, for [`continue_trace`]; `None` if tracing is off.
-pub(crate) fn current_traceparent() -> Option<String> {
-    Some(TraceParent::from_span(&Span::current())?.to_string())
-}
-
-/// Makes `span` part of the trace of an earlier request, whose response may have been sent long ago.
-pub(crate) fn continue_trace(span: &Span, trace: Option<&str>) {
-    if let Some(parent) = trace.and_then(TraceParent::parse) {
-        // It only fails if no traces are exported.
-        let _ = span.set_parent(parent.to_context());
-    }
-}
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The label `route` of requests that match no route.
@@ -70,7 +55,7 @@ async fn observe_request(request: Request, next: Next) -> Response {
         key = Empty,
         status = Empty,
     );
-    let parent = TraceParent::from_headers(request.headers());
+    let parent = traceparent_of(request.headers());
     if let Some(parent) = &parent {
         // It only fails if no traces are exported; the request id is the client's in any case.
         let _ = span.set_parent(parent.to_context());
@@ -95,6 +80,11 @@ async fn observe_request(request: Request, next: Next) -> Response {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// Reads the header `traceparent`; `None` if it is missing or malformed.
+fn traceparent_of(headers: &HeaderMap) -> Option<TraceParent> {
+    TraceParent::parse(headers.get("traceparent")?.to_str().ok()?)
 }
 
 /// Returns the id of the exported trace, or a new id if none is exported.

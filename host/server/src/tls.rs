@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use weir_core::settings::Settings;
 
-use crate::listener::ListenError;
+use crate::listen_error::ListenError;
 
 /// Interval at which the files are checked for changes.
 const RELOAD_CHECK_INTERVAL: Duration = Duration::from_secs(10);

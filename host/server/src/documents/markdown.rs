@@ -9,8 +9,8 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 use utoipa::IntoParams;
+use weir_control::Control;
 use weir_core::layout;
 use weir_core::ledger::{DocumentRecord, PageRecord, PageState};
 use weir_core::markdown::{self, MarkdownPage};
@@ -20,30 +20,17 @@ use weir_core::summary::DocumentSummary;
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, PageNumber};
 
-use super::load_document;
-use super::summary::load_summaries;
-use crate::app::AppState;
+use super::stored_document::{load_document, load_summaries};
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
+use crate::state::MarkdownRenderLimit;
 use crate::stored_response::StoredResponse;
 
 /// Maximum number of pages in one response.
 const MAX_PAGES: usize = 2000;
 /// Maximum size of the stored lines of these pages.
 const MAX_LINES_BYTES: usize = 32 << 20;
-/// Maximum number of concurrent renderings.
-const MAX_CONCURRENT_RENDERINGS: usize = 2;
-
-/// Limits the number of concurrent renderings.
-pub(crate) struct MarkdownRenderLimit(Semaphore);
-
-impl Default for MarkdownRenderLimit {
-    fn default() -> Self {
-        Self(Semaphore::new(MAX_CONCURRENT_RENDERINGS))
-    }
-}
-
 /// Selects a range of pages.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -80,22 +67,23 @@ struct PageWithLines {
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_document_markdown(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
+    State(render_limit): State<Arc<MarkdownRenderLimit>>,
     caller: Caller,
     PathParams(id): PathParams<DocumentId>,
     QueryParams(range): QueryParams<MarkdownPageRange>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    let record = load_document(&app, caller.tenant_id(), &id).await?;
+    let record = load_document(&control, caller.tenant_id(), &id).await?;
     let (from, to) = (range.from.unwrap_or(1), range.to.unwrap_or(PageNumber::MAX));
     if from == 0 || to < from {
         return Err(Problem::invalid_request(
             "from and to must be page numbers from 1, and to must not be less than from",
         ));
     }
-    let place = app.markdown_render_limit.0.acquire().await;
-    let mut pages = app
+    let place = render_limit.acquire().await;
+    let mut pages = control
         .ledger
         .list_pages_after(caller.tenant_id(), &id, from - 1, MAX_PAGES + 1)
         .await?;
@@ -110,7 +98,12 @@ pub(crate) async fn get_document_markdown(
     for record in pages {
         let lines = match &record.state {
             PageState::Done { text: Some(key), .. } => {
-                app.engine.ports().blobs.get_blob(caller.tenant_id(), key).await?
+                control
+                    .engine
+                    .ports()
+                    .blobs
+                    .get_blob(caller.tenant_id(), key)
+                    .await?
             }
             _ => None,
         };
@@ -123,7 +116,7 @@ pub(crate) async fn get_document_markdown(
         read.push(PageWithLines { record, lines });
     }
     let summary = match from {
-        1 => load_summaries(&app, caller.tenant_id(), &id).await?,
+        1 => load_summaries(&control, caller.tenant_id(), &id).await?,
         _ => None,
     };
     // Parsing and rendering many pages would block the async runtime.

@@ -8,16 +8,17 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
+use weir_control::Control;
 use weir_core::ledger::{PageRecord, PageState};
 use weir_core::page_text::TextSource;
-use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, JobId, PageNumber, TenantId};
 
-use crate::app::AppState;
+use super::stored_document::{load_blob, load_ended_page};
 use crate::auth::Caller;
 use crate::http_input::PathParams;
 use crate::problem::Problem;
+use crate::signed_links::LinkSigner;
 use crate::stored_response::{StoredResponse, image_media_type};
 
 /// A page that has ended.
@@ -79,8 +80,8 @@ pub(crate) struct PageErrorView {
 }
 
 impl EndedPageView {
-    pub(super) fn new(app: &AppState, tenant: &TenantId, record: PageRecord) -> Self {
-        let link = |key: String| app.link_signer.sign_link(tenant, &key);
+    pub(super) fn new(link_signer: &LinkSigner, tenant: &TenantId, record: PageRecord) -> Self {
+        let link = |key: String| link_signer.sign_link(tenant, &key);
         let end = match record.state {
             PageState::Done {
                 source,
@@ -113,26 +114,6 @@ impl EndedPageView {
     }
 }
 
-/// Loads a page that has ended. The error is a 404 if it does not exist or has not ended.
-async fn load_ended_page(
-    app: &AppState,
-    tenant: &TenantId,
-    document: &DocumentId,
-    number: PageNumber,
-) -> Result<PageRecord, Problem> {
-    let found = match number.checked_sub(1) {
-        Some(before) => app
-            .ledger
-            .list_pages_after(tenant, document, before, 1)
-            .await?
-            .pop(),
-        None => None,
-    };
-    found
-        .filter(|page| page.page == number)
-        .ok_or_else(|| Problem::not_found("the page does not exist or has not ended yet"))
-}
-
 /// Get the outcome of a page.
 #[utoipa::path(get, path = "/v1/documents/{id}/pages/{page}", tag = "documents",
     params(
@@ -147,13 +128,14 @@ async fn load_ended_page(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_page(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
+    State(link_signer): State<Arc<LinkSigner>>,
     caller: Caller,
     PathParams((id, number)): PathParams<(DocumentId, PageNumber)>,
 ) -> Result<Json<EndedPageView>, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    let record = load_ended_page(&app, caller.tenant_id(), &id, number).await?;
-    Ok(Json(EndedPageView::new(&app, caller.tenant_id(), record)))
+    let record = load_ended_page(&control, caller.tenant_id(), &id, number).await?;
+    Ok(Json(EndedPageView::new(&link_signer, caller.tenant_id(), record)))
 }
 
 /// Get the image of a page.
@@ -171,13 +153,13 @@ pub(crate) async fn get_page(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_page_image(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams((id, number)): PathParams<(DocumentId, PageNumber)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    let key = match load_ended_page(&app, caller.tenant_id(), &id, number)
+    let key = match load_ended_page(&control, caller.tenant_id(), &id, number)
         .await?
         .state
     {
@@ -185,7 +167,13 @@ pub(crate) async fn get_page_image(
         PageState::Failed { .. } => None,
     };
     let media_type = key.as_deref().map_or("image/jpeg", image_media_type);
-    let bytes = load_blob(&app, caller.tenant_id(), key, "no image of this page is stored").await?;
+    let bytes = load_blob(
+        &control,
+        caller.tenant_id(),
+        key,
+        "no image of this page is stored",
+    )
+    .await?;
     let extension = if media_type == "image/webp" { "webp" } else { "jpg" };
     let name = format!("page-{number}.{extension}");
     Ok(StoredResponse {
@@ -214,20 +202,20 @@ pub(crate) async fn get_page_image(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_page_lines(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams((id, number)): PathParams<(DocumentId, PageNumber)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    let key = match load_ended_page(&app, caller.tenant_id(), &id, number)
+    let key = match load_ended_page(&control, caller.tenant_id(), &id, number)
         .await?
         .state
     {
         PageState::Done { text, .. } => text,
         PageState::Failed { .. } => None,
     };
-    let bytes = load_blob(&app, caller.tenant_id(), key, "this page was not read").await?;
+    let bytes = load_blob(&control, caller.tenant_id(), key, "this page was not read").await?;
     let name = format!("page-{number}.json");
     Ok(StoredResponse {
         bytes,
@@ -236,17 +224,4 @@ pub(crate) async fn get_page_lines(
         max_age_seconds: 0,
     }
     .build_response(&headers))
-}
-
-async fn load_blob(
-    app: &AppState,
-    tenant: &TenantId,
-    key: Option<String>,
-    none: &str,
-) -> Result<Vec<u8>, Problem> {
-    let bytes = match key {
-        Some(key) => app.engine.ports().blobs.get_blob(tenant, &key).await?,
-        None => None,
-    };
-    bytes.ok_or_else(|| Problem::not_found(none))
 }

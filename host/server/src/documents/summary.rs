@@ -6,14 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
-use weir_core::ledger::PageRecord;
-use weir_core::ports::Ledger as _;
-use weir_core::summary::{DocumentSummary, SectionSummary, Summary, SummaryQuote, summary_key};
+use weir_control::Control;
+use weir_core::summary::{DocumentSummary, SectionSummary, Summary, SummaryQuote};
 use weir_core::tenancy::KeyScope;
-use weir_core::{DocumentId, Rect, TenantId};
+use weir_core::{DocumentId, Rect};
 
-use super::load_document;
-use crate::app::AppState;
+use super::stored_document::{load_document, load_summaries};
 use crate::auth::Caller;
 use crate::http_input::PathParams;
 use crate::problem::Problem;
@@ -144,44 +142,6 @@ impl From<DocumentSummary> for DocumentSummariesView {
     }
 }
 
-/// Loads the summaries of a document for the pipeline revision of its first page. `None` if there are none.
-pub(super) async fn load_summaries(
-    app: &AppState,
-    tenant: &TenantId,
-    document: &DocumentId,
-) -> Result<Option<DocumentSummary>, Problem> {
-    let Some(key) = summaries_blob_key(app, tenant, document).await? else {
-        return Ok(None);
-    };
-    let Some(bytes) = app.engine.ports().blobs.get_blob(tenant, &key).await? else {
-        return Ok(None);
-    };
-    let damaged = |e: serde_json::Error| Problem::internal_error(format!("the summary is damaged: {e}"));
-    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
-}
-
-/// Whether a document has summaries.
-pub(super) async fn has_summaries(
-    app: &AppState,
-    tenant: &TenantId,
-    document: &DocumentId,
-) -> Result<bool, Problem> {
-    match summaries_blob_key(app, tenant, document).await? {
-        Some(key) => Ok(!app.engine.ports().blobs.list_keys(tenant, &key).await?.is_empty()),
-        None => Ok(false),
-    }
-}
-
-/// Returns the blob key of the summaries. `None` if no page has ended.
-async fn summaries_blob_key(
-    app: &AppState,
-    tenant: &TenantId,
-    document: &DocumentId,
-) -> Result<Option<String>, Problem> {
-    let last: Option<PageRecord> = app.ledger.list_pages_after(tenant, document, 0, 1).await?.pop();
-    Ok(last.map(|page| summary_key(document, &page.revision)))
-}
-
 /// Get the summaries of a document.
 ///
 /// Contains a summary of the document and of each section. Quotes have their position on the page.
@@ -195,13 +155,13 @@ async fn summaries_blob_key(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_document_summaries(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(id): PathParams<DocumentId>,
 ) -> Result<Json<DocumentSummariesView>, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    load_document(&app, caller.tenant_id(), &id).await?;
-    let summary = load_summaries(&app, caller.tenant_id(), &id).await?;
+    load_document(&control, caller.tenant_id(), &id).await?;
+    let summary = load_summaries(&control, caller.tenant_id(), &id).await?;
     let none = || Problem::not_found("the document has no summaries: submit it with \"summarize\": true");
     Ok(Json(summary.ok_or_else(none)?.into()))
 }

@@ -90,7 +90,7 @@ async fn store_sample_document(host: &TestHost, tenant: &TenantId, name: &str) -
         message: "page 4 cannot be read".into(),
     };
     entries.push(page_entry(tenant, id, 4, PageState::Failed { error }));
-    host.app.ledger.commit_entries(entries).await.unwrap();
+    host.control.ledger.commit_entries(entries).await.unwrap();
     id
 }
 
@@ -247,8 +247,8 @@ async fn document_list_is_paged_consistently_while_it_changes() {
     let entries = (0..25)
         .map(|n| LedgerEntry::Document(document_record(&a, id(n), u64::from(n / 4))))
         .collect();
-    host.app.ledger.commit_entries(entries).await.unwrap();
-    host.app
+    host.control.ledger.commit_entries(entries).await.unwrap();
+    host.control
         .ledger
         .commit_entries(vec![LedgerEntry::Document(document_record(&b, id(100), 3))])
         .await
@@ -272,9 +272,9 @@ async fn document_list_is_paged_consistently_while_it_changes() {
             .unwrap()
             .parse()
             .unwrap();
-        host.app.ledger.erase_document(&a, &last).await.unwrap();
+        host.control.ledger.erase_document(&a, &last).await.unwrap();
         let newer = LedgerEntry::Document(document_record(&a, id(1000 + parts), 99));
-        host.app.ledger.commit_entries(vec![newer]).await.unwrap();
+        host.control.ledger.commit_entries(vec![newer]).await.unwrap();
     }
     assert_eq!((seen.len(), parts), (25, 4));
     let ages: Vec<_> = seen
@@ -315,7 +315,7 @@ async fn deleting_a_document_removes_everything_unless_a_job_uses_it() {
     assert_eq!(refused.status(), StatusCode::CONFLICT);
     assert!(original.exists());
     let ended = LedgerEntry::Job(job_record(&a, job, JobState::Done));
-    host.app.ledger.commit_entries(vec![ended]).await.unwrap();
+    host.control.ledger.commit_entries(vec![ended]).await.unwrap();
 
     assert_eq!(delete().await.status(), StatusCode::NO_CONTENT);
     assert!(!original.exists());

@@ -5,14 +5,10 @@ use std::time::Duration;
 
 use metrics::counter;
 use tokio::time::{MissedTickBehavior, interval_at, timeout};
-use weir_core::ports::Ledger as _;
-use weir_core::{JobId, TenantId};
+use weir_control::Control;
+use weir_control::events::{EncodedEvent, EventReader};
 
-use super::event_feed::EncodedEvent;
-use super::event_reader::EventReader;
-use crate::app::AppState;
 use crate::auth::Caller;
-use crate::problem::Problem;
 use crate::stream_limiter::StreamPermit;
 use crate::write_timeout::WriteTimedOut;
 
@@ -47,7 +43,7 @@ pub(super) enum StreamEnd {
 
 /// An accepted event stream.
 pub(super) struct EventStream {
-    pub(super) app: Arc<AppState>,
+    pub(super) control: Arc<Control>,
     pub(super) caller: Caller,
     pub(super) reader: EventReader,
     /// Whether the stream ends with the event that ends a job.
@@ -60,26 +56,26 @@ impl EventStream {
     /// Sends events until the stream ends, and returns why it ended.
     pub(super) async fn send_until_end(self, sink: &mut impl EventSink) -> StreamEnd {
         let Self {
-            app,
+            control,
             caller,
             mut reader,
             ends_with_job: one_job,
             permit: _place,
             write_timed_out: given_up,
         } = self;
-        let every = Duration::from_secs(app.settings.server_heartbeat_interval_seconds.into());
-        let patience = Duration::from_secs(app.settings.server_transfer_idle_timeout_seconds.into());
+        let every = Duration::from_secs(control.settings.server_heartbeat_interval_seconds.into());
+        let patience = Duration::from_secs(control.settings.server_transfer_idle_timeout_seconds.into());
         let mut beat = interval_at(tokio::time::Instant::now() + every, every);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut quiet = true;
         let end = loop {
             let events = tokio::select! {
                 biased;
-                () = app.stop_signal.cancelled() => break StreamEnd::HostStopping,
+                () = control.stop_signal.cancelled() => break StreamEnd::HostStopping,
                 () = sink.wait_for_disconnect() => break StreamEnd::ClientDisconnected,
                 events = reader.next_events() => events,
                 _ = beat.tick() => {
-                    if !caller.is_still_authorized(&app).await {
+                    if !caller.is_still_authorized(&control).await {
                         break StreamEnd::KeyNoLongerValid;
                     }
                     if std::mem::replace(&mut quiet, true) {
@@ -119,35 +115,5 @@ impl EventStream {
             tracing::info!(tenant = %caller.tenant_id(), "an event stream is dropped: its client does not read");
         }
         end
-    }
-}
-
-/// Where the event stream of a job starts.
-pub(super) enum StreamStart {
-    /// After the event with this number.
-    AfterEvent(u64),
-    /// The job has ended and the client has already received its last event.
-    JobAlreadyEnded,
-}
-
-/// Checks that the job exists and that `after` is the number of one of its events.
-pub(super) async fn check_stream_start(
-    app: &AppState,
-    tenant: &TenantId,
-    job: &JobId,
-    after: u64,
-) -> Result<StreamStart, Problem> {
-    let record = app.ledger.find_job(tenant, job).await?;
-    let record = record.ok_or_else(|| Problem::not_found("there is no such job"))?;
-    if after == 0 {
-        return Ok(StreamStart::AfterEvent(0));
-    }
-    let from_it = app.ledger.list_job_events(tenant, job, after - 1, 2).await?;
-    match from_it.as_slice() {
-        [at] if at.seq == after && record.state.is_terminal() => Ok(StreamStart::JobAlreadyEnded),
-        [at, ..] if at.seq == after => Ok(StreamStart::AfterEvent(after)),
-        _ => Err(Problem::conflict(format!(
-            "the job has no event {after}: start again without a number"
-        ))),
     }
 }

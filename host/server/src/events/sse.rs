@@ -19,17 +19,17 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use utoipa::{IntoParams, ToSchema};
+use weir_control::events::{EncodedEvent, EventReader, StreamStart, check_stream_start};
 use weir_core::JobId;
 use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
 
-use super::event_feed::EncodedEvent;
-use super::event_reader::EventReader;
-use super::event_stream::{EventSink, EventStream, StreamStart, check_stream_start};
-use crate::app::AppState;
+use super::event_stream::{EventSink, EventStream};
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
+use crate::state::AppState;
+use crate::stream_limiter::StreamLimiter;
 use crate::write_timeout::WriteTimedOut;
 
 /// The maximum number of chunks that wait to be sent; beyond that the stream waits for the client.
@@ -125,7 +125,7 @@ impl ResumeQuery {
         (status = 503, description = "The host is stopping", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn stream_job_events(
-    State(app): State<Arc<AppState>>,
+    State(app): State<AppState>,
     caller: Caller,
     PathParams(job): PathParams<JobId>,
     QueryParams(after): QueryParams<ResumeQuery>,
@@ -134,15 +134,17 @@ pub(crate) async fn stream_job_events(
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let after = after.resume_position(&headers)?.unwrap_or(0);
-    let StreamStart::AfterEvent(seq) = check_stream_start(&app, caller.tenant_id(), &job, after).await?
+    let StreamStart::AfterEvent(seq) =
+        check_stream_start(app.control.ledger.as_ref(), caller.tenant_id(), &job, after).await?
     else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let place = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
-    let reader = EventReader::for_job(&app.event_feeds, caller.tenant_id(), job, seq).await?;
+    let reader = EventReader::for_job(&app.control.event_feeds, caller.tenant_id(), job, seq).await?;
     Ok(start_sse_stream(
+        &app.event_stream_limiter,
         EventStream {
-            app,
+            control: app.control,
             caller,
             reader,
             ends_with_job: true,
@@ -172,7 +174,7 @@ pub(crate) async fn stream_job_events(
         (status = 503, description = "The host is stopping", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn stream_tenant_events(
-    State(app): State<Arc<AppState>>,
+    State(app): State<AppState>,
     caller: Caller,
     QueryParams(after): QueryParams<ResumeQuery>,
     given_up: WriteTimedOut,
@@ -181,17 +183,23 @@ pub(crate) async fn stream_tenant_events(
     caller.require_scope(KeyScope::Read)?;
     let after = after.resume_position(&headers)?;
     if let Some(place) = after
-        && place > app.ledger.last_tenant_event_position(caller.tenant_id()).await?
+        && place
+            > app
+                .control
+                .ledger
+                .last_tenant_event_position(caller.tenant_id())
+                .await?
     {
         return Err(Problem::conflict(format!(
             "there is no event at position {place}: start again without a position"
         )));
     }
     let place = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
-    let reader = EventReader::for_tenant(&app.event_feeds, caller.tenant_id(), after).await?;
+    let reader = EventReader::for_tenant(&app.control.event_feeds, caller.tenant_id(), after).await?;
     Ok(start_sse_stream(
+        &app.event_stream_limiter,
         EventStream {
-            app,
+            control: app.control,
             caller,
             reader,
             ends_with_job: false,
@@ -202,11 +210,14 @@ pub(crate) async fn stream_tenant_events(
     ))
 }
 
-fn start_sse_stream(stream: EventStream, id: fn(&EncodedEvent) -> u64) -> Response {
+fn start_sse_stream(
+    limiter: &Arc<StreamLimiter>,
+    stream: EventStream,
+    id: fn(&EncodedEvent) -> u64,
+) -> Response {
     let (chunks, body) = mpsc::channel(MAX_PENDING_CHUNKS);
-    let streams = Arc::clone(&stream.app.event_stream_limiter);
     let mut sink = SseSink { chunks, event_id: id };
-    streams.spawn_stream(async move {
+    limiter.spawn_stream(async move {
         if sink.send_chunk(Bytes::from_static(RECONNECT_HINT)).await {
             stream.send_until_end(&mut sink).await;
         }

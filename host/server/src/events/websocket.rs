@@ -15,18 +15,17 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt as _, StreamExt as _};
+use weir_control::events::{EncodedEvent, EventReader, StreamStart, check_stream_start};
 use weir_core::JobId;
 use weir_core::tenancy::KeyScope;
 
-use super::event_feed::EncodedEvent;
-use super::event_reader::EventReader;
-use super::event_stream::{EventSink, EventStream, StreamEnd, StreamStart, check_stream_start};
+use super::event_stream::{EventSink, EventStream, StreamEnd};
 use super::sse::ResumeQuery;
-use crate::app::AppState;
 use crate::auth::{self, Caller};
 use crate::connections::authenticate;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
+use crate::state::AppState;
 use crate::write_timeout::WriteTimedOut;
 
 /// The subprotocol in the response of the host.
@@ -47,14 +46,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The caller of a WebSocket request, authenticated by a key in the header or in a subprotocol.
 pub(crate) struct WebSocketCaller(Caller);
 
-impl FromRequestParts<Arc<AppState>> for WebSocketCaller {
+impl FromRequestParts<AppState> for WebSocketCaller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut request::Parts, app: &Arc<AppState>) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut request::Parts, app: &AppState) -> Result<Self, Problem> {
         if parts.headers.contains_key(header::AUTHORIZATION) {
             return Caller::from_request_parts(parts, app).await.map(Self);
         }
-        let caller = auth::authenticate_key(app, subprotocol_key(&parts.headers)).await?;
+        let caller = auth::authenticate_key(&app.control, subprotocol_key(&parts.headers)).await?;
         authenticate(parts);
         Ok(Self(caller))
     }
@@ -74,7 +73,7 @@ fn subprotocol_key(headers: &HeaderMap) -> Option<&str> {
 /// Each event is a text frame of JSON. The host sends pings, and closes with code 1000 after the last event of the job. The key is
 /// sent in the header or, by a browser, as the subprotocol `weir.bearer.<key>` beside `weir.events`.
 pub(crate) async fn stream_job_events_ws(
-    State(app): State<Arc<AppState>>,
+    State(app): State<AppState>,
     WebSocketCaller(caller): WebSocketCaller,
     PathParams(job): PathParams<JobId>,
     QueryParams(after): QueryParams<ResumeQuery>,
@@ -83,7 +82,7 @@ pub(crate) async fn stream_job_events_ws(
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let after = after.after.map_or(0, |after| after.0);
-    let seq = match check_stream_start(&app, caller.tenant_id(), &job, after).await? {
+    let seq = match check_stream_start(app.control.ledger.as_ref(), caller.tenant_id(), &job, after).await? {
         StreamStart::AfterEvent(seq) => Some(seq),
         StreamStart::JobAlreadyEnded => None,
     };
@@ -91,7 +90,7 @@ pub(crate) async fn stream_job_events_ws(
         Problem::upgrade_required(format!("this path needs a WebSocket request: {}", e.body_text()))
     })?;
     let place = app.event_stream_limiter.try_acquire(caller.tenant_id())?;
-    let reader = EventReader::for_job(&app.event_feeds, caller.tenant_id(), job, after).await?;
+    let reader = EventReader::for_job(&app.control.event_feeds, caller.tenant_id(), job, after).await?;
     let streams = Arc::clone(&app.event_stream_limiter);
     let upgrade = upgrade
         .protocols([SUBPROTOCOL])
@@ -111,7 +110,7 @@ pub(crate) async fn stream_job_events_ws(
                 None => StreamEnd::JobEnded,
                 Some(_) => {
                     let stream = EventStream {
-                        app,
+                        control: app.control,
                         caller,
                         reader,
                         ends_with_job: true,

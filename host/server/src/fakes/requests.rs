@@ -1,21 +1,18 @@
 //! Helpers that send HTTP requests to a host and parse the responses.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode, header};
-use metrics_exporter_prometheus::PrometheusRecorder;
 use serde_json::Value;
 use tower::ServiceExt as _;
 use weir_core::JobId;
 
 use super::TestHost;
-use crate::app::build_router;
+use crate::routes::build_router;
 
 impl TestHost {
     pub(crate) fn router(&self) -> Router {
-        build_router(Arc::clone(&self.app)).0
+        build_router(self.app.clone()).0
     }
 
     /// Sends a request.
@@ -143,13 +140,4 @@ pub(crate) async fn parse_problem(answer: Response<Body>) -> ProblemResponse {
         quota: text("quota"),
         retry_after: retry_after.map(|seconds| seconds.to_str().unwrap().parse().unwrap()),
     }
-}
-
-/// Returns the value of a metric by its name and labels in Prometheus text format; 0 if it has not been recorded.
-pub(crate) fn metric_value(recorder: &PrometheusRecorder, series: &str) -> f64 {
-    let text = recorder.handle().render();
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    value.map_or(0.0, |value| value.parse().unwrap())
 }

@@ -8,6 +8,11 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures::Stream;
 use tokio::time::Instant;
+use weir_control::pipelines::PipelineError;
+use weir_control::staged_files::{IncomingFile, StagedFile};
+use weir_control::submission::{AdmissionDecision, commit_job};
+use weir_control::trace_context::current_traceparent;
+use weir_control::{Control, UploadReservation};
 use weir_core::JobId;
 use weir_core::clock::unix_time_millis;
 use weir_core::job_request::{IdempotencyKey, JobRequest, RequestedFile};
@@ -17,19 +22,12 @@ use weir_core::tenancy::Tenant;
 
 use super::job_options::{JobOptions, ValidatedJobOptions, sanitize_file_name};
 use super::multipart::{MultipartError, MultipartReader, PartHeaders};
-use super::upload::{IncomingFile, StagedFile};
-use super::{
-    AdmissionDecision, DocumentSource, RemoteDocument, StoredDocument, commit_job, job_accepted_response,
-    repeated_request_response,
-};
-use crate::app::AppState;
+use super::new_job::{DocumentSource, RemoteDocument, StoredDocument};
 use crate::http_input::describe_json_error;
-use crate::outbound_client::{OutboundError, request_error, response_error};
-use crate::pipelines::PipelineError;
+use crate::jobs::{job_accepted_response, repeated_request_response};
+use crate::outbound_client::{OutboundClient, OutboundError, request_error, response_error};
 use crate::problem::Problem;
-use crate::quota_limiter::QuotaLimiter;
-use crate::request_middleware;
-use crate::upload_reservations::UploadReservation;
+use crate::state::AppState;
 
 /// Maximum size of the `options` part.
 const MAX_OPTIONS_BYTES: usize = 64 << 10;
@@ -38,7 +36,8 @@ const FORM_OVERHEAD_BYTES: u64 = 1 << 20;
 
 /// A submission in progress.
 pub(super) struct Submission {
-    app: Arc<AppState>,
+    control: Arc<Control>,
+    outbound_client: Arc<OutboundClient>,
     tenant: Tenant,
     decision: AdmissionDecision,
     job: JobId,
@@ -55,18 +54,18 @@ pub(super) struct Submission {
 
 impl Submission {
     pub(super) async fn new(
-        app: Arc<AppState>,
+        app: AppState,
         tenant: Tenant,
         headers: &HeaderMap,
         admitted: AdmissionDecision,
     ) -> Result<Self, Problem> {
         let (host, quota) = (
-            app.settings.server_max_upload_bytes,
-            app.quota_limiter.tenant_limits(&tenant).upload_bytes,
+            app.control.settings.server_max_upload_bytes,
+            app.control.quota_limiter.tenant_limits(&tenant).upload_bytes,
         );
         let limit = quota.map_or(host, |quota| quota.min(host));
         let mut submission = Self {
-            reservation: UploadReservation::new(Arc::clone(&app), tenant.clone()),
+            reservation: app.control.upload_reservations.start_reservation(tenant.clone()),
             remaining_bytes: limit,
             max_bytes: limit,
             is_tenant_quota: limit < host,
@@ -75,7 +74,8 @@ impl Submission {
             files: Vec::new(),
             staged_files: Vec::new(),
             tenant,
-            app,
+            control: app.control,
+            outbound_client: app.outbound_client,
         };
         let announced = headers
             .get(header::CONTENT_LENGTH)
@@ -99,16 +99,19 @@ impl Submission {
             return Ok(());
         }
         let came = self.max_bytes - self.remaining_bytes;
-        self.reservation.grow_to(came.saturating_add(more)).await
+        Ok(self.reservation.grow_to(came.saturating_add(more)).await?)
     }
 
     fn too_large_problem(&self) -> Problem {
-        QuotaLimiter::upload_too_large_problem(
-            &self.app,
-            &self.tenant.id,
-            self.max_bytes,
-            self.is_tenant_quota,
-        )
+        let limit = self.max_bytes;
+        if self.is_tenant_quota {
+            self.control
+                .quota_limiter
+                .refuse_upload(&self.tenant.id, limit)
+                .into()
+        } else {
+            Problem::too_large(format!("a submission may have at most {limit} bytes"))
+        }
     }
 
     /// Checks received bytes against all limits and writes them.
@@ -130,11 +133,11 @@ impl Submission {
         if self.is_repeated_request() {
             return Ok(IncomingFile::create_hash_only());
         }
-        Ok(IncomingFile::create_stored(&self.app.upload_store).await?)
+        Ok(IncomingFile::create_stored(&self.control.upload_store).await?)
     }
 
     fn check_file_count(&self) -> Result<(), Problem> {
-        let most = self.app.settings.server_max_upload_files as usize;
+        let most = self.control.settings.server_max_upload_files as usize;
         if self.files.len() >= most {
             return Err(Problem::too_large(format!(
                 "a submission may have at most {most} files"
@@ -193,7 +196,8 @@ impl Submission {
 
     /// Stages the stored documents and fetches the remote ones.
     async fn collect_documents(&mut self, documents: Vec<DocumentSource>) -> Result<(), Problem> {
-        let end = Instant::now() + Duration::from_secs(self.app.settings.server_fetch_timeout_seconds.into());
+        let end =
+            Instant::now() + Duration::from_secs(self.control.settings.server_fetch_timeout_seconds.into());
         for source in documents {
             self.check_file_count()?;
             match source {
@@ -216,13 +220,13 @@ impl Submission {
             ))
         };
         let (arrived, bytes) =
-            StagedFile::stage_stored_document(&self.app.upload_store, tenant, &self.job, &document)
+            StagedFile::stage_stored_document(&self.control.upload_store, tenant, &self.job, &document)
                 .await?
                 .ok_or_else(unknown)?;
         let name = match known.name {
             Some(name) => Some(name),
             None => self
-                .app
+                .control
                 .ledger
                 .find_document(tenant, &document)
                 .await?
@@ -239,7 +243,7 @@ impl Submission {
     }
 
     async fn fetch_remote_document(&mut self, remote: RemoteDocument) -> Result<(), Problem> {
-        if !self.app.settings.server_allow_url_fetch {
+        if !self.control.settings.server_allow_url_fetch {
             return Err(Problem::forbidden("this host does not fetch URLs: send the file"));
         }
         let refused = |error: OutboundError| match error {
@@ -248,8 +252,8 @@ impl Submission {
             OutboundError::RequestFailed { .. } => Problem::not_found(error.to_string()),
             _ => Problem::unprocessable(error.to_string()),
         };
-        let url = self.app.outbound_client.parse_url(&remote.url).map_err(refused)?;
-        let mut answer = self.app.outbound_client.fetch(&url).await.map_err(refused)?;
+        let url = self.outbound_client.parse_url(&remote.url).map_err(refused)?;
+        let mut answer = self.outbound_client.fetch(&url).await.map_err(refused)?;
         let announced = answer.content_length().unwrap_or(0);
         if announced > self.remaining_bytes {
             return Err(self.too_large_problem());
@@ -319,12 +323,17 @@ impl Submission {
         let place = match self.decision {
             AdmissionDecision::NewRequest(place) => place,
             AdmissionDecision::RepeatedRequest(earlier) => {
-                return repeated_request_response(&self.app, &self.tenant, &earlier, idempotency.as_ref())
-                    .await;
+                return repeated_request_response(
+                    &self.control,
+                    &self.tenant,
+                    &earlier,
+                    idempotency.as_ref(),
+                )
+                .await;
             }
         };
         let resolved = self
-            .app
+            .control
             .tenant_pipelines
             .preview_pipeline(&self.tenant.id, &wish.pipeline, &wish.options, &self.job)
             .await;
@@ -349,16 +358,19 @@ impl Submission {
             files: self.files,
             options: wish.options,
             webhook: wish.webhook,
-            traceparent: request_middleware::current_traceparent(),
+            traceparent: current_traceparent(),
         };
-        let (app, arrived, reservation) = (Arc::clone(&self.app), self.staged_files, self.reservation);
+        let (control, arrived, reservation) =
+            (Arc::clone(&self.control), self.staged_files, self.reservation);
         let accepting = async move {
             // Hold the reservation until the files count as stored.
             let _reservation = reservation;
-            commit_job(&app, &order, &record, idempotency.as_ref(), arrived, place).await
+            Ok::<_, Problem>(
+                commit_job(&control, &order, &record, idempotency.as_ref(), arrived, place).await?,
+            )
         };
-        let (job, before) = self.app.run_to_completion(accepting).await?;
-        job_accepted_response(&self.app, &self.tenant, job, before).await
+        let (job, before) = self.control.run_to_completion(accepting).await?;
+        job_accepted_response(&self.control, &self.tenant, job, before).await
     }
 }
 

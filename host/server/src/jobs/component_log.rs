@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use weir_control::Control;
 use weir_core::JobId;
 use weir_core::component_log::{
     BacktraceFrame, ComponentFailureReport, ComponentLogEntry, ComponentLogRecord, LogLevel,
@@ -14,7 +15,6 @@ use weir_core::ports::Ledger as _;
 use weir_core::tenancy::KeyScope;
 
 use super::view::{ErrorView, find};
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
@@ -174,7 +174,7 @@ impl From<ComponentLogEntry> for LogEntryView {
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_job_log(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(job): PathParams<JobId>,
     QueryParams(query): QueryParams<ComponentLogQuery>,
@@ -186,8 +186,8 @@ pub(crate) async fn get_job_log(
             "limit must be from 1 to {MAX_LIMIT}, and after must be the number of an entry"
         )));
     }
-    find(&app, caller.tenant_id(), &job).await?;
-    let mut entries = app
+    find(&control, caller.tenant_id(), &job).await?;
+    let mut entries = control
         .ledger
         .list_component_log(caller.tenant_id(), &job, after, limit + 1)
         .await?;

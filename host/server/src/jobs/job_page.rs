@@ -1,7 +1,5 @@
 //! The API for a page of a job's document.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
@@ -14,10 +12,10 @@ use weir_core::tenancy::KeyScope;
 use weir_core::{DocumentId, JobId, PageNumber};
 
 use super::view::{ErrorView, find};
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
+use crate::state::AppState;
 
 /// The query parameters of a page.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -81,17 +79,18 @@ pub(crate) struct JobPage {
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_job_page(
-    State(app): State<Arc<AppState>>,
+    State(app): State<AppState>,
     caller: Caller,
     PathParams((job, page)): PathParams<(JobId, PageNumber)>,
     QueryParams(query): QueryParams<JobPageQuery>,
 ) -> Result<Json<JobPage>, Problem> {
     caller.require_scope(KeyScope::Read)?;
     let tenant = caller.tenant_id();
-    let (record, order) = find(&app, tenant, &job).await?;
+    let (record, order) = find(&app.control, tenant, &job).await?;
     let files = order.map(|order| order.files).unwrap_or_default();
     let document = select_document(&files, query.document)?;
     let known = app
+        .control
         .ledger
         .list_pages(tenant, &document, Some(&record.revision))
         .await?;
@@ -127,6 +126,7 @@ pub(crate) async fn get_job_page(
         }
         None => {
             let pages = app
+                .control
                 .ledger
                 .find_document(tenant, &document)
                 .await?

@@ -3,8 +3,7 @@
 mod component_log;
 mod diagnosis;
 mod job_page;
-mod progress;
-mod progress_cache;
+mod job_response;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -18,28 +17,23 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::{IntoParams, ToSchema};
+use weir_control::Control;
+use weir_control::jobs::JobCancellation;
+use weir_control::submission::{AdmissionDecision, check_and_reserve};
 use weir_core::JobId;
-use weir_core::clock::unix_time_millis;
-use weir_core::job_request::{IdempotencyKey, JobFilter, JobRequest};
-use weir_core::ledger::{JobRecord, JobState};
-use weir_core::ports::Ledger as _;
+use weir_core::job_request::{IdempotencyKey, JobFilter};
+use weir_core::ledger::JobState;
 use weir_core::tenancy::KeyScope;
 
-use crate::admission::{CancelOutcome, finish_job};
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
-use crate::intake::{
-    AdmissionDecision, StagedFile, check_and_reserve, commit_job, job_accepted_response,
-    parse_idempotency_key, repeated_request_response,
-};
+use crate::intake::parse_idempotency_key;
 use crate::problem::Problem;
-use crate::request_middleware;
 
 pub(crate) use component_log::{__path_get_job_log, get_job_log};
-use diagnosis::{Diagnosis, diagnose_job};
+use diagnosis::DiagnosisView;
 pub(crate) use job_page::{__path_get_job_page, get_job_page};
-pub(crate) use progress_cache::ProgressCache;
+pub(crate) use job_response::{job_accepted_response, repeated_request_response};
 pub(crate) use view::JobView;
 use view::{JobStateName, JobSummary, find};
 
@@ -82,7 +76,7 @@ pub(crate) struct JobList {
     (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list_jobs(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     QueryParams(query): QueryParams<JobListQuery>,
 ) -> Result<Json<JobList>, Problem> {
@@ -98,7 +92,10 @@ pub(crate) async fn list_jobs(
         before: query.before,
         limit: limit + 1,
     };
-    let mut jobs = app.job_requests.list_jobs(caller.tenant_id(), &filter).await?;
+    let mut jobs = control
+        .job_requests
+        .list_jobs(caller.tenant_id(), &filter)
+        .await?;
     let more = jobs.len() > limit;
     jobs.truncate(limit);
     Ok(Json(JobList {
@@ -118,12 +115,12 @@ pub(crate) async fn list_jobs(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_job(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(job): PathParams<JobId>,
 ) -> Result<Json<JobView>, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    Ok(Json(JobView::load(&app, caller.tenant_id(), &job).await?))
+    Ok(Json(JobView::load(&control, caller.tenant_id(), &job).await?))
 }
 
 /// Cancel a job.
@@ -143,37 +140,17 @@ pub(crate) async fn get_job(
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn cancel_job(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(job): PathParams<JobId>,
 ) -> Result<(StatusCode, Json<JobView>), Problem> {
     caller.require_scope(KeyScope::Ingest)?;
-    let (record, order) = find(&app, caller.tenant_id(), &job).await?;
-    if record.state.is_terminal() {
-        return Ok((StatusCode::OK, Json(JobView::build(&app, record, order).await?)));
-    }
-    let (status, record) = match app.admission.cancel_job(caller.tenant_id(), job) {
-        CancelOutcome::RemovedFromQueue(waiting) => {
-            let (ours, order) = (Arc::clone(&app), order.clone());
-            let ending = async move {
-                let ended = finish_job(&ours, record, order.as_ref(), None).await;
-                // If the end could not be committed, the job is queued again.
-                Ok(ended.inspect_err(|_| ours.admission.enqueue(waiting))?)
-            };
-            (StatusCode::OK, app.run_to_completion(ending).await?)
-        }
-        CancelOutcome::StopRequested => (StatusCode::ACCEPTED, record),
-        CancelOutcome::NotFound => match app.ledger.find_job(caller.tenant_id(), &job).await? {
-            // It has ended since it was read above.
-            Some(record) if record.state.is_terminal() => (StatusCode::OK, record),
-            _ => {
-                return Err(Problem::stopping(
-                    "this host does not run the job at the moment: cancel it again later",
-                ));
-            }
-        },
+    let (record, order) = find(&control, caller.tenant_id(), &job).await?;
+    let (status, record) = match weir_control::jobs::cancel_job(&control, record, order.clone()).await? {
+        JobCancellation::Ended(record) => (StatusCode::OK, record),
+        JobCancellation::StopRequested(record) => (StatusCode::ACCEPTED, record),
     };
-    Ok((status, Json(JobView::build(&app, record, order).await?)))
+    Ok((status, Json(JobView::build(&control, record, order).await?)))
 }
 
 /// Retry a job that failed or was canceled.
@@ -202,14 +179,14 @@ pub(crate) async fn cancel_job(
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn retry_job(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(job): PathParams<JobId>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     caller.require_scope(KeyScope::Ingest)?;
     let key = parse_idempotency_key(&headers)?;
-    let (past, order) = find(&app, caller.tenant_id(), &job).await?;
+    let (past, order) = find(&control, caller.tenant_id(), &job).await?;
     let order = order
         .ok_or_else(|| Problem::conflict("the job was not submitted over HTTP: run its command again"))?;
     if !matches!(past.state, JobState::Failed | JobState::Cancelled) {
@@ -222,75 +199,33 @@ pub(crate) async fn retry_job(
         request_digest: Sha256::digest(format!("retry {job}")).into(),
     });
     let word = idempotency.as_ref().map(|ours| ours.key.as_str());
-    let place = match check_and_reserve(&app, &caller.tenant, word).await? {
+    let place = match check_and_reserve(&control, &caller.tenant, word).await? {
         AdmissionDecision::NewRequest(place) => place,
         AdmissionDecision::RepeatedRequest(earlier) => {
-            return repeated_request_response(&app, &caller.tenant, &earlier, idempotency.as_ref()).await;
+            return repeated_request_response(&control, &caller.tenant, &earlier, idempotency.as_ref()).await;
         }
     };
-    let order = JobRequest {
-        job: JobId::new(),
-        traceparent: request_middleware::current_traceparent(),
-        ..order
-    };
-    let mut arrived = Vec::with_capacity(order.files.len());
-    for file in &order.files {
-        let again = StagedFile::stage_stored_document(
-            &app.upload_store,
-            caller.tenant_id(),
-            &order.job,
-            &file.document,
-        )
-        .await?;
-        let Some((again, _)) = again else {
-            return Err(Problem::conflict(format!(
-                "document {} does not exist any more: send the file",
-                file.document
-            )));
-        };
-        arrived.push(again);
-    }
-    let record = JobRecord {
-        id: order.job,
-        state: JobState::Queued,
-        created_millis: unix_time_millis(),
-        ..past
-    };
-    let ours = Arc::clone(&app);
-    let accepting =
-        async move { commit_job(&ours, &order, &record, idempotency.as_ref(), arrived, place).await };
-    let (job, before) = app.run_to_completion(accepting).await?;
-    job_accepted_response(&app, &caller.tenant, job, before).await
+    let (job, before) = weir_control::jobs::retry_job(&control, past, order, idempotency, place).await?;
+    job_accepted_response(&control, &caller.tenant, job, before).await
 }
 
 /// Diagnose which stage is the bottleneck of a job.
 #[utoipa::path(get, path = "/v1/jobs/{job}/diagnosis", tag = "jobs",
     params(("job" = String, Path, description = "Id of the job", format = Uuid)),
     responses(
-        (status = 200, description = "The diagnosis", body = Diagnosis),
+        (status = 200, description = "The diagnosis", body = DiagnosisView),
         (status = 401, description = "The key is missing or invalid", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "The key does not have the required scope", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "The job does not exist", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_job_diagnosis(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(job): PathParams<JobId>,
-) -> Result<Json<Diagnosis>, Problem> {
+) -> Result<Json<DiagnosisView>, Problem> {
     caller.require_scope(KeyScope::Read)?;
-    let (record, _) = find(&app, caller.tenant_id(), &job).await?;
-    // Read before the events: if the job ends in between, both report the same work.
-    let live = app.engine.active_job(&job);
-    let progress = app
-        .progress_cache
-        .load_progress(app.ledger.as_ref(), caller.tenant_id(), &job)
-        .await?;
-    let now = unix_time_millis();
-    let (work, until) = match live.filter(|_| !progress.ended) {
-        Some(live) => (live.stage_work(), now.saturating_sub(record.created_millis)),
-        None => (progress.stage_totals.clone(), progress.last_event_millis),
-    };
-    let millis = until.saturating_sub(progress.resumed_millis);
-    Ok(Json(diagnose_job(&progress, &work, millis, now)))
+    let (record, _) = find(&control, caller.tenant_id(), &job).await?;
+    let diagnosis = weir_control::jobs::diagnose_job(&control, &record).await?;
+    Ok(Json(diagnosis.into()))
 }

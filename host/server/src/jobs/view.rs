@@ -2,16 +2,15 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
+use weir_control::Control;
+use weir_control::admission::JobStatus;
+use weir_control::jobs::{DocumentProgress, DocumentState, LatestProgress, find_job};
 use weir_core::event::{ErrorInfo, FailedPage};
 use weir_core::job_request::{JobRequest, RequestedFile};
 use weir_core::ledger::{JobRecord, JobState};
 use weir_core::llm::FailingProvider;
-use weir_core::ports::Ledger as _;
 use weir_core::{DocumentId, JobId, Lane, StorageError, TenantId};
 
-use super::progress::{DocumentProgress, DocumentState, ProgressUpdateView};
-use crate::admission::JobStatus;
-use crate::app::AppState;
 use crate::intake::LaneName;
 use crate::problem::Problem;
 
@@ -33,6 +32,56 @@ pub(crate) enum JobStateName {
     Failed,
     /// It was canceled.
     Cancelled,
+}
+
+/// The state of a document in a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schema(as = DocumentState)]
+pub(crate) enum DocumentStateName {
+    /// It has not been started.
+    Waiting,
+    /// It is being processed.
+    Running,
+    /// Every page was finished or failed.
+    Done,
+    /// The document failed.
+    Failed,
+    /// The document was canceled.
+    Cancelled,
+}
+
+impl From<DocumentState> for DocumentStateName {
+    fn from(state: DocumentState) -> Self {
+        match state {
+            DocumentState::Waiting => Self::Waiting,
+            DocumentState::Running => Self::Running,
+            DocumentState::Done => Self::Done,
+            DocumentState::Failed => Self::Failed,
+            DocumentState::Cancelled => Self::Cancelled,
+        }
+    }
+}
+
+/// A progress update that a progress component computed for the user.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct ProgressUpdateView {
+    /// The progress in percent, from 0 to 100.
+    percent: f32,
+    /// A message for the user.
+    message: String,
+    /// The estimated remaining time in seconds; null if it is unknown.
+    seconds_left: Option<u32>,
+}
+
+impl From<LatestProgress> for ProgressUpdateView {
+    fn from(update: LatestProgress) -> Self {
+        Self {
+            percent: update.percent,
+            message: update.message,
+            seconds_left: update.seconds_left,
+        }
+    }
 }
 
 /// An error.
@@ -150,7 +199,7 @@ pub(crate) struct DocumentView {
     /// Its size in bytes.
     bytes: u64,
     /// Its state in this job.
-    state: DocumentState,
+    state: DocumentStateName,
     /// The number of requested pages; null before the document was opened.
     pages: Option<u32>,
     /// The number of pages finished by this job or an earlier one.
@@ -195,13 +244,13 @@ impl DocumentView {
             name: file.name.clone(),
             document: file.document,
             bytes: file.bytes,
-            state: seen.state,
+            state: seen.state.into(),
             pages: seen.pages,
             done: seen.done_pages,
             searchable: seen.searchable_pages,
             failed: seen.failed_pages,
             failures: seen.failures.iter().map(PageFailure::from).collect(),
-            progress: seen.last_update,
+            progress: seen.last_update.map(ProgressUpdateView::from),
             error: seen.error.map(ErrorView::from),
         }
     }
@@ -209,29 +258,29 @@ impl DocumentView {
 
 impl JobView {
     /// Loads a tenant's job. Returns a problem if it does not exist.
-    pub(crate) async fn load(app: &AppState, tenant: &TenantId, job: &JobId) -> Result<Self, Problem> {
-        let (record, order) = find(app, tenant, job).await?;
-        Ok(Self::build(app, record, order).await?)
+    pub(crate) async fn load(control: &Control, tenant: &TenantId, job: &JobId) -> Result<Self, Problem> {
+        let (record, order) = find(control, tenant, job).await?;
+        Ok(Self::build(control, record, order).await?)
     }
 
     /// Builds the view of a job with the progress of its documents.
     pub(crate) async fn build(
-        app: &AppState,
+        control: &Control,
         record: JobRecord,
         order: Option<JobRequest>,
     ) -> Result<Self, StorageError> {
         let (tenant, id) = (&record.tenant, record.id);
-        let progress = app
+        let progress = control
             .progress_cache
-            .load_progress(app.ledger.as_ref(), tenant, &id)
+            .load_progress(control.ledger.as_ref(), tenant, &id)
             .await?;
-        let given = app
+        let given = control
             .tenant_pipelines
             .pipeline_store
             .find_assignment(tenant, &id)
             .await?;
         let (lane, files) = order.map(|order| (order.lane, order.files)).unwrap_or_default();
-        let standing = app
+        let standing = control
             .admission
             .job_status(tenant, id)
             .filter(|_| !record.state.is_terminal());
@@ -279,14 +328,10 @@ impl JobView {
 
 /// Loads the record and the job request of a tenant's job. A job of `weir run` has no job request.
 pub(super) async fn find(
-    app: &AppState,
+    control: &Control,
     tenant: &TenantId,
     job: &JobId,
 ) -> Result<(JobRecord, Option<JobRequest>), Problem> {
-    let (record, order) = tokio::try_join!(
-        app.ledger.find_job(tenant, job),
-        app.job_requests.find_job_request(tenant, job)
-    )?;
-    let record = record.ok_or_else(|| Problem::not_found("there is no job with this id"))?;
-    Ok((record, order))
+    let found = find_job(control, tenant, job).await?;
+    found.ok_or_else(|| Problem::not_found("there is no job with this id"))
 }

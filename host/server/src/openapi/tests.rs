@@ -1,15 +1,14 @@
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::app::build_router;
 use crate::fakes;
+use crate::routes::build_router;
 
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 fn build_api_description() -> (axum::Router, Value) {
-    let (router, description) = build_router(Arc::clone(&fakes::test_app()));
+    let (router, description) = build_router(fakes::test_app());
     (router, serde_json::to_value(description).unwrap())
 }
 

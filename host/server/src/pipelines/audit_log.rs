@@ -6,14 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use weir_control::Control;
 use weir_core::canary_analysis::CanaryEvidence;
 use weir_core::revision::{PipelineAuditAction, PipelineAuditRecord};
 use weir_core::rollout::RolloutAction;
 use weir_core::tenancy::KeyScope;
 
-use super::revisions::find_pipeline;
+use super::find_pipeline;
 use super::rollout::{JobMetricsView, RolloutView};
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
@@ -127,7 +127,7 @@ pub(crate) struct AuditLogQuery {
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn list_audit_log(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(name): PathParams<String>,
     QueryParams(page): QueryParams<AuditLogQuery>,
@@ -140,8 +140,8 @@ pub(crate) async fn list_audit_log(
             "limit must be from 1 to {MAX_LIMIT}, and before must be at least 1"
         )));
     }
-    find_pipeline(&app, &caller, &name).await?;
-    let entries = app
+    find_pipeline(&control, &caller, &name).await?;
+    let entries = control
         .tenant_pipelines
         .pipeline_store
         .list_audit_log(caller.tenant_id(), &name, page.before, limit)

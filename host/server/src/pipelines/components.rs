@@ -1,10 +1,5 @@
 //! The API for components: push, list, view, remove.
-//!
-//! A pushed component is written to a file and hashed while it arrives. It is stored only after it passed validation. Each tenant can
-//! have one component in validation at a time, because compiling is expensive: a tenant that pushes many components delays only
-//! itself.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -13,25 +8,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-use tokio::fs::File;
-use tokio::io::AsyncWriteExt as _;
 use utoipa::{IntoParams, ToSchema};
-use weir_core::clock::unix_time_millis;
+use weir_control::Control;
+use weir_control::pipelines::ComponentPush;
 use weir_core::component::{ComponentDigest, ComponentRecord};
 use weir_core::id::is_valid_name;
-use weir_core::manifest::{Capability, ComponentFile, Role};
+use weir_core::manifest::{Capability, Role};
 use weir_core::tenancy::KeyScope;
-use weir_core::{PolicyError, StorageError};
 
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{PathParams, QueryParams};
 use crate::problem::Problem;
-use crate::upload_reservations::UploadReservation;
-
-/// The maximum size of a component in bytes.
-const MAX_COMPONENT_BYTES: u64 = 64 << 20;
 
 /// A role of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
@@ -154,7 +141,7 @@ pub(crate) struct ComponentList {
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn push_component(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     QueryParams(pushed): QueryParams<PushComponentQuery>,
     body: HttpBody,
@@ -165,150 +152,22 @@ pub(crate) async fn push_component(
             "name must have 1 to 64 characters of a-z, 0-9, '-' and '_'",
         ));
     }
-    let turn = app
-        .tenant_pipelines
-        .validation_permits
-        .try_acquire(caller.tenant_id())
-        .ok_or_else(|| {
-            Problem::conflict(
-                "another component of this tenant is being validated: push components one after the other",
-            )
-        })?;
-    let arrived = receive_component(&app, &caller, body).await?;
-    let known = app
-        .tenant_pipelines
-        .pipeline_store
-        .find_component(caller.tenant_id(), &arrived.digest)
-        .await?;
-    let status = match known {
-        Some(_) => StatusCode::OK,
-        None => StatusCode::CREATED,
-    };
-    let keeping = {
-        let app = Arc::clone(&app);
-        async move {
-            let _turn = turn;
-            validate_and_store(&app, caller, pushed.name, arrived, known).await
-        }
-    };
-    let record = app.run_to_completion(keeping).await?;
-    Ok((status, Json(record.into())))
-}
-
-async fn validate_and_store(
-    app: &AppState,
-    caller: Caller,
-    name: String,
-    arrived: ReceivedComponent,
-    known: Option<ComponentRecord>,
-) -> Result<ComponentRecord, Problem> {
-    let shelf = &app.tenant_pipelines;
-    let record = match known {
-        Some(known) => ComponentRecord { name, ..known },
-        None => {
-            let file = ComponentFile {
-                name: name.clone(),
-                path: arrived.path.clone(),
-                digest: arrived.digest.0,
-            };
-            let facts = shelf
-                .component_validator
-                .inspect_component(caller.tenant_id(), &file)
-                .await
-                .map_err(policy_error_problem)?;
-            shelf
-                .component_store
-                .commit_component(caller.tenant_id(), &arrived.path, &arrived.digest)
-                .await?;
-            ComponentRecord {
-                tenant: caller.tenant_id().clone(),
-                digest: arrived.digest,
-                name,
-                bytes: arrived.bytes,
-                interface: facts,
-                created_millis: unix_time_millis(),
-                pushed_by_key: caller.key_id,
-            }
-        }
-    };
-    if let Err(error) = shelf.pipeline_store.put_component(&record).await {
-        // The tenant was removed meanwhile. Remove the file, so that a later tenant with the same name does not get it.
-        if shelf
-            .pipeline_store
-            .find_component(&record.tenant, &record.digest)
-            .await?
-            .is_none()
-        {
-            shelf
-                .component_store
-                .remove_component_file(&record.tenant, &record.digest)
-                .await?;
-        }
-        return Err(match error {
-            StorageError::NotFound { .. } => Problem::tenant_suspended("the tenant has been removed"),
-            error => error.into(),
-        });
-    }
-    Ok(record)
-}
-
-/// Converts a policy error into a problem: status 422 if the component is at fault, 503 if the host has no capacity.
-pub(super) fn policy_error_problem(error: PolicyError) -> Problem {
-    match error {
-        PolicyError::NoInstanceAvailable { .. } => Problem::overloaded(error.to_string()),
-        _ => Problem::unprocessable(error.to_string()),
-    }
-}
-
-/// A received component that is not stored yet. Dropping it removes its temporary file.
-struct ReceivedComponent {
-    path: PathBuf,
-    digest: ComponentDigest,
-    bytes: u64,
-    /// The reservation of its bytes, released after the file is removed or stored.
-    reservation: UploadReservation,
-}
-
-impl Drop for ReceivedComponent {
-    fn drop(&mut self) {
-        // It fails if the file was stored. Any other file is removed at the next start.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-async fn receive_component(
-    app: &Arc<AppState>,
-    caller: &Caller,
-    body: HttpBody,
-) -> Result<ReceivedComponent, Problem> {
-    let mut arrived = ReceivedComponent {
-        reservation: UploadReservation::new(Arc::clone(app), caller.tenant.clone()),
-        path: app.tenant_pipelines.component_store.new_temporary_path(),
-        digest: ComponentDigest([0; 32]),
-        bytes: 0,
-    };
-    let io = |error: std::io::Error| StorageError::from_io_error("an uploaded component", &error);
-    let mut file = File::create_new(&arrived.path).await.map_err(io)?;
-    let (mut hash, mut body) = (Sha256::new(), body.into_data_stream());
+    let mut push = ComponentPush::start(&control, &caller.tenant).await?;
+    let mut body = body.into_data_stream();
     while let Some(chunk) = body.next().await {
         let chunk = chunk
             .map_err(|e| Problem::incomplete_body(format!("the body is incomplete ({e}): send it again")))?;
-        arrived.bytes += chunk.len() as u64;
-        if arrived.bytes > MAX_COMPONENT_BYTES {
-            return Err(Problem::too_large(format!(
-                "a component may have at most {MAX_COMPONENT_BYTES} bytes"
-            )));
-        }
-        hash.update(&chunk);
-        arrived.reservation.grow_to(arrived.bytes).await?;
-        file.write_all(&chunk).await.map_err(io)?;
-        arrived.reservation.mark_written(chunk.len() as u64);
+        push.write_bytes(&chunk).await?;
     }
-    file.flush().await.map_err(io)?;
-    // On this descriptor, because it reports every failed write; a descriptor that is opened later may not.
-    file.sync_all().await.map_err(io)?;
-    arrived.digest = ComponentDigest(hash.finalize().into());
-    Ok(arrived)
+    let (record, was_known) = push
+        .validate_and_store(&control, pushed.name, caller.key_id)
+        .await?;
+    let status = if was_known {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
+    Ok((status, Json(record.into())))
 }
 
 /// List the tenant's components.
@@ -320,11 +179,11 @@ async fn receive_component(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn list_components(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
 ) -> Result<Json<ComponentList>, Problem> {
     caller.require_scope(KeyScope::Components)?;
-    let components = app
+    let components = control
         .tenant_pipelines
         .pipeline_store
         .list_components(caller.tenant_id())
@@ -345,12 +204,12 @@ pub(crate) async fn list_components(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_component(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(digest): PathParams<ComponentDigest>,
 ) -> Result<Json<ComponentView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
-    let record = app
+    let record = control
         .tenant_pipelines
         .pipeline_store
         .find_component(caller.tenant_id(), &digest)
@@ -372,19 +231,20 @@ pub(crate) async fn get_component(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn remove_component(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(digest): PathParams<ComponentDigest>,
 ) -> Result<StatusCode, Problem> {
     caller.require_scope(KeyScope::Components)?;
-    match app
+    match control
         .tenant_pipelines
         .pipeline_store
         .remove_unused_component(caller.tenant_id(), &digest)
         .await?
     {
         Ok(true) => {
-            app.tenant_pipelines
+            control
+                .tenant_pipelines
                 .component_store
                 .remove_component_file(caller.tenant_id(), &digest)
                 .await?;

@@ -6,16 +6,11 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use weir_control::Control;
 use weir_core::JobId;
-use weir_core::ports::Ledger as _;
-use weir_core::replay::{DecisionDifference, DecisionTotals, ReplayError, ReplayReport};
-use weir_core::rollout::{RevisionAssignment, RolloutArm};
+use weir_core::replay::{DecisionDifference, DecisionTotals, ReplayReport};
 use weir_core::tenancy::KeyScope;
 
-use super::PipelineError;
-use super::components::policy_error_problem;
-use super::memory_quota::apply_memory_quota;
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;
@@ -152,60 +147,13 @@ impl From<ReplayReport> for ReplayView {
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn replay_job(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(job): PathParams<JobId>,
     JsonBody(with): JsonBody<ReplayRequest>,
 ) -> Result<Json<ReplayView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
     let tenant = caller.tenant_id();
-    let (record, order) = tokio::try_join!(
-        app.ledger.find_job(tenant, &job),
-        app.job_requests.find_job_request(tenant, &job)
-    )?;
-    let record = record.ok_or_else(|| Problem::not_found("there is no job with this id"))?;
-    let options = order.map(|order| order.options).unwrap_or_default();
-    let given = match with.revision {
-        Some(revision) => {
-            let known = app
-                .tenant_pipelines
-                .pipeline_store
-                .find_revision(tenant, &record.pipeline, revision)
-                .await?;
-            let missing = format!("pipeline '{}' has no revision {revision}", record.pipeline);
-            known.ok_or_else(|| Problem::not_found(missing))?;
-            Some(RevisionAssignment {
-                revision,
-                arm: RolloutArm::Stable,
-            })
-        }
-        None => {
-            app.tenant_pipelines
-                .pipeline_store
-                .find_assignment(tenant, &job)
-                .await?
-        }
-    };
-    let pipeline = app
-        .tenant_pipelines
-        .load_pipeline(tenant, &record.pipeline, &options, given)
-        .await;
-    let pipeline = pipeline.map_err(|error| match error {
-        PipelineError::Storage(error) => error.into(),
-        other => Problem::unprocessable(other.to_string()),
-    })?;
-    let pipeline = apply_memory_quota(&app, tenant, pipeline).await?;
-    let report = app
-        .tenant_pipelines
-        .job_replayer
-        .replay_job(tenant, &job, &pipeline)
-        .await;
-    match report {
-        Ok(report) => Ok(Json(report.into())),
-        Err(error @ (ReplayError::NotRecorded(_) | ReplayError::RecordingRemoved(..))) => {
-            Err(Problem::not_found(error.to_string()))
-        }
-        Err(ReplayError::Unreadable(reason)) => Err(Problem::internal_error(reason)),
-        Err(ReplayError::Policy(error)) => Err(policy_error_problem(error)),
-    }
+    let report = weir_control::pipelines::replay_job(&control, tenant, &job, with.revision).await?;
+    Ok(Json(report.into()))
 }

@@ -5,15 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_core::canary_analysis::CanaryAnalysisConfig;
-use weir_core::component::ComponentDigest;
 use weir_core::manifest::{
-    Capability, ComponentFailurePolicy, ComponentLimits, GrantedCapabilities, Manifest, SettingValue,
+    Capability, ComponentFailurePolicy, ComponentLimits, GrantedCapabilities, Manifest, Role, SettingValue,
 };
-use weir_core::revision::RevisionSpec;
 
 use super::components::{CapabilityName, RoleName};
-use crate::app::AppState;
-use crate::auth::Caller;
 use crate::http_input::deserialize_optional_object;
 use crate::problem::Problem;
 
@@ -187,69 +183,43 @@ pub(crate) struct NewRevision {
     canary_analysis: Option<CanaryAnalysisBody>,
 }
 
-/// Validates a new revision and resolves its components. Returns a problem if a value is out of range or a component does not exist.
-pub(super) async fn validate_revision(
-    app: &AppState,
-    caller: &Caller,
-    name: &str,
-    new: NewRevision,
-) -> Result<RevisionSpec, Problem> {
-    let long = |(name, value): (&String, &SettingBody)| {
-        let text = matches!(value, SettingBody::Text(text) if text.len() > MAX_SETTING_BYTES);
-        name.len() > MAX_SETTING_BYTES || text
-    };
-    if new.settings.len() > MAX_SETTINGS || new.settings.iter().any(long) {
-        return Err(Problem::unprocessable(format!(
-            "a pipeline may have at most {MAX_SETTINGS} settings, with names and values of at most {MAX_SETTING_BYTES} bytes"
-        )));
-    }
-    if new.capabilities.len() > Capability::ALL.len() {
-        return Err(Problem::unprocessable(
-            "capabilities may contain each capability at most once",
-        ));
-    }
-    let mut grant: Vec<Capability> = new.capabilities.into_iter().map(Capability::from).collect();
-    grant.sort_unstable();
-    grant.dedup();
-    let manifest = Manifest {
-        name: name.to_owned(),
-        on_component_failure: match new.on_component_failure {
-            ComponentFailurePolicyName::Default => ComponentFailurePolicy::Default,
-            ComponentFailurePolicyName::Fail => ComponentFailurePolicy::Fail,
-        },
-        components: BTreeMap::new(),
-        settings: new.settings.into_iter().map(|(k, v)| (k, v.into())).collect(),
-        capabilities: GrantedCapabilities { grant },
-        limits: new.limits.unwrap_or_default().into(),
-        canary_analysis: new.canary_analysis.unwrap_or_default().into(),
-    };
-    manifest.validate().map_err(Problem::unprocessable)?;
-    let mut components = BTreeMap::new();
-    let mut all = None;
-    for (role, named) in new.components {
-        let digest = match named.parse::<ComponentDigest>() {
-            Ok(digest) => app
-                .tenant_pipelines
-                .pipeline_store
-                .find_component(caller.tenant_id(), &digest)
-                .await?
-                .map(|record| record.digest),
-            Err(_) => {
-                if all.is_none() {
-                    all = Some(
-                        app.tenant_pipelines
-                            .pipeline_store
-                            .list_components(caller.tenant_id())
-                            .await?,
-                    );
-                }
-                let newest = all.iter().flatten().find(|record| record.name == named);
-                newest.map(|record| record.digest)
-            }
+impl NewRevision {
+    /// Returns the manifest of the pipeline `name`, and the digest or name of the component of each role. Returns a problem if there are
+    /// too many settings or capabilities.
+    pub(super) fn into_manifest(self, name: &str) -> Result<(Manifest, BTreeMap<Role, String>), Problem> {
+        let long = |(name, value): (&String, &SettingBody)| {
+            let text = matches!(value, SettingBody::Text(text) if text.len() > MAX_SETTING_BYTES);
+            name.len() > MAX_SETTING_BYTES || text
         };
-        let named: String = named.chars().take(80).collect();
-        let missing = || Problem::not_found(format!("there is no component '{named}': push it first"));
-        components.insert(role.into(), digest.ok_or_else(missing)?);
+        if self.settings.len() > MAX_SETTINGS || self.settings.iter().any(long) {
+            return Err(Problem::unprocessable(format!(
+                "a pipeline may have at most {MAX_SETTINGS} settings, with names and values of at most {MAX_SETTING_BYTES} bytes"
+            )));
+        }
+        if self.capabilities.len() > Capability::ALL.len() {
+            return Err(Problem::unprocessable(
+                "capabilities may contain each capability at most once",
+            ));
+        }
+        let mut grant: Vec<Capability> = self.capabilities.into_iter().map(Capability::from).collect();
+        grant.sort_unstable();
+        grant.dedup();
+        let manifest = Manifest {
+            name: name.to_owned(),
+            on_component_failure: match self.on_component_failure {
+                ComponentFailurePolicyName::Default => ComponentFailurePolicy::Default,
+                ComponentFailurePolicyName::Fail => ComponentFailurePolicy::Fail,
+            },
+            components: BTreeMap::new(),
+            settings: self.settings.into_iter().map(|(k, v)| (k, v.into())).collect(),
+            capabilities: GrantedCapabilities { grant },
+            limits: self.limits.unwrap_or_default().into(),
+            canary_analysis: self.canary_analysis.unwrap_or_default().into(),
+        };
+        let components = self
+            .components
+            .into_iter()
+            .map(|(role, named)| (role.into(), named));
+        Ok((manifest, components.collect()))
     }
-    Ok(RevisionSpec { manifest, components })
 }

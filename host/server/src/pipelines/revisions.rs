@@ -8,19 +8,19 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
-use weir_core::clock::unix_time_millis;
+use weir_control::Control;
 use weir_core::component::ComponentDigest;
 use weir_core::id::is_valid_name;
 use weir_core::manifest::{Capability, ComponentFailurePolicy, Role};
 use weir_core::revision::{PipelineRecord, Revision};
 use weir_core::tenancy::KeyScope;
 
-use super::components::{CapabilityName, policy_error_problem};
+use super::components::CapabilityName;
+use super::find_pipeline;
 use super::revision_body::{
-    CanaryAnalysisBody, ComponentFailurePolicyName, LimitsBody, NewRevision, SettingBody, validate_revision,
+    CanaryAnalysisBody, ComponentFailurePolicyName, LimitsBody, NewRevision, SettingBody,
 };
 use super::rollout::RolloutView;
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{JsonBody, PathParams, QueryParams};
 use crate::problem::Problem;
@@ -137,11 +137,11 @@ pub(crate) struct RevisionListQuery {
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn list_pipelines(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
 ) -> Result<Json<PipelineList>, Problem> {
     caller.require_scope(KeyScope::Components)?;
-    let pipelines = app
+    let pipelines = control
         .tenant_pipelines
         .pipeline_store
         .list_pipelines(caller.tenant_id())
@@ -162,26 +162,12 @@ pub(crate) async fn list_pipelines(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_pipeline(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(name): PathParams<String>,
 ) -> Result<Json<PipelineView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
-    Ok(Json(find_pipeline(&app, &caller, &name).await?.into()))
-}
-
-/// Returns the tenant's pipeline of this name, or a problem if it does not exist.
-pub(super) async fn find_pipeline(
-    app: &AppState,
-    caller: &Caller,
-    name: &str,
-) -> Result<PipelineRecord, Problem> {
-    let record = app
-        .tenant_pipelines
-        .pipeline_store
-        .find_pipeline(caller.tenant_id(), name)
-        .await?;
-    record.ok_or_else(|| Problem::not_found(format!("there is no pipeline '{name}': push a revision of it")))
+    Ok(Json(find_pipeline(&control, &caller, &name).await?.into()))
 }
 
 /// Push a revision.
@@ -206,7 +192,7 @@ pub(super) async fn find_pipeline(
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn push_revision(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(name): PathParams<String>,
     JsonBody(new): JsonBody<NewRevision>,
@@ -217,38 +203,15 @@ pub(crate) async fn push_revision(
             "the name of a pipeline must have 1 to 64 characters of a-z, 0-9, '-' and '_'",
         ));
     }
-    let recipe = validate_revision(&app, &caller, &name, new).await?;
-    let built = app
-        .tenant_pipelines
-        .build_pipeline(caller.tenant_id(), recipe.clone())
-        .await;
-    let built = built.map_err(Problem::unprocessable)?;
-    app.tenant_pipelines
-        .component_validator
-        .dry_run_pipeline(caller.tenant_id(), &built)
-        .await
-        .map_err(policy_error_problem)?;
-    let before = app
-        .tenant_pipelines
-        .pipeline_store
-        .list_revisions(caller.tenant_id(), &name, None, 1)
-        .await?;
-    let added = app
-        .tenant_pipelines
-        .pipeline_store
-        .add_revision(
-            caller.tenant_id(),
-            &name,
-            &recipe,
-            &caller.key_id,
-            unix_time_millis(),
-        )
-        .await?;
-    let revision = added
-        .map_err(|digest| Problem::not_found(format!("there is no component {digest}: push it first")))?;
-    let is_old = before
-        .first()
-        .is_some_and(|newest| newest.number == revision.number);
+    let (manifest, components) = new.into_manifest(&name)?;
+    let pushed = weir_control::pipelines::push_revision(
+        &control,
+        caller.tenant_id(),
+        &caller.key_id,
+        manifest,
+        components,
+    );
+    let (revision, is_old) = pushed.await?;
     let status = if is_old {
         StatusCode::OK
     } else {
@@ -269,7 +232,7 @@ pub(crate) async fn push_revision(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn list_revisions(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(name): PathParams<String>,
     QueryParams(page): QueryParams<RevisionListQuery>,
@@ -282,8 +245,8 @@ pub(crate) async fn list_revisions(
             "limit must be from 1 to {MAX_LIMIT}, and before must be at least 1"
         )));
     }
-    find_pipeline(&app, &caller, &name).await?;
-    let revisions = app
+    find_pipeline(&control, &caller, &name).await?;
+    let revisions = control
         .tenant_pipelines
         .pipeline_store
         .list_revisions(caller.tenant_id(), &name, page.before, limit)
@@ -309,12 +272,12 @@ pub(crate) async fn list_revisions(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_revision(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams((name, number)): PathParams<(String, u32)>,
 ) -> Result<Json<RevisionView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
-    let revision = app
+    let revision = control
         .tenant_pipelines
         .pipeline_store
         .find_revision(caller.tenant_id(), &name, number)

@@ -6,15 +6,14 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use weir_control::Control;
 use weir_core::canary_analysis::JobMetrics;
 use weir_core::clock::unix_time_millis;
 use weir_core::rollout::{Rollout, RolloutAction};
 use weir_core::tenancy::KeyScope;
 
-use super::canary_trial;
-use super::revisions::find_pipeline;
-use super::shadow::{self, ShadowView};
-use crate::app::AppState;
+use super::find_pipeline;
+use super::shadow_view::{ShadowView, load_shadow_view};
 use crate::auth::Caller;
 use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;
@@ -214,14 +213,14 @@ impl RolloutChange {
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_rollout(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(name): PathParams<String>,
 ) -> Result<Json<RolloutStatusView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
-    let record = find_pipeline(&app, &caller, &name).await?;
-    let trial = canary_trial::load_trial(
-        app.tenant_pipelines.pipeline_store.as_ref(),
+    let record = find_pipeline(&control, &caller, &name).await?;
+    let trial = weir_control::pipelines::load_trial(
+        control.tenant_pipelines.pipeline_store.as_ref(),
         caller.tenant_id(),
         &name,
         &record.rollout,
@@ -236,9 +235,9 @@ pub(crate) async fn get_rollout(
             stable: trial.stable_metrics.into(),
         }
     });
-    let shadows = app.tenant_pipelines.shadow_store.as_ref();
+    let shadows = control.tenant_pipelines.shadow_store.as_ref();
     Ok(Json(RolloutStatusView {
-        shadow: shadow::load_shadow_view(shadows, caller.tenant_id(), &name, &record.rollout).await?,
+        shadow: load_shadow_view(shadows, caller.tenant_id(), &name, &record.rollout).await?,
         rollout: record.rollout.into(),
         trial,
     }))
@@ -264,16 +263,16 @@ pub(crate) async fn get_rollout(
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn change_rollout(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(name): PathParams<String>,
     JsonBody(wanted): JsonBody<RolloutChange>,
 ) -> Result<Json<RolloutView>, Problem> {
     caller.require_scope(KeyScope::Components)?;
-    find_pipeline(&app, &caller, &name).await?;
+    find_pipeline(&control, &caller, &name).await?;
     let change = wanted.to_rollout_action()?;
     if let Some(number) = change.revision()
-        && app
+        && control
             .tenant_pipelines
             .pipeline_store
             .find_revision(caller.tenant_id(), &name, number)
@@ -284,7 +283,7 @@ pub(crate) async fn change_rollout(
             "pipeline '{name}' has no revision {number}"
         )));
     }
-    let changed = app
+    let changed = control
         .tenant_pipelines
         .pipeline_store
         .change_rollout(

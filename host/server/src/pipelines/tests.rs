@@ -284,7 +284,7 @@ async fn running_job_keeps_its_revision_after_an_activation() {
     // The process ends; the next one resumes the job.
     drop(dispatching);
     let next = host.restart();
-    crate::admission::requeue_unfinished_jobs(&next.app)
+    weir_control::recover_previous_process(&next.control)
         .await
         .unwrap();
     let _dispatching = next.spawn_dispatcher();

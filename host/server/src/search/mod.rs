@@ -8,13 +8,13 @@ mod stream_query;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use weir_control::Control;
 use weir_core::placement::MAX_LABEL_VALUE_BYTES;
 use weir_core::search::{SearchHit, page_lines_key};
 use weir_core::tenancy::KeyScope;
@@ -22,11 +22,12 @@ use weir_core::usage::{Usage, UsageMeter as _};
 use weir_core::{DocumentId, Rect, TenantId};
 use weir_engine::{SearchError, SearchRequest};
 
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::documents::ByteRange;
 use crate::http_input::{JsonBody, deserialize_object};
 use crate::problem::Problem;
+use crate::signed_links::LinkSigner;
+use crate::state::AppState;
 
 use search_buffer::PendingSearch;
 pub(crate) use search_buffer::{SearchBuffer, SearchExecutor};
@@ -225,15 +226,10 @@ impl SearchQuery {
 }
 
 impl FoundPassage {
-    fn new(app: &AppState, tenant: &TenantId, hit: SearchHit) -> Self {
+    fn new(link_signer: &LinkSigner, tenant: &TenantId, hit: SearchHit) -> Self {
         Self {
-            image_url: hit
-                .image
-                .as_deref()
-                .map(|key| app.link_signer.sign_link(tenant, key)),
-            lines_url: app
-                .link_signer
-                .sign_link(tenant, &page_lines_key(&hit.document, hit.page)),
+            image_url: hit.image.as_deref().map(|key| link_signer.sign_link(tenant, key)),
+            lines_url: link_signer.sign_link(tenant, &page_lines_key(&hit.document, hit.page)),
             document: hit.document,
             name: hit.name,
             page: hit.page,
@@ -250,7 +246,7 @@ impl FoundPassage {
 }
 
 #[async_trait]
-impl SearchExecutor for AppState {
+impl SearchExecutor for Control {
     async fn execute_batch(&self, queries: Vec<SearchRequest>) -> Vec<Result<Vec<SearchHit>, SearchError>> {
         self.engine.search_many(queries).await
     }
@@ -267,7 +263,7 @@ fn enqueue_queries(
         searches: tickets.iter().filter(|ticket| ticket.is_ok()).count() as u64,
         ..Usage::default()
     };
-    app.usage_recorder.record_usage(tenant, &usage);
+    app.control.usage_recorder.record_usage(tenant, &usage);
     tickets
 }
 
@@ -283,7 +279,9 @@ fn enqueue_query(
 }
 
 fn build_results(app: &AppState, tenant: &TenantId, hits: Vec<SearchHit>) -> SearchResults {
-    let hits = hits.into_iter().map(|hit| FoundPassage::new(app, tenant, hit));
+    let hits = hits
+        .into_iter()
+        .map(|hit| FoundPassage::new(&app.link_signer, tenant, hit));
     SearchResults { hits: hits.collect() }
 }
 
@@ -302,7 +300,7 @@ fn build_results(app: &AppState, tenant: &TenantId, hits: Vec<SearchHit>) -> Sea
     (status = 503, description = "The search buffer is full, or the query timed out", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn search_passages(
-    State(app): State<Arc<AppState>>,
+    State(app): State<AppState>,
     caller: Caller,
     JsonBody(search): JsonBody<SearchQuery>,
 ) -> Result<Json<SearchResults>, Problem> {
@@ -329,7 +327,7 @@ pub(crate) async fn search_passages(
     (status = 503, description = "The host is stopping", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn search_batch(
-    State(app): State<Arc<AppState>>,
+    State(app): State<AppState>,
     caller: Caller,
     JsonBody(searches): JsonBody<SearchBatch>,
 ) -> Result<Json<SearchBatchResults>, Problem> {

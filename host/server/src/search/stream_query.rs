@@ -14,12 +14,12 @@ use weir_core::tenancy::KeyScope;
 
 use super::search_buffer::PendingSearch;
 use super::{FoundPassage, SearchQuery, enqueue_query};
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::events;
 use crate::events::SentEvent;
 use crate::http_input::JsonBody;
 use crate::problem::Problem;
+use crate::state::AppState;
 use crate::stream_limiter::StreamPermit;
 
 /// Events buffered for a client that reads slowly.
@@ -52,7 +52,7 @@ struct DoneEventData {
     (status = 503, description = "The search buffer is full, or the query timed out", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn stream_query(
-    State(app): State<Arc<AppState>>,
+    State(app): State<AppState>,
     caller: Caller,
     JsonBody(search): JsonBody<SearchQuery>,
 ) -> Result<Response, Problem> {
@@ -65,7 +65,7 @@ pub(crate) async fn stream_query(
     let places = Arc::clone(&app.search_stream_limiter);
     places.spawn_stream(async move {
         let deadline = began
-            + Duration::from_secs(app.settings.query_stream_query_timeout_seconds.into())
+            + Duration::from_secs(app.control.settings.query_stream_query_timeout_seconds.into())
             + TIMEOUT_REPORT_GRACE;
         // The deadline also applies to a client that does not read its response.
         let _ = timeout_at(
@@ -78,7 +78,7 @@ pub(crate) async fn stream_query(
 }
 
 async fn send_result_events(
-    app: Arc<AppState>,
+    app: AppState,
     caller: Caller,
     ticket: PendingSearch,
     began: Instant,
@@ -101,7 +101,13 @@ async fn send_result_events(
         millis: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     for hit in hits {
-        if !send_event(&chunks, "hit", &FoundPassage::new(&app, caller.tenant_id(), hit)).await {
+        if !send_event(
+            &chunks,
+            "hit",
+            &FoundPassage::new(&app.link_signer, caller.tenant_id(), hit),
+        )
+        .await
+        {
             return;
         }
     }

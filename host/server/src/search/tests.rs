@@ -28,7 +28,7 @@ impl SearchHost {
         let mut running = JoinSet::new();
         running.spawn(SearchBuffer::dispatch_batches(
             Arc::clone(&host.app.search_buffer),
-            Arc::clone(&host.app) as _,
+            Arc::clone(&host.control) as _,
             2,
         ));
         Self {
@@ -79,14 +79,14 @@ async fn hit_has_its_position_and_signed_links() {
     let (a, key) = host.create_tenant("a", &[KeyScope::Read]).await;
     let document = DocumentId::from_content(b"d");
     store_point(host, &a, "c", point(&document, 3, "warranty"));
-    host.app
+    host.control
         .engine
         .ports()
         .blobs
         .put_blob(&a, &page_image_key(&document, 3, 150, "jpg"), b"image")
         .await
         .unwrap();
-    host.app
+    host.control
         .engine
         .ports()
         .blobs

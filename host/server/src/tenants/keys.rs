@@ -10,13 +10,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use weir_control::Control;
+use weir_control::api_key::{GeneratedApiKey, generate_api_key, is_api_key_active};
 use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::{ApiKeyRecord, KeyScope};
 
 use super::load_tenant;
-use crate::app::AppState;
-use crate::auth::{Caller, GeneratedApiKey, generate_api_key};
+use crate::auth::Caller;
 use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;
 
@@ -143,7 +144,7 @@ pub(crate) struct KeyList {
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn create_key(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(tenant): PathParams<TenantId>,
     JsonBody(new): JsonBody<NewKey>,
@@ -161,15 +162,15 @@ pub(crate) async fn create_key(
     if let Some(wrong) = wrong {
         return Err(Problem::unprocessable(wrong));
     }
-    let _one = app.key_creation_lock.lock().await;
-    load_tenant(&app, &tenant).await?;
+    let _one = control.key_creation_lock.lock().await;
+    load_tenant(&control, &tenant).await?;
     let now = unix_time_millis();
-    if app
+    if control
         .tenant_store
         .list_api_keys(&tenant)
         .await?
         .iter()
-        .filter(|key| is_key_active(key, now))
+        .filter(|key| is_api_key_active(key, now))
         .count()
         >= MAX_ACTIVE_KEYS
     {
@@ -181,7 +182,7 @@ pub(crate) async fn create_key(
     let scopes = new.scopes.into_iter().map(KeyScope::from).collect();
     let key = generate_api_key(&tenant, scopes, &new.label, now, expires)
         .map_err(|error| Problem::internal_error(error.to_string()))?;
-    app.tenant_store.put_api_key(&key.record).await?;
+    control.tenant_store.put_api_key(&key.record).await?;
     Ok((StatusCode::CREATED, Json(key.into())))
 }
 
@@ -198,13 +199,13 @@ pub(crate) async fn create_key(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn list_keys(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(tenant): PathParams<TenantId>,
 ) -> Result<Json<KeyList>, Problem> {
     caller.require_scope(KeyScope::Admin)?;
-    load_tenant(&app, &tenant).await?;
-    let keys = app.tenant_store.list_api_keys(&tenant).await?;
+    load_tenant(&control, &tenant).await?;
+    let keys = control.tenant_store.list_api_keys(&tenant).await?;
     Ok(Json(KeyList {
         keys: keys.into_iter().map(KeyView::from).collect(),
     }))
@@ -225,12 +226,15 @@ pub(crate) async fn list_keys(
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn revoke_key(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(key): PathParams<String>,
 ) -> Result<StatusCode, Problem> {
-    load_manageable_key(&app, &caller, &key).await?;
-    app.tenant_store.revoke_api_key(&key, unix_time_millis()).await?;
+    load_manageable_key(&control, &caller, &key).await?;
+    control
+        .tenant_store
+        .revoke_api_key(&key, unix_time_millis())
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -250,11 +254,11 @@ pub(crate) async fn revoke_key(
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn rotate_key(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(key): PathParams<String>,
 ) -> Result<(StatusCode, Json<CreatedKey>), Problem> {
-    let old = load_manageable_key(&app, &caller, &key).await?;
+    let old = load_manageable_key(&control, &caller, &key).await?;
     let now = unix_time_millis();
     let fresh = generate_api_key(
         &old.tenant,
@@ -264,7 +268,11 @@ pub(crate) async fn rotate_key(
         old.expires_millis,
     )
     .map_err(|error| Problem::internal_error(error.to_string()))?;
-    if !app.tenant_store.replace_api_key(&key, &fresh.record, now).await? {
+    if !control
+        .tenant_store
+        .replace_api_key(&key, &fresh.record, now)
+        .await?
+    {
         return Err(Problem::conflict(
             "the key is revoked or has expired: create a new one",
         ));
@@ -273,14 +281,10 @@ pub(crate) async fn rotate_key(
 }
 
 /// Loads a key that the caller may revoke or rotate. The error is a 404 if there is none.
-async fn load_manageable_key(app: &AppState, caller: &Caller, key: &str) -> Result<ApiKeyRecord, Problem> {
+async fn load_manageable_key(control: &Control, caller: &Caller, key: &str) -> Result<ApiKeyRecord, Problem> {
     let foreign = || Problem::not_found("the key does not exist, or the caller may not manage it");
     if caller.require_scope(KeyScope::Admin).is_err() && caller.key_id != key {
         return Err(foreign());
     }
-    app.tenant_store.find_api_key(key).await?.ok_or_else(foreign)
-}
-
-fn is_key_active(key: &ApiKeyRecord, now: u64) -> bool {
-    key.revoked_millis.is_none() && key.expires_millis.is_none_or(|end| now < end)
+    control.tenant_store.find_api_key(key).await?.ok_or_else(foreign)
 }

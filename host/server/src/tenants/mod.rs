@@ -7,7 +7,6 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -15,11 +14,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use weir_control::{Control, tenant_removal};
 use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::{KeyScope, Quotas, Tenant, TenantState, TenantUpdate};
 
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::{JsonBody, PathParams};
 use crate::problem::Problem;
@@ -29,8 +28,6 @@ pub(crate) use keys::{
     revoke_key, rotate_key,
 };
 
-/// Time that the jobs and uploads of a tenant get to end when the tenant is removed.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_WEIGHT: f64 = 1000.0;
 
 /// The state of a tenant.
@@ -170,7 +167,7 @@ pub(crate) struct TenantList {
     (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn create_tenant(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     JsonBody(new): JsonBody<NewTenant>,
 ) -> Result<Response, Problem> {
@@ -185,7 +182,7 @@ pub(crate) async fn create_tenant(
     for (name, limit) in new.quotas {
         *find_quota_mut(&mut tenant.quotas, &name)? = validate_limit(limit)?;
     }
-    if !app.tenant_store.create_tenant(&tenant).await? {
+    if !control.tenant_store.create_tenant(&tenant).await? {
         return Err(Problem::conflict(format!("tenant {} already exists", tenant.id)));
     }
     let location = HeaderValue::from_str(&format!("/v1/tenants/{}", tenant.id))
@@ -202,11 +199,11 @@ pub(crate) async fn create_tenant(
     (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn list_tenants(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
 ) -> Result<Json<TenantList>, Problem> {
     caller.require_scope(KeyScope::Admin)?;
-    let tenants = app.tenant_store.list_tenants().await?;
+    let tenants = control.tenant_store.list_tenants().await?;
     Ok(Json(TenantList {
         tenants: tenants.into_iter().map(TenantView::from).collect(),
     }))
@@ -223,12 +220,12 @@ pub(crate) async fn list_tenants(
         (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn get_tenant(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(tenant): PathParams<TenantId>,
 ) -> Result<Json<TenantView>, Problem> {
     caller.require_scope(KeyScope::Admin)?;
-    Ok(Json(load_tenant(&app, &tenant).await?.into()))
+    Ok(Json(load_tenant(&control, &tenant).await?.into()))
 }
 
 /// Change a tenant.
@@ -251,13 +248,13 @@ pub(crate) async fn get_tenant(
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn change_tenant(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(tenant): PathParams<TenantId>,
     JsonBody(change): JsonBody<TenantChange>,
 ) -> Result<Json<TenantView>, Problem> {
     caller.require_scope(KeyScope::Admin)?;
-    load_tenant(&app, &tenant).await?;
+    load_tenant(&control, &tenant).await?;
     let state = change.state.map(TenantState::from);
     if state == Some(TenantState::Suspended) && tenant == *caller.tenant_id() {
         return Err(Problem::conflict(
@@ -274,8 +271,8 @@ pub(crate) async fn change_tenant(
         weight: change.weight.map(validate_weight).transpose()?,
         quotas,
     };
-    let record = update_existing_tenant(&app, &tenant, &update).await?;
-    app.admission.invalidate_terms(&tenant);
+    let record = update_existing_tenant(&control, &tenant, &update).await?;
+    control.admission.invalidate_terms(&tenant);
     Ok(Json(record.into()))
 }
 
@@ -296,7 +293,7 @@ pub(crate) async fn change_tenant(
         (status = 507, description = "The host has no disk space left", body = Problem, content_type = "application/problem+json"),
     ))]
 pub(crate) async fn remove_tenant(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     PathParams(tenant): PathParams<TenantId>,
 ) -> Result<StatusCode, Problem> {
@@ -306,48 +303,20 @@ pub(crate) async fn remove_tenant(
             "a key cannot remove its own tenant: use `weir tenant delete`",
         ));
     }
-    load_tenant(&app, &tenant).await?;
-    let ours = Arc::clone(&app);
-    app.run_to_completion(async move { remove_tenant_data(&ours, &tenant).await })
+    load_tenant(&control, &tenant).await?;
+    let ours = Arc::clone(&control);
+    control
+        .run_to_completion(
+            async move { Ok::<_, Problem>(tenant_removal::remove_tenant(&ours, &tenant).await?) },
+        )
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn remove_tenant_data(app: &Arc<AppState>, tenant: &TenantId) -> Result<(), Problem> {
-    let suspend = TenantUpdate {
-        state: Some(TenantState::Suspended),
-        ..TenantUpdate::default()
-    };
-    update_existing_tenant(app, tenant, &suspend).await?;
-    let leaving = tokio::time::timeout(REMOVAL_TIMEOUT, app.admission.drain_tenant(tenant)).await;
-    let _leaving = leaving.map_err(|_late| {
-        Problem::stopping("jobs or uploads of the tenant have not ended yet: repeat the request")
-            .with_retry_after(REMOVAL_TIMEOUT)
-    })?;
-    // From here on a component push in progress is refused, and the push removes its own file.
-    app.tenant_store.suspend_and_remove_keys(tenant).await?;
-    let ports = app.engine.ports();
-    // The ledger is cleared last: if the removal is interrupted, the tenant is still listed and the removal can be repeated.
-    ports.vectors.remove_tenant_points(tenant).await?;
-    ports.vectors.flush_points().await?;
-    ports.blobs.delete_prefix(tenant, "").await?;
-    app.upload_store.remove_all_of_tenant(tenant).await?;
-    app.tenant_pipelines
-        .component_store
-        .remove_all_of_tenant(tenant)
-        .await?;
-    app.tenant_pipelines.job_replayer.clear_recordings(tenant).await?;
-    if let Some(model) = &ports.language_model {
-        model.clear_cache(tenant).await?;
-    }
-    app.tenant_store.remove_tenant(tenant).await?;
-    app.usage_recorder.forget_tenant(tenant);
-    Ok(())
-}
-
 /// Loads a tenant. The error is a 404 if it does not exist.
-async fn load_tenant(app: &AppState, tenant: &TenantId) -> Result<Tenant, Problem> {
-    app.tenant_store
+async fn load_tenant(control: &Control, tenant: &TenantId) -> Result<Tenant, Problem> {
+    control
+        .tenant_store
         .find_tenant(tenant)
         .await?
         .ok_or_else(tenant_not_found)
@@ -355,11 +324,11 @@ async fn load_tenant(app: &AppState, tenant: &TenantId) -> Result<Tenant, Proble
 
 /// Updates a tenant. The error is a 404 if it does not exist.
 async fn update_existing_tenant(
-    app: &AppState,
+    control: &Control,
     tenant: &TenantId,
     update: &TenantUpdate,
 ) -> Result<Tenant, Problem> {
-    let changed = app.tenant_store.update_tenant(tenant, update).await?;
+    let changed = control.tenant_store.update_tenant(tenant, update).await?;
     changed.ok_or_else(tenant_not_found)
 }
 

@@ -1,9 +1,6 @@
 //! The usage of tenants by day, and their usage of each quota.
 
 mod date;
-mod host_quotas;
-mod quota_reservations;
-mod usage_recorder;
 
 use std::sync::Arc;
 
@@ -11,19 +8,16 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use weir_control::Control;
 use weir_core::clock::unix_time_millis;
 use weir_core::tenancy::KeyScope;
 use weir_core::usage::{Usage, day_from_millis};
 
-use crate::app::AppState;
 use crate::auth::Caller;
 use crate::http_input::QueryParams;
 use crate::problem::Problem;
 
 use date::UtcDate;
-pub(crate) use host_quotas::HostQuotas;
-pub(crate) use quota_reservations::QuotaSources;
-pub use usage_recorder::UsageRecorder;
 
 /// The maximum number of days in one response.
 const MAX_DAYS: u32 = 366;
@@ -129,7 +123,7 @@ impl DailyUsage {
     (status = 429, description = "The tenant's request rate is exceeded", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(crate) async fn get_usage(
-    State(app): State<Arc<AppState>>,
+    State(control): State<Arc<Control>>,
     caller: Caller,
     QueryParams(days): QueryParams<UsageQuery>,
 ) -> Result<Json<UsageReport>, Problem> {
@@ -140,14 +134,14 @@ pub(crate) async fn get_usage(
         .from
         .map_or(to.saturating_sub(DEFAULT_DAYS - 1), |date| date.0);
     let from = from.max(to.saturating_sub(MAX_DAYS - 1));
-    let (book, tenant) = (app.usage_store.as_ref(), caller.tenant_id());
+    let (book, tenant) = (control.usage_store.as_ref(), caller.tenant_id());
     let (used, now, stored) = tokio::try_join!(
-        app.usage_recorder.usage_by_day(book, tenant, from, to),
-        app.usage_recorder.usage_on_day(book, tenant, today),
+        control.usage_recorder.usage_by_day(book, tenant, from, to),
+        control.usage_recorder.usage_on_day(book, tenant, today),
         book.count_stored_bytes(tenant),
     )?;
-    let (waiting, running) = app.admission.queued_and_running_jobs(tenant);
-    let limits = app.quota_limiter.tenant_limits(&caller.tenant);
+    let (waiting, running) = control.admission.queued_and_running_jobs(tenant);
+    let limits = control.quota_limiter.tenant_limits(&caller.tenant);
     let quota = |quota, limit, used| QuotaUsageView { quota, limit, used };
     Ok(Json(UsageReport {
         tenant: tenant.to_string(),

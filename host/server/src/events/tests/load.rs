@@ -56,10 +56,10 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
     for n in 0..TENANTS {
         let (tenant, key) = host.create_tenant(&format!("t{n}"), &[KeyScope::Read]).await;
         let job = weir_core::JobId::new();
-        commit_events(host.app.ledger.as_ref(), &tenant, job, 1, 1, false).await;
+        commit_events(host.control.ledger.as_ref(), &tenant, job, 1, 1, false).await;
         let record = crate::fakes::job_record(&tenant, job, weir_core::ledger::JobState::Running);
         let record = weir_core::ledger::LedgerEntry::Job(record);
-        weir_core::ports::Ledger::commit_entries(host.app.ledger.as_ref(), vec![record])
+        weir_core::ports::Ledger::commit_entries(host.control.ledger.as_ref(), vec![record])
             .await
             .unwrap();
         jobs.push((tenant, key, job));
@@ -100,7 +100,7 @@ async fn a_thousand_readers_get_every_event_within_bounded_memory() {
     for from in (2..=EVENTS).step_by(20) {
         for (tenant, _, job) in &jobs {
             let to = (from + 19).min(EVENTS);
-            commit_events(host.app.ledger.as_ref(), tenant, *job, from, to, to == EVENTS).await;
+            commit_events(host.control.ledger.as_ref(), tenant, *job, from, to, to == EVENTS).await;
         }
     }
     let mut delivered = 0;

@@ -11,19 +11,6 @@ use axum::body::{Body, BodyDataStream};
 use axum::http::Response;
 use futures::StreamExt as _;
 
-/// A generator of pseudo-random numbers that are the same in each run.
-pub(super) struct TestRng(u64);
-
-impl TestRng {
-    /// Returns a number below `sides`.
-    pub(super) fn next_below(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
 /// An event as an EventSource would deliver it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct ReceivedEvent {

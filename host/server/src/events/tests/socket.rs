@@ -9,10 +9,10 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
+use weir_control::testing::TestRng;
 use weir_core::JobId;
 use weir_core::tenancy::KeyScope;
 
-use super::TestRng;
 use crate::fakes::TestHost;
 
 async fn start_server(host: &TestHost) -> SocketAddr {
@@ -164,7 +164,7 @@ async fn a_socket_resumes_after_the_number_it_names() {
             }
         })
     };
-    let (mut last, mut dice) = (0, TestRng(5));
+    let (mut last, mut dice) = (0, TestRng::new(5));
     while last < 500 {
         let path = format!("/v1/jobs/{job}/events/ws?after={last}");
         let (mut socket, _) = connect_socket(address, &path, &bearer_header(&key))

@@ -187,7 +187,7 @@ async fn streams_end_when_the_host_stops() {
     let mut client = SseClient::new(host.send_get(&format!("/v1/jobs/{job}/events"), &key).await);
     host.commit_events(&tenant, job, 1, 1, false).await;
     assert_eq!(client.next_event_within_timeout().await.unwrap().id, 1);
-    host.app.stop_signal.cancel();
+    host.control.stop_signal.cancel();
     assert_eq!(client.next_event_within_timeout().await, None);
     host.app.event_stream_limiter.wait_until_closed().await;
     assert_eq!(host.app.event_stream_limiter.open_stream_count(), 0);

@@ -59,7 +59,7 @@ async fn send(router: Router, request: Request<Body>) -> Response<Body> {
 /// Waits until at least `bytes` of a tenant's uploads are counted.
 async fn wait_until_counted(host: &TestHost, tenant: &TenantId, bytes: u64) {
     let counted = async {
-        while host.app.upload_reservations.tenant_bytes(tenant) < bytes {
+        while host.control.upload_reservations.tenant_bytes(tenant) < bytes {
             tokio::task::yield_now().await;
         }
     };
@@ -93,7 +93,7 @@ async fn concurrent_uploads_share_the_storage_quota() {
     upload.send_piece(&rest);
     assert_eq!(upload.finish_body().await.status(), 202);
     assert_eq!(
-        host.app.upload_reservations.tenant_bytes(&a),
+        host.control.upload_reservations.tenant_bytes(&a),
         0,
         "a stored file is no longer in flight"
     );
@@ -114,7 +114,7 @@ async fn concurrent_uploads_share_the_storage_quota() {
         &[],
     );
     assert_eq!(broken.finish_body().await.status(), 400);
-    assert_eq!(host.app.upload_reservations.tenant_bytes(&a), 0);
+    assert_eq!(host.control.upload_reservations.tenant_bytes(&a), 0);
     assert_eq!(host.submit_file(&key, &"y".repeat(300)).await.status(), 202);
 }
 
@@ -164,7 +164,7 @@ async fn files_of_queued_jobs_count_once() {
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
     host.set_quota(&a, "stored_bytes", 1000).await;
     assert_eq!(host.submit_file(&key, &"x".repeat(600)).await.status(), 202);
-    assert_eq!(host.app.admission.queued_and_running_jobs(&a), (1, 0));
+    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 0));
     assert_eq!(host.submit_file(&key, &"y".repeat(400)).await.status(), 202);
     assert_eq!(host.submit_file(&key, "z").await.status(), 429);
 }

@@ -76,7 +76,7 @@ async fn document_of_another_tenant_is_not_found() {
     );
     assert_eq!(count_jobs(&host, &a).await, 0);
     let own: TenantId = a;
-    assert_eq!(host.app.admission.queued_and_running_jobs(&own), (0, 0));
+    assert_eq!(host.control.admission.queued_and_running_jobs(&own), (0, 0));
 }
 
 #[tokio::test]

@@ -63,7 +63,7 @@ async fn files_of_a_form_become_one_job() {
     assert_eq!(host.uploads.file_names(), uploads);
 
     let used = host
-        .app
+        .control
         .usage_recorder
         .usage_on_day(host.store.as_ref(), &a, day_from_millis(unix_time_millis()))
         .await

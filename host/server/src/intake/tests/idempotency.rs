@@ -42,7 +42,7 @@ async fn repeated_request_returns_the_same_job() {
     assert_eq!(
         (
             count_jobs(&host, &a).await,
-            host.app.admission.queued_and_running_jobs(&a)
+            host.control.admission.queued_and_running_jobs(&a)
         ),
         (1, (1, 0))
     );
@@ -73,7 +73,7 @@ async fn different_request_with_the_same_key_is_refused() {
     assert_eq!(
         (
             count_jobs(&host, &a).await,
-            host.app.admission.queued_and_running_jobs(&a)
+            host.control.admission.queued_and_running_jobs(&a)
         ),
         (1, (1, 0))
     );
@@ -106,7 +106,7 @@ async fn concurrent_equal_requests_create_one_job() {
     assert_eq!(
         (
             count_jobs(&host, &a).await,
-            host.app.admission.queued_and_running_jobs(&a)
+            host.control.admission.queued_and_running_jobs(&a)
         ),
         (1, (1, 0))
     );
@@ -132,6 +132,6 @@ async fn repeated_request_is_answered_above_quotas() {
         assert_eq!(other.status, 422, "{other:?}");
         host.set_quota(&a, quota, 0).await;
     }
-    assert_eq!(host.app.admission.queued_and_running_jobs(&a), (1, 0));
+    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 0));
     assert_eq!(host.uploads.file_names(), files);
 }

@@ -162,7 +162,7 @@ async fn storage_quota_error_explains_the_solution() {
 async fn stopping_host_accepts_no_submission() {
     let host = TestHost::new();
     let (a, key) = host.create_tenant("a", &[KeyScope::Ingest]).await;
-    host.app.stop_signal.cancel();
+    host.control.stop_signal.cancel();
     let (body, wanted) = body_with_read_flag(multipart_form(&[("file", None, "1 pages")]));
     let told = parse_problem(host.send(TestHost::build_submission(&key, body)).await).await;
     assert_eq!(

@@ -5,6 +5,7 @@ mod documents;
 mod form;
 mod idempotency;
 mod limits;
+mod overload;
 mod removal;
 
 use weir_core::TenantId;
@@ -26,12 +27,15 @@ async fn assert_no_traces_left(host: &TestHost, tenant: &TenantId, what: &str) {
     assert_eq!(host.uploads.file_names(), Vec::<String>::new(), "{what}");
     assert_eq!(count_jobs(host, tenant).await, 0, "{what}");
     assert_eq!(
-        host.app.admission.queued_and_running_jobs(tenant),
+        host.control.admission.queued_and_running_jobs(tenant),
         (0, 0),
         "{what}"
     );
     assert!(
-        host.app.admission.reserve_queue_place(tenant, Some(1)).is_ok(),
+        host.control
+            .admission
+            .reserve_queue_place(tenant, Some(1))
+            .is_ok(),
         "a queue reservation is left after {what}"
     );
 }

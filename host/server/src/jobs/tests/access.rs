@@ -55,7 +55,7 @@ async fn job_of_another_tenant_is_not_found() {
         .unwrap()
         .unwrap();
     assert_eq!(
-        (record.state, host.app.admission.queued_and_running_jobs(&a)),
+        (record.state, host.control.admission.queued_and_running_jobs(&a)),
         (JobState::Queued, (1, 0))
     );
 }

@@ -27,7 +27,7 @@ async fn queued_job_has_ended_with_the_response() {
     );
     assert_eq!(ended["documents"][0]["state"], "cancelled");
     assert!(ended["ended_millis"].as_u64() >= ended["created_millis"].as_u64());
-    assert_eq!(host.app.admission.queued_and_running_jobs(&a), (1, 0));
+    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 0));
 
     let events = host.store.list_job_events(&a, &job, 0, 10).await.unwrap();
     let name = "a.pdf".to_owned();
@@ -71,7 +71,7 @@ async fn running_job_stops_and_keeps_finished_pages() {
     host.processing.release_pages(2);
     let _dispatching = host.spawn_dispatcher();
     let done = async || fetch_job_json(&host, &key, job).await["documents"][0]["done"] == 2;
-    wait_until(host.app.ledger.subscribe(&a), done).await;
+    wait_until(host.control.ledger.subscribe(&a), done).await;
     let path = format!("/v1/jobs/{job}");
     let answer = host.send_delete(&path, &key).await;
     assert_eq!(answer.status(), 202);
@@ -124,7 +124,7 @@ async fn job_stays_queued_if_its_end_cannot_be_committed() {
         (&waiting["state"], &waiting["position"]),
         (&json!("queued"), &json!(1))
     );
-    assert_eq!(host.app.admission.queued_and_running_jobs(&a), (1, 0));
+    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 0));
 }
 
 #[tokio::test]

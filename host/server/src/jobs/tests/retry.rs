@@ -110,7 +110,7 @@ async fn retry_with_the_same_idempotency_key_is_one_job() {
     let again = send_retry(&host, &key, jobs[0], Some("w")).await;
     assert_eq!(again.headers()["idempotency-replayed"], "true");
     assert_eq!(accepted_job_id(again).await, first);
-    assert_eq!(host.app.admission.queued_and_running_jobs(&a), (1, 0));
+    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 0));
     // The queue is full, and the file of the job is removed.
     host.set_quota(&a, "queued_jobs", 1).await;
     host.uploads
@@ -147,7 +147,7 @@ async fn retry_is_refused_where_a_submission_would_be() {
         (refused.status, refused.quota.as_deref()),
         (429, Some("queued_jobs"))
     );
-    host.app.stop_signal.cancel();
+    host.control.stop_signal.cancel();
     let refused = parse_problem(send_retry(&host, &key, job, None).await).await;
     assert_eq!((refused.status, refused.kind.as_str()), (503, "stopping"));
 }

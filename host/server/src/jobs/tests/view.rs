@@ -40,7 +40,7 @@ async fn view_shows_the_progress_of_a_job() {
     host.processing.release_pages(1);
     let _dispatching = host.spawn_dispatcher();
     let done = async || fetch_job_json(&host, &key, job).await["documents"][0]["done"] == 1;
-    wait_until(host.app.ledger.subscribe(&a), done).await;
+    wait_until(host.control.ledger.subscribe(&a), done).await;
     let running = fetch_job_json(&host, &key, job).await;
     assert_eq!(
         (&running["state"], &running["position"]),
@@ -127,7 +127,10 @@ async fn page_is_waiting_and_then_links_to_its_lines() {
     let document = DocumentId::from_content(b"3 pages");
     let _dispatching = host.spawn_dispatcher();
     let pages = async || host.store.list_pages(&a, &document, None).await.unwrap();
-    wait_until(host.app.ledger.subscribe(&a), async || pages().await.len() == 1).await;
+    wait_until(host.control.ledger.subscribe(&a), async || {
+        pages().await.len() == 1
+    })
+    .await;
     let done = pages().await[0].page;
     for number in 1..=3 {
         let seen = body(page(&number.to_string()).await).await;

@@ -54,11 +54,11 @@ async fn removal_deletes_all_data_of_the_tenant_only() {
     let _dispatching = host.spawn_dispatcher();
     host.wait_for_job_state(&a, running, JobState::Running).await;
     host.wait_for_job_state(&b, theirs, JobState::Running).await;
-    assert_eq!(host.app.admission.queued_and_running_jobs(&a), (1, 1));
+    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (1, 1));
 
     let answer = host.send_delete("/v1/tenants/a", &key).await;
     assert_eq!(answer.status(), 204);
-    assert_eq!(host.app.admission.queued_and_running_jobs(&a), (0, 0));
+    assert_eq!(host.control.admission.queued_and_running_jobs(&a), (0, 0));
     assert_eq!(host.store.find_tenant(&a).await.unwrap(), None);
     assert!(host.store.list_api_keys(&a).await.unwrap().is_empty());
     assert_eq!(host.store.find_job(&a, &running).await.unwrap(), None);
@@ -115,14 +115,14 @@ async fn removal_deletes_all_data_of_the_tenant_only() {
         parse_problem(host.send_get("/v1/jobs", &own).await).await.status,
         401
     );
-    assert!(host.app.admission.reserve_queue_place(&a, None).is_ok());
+    assert!(host.control.admission.reserve_queue_place(&a, None).is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn tenant_with_an_upload_in_progress_is_suspended_first() {
     let (host, key) = host_with_admin_key().await;
     let (a, own) = host.create_tenant("a", &[KeyScope::Read]).await;
-    let coming = host.app.admission.reserve_queue_place(&a, None).unwrap();
+    let coming = host.control.admission.reserve_queue_place(&a, None).unwrap();
     let refused = parse_problem(host.send_delete("/v1/tenants/a", &key).await).await;
     assert_eq!(
         (refused.status, refused.retry_after),
@@ -173,22 +173,22 @@ async fn component_pushed_during_a_removal_is_deleted() {
 async fn removal_continues_after_the_client_disconnects() {
     let (host, key) = host_with_admin_key().await;
     let (a, _) = host.create_tenant("a", &[]).await;
-    let coming = host.app.admission.reserve_queue_place(&a, None).unwrap();
+    let coming = host.control.admission.reserve_queue_place(&a, None).unwrap();
     let (router, request) = (
         host.router(),
         TestHost::build_request("DELETE", "/v1/tenants/a", &key, axum::body::Body::empty()),
     );
     let asking = tokio::spawn(tower::ServiceExt::oneshot(router, request));
-    let begun = async || host.app.admission.reserve_queue_place(&a, None).is_err();
-    wait_until(host.app.admission.subscribe_to_changes(), begun).await;
+    let begun = async || host.control.admission.reserve_queue_place(&a, None).is_err();
+    wait_until(host.control.admission.subscribe_to_changes(), begun).await;
     asking.abort();
     assert!(asking.await.unwrap_err().is_cancelled());
-    let mut moved = host.app.admission.subscribe_to_changes();
+    let mut moved = host.control.admission.subscribe_to_changes();
     drop(coming);
     // Reservations succeed again once the removal has ended.
     let over = async || {
         let gone = host.store.find_tenant(&a).await.unwrap().is_none();
-        gone && host.app.admission.reserve_queue_place(&a, None).is_ok()
+        gone && host.control.admission.reserve_queue_place(&a, None).is_ok()
     };
     moved.mark_changed();
     wait_until(moved, over).await;

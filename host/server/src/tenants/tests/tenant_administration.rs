@@ -3,6 +3,9 @@
 use axum::body::Body;
 use axum::http::header;
 use serde_json::{Value, json};
+use weir_control::admission::JobStatus;
+use weir_core::ledger::JobState;
+use weir_core::settings::Settings;
 use weir_core::tenancy::{KeyScope, Quotas, TenantStore as _};
 
 use super::{expect_status, host_with_admin_key};
@@ -234,4 +237,42 @@ async fn admin_scope_is_required_and_gives_no_tenant_data() {
         parse_problem(host.submit_file(&key, "1 pages").await).await.kind,
         "forbidden"
     );
+}
+
+#[tokio::test]
+async fn a_suspended_tenants_jobs_wait_and_go_on_afterwards() {
+    let host = TestHost::with_settings(Settings {
+        server_max_running_jobs: 1,
+        ..Settings::default()
+    });
+    let (_, admin) = host.create_tenant("admin", &[KeyScope::Admin]).await;
+    let (a, _) = host.create_tenant("a", &[]).await;
+    let (b, _) = host.create_tenant("b", &[]).await;
+    let set = async |state: &str| {
+        let body = json!({ "state": state });
+        let answer = host.send_patch("/v1/tenants/a", &admin, &body).await;
+        assert_eq!(answer.status(), 200);
+    };
+    set("suspended").await;
+    let held = host.enqueue_job(&a, "1 pages a").await;
+    let other = host.enqueue_job(&b, "1 pages b").await;
+    let _dispatching = host.spawn_dispatcher();
+    // Without the suspension, the job of the first tenant would be next.
+    host.wait_for_job_state(&b, other, JobState::Done).await;
+    assert_eq!(
+        host.control.admission.job_status(&a, held),
+        Some(JobStatus::Queued {
+            position: 1,
+            held: Some("suspended")
+        })
+    );
+    set("active").await;
+    host.wait_for_job_state(&a, held, JobState::Done).await;
+    let opened: Vec<_> = host
+        .processing
+        .opened_jobs()
+        .iter()
+        .map(|opened| opened.job)
+        .collect();
+    assert_eq!(opened, [other, held]);
 }

@@ -1,0 +1,83 @@
+//! Ends a job that the engine does not run: it was canceled while it was queued, or it cannot be started.
+
+use metrics::counter;
+use weir_core::StorageError;
+use weir_core::clock::unix_time_millis;
+use weir_core::event::{ErrorInfo, Event, EventKind};
+use weir_core::job_request::JobRequest;
+use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
+use weir_core::ports::Ledger as _;
+
+use crate::state::Control;
+
+/// Commits the end of a job in one transaction: as failed with `error`, or as canceled if there is none. The numbers of the new
+/// events continue after those of its existing events.
+pub(crate) async fn finish_job(
+    control: &Control,
+    mut record: JobRecord,
+    order: Option<&JobRequest>,
+    error: Option<ErrorInfo>,
+) -> Result<JobRecord, StorageError> {
+    let past = control
+        .progress_cache
+        .load_progress(control.ledger.as_ref(), &record.tenant, &record.id)
+        .await?;
+    let since_made = unix_time_millis().saturating_sub(record.created_millis);
+    let at_millis = since_made.max(past.last_event_millis);
+    let files = order.map(|order| order.files.as_slice()).unwrap_or_default();
+    let state = if error.is_some() {
+        JobState::Failed
+    } else {
+        JobState::Cancelled
+    };
+    let ends = past
+        .match_files(files)
+        .into_iter()
+        .zip(files)
+        .filter(|(seen, _)| !seen.is_some_and(|seen| seen.state.is_ended()));
+    let ends = ends.map(|(seen, file)| {
+        let (name, done) = (file.name.clone(), seen.map_or(0, |seen| seen.done_pages));
+        let what = match &error {
+            Some(error) => EventKind::DocumentFailed {
+                name,
+                error: error.clone(),
+                done,
+            },
+            None => EventKind::DocumentCancelled { name, done },
+        };
+        (Some(file.document), what)
+    });
+    let last = (
+        None,
+        EventKind::JobEnded {
+            state,
+            stages: Vec::new(),
+        },
+    );
+    record.state = state;
+    let mut entries = vec![LedgerEntry::Job(record.clone())];
+    for (seq, (document, what)) in (past.last_seq + 1..).zip(ends.chain([last])) {
+        let event = Event {
+            seq,
+            job: record.id,
+            document,
+            since_job_created_millis: at_millis,
+            kind: what,
+        };
+        entries.push(LedgerEntry::Event(record.tenant.clone(), event));
+    }
+    control.ledger.commit_entries(entries).await?;
+    count_ended_job(state);
+    Ok(record)
+}
+
+/// Counts the end of a job in the metrics.
+pub(crate) fn count_ended_job(state: JobState) {
+    let state = match state {
+        JobState::Done => "done",
+        JobState::Failed => "failed",
+        JobState::Cancelled => "cancelled",
+        JobState::Queued | JobState::Running => return,
+    };
+    counter!("weir_jobs_finished_total", "state" => state).increment(1);
+}

@@ -1,0 +1,80 @@
+//! Guards for reserved places in the queue, for job slots and for tenants being removed. Dropping a guard releases what it holds,
+//! on every path out of a request or a job.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+use weir_core::TenantId;
+use weir_core::job_request::JobRequest;
+
+use super::{Admission, QueuedJob};
+
+/// A reserved place in the queue for a submission in progress.
+pub struct QueueReservation {
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) tenant: TenantId,
+}
+
+impl QueueReservation {
+    /// Queues the job of this request in the reserved place.
+    pub(crate) fn enqueue(self, order: &JobRequest) {
+        self.admission
+            .enqueue(self.admission.build_queued_job(order, self.admission.clock_now()));
+    }
+}
+
+impl Drop for QueueReservation {
+    fn drop(&mut self) {
+        let mut state = self.admission.state.lock();
+        if let Some(own) = state.reserved_places.get_mut(&self.tenant) {
+            *own -= 1;
+            if *own == 0 {
+                state.reserved_places.remove(&self.tenant);
+            }
+        }
+        self.admission.notify_changed(&state);
+    }
+}
+
+/// The right of one job to run. Dropping it frees the slot for another job.
+pub(crate) struct JobSlot {
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) job: QueuedJob,
+    /// The weight of its tenant in the fair queue.
+    pub(crate) weight: f64,
+    /// Canceled when the job has to stop.
+    pub(crate) cancel: CancellationToken,
+}
+
+impl JobSlot {
+    /// Charges the tenant for the actual pages of the job in place of the estimate.
+    pub(crate) fn settle_cost(&self, pages: f64) {
+        let mut state = self.admission.state.lock();
+        state
+            .queue
+            .settle_cost(&self.job.tenant, self.weight, self.job.estimated_pages, pages);
+    }
+}
+
+impl Drop for JobSlot {
+    fn drop(&mut self) {
+        let mut state = self.admission.state.lock();
+        state.running_jobs.remove(&self.job.job_id);
+        self.admission.notify_changed(&state);
+    }
+}
+
+/// Keeps a tenant without jobs from getting new ones until it is dropped.
+pub(crate) struct TenantLockout {
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) tenant: TenantId,
+}
+
+impl Drop for TenantLockout {
+    fn drop(&mut self) {
+        let mut state = self.admission.state.lock();
+        state.tenants_being_removed.remove(&self.tenant);
+        state.terms_by_tenant.remove(&self.tenant);
+        self.admission.notify_changed(&state);
+    }
+}

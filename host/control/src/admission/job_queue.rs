@@ -1,0 +1,403 @@
+//! The fair queue of jobs. It has no clock and no thread: the time is an argument, so tests can check its behavior as arithmetic.
+//!
+//! Between tenants it uses start-time fair queueing (Goyal, Vin, Cheng 1996) over the estimated cost of jobs in pages. A tenant with
+//! one job competes with the first job of a tenant with a thousand jobs, not with all of them. An idle tenant saves up no credit.
+//! Tenants are the upper level and lanes the lower one. In the reverse order, a tenant that marks all its jobs as interactive would
+//! take eight ninths of the host from the tenants that do not.
+//!
+//! Within a tenant the next job is the one with the highest response ratio, (waited + service) / service (Brinch Hansen 1971). A
+//! small job overtakes a large one, and a large one that has waited long enough overtakes every other, so no job starves. The
+//! interactive lane multiplies the ratio by 8. So a bulk job overtakes newly queued interactive jobs once it has waited seven times
+//! as long as it takes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use weir_core::{JobId, Lane, TenantId};
+
+/// The factor by which an interactive job is more urgent than a bulk job of the same tenant.
+const INTERACTIVE_WEIGHT: f64 = 8.0;
+
+/// A queued job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueuedJob {
+    /// Its id.
+    pub job_id: JobId,
+    /// Its tenant.
+    pub tenant: TenantId,
+    /// Its lane.
+    pub lane: Lane,
+    /// Estimated pages, above 0.
+    pub estimated_pages: f64,
+    /// When it was queued, on the clock of the queue.
+    pub queued_at: Duration,
+}
+
+impl QueuedJob {
+    /// Returns the urgency of this job among the jobs of its tenant at the time `now`. Each page counts as one second of service, and
+    /// opening the job as one more. Only the ratio of the times matters, so the speed of the host changes little.
+    fn urgency(&self, now: Duration) -> f64 {
+        let service = 1.0 + self.estimated_pages;
+        let waited = now.saturating_sub(self.queued_at).as_secs_f64();
+        let lane = match self.lane {
+            Lane::Interactive => INTERACTIVE_WEIGHT,
+            Lane::Bulk => 1.0,
+        };
+        lane * (waited + service) / service
+    }
+}
+
+#[derive(Default)]
+struct TenantFlow {
+    /// The finish tag in virtual time.
+    finish_tag: f64,
+    jobs: Vec<QueuedJob>,
+    /// When its last job started.
+    last_start: Duration,
+}
+
+impl TenantFlow {
+    fn start_tag(&self, virtual_time: f64) -> f64 {
+        self.finish_tag.max(virtual_time)
+    }
+}
+
+/// The queued jobs of all tenants.
+#[derive(Default)]
+pub(super) struct JobQueue {
+    virtual_time: f64,
+    // Ordered, so that the choice between equal tags is deterministic.
+    flows: BTreeMap<TenantId, TenantFlow>,
+    queued_jobs: usize,
+}
+
+impl JobQueue {
+    /// Returns the number of queued jobs.
+    pub(super) const fn len(&self) -> usize {
+        self.queued_jobs
+    }
+
+    /// Returns the number of queued jobs of a tenant.
+    pub(super) fn tenant_queue_len(&self, tenant: &TenantId) -> usize {
+        self.flows.get(tenant).map_or(0, |flow| flow.jobs.len())
+    }
+
+    /// Adds a job.
+    pub(super) fn push(&mut self, job: QueuedJob) {
+        self.flows.entry(job.tenant.clone()).or_default().jobs.push(job);
+        self.queued_jobs += 1;
+    }
+
+    /// Returns the tenant whose job starts next, among the tenants for which `may` is true.
+    pub(super) fn next_tenant(&self, may: impl Fn(&TenantId) -> bool) -> Option<&TenantId> {
+        let now = self.virtual_time;
+        let waiting = self
+            .flows
+            .iter()
+            .filter(|(tenant, flow)| !flow.jobs.is_empty() && may(tenant));
+        waiting
+            .min_by(|(_, a), (_, b)| a.start_tag(now).total_cmp(&b.start_tag(now)))
+            .map(|(tenant, _)| tenant)
+    }
+
+    /// Removes the tenant's most urgent job and charges its estimated cost to the tenant.
+    pub(super) fn pop_most_urgent(
+        &mut self,
+        tenant: &TenantId,
+        weight: f64,
+        now: Duration,
+    ) -> Option<QueuedJob> {
+        let flow = self.flows.get_mut(tenant)?;
+        let urgencies = flow.jobs.iter().map(|job| job.urgency(now)).enumerate();
+        // Of equally urgent jobs, the first one queued is next; `max_by` would return the last one.
+        let (next, _) = urgencies.reduce(|best, one| if one.1 > best.1 { one } else { best })?;
+        let job = flow.jobs.remove(next);
+        let start = flow.start_tag(self.virtual_time);
+        self.virtual_time = start;
+        flow.finish_tag = start + job.estimated_pages / valid_weight_or_one(weight);
+        flow.last_start = now;
+        self.queued_jobs -= 1;
+        self.drop_idle_flows();
+        Some(job)
+    }
+
+    /// Replaces the estimated cost of a job (`thought`) by its actual cost (`was`).
+    pub(super) fn settle_cost(&mut self, tenant: &TenantId, weight: f64, thought: f64, was: f64) {
+        if let Some(flow) = self.flows.get_mut(tenant) {
+            flow.finish_tag += (was - thought) / valid_weight_or_one(weight);
+        }
+    }
+
+    /// Removes a job; `None` if it is not queued.
+    pub(super) fn remove_job(&mut self, tenant: &TenantId, job: JobId) -> Option<QueuedJob> {
+        let flow = self.flows.get_mut(tenant)?;
+        let at = flow.jobs.iter().position(|waiting| waiting.job_id == job)?;
+        let job = flow.jobs.remove(at);
+        self.queued_jobs -= 1;
+        self.drop_idle_flows();
+        Some(job)
+    }
+
+    /// Removes all jobs of a tenant.
+    pub(super) fn remove_tenant_jobs(&mut self, tenant: &TenantId) -> Vec<QueuedJob> {
+        let jobs = self
+            .flows
+            .remove(tenant)
+            .map(|flow| flow.jobs)
+            .unwrap_or_default();
+        self.queued_jobs -= jobs.len();
+        jobs
+    }
+
+    /// Returns the position of a job among the jobs of its tenant, from 1, as of now; `None` if it is not queued. The jobs of other
+    /// tenants do not count, because a tenant must not learn about them.
+    pub(super) fn position_in_tenant_queue(
+        &self,
+        tenant: &TenantId,
+        job: JobId,
+        now: Duration,
+    ) -> Option<usize> {
+        let jobs = &self.flows.get(tenant)?.jobs;
+        let (at, own) = jobs
+            .iter()
+            .enumerate()
+            .find(|(_, waiting)| waiting.job_id == job)?;
+        let own = own.urgency(now);
+        let ahead = jobs.iter().enumerate().filter(|(other, waiting)| {
+            let urgency = waiting.urgency(now);
+            urgency > own || (urgency >= own && *other < at)
+        });
+        Some(ahead.count() + 1)
+    }
+
+    /// Returns the longest time for which a tenant has had queued jobs and none of them started, among the tenants for which `may` is
+    /// true. A long backlog of one tenant does not count as long as its jobs keep starting.
+    pub(super) fn longest_wait_without_start(
+        &self,
+        now: Duration,
+        may: impl Fn(&TenantId) -> bool,
+    ) -> Option<Duration> {
+        let waiting = self
+            .flows
+            .iter()
+            .filter(|(tenant, flow)| !flow.jobs.is_empty() && may(tenant));
+        let since = |flow: &TenantFlow| {
+            flow.jobs
+                .iter()
+                .map(|job| job.queued_at)
+                .min()
+                .unwrap_or(now)
+                .max(flow.last_start)
+        };
+        waiting.map(|(_, flow)| now.saturating_sub(since(flow))).max()
+    }
+
+    /// Drops flows without jobs whose finish tag has passed: a new flow would start at the virtual time as well.
+    fn drop_idle_flows(&mut self) {
+        let (empty, now) = (self.queued_jobs == 0, self.virtual_time);
+        self.flows
+            .retain(|_, flow| !flow.jobs.is_empty() || (!empty && flow.finish_tag > now));
+    }
+}
+
+/// Returns the weight, or 1 if it is not finite and positive.
+fn valid_weight_or_one(weight: f64) -> f64 {
+    if weight.is_finite() && weight > 0.0 {
+        weight
+    } else {
+        1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tenant_id(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
+    fn queued_job(name: &str, lane: Lane, cost: f64, since: u64) -> QueuedJob {
+        QueuedJob {
+            job_id: JobId::new(),
+            tenant: tenant_id(name),
+            lane,
+            estimated_pages: cost,
+            queued_at: Duration::from_secs(since),
+        }
+    }
+
+    fn pop_next(queue: &mut JobQueue, weight: impl Fn(&TenantId) -> f64, now: u64) -> Option<QueuedJob> {
+        let turn = queue.next_tenant(|_| true)?.clone();
+        queue.pop_most_urgent(&turn, weight(&turn), Duration::from_secs(now))
+    }
+
+    fn pop_many(queue: &mut JobQueue, count: usize, now: u64) -> Vec<QueuedJob> {
+        (0..count).map_while(|_| pop_next(queue, |_| 1.0, now)).collect()
+    }
+
+    fn count_jobs_of(jobs: &[QueuedJob], name: &str) -> usize {
+        jobs.iter().filter(|job| job.tenant == tenant_id(name)).count()
+    }
+
+    #[test]
+    fn one_job_does_not_wait_behind_a_flood() {
+        let mut queue = JobQueue::default();
+        for _ in 0..200 {
+            queue.push(queued_job("flood", Lane::Bulk, 50.0, 0));
+        }
+        pop_many(&mut queue, 6, 0);
+        queue.push(queued_job("late", Lane::Bulk, 3.0, 1));
+        assert_eq!(count_jobs_of(&pop_many(&mut queue, 2, 1), "late"), 1);
+        assert_eq!(
+            (queue.len(), queue.tenant_queue_len(&tenant_id("late"))),
+            (193, 0)
+        );
+    }
+
+    #[test]
+    fn starts_follow_weight_and_cost_whatever_the_lane() {
+        for lane in [Lane::Interactive, Lane::Bulk] {
+            let mut queue = JobQueue::default();
+            for _ in 0..400 {
+                queue.push(queued_job("heavy", Lane::Bulk, 10.0, 0));
+                queue.push(queued_job("light", lane, 10.0, 0));
+            }
+            let weight = |t: &TenantId| if *t == tenant_id("heavy") { 3.0 } else { 1.0 };
+            let jobs: Vec<_> = (0..400).map_while(|_| pop_next(&mut queue, weight, 0)).collect();
+            let heavy = count_jobs_of(&jobs, "heavy");
+            assert!((298..=302).contains(&heavy), "{heavy}");
+        }
+
+        let mut queue = JobQueue::default();
+        for _ in 0..1000 {
+            queue.push(queued_job("long", Lane::Bulk, 10.0, 0));
+            queue.push(queued_job("short", Lane::Bulk, 1.0, 0));
+        }
+        let long = count_jobs_of(&pop_many(&mut queue, 550, 0), "long");
+        assert!((48..=52).contains(&long), "{long}");
+    }
+
+    #[test]
+    fn held_tenant_is_skipped_and_saves_up_no_credit() {
+        let mut queue = JobQueue::default();
+        for _ in 0..100 {
+            queue.push(queued_job("held", Lane::Bulk, 1.0, 0));
+            queue.push(queued_job("free", Lane::Bulk, 1.0, 0));
+        }
+        for _ in 0..50 {
+            let turn = queue.next_tenant(|t| *t != tenant_id("held")).unwrap().clone();
+            assert_eq!(turn, tenant_id("free"));
+            queue.pop_most_urgent(&turn, 1.0, Duration::ZERO);
+        }
+        let jobs = pop_many(&mut queue, 20, 0);
+        assert!(
+            (9..=11).contains(&count_jobs_of(&jobs, "held")),
+            "{}",
+            count_jobs_of(&jobs, "held")
+        );
+        assert!(queue.next_tenant(|_| false).is_none());
+    }
+
+    #[test]
+    fn small_jobs_overtake_and_large_ones_do_not_starve() {
+        let mut queue = JobQueue::default();
+        let large = queued_job("a", Lane::Bulk, 100.0, 0);
+        queue.push(large.clone());
+        let mut overtaken = 0;
+        // One small job is queued every second, as fast as jobs start.
+        for now in 5..1000 {
+            queue.push(queued_job("a", Lane::Bulk, 2.0, now - 5));
+            if pop_next(&mut queue, |_| 1.0, now).unwrap().job_id == large.job_id {
+                break;
+            }
+            overtaken += 1;
+        }
+        assert!((50..400).contains(&overtaken), "{overtaken}");
+    }
+
+    #[test]
+    fn interactive_jobs_go_first_and_bulk_jobs_still_move() {
+        let mut queue = JobQueue::default();
+        let bulk = queued_job("a", Lane::Bulk, 9.0, 0);
+        queue.push(bulk.clone());
+        let mut before = 0;
+        for now in 1..200 {
+            queue.push(queued_job("a", Lane::Interactive, 9.0, now));
+            if pop_next(&mut queue, |_| 1.0, now).unwrap().job_id == bulk.job_id {
+                break;
+            }
+            before += 1;
+        }
+        // Seven times its service time of ten seconds.
+        assert!((68..=72).contains(&before), "{before}");
+    }
+
+    #[test]
+    fn equally_urgent_jobs_start_in_queue_order() {
+        let mut queue = JobQueue::default();
+        let jobs: Vec<_> = (0..5).map(|_| queued_job("a", Lane::Bulk, 1.0, 0)).collect();
+        jobs.iter().for_each(|job| queue.push(job.clone()));
+        let place = |queue: &JobQueue, at: usize| {
+            queue.position_in_tenant_queue(&tenant_id("a"), jobs[at].job_id, Duration::ZERO)
+        };
+        assert_eq!((place(&queue, 0), place(&queue, 4)), (Some(1), Some(5)));
+        assert_eq!(pop_many(&mut queue, 2, 0), jobs[..2]);
+        assert_eq!((place(&queue, 1), place(&queue, 4)), (None, Some(3)));
+    }
+
+    #[test]
+    fn actual_cost_is_charged_not_the_estimate() {
+        let mut queue = JobQueue::default();
+        for _ in 0..100 {
+            queue.push(queued_job("modest", Lane::Bulk, 1.0, 0));
+            queue.push(queued_job("sly", Lane::Bulk, 1.0, 0));
+        }
+        let mut sly = 0;
+        for _ in 0..44 {
+            let job = pop_next(&mut queue, |_| 1.0, 0).unwrap();
+            if job.tenant == tenant_id("sly") {
+                sly += 1;
+                queue.settle_cost(&job.tenant, 1.0, 1.0, 10.0);
+            }
+        }
+        assert!((4..=5).contains(&sly), "{sly}");
+    }
+
+    #[test]
+    fn removed_job_leaves_no_state() {
+        let mut queue = JobQueue::default();
+        let jobs: Vec<_> = (0..3).map(|_| queued_job("a", Lane::Bulk, 1.0, 0)).collect();
+        jobs.iter().for_each(|job| queue.push(job.clone()));
+        assert_eq!(queue.tenant_queue_len(&tenant_id("a")), 3);
+        assert_eq!(
+            queue.remove_job(&tenant_id("a"), jobs[1].job_id),
+            Some(jobs[1].clone())
+        );
+        assert_eq!(queue.tenant_queue_len(&tenant_id("a")), 2);
+        assert_eq!(queue.remove_job(&tenant_id("a"), jobs[1].job_id), None);
+        assert_eq!(queue.remove_job(&tenant_id("b"), jobs[0].job_id), None);
+        assert_eq!(queue.remove_tenant_jobs(&tenant_id("a")).len(), 2);
+        assert_eq!((queue.len(), queue.flows.len()), (0, 0));
+    }
+
+    #[test]
+    fn only_a_tenant_without_starts_shows_overload() {
+        let mut queue = JobQueue::default();
+        let seconds = Duration::from_secs;
+        for _ in 0..10 {
+            queue.push(queued_job("flood", Lane::Bulk, 1.0, 0));
+        }
+        queue.pop_most_urgent(&tenant_id("flood"), 1.0, seconds(90));
+        assert_eq!(
+            queue.longest_wait_without_start(seconds(100), |_| true),
+            Some(seconds(10))
+        );
+        queue.push(queued_job("waits", Lane::Bulk, 1.0, 40));
+        assert_eq!(
+            queue.longest_wait_without_start(seconds(100), |_| true),
+            Some(seconds(60))
+        );
+        assert_eq!(queue.longest_wait_without_start(seconds(100), |_| false), None);
+    }
+}

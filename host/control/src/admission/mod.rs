@@ -1,0 +1,411 @@
+//! Admission control: which jobs are accepted, and when each of them starts.
+//!
+//! A job is queued here from when it is accepted, which is when it is in the ledger, until the engine starts it. The number of
+//! queued jobs and of running jobs is limited for each tenant and for the host. The last quarter of the job slots is reserved for
+//! tenants without a running job. So a tenant that floods the host does not delay the three pages of another tenant until one of its
+//! own jobs ends. This state is in memory only: after a restart the ledger tells which jobs have not ended.
+
+mod dispatcher;
+mod finish;
+mod guards;
+mod job_queue;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weir_core::clock::unix_time_millis;
+use weir_core::job_request::JobRequest;
+use weir_core::settings::Settings;
+use weir_core::system_memory::SystemMemory;
+use weir_core::{JobId, Lane, TenantId};
+
+pub(crate) use dispatcher::{requeue_unfinished_jobs, run_dispatcher};
+pub(crate) use finish::finish_job;
+pub(crate) use guards::JobSlot;
+pub use guards::QueueReservation;
+use guards::TenantLockout;
+pub use job_queue::QueuedJob;
+use state::{AdmissionState, RunningJob, TenantTerms};
+
+/// The number of bytes of a PDF that count as one page while its page count is unknown.
+const ESTIMATED_BYTES_PER_PAGE: f64 = 100_000.0;
+/// How long the terms of a tenant are valid before they are read again.
+const TERMS_TTL: Duration = Duration::from_secs(1);
+/// How long the terms of a tenant whose jobs are held are valid.
+pub(crate) const HELD_TERMS_TTL: Duration = Duration::from_secs(5);
+
+/// The queued and the running jobs.
+pub struct Admission {
+    clock_start: Instant,
+    max_running_jobs: usize,
+    max_queued_jobs: usize,
+    max_interactive_bytes: u64,
+    max_wait: Option<Duration>,
+    min_free_memory_bytes: u64,
+    state: Mutex<AdmissionState>,
+    dispatcher_wakeup: Notify,
+    changes: watch::Sender<()>,
+}
+
+/// The next action of the dispatcher.
+pub(crate) enum DispatcherAction {
+    /// Start this job.
+    StartJob(JobSlot),
+    /// Read the terms of this tenant, then ask again.
+    RefreshTerms(TenantId),
+    /// Wait until something changes.
+    Wait,
+}
+
+/// Why a job cannot be queued.
+#[derive(Debug, PartialEq, Eq)]
+pub enum AdmissionRefusal {
+    /// The tenant has as many queued jobs as it may have.
+    TenantQueueFull,
+    /// The host has as many queued jobs as it may have.
+    HostQueueFull,
+    /// The tenant is being removed.
+    TenantBeingRemoved,
+}
+
+/// The state of a job that has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobStatus {
+    /// It is queued.
+    Queued {
+        /// Its position among the queued jobs of its tenant, from 1.
+        position: usize,
+        /// Why none of the tenant's jobs starts, if so.
+        held: Option<&'static str>,
+    },
+    /// It is running.
+    Running {
+        /// Since when, in milliseconds since 1970.
+        since_millis: u64,
+        /// Whether it was asked to stop.
+        cancelling: bool,
+    },
+}
+
+/// The result of a cancellation.
+#[derive(Debug, PartialEq)]
+pub enum CancelOutcome {
+    /// The job was queued and has been removed from the queue.
+    RemovedFromQueue(QueuedJob),
+    /// The job is running and has been asked to stop.
+    StopRequested,
+    /// The job is neither queued nor running in this process.
+    NotFound,
+}
+
+impl Admission {
+    /// Creates an instance without jobs.
+    pub fn new(settings: &Settings) -> Arc<Self> {
+        let max_wait = settings.server_max_queue_wait_seconds;
+        Arc::new(Self {
+            clock_start: Instant::now(),
+            max_running_jobs: settings.server_max_running_jobs as usize,
+            max_queued_jobs: settings.server_max_queued_jobs as usize,
+            max_interactive_bytes: settings.server_max_interactive_upload_bytes,
+            max_wait: (max_wait > 0).then(|| Duration::from_secs(max_wait.into())),
+            min_free_memory_bytes: settings.server_min_free_memory_bytes,
+            state: Mutex::default(),
+            dispatcher_wakeup: Notify::new(),
+            changes: watch::Sender::new(()),
+        })
+    }
+
+    fn clock_now(&self) -> Duration {
+        self.clock_start.elapsed()
+    }
+
+    /// Reserves a place in the queue for a submission. `limit` is the maximum number of queued jobs of the tenant.
+    pub fn reserve_queue_place(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        limit: Option<u64>,
+    ) -> Result<QueueReservation, AdmissionRefusal> {
+        let mut state = self.state.lock();
+        if state.tenants_being_removed.contains(tenant) {
+            return Err(AdmissionRefusal::TenantBeingRemoved);
+        }
+        let own =
+            state.queue.tenant_queue_len(tenant) + state.reserved_places.get(tenant).copied().unwrap_or(0);
+        if limit.is_some_and(|limit| own as u64 >= limit) {
+            return Err(AdmissionRefusal::TenantQueueFull);
+        }
+        if state.queue.len() + state.reserved_places.values().sum::<usize>() >= self.max_queued_jobs {
+            count_shed_job("queue-full");
+            return Err(AdmissionRefusal::HostQueueFull);
+        }
+        *state.reserved_places.entry(tenant.clone()).or_default() += 1;
+        Ok(QueueReservation {
+            admission: Arc::clone(self),
+            tenant: tenant.clone(),
+        })
+    }
+
+    /// Adds an accepted job to the queue, unless its tenant is being removed.
+    pub(crate) fn enqueue(&self, job: QueuedJob) {
+        let mut state = self.state.lock();
+        if !state.tenants_being_removed.contains(&job.tenant) {
+            state.queue.push(job);
+        }
+        self.notify_changed(&state);
+    }
+
+    /// Returns the queue entry of a job request: its lane and its estimated pages. `since` is on the clock of the queue.
+    pub(crate) fn build_queued_job(&self, order: &JobRequest, since: Duration) -> QueuedJob {
+        let bytes = order
+            .files
+            .iter()
+            .map(|file| file.bytes)
+            .fold(0_u64, u64::saturating_add);
+        let wanted = order.options.pages.map_or(f64::INFINITY, |(first, last)| {
+            f64::from(last.saturating_sub(first)) + 1.0
+        });
+        let pages = |bytes: u64| (1.0 + bytes as f64 / ESTIMATED_BYTES_PER_PAGE).min(wanted);
+        QueuedJob {
+            job_id: order.job,
+            tenant: order.tenant.clone(),
+            lane: order.lane.unwrap_or(if bytes <= self.max_interactive_bytes {
+                Lane::Interactive
+            } else {
+                Lane::Bulk
+            }),
+            estimated_pages: order
+                .files
+                .iter()
+                .map(|file| pages(file.bytes))
+                .sum::<f64>()
+                .max(1.0),
+            queued_at: since,
+        }
+    }
+
+    /// Returns the next action of the dispatcher. A job to start counts as running from here on.
+    pub(crate) fn next_action(self: &Arc<Self>) -> DispatcherAction {
+        let now = self.clock_now();
+        let mut state = self.state.lock();
+        let Some(tenant) = state
+            .queue
+            .next_tenant(|tenant| state.may_start_job(tenant, self.max_running_jobs, now))
+            .cloned()
+        else {
+            return DispatcherAction::Wait;
+        };
+        let Some(terms) = state
+            .terms_by_tenant
+            .get(&tenant)
+            .copied()
+            .filter(|terms| now < terms.valid_until)
+        else {
+            return DispatcherAction::RefreshTerms(tenant);
+        };
+        let Some(job) = state.queue.pop_most_urgent(&tenant, terms.weight, now) else {
+            return DispatcherAction::Wait;
+        };
+        let cancel = CancellationToken::new();
+        let running = RunningJob {
+            tenant,
+            cancel: cancel.clone(),
+            started_millis: unix_time_millis(),
+        };
+        state.running_jobs.insert(job.job_id, running);
+        self.notify_changed(&state);
+        DispatcherAction::StartJob(JobSlot {
+            admission: Arc::clone(self),
+            job,
+            weight: terms.weight,
+            cancel,
+        })
+    }
+
+    /// Sets the terms of a tenant: its weight, the maximum number of running jobs, and why its jobs are held, if they are.
+    pub fn set_terms(
+        &self,
+        tenant: TenantId,
+        weight: f64,
+        concurrent: Option<u64>,
+        held: Option<&'static str>,
+    ) {
+        let until = self.clock_now() + if held.is_some() { HELD_TERMS_TTL } else { TERMS_TTL };
+        let concurrent = concurrent.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+        let terms = TenantTerms {
+            weight,
+            max_running_jobs: concurrent,
+            held_reason: held,
+            valid_until: until,
+        };
+        let mut state = self.state.lock();
+        state.terms_by_tenant.insert(tenant, terms);
+        let AdmissionState {
+            terms_by_tenant: terms,
+            queue,
+            running_jobs: running,
+            ..
+        } = &mut *state;
+        let alive = |t: &TenantId| queue.tenant_queue_len(t) > 0 || running.values().any(|r| r.tenant == *t);
+        terms.retain(|tenant, terms| terms.valid_until == until || alive(tenant));
+    }
+
+    /// Drops the terms of a tenant whose limits have changed, so that the dispatcher reads them again.
+    pub fn invalidate_terms(&self, tenant: &TenantId) {
+        self.state.lock().terms_by_tenant.remove(tenant);
+        self.dispatcher_wakeup.notify_one();
+    }
+
+    /// Records that a job has failed because storage is full. The next jobs would fail too, and soon the whole queue. So no job
+    /// starts before the terms of its tenant have been read again.
+    pub(crate) fn mark_storage_full(&self) {
+        let mut state = self.state.lock();
+        state.storage_full = true;
+        state.terms_by_tenant.clear();
+    }
+
+    /// Whether storage was full when it was last checked.
+    pub(crate) fn is_storage_full(&self) -> bool {
+        self.state.lock().storage_full
+    }
+
+    /// Records that storage has space again.
+    pub(crate) fn mark_storage_available(&self) {
+        self.state.lock().storage_full = false;
+    }
+
+    /// Returns the state of a job of this tenant; `None` if it is neither queued nor running in this process.
+    pub fn job_status(&self, tenant: &TenantId, job: JobId) -> Option<JobStatus> {
+        let state = self.state.lock();
+        if let Some(running) = state
+            .running_jobs
+            .get(&job)
+            .filter(|running| running.tenant == *tenant)
+        {
+            return Some(JobStatus::Running {
+                since_millis: running.started_millis,
+                cancelling: running.cancel.is_cancelled(),
+            });
+        }
+        let position = state
+            .queue
+            .position_in_tenant_queue(tenant, job, self.clock_now())?;
+        let held = state
+            .terms_by_tenant
+            .get(tenant)
+            .and_then(|terms| terms.held_reason);
+        Some(JobStatus::Queued { position, held })
+    }
+
+    /// Returns the number of queued and of running jobs of a tenant.
+    pub fn queued_and_running_jobs(&self, tenant: &TenantId) -> (usize, usize) {
+        let state = self.state.lock();
+        (
+            state.queue.tenant_queue_len(tenant),
+            state.running_jobs_of_tenant(tenant),
+        )
+    }
+
+    /// Cancels a job of this tenant.
+    pub fn cancel_job(&self, tenant: &TenantId, job: JobId) -> CancelOutcome {
+        let mut state = self.state.lock();
+        if let Some(waiting) = state.queue.remove_job(tenant, job) {
+            self.notify_changed(&state);
+            return CancelOutcome::RemovedFromQueue(waiting);
+        }
+        match state.running_jobs.get(&job) {
+            Some(running) if running.tenant == *tenant => {
+                running.cancel.cancel();
+                CancelOutcome::StopRequested
+            }
+            _ => CancelOutcome::NotFound,
+        }
+    }
+
+    /// Locks a tenant out: cancels its jobs, refuses new ones, and returns when no job is left and no submission is in progress.
+    /// Dropping the guard admits the tenant again.
+    pub(crate) async fn drain_tenant(self: &Arc<Self>, tenant: &TenantId) -> TenantLockout {
+        let mut moved = self.subscribe_to_changes();
+        let leaving = TenantLockout {
+            admission: Arc::clone(self),
+            tenant: tenant.clone(),
+        };
+        {
+            let mut state = self.state.lock();
+            state.tenants_being_removed.insert(tenant.clone());
+            state.queue.remove_tenant_jobs(tenant);
+            let own = state
+                .running_jobs
+                .values()
+                .filter(|running| running.tenant == *tenant);
+            own.for_each(|running| running.cancel.cancel());
+            self.notify_changed(&state);
+        }
+        loop {
+            moved.mark_unchanged();
+            {
+                let state = self.state.lock();
+                if state.running_jobs_of_tenant(tenant) == 0 && !state.reserved_places.contains_key(tenant) {
+                    return leaving;
+                }
+            }
+            // It cannot fail: `self` owns the sender.
+            let _ = moved.changed().await;
+        }
+    }
+
+    /// Returns the reason why the host accepts no jobs now, if there is one, and counts the refused job.
+    pub(crate) fn overload_reason(&self) -> Option<String> {
+        if self.min_free_memory_bytes > 0
+            && let Some(free) = SystemMemory::read().available_bytes
+            && free < self.min_free_memory_bytes
+        {
+            count_shed_job("memory");
+            return Some(format!(
+                "only {} MiB of memory is available on this host",
+                free >> 20
+            ));
+        }
+        let (limit, now) = (self.max_wait?, self.clock_now());
+        let state = self.state.lock();
+        // Only tenants that would get a free job slot count.
+        let waited = state
+            .queue
+            .longest_wait_without_start(now, |tenant| state.is_allowed_by_terms(tenant, now))?;
+        (waited > limit).then(|| {
+            count_shed_job("queue-wait");
+            format!(
+                "a tenant has waited for {} s for a job to start",
+                waited.as_secs()
+            )
+        })
+    }
+
+    /// Returns a receiver that changes whenever a job is queued, starts or ends.
+    pub fn subscribe_to_changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Waits until the result of [`Self::next_action`] may have changed.
+    pub(crate) async fn wait_for_wakeup(&self) {
+        self.dispatcher_wakeup.notified().await;
+    }
+
+    fn notify_changed(&self, state: &AdmissionState) {
+        gauge!("weir_jobs_queued").set(state.queue.len() as f64);
+        self.dispatcher_wakeup.notify_one();
+        self.changes.send_replace(());
+    }
+}
+
+/// Counts a refused job by the resource that the host lacks.
+fn count_shed_job(reason: &'static str) {
+    counter!("weir_job_submissions_shed_total", "reason" => reason).increment(1);
+}

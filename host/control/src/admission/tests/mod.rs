@@ -1,0 +1,88 @@
+//! Tests of the admission: the rules alone, step by step, and with an engine that runs the jobs.
+
+mod dispatching;
+mod limits;
+mod ordering;
+mod quotas;
+mod restart;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use weir_core::job_request::JobRequest;
+use weir_core::settings::Settings;
+use weir_core::{DocumentId, JobId, Lane, TenantId};
+
+use super::{Admission, DispatcherAction, JobSlot};
+use crate::testing::order;
+
+fn tenant_id(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+/// A job request with one file of `bytes` bytes.
+fn job_request_of_size(name: &str, bytes: u64, lane: Option<Lane>) -> JobRequest {
+    let mut order = order(&tenant_id(name), JobId::new(), DocumentId::from_content(b"d"));
+    order.files[0].bytes = bytes;
+    order.lane = lane;
+    order
+}
+
+/// An admission without a dispatcher: the test starts and ends jobs itself.
+struct AdmissionHarness {
+    admission: Arc<Admission>,
+    /// Weight and maximum running jobs of the tenants that do not have the defaults (1.0 and no maximum).
+    terms_by_tenant: HashMap<TenantId, (f64, Option<u64>)>,
+}
+
+impl AdmissionHarness {
+    fn with_settings(settings: &Settings) -> Self {
+        Self {
+            admission: Admission::new(settings),
+            terms_by_tenant: HashMap::new(),
+        }
+    }
+
+    /// Creates an admission with `jobs` job slots.
+    fn with_job_slots(jobs: u32) -> Self {
+        Self::with_settings(&Settings {
+            server_max_running_jobs: jobs,
+            ..Settings::default()
+        })
+    }
+
+    /// Queues a job of `bytes` bytes.
+    fn enqueue(&self, name: &str, bytes: u64, lane: Lane) -> JobId {
+        let order = job_request_of_size(name, bytes, Some(lane));
+        let place = self.admission.reserve_queue_place(&order.tenant, None).unwrap();
+        place.enqueue(&order);
+        order.job
+    }
+
+    /// Queues small jobs.
+    fn enqueue_many(&self, name: &str, jobs: usize) {
+        for _ in 0..jobs {
+            self.enqueue(name, 1, Lane::Bulk);
+        }
+    }
+
+    /// Starts the next job; `None` if none may start.
+    fn start_next(&self) -> Option<JobSlot> {
+        loop {
+            match self.admission.next_action() {
+                DispatcherAction::StartJob(slot) => return Some(slot),
+                DispatcherAction::RefreshTerms(tenant) => {
+                    let (weight, concurrent) =
+                        self.terms_by_tenant.get(&tenant).copied().unwrap_or((1.0, None));
+                    self.admission.set_terms(tenant, weight, concurrent, None);
+                }
+                DispatcherAction::Wait => return None,
+            }
+        }
+    }
+
+    /// Starts all jobs that may start now.
+    fn start_all_allowed(&self) -> Vec<JobSlot> {
+        std::iter::from_fn(|| self.start_next()).collect()
+    }
+}

@@ -1,0 +1,104 @@
+//! Tests of the order in which jobs start.
+
+use std::time::Duration;
+
+use weir_core::Lane;
+use weir_core::job_request::JobRequest;
+use weir_core::settings::Settings;
+
+use super::{AdmissionHarness, job_request_of_size, tenant_id};
+use crate::testing::TestControl;
+
+#[test]
+fn triple_weight_gets_three_times_as_many_starts() {
+    let mut bench = AdmissionHarness::with_job_slots(1);
+    bench.terms_by_tenant.insert(tenant_id("heavy"), (3.0, None));
+    bench.enqueue_many("heavy", 60);
+    bench.enqueue_many("light", 60);
+    let heavy = (0..40)
+        .filter(|_| bench.start_next().unwrap().job.tenant == tenant_id("heavy"))
+        .count();
+    assert!((29..=31).contains(&heavy), "{heavy}");
+}
+
+#[test]
+fn flooding_tenant_gets_only_its_share() {
+    let bench = AdmissionHarness::with_job_slots(1);
+    bench.enqueue_many("flood", 500);
+    drop(bench.start_next());
+    bench.enqueue_many("late", 1);
+    let next: Vec<_> = (0..2)
+        .map(|_| bench.start_next().unwrap().job.tenant.clone())
+        .collect();
+    assert!(next.contains(&tenant_id("late")), "{next:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn interactive_jobs_start_first_and_bulk_jobs_do_not_starve() {
+    let bench = AdmissionHarness::with_job_slots(1);
+    // Ten pages, so a service time of eleven seconds.
+    let bulk = bench.enqueue("a", 900_000, Lane::Bulk);
+    let mut before = 0;
+    loop {
+        bench.enqueue("a", 900_000, Lane::Interactive);
+        if bench.start_next().unwrap().job.job_id == bulk {
+            break;
+        }
+        before += 1;
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert!(
+        (76..=79).contains(&before),
+        "{before}: seven times its service time of eleven seconds"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_jobs_overtake_a_large_one_for_a_while() {
+    let bench = AdmissionHarness::with_job_slots(1);
+    let large = bench.enqueue("a", 10_000_000, Lane::Bulk);
+    let mut before = 0;
+    loop {
+        let small = bench.enqueue("a", 100_000, Lane::Bulk);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        let next = bench.start_next().unwrap().job.job_id;
+        if next == large {
+            break;
+        }
+        assert_eq!(next, small);
+        before += 1;
+    }
+    assert!((30..=40).contains(&before), "{before}");
+}
+
+#[tokio::test]
+async fn file_size_determines_lane_and_cost() {
+    let host = TestControl::with_settings(Settings {
+        server_max_interactive_upload_bytes: 1_000_000,
+        ..Settings::default()
+    });
+    let waiting = |bytes, lane| {
+        let waiting = host
+            .control
+            .admission
+            .build_queued_job(&job_request_of_size("a", bytes, lane), Duration::ZERO);
+        (waiting.lane, waiting.estimated_pages.round())
+    };
+    assert_eq!(waiting(1_000_000, None), (Lane::Interactive, 11.0));
+    assert_eq!(waiting(1_000_001, None), (Lane::Bulk, 11.0));
+    assert_eq!(waiting(1, Some(Lane::Bulk)).0, Lane::Bulk);
+    // Only the requested pages of a long document count.
+    let mut order = job_request_of_size("a", 50_000_000, None);
+    order.options.pages = Some((100, 102));
+    let cost = |order: &JobRequest| {
+        host.control
+            .admission
+            .build_queued_job(order, Duration::ZERO)
+            .estimated_pages
+    };
+    assert_eq!(cost(&order), 3.0);
+    order.files.push(order.files[0].clone());
+    assert_eq!(cost(&order), 6.0);
+    order.files.clear();
+    assert_eq!(cost(&order), 1.0);
+}

@@ -1,0 +1,60 @@
+//! The background work of a host: it recovers the state of the previous process, runs jobs, delivers webhooks and writes usage.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use weir_core::StorageError;
+
+use crate::state::Control;
+use crate::webhook::{WebhookDelivery, WebhookSender};
+use crate::{admission, document_removal, staged_files};
+
+/// Recovers the uploads, document removals and jobs of the previous process. Call this once, before [`run_background_work`].
+pub async fn recover_previous_process(control: &Control) -> Result<(), StorageError> {
+    staged_files::recover_staged_files(control.upload_store.as_ref(), control.job_requests.as_ref()).await?;
+    document_removal::resume_removals(control).await?;
+    admission::requeue_unfinished_jobs(control).await
+}
+
+/// Runs jobs, delivers webhooks and writes usage until the host stops.
+///
+/// `requests` serves the clients. It has to complete after `control.stop_signal` is canceled. Returns when `requests` has completed,
+/// the running jobs have ended or were suspended at the end of the grace period, and all state is stored. Suspended jobs resume at
+/// the next start.
+pub async fn run_background_work(
+    control: &Arc<Control>,
+    sender: Arc<dyn WebhookSender>,
+    requests: impl Future<Output = ()>,
+) -> Result<(), StorageError> {
+    let mut deliveries = JoinSet::new();
+    let delivery = WebhookDelivery::new(
+        Arc::clone(&control.ledger),
+        Arc::clone(&control.job_requests),
+        sender,
+        &control.settings,
+    );
+    deliveries.spawn(delivery.run_delivery_loop());
+    // Usage is collected until the last job and the last request have ended.
+    let usage_is_complete = CancellationToken::new();
+    let suspend_jobs = async {
+        control.stop_signal.cancelled().await;
+        let grace = Duration::from_secs(control.settings.server_shutdown_grace_seconds.into());
+        control.engine.suspend_all_jobs(grace).await
+    };
+    let work = async {
+        let dispatch = admission::run_dispatcher(Arc::clone(control), control.stop_signal.clone());
+        let ((), suspended, ()) = tokio::join!(requests, suspend_jobs, dispatch);
+        control.background_tasks.close();
+        control.background_tasks.wait().await;
+        deliveries.shutdown().await;
+        usage_is_complete.cancel();
+        suspended
+    };
+    let flush_usage = control
+        .usage_recorder
+        .flush_periodically(control.usage_store.as_ref(), usage_is_complete.clone());
+    let (ended, ()) = tokio::join!(work, flush_usage);
+    ended
+}

@@ -1,0 +1,183 @@
+//! Notifies subscribers after each commit to the ledger.
+//!
+//! [`CommitNotifier`] wraps the ledger. The engine commits through it. Once the entries are durable, it notifies the subscribers
+//! of their tenants. A subscriber therefore never sees an event that a crash could undo and replace by another event with the
+//! same number. The notification carries no data: subscribers read the new events from the ledger, with one reader for each tenant.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use weir_core::component_log::ComponentLogEntry;
+use weir_core::event::Event;
+use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
+use weir_core::ports::Ledger;
+use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
+
+/// A ledger that notifies the subscribers of a tenant after each commit with entries of that tenant.
+pub struct CommitNotifier {
+    ledger: Arc<dyn Ledger>,
+    subscribers: Mutex<HashMap<TenantId, watch::Sender<()>>>,
+    job_end: Notify,
+}
+
+impl CommitNotifier {
+    /// Wraps `ledger`.
+    pub fn new(ledger: Arc<dyn Ledger>) -> Arc<Self> {
+        Arc::new(Self {
+            ledger,
+            subscribers: Mutex::default(),
+            job_end: Notify::new(),
+        })
+    }
+
+    /// Returns a receiver that changes after each commit with entries of this tenant.
+    pub fn subscribe(&self, tenant: &TenantId) -> watch::Receiver<()> {
+        let mut bells = self.subscribers.lock();
+        bells.retain(|_, bell| bell.receiver_count() > 0);
+        bells.entry(tenant.clone()).or_default().subscribe()
+    }
+
+    /// Waits until the end of a job of any tenant has been committed since the last call. Supports one caller at a time.
+    pub async fn wait_for_job_end(&self) {
+        self.job_end.notified().await;
+    }
+
+    /// Notifies the subscribers of a tenant.
+    pub fn notify(&self, tenant: &TenantId) {
+        if let Some(bell) = self.subscribers.lock().get(tenant) {
+            bell.send_replace(());
+        }
+    }
+}
+
+#[async_trait]
+impl Ledger for CommitNotifier {
+    async fn commit_entries(&self, entries: Vec<LedgerEntry>) -> Result<(), StorageError> {
+        let mut tenants: Vec<TenantId> = entries.iter().map(|entry| entry_tenant(entry).clone()).collect();
+        tenants.sort_unstable();
+        tenants.dedup();
+        let ended =
+            |entry: &LedgerEntry| matches!(entry, LedgerEntry::Job(record) if record.state.is_terminal());
+        let ended = entries.iter().any(ended);
+        self.ledger.commit_entries(entries).await?;
+        if ended {
+            self.job_end.notify_one();
+        }
+        tenants.iter().for_each(|tenant| self.notify(tenant));
+        Ok(())
+    }
+
+    async fn find_document(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Option<DocumentRecord>, StorageError> {
+        self.ledger.find_document(tenant, document).await
+    }
+
+    async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.ledger.list_documents(tenant).await
+    }
+
+    async fn list_pages(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        revision: Option<&RevisionId>,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        self.ledger.list_pages(tenant, document, revision).await
+    }
+
+    async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
+        self.ledger.find_job(tenant, job).await
+    }
+
+    async fn list_unfinished_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
+        self.ledger.list_unfinished_jobs().await
+    }
+
+    async fn list_job_events(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StorageError> {
+        self.ledger.list_job_events(tenant, job, after, limit).await
+    }
+
+    async fn list_tenant_events(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StorageError> {
+        self.ledger.list_tenant_events(tenant, after, limit).await
+    }
+
+    async fn list_component_log(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<ComponentLogEntry>, StorageError> {
+        self.ledger.list_component_log(tenant, job, after, limit).await
+    }
+
+    async fn last_component_log_seq(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
+        self.ledger.last_component_log_seq(tenant, job).await
+    }
+
+    async fn last_tenant_event_position(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        self.ledger.last_tenant_event_position(tenant).await
+    }
+
+    async fn list_documents_after(
+        &self,
+        tenant: &TenantId,
+        after: Option<(u64, DocumentId)>,
+        limit: usize,
+    ) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.ledger.list_documents_after(tenant, after, limit).await
+    }
+
+    async fn list_pages_after(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        after: PageNumber,
+        limit: usize,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        self.ledger.list_pages_after(tenant, document, after, limit).await
+    }
+
+    async fn erase_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
+        self.ledger.erase_document(tenant, document).await
+    }
+}
+
+const fn entry_tenant(entry: &LedgerEntry) -> &TenantId {
+    match entry {
+        LedgerEntry::Job(record) => &record.tenant,
+        LedgerEntry::Document(record) => &record.tenant,
+        LedgerEntry::Page(record) => &record.tenant,
+        LedgerEntry::Event(tenant, _) | LedgerEntry::ComponentLog(tenant, _) => tenant,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::FakeStore;
+
+    #[tokio::test]
+    async fn ledgers_pass_the_conformance_suite() {
+        weir_conformance::check_ledger(&FakeStore::default()).await;
+        let announced = CommitNotifier::new(Arc::new(FakeStore::default()));
+        weir_conformance::check_ledger(announced.as_ref()).await;
+    }
+}

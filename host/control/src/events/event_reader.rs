@@ -1,0 +1,144 @@
+//! A cursor in the events of a job, or in all events of a tenant.
+
+use std::sync::Arc;
+
+use weir_core::ports::Ledger as _;
+use weir_core::{JobId, StorageError, TenantId};
+
+use super::event_feed::{EncodedEvent, EventFeeds, TenantFeed};
+use crate::commit_notifier::CommitNotifier;
+
+/// The maximum number of events in one read.
+const EVENTS_PER_READ: usize = 64;
+
+/// Reads events from a cursor on. Successive calls of [`EventReader::next_events`] return the events without gaps or repetitions.
+pub struct EventReader {
+    ledger: Arc<CommitNotifier>,
+    tenant: TenantId,
+    feed: Arc<TenantFeed>,
+    cursor: Cursor,
+}
+
+enum Cursor {
+    /// After the event with this number of a job.
+    Job {
+        job: JobId,
+        seq: u64,
+        /// The position up to which the tenant's feed has nothing new for this reader; `None` while it reads from the ledger.
+        place: Option<u64>,
+    },
+    /// After this position among the tenant's events.
+    Tenant { place: u64 },
+}
+
+impl EventReader {
+    /// Creates a reader for the events of a job after the number `seq`.
+    pub async fn for_job(
+        feeds: &EventFeeds,
+        tenant: &TenantId,
+        job: JobId,
+        seq: u64,
+    ) -> Result<Self, StorageError> {
+        let place = None;
+        Self::new(feeds, tenant, Cursor::Job { job, seq, place }).await
+    }
+
+    /// Creates a reader for the events of a tenant after the position `place`, or for future events only if it is `None`.
+    pub async fn for_tenant(
+        feeds: &EventFeeds,
+        tenant: &TenantId,
+        place: Option<u64>,
+    ) -> Result<Self, StorageError> {
+        let mut reader = Self::new(feeds, tenant, Cursor::Tenant { place: 0 }).await?;
+        reader.cursor = Cursor::Tenant {
+            place: place.unwrap_or_else(|| reader.feed.published_position()),
+        };
+        Ok(reader)
+    }
+
+    async fn new(feeds: &EventFeeds, tenant: &TenantId, cursor: Cursor) -> Result<Self, StorageError> {
+        Ok(Self {
+            ledger: Arc::clone(&feeds.ledger),
+            tenant: tenant.clone(),
+            feed: feeds.get_or_start_feed(tenant).await?,
+            cursor,
+        })
+    }
+
+    /// Waits for the next events and returns at least one. It is cancel-safe: a dropped call has consumed no event.
+    pub async fn next_events(&mut self) -> Result<Vec<Arc<EncodedEvent>>, StorageError> {
+        let (ledger, tenant, feed) = (&self.ledger, &self.tenant, &self.feed);
+        loop {
+            match &mut self.cursor {
+                Cursor::Job {
+                    job,
+                    seq,
+                    place: behind @ None,
+                } => {
+                    // All published events are in the ledger, so the read is complete up to this position.
+                    let told = feed.published_position();
+                    let events = ledger.list_job_events(tenant, job, *seq, EVENTS_PER_READ).await?;
+                    if events.len() < EVENTS_PER_READ {
+                        *behind = Some(told);
+                    }
+                    if let Some(last) = events.last() {
+                        *seq = last.seq;
+                        return Ok(events.iter().map(|event| EncodedEvent::new(0, event)).collect());
+                    }
+                }
+                Cursor::Job {
+                    job,
+                    seq,
+                    place: told @ Some(_),
+                } => {
+                    let place = told.unwrap_or_default();
+                    let Some(mut following) = feed.events_after(place, Some(*job), EVENTS_PER_READ) else {
+                        *told = None;
+                        continue;
+                    };
+                    following.events.retain(|event| event.seq > *seq);
+                    match following.events.first() {
+                        Some(first) if first.seq != *seq + 1 => {
+                            // Positions and numbers disagree, which should never happen. Read from the ledger instead.
+                            tracing::warn!(job = %job, after = *seq, next = first.seq, "the event feed skipped an event");
+                            *told = None;
+                        }
+                        Some(_) => {
+                            *told = Some(following.complete_until);
+                            *seq = following.events.last().map_or(*seq, |event| event.seq);
+                            return Ok(following.events);
+                        }
+                        None => {
+                            *told = Some(following.complete_until);
+                            feed.wait_for_events_after(following.complete_until).await;
+                        }
+                    }
+                }
+                Cursor::Tenant { place } => match feed.events_after(*place, None, EVENTS_PER_READ) {
+                    Some(following) if following.events.is_empty() => {
+                        feed.wait_for_events_after(*place).await
+                    }
+                    Some(following) => {
+                        *place = following.complete_until;
+                        return Ok(following.events);
+                    }
+                    None => {
+                        let told = feed.published_position();
+                        let events = ledger.list_tenant_events(tenant, *place, EVENTS_PER_READ).await?;
+                        match events.last() {
+                            Some((last, _)) => {
+                                *place = *last;
+                                return Ok(events
+                                    .iter()
+                                    .map(|(at, event)| EncodedEvent::new(*at, event))
+                                    .collect());
+                            }
+                            // The events up to there have been deleted.
+                            None => *place = told,
+                        }
+                    }
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Jobs after they were accepted: their progress and diagnosis, and their cancellation and retry.
+
+mod actions;
+mod diagnosis;
+mod progress;
+mod progress_cache;
+mod queries;
+
+pub use actions::{CancelJobError, JobCancellation, RetryJobError, cancel_job, retry_job};
+pub use diagnosis::{Diagnosis, StageEvidence};
+pub use progress::{DocumentProgress, DocumentState, JobProgress, LatestProgress, QueueSamples};
+pub use progress_cache::ProgressCache;
+pub use queries::{diagnose_job, find_job};

@@ -1,0 +1,454 @@
+//! The progress of a job and its documents, computed from the events of the job.
+
+use weir_core::decision::{QueueState, StageTotals};
+use weir_core::event::{ErrorInfo, Event, EventKind, FailedPage};
+use weir_core::job_request::RequestedFile;
+use weir_core::llm::FailingProvider;
+use weir_core::{DocumentId, Stage};
+
+/// The maximum number of failed pages that are listed for a document. All of them are counted.
+const MAX_LISTED_FAILURES: usize = 20;
+
+/// The state of a document in a job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DocumentState {
+    /// It has not been started.
+    #[default]
+    Waiting,
+    /// It is being processed.
+    Running,
+    /// Every page was finished or failed.
+    Done,
+    /// The document failed.
+    Failed,
+    /// The document was canceled.
+    Cancelled,
+}
+
+impl DocumentState {
+    /// Whether the document has ended.
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::Done | Self::Failed | Self::Cancelled)
+    }
+}
+
+/// The progress of a document.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DocumentProgress {
+    /// The name of its file.
+    pub name: String,
+    /// Its id; `None` before it was opened.
+    pub document_id: Option<DocumentId>,
+    /// Its state.
+    pub state: DocumentState,
+    /// The number of requested pages; `None` before the document was opened.
+    pub pages: Option<u32>,
+    /// The number of pages finished by this job or an earlier one.
+    pub done_pages: u32,
+    /// The number of pages that this job has made searchable. Once the document is done, the number of all searchable pages.
+    pub searchable_pages: u32,
+    /// The number of failed pages.
+    pub failed_pages: u32,
+    /// The first failed pages.
+    pub failures: Vec<FailedPage>,
+    /// The last update from the progress component.
+    pub last_update: Option<LatestProgress>,
+    /// Why it failed, if it did.
+    pub error: Option<ErrorInfo>,
+}
+
+/// A progress update that a progress component computed for the user.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatestProgress {
+    /// The progress in percent, from 0 to 100.
+    pub percent: f32,
+    /// A message for the user.
+    pub message: String,
+    /// The estimated remaining time in seconds; `None` if it is unknown.
+    pub seconds_left: Option<u32>,
+}
+
+/// Samples of the queue in front of a stage, taken after each rasterized batch of pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct QueueSamples {
+    /// The number of samples.
+    pub count: u32,
+    /// The number of samples in which the queue was empty.
+    pub empty: u32,
+    /// The number of samples in which the queue was full.
+    pub full: u32,
+}
+
+/// The progress of a job up to its last event.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct JobProgress {
+    /// The number of the last event.
+    pub last_seq: u64,
+    /// The time of the first event, in milliseconds since the job was created.
+    pub first_event_millis: Option<u64>,
+    /// The time of the last event, in milliseconds since the job was created.
+    pub last_event_millis: u64,
+    /// When the job was last started or resumed, in milliseconds since it was created.
+    pub resumed_millis: u64,
+    /// Whether the job has ended.
+    pub ended: bool,
+    /// The failing providers of language models that its requests wait for.
+    pub failing_providers: Vec<FailingProvider>,
+    /// Its documents, in the order in which they were opened.
+    pub documents: Vec<DocumentProgress>,
+    /// The samples of the queue in front of each stage.
+    pub queue_samples: [QueueSamples; Stage::ALL.len()],
+    /// The work of the stages for this job, once it has ended.
+    pub stage_totals: Vec<StageTotals>,
+}
+
+impl JobProgress {
+    /// Updates the progress with the next event.
+    pub fn apply_event(&mut self, event: &Event) {
+        self.last_seq = event.seq;
+        if self.first_event_millis.is_none() {
+            (self.first_event_millis, self.resumed_millis) = (
+                Some(event.since_job_created_millis),
+                event.since_job_created_millis,
+            );
+        }
+        self.last_event_millis = event.since_job_created_millis;
+        let document = event.document;
+        match &event.kind {
+            EventKind::DocumentStarted {
+                name,
+                pages,
+                already_done,
+            } => {
+                // A restarted host sends this event again. The pages in `already_done` are already counted.
+                if let Some(seen) = self.find_unended_document(document) {
+                    seen.state = DocumentState::Running;
+                    self.resumed_millis = event.since_job_created_millis;
+                    // If requests still wait, another event reports it.
+                    self.failing_providers.clear();
+                    return;
+                }
+                self.documents.push(DocumentProgress {
+                    name: name.clone(),
+                    document_id: document,
+                    state: DocumentState::Running,
+                    pages: Some(*pages),
+                    done_pages: *already_done,
+                    ..DocumentProgress::default()
+                });
+            }
+            EventKind::BatchRasterized { queues, .. } => self.sample_queues(queues),
+            EventKind::PageDone { searchable, .. } => {
+                if let Some(seen) = self.find_unended_document(document) {
+                    seen.done_pages = (seen.done_pages + 1).min(seen.pages.unwrap_or(u32::MAX));
+                    seen.searchable_pages += u32::from(*searchable);
+                }
+            }
+            EventKind::PageFailed { page, error, .. } => {
+                if let Some(seen) = self.find_unended_document(document) {
+                    seen.failed_pages += 1;
+                    if seen.failures.len() < MAX_LISTED_FAILURES {
+                        let (page, error) = (*page, error.clone());
+                        seen.failures.push(FailedPage { page, error });
+                    }
+                }
+            }
+            EventKind::Progress {
+                percent,
+                message,
+                seconds_left,
+            } => {
+                if let Some(seen) = self.find_unended_document(document) {
+                    seen.last_update = Some(LatestProgress {
+                        percent: *percent,
+                        message: message.clone(),
+                        seconds_left: *seconds_left,
+                    });
+                }
+            }
+            EventKind::DocumentDone {
+                name,
+                pages,
+                searchable,
+                failed,
+                ..
+            } => {
+                let seen = self.find_or_add_document(document, name);
+                seen.state = DocumentState::Done;
+                seen.pages = Some(*pages);
+                seen.failed_pages = u32::try_from(failed.len()).unwrap_or(u32::MAX);
+                seen.done_pages = pages.saturating_sub(seen.failed_pages);
+                seen.searchable_pages = *searchable;
+                seen.failures = failed.iter().take(MAX_LISTED_FAILURES).cloned().collect();
+            }
+            EventKind::DocumentFailed { name, error, done } => {
+                let seen = self.find_or_add_document(document, name);
+                seen.state = DocumentState::Failed;
+                seen.done_pages = *done;
+                seen.error = Some(error.clone());
+            }
+            EventKind::DocumentCancelled { name, done } => {
+                let seen = self.find_or_add_document(document, name);
+                seen.state = DocumentState::Cancelled;
+                seen.done_pages = *done;
+            }
+            EventKind::ModelWaitStarted { providers } => self.failing_providers.clone_from(providers),
+            EventKind::ModelWaitEnded {} => self.failing_providers.clear(),
+            EventKind::JobEnded { stages, .. } => {
+                self.ended = true;
+                self.failing_providers.clear();
+                self.stage_totals.clone_from(stages);
+            }
+            EventKind::PageRetried { .. }
+            | EventKind::JobPausedByQuota { .. }
+            | EventKind::PolicyFallback { .. }
+            | EventKind::SectionSummarized { .. }
+            | EventKind::SectionFailed { .. }
+            | EventKind::DocumentSummarized { .. } => {}
+        }
+    }
+
+    /// Returns the document with this id that has not ended. A job with the same file twice processes one of them at a time.
+    fn find_unended_document(&mut self, document: Option<DocumentId>) -> Option<&mut DocumentProgress> {
+        let open = |seen: &&mut DocumentProgress| seen.document_id == document && !seen.state.is_ended();
+        self.documents
+            .iter_mut()
+            .rev()
+            .find(open)
+            .filter(|_| document.is_some())
+    }
+
+    fn find_or_add_document(&mut self, document: Option<DocumentId>, name: &str) -> &mut DocumentProgress {
+        let known = |seen: &DocumentProgress| {
+            document.is_some() && seen.document_id == document && !seen.state.is_ended()
+        };
+        let at = self.documents.iter().rposition(known).unwrap_or_else(|| {
+            self.documents.push(DocumentProgress {
+                name: name.to_owned(),
+                document_id: document,
+                ..DocumentProgress::default()
+            });
+            self.documents.len() - 1
+        });
+        // It is in range: it was found, or it was just added.
+        self.documents.get_mut(at).unwrap_or_else(|| unreachable!())
+    }
+
+    fn sample_queues(&mut self, queues: &[QueueState]) {
+        for queue in queues {
+            if let Some(looks) = self.queue_samples.get_mut(queue.stage as usize) {
+                looks.count += 1;
+                looks.empty += u32::from(queue.depth == 0);
+                looks.full += u32::from(queue.depth >= queue.capacity);
+            }
+        }
+    }
+
+    /// Returns the progress of each file of a job request, in the same order; `None` for a file without any event.
+    pub fn match_files(&self, files: &[RequestedFile]) -> Vec<Option<&DocumentProgress>> {
+        let mut taken = vec![false; self.documents.len()];
+        let mut find = |file: &RequestedFile| {
+            let is_it = |seen: &DocumentProgress| {
+                seen.name == file.name && seen.document_id.is_none_or(|document| document == file.document)
+            };
+            let mut free = self
+                .documents
+                .iter()
+                .zip(&mut taken)
+                .filter(|(seen, taken)| !**taken && is_it(seen));
+            free.next().map(|(seen, taken)| {
+                *taken = true;
+                seen
+            })
+        };
+        files.iter().map(&mut find).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_core::JobId;
+    use weir_core::ledger::JobState;
+
+    fn apply_events(events: &[(Option<DocumentId>, EventKind)]) -> JobProgress {
+        let mut progress = JobProgress::default();
+        for (seq, (document, what)) in (1..).zip(events) {
+            progress.apply_event(&Event {
+                seq,
+                job: JobId::new(),
+                document: *document,
+                since_job_created_millis: seq * 10,
+                kind: what.clone(),
+            });
+        }
+        progress
+    }
+
+    fn document_started(name: &str, already_done: u32) -> EventKind {
+        EventKind::DocumentStarted {
+            name: name.into(),
+            pages: 10,
+            already_done,
+        }
+    }
+
+    fn page_done(page: u32) -> EventKind {
+        EventKind::PageDone {
+            page,
+            searchable: page % 2 == 1,
+            passages: 1,
+        }
+    }
+
+    fn sample_error() -> ErrorInfo {
+        ErrorInfo {
+            kind: "k".into(),
+            message: "m".into(),
+        }
+    }
+
+    fn requested_file(name: &str, content: &[u8]) -> RequestedFile {
+        RequestedFile {
+            name: name.into(),
+            document: DocumentId::from_content(content),
+            bytes: 1,
+            password: None,
+        }
+    }
+
+    #[test]
+    fn pages_add_up_across_a_restart() {
+        let a = Some(DocumentId::from_content(b"a"));
+        let failed = EventKind::PageFailed {
+            page: 3,
+            stage: Stage::Read,
+            error: sample_error(),
+        };
+        let events = [
+            (a, document_started("a", 4)),
+            (a, page_done(1)),
+            (a, failed),
+            (a, document_started("a", 5)),
+            (a, page_done(5)),
+        ];
+        let seen = apply_events(&events);
+        let of_files = seen.match_files(&[requested_file("a", b"a"), requested_file("b", b"b")]);
+        let first = of_files[0].unwrap();
+        assert_eq!((first.state, first.pages), (DocumentState::Running, Some(10)));
+        assert_eq!(
+            (first.done_pages, first.searchable_pages, first.failed_pages),
+            (6, 2, 1)
+        );
+        assert_eq!(first.failures[0].page, 3);
+        assert!(of_files[1].is_none());
+        assert_eq!(
+            (
+                seen.last_seq,
+                seen.first_event_millis,
+                seen.last_event_millis,
+                seen.ended
+            ),
+            (5, Some(10), 50, false)
+        );
+        assert_eq!(seen.resumed_millis, 40);
+    }
+
+    #[test]
+    fn end_event_of_a_document_sets_its_final_counts() {
+        let (a, b) = (
+            Some(DocumentId::from_content(b"a")),
+            Some(DocumentId::from_content(b"b")),
+        );
+        let events = [
+            (a, document_started("a", 0)),
+            (a, page_done(1)),
+            (
+                a,
+                EventKind::DocumentDone {
+                    name: "a".into(),
+                    pages: 10,
+                    searchable: 7,
+                    skipped: 0,
+                    failed: vec![FailedPage {
+                        page: 2,
+                        error: sample_error(),
+                    }],
+                },
+            ),
+            (
+                None,
+                EventKind::DocumentFailed {
+                    name: "broken".into(),
+                    error: sample_error(),
+                    done: 0,
+                },
+            ),
+            (b, document_started("b", 0)),
+            (
+                b,
+                EventKind::DocumentCancelled {
+                    name: "b".into(),
+                    done: 3,
+                },
+            ),
+            (
+                None,
+                EventKind::JobEnded {
+                    state: JobState::Failed,
+                    stages: Vec::new(),
+                },
+            ),
+        ];
+        let seen = apply_events(&events);
+        let files = [
+            requested_file("a", b"a"),
+            requested_file("b", b"b"),
+            requested_file("broken", b"c"),
+        ];
+        let of_files: Vec<_> = seen.match_files(&files).into_iter().map(Option::unwrap).collect();
+        let states: Vec<_> = of_files
+            .iter()
+            .map(|d| (d.state, d.done_pages, d.searchable_pages))
+            .collect();
+        assert_eq!(
+            states,
+            [
+                (DocumentState::Done, 9, 7),
+                (DocumentState::Cancelled, 3, 0),
+                (DocumentState::Failed, 0, 0),
+            ]
+        );
+        assert!(of_files[2].error.is_some() && seen.ended);
+    }
+
+    #[test]
+    fn the_same_file_twice_is_two_documents() {
+        let a = Some(DocumentId::from_content(b"a"));
+        let end = EventKind::DocumentDone {
+            name: "a".into(),
+            pages: 10,
+            searchable: 10,
+            skipped: 0,
+            failed: vec![],
+        };
+        let seen = apply_events(&[
+            (a, document_started("a", 0)),
+            (a, end),
+            (a, document_started("a", 10)),
+            (a, page_done(1)),
+        ]);
+        let of_files = seen.match_files(&[requested_file("a", b"a"), requested_file("a", b"a")]);
+        let states: Vec<_> = of_files
+            .iter()
+            .map(|d| d.map(|d| (d.state, d.done_pages)))
+            .collect();
+        assert_eq!(
+            states,
+            [
+                Some((DocumentState::Done, 10)),
+                Some((DocumentState::Running, 10))
+            ]
+        );
+    }
+}

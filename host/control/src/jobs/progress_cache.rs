@@ -1,0 +1,90 @@
+//! A cache of the progress of jobs.
+//!
+//! The progress of a job follows from its events, and a job may have a hundred thousand of them. So the cache keeps the progress of
+//! the jobs that were requested last. The next request reads only the events that were added since.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use weir_core::ports::Ledger;
+use weir_core::{JobId, StorageError, TenantId};
+
+use super::progress::JobProgress;
+
+/// The maximum number of cached jobs.
+const MAX_CACHED_JOBS: usize = 256;
+/// The number of events in one read.
+const EVENTS_PER_READ: usize = 1000;
+
+/// The progress of the jobs that were requested last.
+#[derive(Default)]
+pub struct ProgressCache(Mutex<CachedJobs>);
+
+#[derive(Default)]
+struct CachedJobs {
+    jobs: HashMap<JobId, (u64, Arc<tokio::sync::Mutex<JobProgress>>)>,
+    lookups: u64,
+}
+
+impl ProgressCache {
+    /// Returns the progress of a job, after reading the events that were added since the last call.
+    pub async fn load_progress(
+        &self,
+        ledger: &dyn Ledger,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<JobProgress, StorageError> {
+        let kept = self.find_or_insert_entry(job);
+        // Concurrent calls for the same job wait for this read instead of reading the same events.
+        let mut progress = kept.lock().await;
+        while !progress.ended {
+            let events = ledger
+                .list_job_events(tenant, job, progress.last_seq, EVENTS_PER_READ)
+                .await?;
+            events.iter().for_each(|event| progress.apply_event(event));
+            if events.len() < EVENTS_PER_READ {
+                break;
+            }
+        }
+        Ok(progress.clone())
+    }
+
+    fn find_or_insert_entry(&self, job: &JobId) -> Arc<tokio::sync::Mutex<JobProgress>> {
+        let mut kept = self.0.lock();
+        kept.lookups += 1;
+        let now = kept.lookups;
+        if kept.jobs.len() >= MAX_CACHED_JOBS && !kept.jobs.contains_key(job) {
+            let oldest = kept
+                .jobs
+                .iter()
+                .min_by_key(|(_, (asked, _))| *asked)
+                .map(|(job, _)| *job);
+            oldest.map(|oldest| kept.jobs.remove(&oldest));
+        }
+        let (asked, progress) = kept.jobs.entry(*job).or_default();
+        *asked = now;
+        Arc::clone(progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_of_cached_jobs_is_bounded() {
+        let book = ProgressCache::default();
+        let first = JobId::new();
+        let kept = book.find_or_insert_entry(&first);
+        for _ in 0..MAX_CACHED_JOBS * 2 {
+            book.find_or_insert_entry(&JobId::new());
+            book.find_or_insert_entry(&first);
+        }
+        assert_eq!(book.0.lock().jobs.len(), MAX_CACHED_JOBS);
+        assert!(
+            Arc::ptr_eq(&kept, &book.find_or_insert_entry(&first)),
+            "the job requested last stays cached"
+        );
+    }
+}

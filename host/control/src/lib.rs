@@ -1,0 +1,48 @@
+//! The life of jobs and pipelines, without HTTP.
+//!
+//! ```text
+//!  submission ─► quotas ─► admission ─► dispatcher ─► engine ─► commit notifier ─► event feeds, webhooks
+//! ```
+//!
+//! | module | content |
+//! |---|---|
+//! | state, background | the state that all operations share, and the work that runs beside them |
+//! | submission, staged files | checks a submission, stores its files and commits its job |
+//! | admission | selects the next job, limits the number of running jobs and starts them |
+//! | jobs | progress, diagnosis, cancellation and retry of jobs |
+//! | quota limiter, usage | quotas of a tenant and what it has used |
+//! | upload reservations | counts bytes in flight against quotas and free disk space |
+//! | pipelines | components, revisions, canaries, shadows and replays |
+//! | events, commit notifier | the recent events of tenants, and a notification of each commit |
+//! | webhook | reports ended jobs to the servers of clients |
+//! | document removal, tenant removal | remove all data of a document or a tenant |
+//! | API key, tenant labels, trace context | keys of tenants, their labels in metrics, and traces that continue after a request |
+//!
+//! Errors are plain enums. The server turns them into responses. Nothing here knows HTTP, so all of it is tested without a server.
+
+pub mod admission;
+pub mod api_key;
+mod background;
+mod commit_notifier;
+pub mod document_removal;
+pub mod events;
+pub mod jobs;
+pub mod pipelines;
+mod quota_limiter;
+pub mod staged_files;
+mod state;
+pub mod submission;
+mod tenant_labels;
+pub mod tenant_removal;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod trace_context;
+mod upload_reservations;
+pub mod usage;
+pub mod webhook;
+
+pub use background::{recover_previous_process, run_background_work};
+pub use commit_notifier::CommitNotifier;
+pub use quota_limiter::{QuotaError, QuotaExceeded, QuotaLimiter};
+pub use state::{Control, ControlParts, TaskPanicked};
+pub use upload_reservations::{UploadError, UploadReservation, UploadReservations};

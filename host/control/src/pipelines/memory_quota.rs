@@ -1,0 +1,32 @@
+//! Applies a tenant's memory quota to a pipeline. It is used wherever the tenant's components run: in jobs, replays and shadows.
+
+use std::sync::Arc;
+
+use weir_core::manifest::Pipeline;
+use weir_core::{StorageError, TenantId};
+
+use crate::state::Control;
+
+/// Reduces the memory limit of the pipeline's component instances to the tenant's quota. The revision id stays the same, because
+/// less memory never changes a decision: a component that needs more memory fails.
+pub(crate) async fn apply_memory_quota(
+    control: &Control,
+    tenant: &TenantId,
+    pipeline: Arc<Pipeline>,
+) -> Result<Arc<Pipeline>, StorageError> {
+    let Some(record) = control.tenant_store.find_tenant(tenant).await? else {
+        return Ok(pipeline);
+    };
+    let usual = control.settings.policy_max_instance_memory_bytes;
+    let asked = pipeline.manifest.limits.max_memory_bytes.unwrap_or(usual);
+    Ok(
+        match control.quota_limiter.tenant_limits(&record).guest_memory_bytes {
+            Some(quota) if quota < asked => {
+                let mut pipeline = Arc::unwrap_or_clone(pipeline);
+                pipeline.manifest.limits.max_memory_bytes = Some(quota);
+                Arc::new(pipeline)
+            }
+            _ => pipeline,
+        },
+    )
+}

@@ -1,0 +1,23 @@
+//! The pipelines of tenants: which revision a job runs, and how revisions are rolled out while jobs run.
+//!
+//! A tenant's pipeline takes precedence over the host's pipeline of the same name once one of its revisions is active. A revision is
+//! assigned to a job when the job starts, not when it is submitted. So queued jobs do not run a revision that was rolled back an hour
+//! ago. The assignment is stored before the engine starts the job, so a job that is resumed after a restart runs the same revision.
+
+mod canary_trial;
+mod component_push;
+mod job_replay;
+mod memory_quota;
+mod revision_push;
+mod shadow_comparison;
+mod tenant_permits;
+mod tenant_pipelines;
+
+pub use canary_trial::{CanaryTrial, load_trial};
+pub(crate) use canary_trial::{EndedJob, record_ended_job};
+pub use component_push::{ComponentPush, PushComponentError};
+pub use job_replay::{ReplayJobError, replay_job};
+pub(crate) use memory_quota::apply_memory_quota;
+pub use revision_push::{PushRevisionError, push_revision};
+pub(crate) use shadow_comparison::{ComparedJob, compare_with_shadow};
+pub use tenant_pipelines::{DefaultComponents, PipelineError, TenantPipelines};

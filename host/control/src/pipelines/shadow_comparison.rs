@@ -1,0 +1,89 @@
+//! Compares the decisions of ended jobs with those of a shadow revision.
+//!
+//! One job of each tenant is compared at a time, and a few on the whole host. A job that ends meanwhile is not compared. So
+//! comparisons never queue: under load they become a sample of the jobs instead of falling behind.
+
+use weir_core::clock::unix_time_millis;
+use weir_core::job_request::JobRequestOptions;
+use weir_core::replay::ReplayReport;
+use weir_core::rollout::{RevisionAssignment, RolloutArm};
+use weir_core::shadow::{MAX_DIFFERENCES_PER_RUN, ShadowRevision, ShadowRun};
+use weir_core::{JobId, StorageError, TenantId};
+
+use super::memory_quota::apply_memory_quota;
+use crate::state::Control;
+
+/// An ended job to compare.
+pub(crate) struct ComparedJob<'a> {
+    pub(crate) tenant: &'a TenantId,
+    pub(crate) job: JobId,
+    pub(crate) pipeline: &'a str,
+    pub(crate) options: &'a JobRequestOptions,
+}
+
+/// Replays the decisions of a job with the shadow of its pipeline, if it has one, and stores the differences.
+pub(crate) async fn compare_with_shadow(
+    control: &Control,
+    given: RevisionAssignment,
+    ended: ComparedJob<'_>,
+) {
+    if let Err(error) = try_compare_with_shadow(control, given, &ended).await {
+        tracing::warn!(job = %ended.job, %error, "cannot compare a job with the shadow");
+    }
+}
+
+async fn try_compare_with_shadow(
+    control: &Control,
+    given: RevisionAssignment,
+    ended: &ComparedJob<'_>,
+) -> Result<(), StorageError> {
+    let shelf = &control.tenant_pipelines;
+    let record = shelf
+        .pipeline_store
+        .find_pipeline(ended.tenant, ended.pipeline)
+        .await?;
+    let shadow = record.and_then(|record| record.rollout.shadow);
+    let Some(shadow) = shadow.filter(|shadow| shadow.revision != given.revision) else {
+        return Ok(());
+    };
+    let Some(_turn) = shelf.comparison_permits.try_acquire(ended.tenant) else {
+        return Ok(());
+    };
+    shelf
+        .shadow_store
+        .put_shadow_run(&ShadowRun {
+            tenant: ended.tenant.clone(),
+            pipeline: ended.pipeline.to_owned(),
+            revision: shadow.revision,
+            job: ended.job,
+            compared_at_millis: unix_time_millis(),
+            report: replay_with_shadow(control, shadow, ended).await,
+        })
+        .await
+}
+
+async fn replay_with_shadow(
+    control: &Control,
+    shadow: ShadowRevision,
+    ended: &ComparedJob<'_>,
+) -> Result<ReplayReport, String> {
+    let given = Some(RevisionAssignment {
+        revision: shadow.revision,
+        arm: RolloutArm::Stable,
+    });
+    let pipeline = control
+        .tenant_pipelines
+        .load_pipeline(ended.tenant, ended.pipeline, ended.options, given)
+        .await;
+    let pipeline = pipeline.map_err(|error| error.to_string())?;
+    let pipeline = apply_memory_quota(control, ended.tenant, pipeline).await;
+    let pipeline = pipeline.map_err(|error| error.to_string())?;
+    let report = control
+        .tenant_pipelines
+        .job_replayer
+        .replay_job(ended.tenant, &ended.job, &pipeline)
+        .await;
+    let mut report = report.map_err(|error| error.to_string())?;
+    report.differences.truncate(MAX_DIFFERENCES_PER_RUN);
+    Ok(report)
+}

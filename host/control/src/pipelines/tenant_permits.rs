@@ -1,0 +1,45 @@
+//! Permits for an operation: at most one for each tenant, and a limited number in total.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use weir_core::TenantId;
+
+/// Hands out at most one permit to each tenant.
+pub(crate) struct TenantPermits {
+    max_permits: usize,
+    holders: Mutex<HashSet<TenantId>>,
+}
+
+/// The permit of a tenant. Dropping it returns the permit.
+pub(crate) struct TenantPermit {
+    permits: Arc<TenantPermits>,
+    tenant: TenantId,
+}
+
+impl TenantPermits {
+    /// Creates an instance with at most `most` permits in total.
+    pub(crate) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max_permits: most,
+            holders: Mutex::default(),
+        })
+    }
+
+    /// Returns a permit for the tenant; `None` if the tenant already has one, or all permits are in use.
+    pub(crate) fn try_acquire(self: &Arc<Self>, tenant: &TenantId) -> Option<TenantPermit> {
+        let mut taken = self.holders.lock();
+        let free = taken.len() < self.max_permits && taken.insert(tenant.clone());
+        free.then(|| TenantPermit {
+            permits: Arc::clone(self),
+            tenant: tenant.clone(),
+        })
+    }
+}
+
+impl Drop for TenantPermit {
+    fn drop(&mut self) {
+        self.permits.holders.lock().remove(&self.tenant);
+    }
+}

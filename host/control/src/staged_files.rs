@@ -1,0 +1,287 @@
+//! Writes uploaded files to the disk.
+//!
+//! A file goes through three states. It is unfinished while it is received. It is staged for its job when it is complete and
+//! durable. It is committed as the file of its document when its job is in the ledger; a file that exists already has the same
+//! bytes and is replaced. So a committed file always belongs to a job, and a refused upload never becomes one. After a crash,
+//! the next start removes unfinished files, commits the staged files whose job exists, and removes the other staged files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use tokio::fs::File;
+use tokio::io::{AsyncWriteExt as _, BufWriter};
+use weir_core::job_request::JobRequestStore;
+use weir_core::uploads::{StagedUpload, UploadStore};
+use weir_core::{DocumentId, JobId, StorageError, TenantId};
+
+/// Size of the write buffer.
+const WRITE_BUFFER_BYTES: usize = 256 << 10;
+
+/// Removes a file when dropped. Set to `None` to keep the file.
+struct RemoveFileOnDrop(Option<PathBuf>);
+
+impl Drop for RemoveFileOnDrop {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            // Ignore errors: the file may not exist yet, or the next start removes it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// A file that is being received. Dropping it removes the file.
+pub struct IncomingFile {
+    /// `None` if the file is only hashed.
+    target: Option<UnfinishedFile>,
+    hash: Sha256,
+    size_bytes: u64,
+}
+
+struct UnfinishedFile {
+    upload_store: Arc<dyn UploadStore>,
+    path: PathBuf,
+    remove_guard: RemoveFileOnDrop,
+    file: BufWriter<File>,
+}
+
+impl IncomingFile {
+    /// Creates an empty file.
+    pub async fn create_stored(uploads: &Arc<dyn UploadStore>) -> Result<Self, StorageError> {
+        let path = uploads.new_temporary_path();
+        // Created before the file, so that the file is removed even if this future is dropped right after creating it.
+        let loose = RemoveFileOnDrop(Some(path.clone()));
+        let file = File::create_new(&path)
+            .await
+            .map_err(|error| upload_error(&error))?;
+        Ok(Self {
+            target: Some(UnfinishedFile {
+                upload_store: Arc::clone(uploads),
+                path,
+                remove_guard: loose,
+                file: BufWriter::with_capacity(WRITE_BUFFER_BYTES, file),
+            }),
+            ..Self::create_hash_only()
+        })
+    }
+
+    /// Creates a file that is hashed and not stored, for the comparison with an earlier request.
+    pub fn create_hash_only() -> Self {
+        Self {
+            target: None,
+            hash: Sha256::new(),
+            size_bytes: 0,
+        }
+    }
+
+    /// Appends bytes.
+    pub async fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.hash.update(bytes);
+        self.size_bytes += bytes.len() as u64;
+        match &mut self.target {
+            Some(kept) => kept
+                .file
+                .write_all(bytes)
+                .await
+                .map_err(|error| upload_error(&error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Completes the file and returns its id and size. If it is stored, it is durable and staged for the job when this returns.
+    pub async fn finish_and_stage(
+        self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<(DocumentId, u64, Option<StagedFile>), StorageError> {
+        let document = DocumentId::from_digest(self.hash.finalize().into());
+        let Some(mut kept) = self.target else {
+            return Ok((document, self.size_bytes, None));
+        };
+        kept.file.flush().await.map_err(|error| upload_error(&error))?;
+        // Sync this descriptor: it reports all write errors of the file, while a descriptor opened later may miss them.
+        let synced = kept.file.get_ref().sync_all().await;
+        synced.map_err(|error| upload_error(&error))?;
+        let path = kept
+            .upload_store
+            .stage_for_job(tenant, &kept.path, job, &document)
+            .await?;
+        kept.remove_guard.0 = Some(path.clone());
+        let staged = StagedUpload {
+            tenant: tenant.clone(),
+            job: *job,
+            document,
+            path,
+        };
+        let arrived = StagedFile {
+            upload_store: kept.upload_store,
+            remove_guard: kept.remove_guard,
+            staged,
+            received_bytes: self.size_bytes,
+        };
+        Ok((document, self.size_bytes, Some(arrived)))
+    }
+}
+
+/// A complete and durable file that is staged for its job. Dropping it before the commit removes the file.
+pub struct StagedFile {
+    upload_store: Arc<dyn UploadStore>,
+    remove_guard: RemoveFileOnDrop,
+    staged: StagedUpload,
+    /// Number of received bytes. 0 for a document that was stored before.
+    pub received_bytes: u64,
+}
+
+impl StagedFile {
+    /// Stages the stored file of a document for this job, and returns it with its size. `None` if the document is not stored.
+    ///
+    /// The job keeps the staged file even if the document is removed before the job is committed.
+    pub async fn stage_stored_document(
+        uploads: &Arc<dyn UploadStore>,
+        tenant: &TenantId,
+        job: &JobId,
+        document: &DocumentId,
+    ) -> Result<Option<(Self, u64)>, StorageError> {
+        let Some(path) = uploads.stage_stored_upload(tenant, job, document).await? else {
+            return Ok(None);
+        };
+        let arrived = Self {
+            upload_store: Arc::clone(uploads),
+            remove_guard: RemoveFileOnDrop(Some(path.clone())),
+            staged: StagedUpload {
+                tenant: tenant.clone(),
+                job: *job,
+                document: *document,
+                path: path.clone(),
+            },
+            received_bytes: 0,
+        };
+        let metadata = tokio::fs::metadata(&path)
+            .await
+            .map_err(|error| upload_error(&error))?;
+        Ok(Some((arrived, metadata.len())))
+    }
+
+    /// Commits the file. Its job must be in the ledger; after a crash the next start does the same.
+    pub async fn commit_file(mut self) -> Result<(), StorageError> {
+        self.remove_guard.0 = None;
+        commit_staged_file(self.upload_store.as_ref(), &self.staged).await
+    }
+}
+
+async fn commit_staged_file(uploads: &dyn UploadStore, staged: &StagedUpload) -> Result<(), StorageError> {
+    uploads
+        .commit_upload(&staged.tenant, &staged.path, &staged.document)
+        .await
+}
+
+/// Recovers the staged files of an earlier process: commits those whose job exists and removes the others.
+pub async fn recover_staged_files(
+    uploads: &dyn UploadStore,
+    orders: &dyn JobRequestStore,
+) -> Result<(), StorageError> {
+    for staged in uploads.list_staged_uploads().await? {
+        match orders.find_job_request(&staged.tenant, &staged.job).await? {
+            Some(_) => commit_staged_file(uploads, &staged).await?,
+            None => {
+                let removed = tokio::fs::remove_file(&staged.path).await;
+                removed.map_err(|error| {
+                    staged_file_error(
+                        &staged.path,
+                        format!("upload of document {}", staged.document),
+                        &error,
+                    )
+                })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn upload_error(error: &io::Error) -> StorageError {
+    StorageError::from_io_error("the upload", error)
+}
+
+/// Creates an error without the path, since a tenant may read it, and logs the path.
+fn staged_file_error(path: &Path, name: String, error: &io::Error) -> StorageError {
+    tracing::warn!(path = %path.display(), %error, "cannot remove a staged file");
+    StorageError::from_io_error(name, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakeUploadStore, TestControl};
+
+    async fn stage_test_file(
+        uploads: &Arc<dyn UploadStore>,
+        tenant: &TenantId,
+        job: JobId,
+        content: &[u8],
+    ) -> StagedFile {
+        let mut incoming = IncomingFile::create_stored(uploads).await.unwrap();
+        for bytes in content.chunks(3) {
+            incoming.write_bytes(bytes).await.unwrap();
+        }
+        incoming.finish_and_stage(tenant, &job).await.unwrap().2.unwrap()
+    }
+
+    #[tokio::test]
+    async fn file_is_stored_only_after_the_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = FakeUploadStore::new(folder.path(), Arc::default());
+        let (uploads, tenant, job): (Arc<dyn UploadStore>, _, _) =
+            (files.clone(), TenantId::default_tenant(), JobId::new());
+        let arrived = stage_test_file(&uploads, &tenant, job, b"content").await;
+        let document = DocumentId::from_content(b"content");
+        let size = async || {
+            let again = StagedFile::stage_stored_document(&uploads, &tenant, &job, &document)
+                .await
+                .unwrap();
+            again.map(|(_, bytes)| bytes)
+        };
+        assert_eq!((arrived.staged.document, arrived.received_bytes), (document, 7));
+        assert_eq!(size().await, None);
+        arrived.commit_file().await.unwrap();
+        assert_eq!(size().await, Some(7));
+        // A dropped upload of the same file and an incomplete upload leave only the committed file.
+        drop(stage_test_file(&uploads, &tenant, JobId::new(), b"content").await);
+        let mut broken = IncomingFile::create_stored(&uploads).await.unwrap();
+        broken.write_bytes(b"cont").await.unwrap();
+        drop(broken);
+        assert_eq!(files.file_names(), [format!("{tenant}-{document}")]);
+    }
+
+    #[tokio::test]
+    async fn hash_only_file_is_not_written() {
+        let mut incoming = IncomingFile::create_hash_only();
+        incoming.write_bytes(b"con").await.unwrap();
+        incoming.write_bytes(b"tent").await.unwrap();
+        let finished = incoming
+            .finish_and_stage(&TenantId::default_tenant(), &JobId::new())
+            .await;
+        let (document, bytes, arrived) = finished.unwrap();
+        assert_eq!((document, bytes), (DocumentId::from_content(b"content"), 7));
+        assert!(arrived.is_none());
+    }
+
+    #[tokio::test]
+    async fn staged_files_are_recovered_after_a_crash() {
+        let host = TestControl::new();
+        let (tenant, uploads) = (TenantId::default_tenant(), Arc::clone(&host.control.upload_store));
+        let (known, unknown) = (JobId::new(), JobId::new());
+        host.create_queued_job(&tenant, known, DocumentId::from_content(b"accepted"))
+            .await;
+        let leak = |arrived: StagedFile| std::mem::forget(arrived);
+        leak(stage_test_file(&uploads, &tenant, known, b"accepted").await);
+        leak(stage_test_file(&uploads, &tenant, unknown, b"not accepted").await);
+        assert_eq!(uploads.list_staged_uploads().await.unwrap().len(), 2);
+        recover_staged_files(&*uploads, &*host.store).await.unwrap();
+        assert_eq!(uploads.list_staged_uploads().await.unwrap(), []);
+        assert_eq!(
+            uploads.list_uploads(&tenant).await.unwrap(),
+            [DocumentId::from_content(b"accepted")]
+        );
+    }
+}

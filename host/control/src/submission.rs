@@ -1,0 +1,140 @@
+//! Accepts jobs: checks a submission before its files arrive, and commits its job.
+
+use tokio::time::{Instant, sleep};
+use weir_core::job_request::{EarlierRequest, IdempotencyKey, JobRequest, PutRequestOutcome};
+use weir_core::ledger::JobRecord;
+use weir_core::tenancy::Tenant;
+use weir_core::usage::{Usage, UsageMeter as _};
+use weir_core::{DocumentId, JobId, StorageError};
+
+use crate::admission::{AdmissionRefusal, QueueReservation};
+use crate::document_removal::{REMOVAL_POLL_INTERVAL, REMOVAL_TIMEOUT};
+use crate::quota_limiter::QuotaError;
+use crate::staged_files::StagedFile;
+use crate::state::Control;
+
+/// Why a job is refused before its files arrive.
+#[derive(Debug, thiserror::Error)]
+pub enum AdmissionError {
+    /// The host is stopping.
+    #[error("the host is stopping: submit to another host, or again later")]
+    Stopping,
+    /// The host is overloaded, for this reason.
+    #[error("{0}: submit again later")]
+    Overloaded(String),
+    /// The host has as many queued jobs as it may have.
+    #[error("the job queue of this host is full: submit again later")]
+    HostQueueFull,
+    /// The tenant is being removed.
+    #[error("the tenant is being removed")]
+    TenantBeingRemoved,
+    /// A quota of the tenant is exceeded.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// The records of the tenant cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Why a job cannot be committed.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitJobError {
+    /// The idempotency key belongs to a different request.
+    #[error("this Idempotency-Key was used for another request: use a new one")]
+    IdempotencyKeyReused,
+    /// A document of the job is being removed.
+    #[error("document {0} is being deleted: submit again later")]
+    DocumentBeingRemoved(DocumentId),
+    /// The job cannot be stored.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// The result of the checks before the body of a submission is received.
+pub enum AdmissionDecision {
+    /// A new request, with a queue reservation for its job.
+    NewRequest(QueueReservation),
+    /// A request whose idempotency key belongs to an earlier request.
+    RepeatedRequest(EarlierRequest),
+}
+
+/// Runs all checks that can refuse a job before its body is received, and reserves a place in the job queue. If `word` is the
+/// idempotency key of an earlier request, returns that request instead.
+pub async fn check_and_reserve(
+    control: &Control,
+    tenant: &Tenant,
+    word: Option<&str>,
+) -> Result<AdmissionDecision, AdmissionError> {
+    if control.stop_signal.is_cancelled() {
+        return Err(AdmissionError::Stopping);
+    }
+    if let Some(word) = word
+        && let Some(earlier) = control
+            .job_requests
+            .find_earlier_request(&tenant.id, word)
+            .await?
+    {
+        return Ok(AdmissionDecision::RepeatedRequest(earlier));
+    }
+    if let Some(reason) = control.admission.overload_reason() {
+        return Err(AdmissionError::Overloaded(reason));
+    }
+    control.quota_limiter.check_daily_quotas(tenant).await?;
+    let limit = control.quota_limiter.tenant_limits(tenant).queued_jobs;
+    let place = control.admission.reserve_queue_place(&tenant.id, limit);
+    place
+        .map(AdmissionDecision::NewRequest)
+        .map_err(|refusal| match refusal {
+            AdmissionRefusal::TenantQueueFull => {
+                QuotaError::from(control.quota_limiter.refuse_queued_job(tenant)).into()
+            }
+            AdmissionRefusal::HostQueueFull => AdmissionError::HostQueueFull,
+            AdmissionRefusal::TenantBeingRemoved => AdmissionError::TenantBeingRemoved,
+        })
+}
+
+/// Commits a job with its files to the ledger and queues it.
+///
+/// Returns the id of the job, and whether an earlier request with the same idempotency key created it. `arrived` must contain
+/// each document of the job request. Waits up to 10 seconds while a document of the job is being removed.
+pub async fn commit_job(
+    control: &Control,
+    order: &JobRequest,
+    record: &JobRecord,
+    idempotency: Option<&IdempotencyKey>,
+    arrived: Vec<StagedFile>,
+    place: QueueReservation,
+) -> Result<(JobId, bool), CommitJobError> {
+    let deadline = Instant::now() + REMOVAL_TIMEOUT;
+    loop {
+        match control
+            .job_requests
+            .put_job_request(record, order, idempotency)
+            .await?
+        {
+            PutRequestOutcome::Created => break,
+            PutRequestOutcome::AlreadyCreated(job) => return Ok((job, true)),
+            PutRequestOutcome::KeyConflict => return Err(CommitJobError::IdempotencyKeyReused),
+            PutRequestOutcome::DocumentBeingRemoved(_) if Instant::now() < deadline => {
+                sleep(REMOVAL_POLL_INTERVAL).await
+            }
+            PutRequestOutcome::DocumentBeingRemoved(document) => {
+                return Err(CommitJobError::DocumentBeingRemoved(document));
+            }
+        }
+    }
+    let used = Usage {
+        jobs: 1,
+        upload_bytes: arrived.iter().map(|file| file.received_bytes).sum(),
+        ..Usage::default()
+    };
+    control.usage_recorder.record_usage(&order.tenant, &used);
+    for file in arrived {
+        if let Err(error) = file.commit_file().await {
+            // The job is accepted already. Its document fails, and the next start commits the file.
+            tracing::error!(job = %order.job, %error, "cannot commit an uploaded file of a job");
+        }
+    }
+    place.enqueue(order);
+    Ok((order.job, false))
+}

@@ -1,0 +1,61 @@
+//! Removes a tenant with all its data.
+
+use std::time::Duration;
+
+use weir_core::tenancy::{TenantState, TenantUpdate};
+use weir_core::{StorageError, TenantId};
+
+use crate::state::Control;
+
+/// Time that the jobs and uploads of a tenant get to end when the tenant is removed.
+pub const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why a tenant cannot be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveTenantError {
+    /// The tenant does not exist.
+    #[error("the tenant does not exist")]
+    NotFound,
+    /// Its jobs or uploads have not ended within [`REMOVAL_TIMEOUT`].
+    #[error("jobs or uploads of the tenant have not ended yet: repeat the request")]
+    StillActive,
+    /// Its data cannot be removed completely. Removing it again continues the removal.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// Removes a tenant: cancels its jobs, revokes its keys and deletes its data. If it is interrupted, the tenant stays suspended.
+pub async fn remove_tenant(control: &Control, tenant: &TenantId) -> Result<(), RemoveTenantError> {
+    let suspend = TenantUpdate {
+        state: Some(TenantState::Suspended),
+        ..TenantUpdate::default()
+    };
+    let suspended = control.tenant_store.update_tenant(tenant, &suspend).await?;
+    suspended.ok_or(RemoveTenantError::NotFound)?;
+    let leaving = tokio::time::timeout(REMOVAL_TIMEOUT, control.admission.drain_tenant(tenant)).await;
+    let _leaving = leaving.map_err(|_late| RemoveTenantError::StillActive)?;
+    // From here on a component push in progress is refused, and the push removes its own file.
+    control.tenant_store.suspend_and_remove_keys(tenant).await?;
+    let ports = control.engine.ports();
+    // The ledger is cleared last: if the removal is interrupted, the tenant is still listed and the removal can be repeated.
+    ports.vectors.remove_tenant_points(tenant).await?;
+    ports.vectors.flush_points().await?;
+    ports.blobs.delete_prefix(tenant, "").await?;
+    control.upload_store.remove_all_of_tenant(tenant).await?;
+    control
+        .tenant_pipelines
+        .component_store
+        .remove_all_of_tenant(tenant)
+        .await?;
+    control
+        .tenant_pipelines
+        .job_replayer
+        .clear_recordings(tenant)
+        .await?;
+    if let Some(model) = &ports.language_model {
+        model.clear_cache(tenant).await?;
+    }
+    control.tenant_store.remove_tenant(tenant).await?;
+    control.usage_recorder.forget_tenant(tenant);
+    Ok(())
+}

@@ -1,0 +1,453 @@
+//! A ledger and the other stores, in memory.
+
+mod removals;
+mod tenants;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
+use weir_core::component_log::ComponentLogEntry;
+use weir_core::event::Event;
+use weir_core::job_request::{
+    EarlierRequest, IdempotencyKey, JobFilter, JobRequest, JobRequestStore, PutRequestOutcome, RequestedFile,
+};
+use weir_core::ledger::{DocumentRecord, JobRecord, LedgerEntry, PageRecord};
+use weir_core::ports::Ledger;
+use weir_core::tenancy::{ApiKeyRecord, Tenant};
+use weir_core::usage::{Usage, UsageDay, UsageStore};
+use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantId};
+
+use super::pipelines::PipelineTables;
+
+/// Implements the ledger and the stores of job requests, usage, tenants, keys, pipelines and shadows in memory.
+#[derive(Default)]
+pub struct FakeStore(Mutex<StoreTables>, Mutex<PipelineTables>);
+
+#[derive(Default)]
+struct StoreTables {
+    jobs: Vec<JobRecord>,
+    documents: Vec<DocumentRecord>,
+    pages: BTreeMap<(TenantId, DocumentId, PageNumber), PageRecord>,
+    /// In the order of commits: the position of an event is its index plus one.
+    events: Vec<(TenantId, Event)>,
+    component_log: BTreeMap<(TenantId, JobId, u64), ComponentLogEntry>,
+    job_requests: Vec<JobRequest>,
+    webhooks: BTreeMap<(TenantId, JobId), u32>,
+    tenants: BTreeMap<TenantId, Tenant>,
+    keys: BTreeMap<String, ApiKeyRecord>,
+    usage: HashMap<(TenantId, UsageDay), Usage>,
+    idempotency_keys: HashMap<(TenantId, String), ([u8; 32], JobId)>,
+    stored_bytes: HashMap<TenantId, u64>,
+    removals: BTreeSet<(TenantId, DocumentId)>,
+    event_reads: usize,
+    fail_reads: bool,
+    storage_full: bool,
+}
+
+impl StoreTables {
+    fn remove_passwords(&mut self, job: &JobRecord) {
+        let of_job = |o: &&mut JobRequest| (&o.tenant, &o.job) == (&job.tenant, &job.id);
+        let files = self
+            .job_requests
+            .iter_mut()
+            .filter(of_job)
+            .flat_map(|o| &mut o.files);
+        files.for_each(|file| file.password = None);
+    }
+}
+
+impl FakeStore {
+    /// Refuses a change by a key that was removed with its tenant, as a ledger does.
+    pub(crate) fn require_key(&self, id: &str) -> Result<(), StorageError> {
+        match self.0.lock().keys.contains_key(id) {
+            true => Ok(()),
+            false => Err(StorageError::NotFound {
+                what: format!("key {id}"),
+            }),
+        }
+    }
+
+    pub(crate) fn lock_pipelines(&self) -> MutexGuard<'_, PipelineTables> {
+        self.1.lock()
+    }
+
+    /// Returns how often events were read.
+    pub fn event_reads(&self) -> usize {
+        self.0.lock().event_reads
+    }
+
+    /// Changes a tenant's record.
+    pub fn set_tenant(&self, id: &TenantId, change: impl FnOnce(&mut Tenant)) {
+        change(self.0.lock().tenants.get_mut(id).unwrap());
+    }
+
+    /// Sets whether reads of events and writes of usage fail.
+    pub fn set_failing(&self, failing: bool) {
+        self.0.lock().fail_reads = failing;
+    }
+
+    /// Sets whether commits fail because storage is full.
+    pub fn set_storage_full(&self, full: bool) {
+        self.0.lock().storage_full = full;
+    }
+
+    /// Sets the stored bytes of a tenant.
+    pub fn set_stored_bytes(&self, tenant: &TenantId, bytes: u64) {
+        self.0.lock().stored_bytes.insert(tenant.clone(), bytes);
+    }
+
+    /// Changes the stored bytes of a tenant by the difference between `before` and `after`.
+    pub(crate) fn change_stored_bytes(&self, tenant: &TenantId, before: u64, after: u64) {
+        let mut kept = self.0.lock();
+        let stored = kept.stored_bytes.entry(tenant.clone()).or_default();
+        *stored = (*stored + after).saturating_sub(before);
+    }
+
+    fn begin_event_read(&self) -> Result<(), StorageError> {
+        let mut kept = self.0.lock();
+        kept.event_reads += 1;
+        if kept.fail_reads {
+            return Err(StorageError::Failed {
+                what: "events".into(),
+                reason: "the test injects this error".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Ledger for FakeStore {
+    async fn commit_entries(&self, entries: Vec<LedgerEntry>) -> Result<(), StorageError> {
+        let mut kept = self.0.lock();
+        if kept.storage_full {
+            let what = "the ledger".into();
+            return Err(StorageError::NoSpace { what });
+        }
+        for entry in entries {
+            match entry {
+                LedgerEntry::Job(job) => {
+                    if job.state.is_terminal() {
+                        kept.remove_passwords(&job);
+                    }
+                    match kept.jobs.iter_mut().find(|j| j.id == job.id) {
+                        Some(known) => *known = job,
+                        None => kept.jobs.push(job),
+                    }
+                }
+                LedgerEntry::Document(mut document) => {
+                    let same = |d: &DocumentRecord| (&d.tenant, d.id) == (&document.tenant, document.id);
+                    if let Some(known) = kept.documents.iter().position(same) {
+                        document.created_millis = kept.documents.remove(known).created_millis;
+                    }
+                    kept.documents.push(document);
+                }
+                LedgerEntry::Page(page) => {
+                    kept.pages
+                        .insert((page.tenant.clone(), page.document, page.page), page);
+                }
+                LedgerEntry::ComponentLog(tenant, entry) => {
+                    kept.component_log.insert((tenant, entry.job, entry.seq), entry);
+                }
+                LedgerEntry::Event(tenant, event) => {
+                    let same =
+                        |(t, e): &(TenantId, Event)| *t == tenant && (e.job, e.seq) == (event.job, event.seq);
+                    if !kept.events.iter().rev().take(1000).any(same) {
+                        kept.events.push((tenant, event));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn find_document(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+    ) -> Result<Option<DocumentRecord>, StorageError> {
+        let kept = self.0.lock();
+        let mut documents = kept.documents.iter();
+        Ok(documents
+            .find(|d| (&d.tenant, &d.id) == (tenant, document))
+            .cloned())
+    }
+
+    async fn list_documents(&self, tenant: &TenantId) -> Result<Vec<DocumentRecord>, StorageError> {
+        self.list_documents_after(tenant, None, usize::MAX).await
+    }
+
+    async fn list_documents_after(
+        &self,
+        tenant: &TenantId,
+        after: Option<(u64, DocumentId)>,
+        limit: usize,
+    ) -> Result<Vec<DocumentRecord>, StorageError> {
+        let kept = self.0.lock();
+        let place = |document: &DocumentRecord| (document.created_millis, document.id);
+        let of_tenant = kept.documents.iter().filter(|d| d.tenant == *tenant);
+        let mut documents: Vec<_> = of_tenant
+            .filter(|d| after.is_none_or(|after| place(d) < after))
+            .cloned()
+            .collect();
+        documents.sort_unstable_by_key(|d| std::cmp::Reverse(place(d)));
+        documents.truncate(limit);
+        Ok(documents)
+    }
+
+    async fn list_pages(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        _revision: Option<&RevisionId>,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        let kept = self.0.lock();
+        let pages = kept.pages.values();
+        Ok(pages
+            .filter(|p| (&p.tenant, &p.document) == (tenant, document))
+            .cloned()
+            .collect())
+    }
+
+    async fn list_pages_after(
+        &self,
+        tenant: &TenantId,
+        document: &DocumentId,
+        after: PageNumber,
+        limit: usize,
+    ) -> Result<Vec<PageRecord>, StorageError> {
+        let pages = self.list_pages(tenant, document, None).await?;
+        Ok(pages
+            .into_iter()
+            .filter(|page| page.page > after)
+            .take(limit)
+            .collect())
+    }
+
+    async fn find_job(&self, tenant: &TenantId, job: &JobId) -> Result<Option<JobRecord>, StorageError> {
+        let kept = self.0.lock();
+        let mut jobs = kept.jobs.iter();
+        Ok(jobs.find(|j| (&j.tenant, &j.id) == (tenant, job)).cloned())
+    }
+
+    async fn list_unfinished_jobs(&self) -> Result<Vec<JobRecord>, StorageError> {
+        let kept = self.0.lock();
+        let unfinished = kept.jobs.iter().filter(|j| !j.state.is_terminal());
+        let mut unfinished: Vec<_> = unfinished.cloned().collect();
+        unfinished.sort_by_key(|j| j.created_millis);
+        Ok(unfinished)
+    }
+
+    async fn list_job_events(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StorageError> {
+        self.begin_event_read()?;
+        // Yield, so that other tasks can commit while the caller still processes this read.
+        let events = {
+            let kept = self.0.lock();
+            let of_job = kept
+                .events
+                .iter()
+                .filter(|(t, e)| t == tenant && e.job == *job && e.seq > after);
+            of_job.take(limit).map(|(_, e)| e.clone()).collect()
+        };
+        tokio::task::yield_now().await;
+        Ok(events)
+    }
+
+    async fn list_component_log(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<ComponentLogEntry>, StorageError> {
+        let kept = self.0.lock();
+        let (from, to) = (after.saturating_add(1), u64::MAX);
+        let of_job = kept
+            .component_log
+            .range((tenant.clone(), *job, from)..=(tenant.clone(), *job, to));
+        Ok(of_job.take(limit).map(|(_, entry)| entry.clone()).collect())
+    }
+
+    async fn last_component_log_seq(&self, tenant: &TenantId, job: &JobId) -> Result<u64, StorageError> {
+        let all = self.list_component_log(tenant, job, 0, usize::MAX).await?;
+        Ok(all.last().map_or(0, |entry| entry.seq))
+    }
+
+    async fn list_tenant_events(
+        &self,
+        tenant: &TenantId,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Event)>, StorageError> {
+        self.begin_event_read()?;
+        let events = {
+            let kept = self.0.lock();
+            let placed = (1..).zip(&kept.events).skip(usize::try_from(after).unwrap());
+            placed
+                .filter(|(_, (t, _))| t == tenant)
+                .take(limit)
+                .map(|(place, (_, e))| (place, e.clone()))
+                .collect()
+        };
+        tokio::task::yield_now().await;
+        Ok(events)
+    }
+
+    async fn last_tenant_event_position(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        let kept = self.0.lock();
+        Ok((1..)
+            .zip(&kept.events)
+            .filter(|(_, (t, _))| t == tenant)
+            .map(|(p, _)| p)
+            .last()
+            .unwrap_or(0))
+    }
+
+    async fn erase_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
+        let mut kept = self.0.lock();
+        let before = kept.documents.len();
+        kept.documents
+            .retain(|d| (&d.tenant, &d.id) != (tenant, document));
+        kept.pages.retain(|(t, d, _), _| (t, d) != (tenant, document));
+        Ok(kept.documents.len() < before)
+    }
+}
+
+#[async_trait]
+impl JobRequestStore for FakeStore {
+    async fn put_job_request(
+        &self,
+        record: &JobRecord,
+        order: &JobRequest,
+        idempotency: Option<&IdempotencyKey>,
+    ) -> Result<PutRequestOutcome, StorageError> {
+        let mut kept = self.0.lock();
+        let word = idempotency.map(|word| ((order.tenant.clone(), word.key.clone()), word.request_digest));
+        if let Some((word, digest)) = &word {
+            match kept.idempotency_keys.get(word) {
+                Some((known, job)) if known == digest => return Ok(PutRequestOutcome::AlreadyCreated(*job)),
+                Some(_) => return Ok(PutRequestOutcome::KeyConflict),
+                None => {}
+            }
+        }
+        let removed = |file: &&RequestedFile| kept.removals.contains(&(order.tenant.clone(), file.document));
+        if let Some(file) = order.files.iter().find(removed) {
+            return Ok(PutRequestOutcome::DocumentBeingRemoved(file.document));
+        }
+        if let Some((word, digest)) = word {
+            kept.idempotency_keys.insert(word, (digest, order.job));
+        }
+        kept.jobs.push(record.clone());
+        kept.job_requests.push(order.clone());
+        if order.webhook.is_some() {
+            kept.webhooks.insert((order.tenant.clone(), order.job), 0);
+        }
+        Ok(PutRequestOutcome::Created)
+    }
+
+    async fn find_earlier_request(
+        &self,
+        tenant: &TenantId,
+        word: &str,
+    ) -> Result<Option<EarlierRequest>, StorageError> {
+        let word = (tenant.clone(), word.to_owned());
+        let known = self.0.lock().idempotency_keys.get(&word).copied();
+        Ok(known.map(|(digest, job)| EarlierRequest {
+            request_digest: digest,
+            job,
+        }))
+    }
+
+    async fn find_job_request(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> Result<Option<JobRequest>, StorageError> {
+        let kept = self.0.lock();
+        let mut orders = kept.job_requests.iter();
+        Ok(orders.find(|o| (&o.tenant, &o.job) == (tenant, job)).cloned())
+    }
+
+    async fn list_jobs(&self, tenant: &TenantId, filter: &JobFilter) -> Result<Vec<JobRecord>, StorageError> {
+        let kept = self.0.lock();
+        let mut jobs: Vec<_> = kept
+            .jobs
+            .iter()
+            .filter(|j| j.tenant == *tenant && filter.state.is_none_or(|state| state == j.state))
+            .filter(|j| filter.before.is_none_or(|before| j.id.0 < before.0))
+            .cloned()
+            .collect();
+        jobs.sort_by_key(|j| std::cmp::Reverse(j.id.0));
+        jobs.truncate(filter.limit);
+        Ok(jobs)
+    }
+
+    async fn list_undelivered_webhooks(&self) -> Result<Vec<(TenantId, JobId, u32)>, StorageError> {
+        let kept = self.0.lock();
+        let owed = kept.webhooks.iter();
+        Ok(owed
+            .map(|((tenant, job), tries)| (tenant.clone(), *job, *tries))
+            .collect())
+    }
+
+    async fn record_webhook_attempt(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        tries: Option<u32>,
+    ) -> Result<(), StorageError> {
+        let (key, mut kept) = ((tenant.clone(), *job), self.0.lock());
+        match tries {
+            Some(tries) => drop(kept.webhooks.insert(key, tries)),
+            None => {
+                kept.webhooks.remove(&key);
+                let order = kept
+                    .job_requests
+                    .iter_mut()
+                    .find(|o| (&o.tenant, &o.job) == (tenant, job));
+                order.into_iter().for_each(|order| order.webhook = None);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl UsageStore for FakeStore {
+    async fn add_usage(&self, day: UsageDay, amounts: Vec<(TenantId, Usage)>) -> Result<(), StorageError> {
+        let mut kept = self.0.lock();
+        if kept.fail_reads {
+            return Err(StorageError::NoSpace { what: "usage".into() });
+        }
+        for (tenant, usage) in amounts {
+            kept.usage.entry((tenant, day)).or_default().add(&usage);
+        }
+        Ok(())
+    }
+
+    async fn list_daily_usage(
+        &self,
+        tenant: &TenantId,
+        from: UsageDay,
+        to: UsageDay,
+    ) -> Result<Vec<(UsageDay, Usage)>, StorageError> {
+        let kept = self.0.lock();
+        let mut days: Vec<_> = (kept.usage.iter())
+            .filter(|((t, day), _)| t == tenant && (from..=to).contains(day))
+            .map(|((_, day), usage)| (*day, *usage))
+            .collect();
+        days.sort_by_key(|(day, _)| *day);
+        Ok(days)
+    }
+
+    async fn count_stored_bytes(&self, tenant: &TenantId) -> Result<u64, StorageError> {
+        Ok(self.0.lock().stored_bytes.get(tenant).copied().unwrap_or(0))
+    }
+}

@@ -1,0 +1,24 @@
+//! Fake ports in memory and a host over them, for the tests of this crate and of the server.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "this module is for tests"
+)]
+
+mod fake_store;
+mod pipelines;
+mod processing;
+mod records;
+mod shadows;
+mod stores;
+mod test_control;
+
+pub use fake_store::FakeStore;
+pub use pipelines::FakeComponentStore;
+pub use processing::{FakeProcessing, FakeUploadStore};
+pub use records::{TestRng, commit_events, job_record, metric_value, order};
+pub use stores::{CountingEmbedder, FakeBlobStore, FakeVectorStore};
+pub use test_control::{TestControl, wait_until};

@@ -1,0 +1,466 @@
+//! A fake store of pipelines and components, and a fake component validator.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use weir_core::canary_analysis::{CanaryEvidence, JobSample};
+use weir_core::component::{
+    ComponentDigest, ComponentInterface, ComponentRecord, ComponentStore, ComponentValidator,
+};
+use weir_core::manifest::{ComponentFile, Pipeline, Role};
+use weir_core::replay::{JobReplayer, ReplayError, ReplayReport};
+use weir_core::revision::{
+    PipelineAuditAction, PipelineAuditRecord, PipelineRecord, PipelineStore, Revision, RevisionJobOutcome,
+    RevisionSpec,
+};
+use weir_core::rollout::{RevisionAssignment, Rollout, RolloutAction, RolloutError};
+use weir_core::shadow::ShadowRun;
+use weir_core::{JobId, PolicyError, StorageError, TenantId};
+
+use super::{FakeProcessing, FakeStore};
+
+/// The tables of the fake pipeline store.
+#[derive(Default)]
+pub(crate) struct PipelineTables {
+    components: Vec<ComponentRecord>,
+    revisions: Vec<Revision>,
+    rollouts: BTreeMap<(TenantId, String), Rollout>,
+    audit_log: HashMap<(TenantId, String), Vec<PipelineAuditRecord>>,
+    assigned_jobs: HashMap<(TenantId, JobId), AssignedJob>,
+    pub(crate) shadow_runs: Vec<ShadowRun>,
+}
+
+struct AssignedJob {
+    pipeline: String,
+    assignment: RevisionAssignment,
+    outcome: Option<RevisionJobOutcome>,
+}
+
+impl PipelineTables {
+    fn pipeline_record(&self, tenant: &TenantId, name: &str) -> Option<PipelineRecord> {
+        let rollout = self.rollouts.get(&(tenant.clone(), name.to_owned()))?;
+        let own = self
+            .revisions
+            .iter()
+            .filter(|r| (&r.tenant, &*r.pipeline) == (tenant, name));
+        Some(PipelineRecord {
+            name: name.to_owned(),
+            revision_count: u32::try_from(own.count()).unwrap(),
+            rollout: rollout.clone(),
+        })
+    }
+
+    fn append_audit_log(&mut self, tenant: &TenantId, name: &str, mut entry: PipelineAuditRecord) {
+        let history = self
+            .audit_log
+            .entry((tenant.clone(), name.to_owned()))
+            .or_default();
+        entry.seq = history.len() as u64 + 1;
+        history.push(entry);
+    }
+}
+
+type StoreResult<T> = Result<T, StorageError>;
+
+#[async_trait]
+impl PipelineStore for FakeStore {
+    async fn put_component(&self, record: &ComponentRecord) -> StoreResult<()> {
+        self.require_key(&record.pushed_by_key)?;
+        let components = &mut self.lock_pipelines().components;
+        match components
+            .iter_mut()
+            .find(|c| (&c.tenant, &c.digest) == (&record.tenant, &record.digest))
+        {
+            Some(known) => known.name.clone_from(&record.name),
+            None => components.push(record.clone()),
+        }
+        Ok(())
+    }
+
+    async fn find_component(
+        &self,
+        tenant: &TenantId,
+        digest: &ComponentDigest,
+    ) -> StoreResult<Option<ComponentRecord>> {
+        let kept = self.lock_pipelines();
+        let mut components = kept.components.iter();
+        Ok(components
+            .find(|c| (&c.tenant, &c.digest) == (tenant, digest))
+            .cloned())
+    }
+
+    async fn list_components(&self, tenant: &TenantId) -> StoreResult<Vec<ComponentRecord>> {
+        let kept = self.lock_pipelines();
+        Ok(kept
+            .components
+            .iter()
+            .rev()
+            .filter(|c| c.tenant == *tenant)
+            .cloned()
+            .collect())
+    }
+
+    async fn remove_unused_component(
+        &self,
+        tenant: &TenantId,
+        digest: &ComponentDigest,
+    ) -> StoreResult<Result<bool, (String, u32)>> {
+        let mut kept = self.lock_pipelines();
+        let names = |r: &&Revision| r.tenant == *tenant && r.spec.components.values().any(|d| d == digest);
+        if let Some(user) = kept.revisions.iter().find(names) {
+            return Ok(Err((user.pipeline.clone(), user.number)));
+        }
+        let before = kept.components.len();
+        kept.components
+            .retain(|c| (&c.tenant, &c.digest) != (tenant, digest));
+        Ok(Ok(kept.components.len() < before))
+    }
+
+    async fn add_revision(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        recipe: &RevisionSpec,
+        by: &str,
+        now_millis: u64,
+    ) -> StoreResult<Result<Revision, ComponentDigest>> {
+        self.require_key(by)?;
+        let mut kept = self.lock_pipelines();
+        let newest = kept
+            .revisions
+            .iter()
+            .rev()
+            .find(|r| (&r.tenant, &*r.pipeline) == (tenant, pipeline));
+        let number = match newest {
+            Some(newest) if newest.spec == *recipe => return Ok(Ok(newest.clone())),
+            Some(newest) => newest.number + 1,
+            None => 1,
+        };
+        let revision = Revision {
+            tenant: tenant.clone(),
+            pipeline: pipeline.to_owned(),
+            number,
+            spec: recipe.clone(),
+            created_millis: now_millis,
+            pushed_by_key: by.to_owned(),
+        };
+        kept.revisions.push(revision.clone());
+        kept.rollouts
+            .entry((tenant.clone(), pipeline.to_owned()))
+            .or_default();
+        let entry = PipelineAuditRecord {
+            seq: 0,
+            at_millis: now_millis,
+            changed_by: by.to_owned(),
+            action: PipelineAuditAction::Pushed { revision: number },
+            evidence: None,
+        };
+        kept.append_audit_log(tenant, pipeline, entry);
+        Ok(Ok(revision))
+    }
+
+    async fn find_revision(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        number: u32,
+    ) -> StoreResult<Option<Revision>> {
+        let kept = self.lock_pipelines();
+        let mut revisions = kept.revisions.iter();
+        Ok(revisions
+            .find(|r| (&r.tenant, &*r.pipeline, r.number) == (tenant, pipeline, number))
+            .cloned())
+    }
+
+    async fn list_revisions(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        before: Option<u32>,
+        limit: usize,
+    ) -> StoreResult<Vec<Revision>> {
+        let kept = self.lock_pipelines();
+        let own = kept
+            .revisions
+            .iter()
+            .rev()
+            .filter(|r| (&r.tenant, &*r.pipeline) == (tenant, pipeline));
+        Ok(own
+            .filter(|r| before.is_none_or(|b| r.number < b))
+            .take(limit)
+            .cloned()
+            .collect())
+    }
+
+    async fn list_pipelines(&self, tenant: &TenantId) -> StoreResult<Vec<PipelineRecord>> {
+        let kept = self.lock_pipelines();
+        let names = kept.rollouts.keys().filter(|(owner, _)| owner == tenant);
+        Ok(names
+            .filter_map(|(_, name)| kept.pipeline_record(tenant, name))
+            .collect())
+    }
+
+    async fn find_pipeline(&self, tenant: &TenantId, name: &str) -> StoreResult<Option<PipelineRecord>> {
+        Ok(self.lock_pipelines().pipeline_record(tenant, name))
+    }
+
+    async fn change_rollout(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        version: Option<u64>,
+        change: &RolloutAction,
+        by: &str,
+        evidence: Option<CanaryEvidence>,
+        now_millis: u64,
+    ) -> StoreResult<Result<Rollout, RolloutError>> {
+        if evidence.is_none() {
+            self.require_key(by)?;
+        }
+        let mut kept = self.lock_pipelines();
+        let key = (tenant.clone(), pipeline.to_owned());
+        let from = kept.rollouts.get(&key).cloned().unwrap_or_default();
+        if version.is_some_and(|version| version != from.version) {
+            return Ok(Err(RolloutError::VersionConflict(from.version)));
+        }
+        let to = match from.apply_action(change, now_millis) {
+            Ok(to) => to,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        kept.rollouts.insert(key, to.clone());
+        let entry = PipelineAuditRecord {
+            seq: 0,
+            at_millis: now_millis,
+            changed_by: by.to_owned(),
+            action: PipelineAuditAction::Changed {
+                change: *change,
+                from,
+                to: to.clone(),
+            },
+            evidence,
+        };
+        kept.append_audit_log(tenant, pipeline, entry);
+        Ok(Ok(to))
+    }
+
+    async fn list_audit_log(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        before: Option<u64>,
+        limit: usize,
+    ) -> StoreResult<Vec<PipelineAuditRecord>> {
+        let kept = self.lock_pipelines();
+        let entries = kept.audit_log.get(&(tenant.clone(), pipeline.to_owned()));
+        let newest = entries.into_iter().flatten().rev();
+        Ok(newest
+            .filter(|e| before.is_none_or(|b| e.seq < b))
+            .take(limit)
+            .cloned()
+            .collect())
+    }
+
+    async fn assign_revision(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        job: &JobId,
+    ) -> StoreResult<Option<RevisionAssignment>> {
+        let mut kept = self.lock_pipelines();
+        if let Some(given) = kept.assigned_jobs.get(&(tenant.clone(), *job)) {
+            return Ok(Some(given.assignment));
+        }
+        let rollout = kept.rollouts.get(&(tenant.clone(), pipeline.to_owned()));
+        let Some(assignment) = rollout.and_then(|rollout| rollout.assign_job(job)) else {
+            return Ok(None);
+        };
+        let given = AssignedJob {
+            pipeline: pipeline.to_owned(),
+            assignment,
+            outcome: None,
+        };
+        kept.assigned_jobs.insert((tenant.clone(), *job), given);
+        Ok(Some(assignment))
+    }
+
+    async fn find_assignment(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+    ) -> StoreResult<Option<RevisionAssignment>> {
+        let kept = self.lock_pipelines();
+        Ok(kept
+            .assigned_jobs
+            .get(&(tenant.clone(), *job))
+            .map(|given| given.assignment))
+    }
+
+    async fn record_job_outcome(&self, showing: &RevisionJobOutcome) -> StoreResult<()> {
+        let mut kept = self.lock_pipelines();
+        if let Some(given) = kept.assigned_jobs.get_mut(&(showing.tenant.clone(), showing.job)) {
+            given.outcome.get_or_insert_with(|| showing.clone());
+        }
+        Ok(())
+    }
+
+    async fn sample_ended_jobs(
+        &self,
+        tenant: &TenantId,
+        pipeline: &str,
+        revision: u32,
+        within_millis: RangeInclusive<u64>,
+        jobs: u32,
+    ) -> StoreResult<Vec<JobSample>> {
+        let kept = self.lock_pipelines();
+        let given = kept.assigned_jobs.iter().filter(|((owner, _), given)| {
+            (owner, &*given.pipeline, given.assignment.revision) == (tenant, pipeline, revision)
+        });
+        let mut ended: Vec<&RevisionJobOutcome> =
+            given.filter_map(|(_, given)| given.outcome.as_ref()).collect();
+        ended.retain(|job| within_millis.contains(&job.ended_at_millis));
+        ended.sort_by_key(|job| (job.ended_at_millis, job.job));
+        let (all, jobs) = (ended.len(), jobs as usize);
+        let kept = |place: &usize| all <= jobs || (place + 1) * jobs / all > place * jobs / all;
+        let shown = (0..all).filter(kept).map(|place| JobSample {
+            ended_at_millis: ended[place].ended_at_millis,
+            metrics: ended[place].metrics,
+        });
+        Ok(shown.collect())
+    }
+}
+
+/// A component store in one folder.
+pub struct FakeComponentStore {
+    folder: PathBuf,
+    next: AtomicU64,
+}
+
+impl FakeComponentStore {
+    /// Creates a store without components in a folder.
+    pub fn new(folder: &Path) -> Arc<Self> {
+        std::fs::create_dir_all(folder).unwrap();
+        Arc::new(Self {
+            folder: folder.to_owned(),
+            next: AtomicU64::new(0),
+        })
+    }
+
+    /// Returns the names of all files.
+    pub fn file_names(&self) -> Vec<String> {
+        let files = std::fs::read_dir(&self.folder).unwrap();
+        files
+            .map(|f| f.unwrap().file_name().into_string().unwrap())
+            .collect()
+    }
+}
+
+#[async_trait]
+impl ComponentStore for FakeComponentStore {
+    fn new_temporary_path(&self) -> PathBuf {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.folder.join(format!("unfinished-{number}"))
+    }
+
+    async fn commit_component(
+        &self,
+        tenant: &TenantId,
+        unfinished: &Path,
+        digest: &ComponentDigest,
+    ) -> StoreResult<()> {
+        std::fs::rename(unfinished, self.component_path(tenant, digest))
+            .map_err(|e| StorageError::from_io_error("a file", &e))
+    }
+
+    fn component_path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf {
+        self.folder.join(format!("{tenant}-{digest}"))
+    }
+
+    async fn remove_component_file(&self, tenant: &TenantId, digest: &ComponentDigest) -> StoreResult<bool> {
+        Ok(std::fs::remove_file(self.component_path(tenant, digest)).is_ok())
+    }
+
+    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> StoreResult<()> {
+        for name in self.file_names() {
+            if name.starts_with(&format!("{tenant}-")) {
+                std::fs::remove_file(self.folder.join(name)).unwrap();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A component is a text file with its roles, such as `routing chunking`. It fails the dry run if it contains the word `traps`.
+#[async_trait]
+impl ComponentValidator for FakeProcessing {
+    async fn inspect_component(
+        &self,
+        _: &TenantId,
+        file: &ComponentFile,
+    ) -> Result<ComponentInterface, PolicyError> {
+        let text = std::fs::read_to_string(&file.path).unwrap_or_default();
+        let has = |role: &Role| text.split(' ').any(|word| word == role.name());
+        let roles: Vec<Role> = Role::ALL.into_iter().filter(has).collect();
+        if roles.is_empty() {
+            return Err(PolicyError::Unusable {
+                component: file.name.clone(),
+                reason: "it has no role".into(),
+            });
+        }
+        Ok(ComponentInterface {
+            roles,
+            capabilities: Vec::new(),
+        })
+    }
+
+    async fn dry_run_pipeline(&self, _: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError> {
+        for (role, file) in &pipeline.components {
+            let text = std::fs::read_to_string(&file.path).unwrap_or_default();
+            if !text.contains(role.name()) || text.contains("traps") {
+                return Err(PolicyError::Unusable {
+                    component: file.name.clone(),
+                    reason: format!("it does not decide as {}", role.name()),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Every opened job counts as recorded, with one decision. The decision differs with any other revision.
+#[async_trait]
+impl JobReplayer for FakeProcessing {
+    async fn replay_job(
+        &self,
+        tenant: &TenantId,
+        job: &JobId,
+        pipeline: &Pipeline,
+    ) -> Result<ReplayReport, ReplayError> {
+        self.replay_memory_limits
+            .lock()
+            .push(pipeline.manifest.limits.max_memory_bytes);
+        let opened = self.opened_jobs();
+        let ran = opened
+            .iter()
+            .find(|opened| (&opened.tenant, &opened.job) == (tenant, job));
+        let ran = ran.ok_or(ReplayError::NotRecorded(*job))?;
+        Ok(ReplayReport {
+            decisions: 1,
+            differing: u64::from(ran.revision != pipeline.revision),
+            ..ReplayReport::default()
+        })
+    }
+
+    async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
+        self.remove_opened_jobs(|opened| opened.tenant == *tenant && jobs.contains(&opened.job));
+        Ok(())
+    }
+
+    async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
+        self.remove_opened_jobs(|opened| opened.tenant == *tenant);
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! A whole host without HTTP, over the fake ports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use weir_core::ledger::JobState;
+use weir_core::ports::Ledger as _;
+use weir_core::settings::Settings;
+use weir_core::{JobId, TenantId};
+use weir_engine::{Engine, EngineConfig, Ports};
+
+use super::{
+    CountingEmbedder, FakeBlobStore, FakeComponentStore, FakeProcessing, FakeStore, FakeUploadStore,
+    FakeVectorStore,
+};
+use crate::admission::run_dispatcher;
+use crate::commit_notifier::CommitNotifier;
+use crate::state::{Control, ControlParts};
+use crate::usage::UsageRecorder;
+
+/// The timeout of waiting tests, longer than any test should take.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A host with fake ports in memory. Only its files are on disk, in a temporary folder.
+pub struct TestControl {
+    /// Its state.
+    pub control: Arc<Control>,
+    /// Its ledger and its other stores of records.
+    pub store: Arc<FakeStore>,
+    /// Its blobs.
+    pub blobs: Arc<FakeBlobStore>,
+    /// Its vectors.
+    pub vectors: Arc<FakeVectorStore>,
+    /// Its embedder.
+    pub embedder: Arc<CountingEmbedder>,
+    /// Its rasterizer and policies.
+    pub processing: Arc<FakeProcessing>,
+    /// Its uploaded files.
+    pub uploads: Arc<FakeUploadStore>,
+    /// Its component binaries.
+    pub components: Arc<FakeComponentStore>,
+    /// The folder of its files.
+    pub data: Arc<tempfile::TempDir>,
+}
+
+impl Default for TestControl {
+    fn default() -> Self {
+        Self::with_settings(Settings::default())
+    }
+}
+
+impl TestControl {
+    /// Creates a host with default settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Creates a host with these settings.
+    pub fn with_settings(settings: Settings) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        Self::build(Arc::default(), Arc::new(data), settings)
+    }
+
+    /// Creates the next process of the host, with the same stored data and settings.
+    pub fn restart(&self) -> Self {
+        let (memory, data) = (Arc::clone(&self.store), Arc::clone(&self.data));
+        Self::build(memory, data, self.control.settings.clone())
+    }
+
+    fn build(memory: Arc<FakeStore>, data: Arc<tempfile::TempDir>, settings: Settings) -> Self {
+        let (blobs, vectors, embedder) =
+            <(Arc<FakeBlobStore>, Arc<FakeVectorStore>, Arc<CountingEmbedder>)>::default();
+        let ledger = CommitNotifier::new(memory.clone());
+        let works = Arc::new(FakeProcessing::default());
+        let metering = UsageRecorder::new();
+        let ports = Ports {
+            rasterizer: works.clone(),
+            reader: None,
+            embedder: embedder.clone(),
+            language_model: None,
+            blobs: blobs.clone(),
+            vectors: vectors.clone(),
+            ledger: ledger.clone(),
+            policies: works.clone(),
+            meter: Some(metering.clone()),
+            quotas: Some(metering.clone()),
+        };
+        let files = FakeUploadStore::new(&data.path().join("uploads"), memory.clone());
+        let components = FakeComponentStore::new(&data.path().join("components"));
+        let control = Control::new(ControlParts {
+            engine: Engine::new(ports, EngineConfig::from_settings(&settings)),
+            ledger,
+            tenant_store: memory.clone(),
+            job_requests: memory.clone(),
+            document_removals: memory.clone(),
+            usage_store: memory.clone(),
+            usage_recorder: metering,
+            pipelines: memory.clone(),
+            shadows: memory.clone(),
+            components: components.clone(),
+            component_validator: works.clone(),
+            job_replayer: works.clone(),
+            default_components: works.clone(),
+            upload_store: files.clone(),
+            settings,
+        });
+        Self {
+            control,
+            store: memory,
+            blobs,
+            vectors,
+            embedder,
+            processing: works,
+            uploads: files,
+            components,
+            data,
+        }
+    }
+
+    /// Runs the dispatcher until the returned set is dropped.
+    pub fn spawn_dispatcher(&self) -> JoinSet<()> {
+        let mut dispatching = JoinSet::new();
+        dispatching.spawn(run_dispatcher(
+            Arc::clone(&self.control),
+            self.control.stop_signal.clone(),
+        ));
+        dispatching
+    }
+
+    /// Waits until a job is in this state.
+    pub async fn wait_for_job_state(&self, tenant: &TenantId, job: JobId, state: JobState) {
+        let is_it = async || {
+            let record = self.store.find_job(tenant, &job).await.unwrap();
+            record.is_some_and(|record| record.state == state)
+        };
+        wait_until(self.control.ledger.subscribe(tenant), is_it).await;
+    }
+
+    /// Waits until a tenant has `waiting` queued jobs and `in_work` running jobs.
+    pub async fn wait_for_job_counts(&self, tenant: &TenantId, waiting: usize, in_work: usize) {
+        let are_so = async || self.control.admission.queued_and_running_jobs(tenant) == (waiting, in_work);
+        wait_until(self.control.admission.subscribe_to_changes(), are_so).await;
+    }
+}
+
+/// Waits until `holds` returns true. It is checked again whenever `moved` changes.
+pub async fn wait_until(mut moved: watch::Receiver<()>, holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        moved.mark_unchanged();
+        while !holds().await {
+            moved.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(WAIT_TIMEOUT, waiting)
+        .await
+        .expect("the condition was not met before the timeout");
+}

@@ -1,0 +1,437 @@
+//! Reserves parts of tenants' quotas for pages and for requests to language models before they start.
+//!
+//! A page counts as used once it has ended. Until then it is reserved, so that the pages of all concurrent jobs together stay within
+//! the quota. How much model time, component time and disk space a page needs is known only afterwards. Near such a limit, only
+//! as many pages start at the same time as are expected to fit. The last of them may exceed the limit by what it needs beyond that.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use weir_core::clock::unix_time_millis;
+use weir_core::tenancy::{Quotas, TenantStore};
+use weir_core::usage::{
+    QuotaExhausted, QuotaReserveError, Usage, UsageDay, UsageQuotaLimiter, UsageStore, day_from_millis,
+};
+use weir_core::{StorageError, TenantId};
+
+use super::UsageRecorder;
+use super::host_quotas::HostQuotas;
+use crate::tenant_labels::TenantLabels;
+
+/// The expected number of stored bytes of a page: its image, its lines and its passages.
+const EXPECTED_BYTES_PER_PAGE: u64 = 1 << 20;
+
+/// Returns the limits on language models, with the amounts of `usage` that count against them.
+fn llm_limits_and_usage(limits: &Quotas, usage: &Usage) -> [(&'static str, Option<u64>, u64); 3] {
+    [
+        ("llm_calls_per_day", limits.llm_calls_per_day, usage.llm_calls),
+        (
+            "llm_tokens_per_day",
+            limits.llm_tokens_per_day,
+            usage.llm_tokens(),
+        ),
+        (
+            "llm_cost_micros_per_day",
+            limits.llm_cost_micros_per_day,
+            usage.llm_cost_micros,
+        ),
+    ]
+}
+
+/// Whether a request to a language model fits beside the reserved ones, or has to wait until one of them ends. `expected` is its
+/// expected usage. The last request may exceed a limit, because its actual usage is known only when it ends.
+fn llm_call_fits(
+    limits: &Quotas,
+    used: &Usage,
+    reserved: &Usage,
+    expected: &Usage,
+) -> Result<bool, QuotaExhausted> {
+    let amounts = [used, reserved, expected].map(|usage| llm_limits_and_usage(limits, usage));
+    let [used, reserved, expected] = amounts;
+    let mut fits = true;
+    for (((quota, limit, used), (_, _, reserved)), (_, _, expected)) in
+        used.into_iter().zip(reserved).zip(expected)
+    {
+        let Some(limit) = limit else { continue };
+        if used >= limit {
+            return Err(QuotaExhausted { quota, limit });
+        }
+        let all = used.saturating_add(reserved).saturating_add(expected);
+        fits &= all <= limit || reserved == 0;
+    }
+    Ok(fits)
+}
+
+/// The sources of limits and usage.
+pub struct QuotaSources {
+    /// The tenants with their quotas.
+    pub tenants: Arc<dyn TenantStore>,
+    /// The stored usage.
+    pub usage_store: Arc<dyn UsageStore>,
+    /// The quotas of the settings.
+    pub host_quotas: HostQuotas,
+    /// The labels of tenants in metrics.
+    pub tenant_labels: Arc<TenantLabels>,
+}
+
+/// The limit of a quota and the tenant's usage of it.
+struct QuotaUsage {
+    quota: &'static str,
+    limit: u64,
+    used: u64,
+    /// The mean usage of a page; `None` before the first page of the day has ended.
+    usage_per_page: Option<u64>,
+}
+
+/// How many pages may start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PageAllowance {
+    Pages(u64),
+    /// None until a reserved page ends.
+    AfterRelease,
+}
+
+impl QuotaUsage {
+    fn is_exhausted(&self) -> bool {
+        self.used >= self.limit
+    }
+
+    /// Returns how many pages fit beside `reserved` reserved pages.
+    fn page_allowance(&self, reserved: u64) -> PageAllowance {
+        let left = self.limit.saturating_sub(self.used);
+        let fit = self.usage_per_page.map_or(1, |each| left / each.max(1));
+        match fit.saturating_sub(reserved) {
+            // At least one page has to run to learn the usage of a page.
+            0 if reserved == 0 => PageAllowance::Pages(1),
+            0 => PageAllowance::AfterRelease,
+            pages => PageAllowance::Pages(pages),
+        }
+    }
+}
+
+/// Returns the quotas of a tenant that apply to pages. `usage` is the usage of today.
+fn page_quota_usage(limits: &Quotas, usage: &Usage, stored: u64, reserved: u64) -> Vec<QuotaUsage> {
+    let mean = |amount: u64| amount.checked_div(usage.pages);
+    let of = |quota, limit: Option<u64>, used, of_a_page| {
+        limit.map(|limit| QuotaUsage {
+            quota,
+            limit,
+            used,
+            usage_per_page: of_a_page,
+        })
+    };
+    [
+        // The usage of a reserved page is known for this quota: one page.
+        of(
+            "pages_per_day",
+            limits.pages_per_day,
+            usage.pages + reserved,
+            None,
+        ),
+        of(
+            "inference_millis_per_day",
+            limits.inference_millis_per_day,
+            usage.inference_micros / 1000,
+            mean(usage.inference_micros / 1000),
+        ),
+        of(
+            "guest_millis_per_day",
+            limits.guest_millis_per_day,
+            usage.guest_micros / 1000,
+            mean(usage.guest_micros / 1000),
+        ),
+        of(
+            "stored_bytes",
+            limits.stored_bytes,
+            stored,
+            Some(EXPECTED_BYTES_PER_PAGE),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Returns how many of `most` pages may start now beside the reserved pages.
+fn allow_pages(standings: &[QuotaUsage], reserved: u64, most: u64) -> Result<PageAllowance, QuotaExhausted> {
+    let mut granted = most;
+    for standing in standings {
+        if standing.is_exhausted() {
+            return Err(QuotaExhausted {
+                quota: standing.quota,
+                limit: standing.limit,
+            });
+        }
+        let room = match standing.quota {
+            "pages_per_day" => PageAllowance::Pages(standing.limit - standing.used),
+            _ => standing.page_allowance(reserved),
+        };
+        match room {
+            PageAllowance::AfterRelease => return Ok(PageAllowance::AfterRelease),
+            PageAllowance::Pages(pages) => granted = granted.min(pages),
+        }
+    }
+    Ok(PageAllowance::Pages(granted))
+}
+
+impl UsageRecorder {
+    /// Sets the sources of limits and usage. Before this call, nothing is limited.
+    pub fn set_quota_sources(&self, sources: QuotaSources) {
+        // A second server with the same instance has the same sources.
+        let _ = self.quota_sources.set(sources);
+    }
+
+    /// Returns the usage of a tenant on a day, and its stored bytes (0 if they are not limited).
+    async fn used_and_stored(
+        &self,
+        sources: &QuotaSources,
+        tenant: &TenantId,
+        limits: &Quotas,
+        day: UsageDay,
+    ) -> Result<(Usage, u64), StorageError> {
+        let book = sources.usage_store.as_ref();
+        let stored = match limits.stored_bytes {
+            Some(_) => book.count_stored_bytes(tenant).await?,
+            None => 0,
+        };
+        let usage = self.usage_on_day(book, tenant, day).await?;
+        Ok((usage, stored))
+    }
+
+    /// Returns the exhausted quota that prevents a tenant with these limits from starting a page, if there is one.
+    pub async fn find_exhausted_quota(
+        &self,
+        tenant: &TenantId,
+        limits: &Quotas,
+    ) -> Result<Option<QuotaExhausted>, StorageError> {
+        let Some(sources) = self.quota_sources.get().filter(|_| has_page_limits(limits)) else {
+            return Ok(None);
+        };
+        let day = day_from_millis(unix_time_millis());
+        let (usage, stored) = self.used_and_stored(sources, tenant, limits, day).await?;
+        let reserved = self.reserved_usage(tenant).pages;
+        let standings = page_quota_usage(limits, &usage, stored, reserved);
+        Ok(allow_pages(&standings, reserved, 1).err())
+    }
+}
+
+fn has_page_limits(limits: &Quotas) -> bool {
+    [
+        limits.pages_per_day,
+        limits.stored_bytes,
+        limits.inference_millis_per_day,
+        limits.guest_millis_per_day,
+    ]
+    .iter()
+    .any(Option::is_some)
+}
+
+#[async_trait]
+impl UsageQuotaLimiter for UsageRecorder {
+    async fn reserve_pages(&self, tenant: &TenantId, most: u32) -> Result<u32, QuotaReserveError> {
+        let Some(sources) = self.quota_sources.get() else {
+            return Ok(most);
+        };
+        loop {
+            let released = self.reservation_released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            let Some(record) = sources.tenants.find_tenant(tenant).await? else {
+                return Ok(most);
+            };
+            let limits = sources.host_quotas.tenant_limits(&record);
+            if !has_page_limits(&limits) {
+                return Ok(most);
+            }
+            let day = day_from_millis(unix_time_millis());
+            let (_, stored) = self.used_and_stored(sources, tenant, &limits, day).await?;
+            let decided = self.reserve_usage(tenant, day, |usage, reserved| {
+                let standings = page_quota_usage(&limits, usage, stored, reserved.pages);
+                let room = allow_pages(&standings, reserved.pages, u64::from(most))?;
+                let pages = match room {
+                    PageAllowance::Pages(pages) => pages,
+                    PageAllowance::AfterRelease => 0,
+                };
+                let more = Usage {
+                    pages,
+                    ..Usage::default()
+                };
+                Ok::<_, QuotaExhausted>((more, room))
+            });
+            match decided.transpose()? {
+                Some(PageAllowance::Pages(pages)) => return Ok(u32::try_from(pages).unwrap_or(most)),
+                Some(PageAllowance::AfterRelease) => released.await,
+                // The cached usage was dropped in the meantime: load it again.
+                None => {}
+            }
+        }
+    }
+
+    async fn reserve_llm_call(&self, tenant: &TenantId, expected: &Usage) -> Result<(), QuotaReserveError> {
+        let Some(sources) = self.quota_sources.get() else {
+            return Ok(());
+        };
+        loop {
+            let released = self.reservation_released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            let Some(record) = sources.tenants.find_tenant(tenant).await? else {
+                return Ok(());
+            };
+            let limits = sources.host_quotas.tenant_limits(&record);
+            let of_calls = llm_limits_and_usage(&limits, &Usage::default());
+            if of_calls.iter().all(|(_, limit, _)| limit.is_none()) {
+                return Ok(());
+            }
+            let day = day_from_millis(unix_time_millis());
+            self.usage_on_day(sources.usage_store.as_ref(), tenant, day)
+                .await?;
+            let decided = self.reserve_usage(tenant, day, |used, reserved| {
+                let fits = llm_call_fits(&limits, used, reserved, expected)?;
+                let more = if fits { *expected } else { Usage::default() };
+                Ok::<_, QuotaExhausted>((more, fits))
+            });
+            match decided.transpose()? {
+                Some(true) => return Ok(()),
+                Some(false) => released.await,
+                // The cached usage was dropped in the meantime: load it again.
+                None => {}
+            }
+        }
+    }
+
+    fn release_reservation(&self, tenant: &TenantId, reserved: &Usage) {
+        self.release_reservation(tenant, reserved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allow_pages_with(
+        limits: &Quotas,
+        usage: &Usage,
+        stored: u64,
+        reserved: u64,
+        most: u64,
+    ) -> Result<PageAllowance, &'static str> {
+        let standings = page_quota_usage(limits, usage, stored, reserved);
+        allow_pages(&standings, reserved, most).map_err(|exhausted| exhausted.quota)
+    }
+
+    #[test]
+    fn reserved_pages_count_against_the_pages_of_the_day() {
+        let limits = Quotas {
+            pages_per_day: Some(10),
+            ..Quotas::default()
+        };
+        let used = |pages| Usage {
+            pages,
+            ..Usage::default()
+        };
+        assert_eq!(
+            allow_pages_with(&limits, &used(0), 0, 0, 8),
+            Ok(PageAllowance::Pages(8))
+        );
+        assert_eq!(
+            allow_pages_with(&limits, &used(4), 0, 4, 8),
+            Ok(PageAllowance::Pages(2))
+        );
+        assert_eq!(allow_pages_with(&limits, &used(4), 0, 6, 8), Err("pages_per_day"));
+        assert_eq!(
+            allow_pages_with(&limits, &used(12), 0, 0, 8),
+            Err("pages_per_day")
+        );
+        assert_eq!(
+            allow_pages_with(&Quotas::default(), &used(12), 0, 0, 8),
+            Ok(PageAllowance::Pages(8))
+        );
+    }
+
+    #[test]
+    fn pages_that_are_expected_to_fit_start_together() {
+        let limits = Quotas {
+            inference_millis_per_day: Some(1000),
+            ..Quotas::default()
+        };
+        let used = |pages, millis: u64| Usage {
+            pages,
+            inference_micros: millis * 1000,
+            ..Usage::default()
+        };
+        // The first page of the day shows the usage of a page.
+        assert_eq!(
+            allow_pages_with(&limits, &used(0, 0), 0, 0, 8),
+            Ok(PageAllowance::Pages(1))
+        );
+        assert_eq!(
+            allow_pages_with(&limits, &used(0, 0), 0, 1, 8),
+            Ok(PageAllowance::AfterRelease)
+        );
+        assert_eq!(
+            allow_pages_with(&limits, &used(2, 200), 0, 0, 50),
+            Ok(PageAllowance::Pages(8))
+        );
+        assert_eq!(
+            allow_pages_with(&limits, &used(2, 200), 0, 8, 50),
+            Ok(PageAllowance::AfterRelease)
+        );
+        assert_eq!(
+            allow_pages_with(&limits, &used(2, 950), 0, 0, 50),
+            Ok(PageAllowance::Pages(1))
+        );
+        assert_eq!(
+            allow_pages_with(&limits, &used(2, 1000), 0, 0, 50),
+            Err("inference_millis_per_day")
+        );
+    }
+
+    #[test]
+    fn calls_to_language_models_fit_beside_the_reserved_ones() {
+        let limits = Quotas {
+            llm_calls_per_day: Some(3),
+            llm_tokens_per_day: Some(1000),
+            ..Quotas::default()
+        };
+        let usage = |llm_calls, llm_prompt_tokens| Usage {
+            llm_calls,
+            llm_prompt_tokens,
+            ..Usage::default()
+        };
+        let one = usage(1, 400);
+        let fits =
+            |used, reserved| llm_call_fits(&limits, &used, &reserved, &one).map_err(|error| error.quota);
+        assert_eq!(fits(usage(0, 0), usage(0, 0)), Ok(true));
+        assert_eq!(fits(usage(0, 0), usage(1, 400)), Ok(true));
+        assert_eq!(
+            fits(usage(0, 0), usage(2, 800)),
+            Ok(false),
+            "until one of them ends"
+        );
+        assert_eq!(fits(usage(2, 900), usage(0, 0)), Ok(true), "nothing is reserved");
+        assert_eq!(fits(usage(3, 900), usage(0, 0)), Err("llm_calls_per_day"));
+        assert_eq!(fits(usage(2, 1000), usage(0, 0)), Err("llm_tokens_per_day"));
+    }
+
+    #[test]
+    fn exhausted_stored_bytes_stop_pages() {
+        let limits = Quotas {
+            stored_bytes: Some(10 * EXPECTED_BYTES_PER_PAGE),
+            ..Quotas::default()
+        };
+        let none = Usage::default();
+        assert_eq!(
+            allow_pages_with(&limits, &none, 0, 0, 50),
+            Ok(PageAllowance::Pages(10))
+        );
+        assert_eq!(
+            allow_pages_with(&limits, &none, 9 * EXPECTED_BYTES_PER_PAGE, 1, 50),
+            Ok(PageAllowance::AfterRelease)
+        );
+        assert_eq!(
+            allow_pages_with(&limits, &none, 10 * EXPECTED_BYTES_PER_PAGE, 0, 50),
+            Err("stored_bytes")
+        );
+    }
+}

@@ -1,0 +1,300 @@
+//! Collects the usage of tenants in memory and writes it to the store every few seconds.
+//!
+//! Writing each request on its own would cost one fsync per request. A crash loses at most the usage of the last seconds, always in
+//! favor of the tenant.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use weir_core::clock::unix_time_millis;
+use weir_core::usage::{Usage, UsageDay, UsageMeter, UsageStore, day_from_millis};
+use weir_core::{StorageError, TenantId};
+
+use super::QuotaSources;
+
+/// The interval between two writes.
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
+/// The maximum number of tenants whose stored usage is cached.
+const MAX_CACHED_TENANTS: usize = 10_000;
+
+/// Collects the usage of tenants, and reserves parts of their quotas. It is created before the parts of the host that report usage
+/// to it. The server writes the usage to the store.
+#[derive(Default)]
+pub struct UsageRecorder {
+    totals: Mutex<UsageTotals>,
+    /// Notified when a reservation is released.
+    pub(crate) reservation_released: Notify,
+    pub(crate) quota_sources: OnceLock<QuotaSources>,
+    /// Held while the store is read or written, so that no amount is counted twice.
+    store_lock: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct UsageTotals {
+    unwritten: HashMap<(UsageDay, TenantId), Usage>,
+    /// The cached usage of one day that is in the store.
+    written: HashMap<TenantId, (UsageDay, Usage)>,
+    /// The reserved usage.
+    reserved: HashMap<TenantId, Usage>,
+}
+
+impl UsageRecorder {
+    /// Creates an instance without usage.
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Returns the usage of a tenant on a day so far.
+    pub async fn usage_on_day(
+        &self,
+        book: &dyn UsageStore,
+        tenant: &TenantId,
+        day: UsageDay,
+    ) -> Result<Usage, StorageError> {
+        if let Some(usage) = self.totals.lock().cached_usage_on_day(tenant, day) {
+            return Ok(usage);
+        }
+        let _book = self.store_lock.lock().await;
+        let days = book.list_daily_usage(tenant, day, day).await?;
+        let written = days
+            .into_iter()
+            .find(|(of, _)| *of == day)
+            .map(|(_, usage)| usage)
+            .unwrap_or_default();
+        let mut state = self.totals.lock();
+        if state.written.len() >= MAX_CACHED_TENANTS {
+            state.written.clear();
+        }
+        state.written.insert(tenant.clone(), (day, written));
+        Ok(state.cached_usage_on_day(tenant, day).unwrap_or_default())
+    }
+
+    /// Returns the reserved usage of a tenant.
+    pub(crate) fn reserved_usage(&self, tenant: &TenantId) -> Usage {
+        self.totals
+            .lock()
+            .reserved
+            .get(tenant)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Reserves the usage that `decide` returns for the tenant's usage on the day and its reserved usage. Neither can change
+    /// meanwhile. Returns `None` if the stored usage is not cached: [`Self::usage_on_day`] loads it.
+    pub(crate) fn reserve_usage<T, E>(
+        &self,
+        tenant: &TenantId,
+        day: UsageDay,
+        decide: impl FnOnce(&Usage, &Usage) -> Result<(Usage, T), E>,
+    ) -> Option<Result<T, E>> {
+        let mut state = self.totals.lock();
+        let used = state.cached_usage_on_day(tenant, day)?;
+        let reserved = state.reserved.get(tenant).copied().unwrap_or_default();
+        let decided = decide(&used, &reserved).map(|(more, decision)| {
+            if more != Usage::default() {
+                state.reserved.entry(tenant.clone()).or_default().add(&more);
+            }
+            decision
+        });
+        Some(decided)
+    }
+
+    /// Releases reserved usage.
+    pub(crate) fn release_reservation(&self, tenant: &TenantId, reserved: &Usage) {
+        let mut state = self.totals.lock();
+        if let Some(all) = state.reserved.get_mut(tenant) {
+            *all = subtract_usage(all, reserved);
+            if *all == Usage::default() {
+                state.reserved.remove(tenant);
+            }
+        }
+        drop(state);
+        self.reservation_released.notify_waiters();
+    }
+
+    /// Returns the usage of a tenant by day, including the usage that is not written yet.
+    pub async fn usage_by_day(
+        &self,
+        book: &dyn UsageStore,
+        tenant: &TenantId,
+        from: UsageDay,
+        to: UsageDay,
+    ) -> Result<BTreeMap<UsageDay, Usage>, StorageError> {
+        let _book = self.store_lock.lock().await;
+        let mut days: BTreeMap<UsageDay, Usage> = book
+            .list_daily_usage(tenant, from, to)
+            .await?
+            .into_iter()
+            .collect();
+        let state = self.totals.lock();
+        let own = state
+            .unwritten
+            .iter()
+            .filter(|((day, of), _)| of == tenant && (from..=to).contains(day));
+        for ((day, _), usage) in own {
+            days.entry(*day).or_default().add(usage);
+        }
+        Ok(days)
+    }
+
+    /// Writes the collected usage to the store. After an error, the rest stays in memory.
+    pub async fn flush(&self, book: &dyn UsageStore) -> Result<(), StorageError> {
+        let _book = self.store_lock.lock().await;
+        let mut days: BTreeMap<UsageDay, Vec<(TenantId, Usage)>> = BTreeMap::new();
+        for ((day, tenant), usage) in &self.totals.lock().unwritten {
+            days.entry(*day).or_default().push((tenant.clone(), *usage));
+        }
+        for (day, amounts) in days {
+            book.add_usage(day, amounts.clone()).await?;
+            let mut state = self.totals.lock();
+            for (tenant, usage) in amounts {
+                state.mark_written(day, tenant, &usage);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the usage of a removed tenant.
+    pub fn forget_tenant(&self, tenant: &TenantId) {
+        let mut state = self.totals.lock();
+        state.unwritten.retain(|(_, of), _| of != tenant);
+        state.written.remove(tenant);
+    }
+
+    /// Writes the usage periodically, and a last time when `stop` is canceled.
+    pub async fn flush_periodically(&self, book: &dyn UsageStore, stop: CancellationToken) {
+        loop {
+            let stopped = tokio::time::timeout(WRITE_INTERVAL, stop.cancelled())
+                .await
+                .is_ok();
+            if let Err(error) = self.flush(book).await {
+                tracing::warn!(%error, "cannot write usage: it stays in memory until the next attempt");
+            }
+            if stopped {
+                return;
+            }
+        }
+    }
+}
+
+impl UsageMeter for UsageRecorder {
+    fn record_usage(&self, tenant: &TenantId, usage: &Usage) {
+        let day = day_from_millis(unix_time_millis());
+        if let Some(sources) = self.quota_sources.get().filter(|_| usage.llm_calls > 0) {
+            sources.tenant_labels.count_llm_usage(tenant, usage);
+        }
+        let mut state = self.totals.lock();
+        state
+            .unwritten
+            .entry((day, tenant.clone()))
+            .or_default()
+            .add(usage);
+    }
+}
+
+impl UsageTotals {
+    fn cached_usage_on_day(&self, tenant: &TenantId, day: UsageDay) -> Option<Usage> {
+        let (_, mut usage) = self.written.get(tenant).copied().filter(|(of, _)| *of == day)?;
+        if let Some(more) = self.unwritten.get(&(day, tenant.clone())) {
+            usage.add(more);
+        }
+        Some(usage)
+    }
+
+    fn mark_written(&mut self, day: UsageDay, tenant: TenantId, usage: &Usage) {
+        if let Some((of, written)) = self.written.get_mut(&tenant)
+            && *of == day
+        {
+            written.add(usage);
+        }
+        let key = (day, tenant);
+        let Some(kept) = self.unwritten.get_mut(&key) else {
+            return;
+        };
+        *kept = subtract_usage(kept, usage);
+        if *kept == Usage::default() {
+            self.unwritten.remove(&key);
+        }
+    }
+}
+
+fn subtract_usage(all: &Usage, part: &Usage) -> Usage {
+    Usage {
+        requests: all.requests.saturating_sub(part.requests),
+        jobs: all.jobs.saturating_sub(part.jobs),
+        upload_bytes: all.upload_bytes.saturating_sub(part.upload_bytes),
+        pages: all.pages.saturating_sub(part.pages),
+        inference_micros: all.inference_micros.saturating_sub(part.inference_micros),
+        guest_micros: all.guest_micros.saturating_sub(part.guest_micros),
+        searches: all.searches.saturating_sub(part.searches),
+        refusals: all.refusals.saturating_sub(part.refusals),
+        llm_calls: all.llm_calls.saturating_sub(part.llm_calls),
+        llm_prompt_tokens: all.llm_prompt_tokens.saturating_sub(part.llm_prompt_tokens),
+        llm_answer_tokens: all.llm_answer_tokens.saturating_sub(part.llm_answer_tokens),
+        llm_cost_micros: all.llm_cost_micros.saturating_sub(part.llm_cost_micros),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::FakeStore;
+
+    fn usage_of_pages(pages: u64) -> Usage {
+        Usage {
+            pages,
+            ..Usage::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn usage_is_neither_lost_nor_counted_twice() {
+        let (book, metering) = (Arc::new(FakeStore::default()), UsageRecorder::new());
+        let (tenant, today) = (TenantId::default_tenant(), day_from_millis(unix_time_millis()));
+        book.add_usage(today, vec![(tenant.clone(), usage_of_pages(5))])
+            .await
+            .unwrap();
+        metering.record_usage(&tenant, &usage_of_pages(2));
+        let standing = || async { metering.usage_on_day(&*book, &tenant, today).await.unwrap().pages };
+        assert_eq!(standing().await, 7);
+        book.set_failing(true);
+        assert!(metering.flush(&*book).await.is_err());
+        assert_eq!(standing().await, 7);
+        book.set_failing(false);
+        metering.record_usage(&tenant, &usage_of_pages(1));
+        metering.flush(&*book).await.unwrap();
+        metering.flush(&*book).await.unwrap();
+        assert_eq!(standing().await, 8);
+        assert_eq!(
+            metering
+                .usage_by_day(&*book, &tenant, today, today)
+                .await
+                .unwrap()[&today]
+                .pages,
+            8
+        );
+        assert_eq!(
+            book.list_daily_usage(&tenant, today, today).await.unwrap(),
+            [(today, usage_of_pages(8))]
+        );
+        assert!(metering.totals.lock().unwritten.is_empty());
+    }
+
+    #[tokio::test]
+    async fn collected_usage_is_written_at_shutdown() {
+        let (book, metering) = (Arc::new(FakeStore::default()), UsageRecorder::new());
+        let (tenant, today) = (TenantId::default_tenant(), day_from_millis(unix_time_millis()));
+        metering.record_usage(&tenant, &usage_of_pages(3));
+        let stop = CancellationToken::new();
+        stop.cancel();
+        metering.flush_periodically(&*book, stop).await;
+        assert_eq!(
+            book.list_daily_usage(&tenant, today, today).await.unwrap(),
+            [(today, usage_of_pages(3))]
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! The pending deliveries: when each is due, and which may start now.
+
+use std::collections::{HashMap, HashSet};
+
+use tokio::time::Instant;
+use weir_core::{JobId, TenantId};
+
+use super::DeliveryKey;
+
+/// The maximum number of concurrent deliveries.
+const MAX_CONCURRENT: usize = 32;
+/// The maximum number of concurrent deliveries of one tenant.
+const MAX_CONCURRENT_PER_TENANT: usize = 8;
+/// The maximum number of concurrent deliveries to one receiver.
+const MAX_CONCURRENT_PER_RECEIVER: usize = 2;
+
+/// A pending delivery.
+pub(crate) struct PendingDelivery {
+    /// The number of attempts so far.
+    pub(crate) attempts: u32,
+    /// When the next attempt is due.
+    pub(crate) due_at: Instant,
+    /// The host and port of the receiver.
+    pub(crate) receiver: String,
+}
+
+/// All pending deliveries.
+#[derive(Default)]
+pub(crate) struct DeliveryQueue {
+    pending: HashMap<DeliveryKey, PendingDelivery>,
+    in_progress: HashSet<DeliveryKey>,
+}
+
+impl DeliveryQueue {
+    pub(crate) fn contains(&self, key: &DeliveryKey) -> bool {
+        self.pending.contains_key(key)
+    }
+
+    pub(crate) fn insert(&mut self, key: DeliveryKey, owed: PendingDelivery) {
+        self.pending.insert(key, owed);
+    }
+
+    /// Removes the deliveries that are not in `owed`, except those in progress.
+    pub(crate) fn retain_pending(&mut self, owed: &[(TenantId, JobId, u32)]) {
+        let owed: HashSet<_> = owed.iter().map(|(tenant, job, _)| (tenant, job)).collect();
+        let under_way = &self.in_progress;
+        self.pending
+            .retain(|key, _| under_way.contains(key) || owed.contains(&(&key.0, &key.1)));
+    }
+
+    /// Starts the delivery that has been due longest, among those that the limits allow.
+    pub(crate) fn start_next(&mut self, now: Instant) -> Option<DeliveryKey> {
+        if self.in_progress.len() >= MAX_CONCURRENT {
+            return None;
+        }
+        let (mut hosts, mut tenants) = (HashMap::new(), HashMap::new());
+        for key in &self.in_progress {
+            *tenants.entry(&key.0).or_insert(0) += 1;
+            if let Some(owed) = self.pending.get(key) {
+                *hosts.entry(owed.receiver.as_str()).or_insert(0) += 1;
+            }
+        }
+        let free = |key: &DeliveryKey, owed: &PendingDelivery| {
+            owed.due_at <= now
+                && !self.in_progress.contains(key)
+                && tenants.get(&key.0).is_none_or(|n| *n < MAX_CONCURRENT_PER_TENANT)
+                && hosts
+                    .get(owed.receiver.as_str())
+                    .is_none_or(|n| *n < MAX_CONCURRENT_PER_RECEIVER)
+        };
+        let (key, _) = self
+            .pending
+            .iter()
+            .filter(|(key, owed)| free(key, owed))
+            .min_by_key(|(_, owed)| owed.due_at)?;
+        let key = key.clone();
+        self.in_progress.insert(key.clone());
+        Some(key)
+    }
+
+    /// Returns when the next delivery becomes due. A delivery that is already due waits for another one to end.
+    pub(crate) fn next_due_at(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let waiting = self
+            .pending
+            .iter()
+            .filter(|(key, owed)| !self.in_progress.contains(*key) && owed.due_at > now);
+        waiting.map(|(_, owed)| owed.due_at).min()
+    }
+
+    /// Marks a delivery as not in progress, and returns the number of its earlier attempts.
+    pub(crate) fn finish_attempt(&mut self, key: &DeliveryKey) -> u32 {
+        self.in_progress.remove(key);
+        self.pending.get(key).map_or(0, |owed| owed.attempts)
+    }
+
+    /// Schedules the next attempt of a delivery.
+    pub(crate) fn reschedule(&mut self, key: &DeliveryKey, tries: u32, due: Instant) {
+        if let Some(owed) = self.pending.get_mut(key) {
+            (owed.attempts, owed.due_at) = (tries, due);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: &DeliveryKey) {
+        self.pending.remove(key);
+    }
+}

@@ -1,0 +1,238 @@
+//! Webhooks: HTTP requests that report the end of a job to a server of the client.
+//!
+//! A delivery is pending from the commit that ended the job until the receiver accepted it or the host gave it up. Pending
+//! deliveries are stored with the job request, so they survive a restart. Failed attempts are retried with exponential backoff.
+//! Concurrency is limited for the host, for each tenant, and to two deliveries for each receiver, so a receiver that hangs delays
+//! only its own deliveries.
+//!
+//! The body is signed with the secret of the job request: `Weir-Signature: t=<seconds since 1970>,v1=<hex of HMAC-SHA256 over
+//! "<t>.<body>">`. The signature covers the time, so that a receiver can refuse replayed requests. A delivery can arrive twice if its
+//! response was lost; both requests then have the same `Weir-Delivery`.
+
+mod delivery_queue;
+#[cfg(test)]
+mod tests;
+mod webhook_request;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use metrics::counter;
+use sha2::{Digest as _, Sha256};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use weir_core::job_request::JobRequestStore;
+use weir_core::settings::Settings;
+use weir_core::{JobId, TenantId};
+
+use crate::commit_notifier::CommitNotifier;
+use delivery_queue::{DeliveryQueue, PendingDelivery};
+use webhook_request::BuildOutcome;
+pub use webhook_request::WebhookRequest;
+
+/// The interval at which pending deliveries are looked up without a notification.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
+/// The factor by which the backoff grows with each attempt.
+const BACKOFF_FACTOR: u32 = 4;
+/// The longest backoff.
+const MAX_BACKOFF: Duration = Duration::from_secs(24 * 3600);
+
+/// Identifies a delivery.
+type DeliveryKey = (TenantId, JobId);
+
+/// Sends webhook requests.
+#[async_trait]
+pub trait WebhookSender: Send + Sync {
+    /// Sends a request and returns the status of the response, or why there was no response.
+    async fn send_request(&self, letter: &WebhookRequest) -> Result<u16, String>;
+}
+
+/// The result of a delivery attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AttemptOutcome {
+    Received,
+    /// The receiver responded with 410 Gone, or the job has no webhook any more.
+    Unwanted,
+    /// The job is running again. The webhook is delivered after its next end.
+    JobRunningAgain,
+    Failed,
+}
+
+/// Delivers webhooks until it is dropped.
+pub(crate) struct WebhookDelivery {
+    ledger: Arc<CommitNotifier>,
+    orders: Arc<dyn JobRequestStore>,
+    sender: Arc<dyn WebhookSender>,
+    max_attempts: u32,
+    initial_backoff: Duration,
+    response_timeout: Duration,
+}
+
+impl WebhookDelivery {
+    pub(crate) fn new(
+        ledger: Arc<CommitNotifier>,
+        orders: Arc<dyn JobRequestStore>,
+        post: Arc<dyn WebhookSender>,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            ledger,
+            orders,
+            sender: post,
+            max_attempts: settings.webhook_max_attempts,
+            initial_backoff: Duration::from_secs(settings.webhook_initial_backoff_seconds.into()),
+            response_timeout: Duration::from_secs(settings.webhook_response_timeout_seconds.into()),
+        }
+    }
+
+    /// Runs the delivery loop. If it is dropped, deliveries in progress are aborted, and they do not count as attempts.
+    pub(crate) async fn run_delivery_loop(self) {
+        let this = Arc::new(self);
+        let mut round = DeliveryQueue::default();
+        let mut under_way: JoinSet<AttemptOutcome> = JoinSet::new();
+        let mut running: HashMap<tokio::task::Id, DeliveryKey> = HashMap::new();
+        let mut look = Instant::now();
+        loop {
+            if look <= Instant::now() {
+                look = Instant::now() + LOOKUP_INTERVAL;
+                this.load_pending_deliveries(&mut round).await;
+            }
+            while let Some(key) = round.start_next(Instant::now()) {
+                let (this, (tenant, job)) = (Arc::clone(&this), key.clone());
+                let task = under_way.spawn(async move { this.attempt_delivery(&tenant, &job).await });
+                running.insert(task.id(), key);
+            }
+            let next = round.next_due_at().map_or(look, |due| due.min(look));
+            tokio::select! {
+                () = this.ledger.wait_for_job_end() => look = Instant::now(),
+                () = sleep_until(next) => {}
+                Some(done) = under_way.join_next_with_id() => {
+                    let (id, tried) = match done {
+                        Ok(done) => done,
+                        Err(died) => (died.id(), AttemptOutcome::Failed),
+                    };
+                    if let Some(key) = running.remove(&id) {
+                        this.record_attempt(&mut round, key, tried).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Loads the pending deliveries from the store.
+    async fn load_pending_deliveries(&self, round: &mut DeliveryQueue) {
+        let owed = match self.orders.list_undelivered_webhooks().await {
+            Ok(owed) => owed,
+            Err(error) => return tracing::warn!(%error, "cannot look up the pending webhooks"),
+        };
+        round.retain_pending(&owed);
+        for (tenant, job, tries) in owed {
+            let key = (tenant, job);
+            if round.contains(&key) {
+                continue;
+            }
+            let host = match webhook_request::receiver_address(
+                self.ledger.as_ref(),
+                self.orders.as_ref(),
+                &key.0,
+                &key.1,
+            )
+            .await
+            {
+                Ok(Some(host)) => host,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(job = %key.1, %error, "cannot read the receiver of a webhook");
+                    continue;
+                }
+            };
+            // After a restart it is unknown how much of the backoff has passed, so the shortest one is used.
+            let due = Instant::now()
+                + if tries == 0 {
+                    Duration::ZERO
+                } else {
+                    self.backoff_after(&key, 1)
+                };
+            round.insert(
+                key,
+                PendingDelivery {
+                    attempts: tries,
+                    due_at: due,
+                    receiver: host,
+                },
+            );
+        }
+    }
+
+    async fn attempt_delivery(&self, tenant: &TenantId, job: &JobId) -> AttemptOutcome {
+        let letter =
+            match WebhookRequest::build(self.ledger.as_ref(), self.orders.as_ref(), tenant, job).await {
+                Ok(BuildOutcome::Ready(letter)) => letter,
+                Ok(BuildOutcome::JobNotEnded) => return AttemptOutcome::JobRunningAgain,
+                Ok(BuildOutcome::NoWebhook) => return AttemptOutcome::Unwanted,
+                Err(error) => {
+                    tracing::warn!(%tenant, %job, %error, "cannot build a webhook request");
+                    return AttemptOutcome::Failed;
+                }
+            };
+        let answered = tokio::time::timeout(self.response_timeout, self.sender.send_request(&letter)).await;
+        match answered.unwrap_or_else(|_| Err("no response before the timeout".into())) {
+            Ok(200..=299) => AttemptOutcome::Received,
+            Ok(410) => AttemptOutcome::Unwanted,
+            Ok(status) => {
+                tracing::info!(%tenant, %job, status, "the receiver of a webhook responded with an error");
+                AttemptOutcome::Failed
+            }
+            Err(reason) => {
+                tracing::info!(%tenant, %job, reason, "a webhook could not be sent");
+                AttemptOutcome::Failed
+            }
+        }
+    }
+
+    /// Records the result of an attempt, and schedules the next attempt if there is one.
+    async fn record_attempt(&self, round: &mut DeliveryQueue, key: DeliveryKey, tried: AttemptOutcome) {
+        let tries = round.finish_attempt(&key) + 1;
+        if tried == AttemptOutcome::JobRunningAgain {
+            return round.remove(&key);
+        }
+        let outcome = match tried {
+            AttemptOutcome::Received => "received",
+            AttemptOutcome::Unwanted => "unwanted",
+            AttemptOutcome::Failed if tries >= self.max_attempts => "given-up",
+            AttemptOutcome::Failed | AttemptOutcome::JobRunningAgain => "failed",
+        };
+        counter!("weir_webhook_requests_total", "outcome" => outcome).increment(1);
+        let again = outcome == "failed";
+        if outcome == "given-up" {
+            tracing::warn!(tenant = %key.0, job = %key.1, tries, "a webhook is given up");
+        }
+        let (tenant, job) = &key;
+        let noted = self
+            .orders
+            .record_webhook_attempt(tenant, job, again.then_some(tries))
+            .await;
+        if let Err(error) = noted {
+            tracing::warn!(%tenant, %job, %error, "cannot record the result of a webhook attempt");
+        }
+        if again {
+            round.reschedule(&key, tries, Instant::now() + self.backoff_after(&key, tries));
+        } else {
+            round.remove(&key);
+        }
+    }
+
+    /// Returns the backoff after `tries` attempts (at least 1). It grows by a factor of 4 with each attempt. A jitter of plus or minus
+    /// a quarter spreads the retries of deliveries that failed together.
+    fn backoff_after(&self, (_, job): &DeliveryKey, tries: u32) -> Duration {
+        let grown = self
+            .initial_backoff
+            .saturating_mul(BACKOFF_FACTOR.saturating_pow(tries.saturating_sub(1)))
+            .min(MAX_BACKOFF);
+        let digest = Sha256::digest(format!("{job} {tries}"));
+        let share = digest.first().map_or(0.5, |byte| f64::from(*byte) / 255.0);
+        grown.mul_f64(0.75 + share / 2.0)
+    }
+}

@@ -1,0 +1,91 @@
+//! The routes of the API.
+
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::{Router, middleware};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::http_input::ReadTimeoutBody;
+use crate::openapi::{self, ApiDescription};
+use crate::problem::Problem;
+use crate::state::AppState;
+use crate::{
+    documents, events, health, intake, jobs, metrics, pipelines, request_middleware, search,
+    security_headers, tenants, usage, web_page,
+};
+
+/// Builds the router with all routes, and the OpenAPI description of them.
+pub(crate) fn build_router(app: AppState) -> (Router, utoipa::openapi::OpenApi) {
+    let (router, description) = OpenApiRouter::with_openapi(ApiDescription::openapi())
+        .routes(routes!(health::get_liveness))
+        .routes(routes!(health::get_readiness))
+        .routes(routes!(intake::create_job, jobs::list_jobs))
+        .routes(routes!(jobs::get_job, jobs::cancel_job))
+        .routes(routes!(jobs::get_job_page))
+        .routes(routes!(jobs::get_job_log))
+        .routes(routes!(jobs::retry_job))
+        .routes(routes!(jobs::get_job_diagnosis))
+        .routes(routes!(usage::get_usage))
+        .routes(routes!(pipelines::push_component, pipelines::list_components))
+        .routes(routes!(pipelines::get_component, pipelines::remove_component))
+        .routes(routes!(pipelines::list_pipelines))
+        .routes(routes!(pipelines::get_pipeline))
+        .routes(routes!(pipelines::push_revision, pipelines::list_revisions))
+        .routes(routes!(pipelines::get_revision))
+        .routes(routes!(pipelines::get_rollout, pipelines::change_rollout))
+        .routes(routes!(pipelines::list_audit_log))
+        .routes(routes!(pipelines::replay_job))
+        .routes(routes!(tenants::create_tenant, tenants::list_tenants))
+        .routes(routes!(
+            tenants::get_tenant,
+            tenants::change_tenant,
+            tenants::remove_tenant
+        ))
+        .routes(routes!(tenants::create_key, tenants::list_keys))
+        .routes(routes!(tenants::revoke_key))
+        .routes(routes!(tenants::rotate_key))
+        .routes(routes!(metrics::get_metrics))
+        .routes(routes!(events::stream_job_events))
+        .routes(routes!(events::stream_tenant_events))
+        .routes(routes!(search::search_passages))
+        .routes(routes!(search::search_batch))
+        .routes(routes!(search::stream_query))
+        .routes(routes!(documents::list_documents))
+        .routes(routes!(documents::get_document, documents::delete_document))
+        .routes(routes!(documents::get_document_markdown))
+        .routes(routes!(documents::get_document_summaries))
+        .routes(routes!(documents::get_page))
+        .routes(routes!(documents::get_page_image))
+        .routes(routes!(documents::get_page_lines))
+        .routes(routes!(documents::get_signed_image))
+        .routes(routes!(documents::get_signed_lines))
+        .split_for_parts();
+    let description = openapi::complete_description(description);
+    let wait = Duration::from_secs(app.control.settings.server_transfer_idle_timeout_seconds.into());
+    let tasks = app.control.background_tasks.clone();
+    let paced = move |request: Request| {
+        let request =
+            request.map(|body| axum::body::Body::new(ReadTimeoutBody::new(body, wait, tasks.clone())));
+        std::future::ready(request)
+    };
+    let router = router
+        // OpenAPI cannot describe a WebSocket. The operation for events over HTTP documents this path.
+        .route(
+            "/v1/jobs/{id}/events/ws",
+            axum::routing::any(events::stream_job_events_ws),
+        )
+        .merge(web_page::build_static_router(&description))
+        .fallback(|| async { Problem::not_found("this path does not exist: see /docs") })
+        .method_not_allowed_fallback(|| async {
+            Problem::method_not_allowed("this path does not support the method: see /docs")
+        })
+        .layer(middleware::map_request(paced))
+        .with_state(app);
+    (
+        request_middleware::add_middleware(security_headers::add_security_headers(router)),
+        description,
+    )
+}
