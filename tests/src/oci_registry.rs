@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use crate::http_server::{HttpRequest, HttpResponse, start_http_server};
@@ -60,8 +61,7 @@ fn handle_request(request: HttpRequest, kept: &StoredContent, answer: ResponseOv
             };
             let mut kept = kept.lock().unwrap();
             if let Some((repository, _)) = path.split_once("/manifests/") {
-                let digest = Sha256::digest(&request.body);
-                let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                let digits = HEXLOWER.encode(&Sha256::digest(&request.body));
                 kept.insert(
                     format!("{repository}/manifests/sha256:{digits}"),
                     request.body.clone(),

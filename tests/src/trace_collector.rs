@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use data_encoding::HEXLOWER;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 pub use opentelemetry_proto::tonic::trace::v1::Span;
@@ -40,7 +41,7 @@ impl TraceCollector {
         let spans = self.spans.lock().unwrap();
         spans
             .iter()
-            .filter(|span| encode_hex(&span.trace_id) == id)
+            .filter(|span| HEXLOWER.encode(&span.trace_id) == id)
             .cloned()
             .collect()
     }
@@ -58,10 +59,6 @@ fn store_request_spans(request: &HttpRequest, kept: &Mutex<Vec<Span>>) -> HttpRe
     kept.lock().unwrap().extend(spans);
     // An empty message reports full success.
     HttpResponse::new(200, "").with_header("content-type", "application/x-protobuf")
-}
-
-pub fn encode_hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Returns a span's text or integer attribute as text. Panics on other types.

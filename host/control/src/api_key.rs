@@ -4,6 +4,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use weir_core::TenantId;
@@ -42,7 +43,7 @@ pub fn generate_api_key(
     let mut random = [0u8; KEY_ID_BYTES + KEY_SECRET_BYTES];
     fill_with_random_bytes(&mut random).map_err(KeyGenerationError)?;
     let (id, secret) = random.split_at(KEY_ID_BYTES);
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = HEXLOWER.encode(id);
     let secret = URL_SAFE_NO_PAD.encode(secret);
     scopes.sort_unstable();
     scopes.dedup();

@@ -11,11 +11,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use async_trait::async_trait;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{PolicyError, StorageError};
-use crate::id::TenantId;
+use crate::id::{TenantId, decode_digest};
 use crate::manifest::{Capability, ComponentFile, Pipeline, Role};
 
 /// SHA-256 of a component's bytes, written `sha256:` and 64 hexadecimal digits.
@@ -32,7 +33,7 @@ impl ComponentDigest {
 impl fmt::Display for ComponentDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 
@@ -52,15 +53,7 @@ impl FromStr for ComponentDigest {
     fn from_str(text: &str) -> Result<Self, ComponentDigestError> {
         let wrong = || ComponentDigestError(text.chars().take(80).collect());
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
-        if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(wrong());
-        }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
-            *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
-        }
-        Ok(Self(bytes))
+        decode_digest(digits).map(Self).ok_or_else(wrong)
     }
 }
 

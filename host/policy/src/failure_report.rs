@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use weir_core::component_log::{ComponentFailureReport, ComponentLogRecord, ComponentLogRecordKind};
 use weir_core::event::ErrorInfo;
@@ -44,9 +45,5 @@ pub(crate) fn hash_call_input<F: GuestFunction>(input: &F) -> Option<String> {
         response: Err(unanswered),
     });
     let bytes = postcard::to_stdvec(&call).ok()?;
-    Some(encode_hex(&Sha256::digest(bytes)))
-}
-
-pub(crate) fn encode_hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    Some(HEXLOWER.encode(&Sha256::digest(bytes)))
 }

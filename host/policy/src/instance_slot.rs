@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 use wasmtime::{PoolConcurrencyLimitError, Store};
@@ -23,7 +24,7 @@ use weir_core::manifest::{ComponentFile, Role};
 use crate::call_failure::{FailedCall, FailureExplanation, to_error_note};
 use crate::capability_trace::{CapabilityTrace, RecordedResponse};
 use crate::cpu_budget::CpuClock;
-use crate::failure_report::{encode_hex, hash_call_input};
+use crate::failure_report::hash_call_input;
 use crate::host_shared_state::OpenJobGuard;
 use crate::instance_data::{HOST_CALL_TIMEOUT, InstanceData, JobContext, START_FUNCTION};
 use crate::linked_component::LinkedComponent;
@@ -253,7 +254,7 @@ impl InstanceSlot {
         self.job_context
             .report_failed_call(&self.component_name, function, || ComponentFailureReport {
                 error: to_error_note(&error),
-                component_digest: encode_hex(&self.digest),
+                component_digest: HEXLOWER.encode(&self.digest),
                 call_index: sequence,
                 request_digest: input_hash(),
                 limit: error.exceeded_limit(),

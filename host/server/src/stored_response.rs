@@ -6,6 +6,7 @@
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 /// A response with stored bytes.
@@ -21,8 +22,8 @@ pub(crate) struct StoredResponse {
 impl StoredResponse {
     /// Builds the response: status 304 without a body if `If-None-Match` of the request names these bytes.
     pub(crate) fn build_response(self, request: &HeaderMap) -> Response {
-        let digest = Sha256::digest(&self.bytes);
-        let tag: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let mut tag = HEXLOWER.encode(&Sha256::digest(&self.bytes));
+        tag.truncate(32);
         let tag = format!("\"{tag}\"");
         let known = request
             .get_all(header::IF_NONE_MATCH)

@@ -13,6 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use utoipa::openapi::OpenApi;
 
@@ -195,8 +196,9 @@ fn content_hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         // The length separates the parts, so that the same bytes split differently have another hash.
         hasher.update((part.len() as u64).to_le_bytes());
     }
-    let digest: [u8; 32] = hasher.finalize().into();
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    let mut hash = HEXLOWER.encode(&hasher.finalize());
+    hash.truncate(16);
+    hash
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use data_encoding::HEXLOWER;
 use serde_json::json;
 use weir_tests::WeirFixture;
 use weir_tests::server::TestServer;
-use weir_tests::trace_collector::{Span, TraceCollector, attribute_as_text, encode_hex};
+use weir_tests::trace_collector::{Span, TraceCollector, attribute_as_text};
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CLIENT_SPAN_ID: &str = "00f067aa0ba902b7";
@@ -29,14 +30,14 @@ fn trace_links_the_request_to_its_stages_and_component_calls() {
     let spans = collector.spans_of_trace(TRACE_ID);
     let by_id: BTreeMap<String, &Span> = spans
         .iter()
-        .map(|span| (encode_hex(&span.span_id), span))
+        .map(|span| (HEXLOWER.encode(&span.span_id), span))
         .collect();
     assert_eq!(by_id.len(), spans.len(), "span ids are unique");
-    let parent = |span: &Span| by_id.get(&encode_hex(&span.parent_span_id)).copied();
+    let parent = |span: &Span| by_id.get(&HEXLOWER.encode(&span.parent_span_id)).copied();
     for span in &spans {
         let Some(above) = parent(span) else {
             assert_eq!(
-                (span.name.as_str(), encode_hex(&span.parent_span_id)),
+                (span.name.as_str(), HEXLOWER.encode(&span.parent_span_id)),
                 ("request", CLIENT_SPAN_ID.into())
             );
             continue;

@@ -1,5 +1,6 @@
 //! Builds the HTTP request of a webhook: its payload and its signature.
 
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::Serialize;
 use sha2::Sha256;
@@ -171,12 +172,7 @@ pub(crate) fn sign_body(secret: &str, seconds: u64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap_or_else(|_| unreachable!());
     mac.update(format!("{seconds}.").as_bytes());
     mac.update(body);
-    let digest: String = mac
-        .finalize()
-        .into_bytes()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = HEXLOWER.encode(&mac.finalize().into_bytes());
     format!("t={seconds},v1={digest}")
 }
 

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
+use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
 use tempfile::TempPath;
 use wasmtime::Engine;
@@ -75,7 +76,7 @@ impl CompiledCodeCache {
     }
 
     fn compiled_file_path(&self, digest: &[u8; 32]) -> PathBuf {
-        let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+        let hex = HEXLOWER.encode(digest);
         self.folder
             .join(format!("{hex}-{:016x}.cwasm", self.compatibility_hash))
     }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use data_encoding::HEXLOWER;
 use weir_core::manifest::{Capability, ComponentFile, Role};
 use weir_core::{JobId, PolicyError, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost};
@@ -254,8 +255,7 @@ fn components_in_cache<'a>(folder: &Path, names: &[&'a str]) -> Vec<&'a str> {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     let has = |name: &&&str| {
-        let digest = built_component(name).digest;
-        let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+        let hex = HEXLOWER.encode(&built_component(name).digest);
         files.iter().any(|file| file.starts_with(&hex))
     };
     names.iter().filter(has).copied().collect()

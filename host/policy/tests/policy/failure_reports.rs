@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use data_encoding::HEXLOWER;
 use weir_core::component_log::{ComponentFailureReport, ComponentLogRecordKind, LogLevel};
 use weir_core::manifest::Role;
 
@@ -46,11 +47,7 @@ async fn a_trap_is_reported_with_its_place_in_the_source() {
     .await;
     let functions: Vec<&str> = reports.iter().map(|(function, _)| function.as_str()).collect();
     assert_eq!(functions, ["routing.page", "routing.failed", "routing.page"]);
-    let digest: String = built_component("hostile-trap")
-        .digest
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = HEXLOWER.encode(&built_component("hostile-trap").digest);
     for (turn, (function, report)) in (0..).zip(&reports) {
         let (interface, name) = function.split_once('.').unwrap();
         let export = format!("weir:pipeline/{interface}@0.1.0#{name}");

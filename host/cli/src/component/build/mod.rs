@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::args::BuildArgs;
@@ -72,11 +73,10 @@ pub(crate) async fn build_component(source: &ComponentSource, places: &AppFolder
     let bytes = std::fs::read(&fresh).with_context(|| format!("cannot read {}", fresh.display()))?;
     replace_file(&source.output_file, &bytes)
         .with_context(|| format!("cannot write {}", source.output_file.display()))?;
-    let digest: [u8; 32] = Sha256::digest(&bytes).into();
     Ok(BuiltComponent {
         path: source.output_file.clone(),
         bytes: bytes.len(),
-        digest: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+        digest: HEXLOWER.encode(&Sha256::digest(&bytes)),
         elapsed: started.elapsed(),
     })
 }
