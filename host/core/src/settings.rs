@@ -358,13 +358,16 @@ fn variable_name(setting: &str) -> String {
     format!("WEIR_{}", setting.replace('.', "_").to_ascii_uppercase())
 }
 
-/// Returns the name of a similar setting: the same key in another section, or one key that contains the other.
+/// Returns the setting with the most similar name.
 fn suggest_setting(declarations: &'static [SettingDeclaration], name: &str) -> Option<&'static str> {
-    let last = name.rsplit('.').next().unwrap_or(name);
-    declarations.iter().map(|d| d.name).find(|d| {
-        let key = d.rsplit('.').next().unwrap_or(d);
-        key == last || (last.len() >= 4 && (key.contains(last) || last.contains(key)))
-    })
+    /// Names that differ in a few letters, and a part of a name, are more similar than this.
+    const MIN_SIMILARITY: f64 = 0.85;
+    let scored = declarations
+        .iter()
+        .map(|d| (strsim::jaro_winkler(d.name, name), d.name));
+    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(similarity, _)| *similarity > MIN_SIMILARITY)
+        .map(|(_, name)| name)
 }
 
 #[cfg(test)]
@@ -427,5 +430,18 @@ mod tests {
         assert!(settings.set("server.metrics_access", "everyone").is_err());
         settings.set("server.metrics_access", "open").unwrap();
         assert_eq!(settings.get("server.metrics_access").as_deref(), Some("open"));
+    }
+    #[test]
+    fn unknown_setting_error_suggests_a_similar_name() {
+        for (name, hint) in [
+            ("raster.worker_proceses", Some("raster.worker_processes")),
+            ("worker_processes", Some("raster.worker_processes")),
+            ("server.worker_processes", Some("raster.worker_processes")),
+            ("raster.quality", Some("raster.jpeg_quality")),
+            ("paint.color", None),
+            ("", None),
+        ] {
+            assert_eq!(suggest_setting(DECLARATIONS, name), hint, "{name}");
+        }
     }
 }
