@@ -1,8 +1,7 @@
 //! A response cache in memory that evicts the least recently used entries.
 
-use std::collections::{BTreeMap, HashMap};
-
 use async_trait::async_trait;
+use lru::LruCache;
 use parking_lot::Mutex;
 use weir_core::llm::{LlmResponse, ResponseCache, ResponseCacheKey};
 use weir_core::{DocumentId, StorageError, TenantId};
@@ -15,14 +14,10 @@ struct CacheEntry {
     document: Option<DocumentId>,
     response: LlmResponse,
     bytes: usize,
-    last_used: u64,
 }
 
-#[derive(Default)]
 struct CacheState {
-    entries: HashMap<ResponseCacheKey, CacheEntry>,
-    keys_by_use: BTreeMap<u64, ResponseCacheKey>,
-    use_counter: u64,
+    entries: LruCache<ResponseCacheKey, CacheEntry>,
     total_bytes: usize,
 }
 
@@ -37,15 +32,17 @@ impl MemoryResponseCache {
     pub fn new(bytes: usize) -> Self {
         Self {
             max_bytes: bytes,
-            state: Mutex::default(),
+            state: Mutex::new(CacheState {
+                entries: LruCache::unbounded(),
+                total_bytes: 0,
+            }),
         }
     }
 }
 
 impl CacheState {
     fn remove_entry(&mut self, key: &ResponseCacheKey) {
-        if let Some(kept) = self.entries.remove(key) {
-            self.keys_by_use.remove(&kept.last_used);
+        if let Some(kept) = self.entries.pop(key) {
             self.total_bytes -= kept.bytes;
         }
     }
@@ -65,15 +62,11 @@ impl ResponseCache for MemoryResponseCache {
         key: &ResponseCacheKey,
     ) -> Result<Option<LlmResponse>, StorageError> {
         let mut state = self.state.lock();
-        let state = &mut *state;
-        let Some(kept) = state.entries.get_mut(key).filter(|kept| kept.tenant == *tenant) else {
+        // Another tenant's lookup must not count as a use.
+        if state.entries.peek(key).is_none_or(|kept| kept.tenant != *tenant) {
             return Ok(None);
-        };
-        state.keys_by_use.remove(&kept.last_used);
-        state.use_counter += 1;
-        kept.last_used = state.use_counter;
-        state.keys_by_use.insert(kept.last_used, *key);
-        Ok(Some(kept.response.clone()))
+        }
+        Ok(state.entries.get(key).map(|kept| kept.response.clone()))
     }
 
     async fn put_response(
@@ -91,23 +84,18 @@ impl ResponseCache for MemoryResponseCache {
             return Ok(());
         }
         while state.total_bytes + bytes > self.max_bytes {
-            let Some((_, oldest)) = state.keys_by_use.first_key_value() else {
+            let Some((_, evicted)) = state.entries.pop_lru() else {
                 break;
             };
-            let oldest = *oldest;
-            state.remove_entry(&oldest);
+            state.total_bytes -= evicted.bytes;
         }
-        state.use_counter += 1;
-        let used = state.use_counter;
         let kept = CacheEntry {
             tenant: tenant.clone(),
             document: document.copied(),
             response: answer.clone(),
             bytes,
-            last_used: used,
         };
-        state.entries.insert(*key, kept);
-        state.keys_by_use.insert(used, *key);
+        state.entries.put(*key, kept);
         state.total_bytes += bytes;
         Ok(())
     }

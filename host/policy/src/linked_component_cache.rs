@@ -3,9 +3,9 @@
 //! Jobs that need the same component at the same time share one compilation. A full cache evicts the unused component whose
 //! last lookup is the oldest. Loading it from disk again takes less than a millisecond.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use lru::LruCache;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use wasmtime::Engine;
@@ -22,29 +22,11 @@ pub(crate) struct LinkedComponentCache {
     engine: Engine,
     compiler: Compiler,
     max_components: usize,
-    entries: Mutex<CacheEntries>,
+    cells: Mutex<LruCache<CacheKey, ComponentCell>>,
 }
 
-#[derive(Default)]
-struct CacheEntries {
-    components: HashMap<CacheKey, CacheEntry>,
-    /// Lookups so far: the clock of the LRU order.
-    lookups: u64,
-}
-
-struct CacheEntry {
-    cell: ComponentCell,
-    /// Number of the last lookup of this entry.
-    last_lookup: u64,
-}
-
-impl CacheEntry {
-    fn is_unused(&self) -> bool {
-        match self.cell.get() {
-            Some(linked) => Arc::strong_count(linked) == 1 && Arc::strong_count(&self.cell) == 1,
-            None => Arc::strong_count(&self.cell) == 1,
-        }
-    }
+fn is_unused(cell: &ComponentCell) -> bool {
+    Arc::strong_count(cell) == 1 && cell.get().is_none_or(|linked| Arc::strong_count(linked) == 1)
 }
 
 impl LinkedComponentCache {
@@ -53,7 +35,7 @@ impl LinkedComponentCache {
             engine,
             compiler,
             max_components: usize::try_from(most).unwrap_or(usize::MAX),
-            entries: Mutex::default(),
+            cells: Mutex::new(LruCache::unbounded()),
         }
     }
 
@@ -80,31 +62,24 @@ impl LinkedComponentCache {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.lock().components.len()
+        self.cells.lock().len()
     }
 
     fn find_or_insert_cell(&self, key: CacheKey) -> ComponentCell {
-        let mut entries = self.entries.lock();
-        entries.lookups += 1;
-        let lookup = entries.lookups;
-        if let Some(entry) = entries.components.get_mut(&key) {
-            entry.last_lookup = lookup;
-            return Arc::clone(&entry.cell);
+        let mut cells = self.cells.lock();
+        if let Some(cell) = cells.get(&key) {
+            return Arc::clone(cell);
         }
-        while entries.components.len() >= self.max_components {
-            let unused = entries.components.iter().filter(|(_, entry)| entry.is_unused());
-            let oldest = unused.min_by_key(|(_, entry)| entry.last_lookup);
-            let Some(key) = oldest.map(|(key, _)| *key) else {
+        while cells.len() >= self.max_components {
+            // `iter` begins with the most recently used component.
+            let unused = cells.iter().rev().find(|(_, cell)| is_unused(cell));
+            let Some(evicted) = unused.map(|(key, _)| *key) else {
                 break;
             };
-            entries.components.remove(&key);
+            cells.pop(&evicted);
         }
         let cell = ComponentCell::default();
-        let entry = CacheEntry {
-            cell: Arc::clone(&cell),
-            last_lookup: lookup,
-        };
-        entries.components.insert(key, entry);
+        cells.put(key, Arc::clone(&cell));
         cell
     }
 }

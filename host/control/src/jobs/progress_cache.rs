@@ -3,9 +3,10 @@
 //! The progress of a job follows from its events, and a job may have a hundred thousand of them. So the cache keeps the progress of
 //! the jobs that were requested last. The next request reads only the events that were added since.
 
-use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use lru::LruCache;
 use parking_lot::Mutex;
 use weir_core::ports::Ledger;
 use weir_core::{JobId, StorageError, TenantId};
@@ -13,18 +14,17 @@ use weir_core::{JobId, StorageError, TenantId};
 use super::progress::JobProgress;
 
 /// The maximum number of cached jobs.
-const MAX_CACHED_JOBS: usize = 256;
+const MAX_CACHED_JOBS: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 /// The number of events in one read.
 const EVENTS_PER_READ: usize = 1000;
 
 /// The progress of the jobs that were requested last.
-#[derive(Default)]
-pub struct ProgressCache(Mutex<CachedJobs>);
+pub struct ProgressCache(Mutex<LruCache<JobId, Arc<tokio::sync::Mutex<JobProgress>>>>);
 
-#[derive(Default)]
-struct CachedJobs {
-    jobs: HashMap<JobId, (u64, Arc<tokio::sync::Mutex<JobProgress>>)>,
-    lookups: u64,
+impl Default for ProgressCache {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MAX_CACHED_JOBS)))
+    }
 }
 
 impl ProgressCache {
@@ -51,20 +51,7 @@ impl ProgressCache {
     }
 
     fn find_or_insert_entry(&self, job: &JobId) -> Arc<tokio::sync::Mutex<JobProgress>> {
-        let mut kept = self.0.lock();
-        kept.lookups += 1;
-        let now = kept.lookups;
-        if kept.jobs.len() >= MAX_CACHED_JOBS && !kept.jobs.contains_key(job) {
-            let oldest = kept
-                .jobs
-                .iter()
-                .min_by_key(|(_, (asked, _))| *asked)
-                .map(|(job, _)| *job);
-            oldest.map(|oldest| kept.jobs.remove(&oldest));
-        }
-        let (asked, progress) = kept.jobs.entry(*job).or_default();
-        *asked = now;
-        Arc::clone(progress)
+        Arc::clone(self.0.lock().get_or_insert(*job, Arc::default))
     }
 }
 
@@ -77,11 +64,11 @@ mod tests {
         let book = ProgressCache::default();
         let first = JobId::new();
         let kept = book.find_or_insert_entry(&first);
-        for _ in 0..MAX_CACHED_JOBS * 2 {
+        for _ in 0..MAX_CACHED_JOBS.get() * 2 {
             book.find_or_insert_entry(&JobId::new());
             book.find_or_insert_entry(&first);
         }
-        assert_eq!(book.0.lock().jobs.len(), MAX_CACHED_JOBS);
+        assert_eq!(book.0.lock().len(), MAX_CACHED_JOBS.get());
         assert!(
             Arc::ptr_eq(&kept, &book.find_or_insert_entry(&first)),
             "the job requested last stays cached"
