@@ -1,4 +1,4 @@
-//! The command-line arguments of `weir`, and the parsers of their values.
+//! The arguments of commands, and the parsers of their values.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,46 +6,10 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Subcommand};
 use weir_core::id::{DocumentId, TenantId, is_valid_name};
 use weir_core::placement::{PlacementError, PlacementRequest, validate_labels};
 use weir_core::tenancy::KeyScope;
-
-use crate::component::{ComponentCommand, DevArgs};
-use crate::component_log::LogArgs;
-use crate::pipeline_commands::PipelineCommand;
-use crate::replay::ReplayArgs;
-
-/// The last part of `weir --help`.
-const AFTER_HELP: &str = "\
-Examples:
-  weir run report.pdf                         ingest a document
-  weir run papers/ --out results              ingest a folder; write Markdown, page images and text lines
-  weir search \"who signed the contract?\"      search the passages of all ingested documents
-  weir serve                                  accept documents over HTTP, for many tenants
-  weir doctor                                 check the installation
-
-With --server URL or WEIR_SERVER, a command works on that server, with the API key in WEIR_KEY or
---key-file. Without them, it works on the data folder of this machine.
-  server or data folder   search, documents, log, replay
-  server only             pipeline, component push, component list, component remove
-  data folder only        run, tenant, key
-
-Settings come from weir.toml in the current folder or --config FILE, then from variables
-WEIR_SECTION_NAME, then from --set section.name=value. A later source overrides an earlier one.
-`weir settings` lists them.
-
-Exit codes: 0 success, 1 a document or the command failed, 2 invalid usage, 130 interrupted.";
-
-/// A host for document-ingestion pipelines
-#[derive(Debug, Parser)]
-#[command(name = "weir", version, about = "A host for document-ingestion pipelines", after_help = AFTER_HELP)]
-pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) global: GlobalArgs,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
 
 /// Options of every command.
 #[derive(Debug, Args)]
@@ -77,42 +41,6 @@ pub(crate) struct GlobalArgs {
     /// Log more (-v: main steps, -vv: every stage and batch, -vvv: also libraries)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-}
-
-/// The subcommands of `weir`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Ingest documents and make them searchable
-    Run(RunArgs),
-    /// Search the passages of ingested documents
-    Search(SearchArgs),
-    /// List the ingested documents
-    #[command(after_help = "On a server, the API key needs the scope read.")]
-    Documents,
-    /// Run the HTTP server for many tenants
-    Serve(ServeArgs),
-    /// Create, change and delete tenants in the data folder
-    #[command(subcommand)]
-    Tenant(TenantCommand),
-    /// Create, list and revoke API keys in the data folder
-    #[command(subcommand)]
-    Key(KeyCommand),
-    /// Push pipelines to a server and roll them out
-    #[command(subcommand)]
-    Pipeline(PipelineCommand),
-    /// Show the log messages and failures of a job's components
-    Log(LogArgs),
-    /// Repeat a job's recorded policy calls, with its components or with others, and compare the decisions
-    Replay(ReplayArgs),
-    /// Create, build, test and publish components in Rust, JavaScript or Python
-    #[command(subcommand)]
-    Component(ComponentCommand),
-    /// Build and test a component, and ingest a document with it, after each change
-    Dev(DevArgs),
-    /// Check the installation and say how to fix it
-    Doctor,
-    /// List the settings with their values and descriptions
-    Settings,
 }
 
 /// Arguments of `weir run`.
@@ -362,12 +290,6 @@ fn parse_document_prefix(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn clap_definition_is_valid() {
-        Cli::command().debug_assert();
-    }
 
     #[test]
     fn page_ranges_are_parsed() {

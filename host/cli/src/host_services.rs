@@ -26,7 +26,11 @@ use weir_raster::{RasterConfig, RasterPool};
 use weir_storage::{LedgerReader, SqliteLedger, SqliteResponseCache, Storage};
 
 use crate::app_folders::AppFolders;
-use crate::{COMPILE_COMPONENT_COMMAND, RASTER_WORKER_COMMAND};
+
+/// Hidden command that runs a PDF worker process.
+pub(crate) const RASTER_WORKER_COMMAND: &str = "raster-worker";
+/// Hidden command that runs a process that compiles one component.
+pub(crate) const COMPILE_COMPONENT_COMMAND: &str = "compile-component";
 
 /// The engine and all services that a job needs, in one process.
 pub(crate) struct HostServices {

@@ -5,6 +5,7 @@
 
 mod app_folders;
 mod args;
+mod cli;
 mod command_target;
 mod component;
 mod component_log;
@@ -12,6 +13,7 @@ mod configuration;
 mod display;
 mod doctor;
 mod documents;
+mod exit_code;
 mod host_services;
 mod input_files;
 mod logging;
@@ -36,19 +38,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::app_folders::AppFolders;
-use crate::args::{Cli, Command, ServeArgs};
-use crate::command_target::CommandTarget;
-use crate::terminal::error_line;
-
-/// Hidden command that runs a PDF worker process.
-pub(crate) const RASTER_WORKER_COMMAND: &str = "raster-worker";
-/// Hidden command that runs a process that compiles one component.
-pub(crate) const COMPILE_COMPONENT_COMMAND: &str = "compile-component";
-
-/// Exit code if the command or a document failed.
-const EXIT_FAILED: u8 = 1;
-/// Exit code if the command line or a setting is invalid. clap uses the same code.
-const EXIT_INVALID_USAGE: u8 = 2;
+use crate::args::ServeArgs;
+use crate::cli::{Cli, Command};
+use crate::exit_code::{EXIT_FAILED, EXIT_INVALID_USAGE, print_error_with_exit_code};
+use crate::host_services::{COMPILE_COMPONENT_COMMAND, RASTER_WORKER_COMMAND};
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
@@ -73,7 +66,7 @@ fn run_command(cli: &Cli) -> ExitCode {
     {
         settings.server_listen_address = *address;
     }
-    let target = match CommandTarget::from_command(&cli.command, &cli.global) {
+    let target = match cli.resolve_target() {
         Ok(target) => target,
         Err(error) => return print_error_with_exit_code(&error, EXIT_INVALID_USAGE),
     };
@@ -111,11 +104,4 @@ fn run_command(cli: &Cli) -> ExitCode {
     // All owned resources are closed here. A blocking thread may still run a read whose result is not used.
     runtime.shutdown_background();
     ended.unwrap_or_else(|error| print_error_with_exit_code(&error, EXIT_FAILED))
-}
-
-/// Prints an error with its causes on one line and returns the exit code.
-fn print_error_with_exit_code(error: &anyhow::Error, code: u8) -> ExitCode {
-    let line = format!("{error:#}").replace('\n', " ");
-    error_line!("weir: {line}");
-    ExitCode::from(code)
 }

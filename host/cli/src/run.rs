@@ -16,6 +16,7 @@ use weir_engine::{DocumentEndState, DocumentSpec, JobHandle, JobSpec};
 use crate::app_folders::AppFolders;
 use crate::args::RunArgs;
 use crate::display::ProgressDisplay;
+use crate::exit_code::EXIT_FAILED;
 use crate::host_services::HostServices;
 use crate::input_files;
 use crate::output_folder::OutputFolder;
@@ -111,7 +112,7 @@ pub(crate) async fn run(
     Ok(match outcome.state {
         JobState::Done => ExitCode::SUCCESS,
         JobState::Cancelled => ExitCode::from(EXIT_INTERRUPTED),
-        JobState::Failed | JobState::Queued | JobState::Running => ExitCode::from(crate::EXIT_FAILED),
+        JobState::Failed | JobState::Queued | JobState::Running => ExitCode::from(EXIT_FAILED),
     })
 }
 

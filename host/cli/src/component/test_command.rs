@@ -24,8 +24,9 @@ use super::decision_diff;
 use super::fake_host::{FakeCapabilities, MemoryComponentState};
 use super::test_case::{Expectation, TestCase};
 use crate::app_folders::AppFolders;
+use crate::exit_code::EXIT_FAILED;
 use crate::terminal::{await_with_progress, out_line, print};
-use crate::{EXIT_FAILED, host_services, pipeline_loader};
+use crate::{host_services, pipeline_loader};
 
 /// The result of a test case.
 struct CaseOutcome {
