@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::ErrorInfo;
+use crate::error::ErrorInfo;
 
 /// Maximum number of keys.
 pub const MAX_KEYS: usize = 1000;

@@ -4,7 +4,18 @@
 //! what to do where something can be done. Tenants read the message in events and API responses. So it names
 //! documents, pages and settings, but no path of the host; paths are written to the log.
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::PageNumber;
+
+/// An error in events and API responses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorInfo {
+    /// Stable error kind for programs.
+    pub kind: String,
+    /// One-line message for people.
+    pub message: String,
+}
 
 /// A document or a page could not be rasterized.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

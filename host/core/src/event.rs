@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::error::ErrorInfo;
+
 use crate::decision::{QueueState, StageTiming, StageTotals};
 use crate::id::{DocumentId, JobId, PageNumber};
 use crate::job_state::JobState;
@@ -23,15 +25,6 @@ pub struct Event {
     /// What happened.
     #[serde(flatten)]
     pub kind: EventKind,
-}
-
-/// An error in events and API responses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ErrorInfo {
-    /// Stable error kind for programs.
-    pub kind: String,
-    /// One-line message for people.
-    pub message: String,
 }
 
 /// A page that failed and is not retried.

@@ -8,35 +8,19 @@
 
 mod blocks;
 mod escape;
+mod markdown_page;
 mod running_lines;
 pub mod vision_markdown;
 
 use std::fmt::Write;
 
-use crate::id::PageNumber;
 use crate::page_text::{Line, TextSource};
 use crate::summary::DocumentSummary;
 
 use blocks::{MarkdownBlock, group_lines_into_blocks};
 use escape::{escape_text, format_link_target};
+pub use markdown_page::MarkdownPage;
 pub(crate) use running_lines::RunningLines;
-
-/// A page of the document.
-#[derive(Debug, Clone)]
-pub struct MarkdownPage<'a> {
-    /// The page.
-    pub number: PageNumber,
-    /// How its text was obtained.
-    pub source: TextSource,
-    /// Its lines in reading order, see [`sort_into_reading_order`](crate::layout::sort_into_reading_order).
-    pub lines: &'a [Line],
-    /// Its headings: line index and level, see [`detect_headings`](crate::layout::detect_headings).
-    pub headings: Vec<(usize, u8)>,
-    /// Path or URL of its image, relative to the Markdown file.
-    pub image: Option<&'a str>,
-    /// Why the page could not be read. It is shown in place of the text.
-    pub failed: Option<&'a str>,
-}
 
 /// Renders the pages as one Markdown document with summaries, if there are any. It starts with `title`, unless that
 /// is empty or a heading of the first page.

@@ -1,11 +1,10 @@
 //! One evaluation of a canary: the two statistical tests for each of the compared metrics.
 
+use super::config::{CanaryAnalysisConfig, MIN_COMPARABLE_JOBS};
+use super::job_metrics::{JobMetrics, JobSample, sum_job_metrics};
 use super::statistics::{
     EventCount, binomial_p_value, fisher_exact_p_value, hodges_lehmann_shift, mann_whitney_z,
     normal_upper_tail, rate_difference_upper_bound, subtract_block_medians,
-};
-use super::{
-    CanaryAction, CanaryAnalysisConfig, JobMetrics, JobSample, MIN_COMPARABLE_JOBS, sum_job_metrics,
 };
 
 /// A compared rate: its description, its maximum increase, and its two counts (events and trials).
@@ -20,14 +19,59 @@ const COMPARED_METRICS: f64 = 5.0;
 /// passes one evaluation.
 const PROMOTION_Z: f64 = 1.281_552;
 
+/// The next action for a canary, with its reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CanaryAction {
+    /// Continue the trial: the data are not sufficient.
+    Wait(String),
+    /// Promote the canary: no metric is worse than allowed.
+    Promote(String),
+    /// Roll the canary back: a metric is worse than allowed.
+    RollBack(String),
+}
+
 /// The canary's jobs that one evaluation uses.
 #[derive(Debug, Clone)]
 pub struct CanaryEvaluation {
-    pub(super) config: CanaryAnalysisConfig,
-    pub(super) canary_jobs: Vec<JobSample>,
-    pub(super) is_last: bool,
+    config: CanaryAnalysisConfig,
+    canary_jobs: Vec<JobSample>,
+    is_last: bool,
     /// Number of canary jobs at the next evaluation.
-    pub(super) next_evaluation_jobs: usize,
+    next_evaluation_jobs: usize,
+}
+
+impl CanaryAnalysisConfig {
+    /// Returns the action before the first evaluation.
+    pub fn wait_for_first_evaluation(&self) -> CanaryAction {
+        let first = self.evaluation_job_counts().first().copied().unwrap_or(1);
+        CanaryAction::Wait(format!(
+            "the first evaluation of the canary is after {first} jobs"
+        ))
+    }
+
+    /// Returns the latest evaluation that the canary's jobs are sufficient for. The jobs are in the order of their
+    /// ends.
+    pub fn select_evaluation(&self, canary: &[JobSample]) -> Option<CanaryEvaluation> {
+        let counted: Vec<JobSample> = canary
+            .iter()
+            .copied()
+            .filter(|job| job.metrics.jobs > 0)
+            .collect();
+        let looks = self.evaluation_job_counts();
+        let reached = looks.iter().rposition(|jobs| *jobs <= counted.len())?;
+        let jobs = looks.get(reached).copied()?;
+        let next = looks.get(reached + 1).copied();
+        Some(CanaryEvaluation {
+            config: *self,
+            // The last evaluation is repeated with all jobs until the stable revision has enough jobs.
+            canary_jobs: match next {
+                Some(_) => counted.into_iter().take(jobs).collect(),
+                None => counted,
+            },
+            is_last: next.is_none(),
+            next_evaluation_jobs: next.unwrap_or(jobs),
+        })
+    }
 }
 
 /// Result of comparing one metric.

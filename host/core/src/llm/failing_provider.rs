@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::ErrorInfo;
+use crate::error::ErrorInfo;
 
 /// A provider that has not responded for some time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

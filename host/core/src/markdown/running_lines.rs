@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::MarkdownPage;
+use super::markdown_page::MarkdownPage;
 use crate::page::Rect;
 use crate::page_text::Line;
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::id::PageNumber;
 use crate::layout::detect_headings;
 use crate::page::{OutlineEntry, Rect};
 use crate::page_text::TextSource;

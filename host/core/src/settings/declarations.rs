@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::providers::ProviderSettings;
-use super::{
+use super::setting_type::{
     AllProvidersFailedAction, DeviceChoice, LogFormat, MetricsAccess, SandboxMode, SettingDeclaration,
-    SettingError, SettingType, unknown_setting,
+    SettingError, SettingType,
 };
+use super::unknown_setting::unknown_setting;
 
 settings! {
     /// Settings of the host.

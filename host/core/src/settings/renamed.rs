@@ -1,5 +1,7 @@
 //! Former names of settings, so that an old configuration fails with the new name instead of being ignored.
 
+use super::setting_type::variable_name;
+
 /// Former and present names.
 const RENAMED_SETTINGS: &[(&str, &str)] = &[
     ("paths.components", "paths.default_components"),
@@ -127,7 +129,7 @@ pub(super) fn former_names() -> impl Iterator<Item = &'static str> {
 pub(super) fn renamed_from_variable(variable: &str) -> Option<(&'static str, &'static str)> {
     RENAMED_SETTINGS
         .iter()
-        .find(|(former, _)| super::variable_name(former) == variable)
+        .find(|(former, _)| variable_name(former) == variable)
         .copied()
 }
 
