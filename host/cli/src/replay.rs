@@ -7,15 +7,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use async_trait::async_trait;
 use clap::Args;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use weir_core::component::ComponentValidator as _;
-use weir_core::component_state::{StateChange, StateSizes};
-use weir_core::event::ErrorInfo;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline};
-use weir_core::ports::ComponentStateStore;
+use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::replay::{DecisionTotals, ReplayError, ReplayReport};
 use weir_core::settings::Settings;
 use weir_core::tenancy::KeyScope;
@@ -128,7 +125,9 @@ async fn replay_in_data_folder(
         _ => None,
     });
     let opened = opened.context("the recording has no calls")?;
-    let host = PolicyHost::new(policy_config(settings, places, Arc::new(EmptyComponentState))?)?;
+    // The replayer keeps the state of replayed components itself, so nothing is written here.
+    let state = Arc::new(MemoryComponentState::default());
+    let host = PolicyHost::new(policy_config(settings, places, state)?)?;
     let pipeline = match &replay.with {
         None => rebuild_recorded_pipeline(&opened, replay, places)?,
         Some(path) if path.extension().is_some_and(|end| end == "toml") => {
@@ -248,23 +247,4 @@ fn print_report(report: &ReplayReport) -> std::io::Result<()> {
         out_line!("  the recording ends before the end of the job: {why}")?;
     }
     Ok(())
-}
-
-/// Component state for replays: always empty, and changes are discarded. The replayer keeps the state of replayed components
-/// itself.
-struct EmptyComponentState;
-
-#[async_trait]
-impl ComponentStateStore for EmptyComponentState {
-    async fn get_value(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorInfo> {
-        Ok(None)
-    }
-
-    async fn list_sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorInfo> {
-        Ok(StateSizes::default())
-    }
-
-    async fn apply_changes(&self, _: &TenantId, _: &str, _: Vec<StateChange>) -> Result<(), ErrorInfo> {
-        Ok(())
-    }
 }

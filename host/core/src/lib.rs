@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod llm;
 pub mod manifest;
 pub mod markdown;
+pub mod memory_component_state;
 pub mod page;
 pub mod page_text;
 pub mod placement;

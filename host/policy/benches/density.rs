@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Runtime;
 use weir_core::manifest::{Capability, ComponentFile, Manifest, Pipeline, Role};
+use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
 use weir_core::{DocumentId, JobId, TenantId};
@@ -73,7 +74,7 @@ fn new_host(folder: &Path, loaded_components: u32) -> Arc<PolicyHost> {
         recordings_folder: Some(folder.join("recordings")),
         record_calls: true,
         retention: Retention::default(),
-        state: Arc::new(UnavailableCapabilities),
+        state: Arc::new(MemoryComponentState::default()),
         usage_sink: None,
     })
     .unwrap()

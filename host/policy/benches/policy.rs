@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use criterion::Criterion;
 use tokio::runtime::Runtime;
 use weir_core::manifest::{Manifest, Pipeline, Role};
+use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{JobPolicy, OpenPolicyRequest, PolicyFactory};
 use weir_core::{DocumentId, JobId, TenantId};
@@ -66,7 +67,7 @@ fn new_host(folder: &Path, instances: u32) -> Arc<PolicyHost> {
         recordings_folder: Some(folder.join("recordings")),
         record_calls: true,
         retention: Retention::default(),
-        state: Arc::new(UnavailableCapabilities),
+        state: Arc::new(MemoryComponentState::default()),
         usage_sink: None,
     })
     .unwrap()

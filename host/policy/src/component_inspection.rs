@@ -5,21 +5,19 @@
 //! decision out of range. Capabilities are stubs that always fail. So a call that fails after it has used a capability does
 //! not make the component fail the inspection.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use weir_core::component::{ComponentInterface, ComponentValidator};
 use weir_core::component_log::ComponentLogRecord;
-use weir_core::component_state::{StateChange, StateSizes};
 use weir_core::decision::{
     BatchContext, ComputeDevice, DocumentFacts, Heading, ObservedEvent, PassageSource,
 };
 use weir_core::event::ErrorInfo;
 use weir_core::manifest::{Capability, ComponentFailurePolicy, ComponentFile, Manifest, Pipeline, Role};
-use weir_core::ports::{Capabilities, ComponentStateStore, JobPolicy as _, OpenPolicyRequest};
+use weir_core::memory_component_state::MemoryComponentState;
+use weir_core::ports::{Capabilities, JobPolicy as _, OpenPolicyRequest};
 use weir_core::{DocumentId, JobId, PageFacts, PageNumber, PolicyError, Rect, TenantId};
 
 use crate::compiler::unusable_error;
@@ -62,7 +60,8 @@ impl ComponentValidator for PolicyHost {
             pipeline: &pipeline,
             capabilities: Arc::clone(&empty) as _,
         };
-        let job = self.open_job_with(request, Arc::clone(&empty) as _, None).await?;
+        let state = Arc::new(MemoryComponentState::default());
+        let job = self.open_job_with(request, state, None).await?;
         for role in pipeline.components.keys() {
             empty.was_called.store(false, Ordering::Relaxed);
             let answered = match role {
@@ -151,11 +150,10 @@ fn sample_started_observation() -> ObservedEvent {
     }
 }
 
-/// Capabilities that always fail, and a component state that is kept only in memory.
+/// Capabilities that always fail.
 #[derive(Default)]
 pub(crate) struct StubCapabilities {
     was_called: AtomicBool,
-    state: Mutex<HashMap<String, Vec<u8>>>,
 }
 
 impl StubCapabilities {
@@ -201,37 +199,4 @@ impl Capabilities for StubCapabilities {
 
     fn report_policy_fallback(&self, _: &PolicyError) {}
     fn append_component_log(&self, _: ComponentLogRecord) {}
-}
-
-#[async_trait]
-impl ComponentStateStore for StubCapabilities {
-    async fn get_value(&self, _: &TenantId, _: &str, key: &str) -> Result<Option<Vec<u8>>, ErrorInfo> {
-        Ok(self.state.lock().get(key).cloned())
-    }
-
-    async fn list_sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorInfo> {
-        let state = self.state.lock();
-        Ok(state
-            .iter()
-            .map(|(key, value)| (key.clone(), value.len()))
-            .collect())
-    }
-
-    async fn apply_changes(
-        &self,
-        tenant: &TenantId,
-        pipeline: &str,
-        changes: Vec<StateChange>,
-    ) -> Result<(), ErrorInfo> {
-        let mut sizes = self.list_sizes(tenant, pipeline).await?;
-        sizes.apply_all_changes(&changes)?;
-        let mut state = self.state.lock();
-        for StateChange { key, value } in changes {
-            match value {
-                Some(value) => state.insert(key, value),
-                None => state.remove(&key),
-            };
-        }
-        Ok(())
-    }
 }

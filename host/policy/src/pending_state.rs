@@ -58,6 +58,7 @@ mod tests {
     use std::sync::Arc;
 
     use weir_core::manifest::Manifest;
+    use weir_core::memory_component_state::MemoryComponentState;
     use weir_core::ports::ComponentStateStore as _;
     use weir_core::{JobId, TenantId};
 
@@ -66,9 +67,10 @@ mod tests {
     use crate::component_inspection::StubCapabilities;
     use crate::instance_data::{InstanceData, MAX_HOST_CALLS};
 
-    fn new_instance_data(state: &Arc<StubCapabilities>) -> InstanceData {
+    fn new_instance_data(state: &Arc<MemoryComponentState>) -> InstanceData {
         let (tenant, manifest) = (TenantId::default_tenant(), Manifest::default_pipeline());
-        let job = JobContext::new(tenant, JobId::new(), manifest, state.clone(), state.clone());
+        let capabilities = Arc::new(StubCapabilities::default());
+        let job = JobContext::new(tenant, JobId::new(), manifest, capabilities, state.clone());
         let mut guest = InstanceData::new(Arc::new(job), "test".into(), 0);
         guest.start_call("test", 1000);
         guest
@@ -76,7 +78,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_reads_its_writes_before_they_are_applied() {
-        let state = Arc::new(StubCapabilities::default());
+        let state = Arc::new(MemoryComponentState::default());
         let mut guest = new_instance_data(&state);
         guest.set("a".into(), vec![1]).await.unwrap().unwrap();
         guest.set("a".into(), vec![2]).await.unwrap().unwrap();
@@ -94,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_thousand_writes_are_one_group_within_the_quota() {
-        let state = Arc::new(StubCapabilities::default());
+        let state = Arc::new(MemoryComponentState::default());
         let mut guest = new_instance_data(&state);
         let mut refused = 0;
         for number in 0..MAX_HOST_CALLS {

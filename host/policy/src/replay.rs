@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use weir_core::decision::{FailureAction, ReadingMethod, SummaryPlan};
 use weir_core::manifest::Pipeline;
+use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::ports::OpenPolicyRequest;
 use weir_core::replay::{DecisionDifference, DecisionTotals, JobReplayer, ReplayError, ReplayReport};
 use weir_core::{JobId, StorageError, TenantId};
@@ -137,14 +138,14 @@ impl PolicyHost {
                 "it was cut short: the host stopped during the job, or the job is still running".into()
             });
         }
-        let empty = Arc::new(StubCapabilities::default());
         let request = OpenPolicyRequest {
             tenant: &opened.tenant,
             job: opened.job,
             pipeline,
-            capabilities: Arc::clone(&empty) as _,
+            capabilities: Arc::new(StubCapabilities::default()),
         };
-        let job = self.open_job_with(request, empty, None).await?;
+        let state = Arc::new(MemoryComponentState::default());
+        let job = self.open_job_with(request, state, None).await?;
         let mut next_sequences = vec![0; opened.components.len()];
         for call in order_calls(&opened, calls) {
             if let Some(expected) = next_sequences.get_mut(usize::from(call.component_index)) {

@@ -75,3 +75,13 @@ fn delete_key(key: &str) -> StateChange {
         value: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use weir_core::memory_component_state::MemoryComponentState;
+
+    #[tokio::test]
+    async fn memory_component_state_passes() {
+        super::check_policy_state(&MemoryComponentState::default()).await;
+    }
+}

@@ -1,19 +1,18 @@
-//! The fake host of `weir component test`: responses of capabilities from the test case, and component state in memory.
+//! The fake host of `weir component test`: responses of capabilities from the test case.
 //!
 //! A call without a response in the test case gets the error `unavailable`, as from a host without the model or the page. The
 //! call is also recorded and printed. A component may handle the error, and the incomplete test case would not be noticed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use weir_core::component_log::ComponentLogRecord;
-use weir_core::component_state::{StateChange, StateSizes};
 use weir_core::event::ErrorInfo;
-use weir_core::ports::{Capabilities, ComponentStateStore};
-use weir_core::{DocumentId, PageNumber, PolicyError, Rect, TenantId};
+use weir_core::ports::Capabilities;
+use weir_core::{DocumentId, PageNumber, PolicyError, Rect};
 
 /// The responses of a test case, from `capabilities.json`. Maps by text are looked up by the longest key that is a prefix of the
 /// requested text.
@@ -161,52 +160,6 @@ fn parse_preview(rows: &[String]) -> Result<(u32, u32, Vec<u8>), String> {
     Ok((side(width)?, side(rows.len())?, pixels))
 }
 
-/// Component state in memory.
-#[derive(Debug, Default)]
-pub(crate) struct MemoryComponentState {
-    values: Mutex<HashMap<String, Vec<u8>>>,
-}
-
-impl MemoryComponentState {
-    /// Deletes all values, so that each test case starts with empty state.
-    pub(crate) fn clear(&self) {
-        self.values.lock().clear();
-    }
-}
-
-#[async_trait]
-impl ComponentStateStore for MemoryComponentState {
-    async fn get_value(&self, _: &TenantId, _: &str, key: &str) -> Result<Option<Vec<u8>>, ErrorInfo> {
-        Ok(self.values.lock().get(key).cloned())
-    }
-
-    async fn list_sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorInfo> {
-        let values = self.values.lock();
-        Ok(values
-            .iter()
-            .map(|(key, value)| (key.clone(), value.len()))
-            .collect())
-    }
-
-    async fn apply_changes(
-        &self,
-        tenant: &TenantId,
-        pipeline: &str,
-        changes: Vec<StateChange>,
-    ) -> Result<(), ErrorInfo> {
-        let mut sizes = self.list_sizes(tenant, pipeline).await?;
-        sizes.apply_all_changes(&changes)?;
-        let mut values = self.values.lock();
-        for StateChange { key, value } in changes {
-            match value {
-                Some(value) => values.insert(key, value),
-                None => values.remove(&key),
-            };
-        }
-        Ok(())
-    }
-}
-
 impl CapabilityResponses {
     /// Reads `capabilities.json`.
     pub(crate) fn parse(text: &str) -> Result<Self> {
@@ -261,10 +214,5 @@ mod tests {
             let rows: Vec<String> = wrong.iter().map(|row| (*row).to_owned()).collect();
             assert!(parse_preview(&rows).is_err(), "{wrong:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn memory_state_passes_the_conformance_suite() {
-        weir_conformance::check_policy_state(&MemoryComponentState::default()).await;
     }
 }

@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use weir_core::component_log::ComponentLogRecord;
-use weir_core::component_state::{StateChange, StateSizes};
 use weir_core::event::ErrorInfo;
 use weir_core::manifest::ComponentFile;
-use weir_core::ports::{Capabilities, ComponentStateStore};
-use weir_core::{DocumentId, PageNumber, PolicyError, Rect, TenantId};
+use weir_core::ports::Capabilities;
+use weir_core::{DocumentId, PageNumber, PolicyError, Rect};
 
 /// Capabilities and state that fail in every call; the benchmarks do not use them.
 pub(crate) struct UnavailableCapabilities;
@@ -48,19 +47,6 @@ impl Capabilities for UnavailableCapabilities {
     }
     fn report_policy_fallback(&self, _: &PolicyError) {}
     fn append_component_log(&self, _: ComponentLogRecord) {}
-}
-
-#[async_trait]
-impl ComponentStateStore for UnavailableCapabilities {
-    async fn get_value(&self, _: &TenantId, _: &str, _: &str) -> Result<Option<Vec<u8>>, ErrorInfo> {
-        unavailable_error()
-    }
-    async fn list_sizes(&self, _: &TenantId, _: &str) -> Result<StateSizes, ErrorInfo> {
-        unavailable_error()
-    }
-    async fn apply_changes(&self, _: &TenantId, _: &str, _: Vec<StateChange>) -> Result<(), ErrorInfo> {
-        unavailable_error()
-    }
 }
 
 /// Returns the folder of built components.

@@ -131,7 +131,7 @@ async fn inspection_rejects_a_component_whose_call_fails() {
 #[tokio::test]
 async fn rehearsal_uses_granted_capabilities_and_leaves_no_state() {
     let folder = tempfile::tempdir().unwrap();
-    let state = std::sync::Arc::new(MemoryState::default());
+    let state = std::sync::Arc::new(FakeComponentState::default());
     let mut config = test_config();
     config.state = state.clone();
     config.recordings_folder = Some(folder.path().join("recordings"));
@@ -142,7 +142,7 @@ async fn rehearsal_uses_granted_capabilities_and_leaves_no_state() {
     assert!(refused.to_string().contains("add \"state\""), "{refused}");
     pipeline.manifest.capabilities.grant = vec![Capability::State];
     host.dry_run_pipeline(&tenant, &pipeline).await.unwrap();
-    assert!(state.values.lock().is_empty());
+    assert!(state.values.is_empty());
     host.flush_recordings().await;
     assert_eq!(fs::read_dir(folder.path().join("recordings")).unwrap().count(), 0);
     // A wrong digest is detected.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use data_encoding::HEXLOWER;
 use weir_core::manifest::{Capability, ComponentFile, Role};
+use weir_core::ports::ComponentStateStore as _;
 use weir_core::{JobId, PolicyError, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost};
 
@@ -77,7 +78,7 @@ async fn an_import_that_is_not_granted_is_named() {
 
 #[tokio::test]
 async fn state_lasts_from_job_to_job_for_one_tenant() {
-    let state = Arc::new(MemoryState::default());
+    let state = Arc::new(FakeComponentState::default());
     let mut config = test_config();
     config.state = Arc::clone(&state) as _;
     let host = PolicyHost::new(config).unwrap();
@@ -101,15 +102,17 @@ async fn state_lasts_from_job_to_job_for_one_tenant() {
         3,
         "one transaction for each call"
     );
-    let values = state.values.lock();
-    let value = |tenant: &TenantId| values[&(tenant.clone(), "test".into(), "calls".into())].len();
-    assert_eq!((value(&one), value(&two)), (2, 1));
+    let value = async |tenant: &TenantId| {
+        let value = state.values.get_value(tenant, "test", "calls").await.unwrap();
+        value.unwrap().len()
+    };
+    assert_eq!((value(&one).await, value(&two).await), (2, 1));
 }
 
 /// The component fills the state and traps when a write is refused.
 #[tokio::test]
 async fn a_call_that_traps_leaves_no_state() {
-    let state = Arc::new(MemoryState::default());
+    let state = Arc::new(FakeComponentState::default());
     let mut config = test_config();
     config.state = Arc::clone(&state) as _;
     let host = PolicyHost::new(config).unwrap();
@@ -125,7 +128,7 @@ async fn a_call_that_traps_leaves_no_state() {
         error.to_string().contains("1048576 bytes: delete some"),
         "{error}"
     );
-    assert!(state.values.lock().is_empty());
+    assert!(state.values.is_empty());
     assert_eq!(state.applied_groups.load(Ordering::Relaxed), 0);
 }
 

@@ -102,7 +102,7 @@ async fn sleeping_in_a_loop_ends_at_the_call_timeout() {
 
 #[tokio::test]
 async fn a_host_call_times_out_after_a_minute() {
-    let state = Arc::new(MemoryState::default());
+    let state = Arc::new(FakeComponentState::default());
     let mut config = test_config();
     config.state = Arc::clone(&state) as _;
     let host = PolicyHost::new(config).unwrap();

@@ -223,7 +223,7 @@ async fn no_fallback_is_used_when_on_component_failure_is_fail() {
 
 #[tokio::test]
 async fn a_call_that_is_dropped_leaves_a_fresh_instance() {
-    let state = Arc::new(MemoryState::default());
+    let state = Arc::new(FakeComponentState::default());
     let mut config = test_config();
     config.state = Arc::clone(&state) as _;
     let host = PolicyHost::new(config).unwrap();

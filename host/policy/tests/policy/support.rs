@@ -1,6 +1,6 @@
 //! Test helpers: components, pipelines, a host, sample inputs, and fake ports that count calls.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +13,7 @@ use weir_core::component_state::{StateChange, StateSizes};
 use weir_core::decision::{BatchContext, DocumentFacts, ObservedEvent, PassageSource, StageFailure};
 use weir_core::event::ErrorInfo;
 use weir_core::manifest::{ComponentFile, Manifest, Pipeline, Role};
+use weir_core::memory_component_state::MemoryComponentState;
 use weir_core::page::PageFacts;
 use weir_core::ports::{Capabilities, ComponentStateStore, OpenPolicyRequest};
 use weir_core::{DocumentId, JobId, PageNumber, PolicyError, Rect, Stage, TenantId};
@@ -84,7 +85,7 @@ pub(crate) fn test_config() -> PolicyConfig {
         recordings_folder: None,
         record_calls: true,
         retention: Retention::default(),
-        state: Arc::new(MemoryState::default()),
+        state: Arc::new(FakeComponentState::default()),
         usage_sink: None,
     }
 }
@@ -150,12 +151,10 @@ impl Capabilities for FakeCapabilities {
     }
 }
 
-type StateKey = (TenantId, String, String);
-
 /// Component state in memory. While `is_stuck` is set, reads never return.
 #[derive(Default)]
-pub(crate) struct MemoryState {
-    pub(crate) values: Mutex<HashMap<StateKey, Vec<u8>>>,
+pub(crate) struct FakeComponentState {
+    pub(crate) values: MemoryComponentState,
     pub(crate) is_stuck: std::sync::atomic::AtomicBool,
     pub(crate) reads: AtomicUsize,
     /// Groups of changes that were applied.
@@ -163,7 +162,7 @@ pub(crate) struct MemoryState {
 }
 
 #[async_trait]
-impl ComponentStateStore for MemoryState {
+impl ComponentStateStore for FakeComponentState {
     async fn get_value(
         &self,
         tenant: &TenantId,
@@ -174,17 +173,10 @@ impl ComponentStateStore for MemoryState {
         if self.is_stuck.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
-        let key = (tenant.clone(), pipeline.to_owned(), key.to_owned());
-        Ok(self.values.lock().get(&key).cloned())
+        self.values.get_value(tenant, pipeline, key).await
     }
     async fn list_sizes(&self, tenant: &TenantId, pipeline: &str) -> Result<StateSizes, ErrorInfo> {
-        let values = self.values.lock();
-        let of_pipeline = values
-            .iter()
-            .filter(|((t, p, _), _)| t == tenant && p == pipeline);
-        Ok(of_pipeline
-            .map(|((_, _, key), value)| (key.clone(), value.len()))
-            .collect())
+        self.values.list_sizes(tenant, pipeline).await
     }
     async fn apply_changes(
         &self,
@@ -193,17 +185,7 @@ impl ComponentStateStore for MemoryState {
         changes: Vec<StateChange>,
     ) -> Result<(), ErrorInfo> {
         self.applied_groups.fetch_add(1, Ordering::Relaxed);
-        let mut sizes = self.list_sizes(tenant, pipeline).await?;
-        sizes.apply_all_changes(&changes)?;
-        let mut values = self.values.lock();
-        for StateChange { key, value } in changes {
-            let key = (tenant.clone(), pipeline.to_owned(), key);
-            match value {
-                Some(value) => values.insert(key, value),
-                None => values.remove(&key),
-            };
-        }
-        Ok(())
+        self.values.apply_changes(tenant, pipeline, changes).await
     }
 }
 
