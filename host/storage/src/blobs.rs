@@ -23,9 +23,9 @@ use weir_core::ports::BlobStore;
 use weir_core::{StorageError, TenantId};
 
 use self::unsynced_blobs::{SyncFile, UnsyncedBlobs};
-use crate::data_folder::create_private_folder;
+use crate::data_folder::{create_private_folder, size_on_disk};
 use crate::named_path::NamedPath;
-use crate::storage_usage::{StorageUsage, size_on_disk};
+use crate::storage_usage::{MAX_MARKED_PATHS, StorageUsage};
 
 /// Maximum length of a key in bytes.
 const MAX_KEY_BYTES: usize = 1024;
@@ -45,7 +45,7 @@ pub struct FileBlobStore {
 
 struct BlobFolder {
     root: PathBuf,
-    storage_usage: Arc<StorageUsage>,
+    storage_usage: StorageUsage,
     next_number: AtomicU64,
     unsynced: Mutex<UnsyncedBlobs>,
     /// Allows one flush at a time, because blobs that another flush has taken are not durable yet.
@@ -58,7 +58,7 @@ struct BlobFolder {
 impl FileBlobStore {
     /// Opens `<data>/blobs` and creates it if it does not exist. Removes unfinished files, so only one process may have it open. Blocks
     /// on the disk.
-    pub(crate) fn open(data: &Path, kept: Arc<StorageUsage>) -> Result<Self, StorageError> {
+    pub(crate) fn open(data: &Path, storage_usage: StorageUsage) -> Result<Self, StorageError> {
         let root = data.join("blobs");
         let unfinished = root.join(UNFINISHED_FOLDER);
         match fs::remove_dir_all(&unfinished) {
@@ -71,7 +71,7 @@ impl FileBlobStore {
         Ok(Self {
             folder: Arc::new(BlobFolder {
                 root,
-                storage_usage: kept,
+                storage_usage,
                 next_number: AtomicU64::new(0),
                 unsynced: Mutex::default(),
                 flush_lock: Mutex::new(()),
@@ -160,31 +160,26 @@ impl BlobFolder {
         self.root.join(tenant.as_str())
     }
 
-    /// Returns the unit of storage usage that a key belongs to: the file or folder of its first segment.
-    fn usage_unit(&self, tenant: &TenantId, key: &str) -> PathBuf {
-        let first = key.split_once('/').map_or(key, |(first, _)| first);
-        self.tenant_folder(tenant).join(first)
-    }
-
     fn put_blob(&self, tenant: &TenantId, key: &str, bytes: &[u8]) -> Result<(), StorageError> {
         let path = self.tenant_folder(tenant).join(key);
+        let io = |e: io::Error| named_blob_path(&self.root, &path).io_error(&e);
+        let (unfinished, file) = self.write_unfinished_file(bytes).map_err(io)?;
         let mut is_full = false;
-        let written = self.write_unfinished_file(bytes).and_then(|(unfinished, file)| {
-            let moved = self
-                .storage_usage
-                .change_files(tenant, &self.usage_unit(tenant, key), || {
-                    let grown = i64::try_from(bytes.len()).unwrap_or(i64::MAX) - size_on_disk(&path)?;
-                    move_into_place(&unfinished, &path)?;
-                    // If one key is put several times at once, the file that was moved last is the one to sync.
-                    let mut unsynced = self.unsynced.lock();
-                    let written = unsynced.new_blob(file, bytes);
-                    unsynced.blobs.insert(path.clone(), written);
-                    is_full = unsynced.blobs.len() > MAX_UNSYNCED_BLOBS;
-                    Ok(grown)
-                });
-            moved.inspect_err(|_| drop(fs::remove_file(&unfinished)))
-        });
-        written.map_err(|e| named_blob_path(&self.root, &path).io_error(&e))?;
+        let moved = self
+            .storage_usage
+            .change_files(tenant, &usage_path(tenant, key), || {
+                let grown = i64::try_from(bytes.len()).unwrap_or(i64::MAX) - size_on_disk(&path)?;
+                move_into_place(&unfinished, &path)?;
+                // If one key is put several times at once, the file that was moved last is the one to sync.
+                let mut unsynced = self.unsynced.lock();
+                let written = unsynced.new_blob(file, bytes);
+                unsynced.blobs.insert(path.clone(), written);
+                is_full = unsynced.blobs.len() > MAX_UNSYNCED_BLOBS;
+                Ok(grown)
+            });
+        moved
+            .and_then(|moved| moved.map_err(io))
+            .inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
         if is_full {
             self.flush_unsynced_blobs()
         } else {
@@ -213,47 +208,51 @@ impl BlobFolder {
 
     fn delete_prefix(&self, tenant: &TenantId, prefix: &str) -> Result<(), StorageError> {
         let folder = self.tenant_folder(tenant);
-        for key in list_keys(&self.root, &folder, prefix)? {
-            let path = folder.join(&key);
-            let deleted = self
-                .storage_usage
-                .change_files(tenant, &self.usage_unit(tenant, &key), || {
-                    let bytes = size_on_disk(&path)?;
-                    match fs::remove_file(&path) {
-                        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
-                        _ => remove_empty_parents(&path, &folder),
-                    }
-                    self.unsynced.lock().blobs.remove(&path);
-                    Ok(-bytes)
-                });
-            deleted.map_err(|e| named_blob_path(&self.root, &path).io_error(&e))?;
+        for keys in list_keys(&self.root, &folder, prefix)?.chunks(MAX_MARKED_PATHS) {
+            let paths = keys.iter().map(|key| usage_path(tenant, key));
+            self.storage_usage.prepare_changes(tenant, paths)?;
+            for key in keys {
+                self.delete_blob(tenant, key)?;
+            }
+            self.storage_usage.save_sizes()?;
         }
         if prefix.is_empty() {
             // Fails if the folder is not empty or does not exist.
-            let _ = fs::remove_dir(&folder);
+            let _ = self.storage_usage.exclude_changes(|| fs::remove_dir(&folder));
         }
         Ok(())
     }
+
+    fn delete_blob(&self, tenant: &TenantId, key: &str) -> Result<(), StorageError> {
+        let folder = self.tenant_folder(tenant);
+        let path = folder.join(key);
+        let deleted = self
+            .storage_usage
+            .change_files(tenant, &usage_path(tenant, key), || {
+                let bytes = size_on_disk(&path)?;
+                match fs::remove_file(&path) {
+                    Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+                    _ => remove_empty_parents(&path, &folder),
+                }
+                self.unsynced.lock().blobs.remove(&path);
+                Ok(-bytes)
+            });
+        deleted?.map_err(|e| named_blob_path(&self.root, &path).io_error(&e))
+    }
 }
 
-/// Renames a file to `path` and creates the parent folders. A concurrent delete may remove a parent that is still empty, so the rename is
-/// retried. An error of creating a parent that another call created or removed is ignored, because the rename then fails too.
+/// Returns the path in the data folder that the bytes of a blob are counted under: that of the key's first segment, which is a document.
+fn usage_path(tenant: &TenantId, key: &str) -> String {
+    let first = key.split_once('/').map_or(key, |(first, _)| first);
+    format!("blobs/{tenant}/{first}")
+}
+
+/// Renames a file to `path` and creates the parent folders.
 fn move_into_place(unfinished: &Path, path: &Path) -> io::Result<()> {
-    let mut tries = 0;
-    loop {
-        if let Some(folder) = path.parent() {
-            match fs::create_dir_all(folder) {
-                Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {
-                    return Err(e);
-                }
-                _ => {}
-            }
-        }
-        match fs::rename(unfinished, path) {
-            Err(e) if e.kind() == ErrorKind::NotFound && tries < 8 => tries += 1,
-            result => return result,
-        }
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
     }
+    fs::rename(unfinished, path)
 }
 
 /// Lists the keys of a tenant that begin with `prefix`, sorted.

@@ -18,8 +18,8 @@ pub struct FileComponentStore(Arc<TenantFiles>);
 
 impl FileComponentStore {
     /// Opens `<data>/components` and creates it if it does not exist. Blocks on the disk. Only one process may have it open.
-    pub(crate) fn open(data: &Path, kept: Arc<StorageUsage>) -> Result<Self, StorageError> {
-        let files = TenantFiles::open("component", data.join("components"), kept)?;
+    pub(crate) fn open(data: &Path, storage_usage: StorageUsage) -> Result<Self, StorageError> {
+        let files = TenantFiles::open("component", data, "components", storage_usage)?;
         Ok(Self(Arc::new(files)))
     }
 }
@@ -76,12 +76,13 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::ledger::SqliteLedger;
 
     #[tokio::test]
     async fn component_is_stored_by_digest_until_removed() {
         let folder = tempfile::tempdir().unwrap();
-        let kept = Arc::new(StorageUsage::from_saved([]));
-        let components = FileComponentStore::open(folder.path(), Arc::clone(&kept)).unwrap();
+        let usage = SqliteLedger::open_for_test(folder.path()).storage_usage();
+        let components = FileComponentStore::open(folder.path(), usage.clone()).unwrap();
         let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
         let digest = ComponentDigest::from_content(b"component");
         for tenant in [&a, &b] {
@@ -97,12 +98,24 @@ mod tests {
             fs::read(components.component_path(&a, &digest)).unwrap(),
             b"component"
         );
-        assert_eq!((kept.stored_bytes(&a), kept.stored_bytes(&b)), (9, 9));
+        assert_eq!(
+            (
+                usage.count_stored_bytes(&a).await,
+                usage.count_stored_bytes(&b).await
+            ),
+            (9, 9)
+        );
         assert!(components.remove_component_file(&a, &digest).await.unwrap());
         assert!(!components.remove_component_file(&a, &digest).await.unwrap());
         assert!(!components.component_path(&a, &digest).exists());
         assert!(components.component_path(&b, &digest).exists());
         components.remove_all_of_tenant(&b).await.unwrap();
-        assert_eq!((kept.stored_bytes(&a), kept.stored_bytes(&b)), (0, 0));
+        assert_eq!(
+            (
+                usage.count_stored_bytes(&a).await,
+                usage.count_stored_bytes(&b).await
+            ),
+            (0, 0)
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The data folder: its lock, its free space, the renames of its entries, and helpers that create and sync folders in it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -117,6 +117,22 @@ pub(crate) fn check_free_space(location: &NamedPath, bytes: u64) -> Result<(), S
         Some(free) if free < bytes => Err(location.full_error()),
         _ => Ok(()),
     }
+}
+
+/// Returns the bytes of a file, or of all files below a folder; 0 if it does not exist.
+pub(crate) fn size_on_disk(path: &Path) -> io::Result<i64> {
+    let data = match fs::symlink_metadata(path) {
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(0),
+        data => data?,
+    };
+    if !data.is_dir() {
+        return Ok(i64::try_from(data.len()).unwrap_or(i64::MAX));
+    }
+    let mut bytes = 0_i64;
+    for entry in fs::read_dir(path)? {
+        bytes = bytes.saturating_add(size_on_disk(&entry?.path())?);
+    }
+    Ok(bytes)
 }
 
 /// Syncs a folder, so that its entries survive a power failure.

@@ -36,6 +36,7 @@ use weir_core::{DocumentId, JobId, PageNumber, RevisionId, StorageError, TenantI
 pub use self::reader::LedgerReader;
 pub use self::sqlite_ledger::SqliteLedger;
 pub use self::tenant_admin::TenantAdmin;
+pub(crate) use self::writer::LedgerWriter;
 
 /// Maximum number of events or log entries that one call returns.
 const MAX_LISTED_EVENTS: usize = 10_000;
@@ -100,7 +101,7 @@ impl Ledger for SqliteLedger {
             let mut entries = entries.iter();
             entries.try_fold(false, |removed, entry| Ok(write_entry(t, entry)? || removed))
         };
-        if self.write_with_storage_usage(write_all).await? {
+        if self.write_transaction(write_all).await? {
             self.tenant_admin.schedule_wal_truncation();
         }
         Ok(())
@@ -212,7 +213,7 @@ impl Ledger for SqliteLedger {
     async fn erase_document(&self, tenant: &TenantId, document: &DocumentId) -> Result<bool, StorageError> {
         let (tenant, document) = (tenant.clone(), *document);
         let known = self
-            .write_with_storage_usage(move |t| document_removals::delete_document_rows(t, &tenant, &document))
+            .write_transaction(move |t| document_removals::delete_document_rows(t, &tenant, &document))
             .await?;
         self.tenant_admin.truncate_wal_or_schedule().await?;
         Ok(known)

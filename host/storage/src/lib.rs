@@ -18,6 +18,7 @@
 //! folder: [`search`] finds passages, [`LedgerReader`] reads the ledger, and [`TenantAdmin`] changes tenants and API keys.
 
 mod blobs;
+mod changed_paths;
 mod component_store;
 mod data_folder;
 mod ledger;
@@ -28,7 +29,6 @@ mod storage_usage;
 mod tenant_files;
 mod tenant_removal;
 mod uploads;
-mod usage_recount;
 mod vectors;
 mod worker_thread;
 
@@ -47,7 +47,6 @@ use weir_core::StorageError;
 
 use crate::data_folder::{FolderLock, create_private_folder, rename_former_entries};
 use crate::search_server::SearchServer;
-use crate::usage_recount::UsageRecount;
 
 /// A data folder that this process holds for writing.
 ///
@@ -55,7 +54,6 @@ use crate::usage_recount::UsageRecount;
 pub struct Storage {
     // The first field, so that a dropped storage removes its socket while it still holds the folder.
     search_server: SearchServer,
-    usage_recount: UsageRecount,
     /// Uploaded files.
     pub uploads: Arc<FileUploads>,
     /// Component files that tenants pushed.
@@ -78,17 +76,15 @@ impl Storage {
             create_private_folder(&folder)?;
             let lock = Arc::new(FolderLock::acquire(&folder)?);
             rename_former_entries(&folder)?;
-            let (ledger, exact) = SqliteLedger::open(&folder, Arc::clone(&lock))?;
-            let kept = ledger.storage_usage();
-            let uploads = FileUploads::open(&folder, Arc::clone(kept))?;
-            let components = FileComponentStore::open(&folder, Arc::clone(kept))?;
-            let blobs = FileBlobStore::open(&folder, Arc::clone(kept))?;
+            let ledger = SqliteLedger::open(&folder, Arc::clone(&lock))?;
+            let storage_usage = ledger.storage_usage();
+            let uploads = FileUploads::open(&folder, storage_usage.clone())?;
+            let components = FileComponentStore::open(&folder, storage_usage.clone())?;
+            let blobs = FileBlobStore::open(&folder, storage_usage)?;
             let vectors = EdgeVectorStore::open(&folder, &model, dimensions, lock)?;
-            // Before any file can change.
-            let recount = UsageRecount::start(&folder, kept, &exact)?;
-            Ok(((uploads, components), blobs, vectors, ledger, recount))
+            Ok(((uploads, components), blobs, vectors, ledger))
         });
-        let ((uploads, components), blobs, vectors, ledger, recount) =
+        let ((uploads, components), blobs, vectors, ledger) =
             opened.await.map_err(|e| StorageError::Failed {
                 what: "opening the data folder".into(),
                 reason: e.to_string(),
@@ -98,7 +94,6 @@ impl Storage {
         let (vectors, ledger) = (Arc::new(vectors), Arc::new(ledger));
         let desk = SearchServer::open(data, &vectors)?;
         Ok(Self {
-            usage_recount: recount,
             uploads,
             components,
             blobs,
@@ -108,17 +103,10 @@ impl Storage {
         })
     }
 
-    /// Waits until the storage usage of every tenant is exact. If the last process did not call [`Storage::close`], usage is counted
-    /// again in the background, and the last saved numbers apply until then.
-    pub async fn wait_until_counted(&self) {
-        self.usage_recount.wait_until_finished().await;
-    }
-
     /// Flushes everything and releases the folder. Returns when another process can open it. Later calls to the stores fail.
     pub async fn close(self) -> Result<(), StorageError> {
         use weir_core::ports::BlobStore;
         self.search_server.close().await;
-        self.usage_recount.stop().await;
         let blobs = self.blobs.flush_blobs().await;
         if let Err(error) = self.vectors.compact().await {
             tracing::warn!(%error, "the index could not be compacted: removed passages stay in its files until the next start");

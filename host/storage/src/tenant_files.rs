@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use weir_core::{StorageError, TenantId};
 
-use crate::data_folder::{create_private_folder, sync_folder};
+use crate::data_folder::{create_private_folder, size_on_disk, sync_folder};
 use crate::named_path::NamedPath;
-use crate::storage_usage::{StorageUsage, size_on_disk};
+use crate::storage_usage::{MAX_MARKED_PATHS, StorageUsage};
 
 /// The folder of files that are being received. Tenant names have no dot, so none is equal to it.
 const UNFINISHED_FOLDER: &str = ".unfinished";
@@ -22,19 +22,23 @@ const UNFINISHED_FOLDER: &str = ".unfinished";
 pub(crate) struct TenantFiles {
     /// The name of a file in errors.
     kind: &'static str,
+    /// The name of the folder in the data folder.
+    folder: &'static str,
     root: PathBuf,
-    storage_usage: Arc<StorageUsage>,
+    storage_usage: StorageUsage,
     next_number: AtomicU64,
 }
 
 impl TenantFiles {
-    /// Opens the folder and creates it if it does not exist. Removes unfinished files, so only one process may have it open. Blocks on
-    /// the disk.
+    /// Opens a folder of the data folder and creates it if it does not exist. Removes unfinished files, so only one process may have it
+    /// open. Blocks on the disk.
     pub(crate) fn open(
         kind: &'static str,
-        root: PathBuf,
-        kept: Arc<StorageUsage>,
+        data: &Path,
+        folder: &'static str,
+        storage_usage: StorageUsage,
     ) -> Result<Self, StorageError> {
+        let root = data.join(folder);
         let unfinished = root.join(UNFINISHED_FOLDER);
         match fs::remove_dir_all(&unfinished) {
             Err(e) if e.kind() != ErrorKind::NotFound => {
@@ -45,8 +49,9 @@ impl TenantFiles {
         create_private_folder(&unfinished)?;
         Ok(Self {
             kind,
+            folder,
             root,
-            storage_usage: kept,
+            storage_usage,
             next_number: AtomicU64::new(0),
         })
     }
@@ -96,6 +101,11 @@ impl TenantFiles {
         self.tenant_folder(tenant).join(name)
     }
 
+    /// Returns the path of a file in the data folder.
+    fn usage_path(&self, tenant: &TenantId, name: &str) -> String {
+        format!("{}/{tenant}/{name}", self.folder)
+    }
+
     /// Moves a received file to its place. The file is durable when the call returns.
     pub(crate) fn commit_file(
         &self,
@@ -110,14 +120,16 @@ impl TenantFiles {
             .map_err(io)?;
         let new_folder = !folder.exists();
         create_private_folder(&folder)?;
-        let committed = self.storage_usage.change_files(tenant, &path, || {
-            let grown = size_on_disk(unfinished)? - size_on_disk(&path)?;
-            fs::rename(unfinished, &path)?;
-            // rename(2) of a hard link over another link of the same file leaves both.
-            remove_if_exists(unfinished)?;
-            Ok(grown)
-        });
-        committed.map_err(io)?;
+        let committed = self
+            .storage_usage
+            .change_files(tenant, &self.usage_path(tenant, name), || {
+                let grown = size_on_disk(unfinished)? - size_on_disk(&path)?;
+                fs::rename(unfinished, &path)?;
+                // rename(2) of a hard link over another link of the same file leaves both.
+                remove_if_exists(unfinished)?;
+                Ok(grown)
+            });
+        committed?.map_err(io)?;
         sync_folder(&folder).map_err(io)?;
         if new_folder {
             sync_folder(&self.root).map_err(io)?;
@@ -127,17 +139,31 @@ impl TenantFiles {
 
     /// Removes a file. Returns whether it existed.
     pub(crate) fn remove_file(&self, tenant: &TenantId, name: &str) -> Result<bool, StorageError> {
+        let existed = self.remove_unsaved(tenant, name)?;
+        if existed {
+            self.storage_usage.save_sizes()?;
+        }
+        Ok(existed)
+    }
+
+    /// Removes a file without saving the new size.
+    fn remove_unsaved(&self, tenant: &TenantId, name: &str) -> Result<bool, StorageError> {
         let path = self.file_path(tenant, name);
+        let io = |e: io::Error| self.named_path(&path).io_error(&e);
+        // While the file is open, its removal is short. The disk space is freed when it is closed.
+        let _open = File::open(&path);
         let mut was_kept = true;
-        let removed = self.storage_usage.change_files(tenant, &path, || {
-            let bytes = size_on_disk(&path)?;
-            match fs::remove_file(&path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => was_kept = false,
-                removed => removed?,
-            }
-            Ok(-bytes)
-        });
-        removed.map_err(|e| self.named_path(&path).io_error(&e))?;
+        let removed = self
+            .storage_usage
+            .change_files(tenant, &self.usage_path(tenant, name), || {
+                let bytes = size_on_disk(&path)?;
+                match fs::remove_file(&path) {
+                    Err(e) if e.kind() == ErrorKind::NotFound => was_kept = false,
+                    removed => removed?,
+                }
+                Ok(-bytes)
+            });
+        removed?.map_err(io)?;
         Ok(was_kept)
     }
 
@@ -159,8 +185,13 @@ impl TenantFiles {
 
     /// Removes all of a tenant's files.
     pub(crate) fn remove_all_files(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        for name in self.list_names(tenant)? {
-            self.remove_file(tenant, &name)?;
+        for names in self.list_names(tenant)?.chunks(MAX_MARKED_PATHS) {
+            let paths = names.iter().map(|name| self.usage_path(tenant, name));
+            self.storage_usage.prepare_changes(tenant, paths)?;
+            for name in names {
+                self.remove_unsaved(tenant, name)?;
+            }
+            self.storage_usage.save_sizes()?;
         }
         // Fails if a new file has arrived meanwhile. Then the file and the folder stay.
         let _ = fs::remove_dir(self.tenant_folder(tenant));

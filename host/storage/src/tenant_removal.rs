@@ -21,7 +21,6 @@ use crate::ledger::SqliteLedger;
 use crate::named_path::NamedPath;
 use crate::response_cache;
 use crate::uploads::FileUploads;
-use crate::usage_recount::UsageRecount;
 use crate::vectors::EdgeVectorStore;
 
 fn remove_recordings_folder(folder: &Path) -> Result<(), StorageError> {
@@ -41,18 +40,17 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
         create_private_folder(&folder)?;
         let lock = Arc::new(FolderLock::acquire(&folder)?);
         rename_former_entries(&folder)?;
-        let (ledger, exact) = SqliteLedger::open(&folder, Arc::clone(&lock))?;
-        let kept = ledger.storage_usage();
-        let uploads = FileUploads::open(&folder, Arc::clone(kept))?;
-        let blobs = FileBlobStore::open(&folder, Arc::clone(kept))?;
-        let components = FileComponentStore::open(&folder, Arc::clone(kept))?;
+        let ledger = SqliteLedger::open(&folder, Arc::clone(&lock))?;
+        let storage_usage = ledger.storage_usage();
+        let uploads = FileUploads::open(&folder, storage_usage.clone())?;
+        let blobs = FileBlobStore::open(&folder, storage_usage.clone())?;
+        let components = FileComponentStore::open(&folder, storage_usage)?;
         let vectors = EdgeVectorStore::open_existing(&folder, lock)?;
-        let recount = UsageRecount::start(&folder, kept, &exact)?;
         response_cache::clear_tenant(&folder, &leaving)?;
         remove_recordings_folder(&folder.join("recordings").join(leaving.as_str()))?;
-        Ok((ledger, (uploads, components), blobs, vectors, recount))
+        Ok((ledger, (uploads, components), blobs, vectors))
     });
-    let (ledger, (uploads, components), blobs, vectors, recount) =
+    let (ledger, (uploads, components), blobs, vectors) =
         opened.await.map_err(|e| StorageError::Failed {
             what: "opening the data folder".into(),
             reason: e.to_string(),
@@ -70,7 +68,6 @@ pub async fn remove_tenant(data: &Path, tenant: &TenantId) -> Result<bool, Stora
         ledger.remove_tenant(tenant).await
     };
     let removed = removed.await;
-    recount.stop().await;
     let closed = match &vectors {
         Some(vectors) => vectors.close().await,
         None => Ok(()),

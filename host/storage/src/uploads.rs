@@ -26,8 +26,8 @@ pub struct FileUploads(Arc<TenantFiles>);
 impl FileUploads {
     /// Opens `<data>/uploads` and creates it if it does not exist. Removes unfinished files, so only one process may have it open.
     /// Blocks on the disk.
-    pub(crate) fn open(data: &Path, kept: Arc<StorageUsage>) -> Result<Self, StorageError> {
-        let files = TenantFiles::open("document", data.join("uploads"), kept)?;
+    pub(crate) fn open(data: &Path, storage_usage: StorageUsage) -> Result<Self, StorageError> {
+        let files = TenantFiles::open("document", data, "uploads", storage_usage)?;
         create_private_folder(&files.root_folder().join(STAGING_FOLDER))?;
         Ok(Self(Arc::new(files)))
     }
@@ -186,12 +186,13 @@ fn parse_staged_name(name: &str, path: PathBuf) -> Option<StagedUpload> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::SqliteLedger;
 
-    fn open_uploads() -> (tempfile::TempDir, Arc<StorageUsage>, FileUploads) {
+    fn open_uploads() -> (tempfile::TempDir, StorageUsage, FileUploads) {
         let dir = tempfile::tempdir().unwrap();
-        let kept = Arc::new(StorageUsage::from_saved([]));
-        let uploads = FileUploads::open(dir.path(), Arc::clone(&kept)).unwrap();
-        (dir, kept, uploads)
+        let usage = SqliteLedger::open_for_test(dir.path()).storage_usage();
+        let uploads = FileUploads::open(dir.path(), usage.clone()).unwrap();
+        (dir, usage, uploads)
     }
 
     async fn commit_upload(uploads: &FileUploads, tenant: &TenantId, bytes: &[u8]) -> DocumentId {
@@ -207,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn uploads_belong_to_a_tenant_until_removed() {
-        let (_dir, kept, uploads) = open_uploads();
+        let (_dir, usage, uploads) = open_uploads();
         let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
         let one = commit_upload(&uploads, &a, b"one").await;
         let two = commit_upload(&uploads, &a, b"second").await;
@@ -217,24 +218,42 @@ mod tests {
         let mut both = [one, two];
         both.sort_unstable();
         assert_eq!(uploads.list_uploads(&a).await.unwrap(), both);
-        assert_eq!((kept.stored_bytes(&a), kept.stored_bytes(&b)), (9, 3));
+        assert_eq!(
+            (
+                usage.count_stored_bytes(&a).await,
+                usage.count_stored_bytes(&b).await
+            ),
+            (9, 3)
+        );
         assert!(uploads.remove_upload(&a, &one).await.unwrap());
         assert!(!uploads.remove_upload(&a, &one).await.unwrap());
-        assert_eq!((kept.stored_bytes(&a), kept.stored_bytes(&b)), (6, 3));
+        assert_eq!(
+            (
+                usage.count_stored_bytes(&a).await,
+                usage.count_stored_bytes(&b).await
+            ),
+            (6, 3)
+        );
         uploads.remove_all_of_tenant(&a).await.unwrap();
         assert!(uploads.list_uploads(&a).await.unwrap().is_empty());
         assert_eq!(uploads.list_uploads(&b).await.unwrap(), [one]);
-        assert_eq!((kept.stored_bytes(&a), kept.stored_bytes(&b)), (0, 3));
+        assert_eq!(
+            (
+                usage.count_stored_bytes(&a).await,
+                usage.count_stored_bytes(&b).await
+            ),
+            (0, 3)
+        );
     }
 
     #[tokio::test]
     async fn unfinished_uploads_are_removed_at_the_next_open() {
-        let (dir, kept, uploads) = open_uploads();
+        let (dir, usage, uploads) = open_uploads();
         let left = uploads.new_temporary_path();
         fs::write(&left, "half").unwrap();
         assert_ne!(left, uploads.new_temporary_path());
         drop(uploads);
-        let uploads = FileUploads::open(dir.path(), kept).unwrap();
+        let uploads = FileUploads::open(dir.path(), usage).unwrap();
         assert!(!left.exists());
         let missing = uploads
             .commit_upload(
@@ -251,14 +270,14 @@ mod tests {
 
     #[test]
     fn free_space_is_that_of_the_disk() {
-        let (_dir, _kept, uploads) = open_uploads();
+        let (_dir, _usage, uploads) = open_uploads();
         assert!(uploads.free_disk_bytes().is_some_and(|bytes| bytes > 0));
     }
 
     #[test]
     fn only_the_owner_can_enter() {
         use std::os::unix::fs::PermissionsExt;
-        let (dir, _kept, _uploads) = open_uploads();
+        let (dir, _usage, _uploads) = open_uploads();
         for folder in ["uploads", "uploads/.unfinished"] {
             let mode = fs::metadata(dir.path().join(folder))
                 .unwrap()

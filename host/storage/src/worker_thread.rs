@@ -52,24 +52,31 @@ impl<T: Send + 'static> WorkerThread<T> {
         R: Send + 'static,
         F: FnOnce(&mut T) -> Result<R, StorageError> + Send + 'static,
     {
-        let jobs = self
-            .sender
-            .lock()
-            .clone()
-            .ok_or_else(|| self.unavailable_error("is closed"))?;
-        let (answer, answered) = oneshot::channel();
-        let job: QueuedCall<T> = Box::new(move |state| {
-            if !answer.is_closed() {
-                let _ = answer.send(work(state));
-            }
-        });
-        jobs.send(job)
-            .await
-            .map_err(|_| self.unavailable_error("is closed"))?;
-        drop(jobs);
-        answered
+        let (call, result) = queued_call(work);
+        let sent = self.open_sender()?.send(call).await;
+        sent.map_err(|_| self.unavailable_error("is closed"))?;
+        result
             .await
             .map_err(|_| self.unavailable_error("failed inside, see the log"))?
+    }
+
+    /// Like [`WorkerThread::run`], for a thread that may block.
+    pub(crate) fn run_blocking<R, F>(&self, work: F) -> Result<R, StorageError>
+    where
+        R: Send + 'static,
+        F: FnOnce(&mut T) -> Result<R, StorageError> + Send + 'static,
+    {
+        let (call, result) = queued_call(work);
+        let sent = self.open_sender()?.blocking_send(call);
+        sent.map_err(|_| self.unavailable_error("is closed"))?;
+        result
+            .blocking_recv()
+            .map_err(|_| self.unavailable_error("failed inside, see the log"))?
+    }
+
+    fn open_sender(&self) -> Result<mpsc::Sender<QueuedCall<T>>, StorageError> {
+        let sender = self.sender.lock().clone();
+        sender.ok_or_else(|| self.unavailable_error("is closed"))
     }
 
     /// Waits until all queued calls are done and the thread's resource is dropped. Later calls fail.
@@ -87,6 +94,19 @@ impl<T: Send + 'static> WorkerThread<T> {
             reason: reason.to_owned(),
         }
     }
+}
+
+/// Returns a call that runs `work` unless its caller has gone, and the receiver of its result.
+fn queued_call<T, R: Send + 'static>(
+    work: impl FnOnce(&mut T) -> Result<R, StorageError> + Send + 'static,
+) -> (QueuedCall<T>, oneshot::Receiver<Result<R, StorageError>>) {
+    let (sender, result) = oneshot::channel();
+    let call = move |state: &mut T| {
+        if !sender.is_closed() {
+            let _ = sender.send(work(state));
+        }
+    };
+    (Box::new(call), result)
 }
 
 #[cfg(test)]

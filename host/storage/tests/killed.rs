@@ -14,7 +14,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use fixture::{document_id, make_point, make_query, open_storage, page_done_entry, unit_vector};
+use fixture::{
+    document_id, make_point, make_query, open_storage, page_done_entry, sleep_random_time, unit_vector,
+};
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
 use weir_core::{PageNumber, RevisionId, TenantId};
 
@@ -118,7 +120,7 @@ fn kill_writer_after(data: &Path, round: &str, acks: u32) -> PageNumber {
         .nth(acks as usize - 1)
         .unwrap();
     // At a random point of the next page.
-    std::thread::sleep(std::time::Duration::from_micros(random_number() % 20_000));
+    sleep_random_time();
     writer.kill().unwrap();
     if let Some(page) = lines.filter_map(acknowledged).last() {
         last = page;
@@ -206,10 +208,4 @@ async fn ten_kills_lose_and_duplicate_nothing() {
         // Dropped, not closed: the next writer must handle that too.
         drop(storage);
     }
-}
-
-/// Returns a number that differs between calls.
-fn random_number() -> u64 {
-    use std::hash::BuildHasher;
-    std::hash::RandomState::new().hash_one(0)
 }

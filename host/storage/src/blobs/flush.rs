@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use parking_lot::Mutex;
-use weir_core::{StorageError, TenantId};
+use weir_core::StorageError;
 
 use super::unsynced_blobs::UnsyncedBlob;
 use super::{BlobFolder, is_not_found, named_blob_path};
@@ -78,33 +78,22 @@ impl BlobFolder {
 
     /// Writes a blob whose sync failed to a new file and syncs that. Does nothing if the blob was replaced or deleted since.
     fn rewrite_blob(&self, path: &Path, written: &mut UnsyncedBlob, hasher: &RandomState) -> io::Result<()> {
-        let Some((tenant, unit)) = self.find_tenant_and_unit(path) else {
-            return Ok(());
-        };
         if !written.is_file_at(path)? {
             return Ok(());
         }
         let (unfinished, file) = self.write_unfinished_file(&written.read_verified_bytes(hasher)?)?;
         let replaced = (self.sync_file)(&file).and_then(|()| {
             // Puts and deletes of this blob wait meanwhile.
-            self.storage_usage.change_files(&tenant, &unit, || {
+            self.storage_usage.exclude_changes(|| {
                 if written.is_file_at(path)? {
                     fs::rename(&unfinished, path)?;
                 }
-                Ok(0)
+                Ok(())
             })
         });
         // Fails if the file was renamed.
         let _ = fs::remove_file(&unfinished);
         replaced.map(|()| written.replace_file(file))
-    }
-
-    /// Returns the tenant of a blob's path and the unit of storage usage that the blob belongs to.
-    fn find_tenant_and_unit(&self, path: &Path) -> Option<(TenantId, PathBuf)> {
-        let mut parts = path.strip_prefix(&self.root).ok()?.components();
-        let tenant: TenantId = parts.next()?.as_os_str().to_str()?.parse().ok()?;
-        let unit = self.tenant_folder(&tenant).join(parts.next()?);
-        Some((tenant, unit))
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ledger::SqliteLedger;
 
 fn tenant_id(name: &str) -> TenantId {
     name.parse().unwrap()
@@ -11,7 +12,8 @@ fn open_blobs() -> (tempfile::TempDir, FileBlobStore) {
 }
 
 fn reopen_blobs(dir: &tempfile::TempDir) -> FileBlobStore {
-    FileBlobStore::open(dir.path(), Arc::new(StorageUsage::from_saved([]))).unwrap()
+    let usage = SqliteLedger::open_for_test(dir.path()).storage_usage();
+    FileBlobStore::open(dir.path(), usage).unwrap()
 }
 
 #[tokio::test]
@@ -183,7 +185,7 @@ async fn a_blob_whose_sync_failed_is_written_again() {
     assert_ne!(blob_inode(&dir, "d/1"), before, "the blob must be in a new file");
     assert_eq!(blobs.get_blob(&t, "d/1").await.unwrap().unwrap(), b"one");
     assert_eq!(blobs.get_blob(&t, "d/2").await.unwrap().unwrap(), b"two");
-    assert_eq!(blobs.folder.storage_usage.stored_bytes(&t), 6);
+    assert_eq!(blobs.folder.storage_usage.count_stored_bytes(&t).await, 6);
     // If only one sync fails, the flush itself succeeds.
     blobs.put_blob(&t, "d/3", b"three").await.unwrap();
     let before = blob_inode(&dir, "d/3");
@@ -274,20 +276,20 @@ async fn puts_and_deletes_run_concurrently() {
 async fn bytes_are_counted_once_for_each_key() {
     let (dir, blobs) = open_blobs();
     let (a, b) = (tenant_id("a"), tenant_id("b"));
-    let bytes = |t: &TenantId| blobs.folder.storage_usage.stored_bytes(t);
+    let bytes = async |t: &TenantId| blobs.folder.storage_usage.count_stored_bytes(t).await;
     blobs.put_blob(&a, "d/1/image", &[0; 100]).await.unwrap();
     blobs.put_blob(&a, "d/2/image", &[0; 10]).await.unwrap();
     blobs.put_blob(&a, "e", &[0; 5]).await.unwrap();
     blobs.put_blob(&b, "d/1/image", &[0; 1]).await.unwrap();
-    assert_eq!((bytes(&a), bytes(&b)), (115, 1));
+    assert_eq!((bytes(&a).await, bytes(&b).await), (115, 1));
     blobs.put_blob(&a, "d/1/image", &[0; 40]).await.unwrap();
     assert!(blobs.put_blob(&a, "e/1", &[0; 7]).await.is_err());
-    assert_eq!(bytes(&a), 55);
+    assert_eq!(bytes(&a).await, 55);
     blobs.delete_prefix(&a, "d/").await.unwrap();
     blobs.delete_prefix(&a, "d/").await.unwrap();
-    assert_eq!((bytes(&a), bytes(&b)), (5, 1));
+    assert_eq!((bytes(&a).await, bytes(&b).await), (5, 1));
     blobs.delete_prefix(&a, "").await.unwrap();
-    assert_eq!(bytes(&a), 0);
+    assert_eq!(bytes(&a).await, 0);
     assert!(!dir.path().join("blobs/a").exists());
 }
 
@@ -310,5 +312,5 @@ async fn bytes_are_right_when_many_write_one_key() {
         writer.await.unwrap();
     }
     blobs.put_blob(&t, "d/1/image", &[0; 9]).await.unwrap();
-    assert_eq!(blobs.folder.storage_usage.stored_bytes(&t), 9);
+    assert_eq!(blobs.folder.storage_usage.count_stored_bytes(&t).await, 9);
 }

@@ -14,13 +14,14 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use weir_core::StorageError;
 
 use super::renames;
+use super::storage_usage::{insert_stored_paths, list_stored_paths};
 use crate::data_folder::free_bytes;
 use crate::named_path::NamedPath;
 
 /// The name of the ledger in errors.
 pub(super) const LEDGER_NAME: &str = "the ledger";
 /// The steps of the schema. The schema version of a file (`user_version`) is the number of steps that it has taken.
-const SCHEMA_STEPS: [&str; 12] = [
+const SCHEMA_STEPS: [&str; 13] = [
     include_str!("schema/1.sql"),
     include_str!("schema/2.sql"),
     include_str!("schema/3.sql"),
@@ -33,9 +34,12 @@ const SCHEMA_STEPS: [&str; 12] = [
     include_str!("schema/10.sql"),
     include_str!("schema/11.sql"),
     include_str!("schema/12.sql"),
+    include_str!("schema/13.sql"),
 ];
 /// Since this step SQLite overwrites removed rows.
 const SECURE_DELETE_STEP: usize = 11;
+/// Since this step the ledger has a row for each stored file.
+const STORED_PATHS_STEP: usize = 13;
 /// Time that a call waits for another process, such as a backup.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that truncating the write-ahead log waits for readers. Other writes wait meanwhile.
@@ -123,7 +127,14 @@ impl Database {
             return Err(self.unknown_version_error(taken));
         }
         if taken < SCHEMA_STEPS.len() {
-            self.run_transaction(|transaction| apply_steps(transaction, taken))?;
+            let stored_paths = match self.location.path().parent() {
+                Some(data) if taken < STORED_PATHS_STEP => list_stored_paths(data)?,
+                _ => Vec::new(),
+            };
+            self.run_transaction(|t| {
+                apply_steps(t, taken)?;
+                insert_stored_paths(t, &stored_paths)
+            })?;
         }
         if (1..SECURE_DELETE_STEP).contains(&taken) {
             // Earlier versions left removed rows in unused pages of the file.

@@ -31,10 +31,8 @@ impl JobRequestStore for SqliteLedger {
         idempotency: Option<&IdempotencyKey>,
     ) -> std::result::Result<PutRequestOutcome, StorageError> {
         let (record, request, idempotency_key) = (record.clone(), request.clone(), idempotency.cloned());
-        self.write_with_storage_usage(move |t| {
-            insert_job_request(t, &record, &request, idempotency_key.as_ref())
-        })
-        .await
+        self.write_transaction(move |t| insert_job_request(t, &record, &request, idempotency_key.as_ref()))
+            .await
     }
 
     async fn find_earlier_request(

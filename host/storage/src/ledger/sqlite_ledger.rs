@@ -4,67 +4,67 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Transaction;
-use weir_core::{StorageError, TenantId};
+use weir_core::StorageError;
 
 use super::database::{Database, LEDGER_NAME, ledger_path};
 use super::reader::LedgerReader;
-use super::storage_usage::{load_storage_usage, write_storage_usage};
+use super::storage_usage::{list_changing_paths, write_measured_bytes};
 use super::tenant_admin::TenantAdmin;
 use super::writer::LedgerWriter;
-use crate::data_folder::FolderLock;
+use crate::changed_paths::ChangedPaths;
+use crate::data_folder::{FolderLock, size_on_disk};
 use crate::storage_usage::StorageUsage;
 use crate::worker_thread::WorkerThread;
 
-/// Implements [`Ledger`](weir_core::ports::Ledger), [`ComponentStateStore`](weir_core::ports::ComponentStateStore), [`TenantStore`](weir_core::tenancy::TenantStore),
-/// [`JobRequestStore`](weir_core::job_request::JobRequestStore), [`PipelineStore`](weir_core::revision::PipelineStore),
+/// Implements [`Ledger`](weir_core::ports::Ledger), [`ComponentStateStore`](weir_core::ports::ComponentStateStore),
+/// [`TenantStore`](weir_core::tenancy::TenantStore), [`JobRequestStore`](weir_core::job_request::JobRequestStore), [`PipelineStore`](weir_core::revision::PipelineStore),
 /// [`ShadowStore`](weir_core::shadow::ShadowStore), [`UsageStore`](weir_core::usage::UsageStore) and
 /// [`DocumentRemovalStore`](weir_core::document_removal::DocumentRemovalStore) with a SQLite file.
 pub struct SqliteLedger {
     pub(super) writer: Arc<WorkerThread<LedgerWriter>>,
     pub(super) reader: LedgerReader,
     pub(super) tenant_admin: TenantAdmin,
-    pub(super) storage_usage: Arc<StorageUsage>,
+    pub(super) changed_paths: Arc<ChangedPaths>,
 }
 
 impl SqliteLedger {
-    /// Opens `<data>/ledger.db` and creates it if it does not exist. Also returns the tenants whose storage usage is exact. Blocks on
-    /// the disk.
-    pub(crate) fn open(data: &Path, lock: Arc<FolderLock>) -> Result<(Self, Vec<TenantId>), StorageError> {
+    /// Opens `<data>/ledger.db` and creates it if it does not exist. Measures the stored files that changed when the last process ended.
+    /// Blocks on the disk.
+    pub(crate) fn open(data: &Path, lock: Arc<FolderLock>) -> Result<Self, StorageError> {
         let file = ledger_path(data);
         let database = Database::open_or_create(&file)?;
-        let kept = database.run_transaction(load_storage_usage)?;
-        let exact = kept.iter().filter(|(.., exact)| *exact);
-        let exact = exact.map(|(tenant, ..)| tenant.clone()).collect();
-        let kept = kept.into_iter().map(|(tenant, bytes, _)| (tenant, bytes));
+        measure_changing_paths(&database, data)?;
+        let changed_paths = Arc::<ChangedPaths>::default();
         let writer = LedgerWriter {
             database,
+            changed_paths: Arc::clone(&changed_paths),
             _lock: Some(lock),
         };
         let writer = Arc::new(WorkerThread::start("weir-ledger", LEDGER_NAME.into(), writer)?);
-        let ledger = Self {
+        Ok(Self {
             tenant_admin: TenantAdmin::with_writer(Arc::clone(&writer), LedgerReader::for_file(file.clone())),
             writer,
             reader: LedgerReader::for_file(file),
-            storage_usage: Arc::new(StorageUsage::from_saved(kept)),
-        };
-        Ok((ledger, exact))
+            changed_paths,
+        })
     }
 
-    /// The bytes that tenants store. The ledger saves them with its commits.
-    pub(crate) const fn storage_usage(&self) -> &Arc<StorageUsage> {
-        &self.storage_usage
+    /// Opens the ledger and the lock of a data folder.
+    #[cfg(test)]
+    pub(crate) fn open_for_test(data: &Path) -> Self {
+        Self::open(data, Arc::new(FolderLock::acquire(data).unwrap())).unwrap()
+    }
+
+    /// Returns the handle through which stored files are changed.
+    pub(crate) fn storage_usage(&self) -> StorageUsage {
+        StorageUsage::new(Arc::clone(&self.changed_paths), Arc::clone(&self.writer))
     }
 
     /// Returns when all earlier commits are done and the file is closed. Every later commit fails, and so does every later change of a
     /// tenant's stored files.
     pub async fn close(&self) {
-        let kept = Arc::clone(&self.storage_usage);
-        let last = self.write_transaction(move |t| {
-            let mut last = kept.close().into_iter();
-            last.try_for_each(|(tenant, bytes, exact)| write_storage_usage(t, &tenant, bytes, exact))
-        });
-        if let Err(error) = last.await {
-            tracing::warn!(%error, "storage usage could not be saved and is counted again at the next start");
+        if let Err(error) = self.writer.run(LedgerWriter::close_changed_paths).await {
+            tracing::warn!(%error, "the sizes of the last changed files could not be saved and are measured at the next start");
         }
         self.writer.close().await;
         self.reader.close_idle_connections();
@@ -75,30 +75,29 @@ impl SqliteLedger {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
-        self.writer
-            .run(move |writer| writer.database.run_transaction(work))
-            .await
+        self.writer.run(move |writer| writer.run_transaction(work)).await
     }
+}
 
-    /// Runs `work` in a transaction that also saves the changed storage usage.
-    pub(super) async fn write_with_storage_usage<R: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
-    ) -> Result<R, StorageError> {
-        let kept = Arc::clone(&self.storage_usage);
-        let change = move |writer: &mut LedgerWriter| {
-            let unwritten = kept.take_unsaved();
-            let written = writer.database.run_transaction(|t| {
-                for (tenant, bytes) in &unwritten {
-                    write_storage_usage(t, tenant, *bytes, false)?;
-                }
-                work(t)
-            });
-            if written.is_err() {
-                kept.mark_unsaved(&unwritten);
-            }
-            written
-        };
-        self.writer.run(change).await
+/// Measures the paths that the last process was changing when it ended without closing the ledger.
+fn measure_changing_paths(database: &Database, data: &Path) -> Result<(), StorageError> {
+    let mut measured = database.with_connection(list_changing_paths)?;
+    if measured.is_empty() {
+        return Ok(());
     }
+    let mut sizes = Vec::new();
+    measured.retain(|(tenant, path)| match size_on_disk(&data.join(path)) {
+        Ok(bytes) => {
+            sizes.push(bytes);
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%tenant, path, %error, "stored files could not be measured: their last known size applies until the next start");
+            false
+        }
+    });
+    database.run_transaction(|t| {
+        let mut measured = measured.iter().zip(sizes);
+        measured.try_for_each(|((tenant, path), bytes)| write_measured_bytes(t, tenant, path, bytes))
+    })
 }

@@ -18,7 +18,7 @@ use super::database::{Database, LEDGER_NAME, ledger_path, truncate_wal};
 use super::reader::LedgerReader;
 use super::tenants;
 use super::writer::LedgerWriter;
-use crate::data_folder::{FolderLock, create_private_folder};
+use crate::data_folder::{FolderLock, create_private_folder, rename_former_entries};
 use crate::worker_thread::WorkerThread;
 
 /// Rows of a table that one transaction removes. Other writers run between two transactions.
@@ -63,6 +63,7 @@ impl TenantAdmin {
         let file = ledger_path(data);
         let writer = LedgerWriter {
             database,
+            changed_paths: Arc::default(),
             _lock: None,
         };
         let writer = WorkerThread::start("weir-tenants", LEDGER_NAME.into(), writer)?;
@@ -117,9 +118,7 @@ impl TenantAdmin {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R> + Send + 'static,
     ) -> Result<R, StorageError> {
-        self.writer
-            .run(move |writer| writer.database.run_transaction(work))
-            .await
+        self.writer.run(move |writer| writer.run_transaction(work)).await
     }
 }
 
@@ -147,7 +146,11 @@ fn open_shared_database(data: &Path) -> Result<Database, StorageError> {
 /// may have upgraded the schema meanwhile.
 fn open_held_database(data: &Path) -> Result<Database, StorageError> {
     match FolderLock::acquire(data) {
-        Ok(_lock) => Database::open_or_create(&ledger_path(data)),
+        Ok(_lock) => {
+            // The upgrade lists the stored files.
+            rename_former_entries(data)?;
+            Database::open_or_create(&ledger_path(data))
+        }
         Err(in_use) => Database::open_shared(&ledger_path(data))?.ok_or(in_use),
     }
 }

@@ -9,7 +9,7 @@ use super::column_values::{
 };
 
 /// Tables that may have many rows of a tenant, each with a column that distinguishes its rows.
-const LARGE_TABLES: [(&str, &str); 8] = [
+const LARGE_TABLES: [(&str, &str); 9] = [
     ("events", "position"),
     ("pages", "rowid"),
     ("documents", "rowid"),
@@ -18,6 +18,7 @@ const LARGE_TABLES: [(&str, &str); 8] = [
     ("idempotency_keys", "key"),
     ("revision_assignments", "job"),
     ("job_documents", "document"),
+    ("stored_paths", "path"),
 ];
 /// Tables that have few rows of a tenant.
 const SMALL_TABLES: [&str; 11] = [

@@ -1,5 +1,7 @@
 //! Rows of tenants' usage by day.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, params};
 use weir_core::usage::{Usage, UsageDay, UsageStore};
@@ -7,6 +9,7 @@ use weir_core::{StorageError, TenantId};
 
 use super::column_values::{read_u64, to_sql_integer};
 use super::sqlite_ledger::SqliteLedger;
+use super::storage_usage;
 
 #[async_trait]
 impl UsageStore for SqliteLedger {
@@ -39,7 +42,14 @@ impl UsageStore for SqliteLedger {
     }
 
     async fn count_stored_bytes(&self, tenant: &TenantId) -> std::result::Result<u64, StorageError> {
-        Ok(self.storage_usage.stored_bytes(tenant))
+        let (changed_paths, tenant) = (Arc::clone(&self.changed_paths), tenant.clone());
+        self.reader
+            .read_rows(move |c| {
+                // First, so that a concurrent commit can only add a change twice and not hide it.
+                let unsaved = changed_paths.count_unsaved_bytes(&tenant);
+                Ok(storage_usage::find_bytes(c, &tenant)?.saturating_add(unsaved))
+            })
+            .await
     }
 }
 

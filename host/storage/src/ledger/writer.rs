@@ -2,11 +2,59 @@
 
 use std::sync::Arc;
 
+use rusqlite::Transaction;
+use weir_core::StorageError;
+
 use super::database::Database;
+use super::storage_usage;
+use crate::changed_paths::ChangedPaths;
 use crate::data_folder::FolderLock;
 
-pub(super) struct LedgerWriter {
+/// The writing connection of the ledger.
+pub(crate) struct LedgerWriter {
     pub(super) database: Database,
+    /// Stored files that changed. Empty if another process may hold the data folder.
+    pub(super) changed_paths: Arc<ChangedPaths>,
     /// `None` if another process may hold the data folder.
     pub(super) _lock: Option<Arc<FolderLock>>,
+}
+
+impl LedgerWriter {
+    /// Runs `work` in a transaction that also saves the sizes of changed files. The changes are durable when the call returns.
+    pub(super) fn run_transaction<R>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<R>,
+    ) -> Result<R, StorageError> {
+        let updates = self.changed_paths.take_updates();
+        let result = self.database.run_transaction(|t| {
+            storage_usage::write_updates(t, &updates)?;
+            work(t)
+        })?;
+        self.changed_paths.mark_saved(&updates);
+        Ok(result)
+    }
+
+    /// Marks the paths that are about to change, if an earlier transaction has not done it.
+    pub(crate) fn save_marks(&mut self) -> Result<(), StorageError> {
+        match self.changed_paths.has_unmarked_path() {
+            true => self.save_sizes(),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses later changes of files and saves the last sizes.
+    pub(super) fn close_changed_paths(&mut self) -> Result<(), StorageError> {
+        self.changed_paths.close();
+        self.save_sizes()
+    }
+
+    /// Saves the sizes of changed files.
+    pub(crate) fn save_sizes(&mut self) -> Result<(), StorageError> {
+        self.run_transaction(|_| Ok(()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn count_stored_bytes(&mut self, tenant: &weir_core::TenantId) -> Result<u64, StorageError> {
+        self.run_transaction(|t| storage_usage::find_bytes(t, tenant))
+    }
 }

@@ -1,144 +1,179 @@
-use std::sync::Arc;
-use std::time::Duration;
+use std::fs;
+use std::path::Path;
+use std::thread;
+
+use weir_core::tenancy::{Quotas, Tenant, TenantState, TenantStore as _};
+use weir_core::usage::{Usage, UsageStore as _};
 
 use super::*;
+use crate::data_folder::size_on_disk;
+use crate::ledger::SqliteLedger;
 
-fn unset_stop_flag() -> AtomicBool {
-    AtomicBool::new(false)
+/// Runs `work` on a thread that may block.
+async fn run_blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
+    tokio::task::spawn_blocking(work).await.unwrap()
 }
 
-/// Writes a file of a unit, replacing what is there.
-fn write_unit_file(kept: &StorageUsage, tenant: &TenantId, unit: &Path, name: &str, bytes: usize) {
-    let path = unit.join(name);
-    kept.change_files(tenant, unit, || {
-        let grown = i64::try_from(bytes).unwrap() - size_on_disk(&path)?;
-        fs::create_dir_all(unit)?;
-        fs::write(&path, vec![0; bytes])?;
+/// Writes a file, replacing what is there.
+fn write_file(usage: &StorageUsage, data: &Path, tenant: &TenantId, path: &str, name: &str, bytes: usize) {
+    let (folder, file) = (data.join(path), data.join(path).join(name));
+    let changed = usage.change_files(tenant, path, || {
+        let grown = i64::try_from(bytes).unwrap() - size_on_disk(&file)?;
+        fs::create_dir_all(&folder)?;
+        fs::write(&file, vec![0; bytes])?;
         Ok(grown)
-    })
-    .unwrap();
+    });
+    changed.unwrap().unwrap();
 }
 
-fn remove_unit(kept: &StorageUsage, tenant: &TenantId, unit: &Path) {
-    kept.change_files(tenant, unit, || {
-        let bytes = size_on_disk(unit)?;
-        if unit.exists() {
-            fs::remove_dir_all(unit)?;
+fn remove_folder(usage: &StorageUsage, data: &Path, tenant: &TenantId, path: &str) {
+    let changed = usage.change_files(tenant, path, || {
+        let bytes = size_on_disk(&data.join(path))?;
+        if data.join(path).exists() {
+            fs::remove_dir_all(data.join(path))?;
         }
         Ok(-bytes)
+    });
+    changed.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn next_start_measures_only_paths_that_were_changing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t) = (dir.path().to_owned(), TenantId::default_tenant());
+    let ledger = SqliteLedger::open_for_test(&data);
+    let usage = ledger.storage_usage();
+    run_blocking({
+        let (usage, data, t) = (usage.clone(), data.clone(), t.clone());
+        move || write_file(&usage, &data, &t, "blobs/default/closed", "a", 100)
     })
-    .unwrap();
-}
+    .await;
+    ledger.close().await;
+    fs::write(data.join("blobs/default/closed/stray"), "stray").unwrap();
 
-#[test]
-fn a_recount_replaces_a_wrong_number() {
-    let dir = tempfile::tempdir().unwrap();
-    let folder = dir.path().join("t");
-    let t = TenantId::default_tenant();
-    let kept = StorageUsage::from_saved([(t.clone(), 1_000_000)]);
-    kept.begin_recount(&t);
-    write_unit_file(&kept, &t, &folder.join("d"), "a", 10);
-    assert_eq!(kept.stored_bytes(&t), 1_000_010);
-    kept.run_recount(&t, &[folder.clone(), dir.path().join("none")], &unset_stop_flag())
-        .unwrap();
-    assert_eq!(kept.stored_bytes(&t), 10);
-    assert_eq!(kept.take_unsaved(), [(t.clone(), 10)]);
-    write_unit_file(&kept, &t, &folder.join("d"), "b", 5);
-    assert_eq!(kept.stored_bytes(&t), 15);
-    assert_eq!(kept.close(), [(t, 15, true)]);
-}
-
-#[test]
-fn a_stopped_recount_is_not_exact() {
-    let dir = tempfile::tempdir().unwrap();
-    let t = TenantId::default_tenant();
-    let kept = StorageUsage::from_saved([(t.clone(), 7)]);
-    fs::write(dir.path().join("d"), "x").unwrap();
-    kept.begin_recount(&t);
-    kept.run_recount(&t, &[dir.path().to_owned()], &AtomicBool::new(true))
-        .unwrap();
-    assert_eq!(kept.close(), [(t, 7, false)]);
-}
-
-/// Creates, changes and removes units while they are counted.
-#[test]
-fn changes_beside_a_recount_are_counted_once() {
-    for round in 0..20 {
-        let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("t");
-        let t = TenantId::default_tenant();
-        let kept = Arc::new(StorageUsage::from_saved([]));
-        for unit in 0..60 {
-            write_unit_file(&kept, &t, &folder.join(unit.to_string()), "a", 100);
+    let ledger = SqliteLedger::open_for_test(&data);
+    assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 100);
+    let usage = ledger.storage_usage();
+    run_blocking({
+        let (data, t) = (data.clone(), t.clone());
+        move || {
+            write_file(&usage, &data, &t, "blobs/default/changing", "a", 10);
+            // Killed before any transaction had the size.
         }
-        kept.begin_recount(&t);
-        std::thread::scope(|scope| {
-            for writer in 0..3_usize {
-                let (kept, t, folder) = (&kept, &t, &folder);
-                scope.spawn(move || {
-                    for i in 0..150_usize {
-                        let unit = folder.join(((i * 7 + writer * 31 + round) % 90).to_string());
-                        match i % 3 {
-                            0 => remove_unit(kept, t, &unit),
-                            _ => write_unit_file(kept, t, &unit, &format!("{writer}"), i),
-                        }
-                    }
-                });
-            }
-            kept.run_recount(&t, std::slice::from_ref(&folder), &unset_stop_flag())
-                .unwrap();
-        });
-        let there = u64::try_from(size_on_disk(&folder).unwrap()).unwrap();
-        assert_eq!(kept.close(), [(t, there, true)]);
+    })
+    .await;
+    assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 110);
+    drop(ledger);
+    fs::write(data.join("blobs/default/changing/b"), "b").unwrap();
+
+    for _ in 0..2 {
+        let ledger = SqliteLedger::open_for_test(&data);
+        assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 111);
+        drop(ledger);
     }
 }
 
-/// Removes files before the recount lists them, and reports the removal after the recount would have finished.
-#[test]
-fn removal_during_recount_is_subtracted_once() {
+/// Changes and removes files while transactions run.
+#[tokio::test]
+async fn changes_beside_transactions_are_counted_once() {
+    for round in 0..5_usize {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, t) = (dir.path().to_owned(), TenantId::default_tenant());
+        let ledger = SqliteLedger::open_for_test(&data);
+        let usage = ledger.storage_usage();
+        let writing = tokio::task::spawn_blocking({
+            let (data, t) = (data.clone(), t.clone());
+            move || {
+                thread::scope(|scope| {
+                    for writer in 0..3_usize {
+                        let (usage, data, t) = (&usage, &data, &t);
+                        scope.spawn(move || {
+                            for i in 0..150_usize {
+                                let path = format!("blobs/default/{}", (i * 7 + writer * 31 + round) % 40);
+                                match i % 3 {
+                                    0 => remove_folder(usage, data, t, &path),
+                                    _ => write_file(usage, data, t, &path, &writer.to_string(), i),
+                                }
+                            }
+                        });
+                    }
+                });
+            }
+        });
+        while !writing.is_finished() {
+            ledger
+                .add_usage(1, vec![(t.clone(), Usage::default())])
+                .await
+                .unwrap();
+        }
+        writing.await.unwrap();
+        let there = u64::try_from(size_on_disk(&data.join("blobs")).unwrap()).unwrap();
+        assert_eq!(ledger.storage_usage().count_stored_bytes(&t).await, there);
+        ledger.close().await;
+        let ledger = SqliteLedger::open_for_test(&data);
+        assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), there);
+    }
+}
+
+#[tokio::test]
+async fn change_after_close_fails() {
     let dir = tempfile::tempdir().unwrap();
-    let (folder, t) = (dir.path().join("t"), TenantId::default_tenant());
-    let kept = StorageUsage::from_saved([]);
-    write_unit_file(&kept, &t, &folder.join("stays"), "a", 10);
-    let goes = folder.join("goes");
-    write_unit_file(&kept, &t, &goes, "a", 100);
-    kept.begin_recount(&t);
-    let (ended, end) = std::sync::mpsc::channel();
-    std::thread::scope(|scope| {
-        kept.change_files(&t, &goes, || {
-            fs::remove_dir_all(&goes)?;
-            scope.spawn(|| {
-                kept.run_recount(&t, std::slice::from_ref(&folder), &unset_stop_flag())
-                    .unwrap();
-                ended.send(()).unwrap();
+    let ledger = SqliteLedger::open_for_test(dir.path());
+    let usage = ledger.storage_usage();
+    run_blocking({
+        let (usage, data) = (usage.clone(), dir.path().to_owned());
+        move || {
+            write_file(
+                &usage,
+                &data,
+                &TenantId::default_tenant(),
+                "blobs/default/a",
+                "a",
+                1,
+            )
+        }
+    })
+    .await;
+    ledger.close().await;
+    for path in ["blobs/default/a", "blobs/default/b"] {
+        let usage = usage.clone();
+        run_blocking(move || {
+            let refused = usage.change_files(&TenantId::default_tenant(), path, || {
+                panic!("changed after close")
             });
-            // The recount must wait for this change. Without the wait it would finish within this time.
-            assert!(end.recv_timeout(Duration::from_millis(300)).is_err());
-            Ok(-100)
+            let error = refused.map_or_else(|e| e.to_string(), |changed| changed.unwrap_err().to_string());
+            assert!(error.contains("is closed"), "{error}");
         })
-        .unwrap();
-    });
-    assert_eq!(kept.close(), [(t, 10, true)]);
+        .await;
+    }
 }
 
-#[test]
-fn change_after_close_fails() {
-    let t = TenantId::default_tenant();
-    let kept = StorageUsage::from_saved([]);
-    kept.close();
-    let refused = kept.change_files(&t, Path::new("u"), || panic!("the change ran after close"));
-    assert_eq!(refused.unwrap_err().to_string(), "is closed");
-}
-
-#[test]
-fn usage_stays_unsaved_until_it_is_saved() {
-    let t = TenantId::default_tenant();
-    let kept = StorageUsage::from_saved([(t.clone(), 5)]);
-    assert!(kept.take_unsaved().is_empty());
-    kept.change_files(&t, Path::new("u"), || Ok(3)).unwrap();
-    let taken = kept.take_unsaved();
-    assert_eq!(taken, [(t.clone(), 8)]);
-    assert!(kept.take_unsaved().is_empty());
-    kept.mark_unsaved(&taken);
-    assert_eq!(kept.take_unsaved(), taken);
+#[tokio::test]
+async fn file_that_arrives_after_its_tenant_was_removed_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, t) = (dir.path().to_owned(), "a".parse::<TenantId>().unwrap());
+    let ledger = SqliteLedger::open_for_test(&data);
+    let tenant = Tenant {
+        id: t.clone(),
+        state: TenantState::Active,
+        weight: 1.0,
+        quotas: Quotas::default(),
+        created_millis: 1,
+    };
+    ledger.create_tenant(&tenant).await.unwrap();
+    let write = async |bytes| {
+        let (usage, data, t) = (ledger.storage_usage(), data.clone(), t.clone());
+        run_blocking(move || write_file(&usage, &data, &t, "blobs/a/d", "a", bytes)).await;
+    };
+    write(10).await;
+    fs::remove_dir_all(dir.path().join("blobs")).unwrap();
+    assert!(ledger.remove_tenant(&t).await.unwrap());
+    assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 0);
+    write(15).await;
+    let used = vec![(t.clone(), Usage::default())];
+    ledger.add_usage(1, used).await.unwrap();
+    assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 15);
+    drop(ledger);
+    let ledger = SqliteLedger::open_for_test(&data);
+    assert_eq!(ledger.count_stored_bytes(&t).await.unwrap(), 15);
 }
