@@ -1,27 +1,30 @@
-//! Guards that release a call, a queue entry or a backoff count when they are dropped.
+//! The permit to call a provider.
 
 use std::sync::Arc;
 
 use weir_core::llm::ProviderError;
-use weir_core::ports::SchedulingContext;
 
-use crate::dispatcher::Dispatcher;
-use crate::fair_queue::RequestId;
 use crate::provider::ProviderResponse;
 use crate::provider_state::{CallEnd, InFlightCall};
 
-/// The permit to call a provider once.
+/// Learns how calls end.
+pub(crate) trait CallObserver: Send + Sync {
+    /// Records the end of a call to the provider at `provider_index`.
+    fn finish_call(&self, provider_index: usize, call: InFlightCall, end: &CallEnd<'_>);
+}
+
+/// The permit to call a provider once. Dropping it counts as a dropped call.
 pub(crate) struct CallPermit {
-    dispatcher: Arc<Dispatcher>,
+    observer: Arc<dyn CallObserver>,
     /// Index of the provider.
     pub(crate) provider_index: usize,
     call: Option<InFlightCall>,
 }
 
 impl CallPermit {
-    pub(crate) const fn new(shared: Arc<Dispatcher>, member: usize, ticket: InFlightCall) -> Self {
+    pub(crate) fn new(observer: Arc<dyn CallObserver>, member: usize, ticket: InFlightCall) -> Self {
         Self {
-            dispatcher: shared,
+            observer,
             provider_index: member,
             call: Some(ticket),
         }
@@ -39,7 +42,7 @@ impl CallPermit {
 
     fn finish(&mut self, end: &CallEnd<'_>) {
         if let Some(ticket) = self.call.take() {
-            self.dispatcher.finish_call(self.provider_index, ticket, end);
+            self.observer.finish_call(self.provider_index, ticket, end);
         }
     }
 }
@@ -47,40 +50,5 @@ impl CallPermit {
 impl Drop for CallPermit {
     fn drop(&mut self) {
         self.finish(&CallEnd::Dropped);
-    }
-}
-
-/// Removes the request from the queue on drop.
-pub(crate) struct QueueEntryGuard<'a> {
-    pub(crate) dispatcher: &'a Dispatcher,
-    pub(crate) account: &'a SchedulingContext,
-    pub(crate) request_id: RequestId,
-}
-
-impl Drop for QueueEntryGuard<'_> {
-    fn drop(&mut self) {
-        self.dispatcher.remove_queued(self.account, self.request_id);
-    }
-}
-
-/// Counts a request as being in backoff until it is dropped.
-pub(crate) struct BackoffGuard<'a> {
-    dispatcher: &'a Dispatcher,
-    provider_index: usize,
-}
-
-impl<'a> BackoffGuard<'a> {
-    pub(crate) fn start(shared: &'a Dispatcher, member: usize) -> Self {
-        shared.start_backoff(member);
-        Self {
-            dispatcher: shared,
-            provider_index: member,
-        }
-    }
-}
-
-impl Drop for BackoffGuard<'_> {
-    fn drop(&mut self) {
-        self.dispatcher.end_backoff(self.provider_index);
     }
 }

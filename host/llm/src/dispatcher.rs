@@ -17,15 +17,18 @@ use tokio::time::{Duration, Instant, sleep_until};
 use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
 use weir_core::event::ErrorInfo;
+use weir_core::fair_queue::{FairQueue, Flow};
 use weir_core::llm::{FailingProvider, LlmRequestKind, ProviderError};
 use weir_core::ports::SchedulingContext;
 
 use crate::backoff::Backoff;
-use crate::call_permit::CallPermit;
-use crate::fair_queue::{FairQueue, RequestId};
+use crate::call_permit::{CallObserver, CallPermit};
 use crate::llm_metrics::RequestMetrics;
 use crate::provider_state::{CallAvailability, CallEnd, InFlightCall, ProviderState};
 use crate::stats::RouterStats;
+
+/// Identifies a request; ids increase.
+pub(crate) type RequestId = u64;
 
 /// The result of waiting in the queue.
 pub(crate) enum DispatchOutcome {
@@ -132,7 +135,7 @@ impl Dispatcher {
         let mut turns = Vec::new();
         let mut state = self.state.lock();
         let next = state.assign_queued_requests(now, |waiting, member, ticket| {
-            let permit = CallPermit::new(Arc::clone(self), member, ticket);
+            let permit = CallPermit::new(Arc::clone(self) as Arc<dyn CallObserver>, member, ticket);
             turns.push((waiting.outcome_sender, DispatchOutcome::Granted(permit)));
         });
         let down = state.take_unservable_requests(now, self.fail_when_unavailable);
@@ -171,7 +174,7 @@ impl Dispatcher {
 
     /// Number of queued requests of a tenant.
     pub(crate) fn queued_count(&self, tenant: &TenantId) -> usize {
-        self.state.lock().queue.tenant_len(tenant)
+        self.state.lock().queue.len_of(tenant)
     }
 
     /// Adds a request to the queue.
@@ -184,15 +187,11 @@ impl Dispatcher {
         let (turn, told) = oneshot::channel();
         let mut state = self.state.lock();
         let cost = wish.estimated_tokens as f64;
-        state.queue.push(
-            account,
-            id,
-            cost,
-            QueuedRequest {
-                constraints: wish,
-                outcome_sender: turn,
-            },
-        );
+        let request = QueuedRequest {
+            constraints: wish,
+            outcome_sender: turn,
+        };
+        state.queue.push(&tenant_flow(account), id, cost, request);
         self.publish_queue_depth(&state);
         drop(state);
         self.wake_up.notify_one();
@@ -202,7 +201,7 @@ impl Dispatcher {
     /// Removes a request whose caller has gone.
     pub(crate) fn remove_queued(&self, account: &SchedulingContext, id: RequestId) {
         let mut state = self.state.lock();
-        if state.queue.remove_entry(account, id).is_some() {
+        if state.queue.withdraw(&tenant_flow(account), id).is_some() {
             self.publish_queue_depth(&state);
             drop(state);
             self.request_dequeued.notify_waiters();
@@ -220,16 +219,6 @@ impl Dispatcher {
             }
             left.await;
         }
-    }
-
-    pub(crate) fn finish_call(&self, member: usize, ticket: InFlightCall, end: &CallEnd<'_>) {
-        let mut state = self.state.lock();
-        let others = state.has_other_healthy_provider(member);
-        if let Some(desk) = state.providers.get_mut(member) {
-            desk.finish_call(Instant::now(), ticket, end, others, &self.backoff);
-        }
-        drop(state);
-        self.wake_up.notify_one();
     }
 
     pub(crate) fn start_backoff(&self, member: usize) {
@@ -308,6 +297,26 @@ impl Dispatcher {
     }
 }
 
+impl CallObserver for Dispatcher {
+    fn finish_call(&self, member: usize, ticket: InFlightCall, end: &CallEnd<'_>) {
+        let mut state = self.state.lock();
+        let others = state.has_other_healthy_provider(member);
+        if let Some(desk) = state.providers.get_mut(member) {
+            desk.finish_call(Instant::now(), ticket, end, others, &self.backoff);
+        }
+        drop(state);
+        self.wake_up.notify_one();
+    }
+}
+
+/// Returns the flow of a request. All requests of a tenant are one group, because those about pages go before the others.
+fn tenant_flow(account: &SchedulingContext) -> Flow {
+    Flow {
+        group: 0,
+        ..account.to_flow()
+    }
+}
+
 impl DispatcherState {
     /// Whether a provider other than this one is healthy.
     fn has_other_healthy_provider(&self, member: usize) -> bool {
@@ -366,7 +375,7 @@ impl DispatcherState {
                 }
                 // A half-open fallback gets calls even if others are healthy; its breaker would otherwise never close.
                 let saved = desk.is_fallback() && desk.is_healthy() && !in_need;
-                let first = self.queue.find_next(|waiting| {
+                let first = self.queue.next_accepted(|waiting| {
                     let mut who = waiting.constraints.eligible.iter().zip(&usual);
                     !(saved && who.any(|(may, usual)| *may && *usual))
                         && Self::is_eligible(&waiting.constraints, member, &left_alone)
@@ -377,7 +386,7 @@ impl DispatcherState {
                     later(at);
                     break;
                 }
-                let Some(waiting) = self.queue.take_entry(&place) else {
+                let Some(waiting) = self.queue.take(&place) else {
                     break;
                 };
                 let ticket = desk.start_call(now, tokens);
@@ -397,7 +406,7 @@ impl DispatcherState {
         if !hopeless.contains(&true) {
             return Vec::new();
         }
-        self.queue.drain_matching(|waiting| {
+        self.queue.withdraw_where(|waiting| {
             let mut who = waiting.constraints.eligible.iter().zip(&hopeless);
             !who.any(|(may, hopeless)| *may && !*hopeless)
         })

@@ -21,7 +21,6 @@ mod call_permit;
 mod concurrency_limiter;
 mod dispatcher;
 mod extractive;
-mod fair_queue;
 mod llm_metrics;
 #[cfg(feature = "local-llm")]
 mod local;
@@ -32,10 +31,10 @@ mod provider_check;
 mod provider_setup;
 mod provider_state;
 mod rate_limiter;
-mod reasoning_text;
 mod response_validation;
 mod retry_decision;
 mod router;
+mod router_config;
 mod stats;
 mod usage_accounting;
 
@@ -50,6 +49,7 @@ pub use openai::{OpenAiConfig, OpenAiProvider};
 pub use provider::{Provider, ProviderEntry, ProviderOptions, ProviderResponse};
 pub use provider_check::{ProviderCheck, check_providers};
 pub use provider_setup::{ProviderSetupError, build_language_model};
-pub use router::{Router, RouterConfig};
+pub use router::Router;
+pub use router_config::RouterConfig;
 pub use stats::{ProviderStats, RouterStats};
 pub use usage_accounting::UsageAccounting;

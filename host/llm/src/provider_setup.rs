@@ -13,7 +13,8 @@ use crate::cached_model::CachedLanguageModel;
 use crate::extractive::ExtractiveProvider;
 use crate::openai::{OpenAiConfig, OpenAiProvider};
 use crate::provider::{Provider, ProviderEntry, ProviderOptions};
-use crate::router::{Router, RouterConfig};
+use crate::router::Router;
+use crate::router_config::RouterConfig;
 use crate::usage_accounting::UsageAccounting;
 
 /// Name of the provider that is used if the settings have none.

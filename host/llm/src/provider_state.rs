@@ -10,7 +10,7 @@ use crate::llm_metrics::ProviderMetrics;
 use crate::provider::{ProviderEntry, ProviderOptions, ProviderResponse};
 use crate::rate_limiter::{RateLimitCallId, RateLimiter};
 use crate::retry_decision::{HealthSignal, health_signal_of, indicates_overload, is_transient};
-use crate::router::RouterConfig;
+use crate::router_config::RouterConfig;
 use crate::stats::ProviderStats;
 
 /// Longest `Retry-After` time that the router respects.

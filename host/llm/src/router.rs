@@ -9,64 +9,22 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use weir_core::llm::{FailingProvider, LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderError};
+use weir_core::ports::SchedulingContext;
 use weir_core::usage::QuotaReservation;
 use weir_core::{DocumentId, StorageError, TenantId};
 
 use crate::attempts::RequestAttempts;
 use crate::backoff::Backoff;
-use crate::breaker::BreakerConfig;
-use crate::call_permit::{BackoffGuard, CallPermit, QueueEntryGuard};
-use crate::dispatcher::{DispatchConstraints, DispatchOutcome, Dispatcher};
-use crate::fair_queue::RequestId;
+use crate::call_permit::CallPermit;
+use crate::dispatcher::{DispatchConstraints, DispatchOutcome, Dispatcher, RequestId};
 use crate::provider::ProviderEntry;
 use crate::provider_state::ProviderState;
 use crate::retry_decision::{RetryDecision, decide_retry};
+use crate::router_config::RouterConfig;
 use crate::stats::RouterStats;
 use crate::usage_accounting::{UsageAccounting, estimate_prompt_tokens};
-
-/// The configuration of the router.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RouterConfig {
-    /// Maximum number of queued requests per tenant.
-    pub max_queued_per_tenant: usize,
-    /// Number of queued requests of a tenant at which `wait_for_queue_space` makes callers wait.
-    pub backpressure_threshold: usize,
-    /// Maximum number of attempts at one provider before another is tried.
-    pub max_attempts: u32,
-    /// Maximum backoff before the second attempt.
-    pub first_backoff: Duration,
-    /// Maximum backoff.
-    pub max_backoff: Duration,
-    /// Whether a request fails when every provider has failed at it. If not, the request waits.
-    pub fail_when_unavailable: bool,
-    /// The thresholds of the circuit breakers; `None` disables them.
-    pub breaker: Option<BreakerConfig>,
-    /// Whether the limit of calls in flight adapts to the provider's throughput.
-    pub adaptive_concurrency: bool,
-    /// Time for which a provider that has denied a call is not called.
-    pub denial_cooldown: Duration,
-    /// Seed that makes the backoff deterministic.
-    pub backoff_seed: Option<u64>,
-}
-
-impl Default for RouterConfig {
-    fn default() -> Self {
-        Self {
-            max_queued_per_tenant: 1000,
-            backpressure_threshold: 800,
-            max_attempts: 3,
-            first_backoff: Duration::from_secs(1),
-            max_backoff: Duration::from_secs(30),
-            fail_when_unavailable: false,
-            breaker: Some(BreakerConfig::default()),
-            adaptive_concurrency: true,
-            denial_cooldown: Duration::from_secs(60),
-            backoff_seed: None,
-        }
-    }
-}
 
 /// Routes requests to providers.
 pub struct Router {
@@ -355,4 +313,39 @@ impl Drop for Router {
 /// Estimates the tokens of a request and its response, because the model's own count is not available.
 fn estimate_total_tokens(question: &LlmRequest) -> u64 {
     estimate_prompt_tokens(question) + u64::from(question.max_response_tokens)
+}
+
+/// Removes the request from the queue on drop.
+struct QueueEntryGuard<'a> {
+    dispatcher: &'a Dispatcher,
+    account: &'a SchedulingContext,
+    request_id: RequestId,
+}
+
+impl Drop for QueueEntryGuard<'_> {
+    fn drop(&mut self) {
+        self.dispatcher.remove_queued(self.account, self.request_id);
+    }
+}
+
+/// Counts a request as being in backoff until it is dropped.
+struct BackoffGuard<'a> {
+    dispatcher: &'a Dispatcher,
+    provider_index: usize,
+}
+
+impl<'a> BackoffGuard<'a> {
+    fn start(shared: &'a Dispatcher, member: usize) -> Self {
+        shared.start_backoff(member);
+        Self {
+            dispatcher: shared,
+            provider_index: member,
+        }
+    }
+}
+
+impl Drop for BackoffGuard<'_> {
+    fn drop(&mut self) {
+        self.dispatcher.end_backoff(self.provider_index);
+    }
 }

@@ -16,13 +16,12 @@ use tokio::sync::oneshot;
 use weir_core::llm::{LlmRequestKind, ProviderError};
 
 use super::chat_template::ChatTemplate;
+use super::config::LocalConfig;
 use super::llama_log::capture_llama_errors;
-use super::local_request::LocalRequest;
+use super::model_file;
 use super::step_budget::{self, StepTokenBudget};
 use super::truncated_output;
-use super::{LocalConfig, model_file};
-use crate::provider::ProviderResponse;
-use crate::reasoning_text;
+use crate::provider::{ProviderResponse, strip_reasoning};
 
 /// Maximum bytes of a vocabulary's token; the longest tokens are runs of white space.
 const MAX_TOKEN_BYTES: usize = 512;
@@ -30,6 +29,23 @@ const MAX_TOKEN_BYTES: usize = 512;
 const MIN_RELATIVE_PROBABILITY: f32 = 0.05;
 /// Length of a token sequence that a response may repeat, because names and figures recur.
 const ALLOWED_REPEATED_TOKENS: i32 = 8;
+
+/// A request on its way to the model thread.
+pub(super) struct LocalRequest {
+    pub(super) kind: LlmRequestKind,
+    pub(super) system: Option<String>,
+    pub(super) prompt: String,
+    pub(super) max_tokens: u32,
+    /// Closed when the caller has dropped the request.
+    pub(super) response_sender: oneshot::Sender<Result<ProviderResponse, ProviderError>>,
+}
+
+impl LocalRequest {
+    pub(super) fn send_error(self, fault: ProviderError) {
+        // The caller may have dropped the request.
+        let _ = self.response_sender.send(Err(fault));
+    }
+}
 
 pub(super) struct BatchDecoder<'model> {
     model: &'model LlamaModel,
@@ -283,7 +299,7 @@ impl Sequence {
     /// Sends the response to the caller.
     fn send_response(self, ended: bool) {
         let text = String::from_utf8_lossy(&self.generated_bytes);
-        let text = reasoning_text::strip_reasoning(&text).trim();
+        let text = strip_reasoning(&text).trim();
         let kept = if ended {
             Some(text.into())
         } else {

@@ -13,15 +13,14 @@
 //! weights are loaded with the first request, because most commands that set up a provider never send one.
 
 mod chat_template;
+mod config;
 mod decoder;
 mod llama_log;
-mod local_request;
 mod model_file;
 mod model_thread;
 mod step_budget;
 mod truncated_output;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -31,7 +30,9 @@ use tokio::sync::{mpsc, oneshot};
 use weir_core::llm::{LlmRequest, ProviderError};
 
 use crate::provider::{Provider, ProviderResponse};
-use local_request::LocalRequest;
+use decoder::LocalRequest;
+
+pub use config::LocalConfig;
 
 /// Maximum number of requests that are decoded together; a step must leave tokens for prompts.
 const MAX_CONCURRENCY: u32 = 64;
@@ -48,24 +49,6 @@ const SMALL_MODEL_PARAMETERS: u64 = 1_000_000_000;
 /// halves the speed on an idle machine. With this value, the speed in both cases equals the better of the two (`--bench
 /// local`).
 pub const LOCAL_MODEL_ENVIRONMENT: &[(&str, &str)] = &[("GOMP_SPINCOUNT", "2000")];
-
-/// The configuration of a local model.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LocalConfig {
-    /// The GGUF file.
-    pub model_file: PathBuf,
-    /// The name of the model; if empty, the name of the file.
-    pub model_name: String,
-    /// Maximum number of tokens of a request and its response together. The model's training context may lower it.
-    pub context_tokens: u32,
-    /// Maximum number of requests that are decoded together, 1 to 64. Each reserves memory for `context` tokens from the first
-    /// request on.
-    pub max_concurrency: u32,
-    /// Number of threads; 0 means one per core.
-    pub threads: u32,
-    /// Sampling temperature; with 0 or less, the most likely token is always chosen.
-    pub temperature: f32,
-}
 
 /// A provider that runs a model in this process.
 pub struct LocalProvider {

@@ -10,9 +10,9 @@ use llama_cpp_2::model::LlamaModel;
 use tokio::sync::mpsc;
 use weir_core::llm::ProviderError;
 
-use super::decoder::BatchDecoder;
-use super::local_request::LocalRequest;
-use super::{LocalConfig, model_file};
+use super::config::LocalConfig;
+use super::decoder::{BatchDecoder, LocalRequest};
+use super::model_file;
 
 /// Runs until the provider stops. If the model cannot be loaded, the request fails and the next request tries again, because
 /// memory may be freed and the file may be replaced.

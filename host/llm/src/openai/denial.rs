@@ -2,7 +2,7 @@
 
 use weir_core::llm::DenialReason;
 
-use super::response_body::ErrorDetails;
+use super::error_body::ErrorDetails;
 
 /// Error codes and types of an account without quota or credit.
 const QUOTA_CODES: [&str; 4] = [
@@ -93,7 +93,7 @@ fn unsupported_parameter(said: &ErrorDetails, words: &str) -> Option<DenialReaso
 
 #[cfg(test)]
 mod tests {
-    use super::super::response_body::parse_error_body;
+    use super::super::error_body::parse_error_body;
     use super::*;
 
     fn classify_body(status: u16, body: &str, retry: bool) -> Option<DenialReason> {

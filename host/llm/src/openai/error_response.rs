@@ -7,7 +7,7 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use weir_core::llm::ProviderError;
 
 use super::denial::classify_denial;
-use super::response_body::{self, ErrorDetails, shorten_to_one_line};
+use super::error_body::{ErrorDetails, parse_error_body, shorten_to_one_line};
 
 /// Returns the error of a response with a status other than 200.
 pub(super) fn error_from_response(
@@ -16,7 +16,7 @@ pub(super) fn error_from_response(
     body: &str,
     blacken: impl Fn(String) -> String,
 ) -> ProviderError {
-    let said = response_body::parse_error_body(body);
+    let said = parse_error_body(body);
     let after = parse_retry_after_headers(headers, SystemTime::now())
         .or_else(|| parse_retry_after_text(&said.message));
     let mut reason = shorten_to_one_line(&blacken(said.message.clone()));
@@ -126,7 +126,7 @@ pub(super) fn describe_transport_error(error: &reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::response_body::MAX_ERROR_TEXT_CHARS;
+    use super::super::error_body::MAX_ERROR_TEXT_CHARS;
     use super::*;
 
     fn build_headers(pairs: &[(&'static str, &str)]) -> HeaderMap {

@@ -6,13 +6,13 @@
 //! The response is streamed if the endpoint supports it. A long response takes long, so a limit on the total time detects a
 //! hanging endpoint late; a stall timeout between two events detects it early. The number of bytes read is bounded.
 
+mod config;
 mod denial;
+mod error_body;
 mod error_response;
 mod request_body;
 mod response_body;
 mod response_reader;
-
-use std::path::PathBuf;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -23,37 +23,15 @@ use rustls::ClientConfig;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::time::{Duration, timeout};
 use weir_core::llm::{LlmRequest, ProviderError};
-use weir_core::settings::TokenLimitParameter;
 
 use crate::api_key::ProviderApiKey;
 use crate::provider::{Provider, ProviderResponse};
 use response_reader::ResponseReader;
 
+pub use config::OpenAiConfig;
+
 /// Maximum time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The configuration of one endpoint.
-#[derive(Debug, Clone)]
-pub struct OpenAiConfig {
-    /// Base URL of the API, without `/chat/completions`.
-    pub base_url: String,
-    /// Name of the model at the endpoint.
-    pub model_name: String,
-    /// The API key, if the endpoint needs one.
-    pub api_key: Option<ProviderApiKey>,
-    /// The file that holds the key, if any. It is read again for each call, so that the key can be changed without a restart.
-    pub key_file: Option<PathBuf>,
-    /// Whether the model accepts images.
-    pub supports_images: bool,
-    /// Whether responses are streamed.
-    pub stream: bool,
-    /// Sampling temperature, at least 0; `None` leaves it to the endpoint.
-    pub temperature: Option<f32>,
-    /// Name of the parameter that limits the tokens of a response.
-    pub token_limit: TokenLimitParameter,
-    /// Maximum time without data after the response has begun.
-    pub stall_timeout: Duration,
-}
 
 /// A provider that calls an endpoint with OpenAI's chat completions API.
 pub struct OpenAiProvider {

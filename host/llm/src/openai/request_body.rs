@@ -6,7 +6,7 @@ use serde::Serialize;
 use weir_core::llm::{LlmRequest, ProviderError};
 use weir_core::settings::TokenLimitParameter;
 
-use super::OpenAiConfig;
+use super::config::OpenAiConfig;
 
 #[derive(Serialize)]
 struct CompletionRequest<'a> {

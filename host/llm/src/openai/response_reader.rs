@@ -8,8 +8,7 @@ use tokio::time::{Duration, timeout};
 use weir_core::llm::ProviderError;
 
 use super::response_body::{self, CompletionBody, FinishReason, TokenUsage};
-use crate::provider::ProviderResponse;
-use crate::reasoning_text;
+use crate::provider::{ProviderResponse, strip_reasoning};
 
 /// Maximum bytes of a response per token: a token is a few characters, and a stream wraps each in some 300 bytes.
 const MAX_BYTES_PER_TOKEN: usize = 2048;
@@ -155,7 +154,7 @@ impl ResponseReader {
             _ if self.refused => return Err(ProviderError::ContentFiltered),
             _ => {}
         }
-        let text = reasoning_text::strip_reasoning(&self.text).trim();
+        let text = strip_reasoning(&self.text).trim();
         if text.is_empty() {
             return Err(ProviderError::EmptyResponse);
         }
