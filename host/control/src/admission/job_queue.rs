@@ -1,22 +1,20 @@
 //! The fair queue of jobs. It has no clock and no thread: the time is an argument, so tests can check its behavior as arithmetic.
 //!
-//! Between tenants it uses start-time fair queueing (Goyal, Vin, Cheng 1996) over the estimated cost of jobs in pages. A tenant with
+//! Between tenants it uses start-time fair queueing ([`FairClock`]) over the estimated cost of jobs in pages. A tenant with
 //! one job competes with the first job of a tenant with a thousand jobs, not with all of them. An idle tenant saves up no credit.
 //! Tenants are the upper level and lanes the lower one. In the reverse order, a tenant that marks all its jobs as interactive would
 //! take eight ninths of the host from the tenants that do not.
 //!
 //! Within a tenant the next job is the one with the highest response ratio, (waited + service) / service (Brinch Hansen 1971). A
 //! small job overtakes a large one, and a large one that has waited long enough overtakes every other, so no job starves. The
-//! interactive lane multiplies the ratio by 8. So a bulk job overtakes newly queued interactive jobs once it has waited seven times
+//! interactive lane multiplies the ratio by its weight ([`Lane::weight`]). So a bulk job overtakes newly queued interactive jobs once it has waited seven times
 //! as long as it takes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use weir_core::fair_queue::FairClock;
 use weir_core::{JobId, Lane, TenantId};
-
-/// The factor by which an interactive job is more urgent than a bulk job of the same tenant.
-const INTERACTIVE_WEIGHT: f64 = 8.0;
 
 /// A queued job.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,36 +37,33 @@ impl QueuedJob {
     fn urgency(&self, now: Duration) -> f64 {
         let service = 1.0 + self.estimated_pages;
         let waited = now.saturating_sub(self.queued_at).as_secs_f64();
-        let lane = match self.lane {
-            Lane::Interactive => INTERACTIVE_WEIGHT,
-            Lane::Bulk => 1.0,
-        };
-        lane * (waited + service) / service
+        self.lane.weight() * (waited + service) / service
     }
 }
 
 #[derive(Default)]
-struct TenantFlow {
-    /// The finish tag in virtual time.
-    finish_tag: f64,
+struct TenantJobs {
     jobs: Vec<QueuedJob>,
     /// When its last job started.
     last_start: Duration,
 }
 
-impl TenantFlow {
-    fn start_tag(&self, virtual_time: f64) -> f64 {
-        self.finish_tag.max(virtual_time)
-    }
+/// The queued jobs of all tenants.
+pub(super) struct JobQueue {
+    clock: FairClock<TenantId>,
+    /// Tenants with queued jobs.
+    tenants: BTreeMap<TenantId, TenantJobs>,
+    queued_jobs: usize,
 }
 
-/// The queued jobs of all tenants.
-#[derive(Default)]
-pub(super) struct JobQueue {
-    virtual_time: f64,
-    // Ordered, so that the choice between equal tags is deterministic.
-    flows: BTreeMap<TenantId, TenantFlow>,
-    queued_jobs: usize,
+impl Default for JobQueue {
+    fn default() -> Self {
+        Self {
+            clock: FairClock::new(0.0),
+            tenants: BTreeMap::new(),
+            queued_jobs: 0,
+        }
+    }
 }
 
 impl JobQueue {
@@ -79,25 +74,19 @@ impl JobQueue {
 
     /// Returns the number of queued jobs of a tenant.
     pub(super) fn tenant_queue_len(&self, tenant: &TenantId) -> usize {
-        self.flows.get(tenant).map_or(0, |flow| flow.jobs.len())
+        self.tenants.get(tenant).map_or(0, |flow| flow.jobs.len())
     }
 
     /// Adds a job.
     pub(super) fn push(&mut self, job: QueuedJob) {
-        self.flows.entry(job.tenant.clone()).or_default().jobs.push(job);
+        let tenant = self.tenants.entry(job.tenant.clone()).or_default();
+        tenant.jobs.push(job);
         self.queued_jobs += 1;
     }
 
     /// Returns the tenant whose job starts next, among the tenants for which `may` is true.
     pub(super) fn next_tenant(&self, may: impl Fn(&TenantId) -> bool) -> Option<&TenantId> {
-        let now = self.virtual_time;
-        let waiting = self
-            .flows
-            .iter()
-            .filter(|(tenant, flow)| !flow.jobs.is_empty() && may(tenant));
-        waiting
-            .min_by(|(_, a), (_, b)| a.start_tag(now).total_cmp(&b.start_tag(now)))
-            .map(|(tenant, _)| tenant)
+        self.clock.first(self.tenants.keys().filter(|tenant| may(tenant)))
     }
 
     /// Removes the tenant's most urgent job and charges its estimated cost to the tenant.
@@ -107,45 +96,42 @@ impl JobQueue {
         weight: f64,
         now: Duration,
     ) -> Option<QueuedJob> {
-        let flow = self.flows.get_mut(tenant)?;
+        let flow = self.tenants.get_mut(tenant)?;
         let urgencies = flow.jobs.iter().map(|job| job.urgency(now)).enumerate();
         // Of equally urgent jobs, the first one queued is next; `max_by` would return the last one.
         let (next, _) = urgencies.reduce(|best, one| if one.1 > best.1 { one } else { best })?;
         let job = flow.jobs.remove(next);
-        let start = flow.start_tag(self.virtual_time);
-        self.virtual_time = start;
-        flow.finish_tag = start + job.estimated_pages / valid_weight_or_one(weight);
         flow.last_start = now;
+        self.clock.charge(tenant, job.estimated_pages, weight);
         self.queued_jobs -= 1;
-        self.drop_idle_flows();
+        self.drop_idle_tenants();
         Some(job)
     }
 
     /// Replaces the estimated cost of a job (`thought`) by its actual cost (`was`).
     pub(super) fn settle_cost(&mut self, tenant: &TenantId, weight: f64, thought: f64, was: f64) {
-        if let Some(flow) = self.flows.get_mut(tenant) {
-            flow.finish_tag += (was - thought) / valid_weight_or_one(weight);
-        }
+        self.clock.settle(tenant, thought, was, weight);
     }
 
     /// Removes a job; `None` if it is not queued.
     pub(super) fn remove_job(&mut self, tenant: &TenantId, job: JobId) -> Option<QueuedJob> {
-        let flow = self.flows.get_mut(tenant)?;
+        let flow = self.tenants.get_mut(tenant)?;
         let at = flow.jobs.iter().position(|waiting| waiting.job_id == job)?;
         let job = flow.jobs.remove(at);
         self.queued_jobs -= 1;
-        self.drop_idle_flows();
+        self.drop_idle_tenants();
         Some(job)
     }
 
     /// Removes all jobs of a tenant.
     pub(super) fn remove_tenant_jobs(&mut self, tenant: &TenantId) -> Vec<QueuedJob> {
         let jobs = self
-            .flows
+            .tenants
             .remove(tenant)
             .map(|flow| flow.jobs)
             .unwrap_or_default();
         self.queued_jobs -= jobs.len();
+        self.drop_idle_tenants();
         jobs
     }
 
@@ -157,7 +143,7 @@ impl JobQueue {
         job: JobId,
         now: Duration,
     ) -> Option<usize> {
-        let jobs = &self.flows.get(tenant)?.jobs;
+        let jobs = &self.tenants.get(tenant)?.jobs;
         let (at, own) = jobs
             .iter()
             .enumerate()
@@ -177,11 +163,8 @@ impl JobQueue {
         now: Duration,
         may: impl Fn(&TenantId) -> bool,
     ) -> Option<Duration> {
-        let waiting = self
-            .flows
-            .iter()
-            .filter(|(tenant, flow)| !flow.jobs.is_empty() && may(tenant));
-        let since = |flow: &TenantFlow| {
+        let waiting = self.tenants.iter().filter(|(tenant, _)| may(tenant));
+        let since = |flow: &TenantJobs| {
             flow.jobs
                 .iter()
                 .map(|job| job.queued_at)
@@ -192,20 +175,15 @@ impl JobQueue {
         waiting.map(|(_, flow)| now.saturating_sub(since(flow))).max()
     }
 
-    /// Drops flows without jobs whose finish tag has passed: a new flow would start at the virtual time as well.
-    fn drop_idle_flows(&mut self) {
-        let (empty, now) = (self.queued_jobs == 0, self.virtual_time);
-        self.flows
-            .retain(|_, flow| !flow.jobs.is_empty() || (!empty && flow.finish_tag > now));
-    }
-}
-
-/// Returns the weight, or 1 if it is not finite and positive.
-fn valid_weight_or_one(weight: f64) -> f64 {
-    if weight.is_finite() && weight > 0.0 {
-        weight
-    } else {
-        1.0
+    /// Drops tenants without jobs.
+    fn drop_idle_tenants(&mut self) {
+        let tenants = &mut self.tenants;
+        tenants.retain(|_, tenant| !tenant.jobs.is_empty());
+        if tenants.is_empty() {
+            self.clock.clear();
+        } else {
+            self.clock.forget_idle(|tenant| tenants.contains_key(tenant));
+        }
     }
 }
 
@@ -378,7 +356,7 @@ mod tests {
         assert_eq!(queue.remove_job(&tenant_id("a"), jobs[1].job_id), None);
         assert_eq!(queue.remove_job(&tenant_id("b"), jobs[0].job_id), None);
         assert_eq!(queue.remove_tenant_jobs(&tenant_id("a")).len(), 2);
-        assert_eq!((queue.len(), queue.flows.len()), (0, 0));
+        assert_eq!((queue.len(), queue.tenants.len()), (0, 0));
     }
 
     #[test]
