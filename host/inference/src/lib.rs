@@ -21,6 +21,7 @@ mod session;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use weir_core::InferenceError;
@@ -54,6 +55,8 @@ pub struct InferenceConfig {
     pub embedding_workers: u32,
     /// Maximum number of texts in an embedding batch, at least 1.
     pub max_batch_texts: u32,
+    /// Time for which a tenant or document that was idle goes ahead of others at a model; it is repaid.
+    pub latency_boost: Duration,
     /// Maximum number of a tenant's requests that are queued for a model in each lane, at least 1; further requests wait.
     pub max_queued_per_tenant: u32,
     /// Whether the quantized text model is used on a CPU, if it is installed.
@@ -71,6 +74,7 @@ impl InferenceConfig {
             ocr_workers: settings.inference_ocr_workers,
             embedding_workers: settings.inference_embedding_workers,
             max_batch_texts: settings.inference_max_batch_texts,
+            latency_boost: Duration::from_millis(settings.engine_latency_boost_millis.into()),
             max_queued_per_tenant: settings.inference_max_queued_requests_per_tenant,
             use_quantized_model: settings.inference_use_quantized_model,
             usage_meter: None,
@@ -171,6 +175,7 @@ impl Inference {
             max_batch: batch,
             batch_gain: gain,
             niceness,
+            latency_boost: config.latency_boost,
             max_queued_per_tenant: config.max_queued_per_tenant.max(1) as usize,
             usage_meter: config.usage_meter.clone(),
         };

@@ -5,6 +5,7 @@ use ort::value::TensorRef;
 use weir_core::InferenceError;
 
 use super::detection_bands;
+use super::networks::{INPUT_NAME, MODEL_NAME, OUTPUT_NAME, canceled_error};
 use super::ocr_image::{OcrImage, PixelRegion};
 use super::resize::{self, InputCanvas};
 use super::text_boxes::{self, TextBox};
@@ -37,7 +38,7 @@ pub(crate) struct Detector {
 impl Detector {
     pub(crate) fn open(model: &ModelFile, stop: &StopSignal) -> Result<Self, InferenceError> {
         Ok(Self {
-            runner: model.open_runner(super::MODEL_NAME, stop)?,
+            runner: model.open_runner(MODEL_NAME, stop)?,
             input: Vec::new(),
         })
     }
@@ -58,7 +59,7 @@ impl Detector {
         let mut boxes = Vec::new();
         for band in detection_bands::split_into_bands(&ink, picture.height, scale) {
             if !go_on() {
-                return Err(super::canceled_error());
+                return Err(canceled_error());
             }
             boxes.extend(self.detect_in_band(picture, band, scale, ink.background)?);
         }
@@ -85,10 +86,8 @@ impl Detector {
         };
         resize::resize_into_planes(picture, band, scale, &canvas, &mut self.input);
         let input = TensorRef::from_array_view(([1, 3, height, width], self.input.as_slice()))
-            .map_err(|e| onnx_runtime::run_failed_error(super::MODEL_NAME, &e))?;
-        let output = self
-            .runner
-            .run_model([(super::INPUT_NAME, input)], super::OUTPUT_NAME)?;
+            .map_err(|e| onnx_runtime::run_failed_error(MODEL_NAME, &e))?;
+        let output = self.runner.run_model([(INPUT_NAME, input)], OUTPUT_NAME)?;
         let (_, map) = output.extract_f32_tensor()?;
         let (x, y) = (
             band.x as f32 - BAND_MARGIN as f32 / scale,

@@ -11,13 +11,13 @@ mod box_fitting;
 mod detection;
 mod detection_bands;
 mod line_crop;
+mod networks;
 mod ocr_image;
 mod page;
 mod recognition;
 mod resize;
 mod text_boxes;
 
-use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -35,12 +35,7 @@ use detection::Detector;
 use page::OcrPage;
 use recognition::Recognizer;
 
-/// The model's name in errors and metrics.
-pub(crate) const MODEL_NAME: &str = "ocr";
-
-/// The names of the input and the output of both networks.
-const INPUT_NAME: &CStr = c"x";
-const OUTPUT_NAME: &CStr = c"fetch_name_0";
+pub(crate) use networks::MODEL_NAME;
 
 /// The fixed cost of a page, in millions of pixels: even an empty page takes this time.
 const PAGE_BASE_COST: f64 = 0.1;
@@ -179,13 +174,5 @@ impl OcrModel {
                 )
             })
             .collect()
-    }
-}
-
-/// The error of a page whose result is no longer awaited.
-fn canceled_error() -> InferenceError {
-    InferenceError::Failed {
-        model: MODEL_NAME.into(),
-        reason: "it was stopped before it finished".into(),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::networks::MODEL_NAME;
 use weir_core::InferenceError;
 use weir_core::page::{PageImage, PixelBuffer, PixelFormat};
 
@@ -41,7 +42,7 @@ impl OcrImage {
     /// Checks an image and converts it. A color image without colors, as most scans and drawn pages are, becomes gray.
     pub(crate) fn from_page_image(image: &PageImage) -> Result<Self, InferenceError> {
         let wrong = |reason: String| InferenceError::InvalidInput {
-            model: super::MODEL_NAME.into(),
+            model: MODEL_NAME.into(),
             reason,
         };
         let (width, height) = (image.width as usize, image.height as usize);

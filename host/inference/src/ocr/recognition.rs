@@ -8,6 +8,7 @@ use ort::value::TensorRef;
 use weir_core::InferenceError;
 
 use super::line_crop::{self, LINE_HEIGHT};
+use super::networks::{INPUT_NAME, MODEL_NAME, OUTPUT_NAME, canceled_error};
 use super::ocr_image::OcrImage;
 use super::text_boxes::TextBox;
 use crate::onnx_runtime::{self, ExecutionProvider};
@@ -60,7 +61,7 @@ pub(crate) struct Recognizer {
 
 impl Recognizer {
     pub(crate) fn open(file: &ModelFile, stop: &StopSignal) -> Result<Self, InferenceError> {
-        let model = file.open_runner(super::MODEL_NAME, stop)?;
+        let model = file.open_runner(MODEL_NAME, stop)?;
         let listed = model.custom_metadata("character");
         let characters = parse_alphabet(&listed.ok_or_else(|| InferenceError::Unavailable {
             what: "the character list of the recognition model".into(),
@@ -100,7 +101,7 @@ impl Recognizer {
         let mut rest = order.as_slice();
         while let Some((_, widest, _)) = rest.first() {
             if !go_on() {
-                return Err(super::canceled_error());
+                return Err(canceled_error());
             }
             let alike = rest
                 .iter()
@@ -137,15 +138,13 @@ impl Recognizer {
         }
         let shape = [batch.len(), 3, LINE_HEIGHT, width];
         let input = TensorRef::from_array_view((shape, self.input.as_slice()))
-            .map_err(|e| onnx_runtime::run_failed_error(super::MODEL_NAME, &e))?;
-        let output = self
-            .runner
-            .run_model([(super::INPUT_NAME, input)], super::OUTPUT_NAME)?;
+            .map_err(|e| onnx_runtime::run_failed_error(MODEL_NAME, &e))?;
+        let output = self.runner.run_model([(INPUT_NAME, input)], OUTPUT_NAME)?;
         let (shape, probabilities) = output.extract_f32_tensor()?;
         let classes = self.alphabet.len();
         if shape.last().copied() != i64::try_from(classes).ok() {
             return Err(InferenceError::Failed {
-                model: super::MODEL_NAME.into(),
+                model: MODEL_NAME.into(),
                 reason: "the size of the recognizer's output does not match its character list".into(),
             });
         }

@@ -1,5 +1,8 @@
 //! Decides when a batch starts and how many requests it takes. The time is an argument, as in the queue.
 //!
+//! The queue shares the model's time, in seconds. The time of a request is estimated from its cost and from the recent batches, and
+//! corrected when its batch has run.
+//!
 //! On a GPU a batch costs less than its requests one by one. While another worker keeps the GPU busy, a free worker therefore waits
 //! until its batch is full, for the linger time at most. If no worker is busy, it takes the queued requests at once.
 //!
@@ -9,31 +12,54 @@
 
 use std::time::Duration;
 
-use super::fair_queue::{FairQueue, FairQueueItem};
+use weir_core::fair_queue::{FairQueue, Flow};
 
-/// How much cheaper a batch is than its requests one by one.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum BatchGain {
-    /// A batch is cheaper only up to this cost. Requests are spread over the idle workers; each takes one, or several small requests up
-    /// to this cost.
-    UpToCost(f64),
-    /// A batch of any size is cheaper: batches are filled.
-    AnySize,
+use super::config::{BatchGain, SchedulerConfig};
+
+/// Identifies the requests of one call, so that they can be removed together. Later calls have greater numbers.
+pub(crate) type CallId = u64;
+
+/// The share of the earlier batches that each batch keeps in the estimate of time per cost: the last ten batches make up two thirds.
+const ESTIMATE_DECAY: f64 = 0.9;
+
+/// A queued request.
+pub(crate) struct BatchItem<T> {
+    /// The call it belongs to.
+    pub(crate) call_id: CallId,
+    /// Its cost for the model, in any unit that can be summed.
+    pub(crate) cost: f64,
+    /// The model's time that the queue charges for it; set by [`Batcher::push`].
+    pub(crate) charged_seconds: f64,
+    /// Latest start, even in a partial batch.
+    pub(crate) dispatch_deadline: Duration,
+    /// The request.
+    pub(crate) item: T,
+}
+
+/// The part of a flow in a batch.
+#[derive(Debug)]
+pub(crate) struct BatchCharge {
+    pub(crate) flow: Flow,
+    pub(crate) cost: f64,
+    pub(crate) charged_seconds: f64,
 }
 
 /// Forms batches and decides what a free worker does.
 pub(crate) struct Batcher<T> {
-    queue: FairQueue<T>,
+    queue: FairQueue<BatchItem<T>>,
     workers: usize,
     busy_workers: usize,
     max_batch: usize,
     gain: BatchGain,
+    /// Time and cost of the recent batches; recent ones count more.
+    recent_seconds: f64,
+    recent_cost: f64,
 }
 
 /// The next action of a free worker.
 pub(crate) enum WorkerAction<T> {
     /// Run these requests, then call [`Batcher::mark_batch_done`].
-    RunBatch(Vec<FairQueueItem<T>>),
+    RunBatch(Vec<BatchItem<T>>),
     /// Ask again at this time, or when a request was added or a batch is done.
     WaitUntil(Duration),
     /// Ask again when a request was added.
@@ -41,25 +67,67 @@ pub(crate) enum WorkerAction<T> {
 }
 
 impl<T> Batcher<T> {
-    /// Creates a batcher for `workers` that take at most `largest` requests each.
-    pub(crate) fn new(queue: FairQueue<T>, workers: usize, largest: usize, gain: BatchGain) -> Self {
+    /// Creates a batcher without requests.
+    pub(crate) fn new(config: &SchedulerConfig) -> Self {
+        // A tenant that is alone uses all workers, so its time is the sum of theirs.
+        let max_credit = config.latency_boost.as_secs_f64() * config.workers as f64;
         Self {
-            queue,
-            workers,
+            queue: FairQueue::with_credit(max_credit),
+            workers: config.workers,
             busy_workers: 0,
-            max_batch: largest.max(1),
-            gain,
+            max_batch: config.max_batch.max(1),
+            gain: config.batch_gain,
+            recent_seconds: 0.0,
+            recent_cost: 0.0,
         }
     }
 
-    /// Returns the queue.
-    pub(crate) const fn queue_mut(&mut self) -> &mut FairQueue<T> {
-        &mut self.queue
+    /// Adds a request behind those of its flow that belong to the same call or an older one.
+    pub(crate) fn push(&mut self, flow: &Flow, mut item: BatchItem<T>) {
+        // Before the first batch the estimate is 0, and flows take turns.
+        if self.recent_cost > 0.0 {
+            item.charged_seconds = item.cost * self.recent_seconds / self.recent_cost;
+        }
+        self.queue.push(flow, item.call_id, item.charged_seconds, item);
+    }
+
+    /// Removes the queued requests of a call and returns their number.
+    pub(crate) fn remove_call(&mut self, flow: &Flow, call: CallId) -> usize {
+        std::iter::from_fn(|| self.queue.withdraw(flow, call)).count()
+    }
+
+    /// Removes all queued requests.
+    pub(crate) fn remove_all(&mut self) -> Vec<BatchItem<T>> {
+        self.queue.withdraw_where(|_| true)
+    }
+
+    /// Divides the time of a batch among its flows by cost, and charges it instead of the estimates. Returns the seconds of each.
+    pub(crate) fn settle_batch(&mut self, charges: &[BatchCharge], took: Duration) -> Vec<f64> {
+        let took = took.as_secs_f64();
+        let cost: f64 = charges.iter().map(|charge| charge.cost).sum();
+        self.recent_seconds = self.recent_seconds * ESTIMATE_DECAY + took;
+        self.recent_cost = self.recent_cost * ESTIMATE_DECAY + cost;
+        let mut seconds = Vec::with_capacity(charges.len());
+        for charge in charges {
+            let share = if cost > 0.0 {
+                charge.cost / cost
+            } else {
+                1.0 / charges.len() as f64
+            };
+            self.queue
+                .settle(&charge.flow, charge.charged_seconds, took * share);
+            seconds.push(took * share);
+        }
+        seconds
     }
 
     /// Returns the number of queued requests.
-    pub(crate) const fn queued_requests(&self) -> usize {
+    pub(crate) fn queued_requests(&self) -> usize {
         self.queue.len()
+    }
+
+    fn earliest_deadline(&self) -> Option<Duration> {
+        self.queue.iter().map(|request| request.dispatch_deadline).min()
     }
 
     /// Returns what a free worker does at time `now`.
@@ -74,7 +142,7 @@ impl<T> Batcher<T> {
                 cost,
             ),
             BatchGain::AnySize => {
-                if let Some(due) = self.queue.earliest_deadline()
+                if let Some(due) = self.earliest_deadline()
                     && waiting < self.max_batch
                     && self.busy_workers > 0
                     && now < due
@@ -103,200 +171,5 @@ impl<T> Batcher<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use weir_core::{Lane, TenantId};
-
-    use super::*;
-
-    /// A simulation: requests arrive at given times, and a batch of `n` takes `batch_time + time_per_request × n`.
-    struct BatchSimulation {
-        batcher: Batcher<Arrival>,
-        batch_time: Duration,
-        time_per_request: Duration,
-        arrivals: Vec<Arrival>,
-    }
-
-    #[derive(Clone, Debug)]
-    struct Arrival {
-        tenant: TenantId,
-        lane: Lane,
-        arrived_at: Duration,
-        linger: Duration,
-    }
-
-    #[derive(Debug)]
-    struct DispatchedRequest {
-        tenant: TenantId,
-        dispatched_at: Duration,
-        wait_time: Duration,
-        batch_size: usize,
-    }
-
-    const fn millis(n: u64) -> Duration {
-        Duration::from_millis(n)
-    }
-
-    fn requests_at(tenant: &str, at: Duration, count: usize) -> Vec<Arrival> {
-        let one = Arrival {
-            tenant: tenant.parse().unwrap(),
-            lane: Lane::Bulk,
-            arrived_at: at,
-            linger: millis(500),
-        };
-        vec![one; count]
-    }
-
-    impl BatchSimulation {
-        fn new(workers: usize, largest: usize, gain: BatchGain) -> Self {
-            Self {
-                batcher: Batcher::new(FairQueue::new(), workers, largest, gain),
-                batch_time: millis(10),
-                time_per_request: millis(10),
-                arrivals: Vec::new(),
-            }
-        }
-
-        fn simulate(mut self) -> Vec<DispatchedRequest> {
-            self.arrivals.sort_by_key(|a| a.arrived_at);
-            let mut pending = self.arrivals.into_iter().peekable();
-            let mut free: Vec<Option<Duration>> = vec![None; self.batcher.workers];
-            let (mut left, mut now) = (Vec::new(), Duration::ZERO);
-            loop {
-                for end in &mut free {
-                    if end.is_some_and(|e| e <= now) {
-                        *end = None;
-                        self.batcher.mark_batch_done();
-                    }
-                }
-                while let Some(arrival) = pending.next_if(|a| a.arrived_at <= now) {
-                    let (tenant, lane) = (arrival.tenant.clone(), arrival.lane);
-                    let request = FairQueueItem {
-                        call_id: 0,
-                        cost: 1.0,
-                        weight: 1.0,
-                        dispatch_deadline: arrival.arrived_at + arrival.linger,
-                        item: arrival,
-                    };
-                    self.batcher.queue_mut().push(&tenant, lane, request);
-                }
-                let mut wake = pending.peek().map(|a| a.arrived_at);
-                for end in &mut free {
-                    if end.is_none() {
-                        match self.batcher.next_action(now) {
-                            WorkerAction::RunBatch(batch) => {
-                                let size = batch.len();
-                                *end = Some(
-                                    now + self.batch_time
-                                        + self.time_per_request * u32::try_from(size).unwrap(),
-                                );
-                                left.extend(batch.into_iter().map(|r| DispatchedRequest {
-                                    wait_time: now - r.item.arrived_at,
-                                    tenant: r.item.tenant,
-                                    dispatched_at: now,
-                                    batch_size: size,
-                                }));
-                            }
-                            WorkerAction::WaitUntil(due) => {
-                                assert!(due > now);
-                                wake = Some(wake.map_or(due, |w| w.min(due)));
-                            }
-                            WorkerAction::WaitForRequest => {}
-                        }
-                    }
-                }
-                let ends = free.iter().flatten().copied();
-                match ends.chain(wake).min() {
-                    Some(next) => now = next,
-                    None => return left,
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn backlog_of_one_tenant_delays_another_by_one_batch() {
-        let mut simulation = BatchSimulation::new(1, 8, BatchGain::AnySize);
-        simulation.arrivals = requests_at("crowd", millis(0), 1000);
-        simulation.arrivals.extend(requests_at("late", millis(95), 3));
-        let left = simulation.simulate();
-        assert_eq!(left.len(), 1003);
-        // A batch of eight takes 90 ms, so the batch that starts at 90 ms ends at 180 ms.
-        for one in left.iter().filter(|l| l.tenant.as_str() == "late") {
-            assert_eq!(one.dispatched_at, millis(180), "{one:?}");
-        }
-    }
-
-    #[test]
-    fn lone_request_is_dispatched_at_once_when_idle() {
-        for gain in [BatchGain::AnySize, BatchGain::UpToCost(1.0)] {
-            let mut simulation = BatchSimulation::new(2, 8, gain);
-            simulation.arrivals = requests_at("a", millis(3), 1);
-            let left = simulation.simulate();
-            assert_eq!((left[0].wait_time, left[0].batch_size), (millis(0), 1));
-        }
-    }
-
-    #[test]
-    fn partial_batch_lingers_only_while_the_device_is_busy() {
-        let mut simulation = BatchSimulation::new(2, 8, BatchGain::AnySize);
-        simulation.batch_time = millis(5000);
-        simulation.arrivals = requests_at("a", millis(0), 8);
-        simulation.arrivals.extend(requests_at("a", millis(10), 3));
-        simulation.arrivals.extend(requests_at("a", millis(100), 2));
-        let left = simulation.simulate();
-        let partial: Vec<_> = left.iter().filter(|l| l.batch_size != 8).collect();
-        assert_eq!(partial.len(), 5);
-        assert!(
-            partial
-                .iter()
-                .all(|l| l.dispatched_at == millis(510) && l.batch_size == 5),
-            "{partial:?}"
-        );
-        assert_eq!(partial.iter().map(|l| l.wait_time).max(), Some(millis(500)));
-    }
-
-    #[test]
-    fn a_full_batch_does_not_linger() {
-        let mut simulation = BatchSimulation::new(2, 8, BatchGain::AnySize);
-        simulation.batch_time = millis(5000);
-        simulation.arrivals = requests_at("a", millis(0), 8);
-        simulation.arrivals.extend(requests_at("b", millis(10), 5));
-        simulation.arrivals.extend(requests_at("c", millis(20), 3));
-        let left = simulation.simulate();
-        assert!(left.iter().all(|l| l.batch_size == 8), "{left:?}");
-        assert!(left.iter().all(|l| l.dispatched_at <= millis(20)), "{left:?}");
-    }
-
-    #[test]
-    fn small_batch_gain_spreads_requests_over_workers() {
-        let mut simulation = BatchSimulation::new(4, 8, BatchGain::UpToCost(100.0));
-        simulation.arrivals = requests_at("a", millis(0), 8);
-        let left = simulation.simulate();
-        assert!(
-            left.iter()
-                .all(|l| l.dispatched_at == millis(0) && l.batch_size == 2),
-            "{left:?}"
-        );
-    }
-
-    #[test]
-    fn batch_cost_stops_at_the_gain_limit() {
-        for (enough, size) in [(0.0, 1), (1.0, 1), (3.0, 3), (100.0, 8)] {
-            let mut simulation = BatchSimulation::new(1, 8, BatchGain::UpToCost(enough));
-            simulation.arrivals = requests_at("a", millis(0), 24);
-            let left = simulation.simulate();
-            assert!(left.iter().all(|l| l.batch_size == size), "{enough} {left:?}");
-        }
-    }
-
-    #[test]
-    fn small_batch_gain_leaves_no_worker_idle_with_requests() {
-        let mut simulation = BatchSimulation::new(3, 4, BatchGain::UpToCost(2.0));
-        for n in 0..200 {
-            simulation.arrivals.extend(requests_at("a", millis(n * 7), 1));
-        }
-        let left = simulation.simulate();
-        assert_eq!(left.len(), 200);
-        assert!(left.iter().all(|l| l.wait_time <= millis(20)));
-    }
-}
+#[path = "batcher_tests.rs"]
+mod tests;

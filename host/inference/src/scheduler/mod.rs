@@ -8,13 +8,16 @@
 //!
 //! A request can be split into several: see [`ActiveRequest::split_into`].
 //!
+//! Lanes, tenants and documents share the model's time ([`FairQueue`](weir_core::fair_queue::FairQueue)). A tenant or document that was
+//! idle goes ahead of others for `latency_boost`: a search or a short scan does not wait for its turn among long ones.
+//!
 //! Backpressure applies to each tenant and lane. At most `max_queued_per_tenant` requests of a tenant are queued in a lane; its further
 //! requests wait for a slot. If too many requests of a tenant are pending in a lane, its calls in that lane fail with
 //! [`InferenceError::QueueFull`]. The calls of other tenants and its own searches do not fail. There is no limit for all tenants
 //! together, since one tenant could exhaust it; the callers of a tenant are limited where its jobs and searches are admitted.
 
 mod batcher;
-mod fair_queue;
+mod config;
 mod model_metrics;
 mod request;
 mod stop_signal;
@@ -27,78 +30,23 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
+use weir_core::fair_queue::Flow;
 use weir_core::ports::SchedulingContext;
-use weir_core::usage::UsageMeter;
 use weir_core::{InferenceError, Lane, TenantId};
 
-use batcher::Batcher;
-use fair_queue::{CallId, FairQueue};
+use batcher::{Batcher, CallId};
 use model_metrics::ModelMetrics;
 use request::{QueuedRequest, RequestOrigin, SharedReply};
 use worker::{SchedulerShared, SchedulerState};
 
-pub(crate) use batcher::BatchGain;
-pub(crate) use request::ActiveRequest;
+pub(crate) use config::{BatchGain, SchedulerConfig};
+pub use model_metrics::ModelStats;
+pub(crate) use request::{ActiveRequest, BatchModel};
 pub(crate) use stop_signal::StopSignal;
 
 /// A lane refuses calls of a tenant when its pending requests exceed the queue limit by this factor.
 const MAX_PENDING_TO_QUEUE_RATIO: usize = 16;
-
-/// A model that runs batches of requests.
-pub(crate) trait BatchModel<I, O> {
-    /// Runs a batch. It completes each request as soon as its result is ready, or splits it. A request that is dropped fails.
-    fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, I, O>>);
-}
-
-/// Configuration of a model's scheduler.
-#[derive(Debug, Clone)]
-pub(crate) struct SchedulerConfig {
-    /// The model's name in errors, logs and thread names.
-    pub(crate) model_name: &'static str,
-    /// Number of threads that run the model, at least 1.
-    pub(crate) workers: usize,
-    /// Maximum number of requests in a batch, at least 1.
-    pub(crate) max_batch: usize,
-    /// Maximum number of queued requests of a tenant in each lane.
-    pub(crate) max_queued_per_tenant: usize,
-    /// The gain of a batch over single requests.
-    pub(crate) batch_gain: BatchGain,
-    /// Niceness of the threads, 0 to 19; higher values leave more CPU time to other threads of the host.
-    pub(crate) niceness: i32,
-    /// Records how long the model worked for each tenant.
-    pub(crate) usage_meter: Option<Arc<dyn UsageMeter>>,
-}
-
-/// Sets the niceness of this thread and of the threads that it starts. Only Linux has a niceness for single threads.
-fn set_thread_niceness(model: &str, niceness: i32) {
-    #[cfg(target_os = "linux")]
-    if niceness > 0
-        && let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), niceness)
-    {
-        tracing::warn!(%error, model, "cannot lower the priority of the model's thread");
-    }
-}
-
-/// Statistics of a model since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelStats {
-    /// Batches run.
-    pub batches: u64,
-    /// Requests in all batches; the parts of a split request count one by one.
-    pub requests: u64,
-    /// Requests in the largest batch.
-    pub largest_batch: u64,
-    /// Requests that are queued now.
-    pub queued_requests: u64,
-    /// Workers that run a batch now.
-    pub busy_workers: u64,
-    /// Time that workers spent running batches, in milliseconds, summed over workers.
-    pub busy_millis: u64,
-    /// Time that requests waited before their batch, in milliseconds, summed over requests.
-    pub queue_wait_millis: u64,
-}
 
 /// A tenant's share of the queue in one lane.
 struct TenantQueueShare {
@@ -127,12 +75,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
     ) -> Self {
         let measures = ModelMetrics::register(sharing.model_name);
         let state = SchedulerState {
-            batcher: Batcher::new(
-                FairQueue::new(),
-                sharing.workers,
-                sharing.max_batch,
-                sharing.batch_gain,
-            ),
+            batcher: Batcher::new(&sharing),
             stats: ModelStats::default(),
             is_closed: false,
         };
@@ -184,10 +127,8 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
             let since = Instant::now();
             let origin = Arc::new(RequestOrigin {
                 call_id: call.id,
-                tenant: account.tenant.clone(),
-                lane: account.lane,
+                flow: call.flow.clone(),
                 dispatch_deadline: self.shared.epoch.elapsed() + account.batch_linger,
-                weight: account.tenant_weight,
             });
             for (item, cost) in items.by_ref().take(size) {
                 let Some(slot) = permits.split(1) else { break };
@@ -200,12 +141,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
                     queued_at: since,
                     _queue_slot: Some(slot),
                 };
-                let queue = state.batcher.queue_mut();
-                queue.push(
-                    &account.tenant,
-                    account.lane,
-                    queued_request.into_queue_item(cost),
-                );
+                queued_request.queue_in(&mut state.batcher, cost);
             }
             self.shared.update_queue_gauge(&state);
             drop(state);
@@ -238,8 +174,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         let abandoned = {
             let mut state = self.shared.state.lock();
             state.is_closed = true;
-            let queue = state.batcher.queue_mut();
-            let abandoned = std::iter::from_fn(|| queue.pop()).collect::<Vec<_>>();
+            let abandoned = state.batcher.remove_all();
             self.shared.update_queue_gauge(&state);
             abandoned
         };
@@ -268,6 +203,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
         let call = PendingCall {
             scheduler: self,
             id: self.next_call_id.fetch_add(1, Ordering::Relaxed),
+            flow: account.to_flow(),
             tenant_share: share,
             request_count: count,
         };
@@ -291,10 +227,7 @@ impl<I: Send + 'static, O: Send + 'static> Scheduler<I, O> {
             let name = format!("{}-{}", shared.config.model_name, threads.len());
             let thread = std::thread::Builder::new()
                 .name(name)
-                .spawn(move || {
-                    set_thread_niceness(shared.config.model_name, shared.config.niceness);
-                    shared.run_worker();
-                })
+                .spawn(move || shared.run_worker())
                 .map_err(|e| InferenceError::Failed {
                     model: self.shared.config.model_name.into(),
                     reason: format!("cannot start a thread: {e}"),
@@ -342,6 +275,7 @@ impl<I, O> Drop for Scheduler<I, O> {
 struct PendingCall<'a, I, O> {
     scheduler: &'a Scheduler<I, O>,
     id: CallId,
+    flow: Flow,
     tenant_share: Arc<TenantQueueShare>,
     request_count: usize,
 }
@@ -353,7 +287,7 @@ impl<I, O> Drop for PendingCall<'_, I, O> {
             .fetch_sub(self.request_count, Ordering::Relaxed);
         let shared = &self.scheduler.shared;
         let mut state = shared.state.lock();
-        if state.batcher.queue_mut().remove_call(self.id) > 0 {
+        if state.batcher.remove_call(&self.flow, self.id) > 0 {
             shared.update_queue_gauge(&state);
         }
     }

@@ -1,6 +1,7 @@
-//! The metrics of a model. They are registered with the recorder once, when the scheduler is created.
+//! The metrics and the statistics of a model. The metrics are registered with the recorder once, when the scheduler is created.
 
 use metrics::{Counter, Gauge, Histogram, Unit};
+use serde::{Deserialize, Serialize};
 
 /// Metrics of a model.
 pub(super) struct ModelMetrics {
@@ -43,4 +44,23 @@ impl ModelMetrics {
             failed_requests: metrics::counter!("weir_model_failures_total", "model" => model),
         }
     }
+}
+
+/// Statistics of a model since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelStats {
+    /// Batches run.
+    pub batches: u64,
+    /// Requests in all batches; the parts of a split request count one by one.
+    pub requests: u64,
+    /// Requests in the largest batch.
+    pub largest_batch: u64,
+    /// Requests that are queued now.
+    pub queued_requests: u64,
+    /// Workers that run a batch now.
+    pub busy_workers: u64,
+    /// Time that workers spent running batches, in milliseconds, summed over workers.
+    pub busy_millis: u64,
+    /// Time that requests waited before their batch, in milliseconds, summed over requests.
+    pub queue_wait_millis: u64,
 }

@@ -9,19 +9,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use weir_core::{InferenceError, Lane, TenantId};
+use weir_core::InferenceError;
+use weir_core::fair_queue::Flow;
 
-use super::fair_queue::{CallId, FairQueueItem};
-use super::worker::SchedulerShared;
+use super::batcher::{BatchItem, Batcher, CallId};
 
-/// The call, tenant and lane of a request, which decide its position in the queue.
-#[derive(Clone)]
+/// The call and the flow of a request, which decide its position in the queue.
 pub(super) struct RequestOrigin {
     pub(super) call_id: CallId,
-    pub(super) tenant: TenantId,
-    pub(super) lane: Lane,
+    pub(super) flow: Flow,
     pub(super) dispatch_deadline: Duration,
-    pub(super) weight: f64,
 }
 
 /// The reply to a request, shared by its parts; the first result is sent.
@@ -32,7 +29,7 @@ impl<O> SharedReply<O> {
         Arc::new(Self(Mutex::new(Some(sender))))
     }
 
-    fn is_awaited(&self) -> bool {
+    pub(super) fn is_awaited(&self) -> bool {
         self.0.lock().as_ref().is_some_and(|sender| !sender.is_closed())
     }
 }
@@ -48,15 +45,33 @@ pub(super) struct QueuedRequest<I, O> {
 }
 
 impl<I, O> QueuedRequest<I, O> {
-    pub(super) fn into_queue_item(self, cost: f64) -> FairQueueItem<Self> {
-        FairQueueItem {
-            call_id: self.origin.call_id,
+    /// Adds the request to the queue.
+    pub(super) fn queue_in(self, batcher: &mut Batcher<Self>, cost: f64) {
+        let origin = Arc::clone(&self.origin);
+        let item = BatchItem {
+            call_id: origin.call_id,
             cost,
-            weight: self.origin.weight,
-            dispatch_deadline: self.origin.dispatch_deadline,
+            charged_seconds: 0.0,
+            dispatch_deadline: origin.dispatch_deadline,
             item: self,
-        }
+        };
+        batcher.push(&origin.flow, item);
     }
+}
+
+/// A model that runs batches of requests.
+pub(crate) trait BatchModel<I, O> {
+    /// Runs a batch. It completes each request as soon as its result is ready, or splits it. A request that is dropped fails.
+    fn run_batch(&mut self, batch: Vec<ActiveRequest<'_, I, O>>);
+}
+
+/// The scheduler as a running request sees it.
+pub(super) trait RequestObserver<I, O> {
+    /// Queues the parts of a request, each with its cost, unless nobody waits for its result.
+    fn queue_parts(&self, origin: &Arc<RequestOrigin>, reply: &Arc<SharedReply<O>>, parts: Vec<(I, f64)>);
+
+    /// Counts a request that the model failed to answer.
+    fn count_failure(&self);
 }
 
 /// A request that a worker runs.
@@ -65,7 +80,7 @@ pub(crate) struct ActiveRequest<'a, I, O> {
     pub(crate) item: I,
     pub(super) reply: Arc<SharedReply<O>>,
     pub(super) origin: Arc<RequestOrigin>,
-    pub(super) shared: &'a SchedulerShared<I, O>,
+    pub(super) observer: &'a dyn RequestObserver<I, O>,
 }
 
 impl<I, O> ActiveRequest<'_, I, O> {
@@ -82,7 +97,7 @@ impl<I, O> ActiveRequest<'_, I, O> {
                 .as_ref()
                 .is_err_and(|e| !matches!(e, InferenceError::InvalidInput { .. }))
             {
-                self.shared.metrics.failed_requests.increment(1);
+                self.observer.count_failure();
             }
             // The caller may have stopped waiting; then the result is dropped.
             let _ = sender.send(answer);
@@ -92,28 +107,7 @@ impl<I, O> ActiveRequest<'_, I, O> {
     /// Replaces this request by `parts`, each given with its cost. The part that has the final result sends it; the other parts are
     /// dropped when they are done. If all parts are dropped without a result, the request fails.
     pub(crate) fn split_into(self, parts: Vec<(I, f64)>) {
-        let mut state = self.shared.state.lock();
-        // Checked under the lock of the queue. A caller that leaves stops waiting first and then removes its requests from the queue.
-        if state.is_closed || !self.is_awaited() {
-            return;
-        }
-        let since = Instant::now();
-        for (item, cost) in parts {
-            let part = QueuedRequest {
-                item,
-                reply: Arc::clone(&self.reply),
-                origin: Arc::clone(&self.origin),
-                queued_at: since,
-                _queue_slot: None,
-            };
-            state
-                .batcher
-                .queue_mut()
-                .push(&self.origin.tenant, self.origin.lane, part.into_queue_item(cost));
-        }
-        self.shared.update_queue_gauge(&state);
-        drop(state);
-        self.shared.state_changed.notify_all();
+        self.observer.queue_parts(&self.origin, &self.reply, parts);
     }
 }
 
@@ -187,6 +181,7 @@ mod tests {
             max_batch: 1,
             max_queued_per_tenant: 10,
             batch_gain: BatchGain::UpToCost(0.0),
+            latency_boost: Duration::ZERO,
             niceness: 0,
             usage_meter: None,
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use weir_core::Lane;
-use weir_core::usage::Usage;
+use weir_core::usage::{Usage, UsageMeter};
 
 use super::*;
 
@@ -63,6 +63,7 @@ fn metered_bench(
         max_batch: batch,
         max_queued_per_tenant: room,
         batch_gain: gain,
+        latency_boost: Duration::ZERO,
         niceness: 0,
         usage_meter: meter,
     };
@@ -316,6 +317,7 @@ async fn model_that_cannot_be_opened_is_retried() {
         max_batch: 4,
         max_queued_per_tenant: 10,
         batch_gain: BatchGain::UpToCost(0.0),
+        latency_boost: Duration::ZERO,
         niceness: 0,
         usage_meter: None,
     };
@@ -375,6 +377,7 @@ async fn model_threads_have_the_configured_niceness() {
         max_batch: 1,
         max_queued_per_tenant: 1,
         batch_gain: BatchGain::AnySize,
+        latency_boost: Duration::ZERO,
         niceness: 7,
         usage_meter: None,
     };

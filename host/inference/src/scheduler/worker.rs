@@ -6,15 +6,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use weir_core::InferenceError;
 use weir_core::usage::Usage;
-use weir_core::{InferenceError, TenantId};
 
-use super::batcher::{Batcher, WorkerAction};
-use super::fair_queue::FairQueueItem;
-use super::model_metrics::ModelMetrics;
-use super::request::{ActiveRequest, QueuedRequest};
+use super::batcher::{BatchCharge, BatchItem, Batcher, WorkerAction};
+use super::config::SchedulerConfig;
+use super::model_metrics::{ModelMetrics, ModelStats};
+use super::request::{ActiveRequest, BatchModel, QueuedRequest, RequestObserver, RequestOrigin, SharedReply};
 use super::stop_signal::StopSignal;
-use super::{BatchModel, ModelStats, SchedulerConfig};
 
 pub(super) struct SchedulerState<I, O> {
     pub(super) batcher: Batcher<QueuedRequest<I, O>>,
@@ -25,8 +24,7 @@ pub(super) struct SchedulerState<I, O> {
 /// The requests that a worker takes at once.
 struct Batch<'a, I, O> {
     requests: Vec<ActiveRequest<'a, I, O>>,
-    /// Cost of the batch by tenant.
-    tenant_costs: Vec<(TenantId, f64)>,
+    charges: Vec<BatchCharge>,
 }
 
 pub(super) type OpenModelFn<I, O> =
@@ -47,11 +45,12 @@ pub(super) struct SchedulerShared<I, O> {
 impl<I, O> SchedulerShared<I, O> {
     /// Runs batches until the scheduler is closed.
     pub(super) fn run_worker(&self) {
+        set_thread_niceness(self.config.model_name, self.config.niceness);
         let mut model = None;
         if self.opens_early.load(Ordering::Relaxed) {
             let nothing = Batch {
                 requests: Vec::new(),
-                tenant_costs: Vec::new(),
+                charges: Vec::new(),
             };
             self.run_batch_catching_panics(&mut model, nothing);
         }
@@ -88,7 +87,7 @@ impl<I, O> SchedulerShared<I, O> {
             Ok(mut opened) => {
                 let began = Instant::now();
                 opened.run_batch(batch.requests);
-                self.meter_usage(&batch.tenant_costs, began.elapsed());
+                self.record_batch_time(&batch.charges, began.elapsed());
                 *model = Some(opened);
             }
             // The next batch retries: the missing file may have been installed.
@@ -129,7 +128,7 @@ impl<I, O> SchedulerShared<I, O> {
                     self.metrics.batch_size.record(batch.len() as f64);
                     self.update_queue_gauge(&state);
                     return Some(Batch {
-                        tenant_costs: costs_by_tenant(&batch),
+                        charges: charges_by_flow(&batch),
                         requests: batch.into_iter().map(|r| self.activate_request(r.item)).collect(),
                     });
                 }
@@ -147,31 +146,26 @@ impl<I, O> SchedulerShared<I, O> {
             item: waiting.item,
             reply: waiting.reply,
             origin: waiting.origin,
-            shared: self,
+            observer: self,
         }
     }
 
-    /// Records the duration of a batch and divides it among tenants by cost.
-    fn meter_usage(&self, costs: &[(TenantId, f64)], took: Duration) {
-        if costs.is_empty() {
+    /// Records the duration of a batch, and charges it to its flows and their tenants by cost.
+    fn record_batch_time(&self, charges: &[BatchCharge], took: Duration) {
+        if charges.is_empty() {
             return;
         }
         self.metrics.batch_seconds.record(took);
+        let seconds = self.state.lock().batcher.settle_batch(charges, took);
         let Some(meter) = &self.config.usage_meter else {
             return;
         };
-        let all: f64 = costs.iter().map(|(_, cost)| cost).sum();
-        for (tenant, cost) in costs {
-            let part = if all > 0.0 {
-                cost / all
-            } else {
-                1.0 / costs.len() as f64
-            };
+        for (charge, seconds) in charges.iter().zip(seconds) {
             let usage = Usage {
-                inference_micros: u64::try_from(took.mul_f64(part).as_micros()).unwrap_or(u64::MAX),
+                inference_micros: (seconds * 1e6) as u64,
                 ..Usage::default()
             };
-            meter.record_usage(tenant, &usage);
+            meter.record_usage(&charge.flow.tenant, &usage);
         }
     }
 
@@ -192,15 +186,61 @@ impl<I, O> SchedulerShared<I, O> {
     }
 }
 
-/// Sums the costs of a batch by tenant. Batches are small and mostly of one tenant.
-fn costs_by_tenant<I, O>(batch: &[FairQueueItem<QueuedRequest<I, O>>]) -> Vec<(TenantId, f64)> {
-    let mut costs: Vec<(TenantId, f64)> = Vec::with_capacity(1);
+impl<I, O> RequestObserver<I, O> for SchedulerShared<I, O> {
+    fn queue_parts(&self, origin: &Arc<RequestOrigin>, reply: &Arc<SharedReply<O>>, parts: Vec<(I, f64)>) {
+        let mut state = self.state.lock();
+        // Checked under the lock of the queue. A caller that leaves stops waiting first and then removes its requests from the queue.
+        if state.is_closed || !reply.is_awaited() {
+            return;
+        }
+        let since = Instant::now();
+        for (item, cost) in parts {
+            let part = QueuedRequest {
+                item,
+                reply: Arc::clone(reply),
+                origin: Arc::clone(origin),
+                queued_at: since,
+                _queue_slot: None,
+            };
+            part.queue_in(&mut state.batcher, cost);
+        }
+        self.update_queue_gauge(&state);
+        drop(state);
+        self.state_changed.notify_all();
+    }
+
+    fn count_failure(&self) {
+        self.metrics.failed_requests.increment(1);
+    }
+}
+
+/// Sums the costs of a batch by flow. Batches are small and mostly of one flow.
+fn charges_by_flow<I, O>(batch: &[BatchItem<QueuedRequest<I, O>>]) -> Vec<BatchCharge> {
+    let mut charges: Vec<BatchCharge> = Vec::with_capacity(1);
     for request in batch {
-        let tenant = &request.item.origin.tenant;
-        match costs.iter_mut().find(|(known, _)| known == tenant) {
-            Some((_, cost)) => *cost += request.cost,
-            None => costs.push((tenant.clone(), request.cost)),
+        let flow = &request.item.origin.flow;
+        let index = charges.iter().position(|charge| charge.flow == *flow);
+        match index.and_then(|index| charges.get_mut(index)) {
+            Some(charge) => {
+                charge.cost += request.cost;
+                charge.charged_seconds += request.charged_seconds;
+            }
+            None => charges.push(BatchCharge {
+                flow: flow.clone(),
+                cost: request.cost,
+                charged_seconds: request.charged_seconds,
+            }),
         }
     }
-    costs
+    charges
+}
+
+/// Sets the niceness of this thread and of the threads that it starts. Only Linux has a niceness for single threads.
+fn set_thread_niceness(model: &str, niceness: i32) {
+    #[cfg(target_os = "linux")]
+    if niceness > 0
+        && let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), niceness)
+    {
+        tracing::warn!(%error, model, "cannot lower the priority of the model's thread");
+    }
 }

@@ -1,0 +1,22 @@
+//! The names and the error that both networks share.
+
+use std::ffi::CStr;
+
+use weir_core::InferenceError;
+
+/// The model's name in errors and metrics.
+pub(crate) const MODEL_NAME: &str = "ocr";
+
+/// The name of the input of both networks.
+pub(super) const INPUT_NAME: &CStr = c"x";
+
+/// The name of their output.
+pub(super) const OUTPUT_NAME: &CStr = c"fetch_name_0";
+
+/// The error of a page whose result is no longer awaited.
+pub(super) fn canceled_error() -> InferenceError {
+    InferenceError::Failed {
+        model: MODEL_NAME.into(),
+        reason: "it was stopped before it finished".into(),
+    }
+}
