@@ -109,6 +109,10 @@ impl Ledger for CommitNotifier {
         self.ledger.list_job_events(tenant, job, after, limit).await
     }
 
+    async fn last_job_event(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Event>, StorageError> {
+        self.ledger.last_job_event(tenant, job).await
+    }
+
     async fn list_tenant_events(
         &self,
         tenant: &TenantId,

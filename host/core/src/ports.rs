@@ -302,6 +302,9 @@ pub trait Ledger: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Event>, StorageError>;
 
+    /// Returns the last event of a job; `None` if it has none.
+    async fn last_job_event(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Event>, StorageError>;
+
     /// Returns at most `limit` events of all jobs of a tenant after the position `after`, in the order of writing,
     /// each with its position. Positions increase and are never reused.
     async fn list_tenant_events(

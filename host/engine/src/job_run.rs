@@ -28,7 +28,6 @@ use crate::job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};
 use crate::job_spec::{DocumentSpec, JobSpec};
 use crate::latency_boost;
 use crate::model_request_tracker::ModelRequestTracker;
-use crate::recovered_job::RecoveredJob;
 use crate::stop_signal::StopSignal;
 use crate::trace_spans;
 use weir_core::clock::unix_time_millis;
@@ -170,20 +169,19 @@ impl JobRun {
     /// component log entry.
     async fn resume_recovered_job(&mut self) -> Result<(), StorageError> {
         let ledger = &*self.engine.ports.ledger;
-        let Some(past) = RecoveredJob::load(ledger, &self.spec.tenant, &self.record.id).await? else {
+        let (tenant, id) = (&self.spec.tenant, &self.record.id);
+        let Some(recovered) = ledger.find_job(tenant, id).await? else {
             return Ok(());
         };
-        let made = past.record.created_millis;
-        self.record.created_millis = made;
-        let (seq, at) = past
-            .last_event
-            .map_or((0, 0), |event| (event.seq, event.since_job_created_millis));
+        let last_event = ledger.last_job_event(tenant, id).await?;
+        let last_log_seq = ledger.last_component_log_seq(tenant, id).await?;
+        self.record.created_millis = recovered.created_millis;
+        let (seq, at) = last_event.map_or((0, 0), |event| (event.seq, event.since_job_created_millis));
         // The wall clock may have been set back, but event times must not go back.
-        let said = ledger
-            .last_component_log_seq(&self.spec.tenant, &self.record.id)
-            .await?;
-        self.log
-            .resume_after(seq, said, unix_time_millis().saturating_sub(made).max(at));
+        let since_created = unix_time_millis()
+            .saturating_sub(recovered.created_millis)
+            .max(at);
+        self.log.resume_after(seq, last_log_seq, since_created);
         Ok(())
     }
 

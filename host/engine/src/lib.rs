@@ -48,7 +48,6 @@ mod page_task;
 mod passage_indexing;
 mod rasterize_stage;
 mod read_stage;
-mod recovered_job;
 mod search;
 mod stage_queue;
 mod stage_queues;

@@ -149,6 +149,13 @@ impl Ledger for SqliteLedger {
             .await
     }
 
+    async fn last_job_event(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Event>, StorageError> {
+        let (tenant, job) = (tenant.clone(), *job);
+        self.reader
+            .read_rows(move |c| records::find_last_event(c, &tenant, &job))
+            .await
+    }
+
     async fn list_tenant_events(
         &self,
         tenant: &TenantId,

@@ -12,6 +12,7 @@ use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 pub async fn check_ledger(ledger: &dyn Ledger) {
     let (a, b): (TenantId, TenantId) = ("a".parse().unwrap(), "b".parse().unwrap());
     check_tenant_event_positions(ledger, &a, &b).await;
+    check_last_job_event(ledger, &a, &b).await;
     check_document_listing(ledger, &a, &b).await;
     check_page_listing(ledger, &a, &b).await;
     check_last_component_log_seq(ledger, &a, &b).await;
@@ -42,6 +43,21 @@ async fn check_tenant_event_positions(ledger: &dyn Ledger, a: &TenantId, b: &Ten
     );
     assert!(ledger.last_tenant_event_position(b).await.unwrap() > place);
     assert!(ledger.list_tenant_events(a, place, 10).await.unwrap().is_empty());
+}
+
+async fn check_last_job_event(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {
+    let (job, other) = (JobId::new(), JobId::new());
+    let last = async |tenant| ledger.last_job_event(tenant, &job).await.unwrap();
+    assert_eq!(last(a).await, None);
+    // With ten events or more, an order by the text of the number would differ.
+    let events = (1..=12).map(|seq| LedgerEntry::Event(a.clone(), page_done_event(job, seq)));
+    let later = LedgerEntry::Event(a.clone(), page_done_event(other, 20));
+    ledger
+        .commit_entries(events.chain([later]).collect())
+        .await
+        .unwrap();
+    assert_eq!(last(a).await, Some(page_done_event(job, 12)));
+    assert_eq!(last(b).await, None, "the job belongs to another tenant");
 }
 
 async fn check_document_listing(ledger: &dyn Ledger, a: &TenantId, b: &TenantId) {

@@ -260,6 +260,10 @@ impl Ledger for FakeStore {
         Ok(events)
     }
 
+    async fn last_job_event(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Event>, StorageError> {
+        Ok(self.list_job_events(tenant, job, 0, usize::MAX).await?.pop())
+    }
+
     async fn list_component_log(
         &self,
         tenant: &TenantId,

@@ -294,6 +294,15 @@ pub(super) fn list_events(
     .collect()
 }
 
+const SELECT_LAST_EVENT: &str =
+    "SELECT event FROM events WHERE tenant = ?1 AND job = ?2 ORDER BY seq DESC LIMIT 1";
+
+pub(super) fn find_last_event(c: &Connection, tenant: &TenantId, job: &JobId) -> Result<Option<Event>> {
+    c.prepare_cached(SELECT_LAST_EVENT)?
+        .query_row(params![tenant.as_str(), job.to_string()], |row| read_json(row, 0))
+        .optional()
+}
+
 const SELECT_TENANT_EVENTS: &str =
     "SELECT position, event FROM events WHERE tenant = ?1 AND position > ?2 ORDER BY position LIMIT ?3";
 

@@ -508,6 +508,13 @@ impl Ledger for FakeLedger {
             .collect())
     }
 
+    async fn last_job_event(&self, tenant: &TenantId, job: &JobId) -> Result<Option<Event>, StorageError> {
+        let state = self.state.lock();
+        let mut latest = state.written.iter().rev();
+        let last = latest.find(|(owner, event)| owner == tenant && event.job == *job);
+        Ok(last.map(|(_, event)| event.clone()))
+    }
+
     async fn list_component_log(
         &self,
         tenant: &TenantId,

@@ -5,9 +5,10 @@ use super::*;
 use crate::ledger::database::Database;
 
 /// The statements that list a part of a tenant's rows.
-const LIST_QUERIES: [&str; 4] = [
+const LIST_QUERIES: [&str; 5] = [
     DOCUMENTS_AFTER_CONDITION,
     SELECT_PAGES_AFTER,
+    SELECT_LAST_EVENT,
     SELECT_LAST_POSITION,
     SELECT_TENANT_EVENTS,
 ];
@@ -51,6 +52,7 @@ fn count_vm_steps(c: &Connection, sql: &str, document: &DocumentId) -> i32 {
     let parameters: Vec<&dyn rusqlite::ToSql> = match sql {
         DOCUMENTS_AFTER_CONDITION => vec![&tenant, &i64::MAX, &AFTER_ALL_IDS, &1],
         SELECT_PAGES_AFTER => vec![&tenant, &id, &0, &1],
+        SELECT_LAST_EVENT => vec![&tenant, &"job"],
         SELECT_LAST_POSITION => vec![&tenant],
         _ => vec![&tenant, &0, &1],
     };
