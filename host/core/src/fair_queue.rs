@@ -114,8 +114,14 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
 
     /// Serves one request of the flow. A weight that is not a finite number above 0 counts as 1.
     pub fn charge(&mut self, flow: &K, cost: f64, weight: f64) {
+        self.virtual_time = self.virtual_time.max(self.start_tag(flow));
+        self.charge_ahead(flow, cost, weight);
+    }
+
+    /// Serves one request of the flow before its turn. The virtual time does not move, so the other flows keep their claims, and the
+    /// flow repays the service that it was ahead.
+    pub fn charge_ahead(&mut self, flow: &K, cost: f64, weight: f64) {
         let start = self.start_tag(flow);
-        self.virtual_time = self.virtual_time.max(start);
         self.events += 1;
         let tag = FlowTag {
             end: start + cost / valid_weight(weight),
@@ -252,13 +258,16 @@ impl<T, K: Ord + Hash + Clone> LaneQueue<T, K> {
         Some(request)
     }
 
-    fn serve(&mut self, tenant: &K, group: u64, index: usize) -> Option<QueuedRequest<T>> {
+    fn serve(&mut self, tenant: &K, group: u64, index: usize, is_ahead: bool) -> Option<QueuedRequest<T>> {
         let request = self.remove(tenant, group, index)?;
         if let Some(queue) = self.tenants.get_mut(tenant) {
             queue.clock.charge(&group, request.cost, 1.0);
             queue.clock.forget_idle(|group| queue.groups.contains_key(group));
         }
-        self.clock.charge(tenant, request.cost, request.weight);
+        match is_ahead {
+            true => self.clock.charge_ahead(tenant, request.cost, request.weight),
+            false => self.clock.charge(tenant, request.cost, request.weight),
+        }
         self.forget_idle();
         Some(request)
     }
@@ -423,14 +432,27 @@ impl<T, K: Ord + Hash + Clone> FairQueue<T, K> {
 
     /// Takes the request at a position that this queue has just returned, and charges it to its flow.
     pub fn take(&mut self, position: &QueuePosition<K>) -> Option<T> {
+        self.take_and_charge(position, false)
+    }
+
+    /// Like [`Self::take`], for a request that is served while others in front of it are held back. Its lane and tenant repay the
+    /// service afterwards. With [`Self::take`] the others would lose their claims, as is right if they wait for something else.
+    pub fn take_ahead(&mut self, position: &QueuePosition<K>) -> Option<T> {
+        self.take_and_charge(position, true)
+    }
+
+    fn take_and_charge(&mut self, position: &QueuePosition<K>, is_ahead: bool) -> Option<T> {
         let QueuePosition {
             lane,
             tenant,
             group,
             index,
         } = position;
-        let request = self.lane_mut(*lane).serve(tenant, *group, *index)?;
-        self.clock.charge(lane, request.cost, lane.weight());
+        let request = self.lane_mut(*lane).serve(tenant, *group, *index, is_ahead)?;
+        match is_ahead {
+            true => self.clock.charge_ahead(lane, request.cost, lane.weight()),
+            false => self.clock.charge(lane, request.cost, lane.weight()),
+        }
         self.forget_idle_lanes();
         Some(request.item)
     }

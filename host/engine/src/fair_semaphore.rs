@@ -1,35 +1,46 @@
-//! A semaphore that grants permits fairly.
+//! A semaphore that grants permits fairly: the worker slots of a stage, which all documents of the host share.
 //!
-//! It is the one primitive for backpressure and fairness: one semaphore holds the worker slots of a stage for the whole host, and
-//! another the queue capacity of a document in front of a stage. Unlike a plain semaphore it picks the next waiter fairly (see
-//! [`FairQueue`]), reserves permits for boosted tenants if tenants share it, and can change its capacity while it is in use, since
-//! each batch plan may change the queue capacity.
+//! The shared resource is the time that permits are held. A permit is charged half of the mean time when it is granted, and the
+//! charge is corrected when it is returned. So tenants share by weight, whatever their pages cost, and no cost must be known before.
+//!
+//! A tenant that was idle gets the next permits until it holds half of them, so that it does not wait for the pages of others one by
+//! one. This is the credit of the fair queue. In a latency boost, permits are kept free for a tenant.
 
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-
 use weir_core::TenantId;
+use weir_core::fair_queue::{FairQueue, Flow};
 
-use crate::fair_queue::{FairQueue, Flow};
 use crate::latency_boost::LatencyBoosts;
+
+/// The charge of a permit until it is returned, relative to the mean time. A charge that is too high would move the virtual time too
+/// far, and its correction would come after the turns of others.
+const CHARGE_WHEN_GRANTED: f64 = 0.5;
+/// The number of permits over which the time that a permit is held is averaged.
+const MEAN_SAMPLES: f64 = 256.0;
 
 /// Grants at most `capacity` permits at a time, in a fair order.
 #[derive(Clone)]
 pub(crate) struct FairSemaphore(Arc<SemaphoreInner>);
 
 struct SemaphoreInner {
+    capacity: usize,
+    latency_boosts: Arc<LatencyBoosts>,
     state: Mutex<SemaphoreState>,
-    /// The latency boosts of tenants; `None` if all flows belong to one document.
-    latency_boosts: Option<Arc<LatencyBoosts>>,
 }
 
 struct SemaphoreState {
-    capacity: usize,
     permits_out: usize,
-    fair_queue: FairQueue<Waiter>,
+    /// The waiters. The cost of 1 is the mean time that a permit is held.
+    waiters: FairQueue<Waiter>,
+    last_order: u64,
+    /// The mean time that a permit is held.
+    mean_seconds: f64,
+    /// The number of permits in the mean.
+    samples: f64,
 }
 
 struct Waiter {
@@ -41,123 +52,127 @@ struct Waiter {
 pub(crate) struct Permit {
     semaphore: FairSemaphore,
     flow: Arc<Flow>,
+    since: Instant,
+}
+
+/// A call of [`FairSemaphore::acquire`] that has no permit yet.
+struct QueuedAcquire<'a> {
+    semaphore: &'a FairSemaphore,
+    flow: &'a Flow,
+    order: u64,
+    is_done: bool,
 }
 
 impl FairSemaphore {
-    /// Creates a semaphore for one document. The capacity is at least 1.
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self::with_boosts(capacity, None)
-    }
-
-    /// Creates a semaphore that tenants share.
-    pub(crate) fn new_shared(capacity: usize, head_starts: &Arc<LatencyBoosts>) -> Self {
-        Self::with_boosts(capacity, Some(Arc::clone(head_starts)))
-    }
-
-    fn with_boosts(capacity: usize, head_starts: Option<Arc<LatencyBoosts>>) -> Self {
-        let state = SemaphoreState {
-            capacity: capacity.max(1),
-            permits_out: 0,
-            fair_queue: FairQueue::new(Instant::now()),
-        };
+    /// Creates a semaphore. The capacity is at least 1.
+    pub(crate) fn new(capacity: usize, latency_boosts: &Arc<LatencyBoosts>) -> Self {
+        let capacity = capacity.max(1);
         Self(Arc::new(SemaphoreInner {
-            state: Mutex::new(state),
-            latency_boosts: head_starts,
+            capacity,
+            latency_boosts: Arc::clone(latency_boosts),
+            state: Mutex::new(SemaphoreState {
+                permits_out: 0,
+                // Without credit, a new tenant gets one permit before it takes turns.
+                waiters: FairQueue::with_credit((capacity as f64 / 2.0 - 1.0).max(0.0) * CHARGE_WHEN_GRANTED),
+                last_order: 0,
+                mean_seconds: 0.0,
+                samples: 0.0,
+            }),
         }))
     }
 
     /// Waits for a permit. Dropping the future leaves the queue at no cost for others.
-    pub(crate) async fn acquire(&self, party: Arc<Flow>) -> Permit {
-        let turn = {
+    pub(crate) async fn acquire(&self, flow: &Arc<Flow>) -> Permit {
+        let (permit_sender, permit) = oneshot::channel();
+        let order = {
             let mut state = self.0.state.lock();
-            if state.fair_queue.is_empty()
-                && state.permits_out
-                    < tenant_capacity(state.capacity, self.0.active_boosts(), &party.account.tenant)
-            {
-                return self.grant_unqueued(&mut state, party);
-            }
-            let (turn, answer) = oneshot::channel();
-            let waiting = Waiter {
-                flow: Arc::clone(&party),
-                permit_sender: turn,
+            state.last_order += 1;
+            let order = state.last_order;
+            let waiter = Waiter {
+                flow: Arc::clone(flow),
+                permit_sender,
             };
-            state.fair_queue.push(&party, waiting, Instant::now());
-            answer
+            state.waiters.push(flow, order, CHARGE_WHEN_GRANTED, waiter);
+            order
         };
-        // Waiters in front may be blocked by a boost that does not block this flow.
+        let mut queued = QueuedAcquire {
+            semaphore: self,
+            flow,
+            order,
+            is_done: false,
+        };
         self.grant_waiting();
-        // The state owns the sender and `self` owns the state, so a permit always arrives.
-        turn.await.unwrap_or_else(|_| self.acquire_over_capacity(party))
-    }
-
-    /// Takes a permit at once, even above the capacity. The next returned permit is then not granted again.
-    pub(crate) fn acquire_over_capacity(&self, party: Arc<Flow>) -> Permit {
-        self.grant_unqueued(&mut self.0.state.lock(), party)
-    }
-
-    /// Grants a permit to a flow that was not queued.
-    fn grant_unqueued(&self, state: &mut SemaphoreState, party: Arc<Flow>) -> Permit {
-        state.fair_queue.record_unqueued_entry(&party, Instant::now());
-        self.create_permit(state, party)
-    }
-
-    fn create_permit(&self, state: &mut SemaphoreState, party: Arc<Flow>) -> Permit {
-        state.permits_out += 1;
-        Permit {
-            semaphore: self.clone(),
-            flow: party,
+        let granted = permit.await;
+        queued.is_done = true;
+        match granted {
+            Ok(permit) => permit,
+            // The queue owns the sender and `self` owns the queue, so a permit always arrives.
+            Err(_) => self.create_permit(&mut self.0.state.lock(), Arc::clone(flow)),
         }
     }
 
-    /// Changes the capacity and returns the old one. Granted permits stay valid.
-    pub(crate) fn set_capacity(&self, capacity: usize) -> usize {
-        let before = std::mem::replace(&mut self.0.state.lock().capacity, capacity.max(1));
-        self.grant_waiting();
-        before
-    }
-
-    /// Returns the capacity.
-    pub(crate) fn capacity(&self) -> usize {
-        self.0.state.lock().capacity
+    fn create_permit(&self, state: &mut SemaphoreState, flow: Arc<Flow>) -> Permit {
+        state.permits_out += 1;
+        Permit {
+            semaphore: self.clone(),
+            flow,
+            since: Instant::now(),
+        }
     }
 
     /// Grants permits to waiters while there is capacity.
     pub(crate) fn grant_waiting(&self) {
         loop {
-            let (pass, turn) = {
+            let (permit, permit_sender) = {
                 let mut state = self.0.state.lock();
-                let (inside, capacity) = (state.permits_out, state.capacity);
-                if inside >= capacity {
+                let Some(next) = self.take_next(&mut state) else {
                     return;
-                }
-                let ahead = self.0.active_boosts();
-                let may = |tenant: &TenantId| inside < tenant_capacity(capacity, ahead, tenant);
-                let next = state
-                    .fair_queue
-                    .pop(may, |w| !w.permit_sender.is_closed(), Instant::now());
-                let Some(next) = next else { return };
+                };
                 (self.create_permit(&mut state, next.flow), next.permit_sender)
             };
             // If the waiter is gone, the permit comes back and is dropped here, outside of the lock that its drop takes.
-            drop(turn.send(pass));
+            drop(permit_sender.send(permit));
         }
+    }
+
+    fn take_next(&self, state: &mut SemaphoreState) -> Option<Waiter> {
+        if state.permits_out >= self.0.capacity {
+            return None;
+        }
+        let (first_position, first) = state.waiters.next_accepted(|_| true)?;
+        if state.permits_out < self.0.capacity_for(&first.flow.tenant) {
+            return state.waiters.take(&first_position);
+        }
+        // Only a latency boost holds the first waiter back.
+        let (position, _) = state
+            .waiters
+            .next_accepted(|waiter| state.permits_out < self.0.capacity_for(&waiter.flow.tenant))?;
+        state.waiters.take_ahead(&position)
     }
 }
 
 impl SemaphoreInner {
-    /// Returns the boosts if any tenant is boosted.
-    fn active_boosts(&self) -> Option<&LatencyBoosts> {
-        self.latency_boosts
-            .as_deref()
-            .filter(|starts| starts.any_boosted())
+    /// Returns the capacity for a tenant: all of it, or less than half while other tenants are boosted.
+    fn capacity_for(&self, tenant: &TenantId) -> usize {
+        match self.latency_boosts.reserves_from(tenant) {
+            true => (self.capacity - 1) / 2,
+            false => self.capacity,
+        }
     }
 }
 
-/// Returns the capacity for a tenant: all of it, or less than half while other tenants are boosted.
-fn tenant_capacity(capacity: usize, ahead: Option<&LatencyBoosts>, tenant: &TenantId) -> usize {
-    match ahead {
-        Some(starts) if !starts.is_boosted(tenant) => capacity.saturating_sub(1) / 2,
-        _ => capacity,
+impl Drop for QueuedAcquire<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let withdrawn = self
+                .semaphore
+                .0
+                .state
+                .lock()
+                .waiters
+                .withdraw(self.flow, self.order);
+            drop(withdrawn);
+        }
     }
 }
 
@@ -166,140 +181,17 @@ impl Drop for Permit {
         {
             let mut state = self.semaphore.0.state.lock();
             state.permits_out -= 1;
-            state.fair_queue.record_exit(&self.flow, Instant::now());
+            let seconds = self.since.elapsed().as_secs_f64();
+            state.samples = (state.samples + 1.0).min(MEAN_SAMPLES);
+            state.mean_seconds += (seconds - state.mean_seconds) / state.samples;
+            let cost = seconds / state.mean_seconds;
+            if cost.is_finite() {
+                state.waiters.settle(&self.flow, CHARGE_WHEN_GRANTED, cost);
+            }
         }
         self.semaphore.grant_waiting();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use futures::FutureExt as _;
-    use weir_core::ports::SchedulingContext;
-    use weir_core::{Lane, TenantId};
-
-    use super::*;
-
-    fn test_flow(room: u64) -> Arc<Flow> {
-        tenant_flow(&TenantId::default_tenant(), room)
-    }
-
-    fn tenant_flow(tenant: &TenantId, room: u64) -> Arc<Flow> {
-        let account = SchedulingContext {
-            tenant: tenant.clone(),
-            lane: Lane::Bulk,
-            group: 0,
-            batch_linger: Duration::ZERO,
-            tenant_weight: 1.0,
-        };
-        Arc::new(Flow {
-            account,
-            queue_id: room,
-        })
-    }
-
-    fn poll_once<T>(future: impl Future<Output = T>) -> Option<T> {
-        future.now_or_never()
-    }
-
-    #[tokio::test]
-    async fn flows_alternate_and_each_is_served_in_order() {
-        let gate = FairSemaphore::new(1);
-        let inside = gate.acquire(test_flow(1)).await;
-        let served = Arc::new(Mutex::new(Vec::new()));
-        let mut waiting = Vec::new();
-        for (room, name) in [(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (2, "b2")] {
-            let (gate, served) = (gate.clone(), Arc::clone(&served));
-            waiting.push(tokio::spawn(async move {
-                let _pass = gate.acquire(test_flow(room)).await;
-                served.lock().push(name);
-            }));
-            tokio::task::yield_now().await;
-        }
-        drop(inside);
-        for task in waiting {
-            task.await.unwrap();
-        }
-        assert_eq!(*served.lock(), ["a1", "b1", "a2", "b2", "a3"]);
-    }
-
-    #[tokio::test]
-    async fn cancelled_waiter_takes_no_permit() {
-        let gate = FairSemaphore::new(1);
-        let inside = gate.acquire(test_flow(1)).await;
-        let mut gives_up = Box::pin(gate.acquire(test_flow(2)));
-        assert!(poll_once(&mut gives_up).is_none());
-        let mut waits = Box::pin(gate.acquire(test_flow(3)));
-        assert!(poll_once(&mut waits).is_none());
-        drop(gives_up);
-        drop(inside);
-        assert!(poll_once(waits).is_some());
-        assert!(poll_once(gate.acquire(test_flow(4))).is_some());
-    }
-
-    #[tokio::test]
-    async fn granted_but_unreceived_permit_is_returned() {
-        let gate = FairSemaphore::new(1);
-        let inside = gate.acquire(test_flow(1)).await;
-        let mut waits = Box::pin(gate.acquire(test_flow(2)));
-        assert!(poll_once(&mut waits).is_none());
-        drop(inside);
-        drop(waits);
-        assert!(poll_once(gate.acquire(test_flow(3))).is_some());
-    }
-
-    #[tokio::test]
-    async fn capacity_changes_while_in_use() {
-        let gate = FairSemaphore::new(3);
-        let mut inside = vec![
-            gate.acquire(test_flow(1)).await,
-            gate.acquire(test_flow(1)).await,
-            gate.acquire(test_flow(1)).await,
-        ];
-        gate.set_capacity(1);
-        inside.pop();
-        inside.pop();
-        assert!(poll_once(gate.acquire(test_flow(1))).is_none());
-        let mut waits = Box::pin(gate.acquire(test_flow(1)));
-        assert!(poll_once(&mut waits).is_none());
-        gate.set_capacity(2);
-        assert!(poll_once(waits).is_some());
-    }
-
-    #[tokio::test]
-    async fn larger_half_is_reserved_for_boosted_tenants() {
-        let starts = Arc::new(LatencyBoosts::new(Duration::from_secs(1)));
-        let (flood, small): (TenantId, TenantId) = ("flood".parse().unwrap(), "small".parse().unwrap());
-        let _flood = starts.start_job(&flood, false, Instant::now());
-        let gate = FairSemaphore::new_shared(5, &starts);
-        let mut inside = Vec::new();
-        for room in 0..5 {
-            inside.push(gate.acquire(tenant_flow(&flood, room)).await);
-        }
-        let mut waits: Vec<_> = (5..10)
-            .map(|room| Box::pin(gate.acquire(tenant_flow(&flood, room))))
-            .collect();
-        waits.iter_mut().for_each(|w| assert!(poll_once(w).is_none()));
-
-        // Returned permits stay free until only two are in use, so the boosted tenant gets one at once.
-        let mut begun = starts.start_job(&small, true, Instant::now());
-        inside.truncate(2);
-        waits.iter_mut().for_each(|w| assert!(poll_once(w).is_none()));
-        let ahead = poll_once(gate.acquire(tenant_flow(&small, 10))).unwrap();
-        inside.truncate(0);
-        let went_in = waits.iter_mut().filter_map(poll_once).collect::<Vec<_>>();
-        assert_eq!(went_in.len(), 1);
-
-        drop(ahead);
-        starts.end_job(&small, &mut begun, Instant::now());
-        gate.grant_waiting();
-        let went_in = waits
-            .into_iter()
-            .skip(1)
-            .filter_map(poll_once)
-            .collect::<Vec<_>>();
-        assert_eq!(went_in.len(), 4);
-    }
-}
+mod tests;

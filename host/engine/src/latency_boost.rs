@@ -1,248 +1,203 @@
 //! Latency boost: a tenant that becomes active on a busy host goes ahead of other tenants for a moment.
 //!
-//! Fair shares alone give bad latency. With one other active tenant, three pages take twice as long as on an idle host, and with
-//! nine others ten times as long. Yet the others would hardly notice the tenth of a second that these pages need. So a job that is
-//! not in the bulk lane starts with a boost, unless its tenant has an active job without one. Until the job or the boost ends,
-//! pages of other tenants start only while less than half of a stage's worker slots are in use. Their pages in slots continue.
+//! The fair queue alone gives bad latency on a busy processor, since it decides about each stage alone. The newcomer is next at
+//! every stage, yet its page shares the cores with the pages that other tenants have in all stages. So a job that is not in the
+//! bulk lane starts with a boost, unless its tenant has other active jobs. Until the job or the boost ends, pages of other tenants
+//! start only while less than half of a stage's worker slots are in use. Their pages in slots continue.
 //!
-//! Slots stay reserved for the boosted tenant even while it has no page for them. If other pages used them, each of the six steps
-//! of a boosted page would wait for a step of another tenant that has just started. Therefore boosts are limited by time and not
-//! by work. Each tenant has a budget that refills a quarter as fast as it drains. All tenants together have a budget twice as
-//! large, which refills as fast as it drains. So one tenant is boosted for at most a fifth of the time, and all tenants together
-//! for at most half of it. Fair queueing decides otherwise.
+//! Slots stay reserved for the boosted tenant even while it has no page for them. Therefore boosts are limited by time and not by
+//! work. Each tenant has a budget that refills by a fifth of a second in each second. All tenants together have a budget of twice
+//! the size, which refills by half a second. So a tenant is boosted for at most a fifth of the time, and all tenants together for at
+//! most half of it.
 //!
 //! Time in worker slots counts for the fair queue as always, so a tenant with further work repays its boost.
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 use weir_core::TenantId;
 
 use crate::EngineState;
 
-/// Seconds that a tenant's budget refills in each second without a boost.
-const TENANT_REFILL_RATE: f64 = 0.25;
-/// Seconds that the budget of all tenants together refills in each second without a boost.
-const HOST_REFILL_RATE: f64 = 1.0;
+/// Seconds that a tenant's budget refills in each second.
+const TENANT_REFILL_RATE: f64 = 0.2;
+/// Seconds that the budget of all tenants together refills in each second.
+const HOST_REFILL_RATE: f64 = 0.5;
 /// The budget of all tenants together, as a multiple of one tenant's budget.
 const HOST_BUDGET_FACTOR: f64 = 2.0;
-/// The shortest useful boost, in seconds.
-const MIN_BOOST_SECONDS: f64 = 0.02;
+/// The shortest useful boost.
+const MIN_BOOST: Duration = Duration::from_millis(20);
 
 /// The active tenants, and which of them are boosted.
 pub(crate) struct LatencyBoosts {
-    /// The longest boost of a tenant, in seconds.
-    max_seconds: f64,
+    /// The longest boost of a tenant.
+    max_boost: Duration,
+    /// The number of boosted tenants. Worker slots read it for each permit, without a lock.
+    boosted_tenants: AtomicUsize,
     state: Mutex<BoostState>,
 }
 
 struct BoostState {
     tenants: HashMap<TenantId, TenantBoost>,
-    /// The number of boosted tenants.
-    boosted_tenants: usize,
     host_budget: BoostBudget,
 }
 
 struct TenantBoost {
-    /// Active jobs.
     active_jobs: usize,
-    /// Active jobs that have no boost, or whose boost has expired.
-    unboosted_jobs: usize,
+    /// The time at which the tenant's boost ends; `None` if it has none.
+    boosted_until: Option<Instant>,
     budget: BoostBudget,
 }
 
-impl TenantBoost {
-    const fn is_boosted(&self) -> bool {
-        self.active_jobs > 0 && self.unboosted_jobs == 0
-    }
-}
-
-/// A budget in seconds that drains during a boost and refills otherwise.
+/// Time for boosts that refills up to a maximum.
 struct BoostBudget {
-    seconds: f64,
-    max_seconds: f64,
+    max: Duration,
     refill_rate: f64,
-    is_draining: bool,
-    at: Instant,
+    /// The time at which the budget is full again.
+    full_at: Instant,
 }
 
 impl BoostBudget {
-    const fn new(most: f64, back: f64, now: Instant) -> Self {
-        Self {
-            seconds: most,
-            max_seconds: most,
-            refill_rate: back,
-            is_draining: false,
-            at: now,
-        }
+    fn remaining(&self, now: Instant) -> Duration {
+        let missing = self.full_at.saturating_duration_since(now);
+        self.max.saturating_sub(missing.mul_f64(self.refill_rate))
     }
 
-    /// Updates the budget and returns the remaining seconds.
-    fn remaining_seconds(&mut self, now: Instant) -> f64 {
-        let passed = now.saturating_duration_since(self.at).as_secs_f64();
-        let change = if self.is_draining {
-            -passed
-        } else {
-            self.refill_rate * passed
-        };
-        self.seconds = (self.seconds + change).min(self.max_seconds);
-        self.at = now;
-        self.seconds
+    fn take(&mut self, boost: Duration, now: Instant) {
+        self.full_at = self.full_at.max(now) + boost.div_f64(self.refill_rate);
     }
 
-    /// Sets whether the budget drains from now on.
-    fn set_draining(&mut self, used: bool, now: Instant) {
-        self.remaining_seconds(now);
-        self.is_draining = used;
+    /// Gives back the rest of a boost that ended early.
+    fn give_back(&mut self, rest: Duration) {
+        self.full_at -= rest.div_f64(self.refill_rate);
     }
-}
-
-/// The boost of one job.
-pub(crate) struct JobBoost {
-    /// The longest duration of the boost; `None` if there is none, or it has expired.
-    duration: Option<Duration>,
 }
 
 impl LatencyBoosts {
-    /// Creates the state for boosts of at most `longest`. With zero there are no boosts.
-    pub(crate) fn new(longest: Duration) -> Self {
-        let longest = longest.as_secs_f64();
+    /// Creates the state for boosts of at most `max_boost`. With zero there are no boosts.
+    pub(crate) fn new(max_boost: Duration) -> Self {
         Self {
-            max_seconds: longest,
+            max_boost,
+            boosted_tenants: AtomicUsize::new(0),
             state: Mutex::new(BoostState {
                 tenants: HashMap::new(),
-                boosted_tenants: 0,
-                host_budget: BoostBudget::new(HOST_BUDGET_FACTOR * longest, HOST_REFILL_RATE, Instant::now()),
+                host_budget: BoostBudget {
+                    max: max_boost.mul_f64(HOST_BUDGET_FACTOR),
+                    refill_rate: HOST_REFILL_RATE,
+                    full_at: Instant::now(),
+                },
             }),
         }
     }
 
-    /// Registers a job as active, and boosts it if the budgets allow that. `urgent` is false for jobs of the bulk lane.
-    pub(crate) fn start_job(&self, tenant: &TenantId, urgent: bool, now: Instant) -> JobBoost {
+    /// Registers a job as active. Returns the end of its boost; `None` if it has none. `urgent` is false for jobs of the bulk lane.
+    pub(crate) fn start_job(&self, tenant: &TenantId, urgent: bool, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
-        state.remove_idle_tenants(now);
-        let of_host = state.host_budget.remaining_seconds(now);
-        let fresh = || TenantBoost {
+        let BoostState { tenants, host_budget } = &mut *state;
+        // An idle tenant with a full budget does not differ from a new one.
+        tenants.retain(|_, tenant| tenant.active_jobs > 0 || tenant.budget.full_at > now);
+        let tenant = tenants.entry(tenant.clone()).or_insert_with(|| TenantBoost {
             active_jobs: 0,
-            unboosted_jobs: 0,
-            budget: BoostBudget::new(self.max_seconds, TENANT_REFILL_RATE, now),
-        };
-        let standing = state.tenants.entry(tenant.clone()).or_insert_with(fresh);
-        let left = standing.budget.remaining_seconds(now).min(of_host);
-        let ahead = urgent && standing.unboosted_jobs == 0 && left >= MIN_BOOST_SECONDS;
-        state.update_tenant(tenant, now, |standing| {
-            standing.active_jobs += 1;
-            standing.unboosted_jobs += usize::from(!ahead);
+            boosted_until: None,
+            budget: BoostBudget {
+                max: self.max_boost,
+                refill_rate: TENANT_REFILL_RATE,
+                full_at: now,
+            },
         });
-        JobBoost {
-            duration: ahead.then(|| Duration::from_secs_f64(left)),
+        tenant.active_jobs += 1;
+        let boost = tenant.budget.remaining(now).min(host_budget.remaining(now));
+        if !urgent {
+            self.end_boost(tenant, host_budget, now);
+        } else if tenant.active_jobs == 1 && boost >= MIN_BOOST {
+            tenant.budget.take(boost, now);
+            host_budget.take(boost, now);
+            tenant.boosted_until = Some(now + boost);
+            self.boosted_tenants.fetch_add(1, Ordering::Relaxed);
         }
+        tenant.boosted_until
     }
 
-    /// Ends the boost of a job that is still active.
-    fn expire_boost(&self, tenant: &TenantId, begun: &mut JobBoost, now: Instant) {
-        if begun.duration.take().is_some() {
-            self.state
-                .lock()
-                .update_tenant(tenant, now, |standing| standing.unboosted_jobs += 1);
+    /// Ends the boost of a tenant that has expired.
+    fn expire_boost(&self, tenant: &TenantId, now: Instant) {
+        let BoostState { tenants, host_budget } = &mut *self.state.lock();
+        if let Some(tenant) = tenants.get_mut(tenant)
+            && tenant.boosted_until.is_some_and(|end| end <= now)
+        {
+            self.end_boost(tenant, host_budget, now);
         }
     }
 
     /// Unregisters a job that has ended.
-    pub(crate) fn end_job(&self, tenant: &TenantId, begun: &mut JobBoost, now: Instant) {
-        let late = usize::from(begun.duration.take().is_none());
-        self.state.lock().update_tenant(tenant, now, |standing| {
-            standing.active_jobs = standing.active_jobs.saturating_sub(1);
-            standing.unboosted_jobs = standing.unboosted_jobs.saturating_sub(late);
-        });
+    pub(crate) fn end_job(&self, tenant: &TenantId, now: Instant) {
+        let BoostState { tenants, host_budget } = &mut *self.state.lock();
+        if let Some(tenant) = tenants.get_mut(tenant) {
+            tenant.active_jobs = tenant.active_jobs.saturating_sub(1);
+            if tenant.active_jobs == 0 {
+                self.end_boost(tenant, host_budget, now);
+            }
+        }
     }
 
-    /// Whether any tenant is boosted, for which slots are reserved.
-    pub(crate) fn any_boosted(&self) -> bool {
-        self.state.lock().boosted_tenants > 0
+    fn end_boost(&self, tenant: &mut TenantBoost, host_budget: &mut BoostBudget, now: Instant) {
+        if let Some(end) = tenant.boosted_until.take() {
+            let rest = end.saturating_duration_since(now);
+            tenant.budget.give_back(rest);
+            host_budget.give_back(rest);
+            self.boosted_tenants.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
-    /// Whether this tenant is boosted.
-    pub(crate) fn is_boosted(&self, tenant: &TenantId) -> bool {
+    /// Whether slots are reserved for a tenant other than this one.
+    pub(crate) fn reserves_from(&self, tenant: &TenantId) -> bool {
+        self.boosted_tenants.load(Ordering::Relaxed) > 0 && !self.is_boosted(tenant)
+    }
+
+    fn is_boosted(&self, tenant: &TenantId) -> bool {
         let state = self.state.lock();
-        state.tenants.get(tenant).is_some_and(TenantBoost::is_boosted)
+        let tenant = state.tenants.get(tenant);
+        tenant.is_some_and(|tenant| tenant.boosted_until.is_some())
     }
 }
 
 /// Runs the `work` of a job, with a boost if the budgets allow one.
 pub(crate) async fn run_with_boost<T>(
-    host: &EngineState,
+    engine: &EngineState,
     tenant: &TenantId,
     urgent: bool,
     work: impl Future<Output = T>,
 ) -> T {
-    let mut place = BoostedJobGuard {
-        engine: host,
-        tenant,
-        boost: host.latency_boosts.start_job(tenant, urgent, Instant::now()),
-    };
+    let boosts = &engine.latency_boosts;
+    let boosted_until = boosts.start_job(tenant, urgent, Instant::now());
+    let _registered = ActiveJobGuard { engine, tenant };
     let mut work = pin!(work);
-    if let Some(ahead) = place.boost.duration {
+    if let Some(end) = boosted_until {
         tokio::select! {
             biased;
             done = &mut work => return done,
-            () = sleep(ahead) => place.expire_boost(),
+            () = sleep_until(end) => {
+                boosts.expire_boost(tenant, Instant::now());
+                engine.workers.recheck_waiters();
+            }
         }
     }
     work.await
 }
 
 /// Unregisters a job when it is dropped.
-struct BoostedJobGuard<'a> {
+struct ActiveJobGuard<'a> {
     engine: &'a EngineState,
     tenant: &'a TenantId,
-    boost: JobBoost,
 }
 
-impl BoostedJobGuard<'_> {
-    fn expire_boost(&mut self) {
-        let starts = &self.engine.latency_boosts;
-        starts.expire_boost(self.tenant, &mut self.boost, Instant::now());
-        self.engine.workers.recheck_waiters();
-    }
-}
-
-impl Drop for BoostedJobGuard<'_> {
+impl Drop for ActiveJobGuard<'_> {
     fn drop(&mut self) {
-        let starts = &self.engine.latency_boosts;
-        starts.end_job(self.tenant, &mut self.boost, Instant::now());
+        self.engine.latency_boosts.end_job(self.tenant, Instant::now());
         self.engine.workers.recheck_waiters();
-    }
-}
-
-impl BoostState {
-    /// Changes the state of a tenant, and starts or stops draining the budgets accordingly.
-    fn update_tenant(&mut self, tenant: &TenantId, now: Instant, change: impl FnOnce(&mut TenantBoost)) {
-        let Some(standing) = self.tenants.get_mut(tenant) else {
-            return;
-        };
-        let was_ahead = standing.is_boosted();
-        change(standing);
-        let is_ahead = standing.is_boosted();
-        if was_ahead == is_ahead {
-            return;
-        }
-        standing.budget.set_draining(is_ahead, now);
-        match is_ahead {
-            true => self.boosted_tenants += 1,
-            false => self.boosted_tenants -= 1,
-        }
-        self.host_budget.set_draining(self.boosted_tenants > 0, now);
-    }
-
-    /// Removes tenants without active jobs whose budget is full, since they do not differ from new tenants.
-    fn remove_idle_tenants(&mut self, now: Instant) {
-        self.tenants.retain(|_, standing| {
-            standing.active_jobs > 0 || standing.budget.remaining_seconds(now) < standing.budget.max_seconds
-        });
     }
 }
 
@@ -259,104 +214,107 @@ mod tests {
     }
 
     struct TestBoosts {
-        starts: LatencyBoosts,
+        boosts: LatencyBoosts,
         now: Instant,
     }
 
     impl TestBoosts {
         fn new() -> Self {
             Self {
-                starts: LatencyBoosts::new(millis(500)),
+                boosts: LatencyBoosts::new(millis(500)),
                 now: Instant::now(),
             }
         }
 
-        fn start_job(&self, name: &str) -> JobBoost {
-            self.starts.start_job(&tenant_id(name), true, self.now)
+        /// Starts an urgent job and returns the length of its boost.
+        fn start_job(&self, name: &str) -> Option<Duration> {
+            let end = self.boosts.start_job(&tenant_id(name), true, self.now);
+            end.map(|end| end - self.now)
         }
 
-        fn end_job(&self, name: &str, mut begun: JobBoost) {
-            self.starts.end_job(&tenant_id(name), &mut begun, self.now);
+        fn end_job(&self, name: &str) {
+            self.boosts.end_job(&tenant_id(name), self.now);
+        }
+
+        /// Advances the time and ends the boost of a tenant if it has expired.
+        fn advance(&mut self, time: Duration, name: &str) {
+            self.now += time;
+            self.boosts.expire_boost(&tenant_id(name), self.now);
         }
 
         fn is_boosted(&self, name: &str) -> bool {
-            self.starts.is_boosted(&tenant_id(name))
+            self.boosts.is_boosted(&tenant_id(name))
         }
     }
 
     #[test]
     fn boost_lasts_until_it_expires_or_the_job_ends() {
         let mut host = TestBoosts::new();
-        let mut flood = host.start_job("flood");
-        assert_eq!(flood.duration, Some(millis(500)));
-        host.now += millis(500);
-        host.starts
-            .expire_boost(&tenant_id("flood"), &mut flood, host.now);
-        assert!(!host.is_boosted("flood") && !host.starts.any_boosted());
+        assert_eq!(host.start_job("flood"), Some(millis(500)));
+        host.advance(millis(499), "flood");
+        assert!(host.is_boosted("flood"));
+        host.advance(millis(1), "flood");
+        assert!(!host.is_boosted("flood"));
 
         host.now += millis(60_000);
-        let small = host.start_job("small");
-        assert!(host.is_boosted("small") && host.starts.any_boosted() && !host.is_boosted("flood"));
+        assert_eq!(host.start_job("small"), Some(millis(500)));
+        assert!(host.is_boosted("small") && !host.is_boosted("flood"));
+        assert!(
+            host.boosts.reserves_from(&tenant_id("flood")) && !host.boosts.reserves_from(&tenant_id("small"))
+        );
         host.now += millis(100);
-        host.end_job("small", small);
-        assert!(!host.starts.any_boosted());
-        host.end_job("flood", flood);
+        host.end_job("small");
+        assert!(!host.is_boosted("small") && !host.boosts.reserves_from(&tenant_id("flood")));
+        // The unused four fifths were given back. A fifth of the last 200 milliseconds has refilled.
+        host.now += millis(100);
+        assert_eq!(host.start_job("small"), Some(millis(440)));
     }
 
     #[test]
     fn tenant_with_expired_boost_gets_no_other_until_idle() {
         let mut host = TestBoosts::new();
-        let mut first = host.start_job("flood");
-        host.starts
-            .expire_boost(&tenant_id("flood"), &mut first, host.now + millis(1));
+        host.start_job("flood");
+        host.advance(millis(500), "flood");
         host.now += millis(60_000);
-        let second = host.start_job("flood");
-        assert!(second.duration.is_none() && !host.is_boosted("flood"));
-        host.end_job("flood", first);
+        assert_eq!(host.start_job("flood"), None);
+        host.end_job("flood");
         assert!(!host.is_boosted("flood"));
-        host.end_job("flood", second);
-        assert!(host.start_job("flood").duration.is_some());
+        host.end_job("flood");
+        assert!(host.start_job("flood").is_some());
     }
 
     #[test]
     fn many_jobs_of_one_tenant_share_one_boost() {
         let mut host = TestBoosts::new();
-        let mut flood: Vec<_> = (0..50).map(|_| host.start_job("flood")).collect();
-        host.now += millis(500);
-        for begun in &mut flood {
-            host.starts.expire_boost(&tenant_id("flood"), begun, host.now);
+        for _ in 0..50 {
+            assert_eq!(host.start_job("flood"), Some(millis(500)));
         }
-        assert_eq!(host.start_job("small").duration, Some(millis(500)));
+        host.advance(millis(500), "flood");
+        assert!(!host.is_boosted("flood"));
+        assert_eq!(host.start_job("small"), Some(millis(500)));
     }
 
     #[test]
     fn two_small_jobs_of_a_new_tenant_are_boosted_together() {
         let mut host = TestBoosts::new();
-        let (one, two) = (host.start_job("small"), host.start_job("small"));
-        assert!(one.duration.is_some() && two.duration.is_some());
+        host.start_job("small");
+        host.start_job("small");
         host.now += millis(100);
-        host.end_job("small", one);
+        host.end_job("small");
         assert!(host.is_boosted("small"));
-        host.end_job("small", two);
-        assert!(!host.starts.any_boosted());
+        host.end_job("small");
+        assert!(!host.is_boosted("small"));
     }
 
     #[test]
-    fn bulk_job_gets_no_boost() {
+    fn bulk_job_gets_no_boost_and_ends_the_one_of_its_tenant() {
         let host = TestBoosts::new();
-        assert!(
-            host.starts
-                .start_job(&tenant_id("bulk"), false, host.now)
-                .duration
-                .is_none()
-        );
-        assert!(!host.starts.any_boosted());
+        assert_eq!(host.boosts.start_job(&tenant_id("bulk"), false, host.now), None);
+        host.start_job("mixed");
+        host.boosts.start_job(&tenant_id("mixed"), false, host.now);
+        assert!(!host.is_boosted("mixed") && !host.boosts.reserves_from(&tenant_id("bulk")));
         let off = LatencyBoosts::new(Duration::ZERO);
-        assert!(
-            off.start_job(&tenant_id("a"), true, Instant::now())
-                .duration
-                .is_none()
-        );
+        assert_eq!(off.start_job(&tenant_id("a"), true, Instant::now()), None);
     }
 
     /// Runs jobs of `tenants` in turn for a minute, each boosted as long as possible. Returns the boosted seconds.
@@ -369,11 +327,10 @@ mod tests {
                 break;
             }
             let name = format!("t{}", n % tenants);
-            let begun = host.start_job(&name);
-            let ahead = begun.duration.unwrap_or_default();
-            sum += ahead;
-            host.now += ahead;
-            host.end_job(&name, begun);
+            let boost = host.start_job(&name).unwrap_or_default();
+            sum += boost;
+            host.now += boost;
+            host.end_job(&name);
             host.now += pause;
         }
         sum.as_secs_f64()
@@ -392,11 +349,11 @@ mod tests {
         let mut host = TestBoosts::new();
         for n in 0..500 {
             let name = format!("t{n}");
-            let begun = host.start_job(&name);
+            host.start_job(&name);
             host.now += millis(10);
-            host.end_job(&name, begun);
+            host.end_job(&name);
             host.now += millis(10_000);
         }
-        assert!(host.starts.state.lock().tenants.len() <= 1);
+        assert!(host.boosts.state.lock().tenants.len() <= 1);
     }
 }

@@ -12,28 +12,29 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use weir_core::TenantId;
+use weir_core::ports::SchedulingContext;
 
-use crate::fair_queue::Flow;
-use crate::fair_semaphore::{FairSemaphore, Permit};
+use crate::resizable_semaphore::{CapacityPermit, ResizableSemaphore};
 
 /// Limits the OCR page images of all documents of the host.
 pub(crate) struct OcrImageLimiter {
     /// The limit of one tenant.
     max_per_tenant: u32,
+    /// The documents by their scheduling group.
     documents: Mutex<HashMap<u64, DocumentShare>>,
 }
 
 /// A document with pages for OCR, and its share of its tenant's limit.
 struct DocumentShare {
     tenant: TenantId,
-    permits: FairSemaphore,
+    permits: ResizableSemaphore,
 }
 
 /// Limits the OCR page images of one document. Dropping it returns the document's share.
 pub(crate) struct DocumentImageLimit {
     limiter: Arc<OcrImageLimiter>,
-    flow: Arc<Flow>,
-    permits: FairSemaphore,
+    group: u64,
+    permits: ResizableSemaphore,
 }
 
 impl OcrImageLimiter {
@@ -47,18 +48,18 @@ impl OcrImageLimiter {
     }
 
     /// Registers a document. The shares of the tenant's other documents shrink; images that exceed a share stay.
-    pub(crate) fn register_document(self: &Arc<Self>, party: &Arc<Flow>) -> DocumentImageLimit {
-        let permits = FairSemaphore::new(1);
+    pub(crate) fn register_document(self: &Arc<Self>, account: &SchedulingContext) -> DocumentImageLimit {
+        let permits = ResizableSemaphore::new(1);
         let document = DocumentShare {
-            tenant: party.account.tenant.clone(),
+            tenant: account.tenant.clone(),
             permits: permits.clone(),
         };
         let mut documents = self.documents.lock();
-        documents.insert(party.queue_id, document);
+        documents.insert(account.group, document);
         self.rebalance_shares(&documents);
         DocumentImageLimit {
             limiter: Arc::clone(self),
-            flow: Arc::clone(party),
+            group: account.group,
             permits,
         }
     }
@@ -77,18 +78,16 @@ impl OcrImageLimiter {
 
 impl DocumentImageLimit {
     /// Waits until the document may have another page image in memory.
-    pub(crate) async fn acquire(&self) -> Permit {
-        self.permits.acquire(Arc::clone(&self.flow)).await
+    pub(crate) async fn acquire(&self) -> CapacityPermit {
+        self.permits.acquire().await
     }
 }
 
 impl Drop for DocumentImageLimit {
     fn drop(&mut self) {
         let mut documents = self.limiter.documents.lock();
-        let gone = documents.remove(&self.flow.queue_id);
+        documents.remove(&self.group);
         self.limiter.rebalance_shares(&documents);
-        drop(documents);
-        drop(gone);
     }
 }
 
@@ -97,22 +96,17 @@ mod tests {
     use std::time::Duration;
 
     use weir_core::Lane;
-    use weir_core::ports::SchedulingContext;
 
     use super::*;
 
-    fn register_test_document(images: &Arc<OcrImageLimiter>, tenant: &str, room: u64) -> DocumentImageLimit {
-        let account = SchedulingContext {
+    fn register_test_document(images: &Arc<OcrImageLimiter>, tenant: &str, group: u64) -> DocumentImageLimit {
+        images.register_document(&SchedulingContext {
             tenant: tenant.parse().unwrap(),
             lane: Lane::Bulk,
-            group: 0,
+            group,
             batch_linger: Duration::ZERO,
             tenant_weight: 1.0,
-        };
-        images.register_document(&Arc::new(Flow {
-            account,
-            queue_id: room,
-        }))
+        })
     }
 
     #[test]
@@ -125,7 +119,7 @@ mod tests {
         let capacity = |of: &DocumentImageLimit| of.permits.capacity();
         assert_eq!((capacity(&one), capacity(&other)), (16, 16));
         let many: Vec<_> = (2..52)
-            .map(|room| register_test_document(&images, "a", room))
+            .map(|group| register_test_document(&images, "a", group))
             .collect();
         assert_eq!((capacity(&one), capacity(&other)), (1, 16));
         drop(many);

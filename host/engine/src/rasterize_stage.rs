@@ -14,9 +14,9 @@ use weir_core::search::page_image_key;
 
 use crate::document_context::DocumentContext;
 use crate::error::PageStop;
-use crate::fair_semaphore::Permit;
 use crate::page_task::PageTask;
 use crate::read_stage::QueuedRead;
+use crate::resizable_semaphore::CapacityPermit;
 use crate::stage_queue::{QueueReservation, QueuedPage};
 use crate::trace_spans;
 
@@ -36,7 +36,7 @@ pub(crate) struct OcrImage {
     pub(crate) pixels: Option<PageImage>,
     pub(crate) dpi: u32,
     /// The permit to have pixels in memory.
-    _permit: Option<Permit>,
+    _permit: Option<CapacityPermit>,
 }
 
 impl PageTask {
@@ -111,13 +111,16 @@ impl PageTask {
         work: &DocumentContext,
         mut waiting: QueuedPage,
         drawing: DrawOptions,
-    ) -> Result<(DrawnPage, Option<Permit>), PageStop> {
+    ) -> Result<(DrawnPage, Option<CapacityPermit>), PageStop> {
         let (job, stage) = (&work.job, Stage::Rasterize);
         let mut attempt = 1;
         loop {
             let memory = async {
                 let permit = match drawing.want_pixels {
-                    true => Some(work.queues.acquire_ocr_image(&work.engine.workers).await),
+                    true => {
+                        let workers = &work.engine.workers;
+                        Some(work.queues.acquire_ocr_image(workers, &work.account).await)
+                    }
                     false => None,
                 };
                 (

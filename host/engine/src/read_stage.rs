@@ -7,10 +7,10 @@ use weir_core::{InferenceError, Stage, layout};
 
 use crate::document_context::DocumentContext;
 use crate::error::{PageStop, StageError};
-use crate::fair_semaphore::Permit;
 use crate::page_task::PageTask;
 use crate::passage_indexing::TextReservations;
 use crate::rasterize_stage::OcrImage;
+use crate::resizable_semaphore::CapacityPermit;
 use crate::stage_queue::QueuedPage;
 use crate::trace_spans;
 
@@ -86,7 +86,7 @@ impl PageTask {
         work: &DocumentContext,
         mut waiting: QueuedPage,
         mut image: Option<OcrImage>,
-    ) -> Result<(Vec<Line>, Option<Permit>), PageStop> {
+    ) -> Result<(Vec<Line>, Option<CapacityPermit>), PageStop> {
         let mut attempt = 1;
         loop {
             let drawn = match image.take() {

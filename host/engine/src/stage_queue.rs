@@ -14,20 +14,21 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use weir_core::Stage;
 use weir_core::decision::{QueueState, StageTiming};
+use weir_core::fair_queue::Flow;
 use weir_core::ports::SchedulingContext;
 
 use crate::busy_time::{BusyTime, SlotKind};
 use crate::engine_metrics::{QueueMetrics, WorkerMetrics};
-use crate::fair_queue::Flow;
 use crate::fair_semaphore::{FairSemaphore, Permit};
 use crate::latency_boost::LatencyBoosts;
+use crate::resizable_semaphore::{CapacityPermit, ResizableSemaphore};
 
 /// The number of pages over which a stage time is averaged.
 const STAGE_TIME_SAMPLES: usize = 16;
@@ -72,7 +73,7 @@ impl StageWorkers {
         let count = count.max(1);
         Self {
             kind: SlotKind { name, count },
-            slots: FairSemaphore::new_shared(count as usize, head_starts),
+            slots: FairSemaphore::new(count as usize, head_starts),
             metrics: Arc::new(WorkerMetrics::for_workers(name, count)),
             queue_metrics: rooms,
         }
@@ -91,7 +92,7 @@ pub(crate) struct StageQueue(Arc<StageQueueInner>);
 struct StageQueueInner {
     stage: Stage,
     workers: StageWorkers,
-    capacity_permits: FairSemaphore,
+    capacity_permits: ResizableSemaphore,
     /// The flow under which pages acquire slots.
     flow: Arc<Flow>,
     depth: AtomicU32,
@@ -125,15 +126,16 @@ impl StageQueue {
         account: &SchedulingContext,
         busy_times: [&Arc<BusyTime>; 2],
     ) -> Self {
-        static NEXT_QUEUE_ID: AtomicU64 = AtomicU64::new(0);
         workers.queue_metrics.capacity.increment(1.0);
         Self(Arc::new(StageQueueInner {
             stage,
             workers: workers.clone(),
-            capacity_permits: FairSemaphore::new(1),
+            capacity_permits: ResizableSemaphore::new(1),
             flow: Arc::new(Flow {
-                account: account.clone(),
-                queue_id: NEXT_QUEUE_ID.fetch_add(1, Ordering::Relaxed),
+                lane: account.lane,
+                tenant: account.tenant.clone(),
+                group: account.group,
+                weight: account.tenant_weight,
             }),
             depth: AtomicU32::new(0),
             last_slot_count: AtomicU32::new(workers.kind.count),
@@ -150,15 +152,10 @@ impl StageQueue {
         measures.capacity.increment(now as f64 - before as f64);
     }
 
-    /// Returns the flow under which pages of the document are served.
-    pub(crate) fn flow(&self) -> &Arc<Flow> {
-        &self.0.flow
-    }
-
     /// Waits for capacity and reserves it for a page that will be enqueued.
     pub(crate) async fn reserve(&self) -> QueueReservation {
         QueueReservation {
-            permit: self.0.capacity_permits.acquire(Arc::clone(&self.0.flow)).await,
+            permit: self.0.capacity_permits.acquire().await,
             queue: self.clone(),
         }
     }
@@ -171,14 +168,11 @@ impl StageQueue {
     /// Puts a page back into the queue for another attempt, without waiting for capacity. The queue can exceed its capacity by at
     /// most the number of pages that were in slots. Waiting for capacity while holding a slot could deadlock.
     pub(crate) fn requeue(&self) -> QueuedPage {
-        let place = QueueReservation {
-            permit: self
-                .0
-                .capacity_permits
-                .acquire_over_capacity(Arc::clone(&self.0.flow)),
+        let reservation = QueueReservation {
+            permit: self.0.capacity_permits.acquire_over_capacity(),
             queue: self.clone(),
         };
-        place.enqueue()
+        reservation.enqueue()
     }
 
     /// Returns the state of the queue, for policies and events.
@@ -205,7 +199,7 @@ impl StageQueue {
 
 /// Reserved capacity in a stage queue for a page that is not enqueued yet.
 pub(crate) struct QueueReservation {
-    permit: Permit,
+    permit: CapacityPermit,
     queue: StageQueue,
 }
 
@@ -223,7 +217,7 @@ impl QueueReservation {
 
 /// A page in a stage queue.
 pub(crate) struct QueuedPage {
-    permit: Option<Permit>,
+    permit: Option<CapacityPermit>,
     queue: StageQueue,
 }
 
@@ -236,14 +230,14 @@ impl QueuedPage {
 
     /// Waits for a worker slot of the stage, and leaves the queue. The queue capacity stays reserved until the returned permit is
     /// dropped.
-    pub(crate) async fn acquire_slot_keeping_reservation(mut self) -> (SlotPermit, Option<Permit>) {
+    pub(crate) async fn acquire_slot_keeping_reservation(mut self) -> (SlotPermit, Option<CapacityPermit>) {
         let place = self.permit.take();
         (self.acquire_slot().await, place)
     }
 
     /// Waits for a slot of other workers than the usual ones of the stage, and leaves the queue.
     pub(crate) async fn acquire_slot_from(self, workers: &StageWorkers) -> SlotPermit {
-        let permit = workers.slots.acquire(Arc::clone(&self.queue.0.flow)).await;
+        let permit = workers.slots.acquire(&self.queue.0.flow).await;
         let since = Instant::now();
         workers.metrics.busy.increment(1.0);
         let queue = &self.queue.0;

@@ -7,8 +7,8 @@ use weir_core::decision::{BatchPlan, QueueState, StageTiming};
 use weir_core::ports::SchedulingContext;
 
 use crate::busy_time::BusyTime;
-use crate::fair_semaphore::Permit;
 use crate::ocr_image_limiter::{DocumentImageLimit, OcrImageLimiter};
+use crate::resizable_semaphore::CapacityPermit;
 use crate::stage_queue::{StageQueue, StageWorkers};
 
 /// The workers of every stage, for the whole host.
@@ -83,10 +83,14 @@ impl StageQueues {
     }
 
     /// Waits until the document may have another page image in memory for OCR.
-    pub(crate) async fn acquire_ocr_image(&self, seats: &HostWorkers) -> Permit {
+    pub(crate) async fn acquire_ocr_image(
+        &self,
+        workers: &HostWorkers,
+        account: &SchedulingContext,
+    ) -> CapacityPermit {
         let images = self
             .ocr_image_limit
-            .get_or_init(|| seats.ocr_image_limiter.register_document(self.rasterize.flow()));
+            .get_or_init(|| workers.ocr_image_limiter.register_document(account));
         images.acquire().await
     }
 

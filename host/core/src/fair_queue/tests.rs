@@ -311,3 +311,26 @@ fn credit_of_many_newcomers_moves_no_other_tag() {
     assert_eq!(count(&next, "newcomer"), 50, "{next:?}");
     assert_eq!(next[50], "flood");
 }
+
+#[test]
+fn request_that_is_taken_ahead_is_repaid() {
+    for late in [bulk("late"), flow("late", Lane::Interactive)] {
+        let mut queue = FairQueue::new();
+        push_many(&mut queue, &bulk("flood"), 1000, 1.0, "flood");
+        pop_many(&mut queue, 50);
+        push_many(&mut queue, &late, 1000, 1.0, "late");
+        for _ in 0..20 {
+            let (position, _) = queue.next_accepted(|item| *item == "late").unwrap();
+            queue.take_ahead(&position);
+        }
+        let repaid = match late.lane {
+            Lane::Bulk => 19,
+            Lane::Interactive => 2,
+        };
+        let next = pop_many(&mut queue, 400);
+        assert_eq!(count(&next[..repaid], "flood"), repaid, "{next:?}");
+        let share = (count(&next, "late") + 20) as f64 / count(&next, "flood") as f64;
+        let expected = late.lane.weight();
+        assert!((share / expected - 1.0).abs() < 0.1, "{share}");
+    }
+}
