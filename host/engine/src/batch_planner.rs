@@ -19,7 +19,7 @@ use weir_core::usage::{QuotaReservation, QuotaReserveError, Usage};
 use weir_core::{DocumentId, PageFacts, PageNumber, RasterError};
 
 use crate::batch_tracker::BatchTracker;
-use crate::document_context::DocumentContext;
+use crate::context::DocumentContext;
 use crate::error::StageError;
 use crate::page_task::PageTask;
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use weir_core::event::EventKind;
 use weir_core::{DocumentId, PageNumber, Stage};
 
-use crate::document_context::DocumentContext;
+use crate::context::DocumentContext;
 
 /// The progress of one batch. The pages share it; when the last page drops it, it logs a line for each stage.
 pub(crate) struct BatchTracker {

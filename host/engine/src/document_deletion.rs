@@ -7,12 +7,11 @@
 //! Before all that, the ledger revokes that the pages are done. A page without text counts as done by the ledger alone, and
 //! ingesting the document again would leave such a page without its image.
 
-use weir_core::event::ErrorInfo;
-use weir_core::ledger::{LedgerEntry, PageRecord, PageState};
 use weir_core::{DocumentId, StorageError, TenantId};
 
-use crate::Engine;
+use crate::engine::Engine;
 use crate::error::error_note;
+use crate::existing_pages::revoke_done_page;
 
 /// The error of a deletion.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -79,15 +78,4 @@ impl Engine {
         }
         Ok(ports.ledger.erase_document(tenant, &document).await?)
     }
-}
-
-/// Turns the record of a done page into one of a failed page; `None` if the page was not done.
-pub(crate) fn revoke_done_page(record: PageRecord, reason: &ErrorInfo) -> Option<LedgerEntry> {
-    let PageState::Done { .. } = record.state else {
-        return None;
-    };
-    let state = PageState::Failed {
-        error: reason.clone(),
-    };
-    Some(LedgerEntry::Page(PageRecord { state, ..record }))
 }

@@ -6,10 +6,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use weir_core::ledger::{PageRecord, PageState};
+use weir_core::event::ErrorInfo;
+use weir_core::ledger::{LedgerEntry, PageRecord, PageState};
 use weir_core::{DocumentId, PageNumber, StorageError};
 
-use crate::job_context::JobContext;
+use crate::context::JobContext;
 
 /// The pages of one document in the ledger and in the index.
 pub(crate) struct ExistingPages {
@@ -82,4 +83,15 @@ impl ExistingPages {
         };
         self.records.iter().filter_map(image).collect()
     }
+}
+
+/// Turns the record of a done page into one of a failed page; `None` if the page was not done.
+pub(crate) fn revoke_done_page(record: PageRecord, reason: &ErrorInfo) -> Option<LedgerEntry> {
+    let PageState::Done { .. } = record.state else {
+        return None;
+    };
+    let state = PageState::Failed {
+        error: reason.clone(),
+    };
+    Some(LedgerEntry::Page(PageRecord { state, ..record }))
 }

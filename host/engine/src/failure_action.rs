@@ -10,7 +10,7 @@ use weir_core::decision::{FailureAction, StageFailure};
 use weir_core::event::EventKind;
 use weir_core::{PageNumber, Stage};
 
-use crate::document_context::DocumentContext;
+use crate::context::DocumentContext;
 use crate::error::{PageStop, StageError};
 
 /// The most attempts of a page in one stage.

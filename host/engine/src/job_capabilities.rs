@@ -16,10 +16,10 @@ use weir_core::page_text::{Line, PageText, TextSource};
 use weir_core::ports::{Capabilities, DrawOptions, Embedder, OcrEngine, OpenDocument, SchedulingContext};
 use weir_core::{DocumentId, InferenceError, PageImage, PageNumber, PolicyError, RasterError, Rect, layout};
 
-use crate::Ports;
 use crate::error::error_note;
 use crate::event_log::EventLog;
 use crate::model_request_tracker::ModelRequestTracker;
+use crate::state::Ports;
 
 /// The resolution at which a region is recognized, in dots per inch.
 const REGION_DPI: u32 = 150;

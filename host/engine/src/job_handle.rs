@@ -1,9 +1,12 @@
-//! The handle of a started job, and the sender of its outcome.
+//! The handles of active jobs, and the sender of a job's outcome. A job is active at most once.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
+use metrics::Gauge;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use weir_core::decision::StageTotals;
 use weir_core::event::Event;
@@ -129,5 +132,47 @@ fn dropped_job_outcome(id: JobId) -> JobOutcome {
         exhausted_quota: None,
         documents: Vec::new(),
         policy: weir_core::ports::PolicyCallCounts::default(),
+    }
+}
+
+/// The handles of the active jobs of the engine.
+#[derive(Default)]
+pub(crate) struct ActiveJobs(Mutex<HashMap<JobId, JobHandle>>);
+
+/// Keeps a job registered as active until it is dropped.
+pub(crate) struct ActiveJobGuard {
+    jobs: Arc<ActiveJobs>,
+    id: JobId,
+    running: Gauge,
+}
+
+impl ActiveJobs {
+    /// Returns the handle of a job if it is active.
+    pub(crate) fn get(&self, id: &JobId) -> Option<JobHandle> {
+        self.0.lock().get(id).cloned()
+    }
+
+    pub(crate) fn all_handles(&self) -> Vec<JobHandle> {
+        self.0.lock().values().cloned().collect()
+    }
+
+    /// Registers a job that is not active yet, and counts it in the gauge of running jobs.
+    pub(crate) fn register(self: &Arc<Self>, handle: JobHandle, running: &Gauge) -> ActiveJobGuard {
+        let id = handle.id();
+        self.0.lock().insert(id, handle);
+        running.increment(1.0);
+        ActiveJobGuard {
+            jobs: Arc::clone(self),
+            id,
+            running: running.clone(),
+        }
+    }
+}
+
+impl Drop for ActiveJobGuard {
+    fn drop(&mut self) {
+        let gone = self.jobs.0.lock().remove(&self.id);
+        drop(gone);
+        self.running.decrement(1.0);
     }
 }

@@ -15,19 +15,19 @@ use weir_core::ports::{OpenPolicyRequest, PolicyCallCounts, SchedulingContext};
 use weir_core::usage::QuotaExhausted;
 use weir_core::{Lane, StorageError};
 
-use crate::EngineState;
 use crate::busy_time::BusyTime;
+use crate::context::{JobContext, await_job_stopped};
 use crate::document_ingestion;
 use crate::document_queue::DocumentQueue;
 use crate::error::{DocumentStop, STAGE_DIED_KIND, StageError, error_note};
 use crate::event_log::{EventLog, ProgressObserver};
 use crate::job_capabilities::JobCapabilities;
-use crate::job_context::{self, JobContext};
 use crate::job_handle::JobHandle;
 use crate::job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};
 use crate::job_spec::{DocumentSpec, JobSpec};
-use crate::latency_boost;
+use crate::latency_boost::run_with_boost;
 use crate::model_request_tracker::ModelRequestTracker;
+use crate::state::EngineState;
 use crate::stop_signal::StopSignal;
 use crate::trace_spans;
 use weir_core::clock::unix_time_millis;
@@ -71,7 +71,14 @@ pub(crate) fn prepare_job_run(
         busy_time: spent,
     };
     let run = async move {
-        let outcome = latency_boost::run_with_boost(&host, &tenant, urgent, start.run_job(observer)).await;
+        let outcome = run_with_boost(
+            &host.latency_boosts,
+            &tenant,
+            urgent,
+            || host.workers.recheck_waiters(),
+            start.run_job(observer),
+        )
+        .await;
         // Unregistered first, since a caller that gets the outcome may start the job again.
         drop(listed);
         end.send(outcome);
@@ -212,7 +219,7 @@ impl JobRun {
         // Opening waits for compilation and for instances, which other jobs may hold for a long time.
         let opened = tokio::select! {
             biased;
-            stopped = job_context::await_job_stopped(&self.stop_signal, &self.engine.group_commit) => Err(stopped),
+            stopped = await_job_stopped(&self.stop_signal, &self.engine.group_commit) => Err(stopped),
             opened = ports.policies.open_job_policy(request) => opened.map_err(DocumentStop::from),
         };
         let policy = match opened {

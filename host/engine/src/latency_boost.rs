@@ -21,8 +21,6 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use weir_core::TenantId;
 
-use crate::EngineState;
-
 /// Seconds that a tenant's budget refills in each second.
 const TENANT_REFILL_RATE: f64 = 0.2;
 /// Seconds that the budget of all tenants together refills in each second.
@@ -164,16 +162,20 @@ impl LatencyBoosts {
     }
 }
 
-/// Runs the `work` of a job, with a boost if the budgets allow one.
+/// Runs the `work` of a job, with a boost if the budgets allow one. `on_boost_end` is called when slots may have become free.
 pub(crate) async fn run_with_boost<T>(
-    engine: &EngineState,
+    boosts: &LatencyBoosts,
     tenant: &TenantId,
     urgent: bool,
+    on_boost_end: impl Fn(),
     work: impl Future<Output = T>,
 ) -> T {
-    let boosts = &engine.latency_boosts;
     let boosted_until = boosts.start_job(tenant, urgent, Instant::now());
-    let _registered = ActiveJobGuard { engine, tenant };
+    let job = RegisteredJob {
+        boosts,
+        tenant,
+        on_boost_end,
+    };
     let mut work = pin!(work);
     if let Some(end) = boosted_until {
         tokio::select! {
@@ -181,7 +183,7 @@ pub(crate) async fn run_with_boost<T>(
             done = &mut work => return done,
             () = sleep_until(end) => {
                 boosts.expire_boost(tenant, Instant::now());
-                engine.workers.recheck_waiters();
+                (job.on_boost_end)();
             }
         }
     }
@@ -189,15 +191,16 @@ pub(crate) async fn run_with_boost<T>(
 }
 
 /// Unregisters a job when it is dropped.
-struct ActiveJobGuard<'a> {
-    engine: &'a EngineState,
+struct RegisteredJob<'a, F: Fn()> {
+    boosts: &'a LatencyBoosts,
     tenant: &'a TenantId,
+    on_boost_end: F,
 }
 
-impl Drop for ActiveJobGuard<'_> {
+impl<F: Fn()> Drop for RegisteredJob<'_, F> {
     fn drop(&mut self) {
-        self.engine.latency_boosts.end_job(self.tenant, Instant::now());
-        self.engine.workers.recheck_waiters();
+        self.boosts.end_job(self.tenant, Instant::now());
+        (self.on_boost_end)();
     }
 }
 

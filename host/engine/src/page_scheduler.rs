@@ -14,9 +14,10 @@ use weir_core::event::FailedPage;
 use weir_core::{PageFacts, PageNumber};
 
 use crate::batch_planner::{self, PlanningResult};
-use crate::document_context::DocumentContext;
+use crate::context::DocumentContext;
 use crate::error::{DocumentStop, STAGE_DIED_KIND, error_note};
-use crate::page_task::{self, PageResult};
+use crate::page_run;
+use crate::page_task::PageResult;
 use crate::trace_spans;
 
 /// The counts of a document's pages by their results.
@@ -115,7 +116,7 @@ impl<'a> PageScheduler<'a> {
                 page = taken.recv(), if !all_taken => match page {
                     Some(page) => {
                         let span = trace_spans::page_span(page.facts.number);
-                        let run = page_task::run_page_task(Arc::clone(work), page).instrument(span);
+                        let run = page_run::run_page_task(Arc::clone(work), page).instrument(span);
                         self.tasks.spawn(run.in_current_span());
                     }
                     None => all_taken = true,

@@ -11,35 +11,17 @@ use weir_core::page_text::{PageText, PlainText, StoredPageText, TextSource};
 use weir_core::search::{IndexPoint, page_lines_key};
 use weir_core::{InferenceError, PageNumber, PolicyError, Stage, layout};
 
-use crate::document_context::DocumentContext;
+use crate::context::DocumentContext;
 use crate::error::{PageStop, error_note};
 use crate::failure_action::decide_failure_action;
 use crate::page_task::PageTask;
-use crate::read_stage::QueuedRead;
+use crate::rasterize_stage::QueuedRead;
+use crate::read_stage::TextReservations;
 use crate::stage_queue::{QueueReservation, QueuedPage};
 use crate::trace_spans;
 use crate::upsert_writer::PagePassages;
 
-/// Reservations in the queues that follow the read stage.
-pub(crate) struct TextReservations {
-    /// `None` if the page is not made searchable.
-    embed: Option<QueueReservation>,
-    lines: QueueReservation,
-}
-
 impl PageTask {
-    /// Waits for reservations in the queues that follow the read stage.
-    pub(crate) async fn reserve_text_queues(&self, work: &DocumentContext) -> TextReservations {
-        let embed = match self.route.embed {
-            true => Some(work.queues.embed.reserve().await),
-            false => None,
-        };
-        TextReservations {
-            embed,
-            lines: work.queues.lines.reserve().await,
-        }
-    }
-
     /// Reads the page, stores its lines and indexes its passages. Returns the source of the text, the key of the lines and the
     /// number of passages.
     pub(crate) async fn read_and_index(

@@ -12,10 +12,9 @@ use weir_core::page::{EncodedImage, PageImage};
 use weir_core::ports::{DrawOptions, DrawnPage};
 use weir_core::search::page_image_key;
 
-use crate::document_context::DocumentContext;
+use crate::context::DocumentContext;
 use crate::error::PageStop;
 use crate::page_task::PageTask;
-use crate::read_stage::QueuedRead;
 use crate::resizable_semaphore::CapacityPermit;
 use crate::stage_queue::{QueueReservation, QueuedPage};
 use crate::trace_spans;
@@ -28,6 +27,23 @@ pub(crate) struct RasterizedPage {
     pub(crate) image_key: Option<String>,
     /// `None` if the page is not read.
     pub(crate) queued_read: Option<QueuedRead>,
+}
+
+/// A page in the queue of the read stage.
+pub(crate) struct QueuedRead {
+    pub(crate) queued_page: QueuedPage,
+    /// The page image, if OCR reads the page.
+    pub(crate) image: Option<OcrImage>,
+}
+
+impl QueuedRead {
+    /// Creates a queued page without an image.
+    pub(crate) fn new(waiting: QueuedPage) -> Self {
+        Self {
+            queued_page: waiting,
+            image: None,
+        }
+    }
 }
 
 /// A page image in memory for OCR.

@@ -5,33 +5,34 @@ use weir_core::decision::ReadingMethod;
 use weir_core::page_text::{Line, PageText, TextSource};
 use weir_core::{InferenceError, Stage, layout};
 
-use crate::document_context::DocumentContext;
+use crate::context::DocumentContext;
 use crate::error::{PageStop, StageError};
 use crate::page_task::PageTask;
-use crate::passage_indexing::TextReservations;
-use crate::rasterize_stage::OcrImage;
+use crate::rasterize_stage::{OcrImage, QueuedRead};
 use crate::resizable_semaphore::CapacityPermit;
-use crate::stage_queue::QueuedPage;
+use crate::stage_queue::{QueueReservation, QueuedPage};
 use crate::trace_spans;
 
-/// A page in the queue of the read stage.
-pub(crate) struct QueuedRead {
-    pub(crate) queued_page: QueuedPage,
-    /// The page image, if OCR reads the page.
-    pub(crate) image: Option<OcrImage>,
-}
-
-impl QueuedRead {
-    /// Creates a queued page without an image.
-    pub(crate) fn new(waiting: QueuedPage) -> Self {
-        Self {
-            queued_page: waiting,
-            image: None,
-        }
-    }
+/// Reservations in the queues that follow the read stage.
+pub(crate) struct TextReservations {
+    /// `None` if the page is not made searchable.
+    pub(crate) embed: Option<QueueReservation>,
+    pub(crate) lines: QueueReservation,
 }
 
 impl PageTask {
+    /// Waits for reservations in the queues that follow the read stage.
+    async fn reserve_text_queues(&self, work: &DocumentContext) -> TextReservations {
+        let embed = match self.route.embed {
+            true => Some(work.queues.embed.reserve().await),
+            false => None,
+        };
+        TextReservations {
+            embed,
+            lines: work.queues.lines.reserve().await,
+        }
+    }
+
     /// Reads the page. Returns its lines in reading order and reservations in the queues that follow.
     ///
     /// These reservations are made before the page is read, so no worker reads a page that cannot continue. With OCR they are

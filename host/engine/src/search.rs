@@ -9,7 +9,7 @@ use weir_core::ports::SchedulingContext;
 use weir_core::search::{SearchHit, SearchQuery};
 use weir_core::{DocumentId, InferenceError, Lane, StorageError, TenantId};
 
-use crate::Engine;
+use crate::engine::Engine;
 
 /// The most searches of one tenant that query the index at the same time.
 const MAX_CONCURRENT_SEARCHES: usize = 8;

@@ -1,4 +1,4 @@
-//! The workers of a stage, and the bounded queue of each document in front of them.
+//! The bounded queue of each document in front of a stage.
 //!
 //! Worker slots belong to the host, which has a fixed number of OCR sessions for example, and tenants share them fairly. Queues
 //! belong to a document, and its batch plan sets their capacity. A page *reserves* capacity in the queues that follow before it
@@ -24,66 +24,13 @@ use weir_core::decision::{QueueState, StageTiming};
 use weir_core::fair_queue::Flow;
 use weir_core::ports::SchedulingContext;
 
-use crate::busy_time::{BusyTime, SlotKind};
-use crate::engine_metrics::{QueueMetrics, WorkerMetrics};
-use crate::fair_semaphore::{FairSemaphore, Permit};
-use crate::latency_boost::LatencyBoosts;
+use crate::busy_time::BusyTime;
+use crate::fair_semaphore::Permit;
 use crate::resizable_semaphore::{CapacityPermit, ResizableSemaphore};
+use crate::stage_workers::StageWorkers;
 
 /// The number of pages over which a stage time is averaged.
 const STAGE_TIME_SAMPLES: usize = 16;
-
-/// The worker slots of one kind in a stage, shared by all documents of the host.
-#[derive(Clone)]
-pub(crate) struct StageWorkers {
-    kind: SlotKind,
-    slots: FairSemaphore,
-    metrics: Arc<WorkerMetrics>,
-    /// Metrics of the queues in front of the workers.
-    queue_metrics: Arc<QueueMetrics>,
-}
-
-impl StageWorkers {
-    /// Creates the workers of a stage with `count` slots, at least 1.
-    pub(crate) fn new(stage: Stage, count: u32, head_starts: &Arc<LatencyBoosts>) -> Self {
-        Self::with_queue_metrics(
-            stage.name(),
-            count,
-            head_starts,
-            Arc::new(QueueMetrics::for_stage(stage)),
-        )
-    }
-
-    /// Creates workers of another kind that serve the same queues. They have their own name in the metrics.
-    pub(crate) fn new_sharing_queues(
-        &self,
-        name: &'static str,
-        count: u32,
-        head_starts: &Arc<LatencyBoosts>,
-    ) -> Self {
-        Self::with_queue_metrics(name, count, head_starts, Arc::clone(&self.queue_metrics))
-    }
-
-    fn with_queue_metrics(
-        name: &'static str,
-        count: u32,
-        head_starts: &Arc<LatencyBoosts>,
-        rooms: Arc<QueueMetrics>,
-    ) -> Self {
-        let count = count.max(1);
-        Self {
-            kind: SlotKind { name, count },
-            slots: FairSemaphore::new(count as usize, head_starts),
-            metrics: Arc::new(WorkerMetrics::for_workers(name, count)),
-            queue_metrics: rooms,
-        }
-    }
-
-    /// Grants free slots to waiting pages. Called when a latency boost has ended, since that frees reserved slots.
-    pub(crate) fn recheck_waiters(&self) {
-        self.slots.grant_waiting();
-    }
-}
 
 /// The bounded queue of one document in front of a stage.
 #[derive(Clone)]

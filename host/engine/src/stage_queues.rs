@@ -1,4 +1,4 @@
-//! The stage queues of one document, and the workers of the host that serve them.
+//! The stage queues of one document.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,51 +7,10 @@ use weir_core::decision::{BatchPlan, QueueState, StageTiming};
 use weir_core::ports::SchedulingContext;
 
 use crate::busy_time::BusyTime;
-use crate::ocr_image_limiter::{DocumentImageLimit, OcrImageLimiter};
+use crate::ocr_image_limiter::DocumentImageLimit;
 use crate::resizable_semaphore::CapacityPermit;
-use crate::stage_queue::{StageQueue, StageWorkers};
-
-/// The workers of every stage, for the whole host.
-pub(crate) struct HostWorkers {
-    pub(crate) rasterize: StageWorkers,
-    pub(crate) ocr_image_limiter: Arc<OcrImageLimiter>,
-    pub(crate) store: StageWorkers,
-    /// Workers that read pages by OCR.
-    pub(crate) ocr: StageWorkers,
-    /// Workers that read text layers. The PDF workers do that, not the models.
-    pub(crate) text_layer: StageWorkers,
-    /// Workers that wait for vision models. Each holds one page image.
-    pub(crate) vision: StageWorkers,
-    pub(crate) embed: StageWorkers,
-    pub(crate) upsert: StageWorkers,
-}
-
-impl HostWorkers {
-    /// Grants free slots of all stages to waiting pages; see `StageWorkers::recheck_waiters`.
-    pub(crate) fn recheck_waiters(&self) {
-        let all = [
-            &self.rasterize,
-            &self.store,
-            &self.ocr,
-            &self.text_layer,
-            &self.vision,
-            &self.embed,
-            &self.upsert,
-        ];
-        all.into_iter().for_each(StageWorkers::recheck_waiters);
-    }
-
-    /// Returns the usual workers of a stage.
-    pub(crate) const fn workers_of(&self, stage: Stage) -> &StageWorkers {
-        match stage {
-            Stage::Rasterize => &self.rasterize,
-            Stage::Store => &self.store,
-            Stage::Read => &self.ocr,
-            Stage::Embed => &self.embed,
-            Stage::Upsert => &self.upsert,
-        }
-    }
-}
+use crate::stage_queue::StageQueue;
+use crate::stage_workers::HostWorkers;
 
 /// The stage queues of one document.
 pub(crate) struct StageQueues {
@@ -69,15 +28,19 @@ pub(crate) struct StageQueues {
 impl StageQueues {
     /// Creates queues with capacity 1, until the first batch is planned. Busy time is added to the totals of the job and of the
     /// document.
-    pub(crate) fn new(seats: &HostWorkers, account: &SchedulingContext, spent: [&Arc<BusyTime>; 2]) -> Self {
-        let room = |stage| StageQueue::new(stage, seats.workers_of(stage), account, spent);
+    pub(crate) fn new(
+        workers: &HostWorkers,
+        account: &SchedulingContext,
+        busy_times: [&Arc<BusyTime>; 2],
+    ) -> Self {
+        let queue = |stage| StageQueue::new(stage, workers.workers_of(stage), account, busy_times);
         Self {
-            rasterize: room(Stage::Rasterize),
-            store: room(Stage::Store),
-            lines: room(Stage::Store),
-            read: room(Stage::Read),
-            embed: room(Stage::Embed),
-            upsert: room(Stage::Upsert),
+            rasterize: queue(Stage::Rasterize),
+            store: queue(Stage::Store),
+            lines: queue(Stage::Store),
+            read: queue(Stage::Read),
+            embed: queue(Stage::Embed),
+            upsert: queue(Stage::Upsert),
             ocr_image_limit: OnceLock::new(),
         }
     }
@@ -107,8 +70,8 @@ impl StageQueues {
     /// Sets the capacity of each queue to the value of the batch plan.
     pub(crate) fn apply_plan(&self, plan: &BatchPlan) {
         let pages = plan.queue_capacity.max(1).saturating_mul(plan.pages.max(1));
-        for room in self.main_queues().into_iter().chain([&self.lines]) {
-            room.set_capacity(pages);
+        for queue in self.main_queues().into_iter().chain([&self.lines]) {
+            queue.set_capacity(pages);
         }
     }
 

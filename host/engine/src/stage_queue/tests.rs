@@ -2,8 +2,9 @@ use futures::FutureExt as _;
 use weir_core::{Lane, TenantId};
 
 use super::*;
+use crate::latency_boost::LatencyBoosts;
 use crate::ocr_image_limiter::OcrImageLimiter;
-use crate::stage_queues::HostWorkers;
+use crate::stage_workers::HostWorkers;
 
 fn bulk_account() -> SchedulingContext {
     SchedulingContext {
@@ -16,9 +17,9 @@ fn bulk_account() -> SchedulingContext {
 }
 
 fn test_queue(stage: Stage) -> StageQueue {
-    let head_starts = Arc::new(LatencyBoosts::new(Duration::ZERO));
-    let one = |stage| StageWorkers::new(stage, 1, &head_starts);
-    let seats = HostWorkers {
+    let boosts = Arc::new(LatencyBoosts::new(Duration::ZERO));
+    let one = |stage| StageWorkers::new(stage, 1, &boosts);
+    let workers = HostWorkers {
         rasterize: one(Stage::Rasterize),
         ocr_image_limiter: OcrImageLimiter::new(1, 1),
         store: one(Stage::Store),
@@ -30,7 +31,7 @@ fn test_queue(stage: Stage) -> StageQueue {
     };
     StageQueue::new(
         stage,
-        seats.workers_of(stage),
+        workers.workers_of(stage),
         &bulk_account(),
         [&BusyTime::new(), &BusyTime::new()],
     )
@@ -38,21 +39,21 @@ fn test_queue(stage: Stage) -> StageQueue {
 
 #[tokio::test(start_paused = true)]
 async fn depth_counts_queued_pages_and_capacity_counts_reservations() {
-    let room = test_queue(Stage::Read);
-    room.set_capacity(2);
-    let booked = room.reserve().await;
-    assert_eq!((room.queue_state().depth, room.queue_state().capacity), (0, 2));
-    let waiting = booked.enqueue();
-    let _other = room.reserve().await;
-    assert_eq!(room.queue_state().depth, 1);
-    assert!(room.reserve().now_or_never().is_none());
-    let seated = waiting.acquire_slot().await;
-    assert_eq!(room.queue_state().depth, 0);
-    assert!(room.reserve().now_or_never().is_some());
+    let queue = test_queue(Stage::Read);
+    queue.set_capacity(2);
+    let reservation = queue.reserve().await;
+    assert_eq!((queue.queue_state().depth, queue.queue_state().capacity), (0, 2));
+    let queued_page = reservation.enqueue();
+    let _other = queue.reserve().await;
+    assert_eq!(queue.queue_state().depth, 1);
+    assert!(queue.reserve().now_or_never().is_none());
+    let slot = queued_page.acquire_slot().await;
+    assert_eq!(queue.queue_state().depth, 0);
+    assert!(queue.reserve().now_or_never().is_some());
     tokio::time::advance(Duration::from_millis(40)).await;
-    assert_eq!(seated.record_finished(1), Duration::from_millis(40));
+    assert_eq!(slot.record_finished(1), Duration::from_millis(40));
     assert_eq!(
-        room.stage_time(),
+        queue.stage_time(),
         StageTiming {
             stage: Stage::Read,
             millis_per_page: 40.0,
@@ -63,27 +64,27 @@ async fn depth_counts_queued_pages_and_capacity_counts_reservations() {
 
 #[tokio::test(start_paused = true)]
 async fn stage_time_is_the_mean_of_the_last_sixteen_pages() {
-    let room = test_queue(Stage::Embed);
+    let queue = test_queue(Stage::Embed);
     for millis in [1000, 10] {
         for _ in 0..16 {
-            let seated = room.reserve().await.enqueue().acquire_slot().await;
+            let slot = queue.reserve().await.enqueue().acquire_slot().await;
             tokio::time::advance(Duration::from_millis(millis)).await;
-            seated.record_finished(1);
+            slot.record_finished(1);
         }
     }
     assert_eq!(
-        (room.stage_time().millis_per_page, room.stage_time().pages),
+        (queue.stage_time().millis_per_page, queue.stage_time().pages),
         (10.0, 32)
     );
-    let [_, document] = &room.0.busy_times;
+    let [_, document] = &queue.0.busy_times;
     assert_eq!(document.stage_work()[0].busy_millis, 16_160);
 }
 
 #[tokio::test(start_paused = true)]
 async fn busy_time_includes_slots_in_use() {
-    let room = test_queue(Stage::Read);
+    let queue = test_queue(Stage::Read);
     let work = || {
-        let [job, document] = &room.0.busy_times;
+        let [job, document] = &queue.0.busy_times;
         assert_eq!(job.stage_work(), document.stage_work());
         let work = job.stage_work();
         work.iter()
@@ -92,12 +93,12 @@ async fn busy_time_includes_slots_in_use() {
     };
     assert_eq!(work(), []);
     tokio::time::advance(Duration::from_millis(500)).await;
-    let seated = room.reserve().await.enqueue().acquire_slot().await;
+    let slot = queue.reserve().await.enqueue().acquire_slot().await;
     tokio::time::advance(Duration::from_millis(40)).await;
     assert_eq!(work(), [(Stage::Read, 0, 40)]);
-    seated.record_finished(1);
-    drop(seated);
-    let failed = room.reserve().await.enqueue().acquire_slot().await;
+    slot.record_finished(1);
+    drop(slot);
+    let failed = queue.reserve().await.enqueue().acquire_slot().await;
     tokio::time::advance(Duration::from_millis(2)).await;
     drop(failed);
     tokio::time::advance(Duration::from_millis(500)).await;
@@ -106,13 +107,13 @@ async fn busy_time_includes_slots_in_use() {
 
 #[tokio::test(start_paused = true)]
 async fn requeue_never_waits_for_capacity() {
-    let room = test_queue(Stage::Read);
-    let seated = room.reserve().await.enqueue().acquire_slot().await;
-    let next = room.reserve().await.enqueue();
-    let again = seated.requeue();
-    assert_eq!(room.queue_state().depth, 2);
-    let seated = next.acquire_slot().await;
-    drop(seated);
+    let queue = test_queue(Stage::Read);
+    let slot = queue.reserve().await.enqueue().acquire_slot().await;
+    let next = queue.reserve().await.enqueue();
+    let again = slot.requeue();
+    assert_eq!(queue.queue_state().depth, 2);
+    let slot = next.acquire_slot().await;
+    drop(slot);
     again.acquire_slot().now_or_never().unwrap();
-    assert!(room.reserve().now_or_never().is_some());
+    assert!(queue.reserve().now_or_never().is_some());
 }

@@ -29,8 +29,8 @@ use weir_core::summary::{
 };
 use weir_core::{DocumentId, Rect, StorageError, layout};
 
+use crate::context::JobContext;
 use crate::error::{DocumentStop, StageError, error_note};
-use crate::job_context::JobContext;
 
 use quote_locations::{JoinedSummaries, SourceText, build_summary, locate_quotes};
 

@@ -1,21 +1,27 @@
-//! The state of an active job, which has several documents, one pipeline revision and one event log.
+//! The state that the documents of an active job share, and the state that the pages of a document share.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
+use weir_core::decision::DocumentRoute;
+use weir_core::event::EventKind;
 use weir_core::manifest::Pipeline;
 use weir_core::placement::PlacementRequest;
-use weir_core::ports::{JobPolicy, SchedulingContext};
+use weir_core::ports::{JobPolicy, OpenDocument, SchedulingContext};
 use weir_core::usage::QuotaExhausted;
-use weir_core::{JobId, Lane, TenantId};
+use weir_core::{DocumentId, JobId, Lane, PageNumber, TenantId};
 
-use crate::EngineState;
+use crate::bottleneck::QueueSamples;
 use crate::busy_time::BusyTime;
 use crate::error::{DocumentStop, PageStop};
 use crate::event_log::EventLog;
 use crate::group_commit::GroupCommit;
 use crate::job_capabilities::JobCapabilities;
 use crate::model_request_tracker::ModelRequestTracker;
+use crate::stage_queues::StageQueues;
+use crate::state::EngineState;
 use crate::stop_signal::StopSignal;
+use crate::upsert_writer::UpsertQueue;
 
 /// The state that the documents of an active job share.
 pub(crate) struct JobContext {
@@ -98,5 +104,29 @@ impl JobContext {
             () = self.stop_signal.await_stopping() => Err(PageStop::NotStarted),
             done = step => Ok(done),
         }
+    }
+}
+
+/// The state that the pages of one document share while they are processed.
+pub(crate) struct DocumentContext {
+    pub(crate) engine: Arc<EngineState>,
+    pub(crate) job: Arc<JobContext>,
+    pub(crate) id: DocumentId,
+    pub(crate) name: String,
+    pub(crate) open: Arc<dyn OpenDocument>,
+    pub(crate) route: DocumentRoute,
+    /// The account that the document's pages are charged to.
+    pub(crate) account: SchedulingContext,
+    pub(crate) queues: StageQueues,
+    pub(crate) queue_samples: QueueSamples,
+    pub(crate) upserts: UpsertQueue,
+    /// Pages that may already have passages in the index from an earlier run.
+    pub(crate) indexed_pages: HashSet<PageNumber>,
+}
+
+impl DocumentContext {
+    /// Writes an event of the document to the job's event log.
+    pub(crate) async fn write_event(&self, what: EventKind) {
+        self.job.log.write_event(Some(self.id), what).await;
     }
 }
