@@ -39,15 +39,15 @@ pub(crate) enum PlanningResult {
 
 /// Plans the pages `wanted` in order and sends each to `taken`. `known` are facts that were fetched before.
 pub(crate) async fn plan_pages(
-    work: &DocumentContext,
+    document: &DocumentContext,
     wanted: &[PageNumber],
     known: &[PageFacts],
     taken: mpsc::Sender<PageTask>,
 ) -> Result<PlanningResult, ErrorInfo> {
     let (send, facts) = mpsc::channel(1);
     let ((), planned) = tokio::try_join!(
-        prefetch_page_facts(work, wanted, known, send),
-        plan_batches(work, wanted.len(), facts, taken)
+        prefetch_page_facts(document, wanted, known, send),
+        plan_batches(document, wanted.len(), facts, taken)
     )?;
     Ok(planned)
 }
@@ -55,13 +55,13 @@ pub(crate) async fn plan_pages(
 /// Reserves up to `most` pages from the tenant's quotas. Returns one reservation for each page, or `None` if a quota allows no
 /// page.
 async fn reserve_page_quota(
-    work: &DocumentContext,
+    document: &DocumentContext,
     most: usize,
 ) -> Result<Option<Vec<Option<QuotaReservation>>>, ErrorInfo> {
-    let Some(quotas) = &work.engine.ports.quotas else {
+    let Some(quotas) = &document.engine.ports.quotas else {
         return Ok(Some((0..most).map(|_| None).collect()));
     };
-    let tenant = &work.job.tenant;
+    let tenant = &document.job.tenant;
     let most = u32::try_from(most).unwrap_or(u32::MAX);
     match quotas.reserve_pages(tenant, most).await {
         Ok(pages) => {
@@ -74,7 +74,7 @@ async fn reserve_page_quota(
         }
         Err(QuotaReserveError::Exhausted(exhausted)) => {
             // If several documents find an exhausted quota, the first one counts.
-            let _ = work.job.exhausted_quota.set(exhausted);
+            let _ = document.job.exhausted_quota.set(exhausted);
             Ok(None)
         }
         Err(QuotaReserveError::Storage(error)) => Err(StageError::from(error).to_note()),
@@ -82,7 +82,7 @@ async fn reserve_page_quota(
 }
 
 async fn plan_batches(
-    work: &DocumentContext,
+    document: &DocumentContext,
     total: usize,
     mut facts: mpsc::Receiver<Vec<PageFacts>>,
     taken: mpsc::Sender<PageTask>,
@@ -103,52 +103,52 @@ async fn plan_batches(
             };
             next.extend(more);
         }
-        work.queues.rasterize.await_capacity().await;
-        if work.job.stop_signal.is_stopping() {
+        document.queues.rasterize.await_capacity().await;
+        if document.job.stop_signal.is_stopping() {
             return Ok(PlanningResult::Complete);
         }
-        if work.job.exhausted_quota.get().is_some() {
+        if document.job.exhausted_quota.get().is_some() {
             return Ok(PlanningResult::HeldByQuota);
         }
         let situation = BatchContext {
-            document: work.id,
+            document: document.id,
             total_pages: number(total),
             remaining_pages: number(left),
             next_pages: next.iter().take(PREFETCH_PAGES as usize).copied().collect(),
-            queues: work.queues.queue_states(),
-            stage_timings: work.queues.stage_times(),
-            device: work.engine.ports.embedder.compute_device(),
-            free_image_bytes: work.engine.ports.rasterizer.free_image_bytes(),
+            queues: document.queues.queue_states(),
+            stage_timings: document.queues.stage_times(),
+            device: document.engine.ports.embedder.compute_device(),
+            free_image_bytes: document.engine.ports.rasterizer.free_image_bytes(),
         };
-        let plan = work
+        let plan = document
             .job
             .policy
             .plan_batch(situation)
             .await
             .map_err(policy_error_note)?;
-        work.queues.apply_plan(&plan);
+        document.queues.apply_plan(&plan);
         let pages = (plan.pages.max(1) as usize).min(next.len());
-        let Some(reserved) = reserve_page_quota(work, pages).await? else {
+        let Some(reserved) = reserve_page_quota(document, pages).await? else {
             return Ok(PlanningResult::HeldByQuota);
         };
         let pages = pages.min(reserved.len());
         let first = next.front().map_or(0, |f| f.number);
-        let batch = Arc::new(BatchTracker::new(work.id, first, number(pages), plan.dpi));
+        let batch = Arc::new(BatchTracker::new(document.id, first, number(pages), plan.dpi));
         let account = SchedulingContext {
             batch_linger: Duration::from_millis(plan.linger_millis.into()),
-            ..work.account.clone()
+            ..document.account.clone()
         };
-        for (facts, reservation) in next.drain(..pages).zip(reserved) {
-            let route = work
+        for (facts, quota_reservation) in next.drain(..pages).zip(reserved) {
+            let route = document
                 .job
                 .policy
-                .route_page(&work.id, facts)
+                .route_page(&document.id, facts)
                 .await
                 .map_err(policy_error_note)?;
-            let place = if route.needs_raster_before_reading() {
-                Some(work.queues.rasterize.reserve().await)
+            let queue_reservation = if route.needs_raster_before_reading() {
+                Some(document.queues.rasterize.reserve().await)
             } else if route.reading_method != ReadingMethod::Nothing {
-                Some(work.queues.read.reserve().await)
+                Some(document.queues.read.reserve().await)
             } else {
                 None
             };
@@ -158,8 +158,8 @@ async fn plan_batches(
                 dpi: plan.dpi,
                 account: account.clone(),
                 batch_tracker: Arc::clone(&batch),
-                queue_reservation: place,
-                quota_reservation: reservation,
+                queue_reservation,
+                quota_reservation,
                 indexed: AtomicBool::new(false),
             };
             if taken.send(page).await.is_err() {
@@ -173,7 +173,7 @@ async fn plan_batches(
 
 /// Fetches page facts one chunk ahead of the planned pages.
 async fn prefetch_page_facts(
-    work: &DocumentContext,
+    document: &DocumentContext,
     wanted: &[PageNumber],
     known: &[PageFacts],
     send: mpsc::Sender<Vec<PageFacts>>,
@@ -183,7 +183,7 @@ async fn prefetch_page_facts(
     while let (Some(first), Some(last)) = (rest.first(), rest.last()) {
         let end = first.saturating_add(chunk).min(last.saturating_add(1));
         let (now, later) = rest.split_at(rest.partition_point(|page| *page < end));
-        let fetched = load_wanted_facts(work, now, known, *first..end).await?;
+        let fetched = load_wanted_facts(document, now, known, *first..end).await?;
         if send.send(fetched).await.is_err() {
             return Ok(());
         }
@@ -194,7 +194,7 @@ async fn prefetch_page_facts(
 
 /// Returns the facts of the pages `wanted`, all of which lie in `range`. Fetches them unless all of them are in `known`.
 async fn load_wanted_facts(
-    work: &DocumentContext,
+    document: &DocumentContext,
     wanted: &[PageNumber],
     known: &[PageFacts],
     range: Range<PageNumber>,
@@ -203,7 +203,7 @@ async fn load_wanted_facts(
     if let Some(facts) = wanted.iter().map(|p| of(known, *p)).collect() {
         return Ok(facts);
     }
-    let facts = fetch_page_facts(&work.id, &*work.open, range).await?;
+    let facts = fetch_page_facts(&document.id, &*document.open, range).await?;
     Ok(wanted
         .iter()
         .map(|p| of(&facts, *p).unwrap_or(unreadable_page_facts(*p)))

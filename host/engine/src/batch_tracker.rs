@@ -48,12 +48,12 @@ impl BatchTracker {
     }
 
     /// Notes that a page has left the rasterizer or does not need it. The last page writes the event `batch-rasterized`.
-    pub(crate) async fn page_left_rasterizer(&self, work: &DocumentContext) {
+    pub(crate) async fn page_left_rasterizer(&self, document: &DocumentContext) {
         if self.pages_to_rasterize.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        let queues = work.queues.queue_states();
-        work.queue_samples.sample_queues(&queues);
+        let queues = document.queues.queue_states();
+        document.queue_samples.sample_queues(&queues);
         tracing::debug!(
             document = %self.document, first_page = self.first_page, pages = self.pages, dpi = self.dpi,
             millis = to_millis(self.started.elapsed()), "batch rasterized"
@@ -63,9 +63,9 @@ impl BatchTracker {
             pages: self.pages,
             dpi: self.dpi,
             queues,
-            stage_timings: work.queues.stage_times(),
+            stage_timings: document.queues.stage_times(),
         };
-        work.write_event(rasterized).await;
+        document.write_event(rasterized).await;
     }
 
     /// Adds the time that a stage spent on one page.

@@ -56,17 +56,17 @@ impl BusyTime {
         })
     }
 
-    fn update_totals(&self, stage: Stage, seats: SlotKind, change: impl FnOnce(&mut SlotTotals)) {
+    fn update_totals(&self, stage: Stage, slots: SlotKind, change: impl FnOnce(&mut SlotTotals)) {
         let mut sums = self.sums.lock();
         if let Some(sum) = sums
             .iter_mut()
-            .find(|sum| sum.stage == stage && sum.slots == seats)
+            .find(|sum| sum.stage == stage && sum.slots == slots)
         {
             return change(sum);
         }
         let mut sum = SlotTotals {
             stage,
-            slots: seats,
+            slots,
             pages: 0,
             busy: Duration::ZERO,
             busy_slots: 0,
@@ -76,16 +76,16 @@ impl BusyTime {
         sums.push(sum);
     }
 
-    pub(crate) fn record_slot_acquired(&self, stage: Stage, seats: SlotKind, at: Instant) {
-        self.update_totals(stage, seats, |sum| {
+    pub(crate) fn record_slot_acquired(&self, stage: Stage, slots: SlotKind, at: Instant) {
+        self.update_totals(stage, slots, |sum| {
             sum.busy_slots += 1;
             sum.acquired_at_sum += at.saturating_duration_since(self.began);
         });
     }
 
     /// Records the release of a slot that was acquired at `since`.
-    pub(crate) fn record_slot_released(&self, stage: Stage, seats: SlotKind, since: Instant) {
-        self.update_totals(stage, seats, |sum| {
+    pub(crate) fn record_slot_released(&self, stage: Stage, slots: SlotKind, since: Instant) {
+        self.update_totals(stage, slots, |sum| {
             sum.busy_slots = sum.busy_slots.saturating_sub(1);
             let taken = since.saturating_duration_since(self.began);
             sum.acquired_at_sum = sum.acquired_at_sum.saturating_sub(taken);
@@ -93,8 +93,8 @@ impl BusyTime {
         });
     }
 
-    pub(crate) fn record_pages_done(&self, stage: Stage, seats: SlotKind, pages: u32) {
-        self.update_totals(stage, seats, |sum| sum.pages = sum.pages.saturating_add(pages));
+    pub(crate) fn record_pages_done(&self, stage: Stage, slots: SlotKind, pages: u32) {
+        self.update_totals(stage, slots, |sum| sum.pages = sum.pages.saturating_add(pages));
     }
 
     /// Returns the work of all stages that had any, in stage order.
@@ -131,14 +131,14 @@ mod tests {
     async fn stage_reports_its_busiest_kind_of_slot() {
         let kind = |name, count| SlotKind { name, count };
         let (ocr, vision) = (kind("read", 2), kind("vision", 5));
-        let spent = BusyTime::new();
+        let busy_time = BusyTime::new();
         // Nine seconds over five slots are a smaller share of time than six seconds over two.
-        for (seats, pages, seconds) in [(vision, 3, 9), (ocr, 2, 6)] {
+        for (slots, pages, seconds) in [(vision, 3, 9), (ocr, 2, 6)] {
             let since = Instant::now();
-            spent.record_slot_acquired(Stage::Read, seats, since);
+            busy_time.record_slot_acquired(Stage::Read, slots, since);
             tokio::time::advance(Duration::from_secs(seconds)).await;
-            spent.record_pages_done(Stage::Read, seats, pages);
-            spent.record_slot_released(Stage::Read, seats, since);
+            busy_time.record_pages_done(Stage::Read, slots, pages);
+            busy_time.record_slot_released(Stage::Read, slots, since);
         }
         let read = StageTotals {
             stage: Stage::Read,
@@ -146,6 +146,6 @@ mod tests {
             busy_millis: 6000,
             workers: 2,
         };
-        assert_eq!(spent.stage_work(), [read]);
+        assert_eq!(busy_time.stage_work(), [read]);
     }
 }

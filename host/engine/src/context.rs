@@ -89,7 +89,7 @@ impl JobContext {
     ) -> Result<T, DocumentStop> {
         tokio::select! {
             biased;
-            halted = self.await_stopped() => Err(halted),
+            stopped = self.await_stopped() => Err(stopped),
             done = step => Ok(done),
         }
     }

@@ -45,15 +45,15 @@ impl Engine {
         tenant: &TenantId,
         document: DocumentId,
     ) -> Result<bool, DeleteError> {
-        let host = &self.state;
-        let ports = &host.ports;
+        let state = &self.state;
+        let ports = &state.ports;
         let in_work = || DeleteError::DocumentActive(document);
-        let _claim = host
+        let _claim = state
             .active_documents
             .try_lock_document(tenant, document)
             .ok_or_else(in_work)?;
         // A job that was dropped may have left pending ledger entries of the document.
-        host.group_commit.commit_pending().await?;
+        state.group_commit.commit_pending().await?;
         let pages = ports.ledger.list_pages(tenant, &document, None).await?;
         let reason = error_note(
             "deleted",

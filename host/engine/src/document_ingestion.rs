@@ -86,7 +86,7 @@ impl DocumentIngestion<'_> {
             .await??;
         let _shown = job.capabilities.expose_document(id, &open);
         let mut wanted: BTreeSet<PageNumber> = self.requested_pages(open.document_info().pages)?.collect();
-        let history = job.run_unless_stopped(ExistingPages::load(job, &id)).await??;
+        let existing = job.run_unless_stopped(ExistingPages::load(job, &id)).await??;
         let known = job
             .run_unless_stopped(ports.ledger.find_document(&job.tenant, &id))
             .await??;
@@ -101,14 +101,14 @@ impl DocumentIngestion<'_> {
             .as_ref()
             .filter(|record| record.requested_placement != filing);
         if let Some(record) = refiled {
-            wanted.extend(history.records().iter().map(|record| record.page));
-            job.run_unless_stopped(record_refiling(job, record, &filing, &history))
+            wanted.extend(existing.records().iter().map(|record| record.page));
+            job.run_unless_stopped(record_refiling(job, record, &filing, &existing))
                 .await??;
         }
-        let is_outdated = history.has_other_revisions(job) || (job.summarize && !history.is_empty());
+        let is_outdated = existing.has_other_revisions(job) || (job.summarize && !existing.is_empty());
         self.tally.requested = u32::try_from(wanted.len()).unwrap_or(u32::MAX);
         if refiled.is_none() {
-            for (page, passages) in history.completed_pages(job) {
+            for (page, passages) in existing.completed_pages(job) {
                 if wanted.remove(&page) {
                     self.tally.skipped += 1;
                     self.tally.searchable += u32::from(passages > 0);
@@ -136,7 +136,7 @@ impl DocumentIngestion<'_> {
                     job.run_unless_stopped(summarization::remove_summaries(job, &id))
                         .await??;
                 }
-                self.route_and_process_pages(id, bytes, open, wanted, &history, filing)
+                self.route_and_process_pages(id, bytes, open, wanted, &existing, filing)
                     .await
             }
         };
@@ -149,10 +149,10 @@ impl DocumentIngestion<'_> {
     /// Commits all results of the document and summarizes it.
     async fn summarize_stored_document(&self, id: DocumentId) -> Result<(), DocumentStop> {
         let job = self.job;
-        let host = &job.engine;
-        job.run_unless_stopped(host.group_commit.commit_pending())
+        let engine = &job.engine;
+        job.run_unless_stopped(engine.group_commit.commit_pending())
             .await??;
-        let known = host.ports.ledger.find_document(&job.tenant, &id);
+        let known = engine.ports.ledger.find_document(&job.tenant, &id);
         let Some(record) = job.run_unless_stopped(known).await?? else {
             return Ok(());
         };
@@ -172,13 +172,13 @@ impl DocumentIngestion<'_> {
             Some(range) => (*range.start(), *range.end()),
             None => (1, pages),
         };
-        let asked = first.max(1)..=last.min(pages);
-        if asked.is_empty() {
+        let requested = first.max(1)..=last.min(pages);
+        if requested.is_empty() {
             let message =
                 format!("pages {first}-{last} were requested, but the document has pages 1-{pages}");
             return Err(DocumentStop::Failed(error_note("no-such-page", message)));
         }
-        Ok(asked)
+        Ok(requested)
     }
 
     /// Gets the document's route from the routing component, records the document and processes its pages.
@@ -188,7 +188,7 @@ impl DocumentIngestion<'_> {
         bytes: u64,
         open: Arc<dyn OpenDocument>,
         wanted: BTreeSet<PageNumber>,
-        history: &ExistingPages,
+        existing: &ExistingPages,
         filing: PlacementRequest,
     ) -> Result<(), DocumentStop> {
         let (job, name) = (self.job, &self.spec.name);
@@ -240,22 +240,22 @@ impl DocumentIngestion<'_> {
             document: id,
             collection: route.collection.clone(),
         });
-        let spent = BusyTime::new();
-        let work = Arc::new(DocumentContext {
+        let busy_time = BusyTime::new();
+        let document = Arc::new(DocumentContext {
             engine: Arc::clone(&job.engine),
             job: Arc::clone(job),
             id,
             name: name.clone(),
             open,
-            queues: StageQueues::new(&job.engine.workers, &account, [&job.busy_time, &spent]),
+            queues: StageQueues::new(&job.engine.workers, &account, [&job.busy_time, &busy_time]),
             route,
             account,
             queue_samples: QueueSamples::default(),
             upserts,
-            indexed_pages: history.indexed_pages(),
+            indexed_pages: existing.indexed_pages(),
         });
         let began = Instant::now();
-        let pages = PageScheduler::new(&work, &mut self.tally, wanted, history.image_keys());
+        let pages = PageScheduler::new(&document, &mut self.tally, wanted, existing.image_keys());
         let worked = pages.run_pages(&first_pages).await;
         upserting.abort();
         // The writer was aborted, or it had panicked and its pages have failed.
@@ -263,7 +263,7 @@ impl DocumentIngestion<'_> {
         let took = began.elapsed();
         tracing::info!(
             document = %id, name, pages = self.tally.done, millis = took.as_millis() as u64,
-            "{}", work.queue_samples.describe_bottleneck(&spent.stage_work(), took)
+            "{}", document.queue_samples.describe_bottleneck(&busy_time.stage_work(), took)
         );
         worked
     }
@@ -380,7 +380,7 @@ async fn record_refiling(
     job: &JobContext,
     record: &DocumentRecord,
     filing: &PlacementRequest,
-    history: &ExistingPages,
+    existing: &ExistingPages,
 ) -> Result<(), StorageError> {
     let ports = &job.engine.ports;
     summarization::remove_summaries(job, &record.id).await?;
@@ -391,7 +391,7 @@ async fn record_refiling(
         "refiled",
         "the labels or the collection of the document were changed: ingest the document again",
     );
-    let pages = history.records().iter().cloned();
+    let pages = existing.records().iter().cloned();
     let mut entries: Vec<_> = pages.filter_map(|page| revoke_done_page(page, &reason)).collect();
     entries.push(LedgerEntry::Document(DocumentRecord {
         requested_placement: filing.clone(),

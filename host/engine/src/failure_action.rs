@@ -18,7 +18,7 @@ const MAX_ATTEMPTS: u32 = 5;
 
 /// Decides what follows the failure of a page in its attempt number `attempt`. `Ok` is the backoff before the next attempt.
 pub(crate) async fn decide_failure_action(
-    work: &DocumentContext,
+    document: &DocumentContext,
     page: PageNumber,
     stage: Stage,
     attempt: u32,
@@ -29,23 +29,23 @@ pub(crate) async fn decide_failure_action(
         return Err(PageStop::Document(note));
     }
     let failure = StageFailure {
-        document: work.id,
+        document: document.id,
         page,
         stage,
         attempt,
         kind: note.kind.clone(),
         message: note.message.clone(),
     };
-    match work.job.policy.choose_failure_action(failure).await? {
+    match document.job.policy.choose_failure_action(failure).await? {
         FailureAction::RetryAfter(millis) if attempt < MAX_ATTEMPTS && !error.is_permanent() => {
-            tracing::info!(document = %work.id, page, %stage, attempt, error = note.message, "the page is retried");
+            tracing::info!(document = %document.id, page, %stage, attempt, error = note.message, "the page is retried");
             let retried = EventKind::PageRetried {
                 page,
                 stage,
                 attempt,
                 error: note,
             };
-            work.write_event(retried).await;
+            document.write_event(retried).await;
             Ok(Duration::from_millis(millis.into()))
         }
         FailureAction::RetryAfter(_) | FailureAction::SkipPage => Err(PageStop::Page(stage, note)),

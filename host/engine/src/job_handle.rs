@@ -34,8 +34,8 @@ impl JobHandle {
     pub(crate) fn new(
         id: JobId,
         log: Arc<EventLog>,
-        halt: StopSignal,
-        spent: Arc<BusyTime>,
+        stop_signal: StopSignal,
+        busy_time: Arc<BusyTime>,
     ) -> (Self, OutcomeSender) {
         let (announced, ended) = watch::channel(None);
         let end = OutcomeSender {
@@ -46,8 +46,8 @@ impl JobHandle {
         let handle = Self {
             id,
             log,
-            stop_signal: halt,
-            busy_time: spent,
+            stop_signal,
+            busy_time,
             ended,
         };
         (handle, end)

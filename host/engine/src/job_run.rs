@@ -34,26 +34,29 @@ use weir_core::clock::unix_time_millis;
 
 /// Registers a job as active. Returns its handle and the future that runs it.
 pub(crate) fn prepare_job_run(
-    host: Arc<EngineState>,
+    engine: Arc<EngineState>,
     spec: JobSpec,
 ) -> (JobHandle, impl Future<Output = ()> + Send) {
     let id = spec.id;
-    let halt = StopSignal::new(host.config.cancel_grace);
+    let stop_signal = StopSignal::new(engine.config.cancel_grace);
     let (log, observer) = EventLog::new(
         id,
         spec.tenant.clone(),
-        host.group_commit.clone(),
-        Arc::clone(&host.ports.ledger),
+        engine.group_commit.clone(),
+        Arc::clone(&engine.ports.ledger),
         // The pending group of the group commit and its channel, with a margin.
-        host.config
+        engine
+            .config
             .max_commit_entries
             .max(1)
             .saturating_mul(2)
             .saturating_add(512),
     );
-    let spent = BusyTime::new();
-    let (handle, end) = JobHandle::new(id, Arc::clone(&log), halt.clone(), Arc::clone(&spent));
-    let listed = host.active_jobs.register(handle.clone(), &host.metrics.running);
+    let busy_time = BusyTime::new();
+    let (handle, end) = JobHandle::new(id, Arc::clone(&log), stop_signal.clone(), Arc::clone(&busy_time));
+    let registered = engine
+        .active_jobs
+        .register(handle.clone(), &engine.metrics.running);
     let (tenant, urgent) = (spec.tenant.clone(), spec.lane != Some(Lane::Bulk));
     let start = JobRun {
         record: JobRecord {
@@ -64,23 +67,23 @@ pub(crate) fn prepare_job_run(
             state: JobState::Running,
             created_millis: unix_time_millis(),
         },
-        engine: Arc::clone(&host),
+        engine: Arc::clone(&engine),
         spec,
         log,
-        stop_signal: halt,
-        busy_time: spent,
+        stop_signal,
+        busy_time,
     };
     let run = async move {
         let outcome = run_with_boost(
-            &host.latency_boosts,
+            &engine.latency_boosts,
             &tenant,
             urgent,
-            || host.workers.recheck_waiters(),
+            || engine.workers.recheck_waiters(),
             start.run_job(observer),
         )
         .await;
         // Unregistered first, since a caller that gets the outcome may start the job again.
-        drop(listed);
+        drop(registered);
         end.send(outcome);
     };
     (handle, run)
@@ -380,7 +383,7 @@ impl JobContext {
         let sized = self
             .run_unless_stopped(DocumentQueue::sorted_by_file_size(specs.to_vec()))
             .await;
-        let mut lineup = sized.unwrap_or_else(|_| DocumentQueue::in_given_order(specs.to_vec()));
+        let mut queue = sized.unwrap_or_else(|_| DocumentQueue::in_given_order(specs.to_vec()));
         let slots = self.engine.config.max_active_documents.max(1);
         let mut running: JoinSet<DocumentOutcome> = JoinSet::new();
         let mut places: HashMap<Id, usize> = HashMap::new();
@@ -389,7 +392,7 @@ impl JobContext {
         loop {
             while running.len() < slots && self.exhausted_quota.get().is_none() {
                 let take_large = slots > 1 && large.is_none() && !running.is_empty();
-                let Some((place, spec)) = lineup.take_next(take_large) else {
+                let Some((place, spec)) = queue.take_next(take_large) else {
                     break;
                 };
                 let job = Arc::clone(self);

@@ -20,15 +20,15 @@ use crate::stage_queue::{QueueReservation, QueuedPage};
 
 /// Processes a page until it is done, has failed or is dropped, and records the result.
 pub(crate) async fn run_page_task(
-    work: Arc<DocumentContext>,
+    document: Arc<DocumentContext>,
     mut page: PageTask,
 ) -> (PageNumber, PageResult) {
     let number = page.facts.number;
-    let place = page.queue_reservation.take();
+    let reservation = page.queue_reservation.take();
     let _reservation = page.quota_reservation.take();
-    let ended = match page.process(&work, place).await {
+    let ended = match page.process(&document, reservation).await {
         // A failed page must not be searchable, since the blobs that its passages link to may be missing.
-        Err(PageStop::Page(stage, error)) => match page.remove_passages(&work).await {
+        Err(PageStop::Page(stage, error)) => match page.remove_passages(&document).await {
             Ok(()) => Err(PageStop::Page(stage, error)),
             Err(stop) => Err(stop),
         },
@@ -54,7 +54,7 @@ pub(crate) async fn run_page_task(
             (state, what, end)
         }
         Err(PageStop::Page(stage, error)) => {
-            tracing::warn!(target: FAILURE_LOG_TARGET, document = %work.id, page = number, %stage, error = error.message, "page failed");
+            tracing::warn!(target: FAILURE_LOG_TARGET, document = %document.id, page = number, %stage, error = error.message, "page failed");
             let what = EventKind::PageFailed {
                 page: number,
                 stage,
@@ -71,35 +71,36 @@ pub(crate) async fn run_page_task(
         Err(PageStop::NotStarted) => return (number, PageResult::NotStarted),
     };
     let record = PageRecord {
-        tenant: work.job.tenant.clone(),
-        document: work.id,
+        tenant: document.job.tenant.clone(),
+        document: document.id,
         page: number,
-        revision: work.job.pipeline.revision,
-        job: work.job.id,
+        revision: document.job.pipeline.revision,
+        job: document.job.id,
         state,
     };
-    work.job
+    document
+        .job
         .log
-        .write_event_with_entries(vec![LedgerEntry::Page(record)], Some(work.id), what)
+        .write_event_with_entries(vec![LedgerEntry::Page(record)], Some(document.id), what)
         .await;
-    record_page_metrics(&work, &end);
+    record_page_metrics(&document, &end);
     (number, end)
 }
 
 /// Counts a page that ended in the metrics and in the tenant's usage.
-fn record_page_metrics(work: &DocumentContext, end: &PageResult) {
-    let measures = &work.engine.metrics;
+fn record_page_metrics(document: &DocumentContext, end: &PageResult) {
+    let measures = &document.engine.metrics;
     match end {
         PageResult::Done { .. } => measures.pages_done.increment(1),
         PageResult::Failed(_) => measures.pages_failed.increment(1),
         PageResult::Fatal(_) | PageResult::NotStarted => return,
     }
-    if let Some(meter) = &work.engine.ports.meter {
+    if let Some(meter) = &document.engine.ports.meter {
         let usage = Usage {
             pages: 1,
             ..Usage::default()
         };
-        meter.record_usage(&work.job.tenant, &usage);
+        meter.record_usage(&document.job.tenant, &usage);
     }
 }
 
@@ -114,31 +115,31 @@ struct ProcessedPage {
 impl PageTask {
     async fn process(
         &self,
-        work: &DocumentContext,
-        place: Option<QueueReservation>,
+        document: &DocumentContext,
+        reservation: Option<QueueReservation>,
     ) -> Result<ProcessedPage, PageStop> {
-        let mut drawn = if self.route.needs_raster_before_reading() {
-            let drawn = self.rasterize(work, place).await;
-            self.batch_tracker.page_left_rasterizer(work).await;
-            drawn?
+        let mut rasterized = if self.route.needs_raster_before_reading() {
+            let rasterized = self.rasterize(document, reservation).await;
+            self.batch_tracker.page_left_rasterizer(document).await;
+            rasterized?
         } else {
-            let unread = place.map(|place| QueuedRead::new(place.enqueue()));
-            self.batch_tracker.page_left_rasterizer(work).await;
+            let queued_read = reservation.map(|reservation| QueuedRead::new(reservation.enqueue()));
+            self.batch_tracker.page_left_rasterizer(document).await;
             RasterizedPage {
-                queued_read: unread,
+                queued_read,
                 ..RasterizedPage::default()
             }
         };
-        let (encoded, unread) = (drawn.encoded.take(), drawn.queued_read.take());
-        let image = drawn.image_key.as_deref();
+        let (encoded, queued_read) = (rasterized.encoded.take(), rasterized.queued_read.take());
+        let image = rasterized.image_key.as_deref();
         let ((), (source, lines, passages)) = tokio::try_join!(
-            self.store_image(work, encoded, image),
-            self.read_and_index(work, unread, image),
+            self.store_image(document, encoded, image),
+            self.read_and_index(document, queued_read, image),
         )?;
         Ok(ProcessedPage {
             source,
             passages,
-            image: drawn.image_key,
+            image: rasterized.image_key,
             lines,
         })
     }
@@ -146,20 +147,21 @@ impl PageTask {
     /// Stores the page image, if there is one.
     async fn store_image(
         &self,
-        work: &DocumentContext,
+        document: &DocumentContext,
         encoded: Option<(EncodedImage, QueuedPage)>,
         key: Option<&str>,
     ) -> Result<(), PageStop> {
-        let (Some((encoded, waiting)), Some(key)) = (encoded, key) else {
+        let (Some((encoded, queued_page)), Some(key)) = (encoded, key) else {
             return Ok(());
         };
         let put = || {
-            work.engine
+            document
+                .engine
                 .ports
                 .blobs
-                .put_blob(&work.job.tenant, key, &encoded.bytes)
+                .put_blob(&document.job.tenant, key, &encoded.bytes)
         };
-        self.run_in_worker_slot(work, Stage::Store, waiting, None, put)
+        self.run_in_worker_slot(document, Stage::Store, queued_page, None, put)
             .await?;
         Ok(())
     }

@@ -51,7 +51,7 @@ impl PageTally {
 
 /// Runs the page tasks of one document.
 pub(crate) struct PageScheduler<'a> {
-    work: &'a Arc<DocumentContext>,
+    document: &'a Arc<DocumentContext>,
     tally: &'a mut PageTally,
     /// The pages that have not ended.
     open_pages: BTreeSet<PageNumber>,
@@ -62,13 +62,13 @@ pub(crate) struct PageScheduler<'a> {
 
 impl<'a> PageScheduler<'a> {
     pub(crate) fn new(
-        work: &'a Arc<DocumentContext>,
+        document: &'a Arc<DocumentContext>,
         tally: &'a mut PageTally,
         wanted: BTreeSet<PageNumber>,
         images: HashMap<PageNumber, String>,
     ) -> Self {
         Self {
-            work,
+            document,
             tally,
             open_pages: wanted,
             old_image_keys: images,
@@ -81,7 +81,7 @@ impl<'a> PageScheduler<'a> {
     pub(crate) async fn run_pages(mut self, known: &[PageFacts]) -> Result<(), DocumentStop> {
         let mut ended = self.plan_and_run_pages(known).await;
         if matches!(ended, Err(DocumentStop::Cancelled | DocumentStop::Suspended)) {
-            let deadline = self.work.job.stop_signal.in_flight_deadline();
+            let deadline = self.document.job.stop_signal.in_flight_deadline();
             match timeout_at(deadline, self.await_running_tasks()).await {
                 Ok(Err(failed)) => ended = Err(failed),
                 // All remaining pages were in flight and have ended.
@@ -103,20 +103,20 @@ impl<'a> PageScheduler<'a> {
     }
 
     async fn plan_and_run_pages(&mut self, known: &[PageFacts]) -> Result<(), DocumentStop> {
-        let work = self.work;
+        let document = self.document;
         let wanted: Vec<_> = self.open_pages.iter().copied().collect();
         let (send, mut taken) = mpsc::channel(1);
-        let mut planning = pin!(batch_planner::plan_pages(work, &wanted, known, send));
+        let mut planning = pin!(batch_planner::plan_pages(document, &wanted, known, send));
         let (mut planned, mut all_taken) = (None, false);
         while !(planned.is_some() && all_taken && self.tasks.is_empty()) {
             tokio::select! {
                 biased;
-                halted = work.job.await_stopped() => return Err(halted),
+                stopped = document.job.await_stopped() => return Err(stopped),
                 Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => self.record_page_result(ended)?,
                 page = taken.recv(), if !all_taken => match page {
                     Some(page) => {
                         let span = trace_spans::page_span(page.facts.number);
-                        let run = page_run::run_page_task(Arc::clone(work), page).instrument(span);
+                        let run = page_run::run_page_task(Arc::clone(document), page).instrument(span);
                         self.tasks.spawn(run.in_current_span());
                     }
                     None => all_taken = true,

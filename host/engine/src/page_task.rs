@@ -50,9 +50,9 @@ impl PageTask {
     /// `workers` replace the usual workers of the stage.
     pub(crate) async fn run_in_worker_slot<T, E, F>(
         &self,
-        work: &DocumentContext,
+        document: &DocumentContext,
         stage: Stage,
-        mut waiting: QueuedPage,
+        mut queued_page: QueuedPage,
         workers: Option<&StageWorkers>,
         mut step: impl FnMut() -> F,
     ) -> Result<(SlotPermit, T), PageStop>
@@ -64,25 +64,25 @@ impl PageTask {
         loop {
             let seating = async {
                 match workers {
-                    Some(workers) => waiting.acquire_slot_from(workers).await,
-                    None => waiting.acquire_slot().await,
+                    Some(workers) => queued_page.acquire_slot_from(workers).await,
+                    None => queued_page.acquire_slot().await,
                 }
             };
             // A stopping job sends no further page to a vision model. Requests in flight may finish.
             let begins = stage == Stage::Read && self.route.reading_method == ReadingMethod::VisionModel;
-            let seat = match begins {
-                true => work.job.run_page_step_unless_stopping(seating).await?,
+            let slot = match begins {
+                true => document.job.run_page_step_unless_stopping(seating).await?,
                 false => seating.await,
             };
             match step().instrument(trace_spans::stage_span(stage)).await {
                 Ok(value) => {
-                    self.batch_tracker.add_stage_time(stage, seat.record_finished(1));
-                    return Ok((seat, value));
+                    self.batch_tracker.add_stage_time(stage, slot.record_finished(1));
+                    return Ok((slot, value));
                 }
                 Err(error) => {
                     let error = error.into();
-                    waiting = self
-                        .await_retry(work, stage, seat.requeue(), &mut attempt, error)
+                    queued_page = self
+                        .await_retry(document, stage, slot.requeue(), &mut attempt, error)
                         .await?;
                 }
             }
@@ -93,15 +93,15 @@ impl PageTask {
     /// queue meanwhile. The caller must have freed the page's pixels.
     pub(crate) async fn await_retry(
         &self,
-        work: &DocumentContext,
+        document: &DocumentContext,
         stage: Stage,
-        waiting: QueuedPage,
+        queued_page: QueuedPage,
         attempt: &mut u32,
         error: StageError,
     ) -> Result<QueuedPage, PageStop> {
-        let backoff = decide_failure_action(work, self.facts.number, stage, *attempt, error).await?;
+        let backoff = decide_failure_action(document, self.facts.number, stage, *attempt, error).await?;
         sleep(backoff).await;
         *attempt += 1;
-        Ok(waiting)
+        Ok(queued_page)
     }
 }

@@ -26,31 +26,31 @@ impl PageTask {
     /// number of passages.
     pub(crate) async fn read_and_index(
         &self,
-        work: &DocumentContext,
-        unread: Option<QueuedRead>,
+        document: &DocumentContext,
+        queued_read: Option<QueuedRead>,
         image: Option<&str>,
     ) -> Result<(TextSource, Option<String>, u32), PageStop> {
-        let Some(unread) = unread else {
+        let Some(queued_read) = queued_read else {
             return Ok((
                 TextSource::None,
                 None,
-                self.index_passages(work, None, None).await?,
+                self.index_passages(document, None, None).await?,
             ));
         };
-        let (text, TextReservations { embed, lines }) = self.read_page(work, unread).await?;
+        let (text, TextReservations { embed, lines }) = self.read_page(document, queued_read).await?;
         let source = text.source;
-        let key = page_lines_key(&work.id, self.facts.number);
-        let blob = self.encode_lines_blob(work, &text)?;
+        let key = page_lines_key(&document.id, self.facts.number);
+        let blob = self.encode_lines_blob(document, &text)?;
         let (passages, ()) = tokio::try_join!(
-            self.index_passages(work, Some((text, image)), embed),
-            self.store_lines(work, lines.enqueue(), &key, blob),
+            self.index_passages(document, Some((text, image)), embed),
+            self.store_lines(document, lines.enqueue(), &key, blob),
         )?;
         Ok((source, Some(key), passages))
     }
 
-    fn encode_lines_blob(&self, work: &DocumentContext, text: &PageText) -> Result<Vec<u8>, PageStop> {
+    fn encode_lines_blob(&self, document: &DocumentContext, text: &PageText) -> Result<Vec<u8>, PageStop> {
         let lines = StoredPageText {
-            document: work.id,
+            document: document.id,
             page: self.facts.number,
             width: self.facts.width,
             height: self.facts.height,
@@ -63,20 +63,26 @@ impl PageTask {
     /// Stores the lines. Their time does not count as time of the stage, since they are small compared to the image.
     async fn store_lines(
         &self,
-        work: &DocumentContext,
-        waiting: QueuedPage,
+        document: &DocumentContext,
+        queued_page: QueuedPage,
         key: &str,
         blob: Vec<u8>,
     ) -> Result<(), PageStop> {
-        let put = || work.engine.ports.blobs.put_blob(&work.job.tenant, key, &blob);
-        let mut waiting = waiting;
+        let put = || {
+            document
+                .engine
+                .ports
+                .blobs
+                .put_blob(&document.job.tenant, key, &blob)
+        };
+        let mut queued_page = queued_page;
         let mut attempt = 1;
         loop {
-            let seat = waiting.acquire_slot().await;
+            let slot = queued_page.acquire_slot().await;
             let put = put().instrument(trace_spans::stage_span(Stage::Store));
             let Err(error) = put.await else { return Ok(()) };
-            waiting = self
-                .await_retry(work, Stage::Store, seat.requeue(), &mut attempt, error.into())
+            queued_page = self
+                .await_retry(document, Stage::Store, slot.requeue(), &mut attempt, error.into())
                 .await?;
         }
     }
@@ -84,18 +90,18 @@ impl PageTask {
     /// Indexes the page's passages, which replace those of earlier runs. Returns the number of passages.
     async fn index_passages(
         &self,
-        work: &DocumentContext,
+        document: &DocumentContext,
         text: Option<(PageText, Option<&str>)>,
         embed: Option<QueueReservation>,
     ) -> Result<u32, PageStop> {
-        let replace = work.indexed_pages.contains(&self.facts.number);
+        let replace = document.indexed_pages.contains(&self.facts.number);
         let points = match (text, embed) {
-            (Some((text, image)), Some(embed)) => self.build_points(work, &text, image, embed).await?,
+            (Some((text, image)), Some(embed)) => self.build_points(document, &text, image, embed).await?,
             _ => None,
         };
         let (points, upsert) = match points {
             Some((points, upsert)) => (points, upsert),
-            None if replace => (Vec::new(), work.queues.upsert.reserve().await),
+            None if replace => (Vec::new(), document.queues.upsert.reserve().await),
             None => return Ok(0),
         };
         let count = u32::try_from(points.len()).unwrap_or(u32::MAX);
@@ -104,13 +110,13 @@ impl PageTask {
             points,
             replace,
         };
-        self.write_passages(work, upsert, passages).await?;
+        self.write_passages(document, upsert, passages).await?;
         Ok(count)
     }
 
     /// Removes the passages that this job has written for the page, since the page has failed. If the removal fails for good, the
     /// document fails.
-    pub(crate) async fn remove_passages(&self, work: &DocumentContext) -> Result<(), PageStop> {
+    pub(crate) async fn remove_passages(&self, document: &DocumentContext) -> Result<(), PageStop> {
         if !self.indexed.load(Ordering::Relaxed) {
             return Ok(());
         }
@@ -119,8 +125,8 @@ impl PageTask {
             points: Vec::new(),
             replace: true,
         };
-        let place = work.queues.upsert.reserve().await;
-        match self.write_passages(work, place, nothing).await {
+        let reservation = document.queues.upsert.reserve().await;
+        match self.write_passages(document, reservation, nothing).await {
             Err(PageStop::Page(_, error)) => Err(PageStop::Document(error)),
             ended => ended,
         }
@@ -128,26 +134,26 @@ impl PageTask {
 
     async fn write_passages(
         &self,
-        work: &DocumentContext,
-        place: QueueReservation,
+        document: &DocumentContext,
+        reservation: QueueReservation,
         passages: PagePassages,
     ) -> Result<(), PageStop> {
         let (number, stage) = (self.facts.number, Stage::Upsert);
-        let mut waiting = place.enqueue();
+        let mut queued_page = reservation.enqueue();
         let mut attempt = 1;
         loop {
             self.indexed.store(true, Ordering::Relaxed);
             // The span includes the wait for pages that are written in the same group.
-            let put = work.upserts.upsert_passages(waiting, passages.clone());
+            let put = document.upserts.upsert_passages(queued_page, passages.clone());
             match put.instrument(trace_spans::stage_span(stage)).await {
-                Ok(spent) => {
-                    self.batch_tracker.add_stage_time(stage, spent);
+                Ok(busy_time) => {
+                    self.batch_tracker.add_stage_time(stage, busy_time);
                     return Ok(());
                 }
                 Err(error) => {
                     self.indexed.store(false, Ordering::Relaxed);
-                    waiting = work.queues.upsert.requeue();
-                    let backoff = decide_failure_action(work, number, stage, attempt, error).await?;
+                    queued_page = document.queues.upsert.requeue();
+                    let backoff = decide_failure_action(document, number, stage, attempt, error).await?;
                     sleep(backoff).await;
                     attempt += 1;
                 }
@@ -159,7 +165,7 @@ impl PageTask {
     /// passages.
     async fn build_points(
         &self,
-        work: &DocumentContext,
+        document: &DocumentContext,
         text: &PageText,
         image: Option<&str>,
         embed: QueueReservation,
@@ -170,13 +176,13 @@ impl PageTask {
             return Ok(None);
         }
         let source = PassageSource {
-            document: work.id,
+            document: document.id,
             page: number,
             text: plain.text.clone(),
-            headings: find_headings(work, text, &plain, number),
-            max_tokens: work.engine.ports.embedder.max_input_tokens(),
+            headings: find_headings(document, text, &plain, number),
+            max_tokens: document.engine.ports.embedder.max_input_tokens(),
         };
-        let ranges = work.job.policy.split_passages(source).await?;
+        let ranges = document.job.policy.split_passages(source).await?;
         if ranges.is_empty() {
             return Ok(None);
         }
@@ -191,36 +197,36 @@ impl PageTask {
             texts.push(passage.to_owned());
             rects.push(text.bounding_box_of_range(&plain, &at));
         }
-        let waiting = embed.enqueue();
-        let upsert = work.queues.upsert.reserve().await;
-        let embedder = &work.engine.ports.embedder;
+        let queued_page = embed.enqueue();
+        let upsert = document.queues.upsert.reserve().await;
+        let embedder = &document.engine.ports.embedder;
         let vectors = async || {
             let vectors = embedder.embed_texts(&self.account, texts.clone()).await?;
             validate_vectors(&vectors, texts.len(), embedder.vector_dimensions())?;
             Ok::<_, InferenceError>(vectors)
         };
         let (_seat, vectors) = self
-            .run_in_worker_slot(work, Stage::Embed, waiting, None, vectors)
+            .run_in_worker_slot(document, Stage::Embed, queued_page, None, vectors)
             .await?;
-        let lines = page_lines_key(&work.id, number);
+        let lines = page_lines_key(&document.id, number);
         let points = (0_u32..)
             .zip(texts.iter().zip(rects).zip(vectors))
             .map(|(passage, ((text, rect), dense))| IndexPoint {
                 id: derive_passage_id(
-                    &work.job.tenant,
-                    &work.id,
+                    &document.job.tenant,
+                    &document.id,
                     number,
                     passage,
-                    &work.job.pipeline.revision,
+                    &document.job.pipeline.revision,
                 ),
-                document: work.id,
-                document_name: work.name.clone(),
+                document: document.id,
+                document_name: document.name.clone(),
                 page: number,
                 passage,
                 text: text.clone(),
                 rect,
                 dense_vector: dense,
-                labels: work
+                labels: document
                     .route
                     .labels
                     .iter()
@@ -237,7 +243,7 @@ impl PageTask {
 
 /// Finds the headings among a page's lines, as ranges of its text.
 fn find_headings(
-    work: &DocumentContext,
+    document: &DocumentContext,
     text: &PageText,
     plain: &PlainText,
     page: PageNumber,
@@ -249,7 +255,12 @@ fn find_headings(
             level,
         })
     };
-    let found = layout::detect_headings(text.source, &text.lines, &work.open.document_info().outline, page);
+    let found = layout::detect_headings(
+        text.source,
+        &text.lines,
+        &document.open.document_info().outline,
+        page,
+    );
     found.into_iter().filter_map(heading).collect()
 }
 

@@ -38,9 +38,9 @@ pub(crate) struct QueuedRead {
 
 impl QueuedRead {
     /// Creates a queued page without an image.
-    pub(crate) fn new(waiting: QueuedPage) -> Self {
+    pub(crate) fn new(queued_page: QueuedPage) -> Self {
         Self {
-            queued_page: waiting,
+            queued_page,
             image: None,
         }
     }
@@ -59,36 +59,38 @@ impl PageTask {
     /// Rasterizes the page, after it has reserved capacity in the queues that follow.
     pub(crate) async fn rasterize(
         &self,
-        work: &DocumentContext,
-        place: Option<QueueReservation>,
+        document: &DocumentContext,
+        reservation: Option<QueueReservation>,
     ) -> Result<RasterizedPage, PageStop> {
-        let waiting = match place {
-            Some(place) => place.enqueue(),
-            None => work.queues.rasterize.reserve().await.enqueue(),
+        let queued_page = match reservation {
+            Some(reservation) => reservation.enqueue(),
+            None => document.queues.rasterize.reserve().await.enqueue(),
         };
         let is_read_by_ocr = self.route.reading_method == ReadingMethod::Ocr;
-        let booked = async {
+        let reservations = async {
             let store = match self.route.store {
-                true => Some(work.queues.store.reserve().await),
+                true => Some(document.queues.store.reserve().await),
                 false => None,
             };
             let read = match self.route.reading_method {
                 ReadingMethod::Nothing => None,
-                _ => Some(work.queues.read.reserve().await),
+                _ => Some(document.queues.read.reserve().await),
             };
             (store, read)
         };
-        let (store, read) = work.job.run_page_step_unless_stopping(booked).await?;
+        let (store, read) = document.job.run_page_step_unless_stopping(reservations).await?;
         let drawing = DrawOptions {
             dpi: self.dpi,
             want_pixels: is_read_by_ocr,
             want_encoded: self.route.store,
         };
-        let (page, permit) = self.rasterize_with_retries(work, waiting, drawing).await?;
+        let (page, permit) = self
+            .rasterize_with_retries(document, queued_page, drawing)
+            .await?;
         let DrawnPage { dpi, image, encoded } = page;
         let image_key = encoded
             .as_ref()
-            .map(|e| page_image_key(&work.id, self.facts.number, dpi, e.file_extension()));
+            .map(|e| page_image_key(&document.id, self.facts.number, dpi, e.file_extension()));
         let image = is_read_by_ocr.then_some(OcrImage {
             pixels: image,
             dpi,
@@ -105,14 +107,19 @@ impl PageTask {
     }
 
     /// Rasterizes the page again for another OCR attempt.
-    pub(crate) async fn rasterize_again_for_ocr(&self, work: &DocumentContext) -> Result<OcrImage, PageStop> {
+    pub(crate) async fn rasterize_again_for_ocr(
+        &self,
+        document: &DocumentContext,
+    ) -> Result<OcrImage, PageStop> {
         let drawing = DrawOptions {
             dpi: self.dpi,
             want_pixels: true,
             want_encoded: false,
         };
-        let waiting = work.queues.rasterize.requeue();
-        let (page, permit) = self.rasterize_with_retries(work, waiting, drawing).await?;
+        let queued_page = document.queues.rasterize.requeue();
+        let (page, permit) = self
+            .rasterize_with_retries(document, queued_page, drawing)
+            .await?;
         Ok(OcrImage {
             pixels: page.image,
             dpi: page.dpi,
@@ -124,41 +131,48 @@ impl PageTask {
     /// once the job is stopping.
     async fn rasterize_with_retries(
         &self,
-        work: &DocumentContext,
-        mut waiting: QueuedPage,
+        document: &DocumentContext,
+        mut queued_page: QueuedPage,
         drawing: DrawOptions,
     ) -> Result<(DrawnPage, Option<CapacityPermit>), PageStop> {
-        let (job, stage) = (&work.job, Stage::Rasterize);
+        let (job, stage) = (&document.job, Stage::Rasterize);
         let mut attempt = 1;
         loop {
             let memory = async {
                 let permit = match drawing.want_pixels {
                     true => {
-                        let workers = &work.engine.workers;
-                        Some(work.queues.acquire_ocr_image(workers, &work.account).await)
+                        let workers = &document.engine.workers;
+                        Some(
+                            document
+                                .queues
+                                .acquire_ocr_image(workers, &document.account)
+                                .await,
+                        )
                     }
                     false => None,
                 };
                 (
                     permit,
-                    work.open.reserve_drawing(self.facts.number, drawing).await,
+                    document.open.reserve_drawing(self.facts.number, drawing).await,
                 )
             };
             let (permit, reserved) = job.run_page_step_unless_stopping(memory).await?;
             let error = match reserved {
                 Ok(reserved) => {
-                    let seat = job.run_page_step_unless_stopping(waiting.acquire_slot()).await?;
+                    let slot = job
+                        .run_page_step_unless_stopping(queued_page.acquire_slot())
+                        .await?;
                     match reserved
                         .draw_page()
                         .instrument(trace_spans::stage_span(stage))
                         .await
                     {
                         Ok(page) => {
-                            self.batch_tracker.add_stage_time(stage, seat.record_finished(1));
+                            self.batch_tracker.add_stage_time(stage, slot.record_finished(1));
                             return Ok((page, permit));
                         }
                         Err(error) => {
-                            waiting = seat.requeue();
+                            queued_page = slot.requeue();
                             error
                         }
                     }
@@ -166,8 +180,8 @@ impl PageTask {
                 Err(error) => error,
             };
             drop(permit);
-            waiting = self
-                .await_retry(work, stage, waiting, &mut attempt, error.into())
+            queued_page = self
+                .await_retry(document, stage, queued_page, &mut attempt, error.into())
                 .await?;
         }
     }

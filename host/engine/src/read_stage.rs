@@ -22,14 +22,14 @@ pub(crate) struct TextReservations {
 
 impl PageTask {
     /// Waits for reservations in the queues that follow the read stage.
-    async fn reserve_text_queues(&self, work: &DocumentContext) -> TextReservations {
+    async fn reserve_text_queues(&self, document: &DocumentContext) -> TextReservations {
         let embed = match self.route.embed {
-            true => Some(work.queues.embed.reserve().await),
+            true => Some(document.queues.embed.reserve().await),
             false => None,
         };
         TextReservations {
             embed,
-            lines: work.queues.lines.reserve().await,
+            lines: document.queues.lines.reserve().await,
         }
     }
 
@@ -39,39 +39,36 @@ impl PageTask {
     /// made after the pixels are freed, and the page keeps its reservation in the read queue until then.
     pub(crate) async fn read_page(
         &self,
-        work: &DocumentContext,
-        unread: QueuedRead,
+        document: &DocumentContext,
+        queued_read: QueuedRead,
     ) -> Result<(PageText, TextReservations), PageStop> {
-        let QueuedRead {
-            queued_page: waiting,
-            image,
-        } = unread;
+        let QueuedRead { queued_page, image } = queued_read;
         if self.route.reading_method == ReadingMethod::Ocr {
-            let (lines, place) = self.recognize_with_retries(work, waiting, image).await?;
+            let (lines, reservation) = self.recognize_with_retries(document, queued_page, image).await?;
             let text = PageText {
                 source: TextSource::Ocr,
                 lines: layout::sort_into_reading_order(lines),
             };
-            let places = self.reserve_text_queues(work).await;
-            drop(place);
+            let places = self.reserve_text_queues(document).await;
+            drop(reservation);
             return Ok((text, places));
         }
-        let places = self.reserve_text_queues(work).await;
+        let places = self.reserve_text_queues(document).await;
         let (source, lines) = match self.route.reading_method {
             ReadingMethod::VisionModel => {
-                let seats = Some(&work.engine.workers.vision);
-                let written = || self.transcribe_page(work);
+                let workers = Some(&document.engine.workers.vision);
+                let written = || self.transcribe_page(document);
                 let (_seat, lines) = self
-                    .run_in_worker_slot(work, Stage::Read, waiting, seats, written)
+                    .run_in_worker_slot(document, Stage::Read, queued_page, workers, written)
                     .await?;
                 // The lines stay in the model's order, since lines without boxes cannot be sorted.
                 (TextSource::VisionModel, lines)
             }
             ReadingMethod::TextLayer | ReadingMethod::Ocr | ReadingMethod::Nothing => {
-                let seats = Some(&work.engine.workers.text_layer);
-                let text = || work.open.read_text_layer(self.facts.number);
+                let workers = Some(&document.engine.workers.text_layer);
+                let text = || document.open.read_text_layer(self.facts.number);
                 let (_seat, lines) = self
-                    .run_in_worker_slot(work, Stage::Read, waiting, seats, text)
+                    .run_in_worker_slot(document, Stage::Read, queued_page, workers, text)
                     .await?;
                 (TextSource::TextLayer, layout::sort_into_reading_order(lines))
             }
@@ -84,28 +81,28 @@ impl PageTask {
     /// No image is in memory between two attempts: each further attempt rasterizes the page again.
     async fn recognize_with_retries(
         &self,
-        work: &DocumentContext,
-        mut waiting: QueuedPage,
+        document: &DocumentContext,
+        mut queued_page: QueuedPage,
         mut image: Option<OcrImage>,
     ) -> Result<(Vec<Line>, Option<CapacityPermit>), PageStop> {
         let mut attempt = 1;
         loop {
-            let drawn = match image.take() {
-                Some(drawn) => drawn,
-                None => self.rasterize_again_for_ocr(work).await?,
+            let rasterized = match image.take() {
+                Some(rasterized) => rasterized,
+                None => self.rasterize_again_for_ocr(document).await?,
             };
-            let (seat, place) = waiting.acquire_slot_keeping_reservation().await;
-            let reading = self.recognize_image(work, drawn);
+            let (slot, reservation) = queued_page.acquire_slot_keeping_reservation().await;
+            let reading = self.recognize_image(document, rasterized);
             match reading.instrument(trace_spans::stage_span(Stage::Read)).await {
                 Ok(lines) => {
                     self.batch_tracker
-                        .add_stage_time(Stage::Read, seat.record_finished(1));
-                    return Ok((lines, place));
+                        .add_stage_time(Stage::Read, slot.record_finished(1));
+                    return Ok((lines, reservation));
                 }
                 Err(error) => {
-                    drop(place);
-                    waiting = self
-                        .await_retry(work, Stage::Read, seat.requeue(), &mut attempt, error)
+                    drop(reservation);
+                    queued_page = self
+                        .await_retry(document, Stage::Read, slot.requeue(), &mut attempt, error)
                         .await?;
                 }
             }
@@ -114,14 +111,19 @@ impl PageTask {
 
     async fn recognize_image(
         &self,
-        work: &DocumentContext,
+        document: &DocumentContext,
         mut image: OcrImage,
     ) -> Result<Vec<Line>, StageError> {
         let pixels = image.pixels.take().ok_or_else(|| InferenceError::InvalidInput {
             model: "text recognition".into(),
             reason: format!("page {} was rasterized without pixels", self.facts.number),
         })?;
-        let reader = work.engine.ports.reader.as_ref().ok_or_else(no_reader_error)?;
+        let reader = document
+            .engine
+            .ports
+            .reader
+            .as_ref()
+            .ok_or_else(no_reader_error)?;
         Ok(reader.recognize_text(&self.account, pixels, image.dpi).await?)
     }
 }

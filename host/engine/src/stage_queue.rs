@@ -178,8 +178,8 @@ impl QueuedPage {
     /// Waits for a worker slot of the stage, and leaves the queue. The queue capacity stays reserved until the returned permit is
     /// dropped.
     pub(crate) async fn acquire_slot_keeping_reservation(mut self) -> (SlotPermit, Option<CapacityPermit>) {
-        let place = self.permit.take();
-        (self.acquire_slot().await, place)
+        let reservation = self.permit.take();
+        (self.acquire_slot().await, reservation)
     }
 
     /// Waits for a slot of other workers than the usual ones of the stage, and leaves the queue.
@@ -219,8 +219,8 @@ pub(crate) struct SlotPermit {
 impl Drop for SlotPermit {
     fn drop(&mut self) {
         self.workers.metrics.busy.decrement(1.0);
-        for spent in &self.queue.0.busy_times {
-            spent.record_slot_released(self.queue.0.stage, self.workers.kind, self.since);
+        for busy_time in &self.queue.0.busy_times {
+            busy_time.record_slot_released(self.queue.0.stage, self.workers.kind, self.since);
         }
     }
 }
@@ -235,8 +235,8 @@ impl SlotPermit {
             .metrics
             .seconds
             .record_many(each.as_secs_f64(), pages as usize);
-        for spent in &self.queue.0.busy_times {
-            spent.record_pages_done(self.queue.0.stage, self.workers.kind, pages);
+        for busy_time in &self.queue.0.busy_times {
+            busy_time.record_pages_done(self.queue.0.stage, self.workers.kind, pages);
         }
         let mut times = self.queue.0.times.lock();
         for _ in 0..pages.min(STAGE_TIME_SAMPLES as u32) {

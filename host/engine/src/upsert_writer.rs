@@ -65,18 +65,18 @@ impl UpsertQueue {
     /// returns.
     pub(crate) async fn upsert_passages(
         &self,
-        waiting: QueuedPage,
+        queued_page: QueuedPage,
         passages: PagePassages,
     ) -> Result<Duration, StageError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         let ready = QueuedUpsert {
-            queued_page: waiting,
+            queued_page,
             passages,
             reply,
         };
         let died = || StageError::StageDied(Stage::Upsert);
         self.0.send(ready).map_err(|_| died())?;
-        Ok(answer.await.map_err(|_| died())??)
+        Ok(response.await.map_err(|_| died())??)
     }
 }
 
@@ -84,11 +84,11 @@ impl UpsertWriter {
     async fn run_write_loop(self, mut inbox: mpsc::UnboundedReceiver<QueuedUpsert>) {
         while let Some(first) = inbox.recv().await {
             let QueuedUpsert {
-                queued_page: waiting,
+                queued_page,
                 passages,
                 reply,
             } = first;
-            let seat = waiting.acquire_slot().await;
+            let slot = queued_page.acquire_slot().await;
             let mut points = passages.points.len();
             let mut group = vec![(passages, reply)];
             while group.len() < MAX_GROUP_PAGES
@@ -108,7 +108,7 @@ impl UpsertWriter {
             let pages = u32::try_from(group.len()).unwrap_or(u32::MAX);
             match written {
                 Ok(()) => {
-                    let each = seat.record_finished(pages) / pages;
+                    let each = slot.record_finished(pages) / pages;
                     for reply in replies {
                         // The page may have been dropped meanwhile.
                         let _ = reply.send(Ok(each));
@@ -123,7 +123,7 @@ impl UpsertWriter {
                 Err(_) => {
                     for (page, reply) in group.into_iter().zip(replies) {
                         let written = self.write_group(&[page]).await;
-                        let _ = reply.send(written.map(|()| seat.record_finished(1)));
+                        let _ = reply.send(written.map(|()| slot.record_finished(1)));
                     }
                 }
             }

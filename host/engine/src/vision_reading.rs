@@ -40,10 +40,10 @@ with the Markdown alone. If there is no text on the page, answer [[blank page]].
 
 impl PageTask {
     /// Requests a transcription of the page, in one attempt.
-    pub(crate) async fn transcribe_page(&self, work: &DocumentContext) -> Result<Vec<Line>, StageError> {
+    pub(crate) async fn transcribe_page(&self, document: &DocumentContext) -> Result<Vec<Line>, StageError> {
         let page = self.facts.number;
-        let config = &work.engine.config.vision;
-        let model = work.engine.ports.language_model.as_ref();
+        let config = &document.engine.config.vision;
+        let model = document.engine.ports.language_model.as_ref();
         let Some(model) = model.filter(|model| model.supports_images()) else {
             return Err(StageError::NoVisionModel { page });
         };
@@ -53,13 +53,13 @@ impl PageTask {
             system_prompt: None,
             prompt: config.prompt.clone().unwrap_or_else(|| DEFAULT_PROMPT.to_owned()),
             text: String::new(),
-            image: Some(self.rasterize_for_model(work, config.longest_side).await?),
+            image: Some(self.rasterize_for_model(document, config.longest_side).await?),
             max_response_tokens: config.max_tokens,
             timeout: config.timeout,
-            document: Some(work.id),
+            document: Some(document.id),
         };
         // At most as many requests as worker slots are in flight, so they do not wait for capacity in the models' queue.
-        match work.job.model_requests.send_request(&**model, question).await {
+        match document.job.model_requests.send_request(&**model, question).await {
             Ok(answer) => Ok(parse_transcription(&answer)),
             Err(LlmError::ProviderFailed {
                 provider,
@@ -86,7 +86,7 @@ impl PageTask {
     /// Rasterizes the page for the model, at a lower resolution if the image would be too large.
     async fn rasterize_for_model(
         &self,
-        work: &DocumentContext,
+        document: &DocumentContext,
         longest_side: u32,
     ) -> Result<EncodedImage, RasterError> {
         let page = self.facts.number;
@@ -97,15 +97,15 @@ impl PageTask {
                 want_pixels: false,
                 want_encoded: true,
             };
-            let drawn = work.open.draw(page, drawing).await?;
-            let image = drawn.encoded.ok_or_else(|| RasterError::PageUnreadable {
+            let rasterized = document.open.draw(page, drawing).await?;
+            let image = rasterized.encoded.ok_or_else(|| RasterError::PageUnreadable {
                 page,
                 reason: "it was rasterized without an encoded image".into(),
             })?;
             if image.bytes.len() <= MAX_IMAGE_BYTES {
                 return Ok(image);
             }
-            let coarser = dpi.min(drawn.dpi) / 4 * 3;
+            let coarser = dpi.min(rasterized.dpi) / 4 * 3;
             if coarser < MIN_DPI {
                 return Err(RasterError::PageTooLarge {
                     page,
