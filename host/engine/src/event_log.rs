@@ -19,12 +19,10 @@ use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord};
 use weir_core::decision::ObservedEvent;
 use weir_core::event::{Event, EventKind};
 use weir_core::ledger::LedgerEntry;
-use weir_core::ports::{JobPolicy, Ledger};
+use weir_core::ports::Ledger;
 use weir_core::{DocumentId, JobId, PolicyError, StorageError, TenantId};
 
-use crate::error::error_note;
 use crate::group_commit::GroupCommit;
-use crate::stop_signal::StopSignal;
 
 /// The most events that wait for the progress component.
 const OBSERVER_QUEUE_CAPACITY: usize = 256;
@@ -66,7 +64,7 @@ struct ComponentLogBuffer {
 }
 
 /// A message to the observer that calls the progress component.
-enum ObserverMessage {
+pub(crate) enum ObserverMessage {
     Event(u64, ObservedEvent),
     /// The end of a document. Its event is written only after the component has seen this.
     DocumentEnd(u64, ObservedEvent, oneshot::Sender<Result<(), PolicyError>>),
@@ -74,33 +72,33 @@ enum ObserverMessage {
     JobOver,
 }
 
-/// The receiving end of a log: calls the progress component with each event.
-pub(crate) struct ProgressObserver {
-    messages: mpsc::Receiver<ObserverMessage>,
-    policy_failures: mpsc::Receiver<PolicyError>,
+/// The receiving end of a log, for the progress observer.
+pub(crate) struct ObserverQueue {
+    pub(crate) messages: mpsc::Receiver<ObserverMessage>,
+    pub(crate) policy_failures: mpsc::Receiver<PolicyError>,
 }
 
 impl EventLog {
-    /// Creates a log and its observer. `max_recent` is the number of events that stay in memory. It must be at least the number
+    /// Creates a log and the queue of its observer. `max_recent` is the number of events that stay in memory. It must be at least the number
     /// of entries that the group commit may hold, so that older events are in the ledger.
     pub(crate) fn new(
         job: JobId,
         tenant: TenantId,
-        journal: GroupCommit,
+        group_commit: GroupCommit,
         ledger: Arc<dyn Ledger>,
         max_recent: usize,
-    ) -> (Arc<Self>, ProgressObserver) {
-        let (observer, seen) = mpsc::channel(OBSERVER_QUEUE_CAPACITY);
-        let (report, faults) = mpsc::channel(POLICY_FAILURE_CAPACITY);
+    ) -> (Arc<Self>, ObserverQueue) {
+        let (observer, messages) = mpsc::channel(OBSERVER_QUEUE_CAPACITY);
+        let (failure_sender, policy_failures) = mpsc::channel(POLICY_FAILURE_CAPACITY);
         let log = Self {
             job,
             tenant,
             began: Instant::now(),
             age_millis: AtomicU64::new(0),
-            group_commit: journal,
+            group_commit,
             ledger,
             observer,
-            policy_failures: report,
+            policy_failures: failure_sender,
             state: Mutex::default(),
             component_log: Mutex::default(),
             last_seq: watch::Sender::new(0),
@@ -108,9 +106,9 @@ impl EventLog {
         };
         (
             Arc::new(log),
-            ProgressObserver {
-                messages: seen,
-                policy_failures: faults,
+            ObserverQueue {
+                messages,
+                policy_failures,
             },
         )
     }
@@ -322,59 +320,6 @@ impl EventWatcher {
             });
         }
         Ok(events.into())
-    }
-}
-
-impl ProgressObserver {
-    /// Calls the progress component with each event in turn and writes its updates as events, until the job is over. If the
-    /// component fails for good, the job fails.
-    pub(crate) async fn observe_until_job_over(
-        mut self,
-        log: Arc<EventLog>,
-        policy: Arc<dyn JobPolicy>,
-        stop_signal: StopSignal,
-    ) {
-        loop {
-            let seen = tokio::select! {
-                biased;
-                Some(error) = self.policy_failures.recv() => {
-                    log.write_event(None, EventKind::PolicyFallback { error: error_note(error.kind(), &error) }).await;
-                    continue;
-                }
-                seen = self.messages.recv() => seen,
-            };
-            let (at_millis, observation, reply) = match seen {
-                None | Some(ObserverMessage::JobOver) => return,
-                Some(ObserverMessage::Event(at, observation)) => (at, observation, None),
-                Some(ObserverMessage::DocumentEnd(at, observation, reply)) => (at, observation, Some(reply)),
-            };
-            let answered = tokio::select! {
-                biased;
-                () = stop_signal.await_cancelled_or_failed() => Ok(Vec::new()),
-                answered = policy.handle_event(at_millis, observation) => answered,
-            };
-            let shown = match answered {
-                Ok(updates) => {
-                    for update in updates {
-                        let progress = EventKind::Progress {
-                            percent: update.percent,
-                            message: update.message,
-                            seconds_left: update.seconds_left,
-                        };
-                        log.write_event(Some(update.document), progress).await;
-                    }
-                    Ok(())
-                }
-                Err(error) => {
-                    stop_signal.signal_failure(error_note(error.kind(), &error));
-                    Err(error)
-                }
-            };
-            if let Some(reply) = reply {
-                // The document may have been cancelled meanwhile.
-                let _ = reply.send(shown);
-            }
-        }
     }
 }
 

@@ -1,14 +1,11 @@
 //! Runs a job from its first ledger entry to its last.
 
-use std::collections::HashMap;
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use tokio::task::{Id, JoinError, JoinSet};
-use tracing::Instrument as _;
+use weir_core::clock::unix_time_millis;
 use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::{OpenPolicyRequest, PolicyCallCounts, SchedulingContext};
@@ -17,20 +14,17 @@ use weir_core::{Lane, StorageError};
 
 use crate::busy_time::BusyTime;
 use crate::context::{JobContext, await_job_stopped};
-use crate::document_ingestion;
-use crate::document_queue::DocumentQueue;
 use crate::error::{DocumentStop, STAGE_DIED_KIND, StageError, error_note};
-use crate::event_log::{EventLog, ProgressObserver};
+use crate::event_log::{EventLog, ObserverQueue};
 use crate::job_capabilities::JobCapabilities;
+use crate::job_documents::{report_unstarted_document, unopened_outcome};
 use crate::job_handle::JobHandle;
 use crate::job_outcome::{DocumentEndState, DocumentOutcome, JobOutcome};
-use crate::job_spec::{DocumentSpec, JobSpec};
+use crate::job_spec::JobSpec;
 use crate::latency_boost::run_with_boost;
 use crate::model_request_tracker::ModelRequestTracker;
 use crate::state::EngineState;
 use crate::stop_signal::StopSignal;
-use crate::trace_spans;
-use weir_core::clock::unix_time_millis;
 
 /// Registers a job as active. Returns its handle and the future that runs it.
 pub(crate) fn prepare_job_run(
@@ -100,7 +94,7 @@ struct JobRun {
 }
 
 impl JobRun {
-    async fn run_job(mut self, observer: ProgressObserver) -> JobOutcome {
+    async fn run_job(mut self, observer: ObserverQueue) -> JobOutcome {
         if let Err(unread) = self.resume_recovered_job().await {
             // Nothing has been written, so the job in the ledger is unchanged.
             return JobOutcome {
@@ -195,7 +189,7 @@ impl JobRun {
         Ok(())
     }
 
-    async fn open_policy_and_run_documents(&self, observer: ProgressObserver) -> DocumentsResult {
+    async fn open_policy_and_run_documents(&self, observer: ObserverQueue) -> DocumentsResult {
         let (tenant, id) = (&self.spec.tenant, self.record.id);
         let ports = &self.engine.ports;
         // Pages wait for policy decisions, so requests of components do not wait for fuller batches.
@@ -302,140 +296,5 @@ impl DocumentsResult {
             error: Some(error),
             policy: PolicyCallCounts::default(),
         }
-    }
-}
-
-/// Reports the failure of a document that was not started, or whose task has panicked.
-async fn report_unstarted_document(
-    log: &EventLog,
-    spec: &DocumentSpec,
-    error: &ErrorInfo,
-) -> DocumentOutcome {
-    let what = EventKind::DocumentFailed {
-        name: spec.name.clone(),
-        error: error.clone(),
-        done: 0,
-    };
-    log.write_event(None, what).await;
-    let end = DocumentEndState::Failed {
-        error: error.clone(),
-        done: 0,
-    };
-    unopened_outcome(spec, end)
-}
-
-/// Builds the outcome of a document that was not opened.
-fn unopened_outcome(spec: &DocumentSpec, end: DocumentEndState) -> DocumentOutcome {
-    DocumentOutcome {
-        name: spec.name.clone(),
-        document: None,
-        end,
-    }
-}
-
-impl JobContext {
-    /// Runs the documents while the observer calls the progress component with their events.
-    async fn run_documents_with_observer(
-        self: &Arc<Self>,
-        observer: ProgressObserver,
-        specs: &[DocumentSpec],
-    ) -> Vec<DocumentOutcome> {
-        let mut observing = JoinSet::new();
-        let observer = observer.observe_until_job_over(
-            Arc::clone(&self.log),
-            Arc::clone(&self.policy),
-            self.stop_signal.clone(),
-        );
-        observing.spawn(observer.in_current_span());
-        let outcomes = {
-            let mut documents = std::pin::pin!(self.run_documents(specs));
-            tokio::select! {
-                outcomes = &mut documents => outcomes,
-                never = self.report_model_waits() => match never {},
-                // Without a request to end, it ends only by a panic.
-                Some(_) = observing.join_next() => {
-                    let message = "the progress observer panicked: this is a fault of the host, see its log";
-                    self.stop_signal.signal_failure(error_note(STAGE_DIED_KIND, message));
-                    documents.await
-                }
-            }
-        };
-        self.log.stop_observer().await;
-        while observing.join_next().await.is_some() {}
-        outcomes
-    }
-
-    /// Reports when requests wait for failing language models, as long as the job runs.
-    async fn report_model_waits(&self) -> Infallible {
-        match &self.engine.ports.language_model {
-            Some(model) => {
-                self.model_requests
-                    .report_provider_waits(&**model, &self.log)
-                    .await
-            }
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Runs the documents, several at a time. One of them is the largest that is left, the others are the smallest.
-    async fn run_documents(self: &Arc<Self>, specs: &[DocumentSpec]) -> Vec<DocumentOutcome> {
-        // A job that is stopped before the sizes are known ends its documents in any order.
-        let sized = self
-            .run_unless_stopped(DocumentQueue::sorted_by_file_size(specs.to_vec()))
-            .await;
-        let mut queue = sized.unwrap_or_else(|_| DocumentQueue::in_given_order(specs.to_vec()));
-        let slots = self.engine.config.max_active_documents.max(1);
-        let mut running: JoinSet<DocumentOutcome> = JoinSet::new();
-        let mut places: HashMap<Id, usize> = HashMap::new();
-        let mut large: Option<Id> = None;
-        let mut outcomes = vec![None; specs.len()];
-        loop {
-            while running.len() < slots && self.exhausted_quota.get().is_none() {
-                let take_large = slots > 1 && large.is_none() && !running.is_empty();
-                let Some((place, spec)) = queue.take_next(take_large) else {
-                    break;
-                };
-                let job = Arc::clone(self);
-                let span = trace_spans::document_span(&spec.name);
-                let ingest = async move { document_ingestion::ingest_document(&job, &spec).await };
-                let task = running.spawn(ingest.instrument(span).in_current_span());
-                if take_large {
-                    large = Some(task.id());
-                }
-                places.insert(task.id(), place);
-            }
-            let Some(ended) = running.join_next_with_id().await else {
-                break;
-            };
-            let id = ended.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-            large.take_if(|large| *large == id);
-            let Some(place) = places.remove(&id) else { continue };
-            let outcome = match (ended, specs.get(place)) {
-                (Ok((_, outcome)), _) => Some(outcome),
-                (Err(died), Some(spec)) => {
-                    tracing::error!(%died, name = spec.name, "a document's task panicked");
-                    let message = "the document's task panicked: this is a fault of the host, see its log";
-                    Some(
-                        report_unstarted_document(&self.log, spec, &error_note(STAGE_DIED_KIND, message))
-                            .await,
-                    )
-                }
-                (Err(_), None) => None,
-            };
-            if let Some(slot) = outcomes.get_mut(place) {
-                *slot = outcome;
-            }
-        }
-        // Documents that were not started because the job is held are processed when it resumes.
-        let not_begun = |spec: &DocumentSpec| DocumentOutcome {
-            name: spec.name.clone(),
-            document: None,
-            end: DocumentEndState::Suspended { done: 0 },
-        };
-        let held = self.exhausted_quota.get().is_some();
-        let outcomes = outcomes.into_iter().zip(specs);
-        outcomes
-            .filter_map(|(outcome, spec)| outcome.or_else(|| held.then(|| not_begun(spec))))
-            .collect()
     }
 }
