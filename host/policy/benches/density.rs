@@ -37,7 +37,7 @@ use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
 use weir_core::{DocumentId, JobId, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
 
-use support::{UnavailableCapabilities, component_file, components_folder};
+use support::{UnavailableCapabilities, component_file, components_folder, read_pss_kib};
 
 /// Numbers of tenants and of different routing components: for the default component, and for another one.
 const DEFAULT_COUNTS: (usize, usize) = (10_000, 200);
@@ -234,19 +234,4 @@ fn main() {
             );
         }
     });
-}
-
-fn read_pss_kib() -> u64 {
-    std::fs::read_to_string("/proc/self/smaps_rollup")
-        .unwrap()
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("Pss:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .trim()
-                .parse()
-                .ok()
-        })
-        .unwrap()
 }

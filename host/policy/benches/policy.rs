@@ -28,7 +28,7 @@ use weir_core::ports::{JobPolicy, OpenPolicyRequest, PolicyFactory};
 use weir_core::{DocumentId, JobId, TenantId};
 use weir_policy::{PolicyConfig, PolicyHost, Retention};
 
-use support::{UnavailableCapabilities, component_file, components_folder};
+use support::{UnavailableCapabilities, component_file, components_folder, read_pss_kib};
 
 /// Live instances whose memory is measured, and the limit on that memory.
 const LIVE_INSTANCES: u32 = 10_000;
@@ -169,19 +169,4 @@ fn measure_instance_memory(runtime: &Runtime, host: &PolicyHost, pipeline: &Pipe
             MAX_LIVE_INSTANCES_KIB >> 10
         );
     });
-}
-
-fn read_pss_kib() -> u64 {
-    std::fs::read_to_string("/proc/self/smaps_rollup")
-        .unwrap()
-        .lines()
-        .find_map(|line| {
-            line.strip_prefix("Pss:")?
-                .trim()
-                .strip_suffix(" kB")?
-                .trim()
-                .parse()
-                .ok()
-        })
-        .unwrap()
 }

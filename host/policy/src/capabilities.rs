@@ -16,7 +16,7 @@ use crate::bindings::rasterizer::{Brightness, Picture};
 use crate::bindings::refusals::Refusal;
 use crate::bindings::{inference, log, rasterizer, refusals, settings, state, types};
 use crate::capability_trace::{self, hash_request};
-use crate::instance_data::InstanceData;
+use crate::instance::instance_data::InstanceData;
 
 /// Bytes of a text or prompt for a model, and of a page's text.
 const MAX_TEXT_BYTES: usize = 64 << 10;

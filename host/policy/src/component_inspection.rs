@@ -6,23 +6,22 @@
 //! not make the component fail the inspection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use weir_core::component::{ComponentInterface, ComponentValidator};
-use weir_core::component_log::ComponentLogRecord;
 use weir_core::decision::{
     BatchContext, ComputeDevice, DocumentFacts, Heading, ObservedEvent, PassageSource,
 };
-use weir_core::event::ErrorInfo;
 use weir_core::manifest::{Capability, ComponentFailurePolicy, ComponentFile, Manifest, Pipeline, Role};
 use weir_core::memory_component_state::MemoryComponentState;
-use weir_core::ports::{Capabilities, JobPolicy as _, OpenPolicyRequest};
-use weir_core::{DocumentId, JobId, PageFacts, PageNumber, PolicyError, Rect, TenantId};
+use weir_core::ports::{JobPolicy as _, OpenPolicyRequest};
+use weir_core::{DocumentId, JobId, PageFacts, PolicyError, TenantId};
 
 use crate::compiler::unusable_error;
+use crate::host::PolicyHost;
 use crate::linked_component::GrantedCapabilities;
-use crate::policy_host::PolicyHost;
+use crate::stub_capabilities::StubCapabilities;
 
 /// Text of the sample page in the calls of an inspection.
 const SAMPLE_PAGE_TEXT: &str =
@@ -148,55 +147,4 @@ fn sample_started_observation() -> ObservedEvent {
         pages: 1,
         already_done: 0,
     }
-}
-
-/// Capabilities that always fail.
-#[derive(Default)]
-pub(crate) struct StubCapabilities {
-    was_called: AtomicBool,
-}
-
-impl StubCapabilities {
-    fn refuse_call<T>(&self) -> Result<T, ErrorInfo> {
-        self.was_called.store(true, Ordering::Relaxed);
-        Err(ErrorInfo {
-            kind: "unavailable".into(),
-            message: "this capability is not available while a component is inspected".into(),
-        })
-    }
-}
-
-#[async_trait]
-impl Capabilities for StubCapabilities {
-    async fn render_preview(
-        &self,
-        _: &DocumentId,
-        _: PageNumber,
-        _: u32,
-    ) -> Result<(u32, u32, Vec<u8>), ErrorInfo> {
-        self.refuse_call()
-    }
-
-    async fn read_page_text(&self, _: &DocumentId, _: PageNumber) -> Result<String, ErrorInfo> {
-        self.refuse_call()
-    }
-
-    async fn count_embedding_tokens(&self, _: &str) -> Result<u32, ErrorInfo> {
-        self.refuse_call()
-    }
-
-    async fn embed_texts(&self, _: Vec<String>) -> Result<Vec<Vec<f32>>, ErrorInfo> {
-        self.refuse_call()
-    }
-
-    async fn recognize_region(&self, _: &DocumentId, _: PageNumber, _: Rect) -> Result<String, ErrorInfo> {
-        self.refuse_call()
-    }
-
-    async fn generate_text(&self, _: &str, _: u32) -> Result<String, ErrorInfo> {
-        self.refuse_call()
-    }
-
-    fn report_policy_fallback(&self, _: &PolicyError) {}
-    fn append_component_log(&self, _: ComponentLogRecord) {}
 }

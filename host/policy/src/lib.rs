@@ -3,48 +3,42 @@
 //! A component is untrusted code in the host's process, so every step limits it:
 //!
 //! - `compiler` compiles it in a child process.
-//! - `linked_component`, `capabilities` and `wasi` link it against the capabilities that its manifest grants, and nothing else.
+//! - `linked_component`, `capabilities` and `wasi_linker` link it against the capabilities that its manifest grants, and nothing else.
 //! - `wasm_engine` creates its instances in a pool of fixed size.
-//! - `instance_slot` calls it under a call timeout, a memory limit, a stack limit and an output limit.
+//! - `instance` calls it under a call timeout, a memory limit, a stack limit and an output limit.
 //! - `roles` checks its decisions against the ranges of the contract before the engine sees them.
-//! - `call_failure` turns its failures into typed errors that name the guest's function.
+//! - `instance::call_failure` turns its failures into typed errors that name the guest's function.
 //!
 //! A policy call must cost about a microsecond, because pipelines make one for each page. So calls use the synchronous
 //! component ABI on a fiber, a short call never reaches the tick that enforces the call timeout, and recording a call only moves its
 //! arguments into a list, which a thread writes to disk later.
 
 mod bindings;
-mod call_failure;
 mod call_metrics;
 mod capabilities;
 mod capability_trace;
 mod compiler;
 mod component_inspection;
 mod config;
-mod cpu_budget;
 mod epoch_ticker;
-mod failure_report;
-mod host_shared_state;
-mod instance_data;
-mod instance_slot;
+mod host;
+mod instance;
 mod linked_component;
 mod linked_component_cache;
-mod live_instance;
 mod offload_executor;
-mod pending_state;
-mod policy_host;
 mod policy_job;
 mod recording;
 mod replay;
 mod roles;
 mod stats;
-mod wasi;
+mod stub_capabilities;
+mod wasi_linker;
 mod wasm_engine;
 
 pub use capability_trace::RecordedResponse;
 pub use compiler::compile_main;
 pub use config::PolicyConfig;
-pub use policy_host::PolicyHost;
+pub use host::PolicyHost;
 pub use policy_job::PolicyJob;
 pub use recording::{
     FunctionCall, PolicyRequest, RecordedCall, RecordedComponent, RecordedDecision, RecordingFrame,

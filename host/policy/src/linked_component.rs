@@ -10,8 +10,8 @@ use weir_core::manifest::{Capability, Role};
 
 use crate::bindings::{batching, chunking, inference, log, progress, rasterizer, routing, settings, state};
 use crate::compiler::CacheFileGuard;
-use crate::instance_data::InstanceData;
-use crate::wasi;
+use crate::instance::instance_data::InstanceData;
+use crate::wasi_linker;
 
 const WIT_PACKAGE_PREFIX: &str = "weir:pipeline/";
 const WIT_VERSION_SUFFIX: &str = "@0.1.0";
@@ -190,7 +190,7 @@ fn check_imports(
 
 fn build_linker(engine: &Engine, granted: GrantedCapabilities) -> Result<Linker<InstanceData>> {
     let mut linker = Linker::new(engine);
-    wasi::add_to_linker(&mut linker)?;
+    wasi_linker::add_to_linker(&mut linker)?;
     settings::add_to_linker::<_, HasSelf<InstanceData>>(&mut linker, |guest| guest)?;
     log::add_to_linker::<_, HasSelf<InstanceData>>(&mut linker, |guest| guest)?;
     if granted.state {

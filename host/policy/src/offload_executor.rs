@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 use tracing::instrument::WithSubscriber as _;
 
-use crate::cpu_budget::CpuClock;
+use crate::instance::cpu_budget::CpuClock;
 
 /// Nice value of the threads. Next to a thread of nice 0, a thread of nice 10 gets 110 parts of 1,134 of a core
 /// (`sched_prio_to_weight` of Linux).
@@ -100,7 +100,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::cpu_budget::CpuBudget;
+    use crate::instance::cpu_budget::CpuBudget;
 
     fn current_thread_name() -> String {
         thread::current().name().unwrap_or_default().to_owned()

@@ -14,11 +14,11 @@ use weir_core::page::PageFacts;
 use weir_core::ports::{JobPolicy, PolicyCallCounts};
 use weir_core::{DocumentId, PolicyError};
 
-use crate::call_failure::to_error_note;
 use crate::capability_trace::CapabilityTrace;
-use crate::host_shared_state::OpenJobGuard;
-use crate::instance_data::JobContext;
-use crate::instance_slot::{CallOutcome, InstanceSlot};
+use crate::host::shared_state::OpenJobGuard;
+use crate::instance::call_failure::to_error_note;
+use crate::instance::instance_slot::{CallOutcome, InstanceSlot};
+use crate::instance::job_context::JobContext;
 use crate::recording::{
     FunctionCall, JobRecorder, PolicyRequest, RecordedCall, RecordedDecision, match_function,
 };

@@ -22,12 +22,12 @@ use weir_core::replay::{DecisionDifference, DecisionTotals, JobReplayer, ReplayE
 use weir_core::{JobId, StorageError, TenantId};
 
 use crate::capability_trace::{CapabilityTrace, RecordedResponse};
-use crate::component_inspection::StubCapabilities;
-use crate::policy_host::PolicyHost;
+use crate::host::PolicyHost;
 use crate::recording::{
     FunctionCall, RecordedCall, RecordedDecision, RecordingFrame, SessionHeader, match_function,
     read_recording,
 };
+use crate::stub_capabilities::StubCapabilities;
 
 /// Differences that the report lists. All differences are counted.
 const MAX_REPORTED_DIFFERENCES: usize = 200;

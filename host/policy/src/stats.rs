@@ -8,6 +8,7 @@ use weir_core::usage::{Usage, UsageMeter};
 use weir_core::{PolicyError, TenantId};
 
 use crate::call_metrics::CallMetrics;
+use crate::instance::cpu_budget::to_nanos;
 
 /// Nanoseconds of a job's component time after which usage is reported. Often enough for a daily limit, and rare compared with
 /// calls of a microsecond.
@@ -63,10 +64,6 @@ pub(crate) struct JobCounters {
 
 fn add_to_counter(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
-}
-
-fn to_nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl JobCounters {

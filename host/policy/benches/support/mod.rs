@@ -67,3 +67,19 @@ pub(crate) fn component_file(path: PathBuf) -> ComponentFile {
         path,
     }
 }
+
+/// Returns the proportional set size of this process in KiB.
+pub(crate) fn read_pss_kib() -> u64 {
+    std::fs::read_to_string("/proc/self/smaps_rollup")
+        .unwrap()
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("Pss:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .unwrap()
+}

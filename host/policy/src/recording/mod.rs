@@ -14,10 +14,15 @@
 //! [`RecordingFrame::SessionStarted`]. It ends with [`RecordingFrame::SessionEnded`], which has the number of its calls, or with
 //! [`RecordingFrame::RecordingStopped`]. A session without either was cut short when the process was killed.
 
+mod job_recorder;
 mod reader;
 mod recorded_decision;
+mod recording_file;
 mod retention;
 mod writer;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -30,11 +35,12 @@ use weir_core::{JobId, RevisionId, TenantId};
 
 use crate::capability_trace::RecordedResponse;
 
+pub(crate) use job_recorder::JobRecorder;
 pub use reader::read_recording;
 pub(crate) use recorded_decision::match_function;
 pub use recorded_decision::{FunctionCall, PolicyRequest, RecordedDecision};
 pub use retention::Retention;
-pub(crate) use writer::{JobRecorder, RecordingWriter};
+pub(crate) use writer::RecordingWriter;
 
 /// An entry of a recording.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,4 +1,9 @@
-use super::super::{FunctionCall, RecordedComponent, RecordedDecision, read_recording};
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use super::job_recorder::MAX_GROUP_FRAMES;
+use super::recording_file::{MAX_RECORDING_BYTES, RecordingFile, append_frames, encode_frames};
 use super::*;
 use weir_core::decision::{PageRoute, PageToRoute, ReadingMethod};
 use weir_core::manifest::ComponentLimits;
@@ -53,12 +58,7 @@ fn recorded_call(page: u32) -> RecordedCall {
 }
 
 fn recording_file(path: &Path) -> RecordingFile {
-    RecordingFile {
-        path: path.to_owned(),
-        stopped: AtomicBool::new(false),
-        closed: AtomicBool::new(false),
-        removed: AtomicBool::new(false),
-    }
+    RecordingFile::new(path.to_owned())
 }
 
 fn page_numbers(frames: &[RecordingFrame]) -> Vec<u32> {

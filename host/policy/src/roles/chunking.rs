@@ -7,7 +7,7 @@ use weir_core::decision::{PassageSource, SummaryPlan, SummaryPrompt, SummarySour
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::chunking;
-use crate::live_instance::LiveInstance;
+use crate::instance::live_instance::LiveInstance;
 use crate::recording::{FunctionCall, RecordedDecision};
 
 /// Ranges of one decision.

@@ -14,7 +14,7 @@ use std::future::Future;
 use weir_core::decision::PolicyFunction;
 use weir_core::manifest::Role;
 
-use crate::live_instance::LiveInstance;
+use crate::instance::live_instance::LiveInstance;
 use crate::recording::{FunctionCall, RecordedDecision};
 
 /// A function of the contract as a guest exports it; implemented for the input type of each function. The conversions

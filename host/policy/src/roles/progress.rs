@@ -5,8 +5,8 @@ use weir_core::decision::{ObservedEvent, ProgressUpdate, TimedEvent};
 
 use super::{GuestFunction, missing_export_error, wit_conversions};
 use crate::bindings::progress;
-use crate::instance_data::to_single_line;
-use crate::live_instance::LiveInstance;
+use crate::instance::instance_data::to_single_line;
+use crate::instance::live_instance::LiveInstance;
 use crate::recording::{FunctionCall, RecordedDecision};
 
 /// Updates of one decision; further ones are dropped.

@@ -11,7 +11,7 @@ use weir_core::placement::PlacementError;
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::routing;
-use crate::live_instance::LiveInstance;
+use crate::instance::live_instance::LiveInstance;
 use crate::recording::{FunctionCall, RecordedDecision};
 
 /// Characters of a model's name.

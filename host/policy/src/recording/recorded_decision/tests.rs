@@ -11,6 +11,7 @@ use weir_core::{DocumentId, Lane, RevisionId, Stage, TenantId};
 
 use super::*;
 use crate::capability_trace::RecordedResponse;
+use crate::recording::recording_file::encode_frames;
 use crate::recording::{
     RecordedCall, RecordedComponent, RecordingFrame, RoleAssignment, SessionHeader, read_recording,
 };
@@ -237,13 +238,7 @@ fn recordings_keep_their_first_format() {
 
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(FIRST_FORMAT);
     assert_eq!(read_recording(&file).unwrap(), frames);
-    let mut written = Vec::new();
-    for frame in &frames {
-        let frame = postcard::to_stdvec(frame).unwrap();
-        written.extend(u32::try_from(frame.len()).unwrap().to_le_bytes());
-        written.extend(frame);
-    }
-    assert_eq!(written, std::fs::read(file).unwrap());
+    assert_eq!(encode_frames(&frames).unwrap(), std::fs::read(file).unwrap());
 }
 
 #[test]

@@ -7,8 +7,8 @@ use weir_core::ports::ComponentStateStore;
 use weir_core::usage::UsageMeter;
 
 use crate::epoch_ticker::EpochTicker;
+use crate::instance::live_instance::CallLimits;
 use crate::linked_component_cache::LinkedComponentCache;
-use crate::live_instance::CallLimits;
 use crate::offload_executor::OffloadExecutor;
 use crate::recording::RecordingWriter;
 use crate::stats::HostCounters;

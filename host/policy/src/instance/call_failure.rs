@@ -11,10 +11,10 @@ use weir_core::PolicyError;
 use weir_core::component_log::BacktraceFrame;
 use weir_core::event::ErrorInfo;
 
-use crate::instance_data::{
+use crate::instance::instance_data::{
     HOST_CALL_TIMEOUT, HostCallLimitExceeded, HostCallTimedOut, InstanceData, to_single_line,
 };
-use crate::live_instance::MAX_HANDLES;
+use crate::instance::live_instance::MAX_HANDLES;
 use crate::wasm_engine::MAX_STACK_BYTES;
 
 /// Functions named in an error's reason.

@@ -3,7 +3,7 @@
 use wasmtime::Store;
 
 use crate::bindings::{batching, chunking, progress, routing};
-use crate::instance_data::InstanceData;
+use crate::instance::instance_data::InstanceData;
 
 /// Resource handles that an instance may hold at a time. An interpreter holds only a few.
 pub(crate) const MAX_HANDLES: usize = 1024;

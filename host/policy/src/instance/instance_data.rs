@@ -2,22 +2,20 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use wasmtime::{ResourceLimiter, Result, UpdateDeadline};
 use weir_core::component_log::{ComponentLogRecord, ComponentLogRecordKind, LogLevel};
-use weir_core::manifest::Manifest;
-use weir_core::ports::{Capabilities, ComponentStateStore};
-use weir_core::{JobId, TenantId};
 
 use crate::bindings::log::Level;
 use crate::capability_trace::CapabilityTrace;
-use crate::cpu_budget::CpuBudget;
-use crate::pending_state::PendingState;
-use crate::wasi::GuestWasi;
+use crate::instance::cpu_budget::CpuBudget;
+use crate::instance::guest_wasi::GuestWasi;
+use crate::instance::job_context::JobContext;
+use crate::instance::pending_state::PendingState;
 use crate::wasm_engine::MAX_TABLE_ELEMENTS;
 
 /// Lines that a job may write to the component log.
@@ -42,37 +40,6 @@ pub(crate) const HOST_CALL_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, thiserror::Error)]
 #[error("the host did not answer in time")]
 pub(crate) struct HostCallTimedOut;
-
-/// Data that all instances of a job share.
-pub(crate) struct JobContext {
-    pub(crate) tenant: TenantId,
-    pub(crate) job: JobId,
-    pub(crate) manifest: Manifest,
-    pub(crate) capabilities: Arc<dyn Capabilities>,
-    pub(crate) state: Arc<dyn ComponentStateStore>,
-    log_lines: AtomicU32,
-    pub(crate) failed_calls: AtomicU32,
-}
-
-impl JobContext {
-    pub(crate) fn new(
-        tenant: TenantId,
-        job: JobId,
-        manifest: Manifest,
-        capabilities: Arc<dyn Capabilities>,
-        state: Arc<dyn ComponentStateStore>,
-    ) -> Self {
-        Self {
-            tenant,
-            job,
-            manifest,
-            capabilities,
-            state,
-            log_lines: AtomicU32::new(0),
-            failed_calls: AtomicU32::new(0),
-        }
-    }
-}
 
 /// The data in the wasmtime store of an instance.
 pub(crate) struct InstanceData {

@@ -13,22 +13,25 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 use weir_core::PolicyError;
 use weir_core::component_log::ComponentFailureReport;
 use weir_core::component_state::StateChange;
+use weir_core::event::ErrorInfo;
 use weir_core::manifest::{ComponentFile, Role};
 
-use crate::call_failure::{FailedCall, FailureExplanation, to_error_note};
 use crate::capability_trace::{CapabilityTrace, RecordedResponse};
-use crate::cpu_budget::CpuClock;
-use crate::failure_report::hash_call_input;
-use crate::host_shared_state::OpenJobGuard;
-use crate::instance_data::{HOST_CALL_TIMEOUT, InstanceData, JobContext, START_FUNCTION};
+use crate::host::shared_state::OpenJobGuard;
+use crate::instance::call_failure::{FailedCall, FailureExplanation, to_error_note};
+use crate::instance::cpu_budget::CpuClock;
+use crate::instance::instance_data::{HOST_CALL_TIMEOUT, InstanceData, START_FUNCTION};
+use crate::instance::job_context::JobContext;
+use crate::instance::live_instance::{CallLimits, LiveInstance, MAX_HANDLES, RoleExports};
 use crate::linked_component::LinkedComponent;
-use crate::live_instance::{CallLimits, LiveInstance, MAX_HANDLES, RoleExports};
+use crate::recording::FunctionCall;
 use crate::roles::GuestFunction;
 use crate::stats::JobCounters;
 
@@ -343,6 +346,21 @@ impl InstanceSlot {
         }
         .explain_error(error, guest)
     }
+}
+
+/// Returns the SHA-256 of a call's input in hexadecimal. The hash covers the recorded form, with a fixed error as the result, so
+/// equal inputs have equal hashes.
+fn hash_call_input<F: GuestFunction>(input: &F) -> Option<String> {
+    let unanswered = ErrorInfo {
+        kind: String::new(),
+        message: String::new(),
+    };
+    let call = F::RECORD(FunctionCall {
+        request: input.clone(),
+        response: Err(unanswered),
+    });
+    let bytes = postcard::to_stdvec(&call).ok()?;
+    Some(HEXLOWER.encode(&Sha256::digest(bytes)))
 }
 
 /// Creates an instance and looks up the exported functions of its roles.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use weir_core::component_state::{StateChange, StateSizes};
 use weir_core::event::ErrorInfo;
 
-use crate::instance_data::JobContext;
+use crate::instance::job_context::JobContext;
 
 /// The uncommitted writes of one policy call.
 #[derive(Debug, Default)]
@@ -64,8 +64,8 @@ mod tests {
 
     use super::*;
     use crate::bindings::state::Host as _;
-    use crate::component_inspection::StubCapabilities;
-    use crate::instance_data::{InstanceData, MAX_HOST_CALLS};
+    use crate::instance::instance_data::{InstanceData, MAX_HOST_CALLS};
+    use crate::stub_capabilities::StubCapabilities;
 
     fn new_instance_data(state: &Arc<MemoryComponentState>) -> InstanceData {
         let (tenant, manifest) = (TenantId::default_tenant(), Manifest::default_pipeline());

@@ -109,7 +109,7 @@ fn thread_cpu_nanos() -> u64 {
     to_nanos(now).max(1)
 }
 
-fn to_nanos(time: Duration) -> u64 {
+pub(crate) fn to_nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

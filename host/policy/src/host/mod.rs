@@ -1,43 +1,39 @@
 //! The policy host: opens the components of a job.
 
+mod assignment;
+pub(crate) mod shared_state;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
-use weir_core::manifest::{ComponentFailurePolicy, ComponentFile, Role};
+use weir_core::manifest::ComponentFile;
 use weir_core::ports::{ComponentStateStore, JobPolicy, OpenPolicyRequest, PolicyFactory};
 use weir_core::{JobId, PolicyError, StorageError, TenantId};
 
 use crate::compiler::{Compiler, unusable_error};
 use crate::config::PolicyConfig;
 use crate::epoch_ticker::EpochTicker;
-use crate::host_shared_state::{HostSharedState, OpenJobGuard};
-use crate::instance_data::JobContext;
-use crate::instance_slot::InstanceSlot;
+use crate::host::assignment::{assign_components, session_header};
+use crate::host::shared_state::{HostSharedState, OpenJobGuard};
+use crate::instance::instance_slot::InstanceSlot;
+use crate::instance::job_context::JobContext;
+use crate::instance::live_instance::CallLimits;
 use crate::linked_component::{GrantedCapabilities, LinkedComponent};
 use crate::linked_component_cache::LinkedComponentCache;
-use crate::live_instance::CallLimits;
 use crate::offload_executor::OffloadExecutor;
-use crate::policy_job::{PolicyJob, RoleSlots};
-use crate::recording::{self, JobRecorder, RecordedComponent, RecordingWriter, Retention, SessionHeader};
+use crate::policy_job::PolicyJob;
+use crate::recording::{JobRecorder, RecordingWriter, Retention};
 use crate::stats::{HostCounters, HostStats, JobCounters};
 use crate::wasm_engine;
 
 /// A manifest may raise the call timeout to this multiple of the host's.
 const MAX_CALL_TIMEOUT_FACTOR: u32 = 20;
 
-/// Runs tenants' components; implements the port [`Policies`]. A process needs one only: it owns the instance pool.
+/// Runs tenants' components; implements the port [`PolicyFactory`]. A process needs one only: it owns the instance pool.
 pub struct PolicyHost {
     shared: Arc<HostSharedState>,
-}
-
-/// A component that a job needs, with its roles in the job.
-struct RequiredComponent<'a> {
-    file: &'a ComponentFile,
-    roles: Vec<Role>,
-    /// Whether the component is called only after another one has failed.
-    is_fallback: bool,
 }
 
 impl PolicyHost {
@@ -141,7 +137,7 @@ impl PolicyHost {
         removed.map_err(|error| StorageError::from_io_error(writer.folder().display().to_string(), &error))
     }
 
-    /// Opens the components of one job. Like [`Policies::open`], but returns the concrete type, which has
+    /// Opens the components of one job. Like [`PolicyFactory::open_job_policy`], but returns the concrete type, which has
     /// [`stats`](PolicyJob::stats).
     ///
     /// # Errors
@@ -259,87 +255,6 @@ fn clamp_memory_bytes(bytes: u64) -> usize {
     usize::try_from(bytes).map_or(wasm_engine::MAX_MEMORY_BYTES, |b| {
         b.min(wasm_engine::MAX_MEMORY_BYTES)
     })
-}
-
-/// Lists the components that the job needs, each once, and assigns them to the roles.
-fn assign_components<'a>(
-    request: &OpenPolicyRequest<'a>,
-) -> (Vec<RequiredComponent<'a>>, [RoleSlots; Role::ALL.len()]) {
-    let pipeline = request.pipeline;
-    let mut required: Vec<RequiredComponent<'a>> = Vec::with_capacity(Role::ALL.len());
-    let mut roles = [RoleSlots::default(); Role::ALL.len()];
-    let mut find_or_add = |file: &'a ComponentFile, role: Role, is_fallback: bool| {
-        let found = required
-            .iter_mut()
-            .enumerate()
-            .find(|(_, component)| component.file.digest == file.digest);
-        if let Some((index, component)) = found {
-            if !component.roles.contains(&role) {
-                component.roles.push(role);
-            }
-            component.is_fallback &= is_fallback;
-            return index;
-        }
-        required.push(RequiredComponent {
-            file,
-            roles: vec![role],
-            is_fallback,
-        });
-        required.len() - 1
-    };
-    for (role, assigned) in Role::ALL.into_iter().zip(&mut roles) {
-        assigned.primary = pipeline
-            .components
-            .get(&role)
-            .map(|file| find_or_add(file, role, false));
-    }
-    if pipeline.manifest.on_component_failure == ComponentFailurePolicy::Default {
-        for (role, assigned) in Role::ALL.into_iter().zip(&mut roles) {
-            assigned.fallback = pipeline
-                .default_components
-                .get(&role)
-                .map(|file| find_or_add(file, role, true))
-                .filter(|index| Some(*index) != assigned.primary);
-        }
-    }
-    (required, roles)
-}
-
-fn session_header(
-    request: &OpenPolicyRequest<'_>,
-    required: &[RequiredComponent<'_>],
-    roles: &[RoleSlots; Role::ALL.len()],
-) -> SessionHeader {
-    let to_u16 = |index: usize| u16::try_from(index).unwrap_or(u16::MAX);
-    let assigned = Role::ALL.into_iter().zip(roles).filter_map(|(role, assigned)| {
-        Some(recording::RoleAssignment {
-            role,
-            primary: to_u16(assigned.primary?),
-            fallback: assigned.fallback.map(to_u16),
-        })
-    });
-    let manifest = &request.pipeline.manifest;
-    SessionHeader {
-        tenant: request.tenant.clone(),
-        job: request.job,
-        pipeline: manifest.name.clone(),
-        revision: request.pipeline.revision,
-        settings: manifest
-            .settings
-            .keys()
-            .filter_map(|name| Some((name.clone(), manifest.setting_text(name)?)))
-            .collect(),
-        components: required
-            .iter()
-            .map(|component| RecordedComponent {
-                name: component.file.name.clone(),
-                digest: component.file.digest,
-            })
-            .collect(),
-        role_assignments: assigned.collect(),
-        granted_capabilities: manifest.capabilities.grant.clone(),
-        limits: manifest.limits,
-    }
 }
 
 #[async_trait]

@@ -18,19 +18,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
-use wasmtime::component::{HasSelf, Linker, Resource};
+use wasmtime::component::Resource;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::bindings::clocks::monotonic_clock;
 use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamError, subscribe};
-use wasmtime_wasi::{Deterministic, HostWallClock, ResourceTable, WasiCtx, WasiCtxView, WasiView};
-
-use crate::instance_data::InstanceData;
+use wasmtime_wasi::{Deterministic, HostWallClock, ResourceTable, WasiCtx};
 
 /// Bytes of output that are kept; enough for a traceback of twenty or thirty lines.
 const MAX_OUTPUT_TAIL_BYTES: usize = 4096;
 
 /// Nanoseconds by which each read advances a guest's clock.
-const CLOCK_STEP_NANOS: u64 = 1_000_000;
+pub(crate) const CLOCK_STEP_NANOS: u64 = 1_000_000;
 
 /// Random bytes before the sequence repeats.
 const RANDOM_PERIOD_BYTES: u64 = 509;
@@ -79,50 +76,23 @@ impl GuestWasi {
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
 
+    /// Returns the time of the guest's clock and advances it.
+    pub(crate) fn read_clock(&self) -> u64 {
+        self.clock.read_and_advance()
+    }
+
+    /// Advances the guest's clock to a time, unless it is later already.
+    pub(crate) fn advance_clock_to(&self, nanos: u64) {
+        self.clock.0.fetch_max(nanos, Ordering::Relaxed);
+    }
+
+    pub(crate) fn advance_clock_by(&self, nanos: u64) {
+        self.clock.0.fetch_add(nanos, Ordering::Relaxed);
+    }
+
     /// Drops the output of the previous call.
     pub(crate) fn clear_output(&self) {
         self.output_tail.0.lock().clear();
-    }
-}
-
-pub(crate) fn add_to_linker(linker: &mut Linker<InstanceData>) -> wasmtime::Result<()> {
-    wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    // Replaces wasmtime's clock, whose sleep really waits.
-    linker.allow_shadowing(true);
-    monotonic_clock::add_to_linker::<_, HasSelf<InstanceData>>(linker, |guest| guest)?;
-    linker.allow_shadowing(false);
-    Ok(())
-}
-
-impl WasiView for InstanceData {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = self.wasi();
-        WasiCtxView {
-            ctx: &mut wasi.context,
-            table: &mut wasi.table,
-        }
-    }
-}
-
-impl monotonic_clock::Host for InstanceData {
-    fn now(&mut self) -> wasmtime::Result<u64> {
-        Ok(self.wasi().clock.read_and_advance())
-    }
-
-    fn resolution(&mut self) -> wasmtime::Result<u64> {
-        Ok(CLOCK_STEP_NANOS)
-    }
-
-    fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        let wasi = self.wasi();
-        wasi.clock.0.fetch_max(when, Ordering::Relaxed);
-        wasi.new_ready_pollable()
-    }
-
-    fn subscribe_duration(&mut self, nanos: u64) -> wasmtime::Result<Resource<DynPollable>> {
-        let wasi = self.wasi();
-        wasi.clock.0.fetch_add(nanos, Ordering::Relaxed);
-        wasi.new_ready_pollable()
     }
 }
 
@@ -135,7 +105,7 @@ impl Pollable for ReadyPollable {
 }
 
 impl GuestWasi {
-    fn new_ready_pollable(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
+    pub(crate) fn new_ready_pollable(&mut self) -> wasmtime::Result<Resource<DynPollable>> {
         let passed = self.table.push(ReadyPollable)?;
         subscribe(&mut self.table, passed)
     }

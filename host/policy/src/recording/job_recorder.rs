@@ -1,0 +1,103 @@
+//! Records the calls of one job.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+
+use parking_lot::Mutex;
+
+use super::recording_file::RecordingFile;
+use super::writer::{RecordingWriter, WriterCommand};
+use super::{RecordedCall, RecordingFrame, SessionHeader};
+
+/// Frames of a job that are written together.
+pub(super) const MAX_GROUP_FRAMES: usize = 64;
+/// Bytes of frames from which a smaller group is written.
+const MAX_GROUP_BYTES: usize = 256 << 10;
+/// Bytes of all jobs' frames that may wait for the thread.
+const MAX_PENDING_BYTES: usize = 32 << 20;
+
+/// Records the calls of one job. Dropping it submits the remaining frames. A job without calls leaves no file.
+pub(crate) struct JobRecorder {
+    file: Arc<RecordingFile>,
+    commands: Option<Sender<WriterCommand>>,
+    pending_bytes: Arc<AtomicUsize>,
+    pending: Mutex<PendingFrames>,
+}
+
+#[derive(Default)]
+struct PendingFrames {
+    frames: Vec<RecordingFrame>,
+    bytes: usize,
+    /// All calls of the session, including those already submitted.
+    calls: u64,
+}
+
+impl JobRecorder {
+    pub(crate) fn new(writer: &RecordingWriter, header: SessionHeader) -> Self {
+        Self {
+            file: writer.open_file(&header.tenant, &header.job),
+            commands: writer.commands.clone(),
+            pending_bytes: Arc::clone(&writer.pending_bytes),
+            pending: Mutex::new(PendingFrames {
+                bytes: header.estimate_bytes(),
+                frames: vec![RecordingFrame::SessionStarted(Box::new(header))],
+                calls: 0,
+            }),
+        }
+    }
+
+    pub(crate) fn push(&self, call: RecordedCall) {
+        if self.file.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        let bytes = call.estimate_bytes();
+        let mut pending = self.pending.lock();
+        pending.frames.push(RecordingFrame::Call(Box::new(call)));
+        pending.bytes += bytes;
+        pending.calls += 1;
+        if pending.frames.len() >= MAX_GROUP_FRAMES || pending.bytes >= MAX_GROUP_BYTES {
+            // Sent under the lock, so that groups are written in order. Sending does not block.
+            self.submit_pending(&mut pending);
+        }
+    }
+
+    /// Sends the pending frames to the writer thread, or stops recording if too many bytes are waiting there.
+    fn submit_pending(&self, pending: &mut PendingFrames) {
+        if self.file.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        // A job that has filled one group usually fills another, so capacity is reserved. Most jobs never fill one.
+        let mut frames = std::mem::replace(&mut pending.frames, Vec::with_capacity(MAX_GROUP_FRAMES));
+        let mut bytes = std::mem::take(&mut pending.bytes);
+        if self.pending_bytes.fetch_add(bytes, Ordering::Relaxed) > MAX_PENDING_BYTES {
+            self.file.stopped.store(true, Ordering::Relaxed);
+            self.pending_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            bytes = 0;
+            let has_header = matches!(frames.first(), Some(RecordingFrame::SessionStarted(_)));
+            frames.truncate(usize::from(has_header));
+            let reason = "the job made calls faster than they could be written";
+            frames.push(RecordingFrame::RecordingStopped(reason.into()));
+        }
+        if let Some(commands) = &self.commands {
+            // An error means that the thread has stopped; the job goes on without a recording.
+            let _ = commands.send(WriterCommand::Write {
+                file: Arc::clone(&self.file),
+                frames,
+                bytes,
+            });
+        }
+    }
+}
+
+impl Drop for JobRecorder {
+    fn drop(&mut self) {
+        let mut pending = std::mem::take(self.pending.get_mut());
+        if pending.calls > 0 {
+            pending
+                .frames
+                .push(RecordingFrame::SessionEnded { calls: pending.calls });
+            self.submit_pending(&mut pending);
+        }
+    }
+}
