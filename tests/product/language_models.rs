@@ -1,12 +1,12 @@
 //! Summaries by a language model at an HTTP endpoint that answers, fails or receives an API key.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
+use weir_conformance::list_files_containing;
 use weir_tests::model_server::{ModelReply, ModelServer};
 use weir_tests::{WeirFixture, WeirProcess, wait_until};
 
@@ -109,20 +109,6 @@ fn job_fails_or_waits_as_set_when_all_providers_are_down() {
     assert!(refused > 4, "the model was down for a while: {refused} requests");
 }
 
-/// Collects all files below a folder that contain the secret.
-fn collect_files_containing(folder: &Path, secret: &str, found: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            collect_files_containing(&path, secret, found);
-        } else if let Ok(bytes) = fs::read(&path)
-            && bytes.windows(secret.len()).any(|part| part == secret.as_bytes())
-        {
-            found.push(path.display().to_string());
-        }
-    }
-}
-
 #[test]
 fn api_key_is_sent_to_its_provider_and_nowhere_else() {
     const KEY: &str = "sk-7f3a-which-nobody-else-may-see";
@@ -155,7 +141,6 @@ fn api_key_is_sent_to_its_provider_and_nowhere_else() {
         .collect();
     assert!(told.is_empty(), "{told:?}");
     assert!(!ended.stderr.contains(KEY), "{}", ended.stderr);
-    let mut found = Vec::new();
-    collect_files_containing(weir.folder(), KEY, &mut found);
+    let found = list_files_containing(weir.folder(), KEY);
     assert!(found.is_empty(), "{found:?}");
 }

@@ -4,13 +4,13 @@
 mod fixture;
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fixture::{
     document_id, make_event, make_job, make_job_request, make_point, make_query, make_tenant, open_storage,
     tenant_id, unit_vector,
 };
+use weir_conformance::list_files_containing;
 use weir_core::DocumentId;
 use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind, LogLevel};
 use weir_core::event::{ErrorInfo, EventKind};
@@ -24,24 +24,6 @@ use weir_core::search::SearchQuery;
 use weir_core::shadow::{ShadowRun, ShadowStore};
 use weir_core::tenancy::TenantStore;
 use weir_storage::{SqliteResponseCache, Storage};
-
-/// Lists the files below a folder that contain these bytes.
-fn find_files_with(folder: &Path, marker: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(find_files_with(&path, marker));
-        } else if let Ok(bytes) = fs::read(&path)
-            && bytes
-                .windows(marker.len())
-                .any(|window| window == marker.as_bytes())
-        {
-            found.push(path.display().to_string());
-        }
-    }
-    found
-}
 
 /// Returns a word that every text of a document contains. Compression does not split it.
 fn document_marker(name: &str) -> String {
@@ -203,10 +185,10 @@ async fn removed_document_leaves_no_text_in_the_ledger() {
         write_job_of_two_documents(&storage, &record, ["a", "b"]).await;
         jobs.push(record);
     }
-    assert!(!find_files_with(dir.path(), &removed).is_empty());
+    assert!(!list_files_containing(dir.path(), &removed).is_empty());
     assert!(ledger.erase_document(&t, &document_id("a")).await.unwrap());
-    assert_eq!(find_files_with(dir.path(), &removed), Vec::<String>::new());
-    assert!(!find_files_with(dir.path(), &other).is_empty());
+    assert_eq!(list_files_containing(dir.path(), &removed), Vec::<String>::new());
+    assert!(!list_files_containing(dir.path(), &other).is_empty());
     // All jobs and events stay, and so does the text of the other document.
     for record in &jobs {
         assert!(ledger.find_job(&t, &record.id).await.unwrap().is_some());
@@ -223,13 +205,13 @@ async fn removed_document_leaves_no_text_in_the_ledger() {
             .await
             .unwrap();
     }
-    assert_eq!(find_files_with(dir.path(), &removed), Vec::<String>::new());
+    assert_eq!(list_files_containing(dir.path(), &removed), Vec::<String>::new());
     storage.close().await.unwrap();
     let storage = open_storage(dir.path()).await;
-    assert_eq!(find_files_with(dir.path(), &removed), Vec::<String>::new());
+    assert_eq!(list_files_containing(dir.path(), &removed), Vec::<String>::new());
     storage.ledger.create_tenant(&make_tenant(&t)).await.unwrap();
     assert!(storage.ledger.remove_tenant(&t).await.unwrap());
-    assert_eq!(find_files_with(dir.path(), &other), Vec::<String>::new());
+    assert_eq!(list_files_containing(dir.path(), &other), Vec::<String>::new());
     storage.close().await.unwrap();
 }
 
@@ -249,12 +231,12 @@ async fn wal_is_truncated_after_the_last_reader() {
         .await
         .unwrap();
     assert!(
-        !find_files_with(dir.path(), &document_marker("a")).is_empty(),
+        !list_files_containing(dir.path(), &document_marker("a")).is_empty(),
         "the reader must still need the log"
     );
     reader.execute_batch("COMMIT").unwrap();
     let began = Instant::now();
-    while !find_files_with(dir.path(), &document_marker("a")).is_empty() {
+    while !list_files_containing(dir.path(), &document_marker("a")).is_empty() {
         assert!(began.elapsed() < Duration::from_secs(60));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -275,24 +257,24 @@ async fn removed_document_leaves_no_cached_response() {
             .await
             .unwrap();
     }
-    assert!(!find_files_with(dir.path(), &document_marker("a")).is_empty());
+    assert!(!list_files_containing(dir.path(), &document_marker("a")).is_empty());
     answers
         .remove_document_responses(&t, &document_id("a"))
         .await
         .unwrap();
     assert_eq!(
-        find_files_with(dir.path(), &document_marker("a")),
+        list_files_containing(dir.path(), &document_marker("a")),
         Vec::<String>::new()
     );
     // A response of no known document may be of any document, so it is removed too.
     assert_eq!(
-        find_files_with(dir.path(), &document_marker("")),
+        list_files_containing(dir.path(), &document_marker("")),
         Vec::<String>::new()
     );
     assert!(answers.get_response(&t, &[1; 32]).await.unwrap().is_some());
     answers.remove_tenant_responses(&t).await.unwrap();
     assert_eq!(
-        find_files_with(dir.path(), &document_marker("b")),
+        list_files_containing(dir.path(), &document_marker("b")),
         Vec::<String>::new()
     );
     let left = make_response(document_marker("b"));
@@ -346,7 +328,7 @@ async fn removed_passages_are_gone_from_all_files_of_the_index() {
     let mut storage = open_storage(dir.path()).await;
     index_passages(&storage, &["t", "u"], &["a", "b", "c"], 300).await;
     let vectors = dir.path().join("vectors");
-    let files = find_files_with(&vectors, &document_marker("a"));
+    let files = list_files_containing(&vectors, &document_marker("a"));
     for place in ["/payload_storage/", "/wal/"] {
         assert!(files.iter().any(|file| file.contains(place)), "{files:?}");
     }
@@ -369,7 +351,7 @@ async fn removed_passages_are_gone_from_all_files_of_the_index() {
             markers.push(document_marker("a"));
         }
         for marker in &markers {
-            assert_eq!(find_files_with(&vectors, marker), Vec::<String>::new());
+            assert_eq!(list_files_containing(&vectors, marker), Vec::<String>::new());
         }
         // Other passages are still found, also after a restart, and new passages are found too.
         for _ in 0..2 {
@@ -388,7 +370,7 @@ async fn removed_passages_are_gone_from_all_files_of_the_index() {
         index_passages(&storage, &["t"], &["new"], 20).await;
         assert_eq!(list_hit_texts(&storage, "t", document_id("new")).await.len(), 20);
     }
-    assert!(!find_files_with(&vectors, &document_marker("c")).is_empty());
+    assert!(!list_files_containing(&vectors, &document_marker("c")).is_empty());
     storage
         .vectors
         .remove_tenant_points(&tenant_id("t"))
@@ -402,7 +384,7 @@ async fn removed_passages_are_gone_from_all_files_of_the_index() {
     storage.close().await.unwrap();
     for name in ["a", "b", "c", "new"] {
         assert_eq!(
-            find_files_with(&vectors, &document_marker(name)),
+            list_files_containing(&vectors, &document_marker(name)),
             Vec::<String>::new()
         );
     }
@@ -436,7 +418,7 @@ async fn interrupted_compaction_is_completed_at_the_next_open() {
     let storage = open_storage(&data).await;
     storage.close().await.unwrap();
     assert_eq!(
-        find_files_with(&data, &document_marker("a")),
+        list_files_containing(&data, &document_marker("a")),
         Vec::<String>::new()
     );
     assert!(!data.join("vectors/removed").exists());

@@ -1,10 +1,12 @@
 //! Conformance suites for the ports. The stores and the fakes of each crate's tests run the same suite, so that a fake behaves as
-//! the store does.
+//! the store does. Also a search of files for text that must not be in them.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this crate is tests")]
 
+mod files;
 mod ledger;
 mod policy_state;
 
+pub use files::list_files_containing;
 pub use ledger::check_ledger;
 pub use policy_state::check_policy_state;

@@ -1,10 +1,10 @@
 //! A deleted document or tenant leaves no text in the data folder.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use weir_conformance::list_files_containing;
 use weir_samples::fonts::Typeface;
 use weir_samples::pdf_document::{A4_POINTS, Bookmark, Document, Page};
 use weir_tests::model_server::{ModelReply, ModelServer};
@@ -34,27 +34,6 @@ fn pdf_with_marker(marker: &str) -> Vec<u8> {
         });
     }
     document.to_pdf_bytes()
-}
-
-/// Returns the files below a folder that contain the marker. Skips files that disappear while they are read.
-fn files_containing(folder: &Path, marker: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(folder) else {
-        return found;
-    };
-    for entry in entries {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(files_containing(&path, marker));
-        } else if let Ok(bytes) = fs::read(&path)
-            && bytes
-                .windows(marker.len())
-                .any(|window| window == marker.as_bytes())
-        {
-            found.push(path.display().to_string());
-        }
-    }
-    found
 }
 
 fn submit_and_wait(client: &ApiClient, markers: &[&str]) -> (String, Vec<String>) {
@@ -89,14 +68,14 @@ fn search_hits(client: &ApiClient, marker: &str) -> Vec<Value> {
 
 /// Waits at most the documented minute until no file contains the marker.
 fn assert_erased(data: &Path, marker: &str) {
-    wait_until(|| match files_containing(data, marker) {
+    wait_until(|| match list_files_containing(data, marker) {
         files if files.is_empty() => Ok(()),
         files => Err(format!("{marker} is still in {files:?}")),
     });
 }
 
 fn assert_found_in(data: &Path, marker: &str, places: &[&str]) {
-    let files = files_containing(data, marker);
+    let files = list_files_containing(data, marker);
     for place in places {
         assert!(
             files.iter().any(|file| file.contains(place)),
@@ -163,17 +142,17 @@ fn deleted_documents_and_tenants_leave_no_text() {
     let ended = server.stop();
     assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
     for marker in [erased, of_tenant] {
-        assert_eq!(files_containing(&data, marker), Vec::<String>::new());
+        assert_eq!(list_files_containing(&data, marker), Vec::<String>::new());
     }
     let ended = weir.run_command(&["tenant", "delete", "b"]);
     assert_eq!(ended.exit_code, 0, "{}", ended.stderr);
-    assert_eq!(files_containing(&data, of_other), Vec::<String>::new());
+    assert_eq!(list_files_containing(&data, of_other), Vec::<String>::new());
 
     let server = TestServer::start(&weir, &arguments);
     let admin = server.client_with_key(admin.key());
     assert_eq!(search_hits(&admin, kept), before);
     for marker in [erased, of_tenant, of_other] {
-        assert_eq!(files_containing(&data, marker), Vec::<String>::new());
+        assert_eq!(list_files_containing(&data, marker), Vec::<String>::new());
     }
     // A stop immediately after a deletion erases the text too.
     assert_eq!(
@@ -181,5 +160,5 @@ fn deleted_documents_and_tenants_leave_no_text() {
         204
     );
     assert_eq!(server.stop().exit_code, 0);
-    assert_eq!(files_containing(&data, kept), Vec::<String>::new());
+    assert_eq!(list_files_containing(&data, kept), Vec::<String>::new());
 }

@@ -1,35 +1,25 @@
-//! Job requests: written with their jobs, once for each idempotency key, and found after a crash.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    missing_docs
-)]
+//! Job requests: written with their jobs, once for each idempotency key.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod fixture;
 
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use fixture::{
-    document_id, make_idempotency, make_job, make_job_request, make_tenant, open_storage, sleep_random_time,
-    tenant_id,
+    document_id, make_idempotency, make_job, make_job_request, make_tenant, open_storage, tenant_id,
 };
+use weir_conformance::list_files_containing;
+use weir_core::TenantId;
 use weir_core::job_request::{
     JobFilter, JobRequest, JobRequestStore, PutRequestOutcome, RequestedFile, WebhookTarget,
 };
 use weir_core::ledger::{JobRecord, JobState, LedgerEntry};
 use weir_core::ports::{BlobStore, Ledger};
 use weir_core::tenancy::TenantStore;
-use weir_core::uploads::UploadStore;
 use weir_core::usage::{Usage, UsageStore};
-use weir_core::{DocumentId, JobId, TenantId};
 use weir_storage::SqliteLedger;
 
-const DATA_VARIABLE: &str = "WEIR_TEST_DATA";
 const DAY_MILLIS: u64 = 24 * 60 * 60 * 1000;
 
 async fn put_job_request(orders: &SqliteLedger, record: &JobRecord) -> PutRequestOutcome {
@@ -294,7 +284,7 @@ async fn passwords_of_ended_jobs_leave_the_ledger_files() {
             .unwrap();
         records.push(record);
     }
-    assert!(ledger_files_contain(dir.path(), secret));
+    assert!(!list_files_containing(dir.path(), secret).is_empty());
     for record in &records {
         end_job(&storage.ledger, record).await;
         let request = storage
@@ -308,7 +298,7 @@ async fn passwords_of_ended_jobs_leave_the_ledger_files() {
     }
     wait_until_not_in_files(dir.path(), secret).await;
     storage.close().await.unwrap();
-    assert!(!ledger_files_contain(dir.path(), secret));
+    assert_eq!(list_files_containing(dir.path(), secret), Vec::<String>::new());
 }
 
 /// Commits the end of a job.
@@ -323,23 +313,15 @@ async fn end_job(ledger: &SqliteLedger, record: &JobRecord) {
         .unwrap();
 }
 
-/// Waits until the ledger's files do not contain these bytes.
+/// Waits until no file contains this text.
 async fn wait_until_not_in_files(data: &Path, text: &str) {
     for _ in 0..600 {
-        if !ledger_files_contain(data, text) {
+        if list_files_containing(data, text).is_empty() {
             return;
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("{text} is still in the files");
-}
-
-/// Returns whether the ledger's files contain these bytes.
-fn ledger_files_contain(data: &Path, text: &str) -> bool {
-    ["ledger.db", "ledger.db-wal"].iter().any(|name| {
-        let bytes = std::fs::read(data.join(name)).unwrap_or_default();
-        bytes.windows(text.len()).any(|window| window == text.as_bytes())
-    })
 }
 
 #[tokio::test]
@@ -392,7 +374,7 @@ async fn webhook_is_pending_from_the_end_of_its_job_until_settled() {
     assert_eq!(storage.ledger.list_undelivered_webhooks().await.unwrap(), owed(3));
     let request = storage.ledger.find_job_request(&t, &record.id).await.unwrap();
     assert_eq!(request, Some(with_webhook));
-    assert!(ledger_files_contain(dir.path(), "the-secret"));
+    assert!(!list_files_containing(dir.path(), "the-secret").is_empty());
     storage
         .ledger
         .record_webhook_attempt(&t, &record.id, None)
@@ -502,122 +484,4 @@ async fn storage_usage_is_known_at_the_next_start() {
     let storage = open_storage(dir.path()).await;
     assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), 1015);
     storage.close().await.unwrap();
-}
-
-/// Writes job requests as fast as possible, each with an upload and a blob, and deletes blobs. Prints `ack JOB DOCUMENT` after each.
-#[tokio::test]
-#[ignore = "runs until it is killed: the test below starts it"]
-async fn server_in_another_process() {
-    let Ok(data) = std::env::var(DATA_VARIABLE) else {
-        panic!("set {DATA_VARIABLE}");
-    };
-    let storage = open_storage(Path::new(&data)).await;
-    let t = TenantId::default_tenant();
-    println!();
-    let mut earlier = None;
-    loop {
-        let record = make_job(&t, JobState::Queued, 1);
-        let bytes = record.id.to_string().repeat(50);
-        let unfinished = storage.uploads.new_temporary_path();
-        std::fs::write(&unfinished, &bytes).unwrap();
-        let document = DocumentId::from_content(bytes.as_bytes());
-        storage
-            .uploads
-            .commit_upload(&t, &unfinished, &document)
-            .await
-            .unwrap();
-        let mut request = make_job_request(&record);
-        request.files[0].document = document;
-        let idempotency = make_idempotency(&record.id.to_string(), 1);
-        let put = storage
-            .ledger
-            .put_job_request(&record, &request, Some(&idempotency))
-            .await
-            .unwrap();
-        assert_eq!(put, PutRequestOutcome::Created);
-        println!("ack {} {document}", record.id);
-        storage
-            .blobs
-            .put_blob(&t, &format!("{document}/1"), &[0; 100])
-            .await
-            .unwrap();
-        // Every second document loses its blobs.
-        if let Some(document) = earlier.take() {
-            let prefix = format!("{document}/");
-            storage.blobs.delete_prefix(&t, &prefix).await.unwrap();
-        } else {
-            earlier = Some(document);
-        }
-    }
-}
-
-#[tokio::test]
-async fn five_kills_lose_no_job_request_and_no_byte() {
-    let dir = tempfile::tempdir().unwrap();
-    let t = TenantId::default_tenant();
-    let mut acknowledged: Vec<(JobId, DocumentId)> = Vec::new();
-    for round in 0..5 {
-        let mut server = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "server_in_another_process", "--ignored", "--nocapture"])
-            .env(DATA_VARIABLE, dir.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
-        let ack = |line: Result<String, _>| {
-            let line = line.unwrap();
-            let (job, document) = line.strip_prefix("ack ")?.split_once(' ')?;
-            // The last line may be incomplete.
-            Some((job.parse::<JobId>().ok()?, document.parse::<DocumentId>().ok()?))
-        };
-        acknowledged.extend(lines.by_ref().filter_map(ack).take(20 + round * 7));
-        sleep_random_time();
-        server.kill().unwrap();
-        acknowledged.extend(lines.filter_map(ack));
-        server.wait().unwrap();
-
-        let storage = open_storage(dir.path()).await;
-        for (job, document) in &acknowledged {
-            let record = storage.ledger.find_job(&t, job).await.unwrap().unwrap();
-            let request = storage.ledger.find_job_request(&t, job).await.unwrap().unwrap();
-            assert_eq!(request.files[0].document, *document);
-            let original = std::fs::read(storage.uploads.upload_path(&t, document)).unwrap();
-            assert_eq!(DocumentId::from_content(&original), *document);
-            let idempotency = make_idempotency(&job.to_string(), 1);
-            let put = storage
-                .ledger
-                .put_job_request(&record, &request, Some(&idempotency))
-                .await
-                .unwrap();
-            assert_eq!(put, PutRequestOutcome::AlreadyCreated(*job));
-        }
-        let jobs = storage
-            .ledger
-            .list_jobs(&t, &filter_all_jobs(10_000))
-            .await
-            .unwrap();
-        assert!(
-            jobs.len() - acknowledged.len() <= round + 1,
-            "at most one job request per kill may be unacknowledged"
-        );
-        let there: u64 = ["uploads", "blobs"]
-            .iter()
-            .map(|folder| folder_size(&dir.path().join(folder).join("default")))
-            .sum();
-        assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), there);
-        // Dropped, not closed, like a killed process.
-        drop(storage);
-    }
-    assert!(acknowledged.len() > 100);
-}
-
-/// Returns the bytes of all files below a folder.
-fn folder_size(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
-    entries
-        .map(|entry| match entry.metadata().unwrap() {
-            data if data.is_dir() => folder_size(&entry.path()),
-            data => data.len(),
-        })
-        .sum()
 }

@@ -15,10 +15,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use fixture::{
-    document_id, make_point, make_query, open_storage, page_done_entry, sleep_random_time, unit_vector,
+    document_id, make_idempotency, make_job, make_job_request, make_point, make_query, open_storage,
+    page_done_entry, sleep_random_time, unit_vector,
 };
+use weir_core::job_request::{JobFilter, JobRequestStore, PutRequestOutcome};
+use weir_core::ledger::JobState;
 use weir_core::ports::{BlobStore, Ledger, VectorStore};
-use weir_core::{PageNumber, RevisionId, TenantId};
+use weir_core::uploads::UploadStore;
+use weir_core::usage::UsageStore;
+use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 
 const PASSAGES_PER_PAGE: u32 = 10;
 const DATA_VARIABLE: &str = "WEIR_TEST_DATA";
@@ -28,7 +33,7 @@ const ROUND_VARIABLE: &str = "WEIR_TEST_ROUND";
 /// before it a second time. Every seventh page removes the third page before it.
 #[tokio::test]
 #[ignore = "runs until it is killed: the test below starts it"]
-async fn writer_in_another_process() {
+async fn page_writer_in_another_process() {
     let (Ok(data), Ok(round)) = (std::env::var(DATA_VARIABLE), std::env::var(ROUND_VARIABLE)) else {
         panic!("set {DATA_VARIABLE} and {ROUND_VARIABLE}");
     };
@@ -105,7 +110,12 @@ const fn removes_a_page(page: PageNumber) -> bool {
 /// Starts the writer, kills it at a random time after `acks` acknowledgements, and returns the last acknowledged page.
 fn kill_writer_after(data: &Path, round: &str, acks: u32) -> PageNumber {
     let mut writer = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "writer_in_another_process", "--ignored", "--nocapture"])
+        .args([
+            "--exact",
+            "page_writer_in_another_process",
+            "--ignored",
+            "--nocapture",
+        ])
         .env(DATA_VARIABLE, data)
         .env(ROUND_VARIABLE, round)
         .stdout(Stdio::piped())
@@ -208,4 +218,127 @@ async fn ten_kills_lose_and_duplicate_nothing() {
         // Dropped, not closed: the next writer must handle that too.
         drop(storage);
     }
+}
+
+/// Writes job requests as fast as possible, each with an upload and a blob, and deletes blobs. Prints `ack JOB DOCUMENT` after each.
+#[tokio::test]
+#[ignore = "runs until it is killed: the test below starts it"]
+async fn request_writer_in_another_process() {
+    let Ok(data) = std::env::var(DATA_VARIABLE) else {
+        panic!("set {DATA_VARIABLE}");
+    };
+    let storage = open_storage(Path::new(&data)).await;
+    let t = TenantId::default_tenant();
+    println!();
+    let mut earlier = None;
+    loop {
+        let record = make_job(&t, JobState::Queued, 1);
+        let bytes = record.id.to_string().repeat(50);
+        let unfinished = storage.uploads.new_temporary_path();
+        std::fs::write(&unfinished, &bytes).unwrap();
+        let document = DocumentId::from_content(bytes.as_bytes());
+        storage
+            .uploads
+            .commit_upload(&t, &unfinished, &document)
+            .await
+            .unwrap();
+        let mut request = make_job_request(&record);
+        request.files[0].document = document;
+        let idempotency = make_idempotency(&record.id.to_string(), 1);
+        let put = storage
+            .ledger
+            .put_job_request(&record, &request, Some(&idempotency))
+            .await
+            .unwrap();
+        assert_eq!(put, PutRequestOutcome::Created);
+        println!("ack {} {document}", record.id);
+        storage
+            .blobs
+            .put_blob(&t, &format!("{document}/1"), &[0; 100])
+            .await
+            .unwrap();
+        // Every second document loses its blobs.
+        if let Some(document) = earlier.take() {
+            let prefix = format!("{document}/");
+            storage.blobs.delete_prefix(&t, &prefix).await.unwrap();
+        } else {
+            earlier = Some(document);
+        }
+    }
+}
+
+#[tokio::test]
+async fn five_kills_lose_no_job_request_and_no_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let t = TenantId::default_tenant();
+    let mut acknowledged: Vec<(JobId, DocumentId)> = Vec::new();
+    for round in 0..5 {
+        let mut server = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "request_writer_in_another_process",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env(DATA_VARIABLE, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        let ack = |line: Result<String, _>| {
+            let line = line.unwrap();
+            let (job, document) = line.strip_prefix("ack ")?.split_once(' ')?;
+            // The last line may be incomplete.
+            Some((job.parse::<JobId>().ok()?, document.parse::<DocumentId>().ok()?))
+        };
+        acknowledged.extend(lines.by_ref().filter_map(ack).take(20 + round * 7));
+        sleep_random_time();
+        server.kill().unwrap();
+        acknowledged.extend(lines.filter_map(ack));
+        server.wait().unwrap();
+
+        let storage = open_storage(dir.path()).await;
+        for (job, document) in &acknowledged {
+            let record = storage.ledger.find_job(&t, job).await.unwrap().unwrap();
+            let request = storage.ledger.find_job_request(&t, job).await.unwrap().unwrap();
+            assert_eq!(request.files[0].document, *document);
+            let original = std::fs::read(storage.uploads.upload_path(&t, document)).unwrap();
+            assert_eq!(DocumentId::from_content(&original), *document);
+            let idempotency = make_idempotency(&job.to_string(), 1);
+            let put = storage
+                .ledger
+                .put_job_request(&record, &request, Some(&idempotency))
+                .await
+                .unwrap();
+            assert_eq!(put, PutRequestOutcome::AlreadyCreated(*job));
+        }
+        let all_jobs = JobFilter {
+            limit: 10_000,
+            ..JobFilter::default()
+        };
+        let jobs = storage.ledger.list_jobs(&t, &all_jobs).await.unwrap();
+        assert!(
+            jobs.len() - acknowledged.len() <= round + 1,
+            "at most one job request per kill may be unacknowledged"
+        );
+        let there: u64 = ["uploads", "blobs"]
+            .iter()
+            .map(|folder| folder_size(&dir.path().join(folder).join("default")))
+            .sum();
+        assert_eq!(storage.ledger.count_stored_bytes(&t).await.unwrap(), there);
+        // Dropped, not closed, like a killed process.
+        drop(storage);
+    }
+    assert!(acknowledged.len() > 100);
+}
+
+/// Returns the bytes of all files below a folder.
+fn folder_size(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| match entry.metadata().unwrap() {
+            data if data.is_dir() => folder_size(&entry.path()),
+            data => data.len(),
+        })
+        .sum()
 }
