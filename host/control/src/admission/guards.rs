@@ -7,38 +7,39 @@ use tokio_util::sync::CancellationToken;
 use weir_core::TenantId;
 use weir_core::job_request::JobRequest;
 
-use super::{Admission, QueuedJob};
+use super::job_queue::QueuedJob;
+use super::state::SharedState;
 
 /// A reserved place in the queue for a submission in progress.
 pub struct QueueReservation {
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) tenant: TenantId,
+    pub(super) shared: Arc<SharedState>,
+    pub(super) tenant: TenantId,
 }
 
 impl QueueReservation {
     /// Queues the job of this request in the reserved place.
     pub(crate) fn enqueue(self, order: &JobRequest) {
-        self.admission
-            .enqueue(self.admission.build_queued_job(order, self.admission.clock_now()));
+        self.shared
+            .enqueue(self.shared.build_queued_job(order, self.shared.clock_now()));
     }
 }
 
 impl Drop for QueueReservation {
     fn drop(&mut self) {
-        let mut state = self.admission.state.lock();
+        let mut state = self.shared.lock();
         if let Some(own) = state.reserved_places.get_mut(&self.tenant) {
             *own -= 1;
             if *own == 0 {
                 state.reserved_places.remove(&self.tenant);
             }
         }
-        self.admission.notify_changed(&state);
+        self.shared.notify_changed(&state);
     }
 }
 
 /// The right of one job to run. Dropping it frees the slot for another job.
 pub(crate) struct JobSlot {
-    pub(crate) admission: Arc<Admission>,
+    pub(super) shared: Arc<SharedState>,
     pub(crate) job: QueuedJob,
     /// The weight of its tenant in the fair queue.
     pub(crate) weight: f64,
@@ -49,7 +50,7 @@ pub(crate) struct JobSlot {
 impl JobSlot {
     /// Charges the tenant for the actual pages of the job in place of the estimate.
     pub(crate) fn settle_cost(&self, pages: f64) {
-        let mut state = self.admission.state.lock();
+        let mut state = self.shared.lock();
         state
             .queue
             .settle_cost(&self.job.tenant, self.weight, self.job.estimated_pages, pages);
@@ -58,23 +59,23 @@ impl JobSlot {
 
 impl Drop for JobSlot {
     fn drop(&mut self) {
-        let mut state = self.admission.state.lock();
+        let mut state = self.shared.lock();
         state.running_jobs.remove(&self.job.job_id);
-        self.admission.notify_changed(&state);
+        self.shared.notify_changed(&state);
     }
 }
 
 /// Keeps a tenant without jobs from getting new ones until it is dropped.
 pub(crate) struct TenantLockout {
-    pub(crate) admission: Arc<Admission>,
-    pub(crate) tenant: TenantId,
+    pub(super) shared: Arc<SharedState>,
+    pub(super) tenant: TenantId,
 }
 
 impl Drop for TenantLockout {
     fn drop(&mut self) {
-        let mut state = self.admission.state.lock();
+        let mut state = self.shared.lock();
         state.tenants_being_removed.remove(&self.tenant);
         state.terms_by_tenant.remove(&self.tenant);
-        self.admission.notify_changed(&state);
+        self.shared.notify_changed(&state);
     }
 }

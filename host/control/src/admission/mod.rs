@@ -16,16 +16,14 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{counter, gauge};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use metrics::counter;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use weir_core::clock::unix_time_millis;
 use weir_core::job_request::JobRequest;
 use weir_core::settings::Settings;
 use weir_core::system_memory::SystemMemory;
-use weir_core::{JobId, Lane, TenantId};
+use weir_core::{JobId, TenantId};
 
 pub(crate) use dispatcher::{requeue_unfinished_jobs, run_dispatcher};
 pub(crate) use finish::finish_job;
@@ -33,10 +31,8 @@ pub(crate) use guards::JobSlot;
 pub use guards::QueueReservation;
 use guards::TenantLockout;
 pub use job_queue::QueuedJob;
-use state::{AdmissionState, RunningJob, TenantTerms};
+use state::{AdmissionState, RunningJob, SharedState, TenantTerms};
 
-/// The number of bytes of a PDF that count as one page while its page count is unknown.
-const ESTIMATED_BYTES_PER_PAGE: f64 = 100_000.0;
 /// How long the terms of a tenant are valid before they are read again.
 const TERMS_TTL: Duration = Duration::from_secs(1);
 /// How long the terms of a tenant whose jobs are held are valid.
@@ -44,15 +40,11 @@ pub(crate) const HELD_TERMS_TTL: Duration = Duration::from_secs(5);
 
 /// The queued and the running jobs.
 pub struct Admission {
-    clock_start: Instant,
+    shared: Arc<SharedState>,
     max_running_jobs: usize,
     max_queued_jobs: usize,
-    max_interactive_bytes: u64,
     max_wait: Option<Duration>,
     min_free_memory_bytes: u64,
-    state: Mutex<AdmissionState>,
-    dispatcher_wakeup: Notify,
-    changes: watch::Sender<()>,
 }
 
 /// The next action of the dispatcher.
@@ -111,29 +103,21 @@ impl Admission {
     pub fn new(settings: &Settings) -> Arc<Self> {
         let max_wait = settings.server_max_queue_wait_seconds;
         Arc::new(Self {
-            clock_start: Instant::now(),
+            shared: SharedState::new(settings.server_max_interactive_upload_bytes),
             max_running_jobs: settings.server_max_running_jobs as usize,
             max_queued_jobs: settings.server_max_queued_jobs as usize,
-            max_interactive_bytes: settings.server_max_interactive_upload_bytes,
             max_wait: (max_wait > 0).then(|| Duration::from_secs(max_wait.into())),
             min_free_memory_bytes: settings.server_min_free_memory_bytes,
-            state: Mutex::default(),
-            dispatcher_wakeup: Notify::new(),
-            changes: watch::Sender::new(()),
         })
-    }
-
-    fn clock_now(&self) -> Duration {
-        self.clock_start.elapsed()
     }
 
     /// Reserves a place in the queue for a submission. `limit` is the maximum number of queued jobs of the tenant.
     pub fn reserve_queue_place(
-        self: &Arc<Self>,
+        &self,
         tenant: &TenantId,
         limit: Option<u64>,
     ) -> Result<QueueReservation, AdmissionRefusal> {
-        let mut state = self.state.lock();
+        let mut state = self.shared.lock();
         if state.tenants_being_removed.contains(tenant) {
             return Err(AdmissionRefusal::TenantBeingRemoved);
         }
@@ -148,53 +132,25 @@ impl Admission {
         }
         *state.reserved_places.entry(tenant.clone()).or_default() += 1;
         Ok(QueueReservation {
-            admission: Arc::clone(self),
+            shared: Arc::clone(&self.shared),
             tenant: tenant.clone(),
         })
     }
 
     /// Adds an accepted job to the queue, unless its tenant is being removed.
     pub(crate) fn enqueue(&self, job: QueuedJob) {
-        let mut state = self.state.lock();
-        if !state.tenants_being_removed.contains(&job.tenant) {
-            state.queue.push(job);
-        }
-        self.notify_changed(&state);
+        self.shared.enqueue(job);
     }
 
     /// Returns the queue entry of a job request: its lane and its estimated pages. `since` is on the clock of the queue.
     pub(crate) fn build_queued_job(&self, order: &JobRequest, since: Duration) -> QueuedJob {
-        let bytes = order
-            .files
-            .iter()
-            .map(|file| file.bytes)
-            .fold(0_u64, u64::saturating_add);
-        let wanted = order.options.pages.map_or(f64::INFINITY, |(first, last)| {
-            f64::from(last.saturating_sub(first)) + 1.0
-        });
-        let pages = |bytes: u64| (1.0 + bytes as f64 / ESTIMATED_BYTES_PER_PAGE).min(wanted);
-        QueuedJob {
-            job_id: order.job,
-            tenant: order.tenant.clone(),
-            lane: order.lane.unwrap_or(if bytes <= self.max_interactive_bytes {
-                Lane::Interactive
-            } else {
-                Lane::Bulk
-            }),
-            estimated_pages: order
-                .files
-                .iter()
-                .map(|file| pages(file.bytes))
-                .sum::<f64>()
-                .max(1.0),
-            queued_at: since,
-        }
+        self.shared.build_queued_job(order, since)
     }
 
     /// Returns the next action of the dispatcher. A job to start counts as running from here on.
-    pub(crate) fn next_action(self: &Arc<Self>) -> DispatcherAction {
-        let now = self.clock_now();
-        let mut state = self.state.lock();
+    pub(crate) fn next_action(&self) -> DispatcherAction {
+        let now = self.shared.clock_now();
+        let mut state = self.shared.lock();
         let Some(tenant) = state
             .queue
             .next_tenant(|tenant| state.may_start_job(tenant, self.max_running_jobs, now))
@@ -220,9 +176,9 @@ impl Admission {
             started_millis: unix_time_millis(),
         };
         state.running_jobs.insert(job.job_id, running);
-        self.notify_changed(&state);
+        self.shared.notify_changed(&state);
         DispatcherAction::StartJob(JobSlot {
-            admission: Arc::clone(self),
+            shared: Arc::clone(&self.shared),
             job,
             weight: terms.weight,
             cancel,
@@ -237,7 +193,7 @@ impl Admission {
         concurrent: Option<u64>,
         held: Option<&'static str>,
     ) {
-        let until = self.clock_now() + if held.is_some() { HELD_TERMS_TTL } else { TERMS_TTL };
+        let until = self.shared.clock_now() + if held.is_some() { HELD_TERMS_TTL } else { TERMS_TTL };
         let concurrent = concurrent.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let terms = TenantTerms {
             weight,
@@ -245,7 +201,7 @@ impl Admission {
             held_reason: held,
             valid_until: until,
         };
-        let mut state = self.state.lock();
+        let mut state = self.shared.lock();
         state.terms_by_tenant.insert(tenant, terms);
         let AdmissionState {
             terms_by_tenant: terms,
@@ -259,31 +215,31 @@ impl Admission {
 
     /// Drops the terms of a tenant whose limits have changed, so that the dispatcher reads them again.
     pub fn invalidate_terms(&self, tenant: &TenantId) {
-        self.state.lock().terms_by_tenant.remove(tenant);
-        self.dispatcher_wakeup.notify_one();
+        self.shared.lock().terms_by_tenant.remove(tenant);
+        self.shared.wake_dispatcher();
     }
 
     /// Records that a job has failed because storage is full. The next jobs would fail too, and soon the whole queue. So no job
     /// starts before the terms of its tenant have been read again.
     pub(crate) fn mark_storage_full(&self) {
-        let mut state = self.state.lock();
+        let mut state = self.shared.lock();
         state.storage_full = true;
         state.terms_by_tenant.clear();
     }
 
     /// Whether storage was full when it was last checked.
     pub(crate) fn is_storage_full(&self) -> bool {
-        self.state.lock().storage_full
+        self.shared.lock().storage_full
     }
 
     /// Records that storage has space again.
     pub(crate) fn mark_storage_available(&self) {
-        self.state.lock().storage_full = false;
+        self.shared.lock().storage_full = false;
     }
 
     /// Returns the state of a job of this tenant; `None` if it is neither queued nor running in this process.
     pub fn job_status(&self, tenant: &TenantId, job: JobId) -> Option<JobStatus> {
-        let state = self.state.lock();
+        let state = self.shared.lock();
         if let Some(running) = state
             .running_jobs
             .get(&job)
@@ -296,7 +252,7 @@ impl Admission {
         }
         let position = state
             .queue
-            .position_in_tenant_queue(tenant, job, self.clock_now())?;
+            .position_in_tenant_queue(tenant, job, self.shared.clock_now())?;
         let held = state
             .terms_by_tenant
             .get(tenant)
@@ -306,7 +262,7 @@ impl Admission {
 
     /// Returns the number of queued and of running jobs of a tenant.
     pub fn queued_and_running_jobs(&self, tenant: &TenantId) -> (usize, usize) {
-        let state = self.state.lock();
+        let state = self.shared.lock();
         (
             state.queue.tenant_queue_len(tenant),
             state.running_jobs_of_tenant(tenant),
@@ -315,9 +271,9 @@ impl Admission {
 
     /// Cancels a job of this tenant.
     pub fn cancel_job(&self, tenant: &TenantId, job: JobId) -> CancelOutcome {
-        let mut state = self.state.lock();
+        let mut state = self.shared.lock();
         if let Some(waiting) = state.queue.remove_job(tenant, job) {
-            self.notify_changed(&state);
+            self.shared.notify_changed(&state);
             return CancelOutcome::RemovedFromQueue(waiting);
         }
         match state.running_jobs.get(&job) {
@@ -331,14 +287,14 @@ impl Admission {
 
     /// Locks a tenant out: cancels its jobs, refuses new ones, and returns when no job is left and no submission is in progress.
     /// Dropping the guard admits the tenant again.
-    pub(crate) async fn drain_tenant(self: &Arc<Self>, tenant: &TenantId) -> TenantLockout {
+    pub(crate) async fn drain_tenant(&self, tenant: &TenantId) -> TenantLockout {
         let mut moved = self.subscribe_to_changes();
         let leaving = TenantLockout {
-            admission: Arc::clone(self),
+            shared: Arc::clone(&self.shared),
             tenant: tenant.clone(),
         };
         {
-            let mut state = self.state.lock();
+            let mut state = self.shared.lock();
             state.tenants_being_removed.insert(tenant.clone());
             state.queue.remove_tenant_jobs(tenant);
             let own = state
@@ -346,12 +302,12 @@ impl Admission {
                 .values()
                 .filter(|running| running.tenant == *tenant);
             own.for_each(|running| running.cancel.cancel());
-            self.notify_changed(&state);
+            self.shared.notify_changed(&state);
         }
         loop {
             moved.mark_unchanged();
             {
-                let state = self.state.lock();
+                let state = self.shared.lock();
                 if state.running_jobs_of_tenant(tenant) == 0 && !state.reserved_places.contains_key(tenant) {
                     return leaving;
                 }
@@ -373,8 +329,8 @@ impl Admission {
                 free >> 20
             ));
         }
-        let (limit, now) = (self.max_wait?, self.clock_now());
-        let state = self.state.lock();
+        let (limit, now) = (self.max_wait?, self.shared.clock_now());
+        let state = self.shared.lock();
         // Only tenants that would get a free job slot count.
         let waited = state
             .queue
@@ -390,18 +346,12 @@ impl Admission {
 
     /// Returns a receiver that changes whenever a job is queued, starts or ends.
     pub fn subscribe_to_changes(&self) -> watch::Receiver<()> {
-        self.changes.subscribe()
+        self.shared.subscribe_to_changes()
     }
 
     /// Waits until the result of [`Self::next_action`] may have changed.
     pub(crate) async fn wait_for_wakeup(&self) {
-        self.dispatcher_wakeup.notified().await;
-    }
-
-    fn notify_changed(&self, state: &AdmissionState) {
-        gauge!("weir_jobs_queued").set(state.queue.len() as f64);
-        self.dispatcher_wakeup.notify_one();
-        self.changes.send_replace(());
+        self.shared.wait_for_wakeup().await;
     }
 }
 

@@ -1,30 +1,49 @@
-//! The state of the admission behind its lock: the queue, the running jobs and the terms of the tenants.
+//! The state of the admission behind its lock: the queue, the running jobs and the terms of the tenants. The guards that the admission
+//! hands out share it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use metrics::gauge;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weir_core::{JobId, TenantId};
+use weir_core::job_request::JobRequest;
+use weir_core::{JobId, Lane, TenantId};
 
-use super::job_queue::JobQueue;
+use super::job_queue::{JobQueue, QueuedJob};
 
-#[derive(Default)]
-pub(crate) struct AdmissionState {
-    pub(crate) queue: JobQueue,
-    /// The number of reserved places in the queue, by tenant.
-    pub(crate) reserved_places: HashMap<TenantId, usize>,
-    pub(crate) running_jobs: HashMap<JobId, RunningJob>,
-    pub(crate) terms_by_tenant: HashMap<TenantId, TenantTerms>,
-    /// Tenants that are being removed.
-    pub(crate) tenants_being_removed: HashSet<TenantId>,
-    /// Whether a job has failed because storage was full, and storage has had no space since.
-    pub(crate) storage_full: bool,
+/// The number of bytes of a PDF that count as one page while its page count is unknown.
+const ESTIMATED_BYTES_PER_PAGE: f64 = 100_000.0;
+
+/// The state behind its lock, and the notifications about it.
+pub(super) struct SharedState {
+    clock_start: Instant,
+    max_interactive_bytes: u64,
+    state: Mutex<AdmissionState>,
+    dispatcher_wakeup: Notify,
+    changes: watch::Sender<()>,
 }
 
-pub(crate) struct RunningJob {
-    pub(crate) tenant: TenantId,
-    pub(crate) cancel: CancellationToken,
-    pub(crate) started_millis: u64,
+#[derive(Default)]
+pub(super) struct AdmissionState {
+    pub(super) queue: JobQueue,
+    /// The number of reserved places in the queue, by tenant.
+    pub(super) reserved_places: HashMap<TenantId, usize>,
+    pub(super) running_jobs: HashMap<JobId, RunningJob>,
+    pub(super) terms_by_tenant: HashMap<TenantId, TenantTerms>,
+    /// Tenants that are being removed.
+    pub(super) tenants_being_removed: HashSet<TenantId>,
+    /// Whether a job has failed because storage was full, and storage has had no space since.
+    pub(super) storage_full: bool,
+}
+
+pub(super) struct RunningJob {
+    pub(super) tenant: TenantId,
+    pub(super) cancel: CancellationToken,
+    pub(super) started_millis: u64,
 }
 
 /// The terms on which the jobs of a tenant may start.
@@ -36,11 +55,11 @@ pub(super) struct TenantTerms {
     /// Why none of its jobs may start, if so: the name of a quota, `suspended`, `removed` or `storage`.
     pub held_reason: Option<&'static str>,
     /// When the terms expire, on the clock of the queue.
-    pub(crate) valid_until: Duration,
+    pub(super) valid_until: Duration,
 }
 
 impl AdmissionState {
-    pub(crate) fn running_jobs_of_tenant(&self, tenant: &TenantId) -> usize {
+    pub(super) fn running_jobs_of_tenant(&self, tenant: &TenantId) -> usize {
         self.running_jobs
             .values()
             .filter(|running| running.tenant == *tenant)
@@ -48,7 +67,7 @@ impl AdmissionState {
     }
 
     /// Whether a job of the tenant may start now: a slot is free for it, and its terms allow it or have expired.
-    pub(crate) fn may_start_job(&self, tenant: &TenantId, slots: usize, now: Duration) -> bool {
+    pub(super) fn may_start_job(&self, tenant: &TenantId, slots: usize, now: Duration) -> bool {
         let free = slots.saturating_sub(self.running_jobs.len());
         let kept_for_others = if self.running_jobs_of_tenant(tenant) == 0 {
             0
@@ -59,10 +78,88 @@ impl AdmissionState {
     }
 
     /// Whether a job of the tenant might start if there were enough free slots.
-    pub(crate) fn is_allowed_by_terms(&self, tenant: &TenantId, now: Duration) -> bool {
+    pub(super) fn is_allowed_by_terms(&self, tenant: &TenantId, now: Duration) -> bool {
         self.terms_by_tenant.get(tenant).is_none_or(|terms| {
             (terms.held_reason.is_none() || now >= terms.valid_until)
                 && self.running_jobs_of_tenant(tenant) < terms.max_running_jobs
         })
+    }
+}
+
+impl SharedState {
+    pub(super) fn new(max_interactive_bytes: u64) -> Arc<Self> {
+        Arc::new(Self {
+            clock_start: Instant::now(),
+            max_interactive_bytes,
+            state: Mutex::default(),
+            dispatcher_wakeup: Notify::new(),
+            changes: watch::Sender::new(()),
+        })
+    }
+
+    /// Returns the time on the clock of the queue.
+    pub(super) fn clock_now(&self) -> Duration {
+        self.clock_start.elapsed()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, AdmissionState> {
+        self.state.lock()
+    }
+
+    /// Adds an accepted job to the queue, unless its tenant is being removed.
+    pub(super) fn enqueue(&self, job: QueuedJob) {
+        let mut state = self.state.lock();
+        if !state.tenants_being_removed.contains(&job.tenant) {
+            state.queue.push(job);
+        }
+        self.notify_changed(&state);
+    }
+
+    /// Returns the queue entry of a job request: its lane and its estimated pages. `since` is on the clock of the queue.
+    pub(super) fn build_queued_job(&self, order: &JobRequest, since: Duration) -> QueuedJob {
+        let bytes = order
+            .files
+            .iter()
+            .map(|file| file.bytes)
+            .fold(0_u64, u64::saturating_add);
+        let wanted = order.options.pages.map_or(f64::INFINITY, |(first, last)| {
+            f64::from(last.saturating_sub(first)) + 1.0
+        });
+        let pages = |bytes: u64| (1.0 + bytes as f64 / ESTIMATED_BYTES_PER_PAGE).min(wanted);
+        QueuedJob {
+            job_id: order.job,
+            tenant: order.tenant.clone(),
+            lane: order.lane.unwrap_or(if bytes <= self.max_interactive_bytes {
+                Lane::Interactive
+            } else {
+                Lane::Bulk
+            }),
+            estimated_pages: order
+                .files
+                .iter()
+                .map(|file| pages(file.bytes))
+                .sum::<f64>()
+                .max(1.0),
+            queued_at: since,
+        }
+    }
+
+    pub(super) fn wake_dispatcher(&self) {
+        self.dispatcher_wakeup.notify_one();
+    }
+
+    pub(super) async fn wait_for_wakeup(&self) {
+        self.dispatcher_wakeup.notified().await;
+    }
+
+    pub(super) fn subscribe_to_changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    /// Notifies the dispatcher and all subscribers of a change.
+    pub(super) fn notify_changed(&self, state: &AdmissionState) {
+        gauge!("weir_jobs_queued").set(state.queue.len() as f64);
+        self.dispatcher_wakeup.notify_one();
+        self.changes.send_replace(());
     }
 }

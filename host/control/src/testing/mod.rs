@@ -8,16 +8,17 @@
     reason = "this module is for tests"
 )]
 
+mod components;
 mod fake_store;
+mod pipeline_tables;
 mod pipelines;
 mod processing;
 mod records;
-mod shadows;
 mod stores;
 mod test_control;
 
+pub use components::FakeComponentStore;
 pub use fake_store::FakeStore;
-pub use pipelines::FakeComponentStore;
 pub use processing::{FakeProcessing, FakeUploadStore};
 pub use records::{TestRng, commit_events, job_record, metric_value, order};
 pub use stores::{CountingEmbedder, FakeBlobStore, FakeVectorStore};

@@ -1,68 +1,20 @@
-//! A fake store of pipelines and components, and a fake component validator.
+//! A fake store of pipelines and of comparisons with shadows.
 
-use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use weir_core::canary_analysis::{CanaryEvidence, JobSample};
-use weir_core::component::{
-    ComponentDigest, ComponentInterface, ComponentRecord, ComponentStore, ComponentValidator,
-};
-use weir_core::manifest::{ComponentFile, Pipeline, Role};
-use weir_core::replay::{JobReplayer, ReplayError, ReplayReport};
+use weir_core::component::{ComponentDigest, ComponentRecord};
 use weir_core::revision::{
     PipelineAuditAction, PipelineAuditRecord, PipelineRecord, PipelineStore, Revision, RevisionJobOutcome,
     RevisionSpec,
 };
 use weir_core::rollout::{RevisionAssignment, Rollout, RolloutAction, RolloutError};
-use weir_core::shadow::ShadowRun;
-use weir_core::{JobId, PolicyError, StorageError, TenantId};
+use weir_core::shadow::{ShadowRun, ShadowStore};
+use weir_core::{JobId, StorageError, TenantId};
 
-use super::{FakeProcessing, FakeStore};
-
-/// The tables of the fake pipeline store.
-#[derive(Default)]
-pub(crate) struct PipelineTables {
-    components: Vec<ComponentRecord>,
-    revisions: Vec<Revision>,
-    rollouts: BTreeMap<(TenantId, String), Rollout>,
-    audit_log: HashMap<(TenantId, String), Vec<PipelineAuditRecord>>,
-    assigned_jobs: HashMap<(TenantId, JobId), AssignedJob>,
-    pub(crate) shadow_runs: Vec<ShadowRun>,
-}
-
-struct AssignedJob {
-    pipeline: String,
-    assignment: RevisionAssignment,
-    outcome: Option<RevisionJobOutcome>,
-}
-
-impl PipelineTables {
-    fn pipeline_record(&self, tenant: &TenantId, name: &str) -> Option<PipelineRecord> {
-        let rollout = self.rollouts.get(&(tenant.clone(), name.to_owned()))?;
-        let own = self
-            .revisions
-            .iter()
-            .filter(|r| (&r.tenant, &*r.pipeline) == (tenant, name));
-        Some(PipelineRecord {
-            name: name.to_owned(),
-            revision_count: u32::try_from(own.count()).unwrap(),
-            rollout: rollout.clone(),
-        })
-    }
-
-    fn append_audit_log(&mut self, tenant: &TenantId, name: &str, mut entry: PipelineAuditRecord) {
-        let history = self
-            .audit_log
-            .entry((tenant.clone(), name.to_owned()))
-            .or_default();
-        entry.seq = history.len() as u64 + 1;
-        history.push(entry);
-    }
-}
+use super::fake_store::FakeStore;
+use super::pipeline_tables::AssignedJob;
 
 type StoreResult<T> = Result<T, StorageError>;
 
@@ -333,134 +285,25 @@ impl PipelineStore for FakeStore {
     }
 }
 
-/// A component store in one folder.
-pub struct FakeComponentStore {
-    folder: PathBuf,
-    next: AtomicU64,
-}
-
-impl FakeComponentStore {
-    /// Creates a store without components in a folder.
-    pub fn new(folder: &Path) -> Arc<Self> {
-        std::fs::create_dir_all(folder).unwrap();
-        Arc::new(Self {
-            folder: folder.to_owned(),
-            next: AtomicU64::new(0),
-        })
-    }
-
-    /// Returns the names of all files.
-    pub fn file_names(&self) -> Vec<String> {
-        let files = std::fs::read_dir(&self.folder).unwrap();
-        files
-            .map(|f| f.unwrap().file_name().into_string().unwrap())
-            .collect()
-    }
-}
-
 #[async_trait]
-impl ComponentStore for FakeComponentStore {
-    fn new_temporary_path(&self) -> PathBuf {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.folder.join(format!("unfinished-{number}"))
+impl ShadowStore for FakeStore {
+    async fn put_shadow_run(&self, run: &ShadowRun) -> Result<(), StorageError> {
+        self.lock_pipelines().shadow_runs.push(run.clone());
+        Ok(())
     }
 
-    async fn commit_component(
+    async fn list_shadow_runs(
         &self,
         tenant: &TenantId,
-        unfinished: &Path,
-        digest: &ComponentDigest,
-    ) -> StoreResult<()> {
-        std::fs::rename(unfinished, self.component_path(tenant, digest))
-            .map_err(|e| StorageError::from_io_error("a file", &e))
-    }
-
-    fn component_path(&self, tenant: &TenantId, digest: &ComponentDigest) -> PathBuf {
-        self.folder.join(format!("{tenant}-{digest}"))
-    }
-
-    async fn remove_component_file(&self, tenant: &TenantId, digest: &ComponentDigest) -> StoreResult<bool> {
-        Ok(std::fs::remove_file(self.component_path(tenant, digest)).is_ok())
-    }
-
-    async fn remove_all_of_tenant(&self, tenant: &TenantId) -> StoreResult<()> {
-        for name in self.file_names() {
-            if name.starts_with(&format!("{tenant}-")) {
-                std::fs::remove_file(self.folder.join(name)).unwrap();
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A component is a text file with its roles, such as `routing chunking`. It fails the dry run if it contains the word `traps`.
-#[async_trait]
-impl ComponentValidator for FakeProcessing {
-    async fn inspect_component(
-        &self,
-        _: &TenantId,
-        file: &ComponentFile,
-    ) -> Result<ComponentInterface, PolicyError> {
-        let text = std::fs::read_to_string(&file.path).unwrap_or_default();
-        let has = |role: &Role| text.split(' ').any(|word| word == role.name());
-        let roles: Vec<Role> = Role::ALL.into_iter().filter(has).collect();
-        if roles.is_empty() {
-            return Err(PolicyError::Unusable {
-                component: file.name.clone(),
-                reason: "it has no role".into(),
-            });
-        }
-        Ok(ComponentInterface {
-            roles,
-            capabilities: Vec::new(),
-        })
-    }
-
-    async fn dry_run_pipeline(&self, _: &TenantId, pipeline: &Pipeline) -> Result<(), PolicyError> {
-        for (role, file) in &pipeline.components {
-            let text = std::fs::read_to_string(&file.path).unwrap_or_default();
-            if !text.contains(role.name()) || text.contains("traps") {
-                return Err(PolicyError::Unusable {
-                    component: file.name.clone(),
-                    reason: format!("it does not decide as {}", role.name()),
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Every opened job counts as recorded, with one decision. The decision differs with any other revision.
-#[async_trait]
-impl JobReplayer for FakeProcessing {
-    async fn replay_job(
-        &self,
-        tenant: &TenantId,
-        job: &JobId,
-        pipeline: &Pipeline,
-    ) -> Result<ReplayReport, ReplayError> {
-        self.replay_memory_limits
-            .lock()
-            .push(pipeline.manifest.limits.max_memory_bytes);
-        let opened = self.opened_jobs();
-        let ran = opened
-            .iter()
-            .find(|opened| (&opened.tenant, &opened.job) == (tenant, job));
-        let ran = ran.ok_or(ReplayError::NotRecorded(*job))?;
-        Ok(ReplayReport {
-            decisions: 1,
-            differing: u64::from(ran.revision != pipeline.revision),
-            ..ReplayReport::default()
-        })
-    }
-
-    async fn remove_recordings(&self, tenant: &TenantId, jobs: &[JobId]) -> Result<(), StorageError> {
-        self.remove_opened_jobs(|opened| opened.tenant == *tenant && jobs.contains(&opened.job));
-        Ok(())
-    }
-
-    async fn clear_recordings(&self, tenant: &TenantId) -> Result<(), StorageError> {
-        self.remove_opened_jobs(|opened| opened.tenant == *tenant);
-        Ok(())
+        pipeline: &str,
+        revision: u32,
+        since_millis: u64,
+    ) -> Result<Vec<ShadowRun>, StorageError> {
+        let kept = self.lock_pipelines();
+        let runs = kept.shadow_runs.iter().rev().filter(|run| {
+            (&run.tenant, run.pipeline.as_str(), run.revision) == (tenant, pipeline, revision)
+                && run.compared_at_millis >= since_millis
+        });
+        Ok(runs.cloned().collect())
     }
 }

@@ -5,5 +5,5 @@ mod quota_reservations;
 mod usage_recorder;
 
 pub(crate) use host_quotas::HostQuotas;
-pub(crate) use quota_reservations::QuotaSources;
+pub(crate) use usage_recorder::QuotaSources;
 pub use usage_recorder::UsageRecorder;

@@ -11,15 +11,29 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use weir_core::clock::unix_time_millis;
+use weir_core::tenancy::TenantStore;
 use weir_core::usage::{Usage, UsageDay, UsageMeter, UsageStore, day_from_millis};
 use weir_core::{StorageError, TenantId};
 
-use super::QuotaSources;
+use super::host_quotas::HostQuotas;
+use crate::tenant_labels::TenantLabels;
 
 /// The interval between two writes.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 /// The maximum number of tenants whose stored usage is cached.
 const MAX_CACHED_TENANTS: usize = 10_000;
+
+/// The sources of limits and usage.
+pub struct QuotaSources {
+    /// The tenants with their quotas.
+    pub tenants: Arc<dyn TenantStore>,
+    /// The stored usage.
+    pub usage_store: Arc<dyn UsageStore>,
+    /// The quotas of the settings.
+    pub host_quotas: HostQuotas,
+    /// The labels of tenants in metrics.
+    pub tenant_labels: Arc<TenantLabels>,
+}
 
 /// Collects the usage of tenants, and reserves parts of their quotas. It is created before the parts of the host that report usage
 /// to it. The server writes the usage to the store.
@@ -46,6 +60,12 @@ impl UsageRecorder {
     /// Creates an instance without usage.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Sets the sources of limits and usage. Before this call, nothing is limited.
+    pub fn set_quota_sources(&self, sources: QuotaSources) {
+        // A second server with the same instance has the same sources.
+        let _ = self.quota_sources.set(sources);
     }
 
     /// Returns the usage of a tenant on a day so far.

@@ -5,14 +5,15 @@ use std::collections::{HashMap, HashSet};
 use tokio::time::Instant;
 use weir_core::{JobId, TenantId};
 
-use super::DeliveryKey;
-
 /// The maximum number of concurrent deliveries.
 const MAX_CONCURRENT: usize = 32;
 /// The maximum number of concurrent deliveries of one tenant.
 const MAX_CONCURRENT_PER_TENANT: usize = 8;
 /// The maximum number of concurrent deliveries to one receiver.
 const MAX_CONCURRENT_PER_RECEIVER: usize = 2;
+
+/// Identifies a delivery.
+pub(crate) type DeliveryKey = (TenantId, JobId);
 
 /// A pending delivery.
 pub(crate) struct PendingDelivery {

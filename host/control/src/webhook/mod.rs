@@ -28,7 +28,7 @@ use weir_core::settings::Settings;
 use weir_core::{JobId, TenantId};
 
 use crate::commit_notifier::CommitNotifier;
-use delivery_queue::{DeliveryQueue, PendingDelivery};
+use delivery_queue::{DeliveryKey, DeliveryQueue, PendingDelivery};
 use webhook_request::BuildOutcome;
 pub use webhook_request::WebhookRequest;
 
@@ -38,9 +38,6 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(60);
 const BACKOFF_FACTOR: u32 = 4;
 /// The longest backoff.
 const MAX_BACKOFF: Duration = Duration::from_secs(24 * 3600);
-
-/// Identifies a delivery.
-type DeliveryKey = (TenantId, JobId);
 
 /// Sends webhook requests.
 #[async_trait]

@@ -21,7 +21,7 @@ use weir_core::ports::Ledger as _;
 use weir_core::tenancy::Tenant;
 
 use super::job_options::{JobOptions, ValidatedJobOptions, sanitize_file_name};
-use super::multipart::{MultipartError, MultipartReader, PartHeaders};
+use super::multipart::{MultipartReader, PartHeaders};
 use super::new_job::{DocumentSource, RemoteDocument, StoredDocument};
 use crate::http_input::describe_json_error;
 use crate::jobs::{job_accepted_response, repeated_request_response};
@@ -163,7 +163,7 @@ impl Submission {
         S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
     {
         let mut options = None;
-        while let Some(head) = form.next_part().await.map_err(multipart_problem)? {
+        while let Some(head) = form.next_part().await? {
             match head.field_name.as_str() {
                 "file" => self.receive_file(&head, &mut form).await?,
                 "options" if options.is_none() => options = Some(read_options_part(&mut form).await?),
@@ -188,7 +188,7 @@ impl Submission {
     {
         self.check_file_count()?;
         let mut incoming = self.begin_file().await?;
-        while let Some(chunk) = form.next_chunk().await.map_err(multipart_problem)? {
+        while let Some(chunk) = form.next_chunk().await? {
             self.write_bytes(&mut incoming, &chunk).await?;
         }
         self.finish_file(head.file_name.as_deref(), incoming).await
@@ -379,7 +379,7 @@ where
     S: Stream<Item = Result<Bytes, axum::Error>> + Unpin,
 {
     let mut json = Vec::new();
-    while let Some(chunk) = form.next_chunk().await.map_err(multipart_problem)? {
+    while let Some(chunk) = form.next_chunk().await? {
         if json.len() + chunk.len() > MAX_OPTIONS_BYTES {
             return Err(Problem::too_large(format!(
                 "options may have at most {MAX_OPTIONS_BYTES} bytes"
@@ -393,13 +393,4 @@ where
         }
         _ => Problem::invalid_request(format!("options is not valid JSON: {error}")),
     })
-}
-
-fn multipart_problem(error: MultipartError<axum::Error>) -> Problem {
-    match error {
-        MultipartError::Body(error) => {
-            Problem::incomplete_body(format!("the body is incomplete ({error}): send it again"))
-        }
-        MultipartError::Malformed(_) => Problem::invalid_request(error.to_string()),
-    }
 }
