@@ -98,16 +98,17 @@ async fn upgrade_from_version_1_keeps_every_row() {
     assert_eq!(reader.list_documents(&t).await.unwrap().len(), 1);
 }
 
-/// The running job, the ended job and the document of `version_11.sql`.
+/// The running job, the ended job and the document of `version_11.db`.
 const RUNNING_JOB: &str = "01a2240a-3851-70d2-8967-03a027a0aa3a";
 const ENDED_JOB: &str = "01a2240a-3857-701b-bdce-03d41e6a5373";
 const REMOVED_DOCUMENT: &str = "18ac3e7343f016890c510e93f935261169d9e3f565436429830faf0934f4f8e4";
 
 /// Writes a file of the last version before the renames, with a row in every table.
 fn write_version_11_file(data: &Path) {
-    let c = Connection::open(data.join("ledger.db")).unwrap();
+    let file = data.join("ledger.db");
+    std::fs::write(&file, include_bytes!("version_11.db")).unwrap();
+    let c = Connection::open(file).unwrap();
     c.pragma_update(None, "journal_mode", "wal").unwrap();
-    c.execute_batch(include_str!("version_11.sql")).unwrap();
 }
 
 /// Lists tables with their columns, and indexes with their tables.
