@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
+use weir_core::collection_and_labels::{CollectionAndLabelsRequest, CollectionOrLabelError, validate_labels};
 use weir_core::id::{DocumentId, TenantId, is_valid_name};
-use weir_core::placement::{PlacementError, PlacementRequest, validate_labels};
 use weir_core::tenancy::KeyScope;
 
 /// Options of every command.
@@ -98,10 +98,10 @@ pub(crate) struct RunArgs {
 
 impl RunArgs {
     /// Returns the requested collection and labels of the documents.
-    pub(crate) fn placement_request(&self) -> PlacementRequest {
+    pub(crate) fn placement_request(&self) -> CollectionAndLabelsRequest {
         // If a label name is repeated, the last value is used.
         let labels: BTreeMap<_, _> = self.labels.iter().cloned().collect();
-        PlacementRequest {
+        CollectionAndLabelsRequest {
             collection: self.collection.clone(),
             labels: (!labels.is_empty()).then(|| labels.into_iter().collect()),
         }
@@ -260,7 +260,7 @@ fn parse_collection(text: &str) -> Result<String, String> {
     if is_valid_name(text) {
         Ok(text.to_owned())
     } else {
-        Err(PlacementError::InvalidCollection.to_string())
+        Err(CollectionOrLabelError::InvalidCollection.to_string())
     }
 }
 

@@ -250,12 +250,12 @@ mod tests {
             (
                 format!("log {JOB} --remote"),
                 None,
-                "--remote is gone: give --server URL",
+                "--remote was removed: pass --server URL",
             ),
             (
                 format!("log {JOB} --remote"),
                 Some(URL),
-                "--remote is gone: leave it out",
+                "--remote was removed: omit it",
             ),
             (format!("log {JOB} --tenant a"), Some(URL), "--tenant"),
             (format!("replay {JOB} --tenant a"), Some(URL), "--tenant"),

@@ -30,10 +30,10 @@ On a server, the API key needs the scope read.")]
 pub(crate) struct LogArgs {
     /// Id of the job
     pub(crate) job: JobId,
-    /// Removed option. It is still parsed so that its error names the replacement.
+    /// Removed option. It is still parsed so that the error message can name the replacement.
     #[arg(long, hide = true)]
     remote: bool,
-    /// Tenant of the job, in the data folder only [default: default]
+    /// Tenant of the job; only for jobs in the data folder, not with --server [default: default]
     #[arg(long, value_name = "TENANT")]
     tenant: Option<TenantId>,
 }
@@ -42,9 +42,11 @@ impl LogArgs {
     /// Returns an error if an option is not supported on this target.
     pub(crate) fn validate_for_target(&self, target: &CommandTarget) -> Result<()> {
         match (self.remote, target) {
-            (true, CommandTarget::Folder) => bail!("--remote is gone: give --server URL or set WEIR_SERVER"),
+            (true, CommandTarget::Folder) => {
+                bail!("--remote was removed: pass --server URL or set WEIR_SERVER")
+            }
             (true, CommandTarget::Server { .. }) => {
-                bail!("--remote is gone: leave it out, since a server is named")
+                bail!("--remote was removed: omit it, because a server is already selected")
             }
             _ => {}
         }
@@ -56,7 +58,7 @@ impl LogArgs {
     }
 }
 
-/// Returns an error if `--tenant` is used with a server, where the API key selects the tenant.
+/// Returns an error if `--tenant` is used with a server, because the API key selects the tenant there.
 pub(crate) fn reject_tenant_on_server(tenant: Option<&TenantId>, target: &CommandTarget) -> Result<()> {
     match (tenant, target) {
         (Some(_), CommandTarget::Server { .. }) => {
@@ -116,7 +118,8 @@ impl LogSource {
         Ok(Self::DataFolder(reader))
     }
 
-    /// Returns the entries after the sequence number `after`, and the sequence number to continue from if there may be more.
+    /// Returns the entries after the sequence number `after`. If there may be more entries, also returns the value of `after` for
+    /// the next read.
     async fn read_entries(&self, log: &LogArgs, after: u64) -> Result<(Vec<Value>, Option<u64>)> {
         match self {
             Self::DataFolder(reader) => {
@@ -154,7 +157,7 @@ fn entry_to_json(entry: &ComponentLogEntry) -> Value {
     })
 }
 
-/// Returns a failure report in the JSON format of the HTTP API. The ledger stores it under other names.
+/// Returns a failure report in the JSON format of the HTTP API. The ledger uses other field names.
 fn failure_to_json(report: &ComponentFailureReport) -> Value {
     json!({
         "error": report.error,

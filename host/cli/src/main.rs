@@ -1,7 +1,7 @@
 //! The `weir` command. This crate depends on all others and connects the engine's ports to their implementations.
 //!
-//! PDF workers and component compilers are the same binary, started with a hidden command, so that an installation is one
-//! file. `main` checks for the hidden commands first, because a worker process has no runtime, no settings and no log.
+//! PDF workers and component compilers are child processes that run this binary with a hidden command. So only one file has
+//! to be installed. `main` checks for the hidden commands first, because a worker process has no runtime, no settings and no log.
 
 mod app_folders;
 mod args;
@@ -101,7 +101,7 @@ fn run_command(cli: &Cli) -> ExitCode {
     if let Some(traces) = traces {
         traces.flush_and_close();
     }
-    // All owned resources are closed here. A blocking thread may still run a read whose result is not used.
+    // All resources are already closed. Do not wait for blocking threads: they can only run reads whose results are unused.
     runtime.shutdown_background();
     ended.unwrap_or_else(|error| print_error_with_exit_code(&error, EXIT_FAILED))
 }

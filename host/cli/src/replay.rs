@@ -45,7 +45,7 @@ pub(crate) struct ReplayArgs {
     /// Revision of the job's pipeline; server only
     #[arg(long, value_name = "N")]
     pub(crate) revision: Option<u32>,
-    /// Tenant of the job, in the data folder only [default: default]
+    /// Tenant of the job; only for jobs in the data folder, not with --server [default: default]
     #[arg(long, value_name = "TENANT")]
     tenant: Option<TenantId>,
 }

@@ -1,4 +1,5 @@
-//! Prints the summaries of ingested documents as text. Each sentence that is quoted from the document is followed by its page.
+//! Prints the summaries of ingested documents as text. A page number follows each sentence that is quoted
+//! from the document.
 
 use std::io;
 

@@ -7,7 +7,7 @@ pub use crate::error::ErrorInfo;
 use crate::decision::{QueueState, StageTiming, StageTotals};
 use crate::id::{DocumentId, JobId, PageNumber};
 use crate::job_state::JobState;
-use crate::llm::FailingProvider;
+use crate::llm::ProviderFailureInfo;
 use crate::page::Stage;
 
 /// An entry of a job's event log.
@@ -136,7 +136,7 @@ pub enum EventKind {
     /// Requests of the job started to wait for language models, because each provider that could respond fails.
     ModelWaitStarted {
         /// The providers, with their last errors.
-        providers: Vec<FailingProvider>,
+        providers: Vec<ProviderFailureInfo>,
     },
     /// Requests of the job stopped waiting for failing language models. The event is omitted if the job ends at that
     /// moment.

@@ -3,11 +3,11 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::collection_and_labels::CollectionAndLabelsRequest;
 use crate::error::StorageError;
 use crate::id::{DocumentId, JobId, PageNumber, TenantId};
 use crate::ledger::{JobRecord, JobState};
 use crate::page::Lane;
-use crate::placement::PlacementRequest;
 
 /// A job as the client requested it. It does not change after it is accepted.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -76,8 +76,11 @@ pub struct JobRequestOptions {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub summarize: bool,
     /// Requested collection and labels of the documents.
-    #[serde(rename = "filing", skip_serializing_if = "PlacementRequest::is_empty")]
-    pub placement: PlacementRequest,
+    #[serde(
+        rename = "filing",
+        skip_serializing_if = "CollectionAndLabelsRequest::is_empty"
+    )]
+    pub placement: CollectionAndLabelsRequest,
 }
 
 /// Receiver of the webhook of a job.

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::collection_and_labels::CollectionAndLabelsRequest;
 use crate::component_log::ComponentLogEntry;
 use crate::decision::Label;
 use crate::event::{ErrorInfo, Event};
 use crate::id::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 use crate::page::OutlineEntry;
 use crate::page_text::TextSource;
-use crate::placement::PlacementRequest;
 
 pub use crate::job_state::JobState;
 
@@ -52,7 +52,7 @@ pub struct DocumentRecord {
     pub labels: Vec<Label>,
     /// Collection and labels that jobs requested.
     #[serde(rename = "requested")]
-    pub requested_placement: PlacementRequest,
+    pub requested_placement: CollectionAndLabelsRequest,
     /// Time of the first job with it, in milliseconds since 1970.
     pub created_millis: u64,
 }

@@ -6,6 +6,7 @@
 
 pub mod canary_analysis;
 pub mod clock;
+pub mod collection_and_labels;
 pub mod component;
 pub mod component_log;
 pub mod component_state;
@@ -26,7 +27,6 @@ pub mod markdown;
 pub mod memory_component_state;
 pub mod page;
 pub mod page_text;
-pub mod placement;
 pub mod ports;
 pub mod replay;
 pub mod revision;

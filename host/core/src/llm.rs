@@ -20,11 +20,11 @@ use crate::ports::SchedulingContext;
 
 mod denial_reason;
 mod error;
-mod failing_provider;
+mod provider_failure_info;
 
 pub use denial_reason::DenialReason;
 pub use error::{LlmError, ProviderError};
-pub use failing_provider::FailingProvider;
+pub use provider_failure_info::ProviderFailureInfo;
 
 /// Purpose of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -165,7 +165,7 @@ pub trait LanguageModel: Send + Sync {
 
     /// Returns the providers that requests wait for because each suitable provider has failed for some seconds; empty
     /// if one works. With `image`, only providers that support images count.
-    fn failing_providers(&self, image: bool) -> Vec<FailingProvider>;
+    fn failing_providers(&self, image: bool) -> Vec<ProviderFailureInfo>;
 
     /// Returns how many concurrent requests are useful. The number changes when providers fail, recover or slow down.
     fn useful_concurrency(&self) -> u32;

@@ -30,7 +30,7 @@ const PREFETCH_PAGES: u32 = 64;
 
 /// The result of planning a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PlanningResult {
+pub(crate) enum PlanningEndReason {
     /// No further page is to be planned.
     Complete,
     /// A quota of the tenant allows no further page.
@@ -43,7 +43,7 @@ pub(crate) async fn plan_pages(
     wanted: &[PageNumber],
     known: &[PageFacts],
     taken: mpsc::Sender<PageTask>,
-) -> Result<PlanningResult, ErrorInfo> {
+) -> Result<PlanningEndReason, ErrorInfo> {
     let (send, facts) = mpsc::channel(1);
     let ((), planned) = tokio::try_join!(
         prefetch_page_facts(document, wanted, known, send),
@@ -86,7 +86,7 @@ async fn plan_batches(
     total: usize,
     mut facts: mpsc::Receiver<Vec<PageFacts>>,
     taken: mpsc::Sender<PageTask>,
-) -> Result<PlanningResult, ErrorInfo> {
+) -> Result<PlanningEndReason, ErrorInfo> {
     let mut next: VecDeque<PageFacts> = VecDeque::new();
     let mut left = total;
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -98,17 +98,17 @@ async fn plan_batches(
                 Err(_) => match facts.recv().await {
                     Some(more) => more,
                     // The prefetching has failed and returns the error itself.
-                    None => return Ok(PlanningResult::Complete),
+                    None => return Ok(PlanningEndReason::Complete),
                 },
             };
             next.extend(more);
         }
         document.queues.rasterize.await_capacity().await;
         if document.job.stop_signal.is_stopping() {
-            return Ok(PlanningResult::Complete);
+            return Ok(PlanningEndReason::Complete);
         }
         if document.job.exhausted_quota.get().is_some() {
-            return Ok(PlanningResult::HeldByQuota);
+            return Ok(PlanningEndReason::HeldByQuota);
         }
         let situation = BatchContext {
             document: document.id,
@@ -129,7 +129,7 @@ async fn plan_batches(
         document.queues.apply_plan(&plan);
         let pages = (plan.pages.max(1) as usize).min(next.len());
         let Some(reserved) = reserve_page_quota(document, pages).await? else {
-            return Ok(PlanningResult::HeldByQuota);
+            return Ok(PlanningEndReason::HeldByQuota);
         };
         let pages = pages.min(reserved.len());
         let first = next.front().map_or(0, |f| f.number);
@@ -163,12 +163,12 @@ async fn plan_batches(
                 indexed: AtomicBool::new(false),
             };
             if taken.send(page).await.is_err() {
-                return Ok(PlanningResult::Complete);
+                return Ok(PlanningEndReason::Complete);
             }
             left -= 1;
         }
     }
-    Ok(PlanningResult::Complete)
+    Ok(PlanningEndReason::Complete)
 }
 
 /// Fetches page facts one chunk ahead of the planned pages.

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
+use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::decision::DocumentRoute;
 use weir_core::event::EventKind;
 use weir_core::manifest::Pipeline;
-use weir_core::placement::PlacementRequest;
 use weir_core::ports::{JobPolicy, OpenDocument, SchedulingContext};
 use weir_core::usage::QuotaExhausted;
 use weir_core::{DocumentId, JobId, Lane, PageNumber, TenantId};
@@ -33,7 +33,7 @@ pub(crate) struct JobContext {
     /// Whether documents are summarized.
     pub(crate) summarize: bool,
     /// The requested collection and labels.
-    pub(crate) filing: PlacementRequest,
+    pub(crate) filing: CollectionAndLabelsRequest,
     /// The account of work that does not wait for fuller batches.
     pub(crate) account: SchedulingContext,
     /// The requested lane.

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 use weir_core::clock::unix_time_millis;
+use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::decision::{DocumentFacts, ModelPreferences, ObservedEvent};
 use weir_core::event::{ErrorInfo, EventKind};
 use weir_core::ledger::{DocumentRecord, LedgerEntry};
-use weir_core::placement::PlacementRequest;
 use weir_core::ports::{OpenDocument, PdfSource, SchedulingContext};
 use weir_core::{DocumentId, Lane, PageNumber, RasterError, StorageError, TenantId};
 
@@ -28,7 +28,7 @@ use crate::error::{DocumentStop, FAILURE_LOG_TARGET, error_note};
 use crate::existing_pages::{ExistingPages, revoke_done_page};
 use crate::job_outcome::{DocumentEndState, DocumentOutcome};
 use crate::job_spec::DocumentSpec;
-use crate::page_scheduler::{PageScheduler, PageTally};
+use crate::page_task_runner::{PageTally, PageTaskRunner};
 use crate::stage_queues::StageQueues;
 use crate::summarization;
 use crate::upsert_writer::{UpsertQueue, UpsertWriter};
@@ -94,7 +94,7 @@ impl DocumentIngestion<'_> {
             Some(record) => job
                 .filing
                 .clone()
-                .with_fallback(record.requested_placement.clone()),
+                .fill_missing_from(record.requested_placement.clone()),
             None => job.filing.clone(),
         };
         let refiled = known
@@ -189,7 +189,7 @@ impl DocumentIngestion<'_> {
         open: Arc<dyn OpenDocument>,
         wanted: BTreeSet<PageNumber>,
         existing: &ExistingPages,
-        filing: PlacementRequest,
+        filing: CollectionAndLabelsRequest,
     ) -> Result<(), DocumentStop> {
         let (job, name) = (self.job, &self.spec.name);
         let info = open.document_info().clone();
@@ -255,7 +255,7 @@ impl DocumentIngestion<'_> {
             indexed_pages: existing.indexed_pages(),
         });
         let began = Instant::now();
-        let pages = PageScheduler::new(&document, &mut self.tally, wanted, existing.image_keys());
+        let pages = PageTaskRunner::new(&document, &mut self.tally, wanted, existing.image_keys());
         let worked = pages.run_pages(&first_pages).await;
         upserting.abort();
         // The writer was aborted, or it had panicked and its pages have failed.
@@ -379,7 +379,7 @@ impl DocumentIngestion<'_> {
 async fn record_refiling(
     job: &JobContext,
     record: &DocumentRecord,
-    filing: &PlacementRequest,
+    filing: &CollectionAndLabelsRequest,
     existing: &ExistingPages,
 ) -> Result<(), StorageError> {
     let ports = &job.engine.ports;

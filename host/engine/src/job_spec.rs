@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::manifest::Pipeline;
-use weir_core::placement::PlacementRequest;
 use weir_core::{JobId, Lane, PageNumber, TenantId};
 
 /// The specification of a job.
@@ -28,7 +28,7 @@ pub struct JobSpec {
     /// Whether documents are summarized once their pages are done.
     pub summarize: bool,
     /// Collection and labels of the documents. If a known document has others, all its pages are processed again.
-    pub filing: PlacementRequest,
+    pub filing: CollectionAndLabelsRequest,
     /// The requested lane. It overrides the lane of the routing component, since the client knows whether a user waits. With `None`
     /// the component decides, which knows the document.
     pub lane: Option<Lane>,
@@ -46,7 +46,7 @@ impl JobSpec {
             documents,
             force: false,
             summarize: false,
-            filing: PlacementRequest::default(),
+            filing: CollectionAndLabelsRequest::default(),
             lane: None,
             weight: 1.0,
         }

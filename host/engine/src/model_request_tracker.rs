@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use weir_core::event::EventKind;
-use weir_core::llm::{FailingProvider, LanguageModel, LlmError, LlmRequest, LlmResponse};
+use weir_core::llm::{LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderFailureInfo};
 
 use crate::event_log::EventLog;
 use weir_core::clock::unix_time_millis;
@@ -58,7 +58,7 @@ impl ModelRequestTracker {
         model: &dyn LanguageModel,
         log: &EventLog,
     ) -> Infallible {
-        let mut reported: Vec<FailingProvider> = Vec::new();
+        let mut reported: Vec<ProviderFailureInfo> = Vec::new();
         loop {
             if reported.is_empty() && !self.has_requests_in_flight() {
                 self.request_started.notified().await;
@@ -94,7 +94,7 @@ impl ModelRequestTracker {
     }
 
     /// Returns the failing providers that requests in flight wait for.
-    fn failing_providers(&self, model: &dyn LanguageModel) -> Vec<FailingProvider> {
+    fn failing_providers(&self, model: &dyn LanguageModel) -> Vec<ProviderFailureInfo> {
         let of = |count: &AtomicU32, image| match count.load(Ordering::Relaxed) {
             0 => Vec::new(),
             _ => model.failing_providers(image),
@@ -109,7 +109,7 @@ impl ModelRequestTracker {
 }
 
 /// Whether the same providers fail with the same error kinds. Messages are ignored, since they may differ with each attempt.
-fn have_same_failures(one: &[FailingProvider], other: &[FailingProvider]) -> bool {
-    let outline = |provider: &FailingProvider| (provider.provider.clone(), provider.error.kind.clone());
+fn have_same_failures(one: &[ProviderFailureInfo], other: &[ProviderFailureInfo]) -> bool {
+    let outline = |provider: &ProviderFailureInfo| (provider.provider.clone(), provider.error.kind.clone());
     one.iter().map(outline).eq(other.iter().map(outline))
 }

@@ -169,7 +169,7 @@ fn measure_bare_llama(backend: &LlamaBackend, model: &LlamaModel, chars: usize, 
 }
 
 fn open_provider(file: &Path, concurrency: u32, threads: u32) -> LocalProvider {
-    LocalProvider::open(LocalConfig {
+    LocalProvider::open_model_file(LocalConfig {
         model_file: file.into(),
         model_name: String::new(),
         context_tokens: CONTEXT_TOKENS,

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use tokio::time::{Duration, Instant, timeout};
 use weir_core::llm::{
-    FailingProvider, LanguageModel, LlmError, LlmRequest, LlmResponse, ResponseCache, ResponseCacheKey,
+    LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderFailureInfo, ResponseCache, ResponseCacheKey,
 };
 use weir_core::{DocumentId, StorageError, TenantId};
 
@@ -204,7 +204,7 @@ impl LanguageModel for CachedLanguageModel {
         self.router.supports_images()
     }
 
-    fn failing_providers(&self, image: bool) -> Vec<FailingProvider> {
+    fn failing_providers(&self, image: bool) -> Vec<ProviderFailureInfo> {
         self.router.failing_providers(image)
     }
 

@@ -18,7 +18,7 @@ use weir_core::TenantId;
 use weir_core::clock::unix_time_millis;
 use weir_core::event::ErrorInfo;
 use weir_core::fair_queue::{FairQueue, Flow};
-use weir_core::llm::{FailingProvider, LlmRequestKind, ProviderError};
+use weir_core::llm::{LlmRequestKind, ProviderError, ProviderFailureInfo};
 use weir_core::ports::SchedulingContext;
 
 use crate::backoff::Backoff;
@@ -52,9 +52,9 @@ pub(crate) struct DispatchConstraints {
 /// Minimum failure time of a provider that is reported. A shorter failure is an ordinary retry.
 const MIN_REPORTED_FAILURE: Duration = Duration::from_secs(5);
 
-fn build_failing_provider(name: &str, time: Duration, fault: &ProviderError) -> FailingProvider {
+fn build_failing_provider(name: &str, time: Duration, fault: &ProviderError) -> ProviderFailureInfo {
     let failing_millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    FailingProvider {
+    ProviderFailureInfo {
         provider: name.to_owned(),
         since_millis: unix_time_millis().saturating_sub(failing_millis),
         error: ErrorInfo {
@@ -259,7 +259,7 @@ impl Dispatcher {
 
     /// Returns the providers among `suited` that requests wait for. The result is empty if one of them has not failed for
     /// [`MIN_REPORTED_FAILURE`].
-    pub(crate) fn failing_providers(&self, suited: &[bool]) -> Vec<FailingProvider> {
+    pub(crate) fn failing_providers(&self, suited: &[bool]) -> Vec<ProviderFailureInfo> {
         let now = Instant::now();
         let state = self.state.lock();
         let mut failing = Vec::new();

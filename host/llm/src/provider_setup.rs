@@ -118,7 +118,7 @@ fn build_provider_entry(
 #[cfg(feature = "local-llm")]
 fn open_local_provider(settings: &ProviderSettings) -> Result<Arc<dyn Provider>, String> {
     use crate::local::{LocalConfig, LocalProvider};
-    Ok(Arc::new(LocalProvider::open(LocalConfig {
+    Ok(Arc::new(LocalProvider::open_model_file(LocalConfig {
         model_file: settings.model_file.clone(),
         model_name: settings.model.clone(),
         context_tokens: settings.context_tokens,

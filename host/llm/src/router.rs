@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
-use weir_core::llm::{FailingProvider, LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderError};
+use weir_core::llm::{LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderError, ProviderFailureInfo};
 use weir_core::ports::SchedulingContext;
 use weir_core::usage::QuotaReservation;
 use weir_core::{DocumentId, StorageError, TenantId};
@@ -278,7 +278,7 @@ impl LanguageModel for Router {
             .any(|member| member.provider.supports_images())
     }
 
-    fn failing_providers(&self, image: bool) -> Vec<FailingProvider> {
+    fn failing_providers(&self, image: bool) -> Vec<ProviderFailureInfo> {
         let suited: Vec<bool> = self
             .providers
             .iter()

@@ -17,8 +17,8 @@ use weir_core::page::{DocumentInfo, PageFacts};
 use weir_core::page_text::Line;
 use weir_core::ports::{DrawOptions, DrawnPage, OpenDocument, PdfSource, ReservedDrawing};
 
-use crate::image_dimensions::ImageDimensions;
 use crate::image_reservation::ImageReservation;
+use crate::page_image_resolution::ImageDimensions;
 use crate::protocol::DocumentKey;
 use crate::response_validation;
 use crate::state::PoolState;
@@ -122,12 +122,12 @@ pub(crate) fn null_document(key: DocumentKey) -> Result<DocumentFile, RasterErro
 
 /// A handle to a document in the workers. Dropping it closes the document there.
 #[derive(Debug)]
-pub(crate) struct DocumentHandle {
+pub(crate) struct WorkerDocumentHandle {
     file: Arc<DocumentFile>,
     pool: Arc<PoolState>,
 }
 
-impl DocumentHandle {
+impl WorkerDocumentHandle {
     pub(crate) fn new(opened: DocumentFile, shared: Arc<PoolState>) -> Self {
         Self {
             file: Arc::new(opened),
@@ -140,14 +140,14 @@ impl DocumentHandle {
     }
 }
 
-impl Drop for DocumentHandle {
+impl Drop for WorkerDocumentHandle {
     fn drop(&mut self) {
         self.pool.dispatcher.close_document(self.file.key);
     }
 }
 
 /// Opens the document in a worker and checks its number of pages.
-pub(crate) async fn open_document(lease: DocumentHandle) -> Result<PdfDocument, RasterError> {
+pub(crate) async fn open_document(lease: WorkerDocumentHandle) -> Result<PdfDocument, RasterError> {
     let info = match lease.run_task(WorkerTask::OpenDocument).await {
         Ok(TaskOutput::DocumentOpened(info)) => info,
         Ok(_) => return Err(pool_closed_error()),
@@ -181,7 +181,7 @@ type PageSizes = Vec<Option<(f32, f32)>>;
 /// An open PDF.
 #[derive(Debug)]
 pub(crate) struct PdfDocument {
-    handle: DocumentHandle,
+    handle: WorkerDocumentHandle,
     info: DocumentInfo,
     /// Sizes of the pages, loaded on demand in groups of [`PAGE_SIZES_PER_REQUEST`].
     page_sizes: Vec<OnceCell<PageSizes>>,
@@ -308,7 +308,7 @@ impl OpenDocument for PdfDocument {
         drawing: DrawOptions,
     ) -> Result<Box<dyn ReservedDrawing>, RasterError> {
         let index = self.page_index(page)?;
-        let DocumentHandle {
+        let WorkerDocumentHandle {
             file: opened,
             pool: shared,
         } = &self.handle;

@@ -13,7 +13,7 @@ use weir_core::settings::SandboxMode;
 
 use crate::config::RasterConfig;
 use crate::dispatcher::Dispatcher;
-use crate::document::{self, DocumentHandle};
+use crate::document::{self, WorkerDocumentHandle};
 use crate::protocol::{SandboxProbe, SandboxStatus};
 use crate::state::{PoolCounters, PoolState};
 use crate::task::{TaskOutput, WorkerTask};
@@ -133,7 +133,7 @@ impl Drop for RasterPool {
 impl Rasterizer for RasterPool {
     async fn open_document(&self, source: &PdfSource) -> Result<Arc<dyn OpenDocument>, RasterError> {
         let opened = document::open_source_file(source, self.state.dispatcher.allocate_key()).await?;
-        let lease = DocumentHandle::new(opened, Arc::clone(&self.state));
+        let lease = WorkerDocumentHandle::new(opened, Arc::clone(&self.state));
         Ok(Arc::new(document::open_document(lease).await?))
     }
 

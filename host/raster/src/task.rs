@@ -11,8 +11,8 @@ use weir_core::page::{DocumentInfo, PageFacts};
 use weir_core::page_text::Line;
 use weir_core::ports::{DrawOptions, DrawnPage};
 
-use crate::image_dimensions::ImageDimensions;
 use crate::image_reservation::ImageReservation;
+use crate::page_image_resolution::ImageDimensions;
 use crate::protocol::{DocumentKey, SandboxProbe};
 
 /// The file of a document, with what a worker needs to open it.

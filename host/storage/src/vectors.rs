@@ -15,7 +15,7 @@
 
 mod bm25;
 mod passage_payload;
-mod query_matcher;
+mod query_word_matcher;
 mod shard;
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ use self::passage_payload::{
     DENSE_VECTOR, SPARSE_VECTOR, SUMMARY_PAGE, check_dense_vector, document_filter, page_of_payload,
     page_scroll_request, search_filter, tenant_filter, to_hit, to_shard_point,
 };
-use self::query_matcher::QueryMatcher;
+use self::query_word_matcher::QueryWordMatcher;
 use self::shard::{INDEX_NAME, Shard};
 use crate::data_folder::FolderLock;
 use crate::worker_thread::WorkerThread;
@@ -349,7 +349,7 @@ impl VectorIndex {
             with_vector: WithVector::Selector(vec![DENSE_VECTOR.to_owned()]),
             with_payload: WithPayloadInterface::Bool(true),
         };
-        let mut words = QueryMatcher::new(&self.encoder, &query.query_text);
+        let mut words = QueryWordMatcher::new(&self.encoder, &query.query_text);
         let mut hits = self
             .shard
             .with_engine(|edge| edge.query(request))?

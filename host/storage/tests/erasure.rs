@@ -62,7 +62,7 @@ async fn write_job_of_two_documents(storage: &Storage, record: &JobRecord, names
             }],
             collection: "main".into(),
             labels: Vec::new(),
-            requested_placement: weir_core::placement::PlacementRequest::default(),
+            requested_placement: weir_core::collection_and_labels::CollectionAndLabelsRequest::default(),
             created_millis: 1,
         }));
         let started = EventKind::DocumentStarted {

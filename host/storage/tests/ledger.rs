@@ -10,6 +10,7 @@
 mod fixture;
 
 use fixture::{document_id, make_event, make_job, open_storage, page_done_entry, tenant_id};
+use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::component_log::{
     BacktraceFrame, ComponentFailureReport, ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind,
     LogLevel,
@@ -18,7 +19,6 @@ use weir_core::component_state::{StateChange, StateSizes};
 use weir_core::event::{ErrorInfo, Event};
 use weir_core::ledger::{DocumentRecord, JobRecord, JobState, LedgerEntry, PageRecord, PageState};
 use weir_core::page::OutlineEntry;
-use weir_core::placement::PlacementRequest;
 use weir_core::ports::{ComponentStateStore, Ledger};
 use weir_core::tenancy::TenantStore;
 use weir_core::{JobId, RevisionId, StorageError, TenantId};
@@ -39,7 +39,7 @@ fn make_document_record(t: &TenantId, name: &str, created_millis: u64) -> Docume
         }],
         collection: "main".into(),
         labels: vec![("team".into(), "north".into())],
-        requested_placement: PlacementRequest::default(),
+        requested_placement: CollectionAndLabelsRequest::default(),
         created_millis,
     }
 }

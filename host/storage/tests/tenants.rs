@@ -16,6 +16,7 @@ use fixture::{
     document_id, make_api_key, make_event, make_idempotency, make_job, make_job_request, make_point,
     make_query, make_tenant, open_storage, page_done_entry, tenant_id, unit_vector,
 };
+use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::component::{ComponentDigest, ComponentInterface, ComponentRecord, ComponentStore};
 use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind, LogLevel};
 use weir_core::component_state::StateChange;
@@ -23,7 +24,6 @@ use weir_core::document_removal::{BeginRemovalOutcome, DocumentRemovalStore as _
 use weir_core::job_request::JobRequestStore;
 use weir_core::ledger::{JobState, LedgerEntry};
 use weir_core::manifest::{Manifest, Role};
-use weir_core::placement::PlacementRequest;
 use weir_core::ports::{BlobStore, ComponentStateStore, Ledger, VectorStore};
 use weir_core::revision::{PipelineStore, RevisionSpec};
 use weir_core::rollout::RolloutAction;
@@ -267,7 +267,7 @@ async fn fill_every_store(storage: &Storage, t: &TenantId) {
         outline: Vec::new(),
         collection: "main".into(),
         labels: vec![("team".into(), "north".into())],
-        requested_placement: PlacementRequest::default(),
+        requested_placement: CollectionAndLabelsRequest::default(),
         created_millis: 1,
     }));
     let state = vec![set_state_value("k", b"v".into())];

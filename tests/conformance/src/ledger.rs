@@ -1,10 +1,10 @@
 //! Conformance checks of the ledger's lists: event positions, order, limits and isolation of tenants.
 
+use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::component_log::{ComponentLogEntry, ComponentLogRecord, ComponentLogRecordKind, LogLevel};
 use weir_core::event::{Event, EventKind};
 use weir_core::ledger::{DocumentRecord, LedgerEntry, PageRecord, PageState};
 use weir_core::page_text::TextSource;
-use weir_core::placement::PlacementRequest;
 use weir_core::ports::Ledger;
 use weir_core::{DocumentId, JobId, PageNumber, RevisionId, TenantId};
 
@@ -193,7 +193,7 @@ fn document_record(tenant: &TenantId, name: &str, created_millis: u64) -> Docume
         outline: Vec::new(),
         collection: "default".into(),
         labels: Vec::new(),
-        requested_placement: PlacementRequest::default(),
+        requested_placement: CollectionAndLabelsRequest::default(),
         created_millis,
     }
 }

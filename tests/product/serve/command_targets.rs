@@ -76,7 +76,7 @@ fn commands_use_the_named_server_or_else_the_data_folder() {
             &["tenant", "list"],
             "works on the data folder of this machine only",
         ),
-        (&["log", &job, "--remote"], "--remote is gone"),
+        (&["log", &job, "--remote"], "--remote was removed"),
         (
             &["replay", &job, "--with", "a.wasm"],
             "--with is for the data folder only",

@@ -40,7 +40,7 @@ pub(super) fn print_revision(revision: &Value) -> io::Result<()> {
     )
 }
 
-/// Formats a Unix time in milliseconds by RFC 3339.
+/// Formats a Unix time in milliseconds as an RFC 3339 time in UTC, without fractions of a second.
 fn format_rfc3339(millis: i64) -> String {
     chrono::DateTime::from_timestamp_millis(millis).map_or_else(
         || millis.to_string(),

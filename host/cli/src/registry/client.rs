@@ -17,7 +17,7 @@ use super::artifact::{ComponentArtifact, MANIFEST_MEDIA_TYPE, parse_component_la
 use super::auth_challenge::AuthChallenge;
 use super::credentials::Credentials;
 
-/// Maximum bytes of a manifest, by the OCI specification.
+/// Maximum size of a manifest in bytes, as the OCI specification recommends.
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// Maximum bytes of a token response or an error response.
 const MAX_SHORT_BODY_BYTES: u64 = 64 << 10;
@@ -27,13 +27,13 @@ const MAX_REDIRECTS: usize = 5;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout between two parts of a response.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
-/// Timeout of a request. It allows a component of 64 MiB over a slow connection.
+/// Timeout of a request. It is long enough to transfer a component of 64 MiB over a slow connection.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Options of connections to registries.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct RegistryAccessArgs {
-    /// Connect to registries without TLS; registries on this machine never use TLS
+    /// Connect to registries without TLS; for registries on this machine (localhost) this is always the case
     #[arg(long)]
     plain_http: bool,
 }
@@ -46,7 +46,7 @@ pub(crate) struct RegistryClient {
     repository: String,
     registry_name: String,
     credentials: Option<Credentials>,
-    /// Value of the `Authorization` header, after the registry has requested it.
+    /// Value of the `Authorization` header. `None` until the registry has requested authorization.
     authorization: Mutex<Option<HeaderValue>>,
 }
 
@@ -79,13 +79,13 @@ impl RegistryClient {
             "docker.io" => "registry-1.docker.io",
             other => other,
         };
-        let secure =
-            Url::parse(&format!("https://{host}/v2/")).with_context(|| format!("'{host}' is no host"))?;
+        let secure = Url::parse(&format!("https://{host}/v2/"))
+            .with_context(|| format!("'{host}' is not a valid host name"))?;
         let base = match access.plain_http || is_loopback(&secure) {
             true => Url::parse(&format!("http://{host}/v2/"))?,
             false => secure,
         };
-        // An error means that a provider is already installed. It is the same provider.
+        // An error means that a TLS crypto provider is already installed. The process only ever installs this one.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
@@ -122,7 +122,7 @@ impl RegistryClient {
             if let Some(wanted) = reference.digest {
                 ensure!(
                     digest == wanted,
-                    "the registry answered with another manifest, {digest}"
+                    "the manifest's digest is {digest}, expected {wanted}"
                 );
             }
             let (named, size) = parse_component_layer(&manifest)?;
@@ -211,7 +211,7 @@ impl RegistryClient {
             if let Some(accept) = accept {
                 request = request.header(ACCEPT, accept);
             }
-            // Other hosts do not get the credentials of the registry.
+            // Send the registry's credentials only to the registry's own origin.
             let own = url.origin() == self.base_url.origin();
             if let Some(value) = self.authorization.lock().clone().filter(|_| own) {
                 request = request.header(AUTHORIZATION, value);
@@ -233,7 +233,7 @@ impl RegistryClient {
                     redirects += 1;
                     ensure!(
                         redirects <= MAX_REDIRECTS,
-                        "{} leads further after {MAX_REDIRECTS} redirects",
+                        "{} redirected more than {MAX_REDIRECTS} times",
                         self.registry_name
                     );
                     url = self.redirect_url(&url, &answer)?;
@@ -248,7 +248,7 @@ impl RegistryClient {
         let name = &self.registry_name;
         let login = || {
             format!(
-                "{name} wants a login: `docker login {name}`, or set WEIR_REGISTRY={name}, WEIR_REGISTRY_USER and \
+                "{name} requires authentication: run `docker login {name}`, or set WEIR_REGISTRY={name}, WEIR_REGISTRY_USER and \
                  WEIR_REGISTRY_PASSWORD"
             )
         };
@@ -257,13 +257,13 @@ impl RegistryClient {
                 return self.credentials.as_ref().with_context(login)?.basic_auth_header();
             }
             Some(AuthChallenge::Bearer { realm, service }) => (realm, service),
-            None => bail!("{name} wants to see what is not known here"),
+            None => bail!("{name} requests an unsupported authentication scheme"),
         };
         let mut url =
-            Url::parse(&realm).with_context(|| format!("{name} sends for a token to what is no URL"))?;
+            Url::parse(&realm).with_context(|| format!("the token realm of {name} is not a valid URL"))?;
         self.check_redirect_url(&url)?;
         let rights = if push { "pull,push" } else { "pull" };
-        // The scope is what this client needs, not what the registry requests.
+        // Request the scope that this client needs, and ignore the scope in the registry's challenge.
         url.query_pairs_mut()
             .append_pair("scope", &format!("repository:{}:{rights}", self.repository));
         if let Some(service) = service {
@@ -279,7 +279,7 @@ impl RegistryClient {
             .map_err(|error| self.request_error(&url, &error))?;
         if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&answer.status()) {
             match self.credentials {
-                Some(_) => bail!("{name} does not take the login"),
+                Some(_) => bail!("{name} rejected the credentials"),
                 None => bail!(login()),
             }
         }
@@ -288,9 +288,9 @@ impl RegistryClient {
             .await?;
         let token = serde_json::from_slice::<TokenResponse>(&said).ok();
         let token = token.and_then(|token| token.token.or(token.access_token));
-        let token = token.with_context(|| format!("{name} sends for a token to where there is none"))?;
+        let token = token.with_context(|| format!("the token response of {name} contains no token"))?;
         let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| anyhow::anyhow!("the token for {name} is none"))?;
+            .map_err(|_| anyhow::anyhow!("the token for {name} contains invalid characters"))?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -302,38 +302,39 @@ impl RegistryClient {
             .get(LOCATION)
             .and_then(|value| value.to_str().ok());
         let next = location.and_then(|location| url.join(location).ok());
-        let next = next.with_context(|| format!("{} leads to nowhere", self.registry_name))?;
+        let next = next.with_context(|| {
+            format!(
+                "the response of {} has no valid Location header",
+                self.registry_name
+            )
+        })?;
         self.check_redirect_url(&next)?;
         Ok(next)
     }
 
-    /// Checks that a URL from the registry uses TLS, or the same host if the registry itself uses no TLS.
+    /// Checks that a URL from the registry uses HTTPS. If the registry uses plain HTTP, an HTTP URL with the same host is also
+    /// accepted. URLs with a user or a password are rejected.
     fn check_redirect_url(&self, url: &Url) -> Result<()> {
         let same_host =
             url.scheme() == "http" && self.base_url.scheme() == "http" && url.host() == self.base_url.host();
         ensure!(
             url.scheme() == "https" || same_host,
-            "{} leads to {}://{}, which is not as safe as itself",
+            "{} refers to {}://{} without TLS",
             self.registry_name,
             url.scheme(),
             url.host_str().unwrap_or_default()
         );
         ensure!(
             url.username().is_empty() && url.password().is_none(),
-            "{} leads to a URL with a user or a password",
+            "{} refers to a URL with a user or a password",
             self.registry_name
         );
         Ok(())
     }
 
-    /// Reads a response body of at most `most` bytes, independent of its stated length.
+    /// Reads a response body. Returns an error if it is longer than `most` bytes, even if `Content-Length` is missing or wrong.
     async fn read_limited_body(&self, mut answer: Response, most: u64) -> Result<Vec<u8>> {
-        let long = || {
-            anyhow::anyhow!(
-                "{} answered with more than the {most} bytes there can be",
-                self.registry_name
-            )
-        };
+        let long = || anyhow::anyhow!("the response of {} exceeds {most} bytes", self.registry_name);
         if answer.content_length().is_some_and(|length| length > most) {
             return Err(long());
         }
@@ -352,7 +353,7 @@ impl RegistryClient {
         Ok(bytes)
     }
 
-    /// Returns a successful response unchanged, and the registry's error message otherwise.
+    /// Returns the response if its status is successful, otherwise an error with the registry's message.
     async fn require_success(&self, answer: Response) -> Result<Response> {
         let status = answer.status();
         if status.is_success() {
@@ -369,17 +370,20 @@ impl RegistryClient {
             Some(first.chars().filter(plain).take(200).collect::<String>())
         });
         match (status, why) {
-            (StatusCode::NOT_FOUND, _) => bail!("{} has no such thing ({status})", self.registry_name),
+            (StatusCode::NOT_FOUND, _) => bail!(
+                "{} has no such repository, tag or blob ({status})",
+                self.registry_name
+            ),
             (_, Some(why)) => bail!("{} says: {why} ({status})", self.registry_name),
             (_, None) => bail!("{} answered with {status}", self.registry_name),
         }
     }
 
-    /// Returns an error without the URL, because the URL may contain a signature.
+    /// Converts a request error to a message that omits the URL, because the URL may contain a signature.
     fn request_error(&self, url: &Url, error: &reqwest::Error) -> anyhow::Error {
         let host = url.host_str().unwrap_or_default();
         let hint = match url.scheme() == "https" && error.is_connect() {
-            true => ", or not with TLS (--plain-http speaks without)",
+            true => ", or it does not support TLS (use --plain-http)",
             false => "",
         };
         match (error.is_timeout(), error.is_connect()) {

@@ -16,7 +16,7 @@
 
 use weir_core::Stage;
 use weir_core::decision::StageTotals;
-use weir_core::llm::FailingProvider;
+use weir_core::llm::ProviderFailureInfo;
 
 use super::progress::{JobProgress, QueueSamples};
 
@@ -35,7 +35,7 @@ pub struct Diagnosis {
     /// The evidence for each stage.
     pub stages: Vec<StageEvidence>,
     /// The failing providers of language models that the job waits for. While there are any, no stage is the bottleneck.
-    pub waits_for: Vec<FailingProvider>,
+    pub waits_for: Vec<ProviderFailureInfo>,
 }
 
 /// The measurements of a stage.
@@ -124,7 +124,7 @@ pub(crate) fn diagnose_progress(
     }
 }
 
-fn describe_failing_providers(providers: &[FailingProvider], now_millis: u64) -> String {
+fn describe_failing_providers(providers: &[ProviderFailureInfo], now_millis: u64) -> String {
     let each: Vec<_> = providers
         .iter()
         .map(|provider| provider.describe_failure(now_millis))
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn failing_language_models_are_named_before_any_stage() {
         let progress = JobProgress {
-            failing_providers: vec![FailingProvider {
+            failing_providers: vec![ProviderFailureInfo {
                 provider: "far".into(),
                 since_millis: 5000,
                 error: ErrorInfo {

@@ -3,7 +3,7 @@
 use weir_core::decision::{QueueState, StageTotals};
 use weir_core::event::{ErrorInfo, Event, EventKind, FailedPage};
 use weir_core::job_request::RequestedFile;
-use weir_core::llm::FailingProvider;
+use weir_core::llm::ProviderFailureInfo;
 use weir_core::{DocumentId, Stage};
 
 /// The maximum number of failed pages that are listed for a document. All of them are counted.
@@ -93,7 +93,7 @@ pub struct JobProgress {
     /// Whether the job has ended.
     pub ended: bool,
     /// The failing providers of language models that its requests wait for.
-    pub failing_providers: Vec<FailingProvider>,
+    pub failing_providers: Vec<ProviderFailureInfo>,
     /// Its documents, in the order in which they were opened.
     pub documents: Vec<DocumentProgress>,
     /// The samples of the queue in front of each stage.

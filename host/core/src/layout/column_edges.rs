@@ -9,19 +9,19 @@ const EDGE_TOLERANCE: f32 = 0.004;
 const LONG_LINE_CHARS: usize = 15;
 /// Minimum letters of a line. Dot leaders and bullets have none.
 const MIN_LETTERS: usize = 3;
-/// Minimum number of lines that start at an edge, and of lines to its left.
+/// Minimum number of lines that start at an edge. Also the minimum number of long lines that end to the left of it.
 const MIN_LINES: usize = 3;
 
 /// The left edges of a page's columns of running text, except that of the first column.
 ///
-/// Many lines start at the left edge of a column, and few lines of the page cross it. A wide space in justified text
-/// is no such edge, because most lines have no space there.
+/// Several lines start at the left edge of a column, and fewer lines cross the edge than start at it. The text after a
+/// wide space in justified text does not count as an edge, because most lines have no space at that position.
 #[derive(Debug, Clone, Default)]
 pub struct ColumnEdges(Vec<f32>);
 
 impl ColumnEdges {
-    /// Finds the edges. The cost is the number of lines times the number of different left edges, which is at most
-    /// 250.
+    /// Finds the edges. The running time is proportional to the number of lines times the number of distinct left
+    /// edges. There are at most 250 distinct edges.
     pub fn find_in_lines(lines: &[Line]) -> Self {
         let has_letters = |line: &&Line| {
             line.text

@@ -17,7 +17,7 @@ use weir_core::event::{Event, EventKind};
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::ledger::JobState;
 use weir_core::llm::{
-    FailingProvider, LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderError, ResponseQuote,
+    LanguageModel, LlmError, LlmRequest, LlmResponse, ProviderError, ProviderFailureInfo, ResponseQuote,
 };
 use weir_core::{JobId, StorageError};
 use weir_engine::JobSpec;
@@ -167,7 +167,7 @@ impl LanguageModel for AdmissionTimingModel {
         self.models.supports_images()
     }
 
-    fn failing_providers(&self, image: bool) -> Vec<FailingProvider> {
+    fn failing_providers(&self, image: bool) -> Vec<ProviderFailureInfo> {
         self.models.failing_providers(image)
     }
 

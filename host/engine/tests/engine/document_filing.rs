@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 use weir_core::Stage;
+use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::decision::Label;
 use weir_core::id::TenantId;
 use weir_core::ledger::{DocumentRecord, JobState};
-use weir_core::placement::PlacementRequest;
 use weir_core::ports::{Ledger as _, VectorStore as _};
 use weir_core::search::SearchQuery;
 use weir_engine::{DocumentEndState, JobSpec};
@@ -22,7 +22,7 @@ fn label_pair(name: &str, value: &str) -> Label {
 
 fn filed_job(fakes: &FakeHost, collection: Option<&str>, labels: &[Label]) -> JobSpec {
     JobSpec {
-        filing: PlacementRequest {
+        filing: CollectionAndLabelsRequest {
             collection: collection.map(str::to_owned),
             labels: (!labels.is_empty()).then(|| labels.to_vec()),
         },

@@ -12,7 +12,7 @@ use weir_core::decision::{FailureAction, PageRoute, ReadingMethod};
 use weir_core::id::{DocumentId, TenantId};
 use weir_core::ledger::{JobState, PageState};
 use weir_core::llm::{
-    FailingProvider, LanguageModel, LlmError, LlmRequest, LlmRequestKind, LlmResponse, ProviderError,
+    LanguageModel, LlmError, LlmRequest, LlmRequestKind, LlmResponse, ProviderError, ProviderFailureInfo,
 };
 use weir_core::page_text::{StoredPageText, TextSource};
 use weir_core::ports::Ledger as _;
@@ -91,7 +91,7 @@ impl LanguageModel for TranscribingModel {
         true
     }
 
-    fn failing_providers(&self, _: bool) -> Vec<FailingProvider> {
+    fn failing_providers(&self, _: bool) -> Vec<ProviderFailureInfo> {
         Vec::new()
     }
 
@@ -308,7 +308,7 @@ async fn model_request_uses_prompt_and_limits_from_the_settings() {
         fn supports_images(&self) -> bool {
             true
         }
-        fn failing_providers(&self, _: bool) -> Vec<FailingProvider> {
+        fn failing_providers(&self, _: bool) -> Vec<ProviderFailureInfo> {
             Vec::new()
         }
         fn useful_concurrency(&self) -> u32 {

@@ -7,7 +7,7 @@
 //! PP-OCR has a classifier of the text direction between the two models. It is omitted here: pages come upright from the rasterizer,
 //! and a vertical line is read in both directions if the first result is doubtful.
 
-mod box_fitting;
+mod box_shrinking;
 mod detection;
 mod detection_bands;
 mod line_crop;
@@ -32,7 +32,7 @@ use crate::scheduler::{ActiveRequest, BatchModel, ModelStats, Scheduler, Schedul
 use crate::session::ModelFile;
 
 use detection::Detector;
-use page::OcrPage;
+use page::PageWithDetectedLines;
 use recognition::Recognizer;
 
 pub(crate) use networks::MODEL_NAME;
@@ -49,7 +49,7 @@ enum OcrStep {
     DetectLines { image: PageImage, dpi: u32 },
     /// Recognize the lines with these indexes.
     RecognizeLines {
-        page: Arc<OcrPage>,
+        page: Arc<PageWithDetectedLines>,
         line_indexes: Vec<usize>,
     },
 }
@@ -137,7 +137,7 @@ impl OcrModel {
         let go_on = || job.is_awaited() && !self.stop_signal.is_stopped();
         match &job.item {
             OcrStep::DetectLines { image, dpi } => {
-                match OcrPage::detect_lines(&mut self.detector, image, *dpi, &go_on) {
+                match PageWithDetectedLines::detect_lines(&mut self.detector, image, *dpi, &go_on) {
                     Ok(page) if page.boxes().is_empty() => job.complete(Ok(Vec::new())),
                     Ok(page) => job.split_into(self.recognition_steps(page)),
                     Err(error) => job.complete(Err(error)),
@@ -156,7 +156,7 @@ impl OcrModel {
     }
 
     /// Returns the steps that recognize the lines of a page, with their costs.
-    fn recognition_steps(&self, page: OcrPage) -> Vec<(OcrStep, f64)> {
+    fn recognition_steps(&self, page: PageWithDetectedLines) -> Vec<(OcrStep, f64)> {
         let page = Arc::new(page);
         let groups = self.recognizer.group_lines(page.boxes());
         groups

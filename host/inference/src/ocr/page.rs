@@ -8,7 +8,7 @@ use weir_core::InferenceError;
 use weir_core::page::{PageImage, Rect};
 use weir_core::page_text::Line;
 
-use super::box_fitting;
+use super::box_shrinking;
 use super::detection::Detector;
 use super::ocr_image::OcrImage;
 use super::recognition::{RecognizedText, Recognizer};
@@ -24,7 +24,7 @@ const REVERSE_CHECK_CONFIDENCE: f32 = 0.9;
 const FONT_SIZE_PER_BOX_HEIGHT: f32 = 0.75;
 
 /// A page whose lines are detected.
-pub(crate) struct OcrPage {
+pub(crate) struct PageWithDetectedLines {
     image: OcrImage,
     dpi: u32,
     boxes: Vec<TextBox>,
@@ -40,7 +40,7 @@ struct RecognitionProgress {
     recognition_time: Duration,
 }
 
-impl OcrPage {
+impl PageWithDetectedLines {
     /// Detects the lines of a page that was drawn at `dpi`. Calls `go_on` between steps and stops if it returns false.
     pub(crate) fn detect_lines(
         detector: &mut Detector,
@@ -52,8 +52,8 @@ impl OcrPage {
         let picture = OcrImage::from_page_image(image)?;
         let mut boxes = detector.detect_text_boxes(&picture, dpi, go_on)?;
         for found in &mut boxes {
-            if let Some(ink) = box_fitting::find_foreground_rows(&picture, found) {
-                *found = box_fitting::shrink_box_to_foreground(found, &ink);
+            if let Some(ink) = box_shrinking::find_foreground_rows(&picture, found) {
+                *found = box_shrinking::shrink_box_to_foreground(found, &ink);
             }
         }
         Ok(Self {

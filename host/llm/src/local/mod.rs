@@ -62,7 +62,7 @@ pub struct LocalProvider {
 
 impl LocalProvider {
     /// Inspects the file; the weights are loaded with the first request. The error states the reason and the remedy.
-    pub fn open(config: LocalConfig) -> Result<Self, String> {
+    pub fn open_model_file(config: LocalConfig) -> Result<Self, String> {
         if config.max_concurrency > MAX_CONCURRENCY {
             return Err(format!(
                 "the maximum is {MAX_CONCURRENCY} concurrent requests: lower its concurrency"

@@ -128,7 +128,7 @@ async fn request_over_the_context_is_refused_with_its_size() {
 /// A dropped request releases its sequence for the next request.
 #[tokio::test]
 async fn dropped_request_stops_generation() {
-    let local = LocalProvider::open(LocalConfig {
+    let local = LocalProvider::open_model_file(LocalConfig {
         max_concurrency: 1,
         ..local_config()
     })

@@ -51,7 +51,7 @@ pub(crate) fn local_config() -> LocalConfig {
 }
 
 pub(crate) fn open_local_provider() -> LocalProvider {
-    LocalProvider::open(local_config()).unwrap()
+    LocalProvider::open_model_file(local_config()).unwrap()
 }
 
 pub(crate) fn build_request(prompt: &str, max_tokens: u32) -> LlmRequest {

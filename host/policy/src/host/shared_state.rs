@@ -47,7 +47,7 @@ impl OpenJobGuard {
         &self.shared.offload_executor
     }
 
-    pub(crate) fn counters(&self) -> &HostCounters {
+    pub(crate) fn host_counters(&self) -> &HostCounters {
         &self.shared.counters
     }
 }

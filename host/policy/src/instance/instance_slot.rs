@@ -108,7 +108,7 @@ impl InstanceSlot {
         counters: &JobCounters,
         trace: CapabilityTrace,
     ) -> CallOutcome<D::Decision> {
-        let metrics = &self.open_job.counters().call_metrics;
+        let metrics = &self.open_job.host_counters().call_metrics;
         let mut slot = self.lock_slot().await;
         let sequence = self.next_sequence.fetch_add(1, Ordering::Relaxed);
         let (slot, live) = match slot.take() {
@@ -310,7 +310,7 @@ impl InstanceSlot {
     ) -> Result<Box<LiveInstance>, PolicyError> {
         match started {
             Ok(roles) => {
-                self.open_job.counters().count_created_instance();
+                self.open_job.host_counters().count_created_instance();
                 Ok(Box::new(LiveInstance {
                     store,
                     exports: roles,

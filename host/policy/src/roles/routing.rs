@@ -1,13 +1,13 @@
 //! The routing role: the collection of a document, how each page is read, and the action after a failure.
 
 use weir_core::Lane;
+use weir_core::collection_and_labels::CollectionOrLabelError;
 use weir_core::decision::PolicyFunction as _;
 use weir_core::decision::{
     DocumentFacts, DocumentRoute, FailureAction, ModelPreferences, PageRoute, PageToRoute, ReadingMethod,
     StageFailure,
 };
 use weir_core::id::is_valid_name;
-use weir_core::placement::PlacementError;
 
 use super::{GuestFunction, check_range, missing_export_error, wit_conversions};
 use crate::bindings::routing;
@@ -45,7 +45,7 @@ impl GuestFunction for DocumentFacts {
 
     fn validate(&self, said: routing::DocumentRoute) -> Result<DocumentRoute, String> {
         if !is_valid_name(&said.collection) {
-            return Err(PlacementError::InvalidCollection.to_string());
+            return Err(CollectionOrLabelError::InvalidCollection.to_string());
         }
         Ok(DocumentRoute {
             collection: said.collection,

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use weir_core::collection_and_labels::validate_labels;
 use weir_core::decision::{Label, QueueState, StageTiming};
 use weir_core::page::{PageFacts, Stage};
-use weir_core::placement::validate_labels;
 
 use crate::bindings::types;
 

@@ -3,11 +3,11 @@
 use axum::body::Body;
 use axum::http::{StatusCode, header};
 use serde_json::Value;
+use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::event::ErrorInfo;
 use weir_core::ledger::{DocumentRecord, JobState, LedgerEntry, PageRecord, PageState};
 use weir_core::page::OutlineEntry;
 use weir_core::page_text::{Line, StoredPageText, TextSource};
-use weir_core::placement::PlacementRequest;
 use weir_core::ports::{BlobStore as _, Ledger as _};
 use weir_core::search::{page_image_key, page_lines_key};
 use weir_core::tenancy::KeyScope;
@@ -31,7 +31,7 @@ fn document_record(tenant: &TenantId, id: DocumentId, created_millis: u64) -> Do
         }],
         collection: "c".into(),
         labels: vec![("team".into(), "north".into())],
-        requested_placement: PlacementRequest::default(),
+        requested_placement: CollectionAndLabelsRequest::default(),
         created_millis,
     }
 }

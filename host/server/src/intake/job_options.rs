@@ -7,8 +7,8 @@ use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
+use weir_core::collection_and_labels::CollectionAndLabelsRequest;
 use weir_core::job_request::{IdempotencyKey, JobRequestOptions, RequestedFile, WebhookTarget};
-use weir_core::placement::PlacementRequest;
 use weir_core::{Lane, PageNumber};
 
 use crate::http_input::deserialize_optional_object;
@@ -180,7 +180,7 @@ impl JobOptions {
                 "a password must have at most {MAX_SECRET_BYTES} bytes"
             )));
         }
-        let filing = PlacementRequest {
+        let filing = CollectionAndLabelsRequest {
             collection: self.collection,
             labels: self.labels.map(|labels| labels.into_iter().collect()),
         };

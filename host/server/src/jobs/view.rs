@@ -8,7 +8,7 @@ use weir_control::jobs::{DocumentProgress, DocumentState, LatestProgress, find_j
 use weir_core::event::{ErrorInfo, FailedPage};
 use weir_core::job_request::{JobRequest, RequestedFile};
 use weir_core::ledger::{JobRecord, JobState};
-use weir_core::llm::FailingProvider;
+use weir_core::llm::ProviderFailureInfo;
 use weir_core::{DocumentId, JobId, Lane, StorageError, TenantId};
 
 use crate::intake::LaneName;
@@ -178,8 +178,8 @@ pub(crate) struct FailingProviderView {
     error: ErrorView,
 }
 
-impl From<FailingProvider> for FailingProviderView {
-    fn from(failing: FailingProvider) -> Self {
+impl From<ProviderFailureInfo> for FailingProviderView {
+    fn from(failing: ProviderFailureInfo) -> Self {
         Self {
             provider: failing.provider,
             since_millis: failing.since_millis,

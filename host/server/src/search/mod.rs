@@ -15,7 +15,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use weir_control::Control;
-use weir_core::placement::MAX_LABEL_VALUE_BYTES;
+use weir_core::collection_and_labels::MAX_LABEL_VALUE_BYTES;
 use weir_core::search::{SearchHit, page_lines_key};
 use weir_core::tenancy::KeyScope;
 use weir_core::usage::{Usage, UsageMeter as _};

@@ -20,7 +20,7 @@ use weir_core::search::{IndexPoint, SearchHit, SearchQuery, WEAK_SIMILARITY};
 use weir_core::{DocumentId, PageNumber, Rect, StorageError, TenantId};
 
 use super::bm25::Bm25Encoder;
-use super::query_matcher::QueryMatcher;
+use super::query_word_matcher::QueryWordMatcher;
 
 /// The name of the dense vector.
 pub(super) const DENSE_VECTOR: &str = "dense";
@@ -175,7 +175,7 @@ pub(super) fn check_dense_vector(dense: &[f32], dimensions: usize) -> Result<(),
 pub(super) fn to_hit(
     point: ScoredPoint,
     query: &[f32],
-    words: &mut QueryMatcher<'_>,
+    words: &mut QueryWordMatcher<'_>,
 ) -> Result<(SearchHit, u32), StorageError> {
     let similarity = cosine_similarity(point.vector.as_ref(), query);
     let damaged = |reason: String| StorageError::Damaged {

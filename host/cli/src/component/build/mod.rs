@@ -1,8 +1,8 @@
-//! `weir component build`: builds the source in a folder and writes the component to the file in the manifest.
+//! `weir component build`: builds the source in a folder and writes the component to the file that the manifest names.
 //!
-//! Each language is built by its own toolchain. Toolchains from a package registry (npm, PyPI) are installed by the registry's
-//! client into a separate folder of the cache, with the version and the hashes embedded in this binary. So a build does not depend
-//! on other packages on the machine.
+//! Each language is built by its own toolchain. npm and pip install the JavaScript and Python toolchains from their package
+//! registries into separate cache folders. The versions and hashes are embedded in this binary. So a build does not depend on other
+//! packages on the machine.
 
 mod component_world;
 mod javascript;
@@ -33,7 +33,7 @@ pub(crate) struct BuiltComponent {
     elapsed: Duration,
 }
 
-/// Builds a folder and prints the path of the component.
+/// Builds the component in a folder and prints its path, size and build time.
 pub(crate) async fn run(args: &BuildArgs, json: bool, places: &AppFolders) -> Result<ExitCode> {
     let built = build_component(&ComponentSource::open(&args.folder)?, places).await?;
     if json {
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &BuildArgs, json: bool, places: &AppFolders) -> Re
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds a component. The file in the manifest is replaced atomically, and stays unchanged if the build fails.
+/// Builds a component and atomically replaces the output file that the manifest names. If the build fails, the file stays unchanged.
 pub(crate) async fn build_component(source: &ComponentSource, places: &AppFolders) -> Result<BuiltComponent> {
     let started = Instant::now();
     let workshop = source.build_folder();

@@ -1,8 +1,9 @@
-  /** Minimum number of characters to use a page's text layer. */
+  /** Minimum number of characters in a page's text layer; with fewer, the text layer is not used. */
   minChars = settings.getOr("min-chars", 200);
 ====
   /**
-   * Reads a page by its text layer, or by OCR if it has images. An empty page is stored but not searchable.
+   * Uses the text layer if it is long enough, otherwise OCR if images cover at least 10 % of the page. Other pages are
+   * stored but not searchable.
    * @param {string} document
    * @param {import("weir-sdk").PageFacts} page
    * @returns {import("weir-sdk").PageRoute}

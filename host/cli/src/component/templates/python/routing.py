@@ -1,11 +1,14 @@
 from weir_sdk import PageFacts
 from weir_sdk.routing import Failure, PageRoute, Reading, RetryAfter, SkipPage, Verdict
 ====
-        # Minimum number of characters to use a page's text layer.
+        # Minimum number of characters in a page's text layer; with fewer, the text layer is not used.
         self.min_chars = settings.get_or("min-chars", 200)
 ====
     def page(self, document: str, page: PageFacts) -> PageRoute:
-        """Reads a page by its text layer, or by OCR if it has images. An empty page is stored but not searchable."""
+        """Uses the text layer if it is long enough, otherwise OCR if images cover at least 10 % of the page.
+
+        Other pages are stored but not searchable.
+        """
         if page.text_chars >= self.min_chars:
             reading = Reading.TEXT_LAYER
         elif page.image_coverage >= 0.1:

@@ -1,13 +1,14 @@
 use weir_sdk::routing::{Failure, PageRoute, Reading, Routing, Verdict};
 use weir_sdk::{DocumentId, PageFacts};
 ====
-    /// Minimum number of characters to use a page's text layer.
+    /// Minimum number of characters in a page's text layer; with fewer, the text layer is not used.
     min_chars: u32,
 ====
             min_chars: settings::get_or("min-chars", 200),
 ====
 impl Routing for Policy {
-    /// Reads a page by its text layer, or by OCR if it has images. An empty page is stored but not searchable.
+    /// Uses the text layer if it is long enough, otherwise OCR if images cover at least 10 % of the page. Other pages are
+    /// stored but not searchable.
     fn page(&mut self, _document: DocumentId, page: PageFacts) -> PageRoute {
         let reading = if page.text_chars >= self.min_chars {
             Reading::TextLayer

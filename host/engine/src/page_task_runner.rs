@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use weir_core::event::FailedPage;
 use weir_core::{PageFacts, PageNumber};
 
-use crate::batch_planner::{self, PlanningResult};
+use crate::batch_planner::{self, PlanningEndReason};
 use crate::context::DocumentContext;
 use crate::error::{DocumentStop, STAGE_DIED_KIND, error_note};
 use crate::page_run;
@@ -50,7 +50,7 @@ impl PageTally {
 }
 
 /// Runs the page tasks of one document.
-pub(crate) struct PageScheduler<'a> {
+pub(crate) struct PageTaskRunner<'a> {
     document: &'a Arc<DocumentContext>,
     tally: &'a mut PageTally,
     /// The pages that have not ended.
@@ -60,7 +60,7 @@ pub(crate) struct PageScheduler<'a> {
     tasks: JoinSet<(PageNumber, PageResult)>,
 }
 
-impl<'a> PageScheduler<'a> {
+impl<'a> PageTaskRunner<'a> {
     pub(crate) fn new(
         document: &'a Arc<DocumentContext>,
         tally: &'a mut PageTally,
@@ -127,7 +127,9 @@ impl<'a> PageScheduler<'a> {
             }
         }
         match planned {
-            Some(PlanningResult::HeldByQuota) if !self.open_pages.is_empty() => Err(DocumentStop::Suspended),
+            Some(PlanningEndReason::HeldByQuota) if !self.open_pages.is_empty() => {
+                Err(DocumentStop::Suspended)
+            }
             _ => Ok(()),
         }
     }

@@ -16,7 +16,7 @@ pub const MAX_LABEL_VALUE_BYTES: usize = 1024;
 
 /// A collection or a label is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlacementError {
+pub enum CollectionOrLabelError {
     /// There are too many labels.
     #[error("{0} labels are more than the limit of {MAX_LABELS}")]
     TooManyLabels(usize),
@@ -32,16 +32,16 @@ pub enum PlacementError {
 }
 
 /// Checks the number of labels and the length of their names and values.
-pub fn validate_labels(labels: &[Label]) -> Result<(), PlacementError> {
+pub fn validate_labels(labels: &[Label]) -> Result<(), CollectionOrLabelError> {
     if labels.len() > MAX_LABELS {
-        return Err(PlacementError::TooManyLabels(labels.len()));
+        return Err(CollectionOrLabelError::TooManyLabels(labels.len()));
     }
     for (name, value) in labels {
         if !LABEL_NAME_BYTES.contains(&name.len()) || name.contains(char::is_control) {
-            return Err(PlacementError::InvalidLabelName);
+            return Err(CollectionOrLabelError::InvalidLabelName);
         }
         if value.len() > MAX_LABEL_VALUE_BYTES {
-            return Err(PlacementError::LabelValueTooLong(name.clone()));
+            return Err(CollectionOrLabelError::LabelValueTooLong(name.clone()));
         }
     }
     Ok(())
@@ -54,7 +54,7 @@ pub fn validate_labels(labels: &[Label]) -> Result<(), PlacementError> {
 /// client must not override the pipeline's classification. Neither can name a tenant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct PlacementRequest {
+pub struct CollectionAndLabelsRequest {
     /// Collection of the documents; `None` leaves it unchanged, or to the routing component.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub collection: Option<String>,
@@ -63,15 +63,15 @@ pub struct PlacementRequest {
     pub labels: Option<Vec<Label>>,
 }
 
-impl PlacementRequest {
+impl CollectionAndLabelsRequest {
     /// Checks names and limits. They are the same as for the decisions of the routing component.
-    pub fn validate(&self) -> Result<(), PlacementError> {
+    pub fn validate(&self) -> Result<(), CollectionOrLabelError> {
         if self
             .collection
             .as_deref()
             .is_some_and(|name| !is_valid_name(name))
         {
-            return Err(PlacementError::InvalidCollection);
+            return Err(CollectionOrLabelError::InvalidCollection);
         }
         validate_labels(self.labels.as_deref().unwrap_or_default())
     }
@@ -82,7 +82,7 @@ impl PlacementRequest {
     }
 
     /// Fills the values that are not requested from `earlier`.
-    pub fn with_fallback(self, earlier: Self) -> Self {
+    pub fn fill_missing_from(self, earlier: Self) -> Self {
         Self {
             collection: self.collection.or(earlier.collection),
             labels: self.labels.or(earlier.labels),
@@ -126,11 +126,11 @@ mod tests {
             assert!(validate_labels(&wrong).is_err(), "{wrong:?}");
         }
         for collection in ["", "Reports", "a/b", "tenant b"] {
-            let filing = PlacementRequest {
+            let filing = CollectionAndLabelsRequest {
                 collection: Some(collection.into()),
                 labels: None,
             };
-            assert_eq!(filing.validate(), Err(PlacementError::InvalidCollection));
+            assert_eq!(filing.validate(), Err(CollectionOrLabelError::InvalidCollection));
         }
     }
 
@@ -142,9 +142,9 @@ mod tests {
             models: crate::decision::ModelPreferences::default(),
             labels: vec![make_label("class", "secret")],
         };
-        PlacementRequest::default().apply_to_route(&mut route);
+        CollectionAndLabelsRequest::default().apply_to_route(&mut route);
         assert_eq!((route.collection.as_str(), route.labels.len()), ("default", 1));
-        let filing = PlacementRequest {
+        let filing = CollectionAndLabelsRequest {
             collection: Some("reports".into()),
             labels: Some(vec![make_label("class", "public"), make_label("team", "north")]),
         };
@@ -158,19 +158,19 @@ mod tests {
 
     #[test]
     fn missing_placement_falls_back_to_earlier() {
-        let earlier = PlacementRequest {
+        let earlier = CollectionAndLabelsRequest {
             collection: Some("a".into()),
             labels: Some(vec![make_label("team", "north")]),
         };
         assert_eq!(
-            PlacementRequest::default().with_fallback(earlier.clone()),
+            CollectionAndLabelsRequest::default().fill_missing_from(earlier.clone()),
             earlier
         );
-        let none = PlacementRequest {
+        let none = CollectionAndLabelsRequest {
             collection: None,
             labels: Some(Vec::new()),
         };
-        let filing = none.with_fallback(earlier);
+        let filing = none.fill_missing_from(earlier);
         assert_eq!(
             (filing.collection.as_deref(), filing.labels),
             (Some("a"), Some(Vec::new()))

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::bm25::{Bm25Encoder, is_ideograph_or_kana};
 
 /// Finds the words of one query in passages.
-pub(super) struct QueryMatcher<'a> {
+pub(super) struct QueryWordMatcher<'a> {
     encoder: &'a Bm25Encoder,
     /// The query's words as indices of its sparse vector.
     query_terms: HashSet<u32>,
@@ -17,7 +17,7 @@ pub(super) struct QueryMatcher<'a> {
     match_cache: HashMap<String, bool>,
 }
 
-impl<'a> QueryMatcher<'a> {
+impl<'a> QueryWordMatcher<'a> {
     pub(super) fn new(words: &'a Bm25Encoder, query: &str) -> Self {
         let characters = split_into_runs(query)
             .filter_map(|(_, run)| {
@@ -100,7 +100,7 @@ mod tests {
 
     fn matched_words<'a>(query: &str, text: &'a str) -> Vec<&'a str> {
         let words = Bm25Encoder::new().unwrap();
-        let ranges = QueryMatcher::new(&words, query).find_matches(text);
+        let ranges = QueryWordMatcher::new(&words, query).find_matches(text);
         ranges
             .into_iter()
             .map(|range| &text[range.start as usize..range.end as usize])
