@@ -10,7 +10,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 type ModulePath = Vec<String>;
 
 /// The modules of a crate that have files of their own, without tests.
-pub struct CrateModules {
+pub(crate) struct CrateModules {
     modules: BTreeMap<ModulePath, Module>,
 }
 
@@ -33,7 +33,7 @@ struct Import {
 
 impl CrateModules {
     /// Reads the crate whose root is the file `root`.
-    pub fn read(root: &Path) -> Self {
+    pub(crate) fn read(root: &Path) -> Self {
         let mut modules = BTreeMap::new();
         let folder = root.parent().expect("a crate root is in a folder");
         read_module(root, folder, &[], &mut modules);
@@ -41,7 +41,7 @@ impl CrateModules {
     }
 
     /// Returns the groups of files that use each other in a circle.
-    pub fn circles(&self) -> Vec<Vec<String>> {
+    pub(crate) fn circles(&self) -> Vec<Vec<String>> {
         let edges: BTreeMap<&ModulePath, BTreeSet<&ModulePath>> = self
             .modules
             .keys()
