@@ -86,22 +86,20 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
 
     /// Compares the turns of two flows: the least start tag is next, and of equal ones the flow that was served or
     /// arrived the longest ago.
-    #[must_use]
-    pub fn compare(&self, a: &K, b: &K) -> Ordering {
+    fn compare(&self, a: &K, b: &K) -> Ordering {
         let last_event = |flow| self.flows.get(flow).map_or(0, |tag| tag.last_event);
         let tags = self.start_tag(a).total_cmp(&self.start_tag(b));
         tags.then_with(|| last_event(a).cmp(&last_event(b)))
     }
 
     /// Returns the virtual time at which the flow's next request starts.
-    #[must_use]
-    pub fn start_tag(&self, flow: &K) -> f64 {
+    fn start_tag(&self, flow: &K) -> f64 {
         let earliest = self.virtual_time - self.max_credit;
         self.flows.get(flow).map_or(earliest, |tag| tag.end.max(earliest))
     }
 
     /// Adds a flow that has a request, unless it is known, so that flows with equal tags are served in the order of their arrival.
-    pub fn add_flow(&mut self, flow: &K) {
+    fn add_flow(&mut self, flow: &K) {
         if !self.flows.contains_key(flow) {
             self.events += 1;
             let tag = FlowTag {
@@ -120,7 +118,7 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
 
     /// Serves one request of the flow before its turn. The virtual time does not move, so the other flows keep their claims, and the
     /// flow repays the service that it was ahead.
-    pub fn charge_ahead(&mut self, flow: &K, cost: f64, weight: f64) {
+    fn charge_ahead(&mut self, flow: &K, cost: f64, weight: f64) {
         let start = self.start_tag(flow);
         self.events += 1;
         let tag = FlowTag {
@@ -144,7 +142,7 @@ impl<K: Hash + Eq + Clone> FairClock<K> {
             .retain(|flow, tag| tag.end > earliest || has_requests(flow));
     }
 
-    /// Drops all tags. Without any request there is nobody to whom a flow that is ahead owes service.
+    /// Drops all tags. Without requests, no flow waits for the service that another flow received ahead of it.
     pub fn clear(&mut self) {
         self.flows.clear();
     }

@@ -56,13 +56,13 @@ impl RasterPool {
             0 => u32::try_from(cores).unwrap_or(1),
             workers => workers,
         };
-        let nursery =
+        let spawner =
             WorkerSpawner::new(config.worker_command.clone()).map_err(|error| RasterError::Unavailable {
                 what: "the thread that starts PDF workers".into(),
                 remedy: error.to_string(),
             })?;
-        let (nursery, config, tally) = (
-            Arc::new(nursery),
+        let (spawner, config, tally) = (
+            Arc::new(spawner),
             Arc::new(config),
             Arc::new(PoolCounters::default()),
         );
@@ -74,7 +74,7 @@ impl RasterPool {
                 slot,
                 config: Arc::clone(&config),
                 dispatcher: Arc::clone(&desk),
-                spawner: Arc::clone(&nursery),
+                spawner: Arc::clone(&spawner),
                 counters: Arc::clone(&tally),
             };
             keepers.spawn(keeper.run_commands(commands));
@@ -84,7 +84,7 @@ impl RasterPool {
                 config,
                 dispatcher: desk,
                 workers,
-                spawner: nursery,
+                spawner,
                 counters: tally,
             }),
             supervisors: Mutex::new(keepers),
@@ -166,11 +166,11 @@ pub async fn probe_sandbox(config: &RasterConfig) -> Result<SandboxReport, Raste
     let PoolState {
         config,
         dispatcher: desk,
-        spawner: nursery,
+        spawner,
         ..
     } = &*shared.state;
     let sandbox = {
-        let mut process = WorkerProcess::start(config, desk, nursery).await?;
+        let mut process = WorkerProcess::start(config, desk, spawner).await?;
         process.kill_and_reap().await;
         process.sandbox
     };

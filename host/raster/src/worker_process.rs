@@ -76,7 +76,7 @@ impl WorkerProcess {
     pub(crate) async fn start(
         config: &RasterConfig,
         desk: &Arc<Dispatcher>,
-        nursery: &Arc<WorkerSpawner>,
+        spawner: &Arc<WorkerSpawner>,
     ) -> Result<Self, RasterError> {
         let unavailable = |error: io::Error| RasterError::Unavailable {
             what: "a PDF worker process".into(),
@@ -85,7 +85,7 @@ impl WorkerProcess {
         let (wire, socket) = WorkerConnection::create_pair().map_err(unavailable)?;
         let memory = SharedMemory::new("weir-pulse", Heartbeat::MAP_BYTES).map_err(unavailable)?;
         let pulse = Heartbeat::map(memory.fd()).map_err(unavailable)?;
-        let pid = nursery.spawn_worker(socket).await.map_err(unavailable)?;
+        let pid = spawner.spawn_worker(socket).await.map_err(unavailable)?;
         let mut process = Self {
             id: desk.allocate_key(),
             pid,
@@ -99,7 +99,7 @@ impl WorkerProcess {
             connection: wire,
             heartbeat: pulse,
             dispatcher: Arc::clone(desk),
-            spawner: Arc::clone(nursery),
+            spawner: Arc::clone(spawner),
             is_reaped: false,
         };
         let start = WorkerRequest::Initialize(WorkerConfig {
@@ -122,7 +122,7 @@ impl WorkerProcess {
                         SandboxMode::Required => {
                             return Err(sandbox_requirements::sandbox_unavailable_error(&missing));
                         }
-                        SandboxMode::BestEffort => nursery.warn_about_sandbox_once(&missing),
+                        SandboxMode::BestEffort => spawner.warn_about_sandbox_once(&missing),
                     }
                 }
                 process.sandbox = sandbox;

@@ -7,8 +7,8 @@
 //!
 //! Within a tenant the next job is the one with the highest response ratio, (waited + service) / service (Brinch Hansen 1971). A
 //! small job overtakes a large one, and a large one that has waited long enough overtakes every other, so no job starves. The
-//! interactive lane multiplies the ratio by its weight ([`Lane::weight`]). So a bulk job overtakes newly queued interactive jobs once it has waited seven times
-//! as long as it takes.
+//! interactive lane multiplies the ratio by its weight ([`Lane::weight`]). So a bulk job overtakes newly queued interactive jobs once
+//! it has waited seven times as long as it takes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
